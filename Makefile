@@ -1,0 +1,53 @@
+# `make demo` and `make test` are all one needs: each does its own set-up in .venv on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo demo-short test lint format types docs clean
+
+help:
+	@echo "make demo    train, forward and search on handwritten digits (below 5 minutes after the set-up)"
+	@echo "make test    the test suite"
+	@echo "make lint | types | format | docs | setup | clean"
+
+setup: $(READY)
+
+# The stamp is newer than both files exactly when .venv holds what they ask for.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "Python 3.10 or newer is needed, but '$(PYTHON)' is missing or older; choose another: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: venv or ensurepip is missing (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "set-up in $(VENV) (once; it installs torch, which takes some minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,plot]"
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python demos/digits/run.py
+
+demo-short: $(READY)
+	$(BIN)/python demos/digits/run.py --short
+
+# Two processes with one thread each: the suite's tensors are too small for more.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)
+	$(BIN)/mypy
+
+# docs/layers.md from the registry: every layer class with its options and defaults.
+docs: $(READY)
+	$(BIN)/python tools/layer_reference.py docs/layers.md
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,244 @@
+"""The house rules of ARCHITECTURE.md, checked on the source: floors, imports, sizes, docstrings, start-up."""
+
+import ast
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "returnn_lite"
+LIBRARY = sorted(PACKAGE.rglob("*.py"))
+SOURCES = LIBRARY + sorted(p for d in ("tools", "demos", "benchmarks", "tests") for p in (ROOT / d).rglob("*.py"))
+
+FLOORS = {  # first part of the module's path in the package -> floor; rnn.py is floor 11
+    "": 0,  # returnn_lite/__init__.py
+    "errors": 0,
+    "log": 0,
+    "tensor": 1,
+    "config": 2,
+    "layers": 3,
+    "losses": 4,
+    "network": 5,
+    "rec": 6,
+    "optim": 7,
+    "schedule": 7,
+    "datasets": 7,
+    "catalog": 8,
+    "engine": 8,
+    "compat": 9,
+    "tasks": 10,
+    "cli": 10,
+    "tools": 10,
+}
+SEPARATE = 7  # the packages of this floor do not import each other
+
+# Imports inside functions: third parties which a user may lack, ...
+OPTIONAL = {
+    "gymnasium",
+    "matplotlib",
+    "sentencepiece",
+    "sklearn",
+    "soundfile",
+    "stable_baselines3",
+    "tensorboard",
+    "torch.utils.tensorboard",
+}
+# ... and what is put off so that `rnn.py --help` starts without torch.
+LAZY = {"cli": {"torch", "returnn_lite.tasks"}}
+
+MAX_FILE_LINES = 600
+MAX_FUNCTION_LINES = 60
+START_SECONDS = 0.4
+
+
+def module_name(path: Path) -> str:
+    """returnn_lite/tensor/dim.py -> returnn_lite.tensor.dim; a package's __init__.py -> the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path) for path in LIBRARY}
+
+
+def room(module: str) -> str:
+    """The part of a module's name that is on the floors' table: returnn_lite.tensor.dim -> tensor."""
+    return (module.split(".") + [""])[1]
+
+
+def imported(node: ast.AST, module: str, is_package: bool) -> list[str]:
+    """Full names of the modules that one import statement reads; `from a import b` is a.b where that is a module."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        parents = module.split(".")
+        parents = parents[: len(parents) - node.level + is_package]
+        base = ".".join(parents + ([node.module] if node.module else []))
+    names = [f"{base}.{alias.name}" for alias in node.names]
+    return [name if name in MODULES else base for name in names]
+
+
+def imports(path: Path) -> list[tuple[int, str, bool]]:
+    """(line, imported module, whether it stands in a function) of each import in a file of the library."""
+    tree, found = ast.parse(path.read_text()), []
+    functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    inner = {id(node) for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        for name in imported(node, module_name(path), path.name == "__init__.py"):
+            found.append((getattr(node, "lineno", 0), name, id(node) in inner))
+    return found
+
+
+def floor_fault(importer: str, target: str) -> str | None:
+    """Why a file of room `importer` must not import from room `target`; None if it may."""
+    here, there = FLOORS[importer], FLOORS[target]
+    if there > here:
+        return f"floor {here} imports from floor {there}"
+    if here == there == SEPARATE and importer != target:
+        return f"the packages of floor {SEPARATE} do not import each other"
+    return None
+
+
+def optional(name: str) -> bool:
+    """Whether a module belongs to a third party that may be missing."""
+    return any(name == package or name.startswith(f"{package}.") for package in OPTIONAL)
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef]:
+    return [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_every_file_has_a_floor():
+    assert LIBRARY
+    assert {room(module) for module in MODULES} <= set(FLOORS)
+
+
+def test_imports_go_down_only():
+    faults = []
+    for path in LIBRARY:
+        for line, name, _ in imports(path):
+            if name.split(".")[0] == "returnn_lite":
+                fault = floor_fault(room(module_name(path)), room(name))
+                faults += [f"{path.relative_to(ROOT)}:{line} imports {name}: {fault}"] if fault else []
+    assert not faults, "\n".join(faults)
+
+
+def test_imports_in_functions_are_for_optional_packages_or_start_up():
+    faults = []
+    for path in LIBRARY:
+        lazy = LAZY.get(room(module_name(path)), set())
+        for line, name, inner in imports(path):
+            if inner and name not in lazy and not optional(name):
+                faults.append(f"{path.relative_to(ROOT)}:{line} imports {name} inside a function")
+    assert not faults, "\n".join(faults)
+
+
+def test_optional_packages_are_not_imported_at_the_top():
+    faults = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in LIBRARY
+        for line, name, inner in imports(path)
+        if optional(name) and not inner
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_file_sizes():
+    sizes = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: size for name, size in sizes.items() if size >= MAX_FILE_LINES} == {}
+
+
+def test_function_sizes():
+    long = [
+        f"{path.relative_to(ROOT)}:{function.lineno} {function.name}: {function.end_lineno - function.lineno + 1} lines"
+        for path in SOURCES
+        for function in functions_of(path)
+        if function.end_lineno - function.lineno + 1 >= MAX_FUNCTION_LINES
+    ]
+    assert not long, "\n".join(long)
+
+
+def test_no_assert_in_the_library():
+    asserts = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in LIBRARY
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assert)
+    ]
+    assert not asserts, "\n".join(asserts)
+
+
+def test_public_classes_and_functions_have_docstrings():
+    missing = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in LIBRARY
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert not missing, "\n".join(missing)
+
+
+@pytest.mark.parametrize("importer, target, fine", [
+    ("layers", "tensor", True),
+    ("engine", "catalog", True),
+    ("datasets", "datasets", True),
+    ("tensor", "config", False),
+    ("datasets", "optim", False),
+    ("schedule", "datasets", False),
+])  # fmt: skip
+def test_the_floors_rule(importer: str, target: str, fine: bool):
+    assert (floor_fault(importer, target) is None) == fine
+
+
+@pytest.mark.parametrize("statement, is_package, expected", [
+    ("import torch.nn", False, ["torch.nn"]),
+    ("from returnn_lite.errors import ConfigError", False, ["returnn_lite.errors"]),
+    ("from returnn_lite import errors", False, ["returnn_lite.errors"]),
+    ("from . import dim", False, ["returnn_lite.tensor.dim"]),
+    ("from .dim import Dim", True, ["returnn_lite.tensor.dim"]),
+    ("from ..errors import ConfigError", False, ["returnn_lite.errors"]),
+])  # fmt: skip
+def test_the_import_reader(statement: str, is_package: bool, expected: list[str]):
+    module = "returnn_lite.tensor" if is_package else "returnn_lite.tensor.spec"
+    assert imported(ast.parse(statement).body[0], module, is_package) == expected
+
+
+# --- start-up ---------------------------------------------------------------------------------------------------------
+
+SHOW_TORCH = "import sys; print(sorted(m for m in ('torch', 'h5py') if m in sys.modules))"
+
+
+def test_import_of_the_package_leaves_torch_alone():
+    code = f"import returnn_lite; {SHOW_TORCH}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_help_leaves_torch_alone():
+    code = (
+        "import runpy, sys; sys.argv = ['rnn.py', '--help']\n"
+        "try: runpy.run_path('rnn.py', run_name='__main__')\n"
+        f"except SystemExit as exit: print('exit', exit.code)\n{SHOW_TORCH}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("exit 0\n[]\n")
+
+
+def test_help_starts_quickly():
+    """Best of three, in seconds of processor time: what the wall clock shows on a machine with nothing else to do."""
+
+    def once() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "rnn.py", "--help"], cwd=ROOT, capture_output=True, check=True, env=os.environ)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(once() for _ in range(3)) < START_SECONDS
