@@ -1,0 +1,108 @@
+"""From the gradients of the objective to what the optimizer gets: noise, clipping, filters.
+
+Every stage maps a list of gradient values to a new list (gradients of different parameters may share memory, so none is
+changed in place). For a row-sparse gradient the values are its rows (N, …), one per frame, duplicates not yet summed.
+Norms stay on the device: nothing here waits for it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Gradients = dict[str, Tensor]
+
+
+def gradients(objective: Tensor, params: Mapping[str, Tensor], *, create_graph: bool = False) -> Gradients:
+    """d objective / d param by name, without the parameters on which the objective does not depend."""
+    found = torch.autograd.grad(objective, list(params.values()), allow_unused=True, create_graph=create_graph)
+    return {name: grad for name, grad in zip(params, found, strict=True) if grad is not None}
+
+
+def maximize_norm(grads: Gradients, params: Mapping[str, Tensor], factors: Mapping[str, float]) -> Gradients:
+    """g - f d||g||/dw with ||g|| over all parameters; the gradients must have been made with create_graph."""
+    norm = global_norm([value_of(grad) for grad in grads.values()])
+    extra = gradients(norm, {name: params[name] for name in grads if factors[name]})
+    return {name: (g - factors[name] * extra[name] if name in extra else g).detach() for name, g in grads.items()}
+
+
+def value_of(grad: Tensor) -> Tensor:
+    """The tensor itself, or the rows of a sparse one."""
+    return grad._values() if grad.is_sparse else grad
+
+
+def with_value(grad: Tensor, value: Tensor) -> Tensor:
+    """The gradient with other values, sparse as before."""
+    if not grad.is_sparse:
+        return value
+    return torch.sparse_coo_tensor(grad._indices(), value, grad.shape, check_invariants=False)
+
+
+def global_norm(values: Sequence[Tensor]) -> Tensor:
+    """The norm of all values together, a scalar; 0 of none."""
+    if not values:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(values))))
+
+
+def add_noise(values: Sequence[Tensor], stddev: float, generators: "NoiseGenerators") -> list[Tensor]:
+    """Adds truncated normal noise, at most 2 stddev."""
+    noise = [generators.truncated_normal(value) for value in values]
+    return list(torch._foreach_add(list(values), noise, alpha=stddev))
+
+
+def clip_values(values: Sequence[Tensor], limit: float) -> list[Tensor]:
+    """Every element into [-limit, limit]."""
+    return list(torch._foreach_clamp_min(torch._foreach_clamp_max(list(values), limit), -limit))
+
+
+def clip_norms(values: Sequence[Tensor], limit: float) -> list[Tensor]:
+    """g limit / max(||g||, limit), each parameter by itself."""
+    norms = torch.stack(torch._foreach_norm(list(values)))
+    return _scaled(values, limit / norms.clamp(min=limit))
+
+
+def clip_average_norms(values: Sequence[Tensor], limit: float) -> list[Tensor]:
+    """g limit min(1/a, 1/limit) with a = ||g|| / number of elements, each parameter by itself."""
+    norms = torch._foreach_div(torch._foreach_norm(list(values)), [float(max(value.numel(), 1)) for value in values])
+    return _scaled(values, limit * torch.stack(norms).reciprocal().clamp(max=1 / limit))
+
+
+def clip_global_norm(values: Sequence[Tensor], limit: float, norm: Tensor) -> list[Tensor]:
+    """g limit min(1/norm, 1/limit); a norm that is not finite makes all of it NaN."""
+    scale = limit * norm.reciprocal().clamp(max=1 / limit)
+    return list(torch._foreach_mul(list(values), torch.where(norm.isfinite(), scale, math.nan)))
+
+
+def _scaled(values: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
+    return list(torch._foreach_mul(list(values), list(factors.unbind())))
+
+
+def without_nan_and_inf(values: Sequence[Tensor]) -> list[Tensor]:
+    """0 in place of NaN and infinity."""
+    return [value.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for value in values]
+
+
+def zero_above(values: Sequence[Tensor], limit: float, norm: Tensor) -> list[Tensor]:
+    """All 0 if the norm is above the limit or NaN."""
+    above = ~(norm <= limit)
+    return [value.masked_fill(above, 0.0) for value in values]
+
+
+class NoiseGenerators:
+    """Random numbers of one step, from its number alone: a resumed run draws what the first one would have drawn."""
+
+    def __init__(self, seed: int, step: int) -> None:
+        self.seed = (seed * 1_000_003 + step) % 2**31
+        self.generators: dict[torch.device, torch.Generator] = {}
+
+    def truncated_normal(self, like: Tensor) -> Tensor:
+        """Standard normal, drawn again where beyond 2 (by the inverse of the distribution function)."""
+        device = like.device
+        if device not in self.generators:
+            self.generators[device] = torch.Generator(device).manual_seed(self.seed)
+        edge = math.erf(math.sqrt(2.0))  # P(|x| < 2)
+        uniform = torch.empty_like(like, memory_format=torch.contiguous_format)
+        uniform.uniform_(-edge, edge, generator=self.generators[device])
+        return uniform.erfinv_().mul_(math.sqrt(2.0)).clamp_(-2.0, 2.0)
