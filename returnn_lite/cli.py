@@ -1,0 +1,233 @@
+"""The command line: `rnn.py config… [options] [++key value]…`. Reads the config, opens the log, runs the task."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from optparse import SUPPRESS_USAGE, OptionParser, Values
+
+from returnn_lite.config import Config, load_into
+from returnn_lite.errors import ConfigError
+from returnn_lite.log import DEFAULT_VERBOSITY, MAX_VERBOSITY, Log, log_end, log_greeting, startup_text
+
+# (short, long, config key, meaning)
+OPTIONS = (
+    ("a", "activation", "activation", "activation of hidden layers (old configs)"),
+    ("b", "batch_size", "batch_size", "frames per batch, with padding; a number or a dict per data key"),
+    ("c", "chunking", "chunking", 'chunks of training sequences, "size:step"'),
+    ("d", "description", "description", "free text"),
+    ("e", "epoch", "epoch", "epoch whose model is used by forward, eval, search"),
+    ("E", "eval", "eval", "the eval dataset"),
+    ("f", "gate_factors", "gate_factors", "no effect (old configs)"),
+    ("g", "lreg", "lreg", "no effect (old configs)"),
+    ("i", "save_interval", "save_interval", "save the model every so many epochs"),
+    ("j", "dropout", "dropout", "no effect (old configs)"),
+    ("k", "output_file", "output_file", "file that forward or compute_priors writes"),
+    ("l", "log", "log", "log target: a file path, stdout, or |command"),
+    ("L", "load", "load", "model file to load"),
+    ("m", "momentum", "momentum", "momentum of the optimizer (old form)"),
+    ("n", "num_epochs", "num_epochs", "last epoch of the training"),
+    ("o", "order", "order", "no effect (old configs)"),
+    ("p", "loss", "loss", "loss of the output layer (old configs)"),
+    ("q", "cache", "cache", "no effect (old configs)"),
+    ("r", "learning_rate", "learning_rate", "learning rate"),
+    ("s", "hidden_sizes", "hidden_sizes", "no effect (old configs)"),
+    ("t", "truncate", "truncate", "no effect (old configs)"),
+    ("u", "device", "device", "gpu or cpu; default: gpu if there is one"),
+    ("v", "verbose", "log_verbosity", "1 (scores of each epoch) to 5 (each step)"),
+    ("w", "window", "window", "window of input frames (dataset option)"),
+    ("x", "task", "task", "what to do, see below"),
+    ("y", "hidden_type", "hidden_type", "type of hidden layers (old configs)"),
+    ("z", "max_sequences", "max_seqs", "sequences per batch at most"),
+    ("", "config", "include", "a further config file, loaded at this point"),
+)
+
+USAGE = "usage: rnn.py CONFIG… [OPTIONS] [++KEY VALUE]…"
+
+HELP = f"""{USAGE}
+
+Trains, evaluates and searches with neural networks described by a config file.
+
+CONFIG is a file of options; of several files, a later one wins. Forms: Python (first line #!rnn.py, or a name in .py),
+JSON with comments (starts with a brace), YAML (a name in .yml or .yaml), or lines `key value`.
+
+++KEY VALUE sets any option. Where the config defines KEY as something else than text, VALUE is read as Python:
+    rnn.py train.config ++num_epochs 20 ++batch_size "{{'data': 4000, 'classes': 400}}" ++task train
+A VALUE that starts with a minus is written with a plus before it: ++newbob_relative_error_threshold +-0.01
+A config file sees these values while it is executed, as config.value(KEY, default); in the end they win over it.
+
+Options, each the same as ++KEY VALUE:
+{{options}}
+  -h,     --help                 this text
+  -V,     --version              version of the program
+
+Tasks (++task NAME; default train):
+  train                train on `train`, scores on `dev` and `eval` after each epoch; run again to continue
+  eval                 scores of a trained model (++load MODEL or ++epoch N) on `dev`, `eval` and `eval_datasets`
+  forward              write the outputs of a layer for the `eval` data to an HDF file
+  search               beam search on `search_data`, texts to `search_output_file`
+  compute_priors       mean of the outputs over the training data, as log, to `output_file`
+  analyze              scores and statistics of layers
+  analyze_data         mean, standard deviation and priors of a dataset
+  initialize_model     save a freshly initialised model
+  cleanup_old_models   delete models that are not worth keeping (asks first)
+  nop, nop_init_net_train    nothing; only build the network
+  config:NAME          call the function NAME of the config
+
+Environment: TF_DEVICE (wins over the option device), CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS.
+Exit code: 0 success, 1 error (the first line on stderr says what; log_verbosity 5 adds the traceback), 2 wrong option.
+"""
+
+
+@dataclass
+class Command:
+    """A parsed command line. `show` is the text to print instead of running anything."""
+
+    files: list[str] = field(default_factory=list)
+    overrides: list[tuple[str, str]] = field(default_factory=list)
+    show: str = ""
+
+
+class UsageError(Exception):
+    """A wrong command line: message and exit code (2: options, 1: the rest)."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Parser(OptionParser):
+    """Options anywhere between the `++key value` pairs; abbreviations and `--long=value` allowed."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(usage=SUPPRESS_USAGE, add_help_option=False)
+        for short, name, key, _ in OPTIONS:
+            flags = [f"-{short}"] * bool(short) + [f"--{name}"]
+            self.add_option(*flags, type="string", action="callback", callback=_store, callback_args=(command, key))
+        self.add_option("-h", "--help", action="store_true", default=False)
+        self.add_option("-V", "--version", action="store_true", default=False)
+
+    def error(self, msg: str) -> None:  # type: ignore[override]
+        raise UsageError(f"error: {msg}", 2)
+
+
+def _store(_option: object, _flag: str, value: str, _parser: object, command: Command, key: str) -> None:
+    command.overrides.append((key, _unescape(value)))
+
+
+def _unescape(value: str) -> str:
+    """`+-1` stands for `-1`, which would look like an option."""
+    return value[1:] if value.startswith("+-") else value
+
+
+def parse_command_line(argv: Sequence[str]) -> Command:
+    """Config files, then options and `++key value` pairs; UsageError if it is wrong."""
+    if not argv:
+        raise UsageError("expected at least a config file", 1)
+    count = next((index for index, arg in enumerate(argv) if arg.startswith(("-", "+"))), len(argv))
+    command = Command(files=list(argv[:count]))
+    flags, rest = _parser_result(_Parser(command), list(argv[count:]))
+    if flags.help:
+        command.show = help_text()
+    elif flags.version:
+        command.show = f"returnn_lite {startup_text()}\n"
+    else:
+        command.overrides += _pairs(rest)
+    return command
+
+
+def _parser_result(parser: _Parser, args: list[str]) -> tuple[Values, list[str]]:
+    values, rest = parser.parse_args(args)
+    return values, list(rest)
+
+
+def _pairs(rest: list[str]) -> list[tuple[str, str]]:
+    for key in rest[::2]:
+        if not key.startswith("++") or key == "++":
+            raise UsageError(f"expect key prefixed with '++', but got {key!r} (config files come before options)", 1)
+    if len(rest) % 2:
+        raise UsageError(f"expect (++key, value) config tuples in remaining args, but {rest[-1]!r} has no value", 1)
+    return [(key[2:], _unescape(value)) for key, value in zip(rest[::2], rest[1::2], strict=True)]
+
+
+def help_text() -> str:
+    rows = []
+    for short, name, key, meaning in OPTIONS:
+        note = f" [{key}]" if key not in (name, "include") else ""
+        rows.append(f"  {f'-{short} V,' if short else '':7} {f'--{name} V':22} {meaning}{note}")
+    return HELP.replace("{options}", "\n".join(rows))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line (without the program's name); the exit code. SystemExit of a task passes through."""
+    try:
+        command = parse_command_line(argv)
+    except UsageError as exc:
+        print(f"{exc}\n{USAGE}\nrnn.py --help explains all options", file=sys.stderr)
+        return exc.code
+    if command.show:
+        print(command.show, end="")
+        return 0
+    config = Config()
+    try:
+        run_command(command, config, argv)
+    except KeyboardInterrupt:
+        print("KeyboardInterrupt", file=sys.stderr)
+        return 1
+    except Exception as exc:
+        report_error(exc, wants_traceback(config))
+        return 1
+    return 0
+
+
+def run_command(command: Command, config: Config, argv: Sequence[str]) -> None:
+    """Reads the config, opens the log, runs the task."""
+    start = time.time()
+    load_into(config, command.files, command.overrides)
+    apply_environment(config, os.environ)
+    log = Log.from_config(config)
+    try:
+        log_greeting(log, argv)
+        for warning in config.warnings:
+            log.v1(warning)
+        from returnn_lite.tasks import run_task  # brings torch, which --help and a wrong config do without
+
+        run_task(config, log)
+    finally:
+        log_end(log, start)
+        log.close()
+
+
+def apply_environment(config: Config, environ: Mapping[str, str]) -> None:
+    """TF_DEVICE wins over the option `device`."""
+    if environ.get("TF_DEVICE"):
+        config.set("device", environ["TF_DEVICE"])
+
+
+# The message of these says it all; any other exception is a fault of the program or of code in the config.
+_EXPECTED = (ConfigError, OSError, ImportError, NotImplementedError)
+
+
+def report_error(exc: Exception, with_traceback: bool) -> None:
+    """Prints what went wrong, in one line, to stderr; then, where it may help, the traceback."""
+    text = str(exc) if isinstance(exc, ConfigError) else f"{type(exc).__name__}: {exc}"
+    print(text, file=sys.stderr)
+    if with_traceback or not isinstance(exc, _EXPECTED):
+        traceback.print_exception(exc, file=sys.stderr)
+
+
+def wants_traceback(config: Config) -> bool:
+    """Whether `log_verbosity` is the highest for some target; may be asked of a half-read config."""
+    try:
+        return max(config.int_list("log_verbosity", []), default=DEFAULT_VERBOSITY) >= MAX_VERBOSITY
+    except ConfigError:
+        return False
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,17 @@
+"""Reading config files (line, JSON, Python, YAML), command-line overrides, and typed access to the options."""
+
+from returnn_lite.config.behavior import LATEST_BEHAVIOR, Behavior
+from returnn_lite.config.config import Config
+from returnn_lite.config.keys import KNOWN_KEYS, misspelt_keys, warn_misspelt_keys
+from returnn_lite.config.load import load_config, load_into
+
+__all__ = [
+    "KNOWN_KEYS",
+    "LATEST_BEHAVIOR",
+    "Behavior",
+    "Config",
+    "load_config",
+    "load_into",
+    "misspelt_keys",
+    "warn_misspelt_keys",
+]

@@ -1,0 +1,238 @@
+"""`Config`: the options of a run, with typed access."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from returnn_lite.config import values
+from returnn_lite.config.python_form import run_python
+from returnn_lite.config.syntax import Form, detect_form, parse_json, parse_lines, parse_yaml
+from returnn_lite.errors import ConfigError
+
+D = TypeVar("D")
+R = TypeVar("R")
+
+# Config has methods called like the built-in types, therefore these names.
+Options = dict[str, Any]
+Untyped = dict[str, list[str]]
+IntPair = tuple[int, int]
+
+# Names that a Python config has among its globals but that are no options. (`config` may be rebound by the file.)
+NO_OPTIONS = frozenset({"config", "__builtins__"})
+LISTS = (list, tuple)
+_ABSENT = object()
+
+
+class Config:
+    """All options of a run.
+
+    An option is *typed* (from a Python, JSON or YAML file: any value) or *untyped* (from lines or the command line:
+    a list of strings, split at commas). Typed ones win. `typed` is the very dict that is the globals of a Python
+    config: a change here is seen by the config's functions, and the other way round. A dict given to the constructor
+    is used as is, not copied.
+
+    The accessors (`int`, `float`, …) take the key and a default, which is returned where the option is absent; they
+    raise ConfigError naming the option if its value cannot be read as that type.
+    """
+
+    def __init__(self, typed: Options | None = None) -> None:
+        self.typed: Options = {} if typed is None else typed
+        self.untyped: Untyped = {}
+        self.warnings: list[str] = []  # found before there is a log; the command line logs them at verbosity 1
+        self._read: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<Config with {len(self.keys())} options>"
+
+    # Definition
+
+    def set(self, key: str, value: Any) -> None:
+        """Defines a typed option."""
+        self.typed[key] = value
+
+    def update(self, options: Options) -> None:
+        """Defines several typed options."""
+        self.typed.update(options)
+
+    def set_text(self, key: str, text: str) -> None:
+        """One `key text` of a line-based file or of the command line.
+
+        If the option is typed already, the text is read by the kind of its present value (`values.evaluate_like`);
+        else it is stored untyped. The key `include` loads the files it lists (relative to the working directory).
+        """
+        if key == "include":
+            for filename in values.split_text(text):
+                self.load_file(filename.strip())
+        elif key in self.typed and key not in NO_OPTIONS:
+            self.typed[key], warning = values.evaluate_like(key, text, self.typed[key])
+            if warning:
+                self.warnings.append(warning)
+        else:
+            self.untyped[key] = values.split_text(text)
+
+    def load_file(self, filename: str | os.PathLike[str]) -> None:
+        """Reads a config file of any form into these options, at once. ConfigError if there is none or it is wrong."""
+        filename = os.fspath(filename)
+        try:
+            with open(filename, "rb") as file:
+                source = file.read()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as exc:
+            raise ConfigError("", f"config file not found: {filename!r}") from exc
+        form = detect_form(filename, source.decode("utf-8-sig", "replace"))
+        if form == "python":
+            run_python(filename, source, self.typed, self)
+        else:
+            self._load_text(filename, form, source)
+
+    def _load_text(self, filename: str, form: Form, source: bytes) -> None:
+        try:
+            text = source.decode("utf-8-sig")
+        except UnicodeDecodeError as exc:
+            raise ConfigError(filename, f"must be text in UTF-8, but has {exc.reason} at byte {exc.start}") from exc
+        if form == "lines":
+            self._load_lines(filename, text)
+        else:
+            self.update(parse_json(filename, text) if form == "json" else parse_yaml(filename, text))
+
+    def _load_lines(self, filename: str, text: str) -> None:
+        for key, rest in parse_lines(filename, text):
+            if rest.startswith("="):
+                hint = "the file is read as lines `key value` (a Python config starts with the line #!rnn.py)"
+                self.warnings.append(f"WARNING: {filename}: option {key!r} gets the text {rest!r}; {hint}")
+            self.set_text(key, rest)
+
+    # Access
+
+    def has(self, key: str) -> builtins.bool:
+        """Whether the option is given, typed or untyped."""
+        self._read.add(key)
+        return key not in NO_OPTIONS and (key in self.typed or key in self.untyped)
+
+    def is_typed(self, key: str) -> builtins.bool:
+        return key in self.typed and key not in NO_OPTIONS
+
+    def value(self, key: str, default: D, index: builtins.int | None = None) -> str | D:
+        """The option as text; lists joined by "," (or entry `index`); default for a typed None."""
+        value = self._get(key)
+        if value is _ABSENT or value is None:
+            return default
+        if isinstance(value, LISTS):
+            return ",".join(str(item) for item in value) if index is None else str(value[index])
+        return str(value)
+
+    def typed_value(self, key: str, default: Any = None) -> Any:
+        """The typed value as is; the default if there is none, even if the option is given untyped."""
+        self._read.add(key)
+        return self.typed[key] if self.is_typed(key) else default
+
+    def opt_typed_value(self, key: str, default: Any = None) -> Any:
+        """The typed value as is, or the untyped text."""
+        return self.typed_value(key) if self.is_typed(key) else self.value(key, default)
+
+    def literal(self, key: str, default: Any = None) -> Any:
+        """The typed value as is; untyped text as the Python number, dict, list, tuple, bool, None or quoted string that
+        it is, any other text as str. For options of several types, such as `search_output_layer` or `train`."""
+        if self.is_typed(key) or not self.has(key):
+            return self.typed_value(key, default)
+        return values.parse_literal(key, self.value(key, ""))
+
+    def number_or_dict(self, key: str, default: Any) -> Any:
+        """As `literal`, for options which are a number or a dict, list, tuple of numbers, such as `batch_size`: text
+        that is none of these is an error. Unlike in the reference, such options also count where they are untyped."""
+        value = self.literal(key, default)
+        if isinstance(value, str) and self.has(key):
+            value = values.parse_literal(key, value)
+            if isinstance(value, str):
+                raise values.wrong(key, "a number or a dict", value)
+        return value
+
+    def int(self, key: str, default: D, index: builtins.int = 0) -> builtins.int | D:
+        """An int; of a list, entry `index`. A typed None is returned."""
+        return self._convert(key, default, index, values.to_int)
+
+    def float(self, key: str, default: D, index: builtins.int = 0) -> builtins.float | D:
+        """A float; of a list, entry `index`. A typed None is returned."""
+        return self._convert(key, default, index, values.to_float)
+
+    def bool(self, key: str, default: D, index: builtins.int = 0) -> builtins.bool | D:
+        """A bool, as bool, int or word (true/yes/on/1, false/no/off/0). A typed None is returned."""
+        return self._convert(key, default, index, values.to_bool)
+
+    def is_true(self, key: str, default: builtins.bool = False) -> builtins.bool:
+        """Whether the option is on: the truth of any typed value, untyped text as in `bool`."""
+        return builtins.bool(self.typed_value(key)) if self.is_typed(key) else self.bool(key, default)
+
+    def bool_or_other(self, key: str, default: Any = None) -> Any:
+        """The typed value as is; untyped text as a bool if it is one, else as str."""
+        if self.is_typed(key) or not self.has(key):
+            return self.typed_value(key, default)
+        text = self.value(key, "")
+        parsed = values.parse_bool(text)
+        return text if parsed is None else parsed
+
+    def list(self, key: str, default: Any = None) -> Any:
+        """A list; a single value is a list of one. The default ([] if None) where the option is absent or None."""
+        found = self._list(key)
+        return ([] if default is None else default) if found is None else found
+
+    def int_list(self, key: str, default: Any = None) -> Any:
+        """A list of ints, else as `list`."""
+        found = self._list(key)
+        return self.list(key, default) if found is None else [values.to_int(key, item) for item in found]
+
+    def float_list(self, key: str, default: Any = None) -> Any:
+        """A list of floats, else as `list`."""
+        found = self._list(key)
+        return self.list(key, default) if found is None else [values.to_float(key, item) for item in found]
+
+    def int_pair(self, key: str, default: IntPair = (0, 0)) -> IntPair:
+        """Two ints: a list of two, a text "a:b", or one int, which is doubled."""
+        found = self._list(key)
+        return default if found is None else values.to_pair(key, found)
+
+    # The whole
+
+    @property
+    def typed_dict(self) -> Options:
+        """`typed`, under the name that configs use."""
+        return self.typed
+
+    @property
+    def dict(self) -> Options:
+        """The untyped options, under the name that configs use."""
+        return cast(Options, self.untyped)
+
+    def keys(self) -> builtins.list[str]:
+        """The names of all options; without those which Python itself puts into a config's globals."""
+        names = [*self.typed, *(key for key in self.untyped if key not in self.typed)]
+        return [key for key in names if key not in NO_OPTIONS and not (key.startswith("__") and key.endswith("__"))]
+
+    def unread_keys(self) -> builtins.list[str]:
+        """The options that nobody has asked for so far. Helper names of a Python config are among them."""
+        return [key for key in self.keys() if key not in self._read]
+
+    def _get(self, key: str) -> Any:
+        """The typed value, else the untyped list of strings, else _ABSENT."""
+        self._read.add(key)
+        if key in NO_OPTIONS:
+            return _ABSENT
+        return self.typed[key] if key in self.typed else self.untyped.get(key, _ABSENT)
+
+    def _list(self, key: str) -> builtins.list[Any] | None:
+        value = self._get(key)
+        if value is _ABSENT or value is None:
+            return None
+        return builtins.list(value) if isinstance(value, LISTS) else [value]
+
+    def _convert(self, key: str, default: D, index: builtins.int, convert: Callable[[str, Any], R]) -> R | D:
+        value = self._get(key)
+        if value is _ABSENT:
+            return default
+        if isinstance(value, LISTS):
+            if not -len(value) <= index < len(value):
+                raise values.wrong(key, f"a list with an entry {index}", value)
+            value = value[index]
+        return cast(R, None) if value is None else convert(key, value)

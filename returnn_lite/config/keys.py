@@ -1,0 +1,107 @@
+"""The names of all global options, and a look for misspelt ones.
+
+A config may define any number of helper names of its own, so an unknown name is never an error; but one that is nearly
+the name of an option, and that nobody has read, is worth a line in the log.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING
+
+from returnn_lite.config.config import Config
+from returnn_lite.errors import closest
+
+if TYPE_CHECKING:
+    from returnn_lite.log import Log
+
+_RUN = """
+    task backend use_tensorflow use_pytorch device log log_verbosity log_format behavior_version startup_callback
+    need_data random_seed dry_run use_dummy_datasets description include tensorboard_opts tf_log_dir torch_amp
+    torch_dataloader_opts torch_distributed checkpoint_format default_float_dtype float32_matmul_precision
+    debug_mode
+"""
+_MODEL = """
+    network get_network extern_data num_inputs num_outputs target default_input sparse_input hidden_size hidden_type
+    activation loss flat_net_construction optimize_move_layers_out pretrain pretrain_copy_output_layer
+    pretrain_repetitions pretrain_construction_algo pretrain_greedy pretrain_learning_rate param_dropout
+    param_dropout_min_ndim param_variational_noise init_new_network_callback reinit_network_each_epoch
+    search_train_network_layers debug_print_layer_output debug_print_layer_output_template search_flag
+"""
+_FILES = """
+    model load load_epoch epoch import_model_train_epoch1 preload_from_files load_ignore_missing_vars
+    allow_random_model_init save_interval save_epoch1_initial_model cleanup_old_models
+    apply_cleanup_old_models_to_optim_states keep_epochs reset_optimizer_on_restart load_optimizer_state
+    load_averaged output_file eval_output_file
+"""
+_TRAINING = """
+    num_epochs start_epoch start_batch batch_size max_seqs max_seq_length min_seq_length max_pad_size inc_seq_length
+    seq_drop seq_drop_freq max_total_num_seqs packed_batch_size shuffle_batches stop_on_nonfinite_train_score
+    calculate_exp_loss log_batch_size train_in_eval eval_use_train_flag train_step forward_step get_model
+    on_size_limit use_last_best_model log_batch_interval
+"""
+_OPTIMIZER = """
+    optimizer optimizer_epsilon optimizer_use_locking adam nadam adadelta adagrad rmsprop momentum gradient_noise
+    gradient_clip gradient_clip_norm gradient_clip_avg_norm gradient_clip_global_norm gradient_clip_global_norm_tag
+    global_norm_tag gradient_nan_inf_filter grad_norm_to_clip_to_zero maximize_grad_norm accum_grad_multiple_step
+    decouple_constraints decouple_constraints_factor reset_updater_vars_mod_step extra_updates debug_grad_summaries
+    debug_save_updater_vars num_allowed_consec_invalid_gradient_steps weight_decay_modules_blacklist
+    weight_decay_custom_include_check param_groups_custom weight_averaging
+"""
+_LEARNING_RATE = """
+    learning_rate learning_rates min_learning_rate learning_rate_control learning_rate_file
+    learning_rate_control_error_measure learning_rate_control_min_num_epochs_per_new_lr
+    learning_rate_control_relative_error_relative_lr learning_rate_decay learning_rate_growth
+    newbob_learning_rate_decay newbob_learning_rate_growth newbob_relative_error_div_by_old
+    newbob_relative_error_threshold newbob_error_threshold newbob_multi_num_epochs newbob_multi_update_interval
+    newbob_relative_error_grow_threshold use_learning_rate_control_always dynamic_learning_rate lr_scheduler
+    lr_agent learning_rate_agent
+"""
+_DATA = """
+    train dev eval eval_datasets window context_window chunking batching shuffle_frames_of_nseqs min_chunk_size
+    chunking_variance chunk_eval cache_size num_workers sprint_interface_dataset_opts sprint_trainer_exec_path
+    horovod_dataset_distribution
+"""
+_OTHER_TASKS = """
+    forward_output_layer forward_batch_size forward_override_hdf_output forward_use_search forward_callback
+    forward_data search_data search_do_eval search_output_layer search_output_file search_output_file_format
+    beam_size analyze_dataset statistics_save_prefix
+"""
+# Accepted for old configs, without any effect.
+_IGNORED = """
+    multiprocessing update_on_device truncation truncate EpochSplit tf_log_memory_usage tf_session_opts
+    tf_run_options seq_train_parallel patch_atfork store_metadata_mod_step debug_add_check_numerics_ops
+    debug_add_check_numerics_on_output combine_labels gate_factors lreg cache order hidden_sizes dropout use_horovod
+    horovod_reduce_type horovod_param_sync_time_diff horovod_scale_lr use_lovely_tensors
+"""
+
+IGNORED_KEYS = frozenset(_IGNORED.split())
+KNOWN_KEYS = IGNORED_KEYS.union(
+    *(group.split() for group in (_RUN, _MODEL, _FILES, _TRAINING, _OPTIMIZER, _LEARNING_RATE, _DATA, _OTHER_TASKS))
+)
+
+_CODE = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
+# How alike (difflib ratio) a name must be to be taken for a misspelling: batchsize, learning_rte, optimiser are;
+# data_files, num_layers, seq_order are helper names.
+_ALIKE = 0.84
+
+
+def misspelt_keys(config: Config) -> dict[str, str]:
+    """Option -> the known option that was probably meant. Only of values which nobody has read, and only known options
+    which are not given as well."""
+    missing = [key for key in KNOWN_KEYS if key not in config.typed and key not in config.untyped]
+    found = {}
+    for key in config.unread_keys():
+        is_code = isinstance(config.typed.get(key), _CODE)
+        if key in KNOWN_KEYS or key.startswith("_") or len(key) < 4 or is_code:
+            continue
+        meant = closest(key, missing, _ALIKE)
+        if meant is not None:
+            found[key] = meant
+    return found
+
+
+def warn_misspelt_keys(config: Config, log: Log) -> None:
+    """Logs `misspelt_keys` at verbosity 1; to be called once, when the set-up has read all its options."""
+    for key, meant in misspelt_keys(config).items():
+        log.v1(f'WARNING: config option "{key}" is not known and was not read; did you mean "{meant}"?')

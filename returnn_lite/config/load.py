@@ -1,0 +1,32 @@
+"""The order in which config files and command-line options are applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from returnn_lite.config.config import Config
+
+
+def load_config(files: Sequence[str], overrides: Sequence[tuple[str, str]] = ()) -> Config:
+    """The options of a run; see `load_into`."""
+    config = Config()
+    load_into(config, files, overrides)
+    return config
+
+
+def load_into(config: Config, files: Sequence[str], overrides: Sequence[tuple[str, str]] = ()) -> None:
+    """Applies the overrides, then the files in order (a later one wins), then the overrides again.
+
+    So a config file sees the command line while it is executed (as untyped text: `config.value("task", "train")`), and
+    the command line wins in the end, now read by the kind of value that the config gave the option.
+    """
+    _apply(config, overrides)
+    for filename in files:
+        config.load_file(filename)
+    _apply(config, overrides)
+    config.warnings[:] = dict.fromkeys(config.warnings)  # each one once
+
+
+def _apply(config: Config, overrides: Sequence[tuple[str, str]]) -> None:
+    for key, text in overrides:
+        config.set_text(key, text)

@@ -1,0 +1,48 @@
+"""The one kind of error a user can cause: something in the config is not as it must be."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class ConfigError(Exception):
+    """A mistake in the config.
+
+    `path` says where, in config syntax (`network["output"]["unit"]`, `batch_size`, `train.config:12`; may be empty),
+    `message` says what is wrong and what was expected, in one line.
+    """
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(path, message)
+        self.path = path
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ConfigErrors(ConfigError):
+    """All mistakes found at once (`errors`, at least one). `path` and `message` are those of the first."""
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        super().__init__(errors[0].path, errors[0].message)
+        self.args = (errors,)  # what pickle hands to __init__
+        self.errors = list(errors)
+
+    def __str__(self) -> str:
+        return "\n".join(str(error) for error in self.errors)
+
+
+def closest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The candidate most similar to `name`, or None. `cutoff` in [0, 1]: 1 = only the very same name."""
+    names = [candidate for candidate in candidates if isinstance(candidate, str)]
+    same_but_case = [candidate for candidate in names if candidate.lower() == name.lower()]
+    found = same_but_case or difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """The end of an error message about an unknown `name`: '; did you mean "x"?', or '' if nothing is similar."""
+    found = closest(name, candidates)
+    return f'; did you mean "{found}"?' if found is not None else ""
