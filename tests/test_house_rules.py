@@ -14,7 +14,7 @@ PACKAGE = ROOT / "returnn_lite"
 LIBRARY = sorted(PACKAGE.rglob("*.py"))
 SOURCES = LIBRARY + sorted(p for d in ("tools", "demos", "benchmarks", "tests") for p in (ROOT / d).rglob("*.py"))
 
-FLOORS = {  # first part of the module's path in the package -> floor; rnn.py is floor 11
+FLOORS = {  # first part of the path in the package -> floor
     "": 0,  # returnn_lite/__init__.py
     "errors": 0,
     "log": 0,
@@ -33,6 +33,7 @@ FLOORS = {  # first part of the module's path in the package -> floor; rnn.py is
     "tasks": 10,
     "cli": 10,
     "tools": 10,
+    "__main__": 11,
 }
 SEPARATE = 7  # the packages of this floor do not import each other
 
