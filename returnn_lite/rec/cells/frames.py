@@ -1,0 +1,78 @@
+"""Order and padding of the frames of a batch: what is run through, from which end, and where it stops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+
+class Frames:
+    """The valid frames of a time-major batch (T, B, …) and the order in which they are processed.
+
+    `lengths` (B,) int or None (all sequences have T frames).  In reverse order each sequence starts with its own last
+    valid frame; padding stays at the end in either order.  `padding` is (T, B) bool, or None where there is none.
+    """
+
+    def __init__(self, lengths: Tensor | None, num_frames: int, *, reverse: bool, device: torch.device) -> None:
+        self.num_frames = num_frames
+        self.reverse = reverse
+        self.lengths: Tensor | None = None
+        self.padding: Tensor | None = None
+        self._rows: Tensor | None = None  # (T*B,) row of the flat input for each row in processing order
+        if lengths is None or not _ragged(lengths, num_frames):
+            return
+        self.lengths = lengths.to(device=device, dtype=torch.int64)
+        ticks = torch.arange(num_frames, device=device).unsqueeze(1)  # (T, 1)
+        self.padding = ticks >= self.lengths
+        if reverse:
+            batch = self.lengths.shape[0]
+            source = torch.where(self.padding, ticks, self.lengths - 1 - ticks)
+            self._rows = (source * batch + torch.arange(batch, device=device)).flatten()
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """(T, B, …) -> the same shape, to or from processing order, with zeros in the padding."""
+        if self.padding is None:
+            return x.flip(0) if self.reverse else x
+        if not x.is_floating_point():
+            return _arrange(x, self._rows, self.padding)
+        result: Tensor = _Arrange.apply(x, self._rows, self.padding)
+        return result
+
+    def last(self, x: Tensor, initial: Tensor) -> Tensor:
+        """Processing order (T, B, H) -> (B, H): the last valid frame; `initial` (B, H) for empty sequences."""
+        if self.lengths is None:
+            return x[-1]
+        index = (self.lengths - 1).clamp(min=0).view(1, -1, 1).expand(1, -1, x.shape[2])
+        return torch.where((self.lengths > 0).unsqueeze(1), x.gather(0, index).squeeze(0), initial)
+
+
+def _ragged(lengths: Tensor, num_frames: int) -> bool:
+    # On an accelerator the question would wait for all work in the queue; there, assume so.
+    return lengths.is_cuda or (lengths.numel() > 0 and int(lengths.min()) < num_frames)
+
+
+def _arrange(x: Tensor, rows: Tensor | None, padding: Tensor) -> Tensor:
+    flat = x.reshape(padding.numel(), -1)
+    flat = flat.clone() if rows is None else flat.index_select(0, rows)
+    if flat.is_cuda:
+        flat.masked_fill_(padding.reshape(-1, 1), 0)
+    else:  # a bool mask is broadcast slowly here
+        flat.index_fill_(0, padding.flatten().nonzero().squeeze(1), 0)
+    return flat.view(x.shape)
+
+
+class _Arrange(torch.autograd.Function):
+    """Swaps pairs of valid rows and zeros the others: a symmetric matrix, hence its own gradient."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, rows: Tensor | None, padding: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, padding)
+        return _arrange(x, rows, padding)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        rows, padding = ctx.saved_tensors
+        return _Arrange.apply(grad, rows, padding), None, None

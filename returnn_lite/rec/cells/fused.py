@@ -1,0 +1,121 @@
+"""Whole LSTM sequences without a tick in Python, or with ticks that leave no trace for autograd.
+
+Gates here stand in the order a, i, f, o (cell input, input, forget, output gate), blocks of H columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+_SATURATED = 1.0e4  # sigmoid is exactly 1 here and exactly 0 at the negative value, in each float type
+
+
+def lstm(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
+    """One fused call: (T, B, D), (D, 4H), (H, 4H), (4H,), (B, H), (B, H) -> outputs (T, B, H), last cell (B, H)."""
+    weights = _packed([_rows(w_x), _rows(w_h), _rows(bias), torch.zeros_like(bias)])
+    hidden = (h0.unsqueeze(0).contiguous(), c0.unsqueeze(0).contiguous())
+    out, _, cell = torch.lstm(x, hidden, weights, True, 1, 0.0, torch.is_grad_enabled(), False, False)
+    return out, cell[0]
+
+
+def rnn_tanh(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, h0: Tensor) -> Tensor:
+    """h' = tanh(x w_x + h w_h + bias), one fused call: (T, B, D), (D, H), (H, H), (H,), (B, H) -> (T, B, H)."""
+    weights = _packed([w_x.t(), w_h.t(), bias, torch.zeros_like(bias)])
+    hidden = h0.unsqueeze(0).contiguous()
+    out, _ = torch.rnn_tanh(x, hidden, weights, True, 1, 0.0, torch.is_grad_enabled(), False, False)
+    return out
+
+
+def lstm_frozen(
+    x: Tensor, padding: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `lstm`, but the cell stands still in the `padding` (T, B): the last cell is that of the last valid frame.
+
+    The padding is one more input, which shuts the input gate and opens the forget gate.
+    """
+    x = torch.cat([x, padding.unsqueeze(2).to(x.dtype)], 2)
+    return lstm(x, torch.cat([w_x, freezing_gates(w_x).unsqueeze(0)]), w_h, bias, h0, c0)
+
+
+def freezing_gates(like: Tensor) -> Tensor:
+    """Sums (4H,) of the gates with which a tick keeps the cell exactly as it is."""
+    gates = like.new_zeros(4, like.shape[-1] // 4)
+    gates[1], gates[2] = -_SATURATED, _SATURATED
+    return gates.flatten()
+
+
+def lstm_over_gates(gates: Tensor, w_h: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
+    """LSTM whose input products are given: (T, B, 4H), (H, 4H), (B, H), (B, H) -> (T, B, H), last cell (B, H)."""
+    if gates.is_cuda:  # one more big product is cheaper than ticks there
+        size = gates.shape[2]
+        unit = torch.eye(size, device=gates.device, dtype=gates.dtype)
+        return lstm(gates, unit, w_h, gates.new_zeros(size), h0, c0)
+    out, cell = _LstmOverGates.apply(gates, w_h, h0, c0)
+    return out, cell
+
+
+def _packed(weights: list[Tensor]) -> list[Tensor]:
+    """The same weights; on CUDA in one piece of memory, as cuDNN wants them."""
+    if not weights[0].is_cuda:
+        return weights
+    flat = torch.cat([weight.reshape(-1) for weight in weights])
+    parts = flat.split([weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+
+
+def _rows(weight: Tensor) -> Tensor:
+    """(D, 4H) or (4H,), gates a, i, f, o -> (4H, D) or (4H,), gates i, f, a, o, which is torch's order."""
+    size = weight.shape[-1] // 4
+    rows = weight.t()
+    return torch.cat([rows[size : 3 * size], rows[:size], rows[3 * size :]])
+
+
+class _LstmOverGates(torch.autograd.Function):
+    """Ticks by hand in both directions, so that all frames share one product for the gradient of `w_h`."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, gates: Tensor, w_h: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
+        num_frames, batch, size = *gates.shape[:2], w_h.shape[0]
+        hidden = gates.new_empty(num_frames + 1, batch, size)  # [t] is the state before tick t
+        cells = torch.empty_like(hidden)
+        hidden[0], cells[0] = h0, c0
+        active = torch.empty_like(gates)  # the gates after their non-linearities
+        squashed = torch.empty_like(hidden[1:])  # tanh(c')
+        hs, cs = hidden.unbind(0), cells.unbind(0)
+        ticks = zip(gates.unbind(0), active.unbind(0), squashed.unbind(0), hs, cs, hs[1:], cs[1:], strict=False)
+        for sums, g, s, h, c, h_new, c_new in ticks:
+            torch.addmm(sums, h, w_h, out=g)
+            a, ifo = g.split((size, 3 * size), 1)
+            a.tanh_()
+            i, f, o = ifo.sigmoid_().chunk(3, 1)
+            torch.mul(f, c, out=c_new).addcmul_(i, a)
+            torch.mul(o, torch.tanh(c_new, out=s), out=h_new)
+        ctx.save_for_backward(w_h, hidden, cells, active, squashed)
+        return hidden[1:].clone(), cells[-1].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor, grad_cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        w_h, hidden, cells, active, squashed = ctx.saved_tensors
+        num_frames, batch, size = squashed.shape
+        a, i, f, o = active.view(num_frames, batch, 4, size).unbind(2)
+        # d(sums) per d(c') for a, i, f; then what d(h') gives to d(sum of o) and to d(c')
+        by_cell = torch.stack([i * (1 - a * a), a * i * (1 - i), cells[:-1] * f * (1 - f)], 2)
+        by_hidden_o, by_hidden_c = squashed * o * (1 - o), o * (1 - squashed * squashed)
+        grads = torch.empty_like(active)
+        dc, back = grad_cell.clone(), w_h.t()
+        dh = torch.zeros_like(grad_cell)
+        for t in range(num_frames - 1, -1, -1):
+            dh += grad_out[t]
+            dc.addcmul_(dh, by_hidden_c[t])
+            g = grads[t].view(batch, 4, size)
+            torch.mul(by_cell[t], dc.unsqueeze(1), out=g[:, :3])
+            torch.mul(dh, by_hidden_o[t], out=g[:, 3])
+            dc *= f[t]
+            torch.mm(grads[t], back, out=dh)
+        dw = hidden[:-1].reshape(-1, size).t() @ grads.view(-1, 4 * size)
+        return grads, dw, dh, dc
