@@ -3,6 +3,7 @@
 import ast
 import os
 import resource
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,18 @@ def test_function_sizes():
         if function.end_lineno - function.lineno + 1 >= MAX_FUNCTION_LINES
     ]
     assert not long, "\n".join(long)
+
+
+def code_lines(function: ast.FunctionDef) -> int:
+    """Lines of a function, its docstring left out."""
+    first = function.body[0]
+    docstring = first.end_lineno - first.lineno + 1 if ast.get_docstring(function) else 0
+    return function.end_lineno - function.lineno + 1 - docstring
+
+
+def test_typical_sizes():
+    assert statistics.median(len(path.read_text().splitlines()) for path in LIBRARY) < 200
+    assert statistics.median(code_lines(function) for path in LIBRARY for function in functions_of(path)) <= 8
 
 
 def test_no_assert_in_the_library():
