@@ -1,0 +1,173 @@
+"""Train a reader of written numbers, let it read the test lines, count its errors, draw what it looks at.
+
+    demos/digits/run.py                   the attention model, beam search; below 5 minutes on two CPU cores
+    demos/digits/run.py --model ctc       BLSTM and CTC
+    demos/digits/run.py --long            more epochs
+    demos/digits/run.py --short           every step on very little data: works, but reads badly
+
+Every step is a call of rnn.py, which is printed. Run again after an interruption, and it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy
+from make_data import LABELS, NUM_LINES, make_data
+from picture import draw
+
+from returnn_lite.schedule import lr_file
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path("demos/digits")  # from the root, where all commands run
+NUM_EPOCHS = {"": 12, "-short": 2, "-long": 30}
+SHORT_LINES = {"train": 400, "dev": 40, "test": 40}
+BLANK = len(LABELS)  # CTC's additional output
+
+Sequences = dict[str, dict[str, numpy.ndarray]]  # tag -> {key: values}
+
+
+class Experiment:
+    """One model in one form: where its files are, and calls of rnn.py for it."""
+
+    def __init__(self, model: str, form: str) -> None:
+        self.config = HERE / f"{model}.config"
+        self.data_dir = HERE / ("data-short" if form == "-short" else "data")
+        self.exp_dir = HERE / "out" / (model + form)
+        self.num_epochs = NUM_EPOCHS[form]
+        self.options = ["++data_dir", self.data_dir, "++exp_dir", self.exp_dir, "++num_epochs", self.num_epochs]
+        if not form:
+            self.options = []  # the config says the same
+
+    def rnn(self, *options: object) -> None:
+        """Run rnn.py, and stop here if it fails."""
+        arguments = [str(option) for option in ("rnn.py", self.config, *self.options, *options)]
+        print("\n$ ./" + " ".join(arguments), flush=True)
+        code = subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode
+        if code:
+            sys.exit(f"rnn.py failed with exit code {code}")
+
+    def use(self, task: str, output: Path, *options: object) -> Path:
+        """Run a task that writes the file `output` with the trained model."""
+        (ROOT / output).unlink(missing_ok=True)
+        self.rnn("++task", task, "++load_epoch", self.num_epochs, *options)
+        return ROOT / output
+
+    def forward(self, name: str, *options: object) -> Sequences:
+        """What a layer gives on the test lines."""
+        output = self.exp_dir / f"{name}.hdf"
+        return read_hdf(self.use("forward", output, "++output_file", output, *options))
+
+
+def read_hdf(filename: Path) -> Sequences:
+    """The content of an HDF file by sequence; the main stream is called `data`."""
+    with h5py.File(filename) as file:
+        streams = {"data": file["inputs"][:]}
+        if "targets" in file:
+            streams |= {key: file["targets/data"][key][:] for key in sorted(file["targets/data"])}
+        lengths, tags = file["seqLengths"][:], file["seqTags"].asstr()[:]
+    ends = numpy.cumsum(lengths, axis=0)[:-1]
+    pieces = {key: numpy.split(values, ends[:, column]) for column, (key, values) in enumerate(streams.items())}
+    return {tag: {key: pieces[key][number] for key in pieces} for number, tag in enumerate(tags)}
+
+
+def texts(labels: numpy.ndarray) -> list[str]:
+    """Label numbers -> label texts."""
+    return [LABELS[label] for label in labels]
+
+
+def read_by_search(experiment: Experiment, tags: list[str], beam_size: int = 12) -> dict[str, list[str]]:
+    """What beam search finds in every line."""
+    output = experiment.exp_dir / f"search.beam{beam_size}.txt"
+    lines = experiment.use("search", output, "++beam_size", beam_size).read_text().splitlines()
+    return {tag: line.split() for tag, line in zip(tags, lines, strict=True)}
+
+
+def read_by_best_path(posteriors: Sequences) -> dict[str, list[str]]:
+    """CTC's most probable output of every frame, repetitions as one, blanks taken away."""
+    found = {}
+    for tag, sequence in posteriors.items():
+        best = sequence["data"].argmax(axis=-1)
+        changes = numpy.flatnonzero(numpy.diff(best, prepend=-1))
+        found[tag] = texts([label for label in best[changes] if label != BLANK])
+    return found
+
+
+def edit_distance(first: list[str], second: list[str]) -> int:
+    """Least number of insertions, deletions and replacements between the two (Levenshtein)."""
+    row = list(range(len(second) + 1))
+    for i, left in enumerate(first, start=1):
+        corner, row[0] = row[0], i
+        for j, right in enumerate(second, start=1):
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (left != right))
+    return row[-1]
+
+
+def report_errors(written: dict[str, list[str]], found: dict[str, list[str]]) -> None:
+    """Print some lines, the digit error rate and the sequence error rate."""
+    print("\nwritten        read")
+    for tag in list(written)[:5]:
+        print(f"{' '.join(written[tag]):<15}{' '.join(found[tag])}")
+    errors = [edit_distance(written[tag], found[tag]) for tag in written]
+    digits = sum(map(len, written.values()))
+    print(f"digit error rate    {100 * sum(errors) / digits:.2f} %  ({sum(errors)} of {digits} digits)")
+    print(f"sequence error rate {100 * numpy.count_nonzero(errors) / len(errors):.2f} %  (of {len(errors)} lines)")
+
+
+def show(experiment: Experiment, model: str, test: Sequences, posteriors: Sequences) -> None:
+    """Draw the first of the longest test lines, what the model looks at there, and the learning curves."""
+    tag = max(test, key=lambda name: len(test[name]["classes"]))
+    if model == "attention":
+        rows = texts(test[tag]["classes_eos"])
+        looks = experiment.forward("att_weights", "++forward_output_layer", "output/att_weights")[tag]["data"]
+        looks, meaning = looks.reshape(len(rows), -1), "attention weights: where it looks for every label it writes"
+    else:
+        rows, looks = [*LABELS, "blank"][1:], posteriors[tag]["data"].T[1:]
+        meaning = "posteriors: what it takes every place for"
+    records = lr_file.read(str(ROOT / experiment.exp_dir / "learning_rates"))
+    filename = experiment.exp_dir / "picture.png"
+    draw(ROOT / filename, line=test[tag]["data"], looks=looks, meaning=meaning, rows=rows, records=records)
+    print(f"picture: {filename}")
+
+
+def demo(model: str, form: str) -> None:
+    """All the steps."""
+    start = time.time()
+    experiment = Experiment(model, form)
+    if form == "-short":
+        shutil.rmtree(ROOT / experiment.exp_dir, ignore_errors=True)
+    if not (ROOT / experiment.data_dir / "test.hdf").exists():  # the last of the three
+        make_data(ROOT / experiment.data_dir, num_lines=SHORT_LINES if form == "-short" else NUM_LINES)
+
+    experiment.rnn()
+    trained = time.time()
+
+    posteriors = experiment.forward("posteriors")
+    test = read_hdf(ROOT / experiment.data_dir / "test.hdf")
+    if set(posteriors) != set(test):
+        sys.exit("the posteriors are not those of the test lines")
+    found = read_by_search(experiment, list(test)) if model == "attention" else read_by_best_path(posteriors)
+    report_errors({tag: texts(sequence["classes"]) for tag, sequence in test.items()}, found)
+    show(experiment, model, test, posteriors)
+    print(f"training {trained - start:.0f} s, everything {time.time() - start:.0f} s")
+
+
+def main() -> None:
+    """Read the command line and run the demo."""
+    parser = argparse.ArgumentParser(description="Train a reader of written numbers and show what it does.")
+    parser.add_argument("--model", choices=["attention", "ctc"], default="attention")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--short", dest="form", action="store_const", const="-short", default="", help="very little data")
+    size.add_argument("--long", dest="form", action="store_const", const="-long", help="more epochs")
+    options = parser.parse_args()
+    demo(options.model, options.form)
+
+
+if __name__ == "__main__":
+    main()
