@@ -1,7 +1,7 @@
 """The update rules. w parameter, g gradient, lr learning rate, t number of this update from 1 on; state starts at 0.
 
-All work on lists of tensors with fused in-place operations. Epsilons follow the layer-config tradition: Adam's is added to
-the root that is not bias-corrected, RMSprop's is inside the root, Adagrad has none.
+All work on lists of tensors with fused in-place operations. Mind the epsilons: Adam's is added to the root without bias
+correction, RMSprop's is inside the root, Adagrad has none.
 """
 
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ class SGD(Momentum):
 
 @optimizer("adam", "customadam")
 class Adam(Rule):
-    """m += (1-b1)(g-m);  v += (1-b2)(g^2-v);  w -= lr sqrt(1-b2^t)/(1-b1^t) m/(sqrt(v)+epsilon).  (Kingma and Ba 2015)"""
+    """m += (1-b1)(g-m);  v += (1-b2)(g^2-v);  w -= lr sqrt(1-b2^t)/(1-b1^t) m/(sqrt(v)+epsilon).  (Kingma, Ba 2015)"""
 
     slots = {"m": 0.0, "v": 0.0}
 
@@ -92,7 +92,7 @@ class Adam(Rule):
 
 @optimizer("nadam")
 class NAdam(Adam):
-    """Adam with b1 m + (1-b1) g in place of m; no momentum schedule.  Of row-sparse gradients only the rows of w move."""
+    """Adam with b1 m + (1-b1) g for m; no momentum schedule.  By a row-sparse gradient only its rows of w move."""
 
     def update(self, w: Tensors, g: Tensors, rate: float, m: Tensors, v: Tensors) -> None:
         self.moments(g, m, v)
@@ -140,7 +140,10 @@ class AMSGrad(Adam):
 
 @optimizer("adadelta")
 class Adadelta(LazyRule):
-    """A = rho A + (1-rho) g^2;  d = sqrt(U+epsilon)/sqrt(A+epsilon) g;  U = rho U + (1-rho) d^2;  w -= lr d.  (Zeiler 2012)"""
+    """A = rho A + (1-rho) g^2;  d = g sqrt(U+epsilon)/sqrt(A+epsilon);  U = rho U + (1-rho) d^2;  w -= lr d.
+
+    (Zeiler 2012)
+    """
 
     slots = {"accumulator": 0.0, "update": 0.0}
 
@@ -174,9 +177,9 @@ class Adagrad(LazyRule):
 
 @optimizer("rmsprop")
 class RMSProp(LazyRule):
-    """S += (1-decay)(g^2-S);  M = momentum M + lr g / sqrt(S+epsilon);  w -= M.  S starts at 1.  (Tieleman and Hinton 2012)
+    """S += (1-decay)(g^2-S);  M = momentum M + lr g / sqrt(S+epsilon);  w -= M.  S starts at 1.
 
-    centered: G += (1-decay)(g-G), and S - G^2 in place of S under the root.
+    centered: G += (1-decay)(g-G), and S - G^2 in place of S under the root.  (Tieleman and Hinton 2012)
     """
 
     def __init__(

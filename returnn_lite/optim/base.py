@@ -28,7 +28,7 @@ class Rule:
         raise NotImplementedError(f"{type(self).__name__}.update")
 
     def update_rows(self, w: Tensor, rows: Tensor, g: Tensor, rate: float, *slots: Tensor) -> None:
-        """A gradient that is zero outside of `rows` ([N], each at most once); g is (N, …). Here: as if it were dense."""
+        """For a gradient g (N, …) of `rows` (N, each at most once), zero elsewhere. Here: as if it were dense."""
         self.update([w], [dense_rows(w, rows, g)], rate, *([slot] for slot in slots))
 
 

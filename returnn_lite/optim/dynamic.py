@@ -10,7 +10,7 @@ from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
 
 OPTION = "dynamic_learning_rate"
-StepRate = Callable[[int, float], float]  # (global step from 0, learning rate of the epoch) -> learning rate of the step
+StepRate = Callable[[int, float], float]  # global step (from 0), learning rate of the epoch -> that of the step
 
 
 def step_learning_rate(config: Config, network: Any = None) -> StepRate:

@@ -56,7 +56,8 @@ class GradientOptions:
     def replaced(self, values: Mapping[str, Any]) -> "GradientOptions":
         """With other values, checked and converted; None is off."""
         types = {option.name: option.type for option in dataclasses.fields(self)}
-        return dataclasses.replace(self, **{name: _converted(name, value, types[name]) for name, value in values.items()})
+        converted = {name: _converted(name, value, types[name]) for name, value in values.items()}
+        return dataclasses.replace(self, **converted)
 
     def applies_at(self, step: int) -> bool:
         """Whether the optimizer runs after global step `step` (from 0)."""

@@ -83,9 +83,7 @@ class Updater:
         factors = {name: group.options.maximize_grad_norm for group in self.groups for name in group.names}
         if not any(factors.values()):
             return grad.gradients(objective, self.params)
-        return grad.maximize_norm(
-            grad.gradients(objective, self.params, create_graph=True), self.params, factors
-        )
+        return grad.maximize_norm(grad.gradients(objective, self.params, create_graph=True), self.params, factors)
 
     def _accumulate(self, group: ParamGroup, batch: Gradients, global_step: int) -> Gradients:
         """The group's gradients, summed since the last global step that is a multiple of N; dense if N > 1."""
@@ -131,7 +129,7 @@ class Updater:
         return {"optimizers": optimizers, "accumulated": dict(self.accumulated)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over the state of all parameters whose optimizer is still of the same class; the log names the others."""
+        """Takes over the state of the parameters whose optimizer is of the same class; the log names the others."""
         self.reset()
         names = self._names_by_optimizer()
         for key, optimizer in self.optimizers.items():

@@ -1,0 +1,165 @@
+"""The learning rate of each epoch, from the records of past epochs."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from returnn_lite.config import Config
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.log import Log
+
+from . import lr_file
+from .controls import CONTROLS
+from .lr_file import Record
+from .options import Options
+from .scores import choose_error_key, flatten
+
+
+class LearningRateControl:
+    """Learning rates and scores by epoch, kept in the learning rate file.
+
+    Records of the file win over the config's `learning_rates`; an epoch without a record gets its learning rate from
+    the control and keeps it. ConfigError on an unknown control or a file that cannot be read.
+    """
+
+    def __init__(self, options: Options, *, filename: str | None, saves: bool = True, log: Log) -> None:
+        self.options, self.filename, self.saves, self.log = options, filename, saves, log
+        if options.control not in CONTROLS:
+            hint = did_you_mean(options.control, CONTROLS)
+            known = ", ".join(CONTROLS)
+            raise ConfigError("learning_rate_control", f'unknown control "{options.control}"{hint} (known: {known})')
+        self.epochs: dict[int, Record] = self._load()
+        for epoch, rate in options.learning_rates.items():
+            record = self.epochs.setdefault(epoch, Record(rate))
+            record.learning_rate = record.learning_rate or rate
+
+    @classmethod
+    def from_config(cls, config: Config, log: Log) -> "LearningRateControl":
+        """By the config's options, with what the learning rate file already holds."""
+        filename = config.value("learning_rate_file", None)
+        return cls(Options.from_config(config), filename=filename, saves=not config.bool("dry_run", False), log=log)
+
+    def __repr__(self) -> str:
+        file = f", file={self.filename!r}" if self.filename else ""
+        return f"LearningRateControl({self.options.control}, learning_rate={self.options.learning_rate!r}{file})"
+
+    def _load(self) -> dict[int, Record]:
+        exists = bool(self.filename) and os.path.exists(self.filename)
+        if not self.filename:
+            text = "no file specified, not saving history (no proper restart possible)"
+        else:
+            text = f"loading file {self.filename}" if exists else f"file {self.filename} does not exist yet"
+        self.log.v4(f"Learning-rate-control: {text}")
+        return lr_file.read(self.filename) if self.filename and exists else {}
+
+    # The learning rate of an epoch
+
+    def get(self, epoch: int) -> float:
+        """The recorded learning rate, else the control's, which is then recorded."""
+        record = self.epochs.get(epoch)
+        if record is not None and record.learning_rate is not None:
+            return record.learning_rate
+        rate = self._next_rate(epoch)
+        self._set_rate(epoch, rate)
+        return rate
+
+    def for_epoch(self, epoch: int, *, pretrain_epochs: int = 0) -> float:
+        """As a run wants it: epochs up to `pretrain_epochs`, and the one after, do not follow the control."""
+        if self.options.always or not pretrain_epochs or epoch > pretrain_epochs + 1:
+            return self.get(epoch)
+        rate = self.options.pretrain_learning_rate if epoch <= pretrain_epochs else self.options.learning_rate
+        if epoch not in self.epochs:
+            self._set_rate(epoch, rate)
+        return rate
+
+    def override(self, epoch: int, learning_rate: float, *, pretrain_epochs: int = 0) -> None:
+        """Sets the learning rate of an epoch, whatever its record says. ConfigError if `for_epoch` might ignore it."""
+        if pretrain_epochs and not self.options.always:
+            raise ConfigError(
+                'network["#config"]["learning_rate"]', "with pretraining needs use_learning_rate_control_always = True"
+            )
+        old = self.epochs[epoch].learning_rate if epoch in self.epochs else None
+        self.log.v2(f"Overwrite learning rate for epoch {epoch}: {old} -> {learning_rate}")
+        self._set_rate(epoch, learning_rate)
+
+    def _set_rate(self, epoch: int, rate: float) -> None:
+        self.epochs.setdefault(epoch, Record(None)).learning_rate = float(rate)
+
+    def _next_rate(self, epoch: int) -> float:
+        held = self._rate_too_new_to_change(epoch)
+        return CONTROLS[self.options.control](self, epoch) if held is None else held
+
+    def _rate_too_new_to_change(self, epoch: int) -> float | None:
+        """The latest learning rate, if not yet in force for the minimum number of epochs; else None."""
+        count = self.options.min_epochs_per_rate
+        rates = [self.epochs[before].learning_rate for before in self.last_epochs(epoch, count)]
+        too_new = count > 1 and bool(rates) and (len(set(rates)) >= 2 or len(rates) < count)
+        return rates[-1] if too_new else None
+
+    # What the controls ask
+
+    def last_epochs(self, epoch: int, count: int) -> list[int]:
+        """The last `count` recorded epochs before `epoch`, ascending."""
+        return sorted(before for before in self.epochs if before < epoch)[-count:] if count > 0 else []
+
+    def last_rate(self, epoch: int) -> float | None:
+        """The learning rate of the latest epoch before `epoch` that has one."""
+        rates = {before: record.learning_rate for before, record in self.epochs.items() if before < epoch}
+        return rates[max(known)] if (known := [before for before in rates if rates[before] is not None]) else None
+
+    def score(self, epoch: int) -> float | None:
+        """The value under the epoch's error key."""
+        key = self.error_key(epoch)
+        return None if key is None else self.epochs[epoch].error[key]
+
+    def difference(self, old: int, new: int) -> float | None:
+        """The new score less the old one; None if one is missing or their keys differ."""
+        before, after = self.score(old), self.score(new)
+        if before is None or after is None or self.error_key(old) != self.error_key(new):
+            return None
+        return after - before
+
+    def relative_error(self, old: int, new: int) -> float | None:
+        """The difference relative to a score; on request also to the learning rate."""
+        difference = self.difference(old, new)
+        base = self.score(old if self.options.div_by_old else new)
+        if difference is None or base is None:
+            return None
+        relative = difference / abs(base) if base else difference * float("inf")
+        rate = self.last_rate(new + 1)
+        if self.options.relative_to_rate and rate is not None and rate > 0:
+            relative = relative / (rate / self.options.learning_rate)
+        return relative
+
+    def decayed(self, rate: float) -> float:
+        """After a decay; not below min_learning_rate."""
+        return max(self.options.decay(rate), self.options.min_learning_rate)
+
+    # Scores, meta entries, the file
+
+    def error_key(self, epoch: int) -> str | None:
+        """The score that drives the control, of those that the epoch has."""
+        record = self.epochs.get(epoch)
+        return choose_error_key(record.error, self.options.error_measures) if record else None
+
+    def set_scores(self, epoch: int, scores: Mapping[str, float | Mapping[str, float]]) -> None:
+        """Adds scores, such as {"dev_score": 0.3}; several losses, given as a dict, get a key each."""
+        flat = flatten(scores)
+        self.get(epoch)
+        self.epochs[epoch].error.update(flat)
+        if epoch == 1:
+            self.log.v4(f"Learning-rate-control: error key {self.error_key(epoch)!r} from {flat!r}")
+
+    def set_meta(self, epoch: int, meta: Mapping[str, Any]) -> None:
+        """Adds meta entries; numbers of numpy and torch become plain ones."""
+        self.get(epoch)
+        self.epochs[epoch].meta.update((key, lr_file.shortest(value)) for key, value in meta.items())
+
+    def text(self) -> str:
+        """The content of the learning rate file."""
+        return lr_file.to_text(self.epochs)
+
+    def save(self) -> None:
+        """Writes the file, if there is one."""
+        if self.filename and self.saves:
+            lr_file.write(self.filename, self.epochs)

@@ -1,0 +1,191 @@
+"""The learning rate file: {epoch: EpochData(learningRate=…, error={…})} as Python text. Read without running code.
+
+Values are plain numbers; meta entries stand among the scores under ":meta:<name>". Written whole under a temporary
+name in the same folder and renamed: a reader sees the old file or the new one.
+"""
+
+import ast
+import math
+import operator
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from returnn_lite.errors import ConfigError
+
+META = ":meta:"
+ONE_LINE = 40  # a dict with fewer characters of items stands on one line
+
+
+@dataclass
+class Record:
+    """What is known of one epoch."""
+
+    learning_rate: float | None
+    error: dict[str, float] = field(default_factory=dict)  # scores and errors by key, such as "dev_score"
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+# Writing
+
+
+def to_text(epochs: Mapping[int, Record]) -> str:
+    """The content of the file."""
+    return better_repr(epochs) + "\n"
+
+
+def better_repr(value: Any) -> str:
+    """As repr, but dicts sorted, long ones with a line per item; NaN and infinities such that Python reads them."""
+    if isinstance(value, Record):
+        error = value.error | {META + key: entry for key, entry in value.meta.items()}
+        return f"EpochData(learningRate={better_repr(value.learning_rate)}, error={better_repr(error)})"
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else f"float('{value!r}')"
+    if isinstance(value, list | tuple):
+        items = ", ".join(better_repr(item) for item in value)
+        return f"[{items}]" if isinstance(value, list) else f"({items}{',' * (len(value) == 1)})"
+    if isinstance(value, Mapping):
+        items = [f"{better_repr(key)}: {better_repr(value[key])}" for key in sorted(value)]
+        if sum(map(len, items)) >= ONE_LINE:
+            return "{\n" + "".join(f"{item},\n" for item in items) + "}"
+        return "{" + ", ".join(items) + "}"
+    return repr(value)
+
+
+def shortest(value: Any) -> Any:
+    """A number of numpy or torch as the plain number with the shortest text: np.float32(0.01) -> 0.01."""
+    if not hasattr(value, "item"):
+        return value
+    if "float32" in str(value.dtype):
+        return float(str(np.float32(value.item())))
+    return value.item()
+
+
+def write(path: str, epochs: Mapping[int, Record]) -> None:
+    """Replaces the file as a whole; its folder is made if needed."""
+    folder = os.path.dirname(path)
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    temporary = path + ".new_tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(to_text(epochs))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+# Reading
+
+
+def read(path: str) -> dict[int, Record]:
+    """The file's records. ConfigError with the line if it is not as it must be."""
+    with open(path, encoding="utf-8") as file:
+        return from_text(file.read(), path)
+
+
+def from_text(text: str, path: str) -> dict[int, Record]:
+    """The records in the content of a file; `path` is for error messages."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+        records = evaluate(tree.body)
+    except _NotAllowed as error:
+        raise ConfigError(f"{path}:{error.line}", error.message) from None
+    except SyntaxError as error:
+        raise ConfigError(f"{path}:{error.lineno}", f"must be a Python expression, but {error.msg}") from None
+    if not isinstance(records, dict) or not all(_is_entry(item) for item in records.items()):
+        raise ConfigError(path, "must be a dict {epoch: EpochData(...), ...}")
+    return records
+
+
+def _is_entry(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], int) and isinstance(item[1], Record)
+
+
+class _NotAllowed(Exception):
+    def __init__(self, node: ast.expr | ast.keyword, message: str) -> None:
+        self.line, self.message = node.lineno, message
+
+
+NAMES = {"nan": math.nan, "inf": math.inf, "NaN": math.nan, "Infinity": math.inf}
+NUMPY = ("np", "numpy")
+OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def evaluate(node: ast.expr) -> Any:
+    """The value of an expression of literals, nan, inf, float(…), np.float32(…), EpochData(…) and arithmetic."""
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.Name() if node.id in NAMES:
+            return NAMES[node.id]
+        case ast.Attribute(value=ast.Name(id=module)) if module in NUMPY and node.attr in NAMES:
+            return NAMES[node.attr]
+        case ast.Dict():
+            return {_key(key, node): evaluate(value) for key, value in zip(node.keys, node.values, strict=True)}
+        case ast.List() | ast.Tuple():
+            items = [evaluate(item) for item in node.elts]
+            return items if isinstance(node, ast.List) else tuple(items)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
+            number = _number(node.operand)
+            return -number if isinstance(node.op, ast.USub) else number
+        case ast.BinOp() if type(node.op) in OPERATORS:
+            return OPERATORS[type(node.op)](_number(node.left), _number(node.right))
+        case ast.Call():
+            return _call(node)
+    raise _NotAllowed(node, f"must hold numbers, texts and EpochData only, but has `{ast.unparse(node)}`")
+
+
+def _key(key: ast.expr | None, node: ast.Dict) -> Any:
+    value = None if key is None else evaluate(key)
+    if not isinstance(value, int | str):
+        raise _NotAllowed(node, "keys must be epochs or names")
+    return value
+
+
+def _number(node: ast.expr) -> int | float:
+    value = evaluate(node)
+    if not isinstance(value, int | float):
+        raise _NotAllowed(node, f"must be a number, but is `{ast.unparse(node)}` instead")
+    return value
+
+
+def _call(node: ast.Call) -> Any:
+    """EpochData(…); float('nan'), np.float32(0.01), np.int64(3): the plain number."""
+    match node.func:
+        case ast.Name(id="EpochData") if not node.args:
+            return _record(node)
+        case ast.Name(id="float" | "int" as kind) if len(node.args) == 1 and not node.keywords:
+            pass
+        case ast.Attribute(value=ast.Name(id="np" | "numpy"), attr=kind) if len(node.args) == 1 and not node.keywords:
+            pass
+        case _:
+            kind = ""
+    convert = float if kind.startswith("float") else int if kind.startswith(("int", "uint")) else None
+    if convert is None:
+        raise _NotAllowed(node, f"must hold numbers, texts and EpochData only, but has `{ast.unparse(node)}`")
+    try:
+        return convert(evaluate(node.args[0]))
+    except (TypeError, ValueError):
+        raise _NotAllowed(node, f"must be a number, but is `{ast.unparse(node)}` instead") from None
+
+
+def _record(node: ast.Call) -> Record:
+    fields = {keyword.arg: evaluate(keyword.value) for keyword in node.keywords}
+    for keyword in node.keywords:
+        if keyword.arg not in ("learningRate", "learning_rate", "error", "meta"):
+            raise _NotAllowed(keyword, f"EpochData has no `{keyword.arg}`, only learningRate, error, meta")
+    error, meta = fields.get("error") or {}, dict(fields.get("meta") or {})
+    if isinstance(error, int | float):  # a very old form
+        error = {"old_format_score": float(error)}
+    learning_rate = fields.get("learningRate", fields.get("learning_rate"))
+    meta.update((key[len(META) :], value) for key, value in error.items() if key.startswith(META))
+    scores = {key: value for key, value in error.items() if not key.startswith(META)}
+    return Record(None if learning_rate is None else float(learning_rate), scores, meta)
