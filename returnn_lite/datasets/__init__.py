@@ -1,0 +1,22 @@
+"""Datasets, the order of their sequences, and mini-batches of them."""
+
+from returnn_lite.datasets import generated, hdf, static  # they register themselves
+from returnn_lite.datasets.base import BaseOptions, DataError, Dataset
+from returnn_lite.datasets.batching import BatchingOptions
+from returnn_lite.datasets.factory import DatasetDefaults, dataset_defaults, init_dataset
+from returnn_lite.datasets.loader import Batch, Loader
+
+__all__ = [
+    "BaseOptions",
+    "Batch",
+    "BatchingOptions",
+    "DataError",
+    "Dataset",
+    "DatasetDefaults",
+    "Loader",
+    "dataset_defaults",
+    "generated",
+    "hdf",
+    "init_dataset",
+    "static",
+]

@@ -1,0 +1,361 @@
+"""What every dataset is: options, the epoch's order, and access to sequences by their index in that order."""
+
+from __future__ import annotations
+
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from returnn_lite.datasets.ordering import OrderOptions, indices_of_tags, ordering_name, seq_order
+from returnn_lite.datasets.seq_list import read_seq_lens, read_seq_list
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.log import Log
+
+BATCH_SHUFFLE_SEED = 1234
+
+Seq = dict[str, np.ndarray]  # one sequence: key -> array, time first
+
+
+class DataError(ConfigError):
+    """A sequence cannot be read, or is not what its dataset announced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseOptions:
+    """The options that every dataset has."""
+
+    name: str = "dataset"
+    window: int = 1
+    context_window: Any = None
+    chunking: Any = None
+    seq_ordering: Any = "default"
+    fixed_random_seed: int | None = None
+    random_seed_offset: int | None = None
+    partition_epoch: int | None = None
+    repeat_epoch: int | None = None
+    seq_list_filter_file: str | None = None
+    unique_seq_tags: bool = False
+    seq_order_seq_lens_file: str | None = None
+    shuffle_frames_of_nseqs: int = 0
+    min_chunk_size: Any = 0
+    chunking_variance: float = 0.0
+    estimated_num_seqs: int | None = None
+    _num_shards: int = 1
+    _shard_index: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for values that exclude each other or make no sense."""
+        for option in ("partition_epoch", "repeat_epoch", "_num_shards", "window"):
+            value = getattr(self, option) or 1
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{self.name}: {option}", f"must be a whole number >= 1, but is {value!r} instead")
+        if (self.partition_epoch or 1) > 1 and (self.repeat_epoch or 1) > 1:
+            raise ConfigError(f"{self.name}: repeat_epoch", "must not be combined with partition_epoch")
+        if not 0 <= self._shard_index < self._num_shards:
+            raise ConfigError(f"{self.name}: _shard_index", f"must be 0 … {self._num_shards - 1}, but is {self._shard_index}")
+        if self.shuffle_frames_of_nseqs:
+            raise ConfigError(f"{self.name}: shuffle_frames_of_nseqs", "shuffling of frames is not supported")
+
+    @staticmethod
+    def names() -> list[str]:
+        """The names of the options."""
+        return [f.name for f in fields(BaseOptions)]
+
+
+@dataclass
+class BatchCache:
+    """The batches of an epoch, kept while the order stays the same; `options` are those which made them."""
+
+    batches: list[Any] = field(default_factory=list)
+    options: Any = None
+    rng: random.Random = field(default_factory=lambda: random.Random(BATCH_SHUFFLE_SEED))
+
+
+class Dataset(ABC):
+    """Sequences of a corpus, in the order of the present epoch.
+
+    A *corpus index* counts all sequences, `seq_idx` counts those of the epoch. After construction the epoch is empty:
+    `init_seq_order` starts one; `load_seqs` prepares a range of it for `get_data`.
+
+    Subclasses set `num_inputs`, `num_outputs` ({key: (dim, ndim)}, ndim with time and without batch) and `labels`, and
+    implement `get_total_num_seqs` and `load_corpus_seqs`; those which know lengths without loading also `corpus_lengths`.
+    """
+
+    have_corpus_seq_idx = True
+    supports_sharding = True
+    reuses_batches = False  # keeps the batches of an epoch for the next one if the order is the same
+
+    num_inputs: int = 0
+    num_outputs: dict[str, tuple[int, int]]
+    labels: dict[str, list[str]]
+
+    def __init__(self, base: BaseOptions | None = None, *, log: Log | None = None):
+        self.options = base or BaseOptions()
+        self.name = self.options.name
+        self.window = self.options.window or 1
+        self.log = log or Log.silent()
+        self.num_outputs, self.labels = {}, {}
+        self.epoch: int | None = None
+        self.batch_cache = BatchCache()
+        self._order: np.ndarray | None = np.empty(0, np.int64)  # None: 0, 1, 2, … without end
+        self._loaded: dict[int, Seq] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} epoch={self.epoch}>"
+
+    # --- the corpus, by corpus index ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def get_total_num_seqs(self, *, fast: bool = False) -> int | float:
+        """Number of sequences of the corpus; may be math.inf."""
+
+    @abstractmethod
+    def load_corpus_seqs(self, indices: np.ndarray) -> list[Seq]:
+        """The data of some sequences, int64 [N] corpus indices; keys as `get_data_keys`."""
+
+    def corpus_lengths(self) -> dict[str, np.ndarray] | None:
+        """Frames of every sequence per data key, int64 [N] each; None if that is not known without loading."""
+        return None
+
+    def sort_lengths(self) -> np.ndarray | None:
+        """What orders by length go by, [N]; None if unknown."""
+        lengths = self.corpus_lengths()
+        return next(iter(lengths.values())) if lengths else None
+
+    def corpus_tag(self, index: int) -> str:
+        """Name of a sequence."""
+        return f"seq-{index}"
+
+    def corpus_index(self, tag: str) -> int:
+        """Corpus index of the (last) sequence of this name; raises ConfigError if there is none."""
+        index = self._tag_index.get(tag)
+        if index is None:
+            raise ConfigError(self.name, f'there is no sequence with tag "{tag}"{did_you_mean(tag, list(self._tag_index)[:1000])}')
+        return index
+
+    @cached_property
+    def _tag_index(self) -> dict[str, int]:
+        return {tag: i for i, tag in enumerate(self.get_all_tags())}
+
+    def get_all_tags(self) -> Sequence[str]:
+        """Tags of the whole corpus, in corpus order."""
+        total = self.get_total_num_seqs()
+        if math.isinf(total):
+            raise ConfigError(self.name, "has no end, so its tags cannot be listed")
+        return [self.corpus_tag(i) for i in range(int(total))]
+
+    def get_corpus_seq(self, corpus_seq_idx: int) -> Seq:
+        """The data of a sequence of the corpus."""
+        return self.load_corpus_seqs(np.array([corpus_seq_idx], np.int64))[0]
+
+    # --- the epoch ----------------------------------------------------------------------------------------------------------
+
+    def init_seq_order(
+        self, epoch: int | None = None, seq_list: Sequence[str] | None = None, seq_order: Sequence[int] | None = None
+    ) -> bool:
+        """Starts an epoch; returns whether the order differs from before.
+
+        `seq_list` (tags) or `seq_order` (corpus indices) replace the dataset's own order with everything that belongs to
+        it: partitions, filters, repetition.
+        """
+        if self.options._num_shards > 1 and not self.supports_sharding:
+            raise ConfigError(f"{self.name}: _num_shards", f"{type(self).__name__} cannot be sharded")
+        before, self.epoch, self._loaded = self._order, epoch, {}
+        self._order = self._new_order(epoch, seq_list, seq_order)
+        same = before is self._order if before is None or self._order is None else np.array_equal(before, self._order)
+        if not same:
+            self.batch_cache = BatchCache()
+        return not same
+
+    def _new_order(
+        self, epoch: int | None, seq_list: Sequence[str] | None, given: Sequence[int] | None
+    ) -> np.ndarray | None:
+        total = self.get_total_num_seqs()
+        if seq_list is not None:
+            return indices_of_tags(seq_list, self.corpus_index)
+        if given is not None:
+            order = np.asarray(given, np.int64).reshape(-1)
+            if len(order) and not 0 <= order.min() <= order.max() < total:
+                raise ConfigError(self.name, f"seq_order must hold numbers from 0 to {total - 1}")
+            return order
+        if epoch is not None and math.isinf(total):
+            return self._endless_order(epoch)
+        return seq_order(self.order_options, epoch, int(total), self._lengths_for_order, self.get_all_tags)
+
+    def _endless_order(self, epoch: int) -> None:
+        ordering = ordering_name(self.order_options.seq_ordering, epoch)
+        if ordering != "default" or (self.options.partition_epoch or 1) > 1:
+            raise ConfigError(f"{self.name}: seq_ordering", f'must be "default" without partitions for a dataset without end,'
+                                                            f' but is "{ordering}" instead')  # fmt: skip
+
+    def _lengths_for_order(self) -> np.ndarray | None:
+        if self.options.seq_order_seq_lens_file:
+            return read_seq_lens(self.options.seq_order_seq_lens_file, self.get_all_tags())
+        return self.sort_lengths()
+
+    @cached_property
+    def order_options(self) -> OrderOptions:
+        """What decides the order of an epoch; the filter file is read once."""
+        base, wanted = self.options, None
+        if base.seq_list_filter_file:
+            wanted = frozenset(read_seq_list(base.seq_list_filter_file))
+        return OrderOptions(
+            seq_ordering=base.seq_ordering or "default",
+            fixed_random_seed=base.fixed_random_seed,
+            random_seed_offset=base.random_seed_offset or 0,
+            partition_epoch=base.partition_epoch,
+            repeat_epoch=base.repeat_epoch,
+            unique_seq_tags=base.unique_seq_tags,
+            seq_list_filter=wanted,
+            num_shards=base._num_shards,
+            shard_index=base._shard_index,
+        )
+
+    def epoch_seed(self) -> int:
+        """Seed of everything random in this epoch; the same during one full pass of a partitioned corpus."""
+        return self.order_options.seed(self.epoch)
+
+    def limit_keys(self, keys: Sequence[str] | None) -> None:
+        """Only these keys will be asked for (None: all): a dataset may save itself the work for the others."""
+
+    def finish_epoch(self, free_resources: bool = False) -> None:
+        """Ends the epoch: data access is over until the next `init_seq_order`."""
+        self._loaded = {}
+
+    # --- sequences of the epoch -------------------------------------------------------------------------------------------
+
+    @property
+    def num_seqs(self) -> int | float:
+        """Sequences of this epoch; may be math.inf. Raises NotImplementedError where that is not known."""
+        return math.inf if self._order is None else len(self._order)
+
+    def is_less_than_num_seqs(self, n: int) -> bool:
+        """Whether there is a sequence with index n."""
+        return n < self.num_seqs
+
+    def load_seqs(self, start: int, end: int) -> None:
+        """Loads the sequences start ≤ seq_idx < end of the epoch, and forgets the others. `end` may be beyond the last."""
+        if not 0 <= start <= end:
+            raise ConfigError(self.name, f"load_seqs needs 0 <= start <= end, but they are {start} and {end}")
+        wanted = range(start, int(min(end, self.num_seqs)))
+        # Sequences loaded ahead to learn their lengths are kept.
+        last = end if self.corpus_lengths() is not None else math.inf
+        self._loaded = {i: seq for i, seq in self._loaded.items() if start <= i < last}
+        missing = [i for i in wanted if i not in self._loaded]
+        if missing:
+            indices = np.array([self.get_corpus_seq_idx(i) for i in missing], np.int64)
+            self._loaded.update(zip(missing, self.load_corpus_seqs(indices), strict=True))
+
+    def _seq(self, seq_idx: int) -> Seq:
+        """A sequence of the epoch, loaded now if it is not yet."""
+        if seq_idx not in self._loaded:
+            index = np.array([self.get_corpus_seq_idx(seq_idx)], np.int64)
+            self._loaded[seq_idx] = self.load_corpus_seqs(index)[0]
+        return self._loaded[seq_idx]
+
+    def get_data(self, seq_idx: int, key: str) -> np.ndarray:
+        """Array of one key, time first."""
+        seq = self._seq(seq_idx)
+        if key not in seq:
+            raise DataError(self.name, f'there is no key "{key}"{did_you_mean(key, seq)}; there are {sorted(seq)}')
+        return seq[key]
+
+    def get_seq_length(self, seq_idx: int) -> dict[str, int]:
+        """Frames per key; data without time count as one frame."""
+        lengths = self.corpus_lengths()
+        if lengths is not None:
+            index = self.get_corpus_seq_idx(seq_idx)
+            return {key: int(values[index]) for key, values in lengths.items()}
+        seq = self._seq(seq_idx)
+        return {key: len(seq[key]) if seq[key].ndim else 1 for key in self.get_data_keys()}
+
+    def epoch_lengths(self, start: int, end: int) -> np.ndarray | None:
+        """Frames of the sequences start…end of the epoch, int64 [N, K] by `get_data_keys`; None if not known in advance."""
+        lengths = self.corpus_lengths()
+        if lengths is None or self._order is None:
+            return None
+        order = self._order[start:end]
+        return np.stack([lengths[key][order] for key in self.get_data_keys()], 1).astype(np.int64)
+
+    def get_tag(self, seq_idx: int) -> str:
+        """Name of a sequence of the epoch."""
+        return self.corpus_tag(self.get_corpus_seq_idx(seq_idx))
+
+    def get_corpus_seq_idx(self, seq_idx: int) -> int:
+        """Corpus index of a sequence of the epoch."""
+        return seq_idx if self._order is None else int(self._order[seq_idx])
+
+    def get_current_seq_order(self) -> np.ndarray:
+        """Corpus indices of the epoch, int64 [N]."""
+        if self._order is None:
+            raise NotImplementedError(f"{self.name}: an epoch without end has no list of sequences")
+        return self._order
+
+    def get_estimated_seq_length(self, seq_idx: int) -> float:
+        """The length that orders by length go by."""
+        lengths = self.sort_lengths()
+        if lengths is None:
+            raise NotImplementedError(f"{self.name}: lengths are not known in advance")
+        return lengths[self.get_corpus_seq_idx(seq_idx)]
+
+    def get_complete_frac(self, seq_idx: int) -> float:
+        """How much of the epoch is done after this sequence, in (0, 1]; grows for ever where the end is not known."""
+        try:
+            total = self.num_seqs
+        except NotImplementedError:
+            total = self.options.estimated_num_seqs or math.inf
+        if math.isinf(total):
+            return max(1e-10, (1 - 1 / (math.sqrt(seq_idx) / 100 + 1)) * 0.99)
+        return min((seq_idx + 1) / total, 1.0) if total else 1.0
+
+    # --- what the data are ----------------------------------------------------------------------------------------------------
+
+    def get_data_keys(self) -> list[str]:
+        """Names of the data streams."""
+        return list(self.num_outputs)
+
+    def get_target_list(self) -> list[str]:
+        """Keys that are no input."""
+        return [key for key in self.get_data_keys() if key != "data"]
+
+    def get_data_dim(self, key: str) -> int:
+        """Size of the feature axis, or number of classes."""
+        return self.num_outputs[key][0]
+
+    def is_data_sparse(self, key: str) -> bool:
+        """Whether the data are class indices."""
+        return self.num_outputs[key][1] <= 1
+
+    def get_data_dtype(self, key: str) -> str:
+        """Name of the numpy dtype."""
+        return "int32" if self.is_data_sparse(key) else "float32"
+
+    def get_data_shape(self, key: str) -> list[int | None]:
+        """Shape without time; empty for class indices."""
+        ndim = self.num_outputs[key][1]
+        return [] if ndim <= 1 else [None] * (ndim - 2) + [self.get_data_dim(key)]
+
+    def has_time(self, key: str) -> bool:
+        """Whether the first axis of the key's data is time; else the data are one value per sequence."""
+        return self.num_outputs[key][1] >= 1
+
+    def extern_data(self) -> dict[str, dict[str, Any]]:
+        """Options of a config's `extern_data` for the keys of this dataset."""
+        targets = self.get_target_list()
+        found = {}
+        for key in self.get_data_keys():
+            sparse, shape = self.is_data_sparse(key), self.get_data_shape(key)
+            found[key] = {
+                "dim": self.get_data_dim(key),
+                "shape": ((None,) if self.has_time(key) else ()) + tuple(shape),
+                "sparse": sparse,
+                "dtype": self.get_data_dtype(key),
+                "available_for_inference": key not in targets,
+            }
+        return found

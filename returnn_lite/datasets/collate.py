@@ -1,0 +1,96 @@
+"""Batches as arrays: zero-padded, batch axis first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from returnn_lite.datasets.base import DataError, Dataset
+from returnn_lite.datasets.batching import SliceBatch
+
+
+@dataclass
+class Batch:
+    """One mini-batch of data.
+
+    `data` [B, T, …] per key, zero beyond `lengths` int32 [B] (which has the keys with a time axis); texts as lists of str.
+    `tags` and `seq_idx` (index in the epoch) name the sequence of each slice: B of them, more where sequences stand end to
+    end in one row. `complete` is how much of the epoch is done, in (0, 1].
+    """
+
+    data: dict[str, np.ndarray | list[str]]
+    lengths: dict[str, np.ndarray]
+    tags: list[str]
+    seq_idx: np.ndarray
+    complete: float
+
+
+def collate(dataset: Dataset, plan: SliceBatch, dtypes: Mapping[str, str], static_keys: frozenset[str]) -> Batch:
+    """The batch's frames as arrays of these dtypes ("string": texts); the sequences must be loaded.
+
+    Keys in `static_keys` have no time axis in the batch. Raises DataError for sequences that do not fit together.
+    """
+    data: dict[str, np.ndarray | list[str]] = {}
+    lengths: dict[str, np.ndarray] = {}
+    seq_idx = plan.slices.seq_idx.tolist()
+    for key, dtype in dtypes.items():
+        arrays = [dataset.get_data(i, key) for i in seq_idx]
+        if dtype == "string":
+            data[key] = [text(array) for array in arrays]
+        elif key in static_keys or not dataset.has_time(key):
+            data[key] = stack(dataset, key, plan, arrays, dtype)
+        else:
+            data[key], lengths[key] = pad(dataset, key, plan, arrays, dtype)
+    return Batch(data, lengths, [dataset.get_tag(i) for i in seq_idx], plan.slices.seq_idx, plan.complete)
+
+
+def pad(
+    dataset: Dataset, key: str, plan: SliceBatch, arrays: list[np.ndarray], dtype: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(array [rows, T, …], lengths int32 [rows]) of one key: one copy per slice into zeros."""
+    slices = plan.slices
+    if key in slices.keys:
+        column = slices.keys.index(key)
+        start, end = slices.start[:, column], slices.end[:, column]
+    else:  # not among the keys that are cut in chunks
+        start = end = np.zeros(len(slices), np.int64)
+    lengths = np.zeros(plan.num_rows, np.int32)
+    np.maximum.at(lengths, plan.row, (plan.offset + end - start).astype(np.int32))
+    out = np.zeros((plan.num_rows, int(lengths.max(initial=0))) + arrays[0].shape[1:], dtype)
+    places = zip(plan.row.tolist(), plan.offset.tolist(), start.tolist(), end.tolist(), arrays, strict=True)
+    for i, (row, offset, s, e, array) in enumerate(places):
+        _check_shape(dataset, key, plan, i, array.shape[1:], out.shape[2:])
+        first, last = max(s, 0), min(e, len(array))  # frames of context outside the sequence stay zero
+        if first < last:
+            out[row, offset + first - s : offset + last - s] = array[first:last]
+    return out, lengths
+
+
+def stack(dataset: Dataset, key: str, plan: SliceBatch, arrays: list[np.ndarray], dtype: str) -> np.ndarray:
+    """Data without a time axis, [rows, …]."""
+    out = np.zeros((plan.num_rows,) + arrays[0].shape, dtype)
+    for i, array in enumerate(arrays):
+        _check_shape(dataset, key, plan, i, array.shape, out.shape[1:])
+        out[plan.row[i]] = array
+    return out
+
+
+def _check_shape(
+    dataset: Dataset, key: str, plan: SliceBatch, i: int, shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    if shape != expected:
+        tag = dataset.get_tag(int(plan.slices.seq_idx[i]))
+        raise DataError(
+            f'{dataset.name}: sequence "{tag}"', f'"{key}" must have frames of shape {expected}, but has {shape} instead'
+        )
+
+
+def text(array: np.ndarray) -> str:
+    """A text from a 0-d or one-element array of str or bytes, or from an array of bytes or code points."""
+    array = np.asarray(array)
+    if array.dtype.kind in "iu":
+        return bytes(array.astype(np.uint8)).decode("utf8")
+    value = array.item() if array.size == 1 else " ".join(text(part) for part in array.ravel())
+    return value.decode("utf8") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,156 @@
+"""Reads the batches of an epoch ahead of time, in one background thread.
+
+A thread and not a process: reading HDF and copying frames release the interpreter for most of their time, and batches need
+no way back through a pipe.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from returnn_lite.datasets.base import DataError, Dataset
+from returnn_lite.datasets.batching import BatchingOptions, SliceBatch
+from returnn_lite.datasets.collate import Batch, collate
+from returnn_lite.datasets.epoch_batches import epoch_batches
+from returnn_lite.errors import ConfigError, did_you_mean
+
+__all__ = ["Batch", "Loader"]
+
+END = object()
+
+
+class Loader:
+    """Iterates the batches of one epoch of `dataset`, whose `init_seq_order` was called before.
+
+    `keys` are loaded as arrays of `dtypes` (by key; the dataset's own where not given; "string" for lists of str). `workers`
+    is 1 (background thread, up to `prefetch` batches ahead) or 0 (all in the calling thread). `static_keys` have no time
+    axis. `transform` is applied to each batch in the worker. An error there is raised in the consumer, naming the sequence.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        options: BatchingOptions,
+        *,
+        keys: Sequence[str],
+        dtypes: Mapping[str, str] | None = None,
+        workers: int = 1,
+        prefetch: int = 4,
+        static_keys: Sequence[str] = (),
+        transform: Callable[[Batch], Any] | None = None,
+    ):
+        known = dataset.get_data_keys()
+        for key in keys:
+            if key not in known:
+                raise ConfigError(dataset.name, f'there is no data key "{key}"{did_you_mean(key, known)}; there are {known}')
+        self.dataset, self.options = dataset, options
+        self.dtypes = {key: (dtypes or {}).get(key) or dataset.get_data_dtype(key) for key in keys}
+        self.workers, self.prefetch = workers, prefetch
+        self.static_keys, self.transform = frozenset(static_keys), transform
+        self.wait_time = 0.0  # seconds that the consumer waited for batches
+        dataset.limit_keys(list(keys))
+
+    def __iter__(self) -> Iterator[Any]:
+        self.wait_time = 0.0
+        batches = self._in_background() if self.workers else self._made()
+        try:
+            while True:
+                asked = time.monotonic()
+                batch = next(batches, END)
+                self.wait_time += time.monotonic() - asked
+                if batch is END:
+                    return
+                yield batch
+        finally:
+            batches.close()
+
+    def _made(self) -> Iterator[Any]:
+        """The batches, made when asked for."""
+        for plan in epoch_batches(self.dataset, self.options):
+            batch = self._load(plan)
+            yield self.transform(batch) if self.transform else batch
+
+    def _load(self, plan: SliceBatch) -> Batch:
+        seq_idx = plan.slices.seq_idx
+        try:
+            self.dataset.load_seqs(int(seq_idx.min()), int(seq_idx.max()) + 1)
+            return collate(self.dataset, plan, self.dtypes, self.static_keys)
+        except DataError:
+            raise
+        except Exception as exc:
+            raise self._blame(plan, exc) from exc
+
+    def _blame(self, plan: SliceBatch, exc: Exception) -> DataError:
+        """The error with the tag of the first sequence that cannot be loaded alone, else of the batch's first."""
+        suspects = sorted(set(plan.slices.seq_idx.tolist()))
+        guilty = suspects[0]
+        for i in suspects:
+            try:
+                self.dataset.load_seqs(i, i + 1)
+            except Exception as own:
+                guilty, exc = i, own
+                break
+        text = str(exc) if isinstance(exc, ConfigError) else f"{type(exc).__name__}: {exc}"
+        return DataError(f'{self.dataset.name}: sequence "{self.dataset.get_tag(guilty)}"', text)
+
+    def _in_background(self) -> Iterator[Any]:
+        channel = Channel(self.prefetch)
+        thread = threading.Thread(target=self._work, args=(channel,), name=f"loader {self.dataset.name}", daemon=True)
+        thread.start()
+        try:
+            while True:
+                batch, error = channel.get()
+                if error is not None:
+                    raise error
+                if batch is END:
+                    return
+                yield batch
+        finally:
+            channel.close()
+            thread.join()
+
+    def _work(self, channel: Channel) -> None:
+        """Runs in the thread: puts (batch, None) for each batch, then (END, None), or (None, error)."""
+        try:
+            for batch in self._made():
+                if not channel.put((batch, None)):
+                    return
+            channel.put((END, None))
+        except BaseException as exc:  # whatever it is, the consumer must hear of it, not wait for ever
+            channel.put((None, exc))
+
+
+class Channel:
+    """A queue of limited size which can be closed by the reader: a waiting writer then goes on at once."""
+
+    def __init__(self, size: int):
+        self.size, self.closed = size, False
+        self.items: deque[Any] = deque()
+        self.changed = threading.Condition()
+
+    def put(self, item: Any) -> bool:
+        """Waits for room; False if the channel was closed."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.closed or len(self.items) < self.size)
+            if not self.closed:
+                self.items.append(item)
+                self.changed.notify_all()
+            return not self.closed
+
+    def get(self) -> Any:
+        """Waits for an item."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.items)
+            self.changed.notify_all()
+            return self.items.popleft()
+
+    def close(self) -> None:
+        """No further items are taken."""
+        with self.changed:
+            self.closed = True
+            self.items.clear()
+            self.changed.notify_all()

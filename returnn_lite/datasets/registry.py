@@ -1,0 +1,80 @@
+"""Dataset classes by their name in configs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from returnn_lite.datasets.base import BaseOptions, Dataset
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.log import Log
+
+DATASETS: dict[str, type[Dataset]] = {}
+
+PLANNED = frozenset(
+    """BlissDataset CombinedDataset ConcatDataset ConcatSeqsDataset CopyTaskDataset DatasetWithTimeContext
+    DistributeFilesDataset DummyDataset DummyDatasetMultipleDataKeys DummyDatasetMultipleSequenceLength DummyGenericDataset
+    Enwik8Corpus ExternSprintDataset FromListDataset HuggingFaceDataset LibriSpeechCorpus LmDataset MapDatasetWrapper
+    MetaDataset MultiEpochDataset MultiProcDataset NextGenHDFDataset NltkTimitDataset NumpyDumpDataset OggZipDataset
+    PostprocessingDataset RawWavDataset SiameseHDFDataset SprintCacheDataset SprintDataset StereoHdfDataset
+    TaskEpisodicCopyDataset TaskNumberBaseConvertDataset TaskVariableAssignmentDataset TaskXmlModelingDataset TextDictDataset
+    TimitDataset TranslationDataset TranslationFactorsDataset VariableDataset""".split()
+)
+NEEDS_SPRINT = "needs RASR, a program of its own; write its data to HDF files and use HDFDataset with the same keys"
+
+D = TypeVar("D", bound=type[Dataset])
+
+
+def dataset(name: str) -> Callable[[D], D]:
+    """Makes a Dataset subclass known under its name in configs; the keywords of its `__init__` are its options."""
+
+    def register(cls: D) -> D:
+        DATASETS[name] = cls
+        return cls
+
+    return register
+
+
+def own_options(cls: type[Dataset]) -> dict[str, inspect.Parameter]:
+    """The options that a dataset class adds to those of every dataset."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "log"}
+
+
+def dataset_class(value: Any, path: str) -> type[Dataset]:
+    """The class for the entry `class` of a dataset dict. Raises ConfigError if there is none."""
+    if isinstance(value, type) and issubclass(value, Dataset):
+        return value
+    if value in DATASETS:
+        return DATASETS[value]
+    if value in PLANNED:
+        reason = f"; it {NEEDS_SPRINT}" if "Sprint" in value else ""
+        raise ConfigError(f'{path}["class"]', f'dataset class "{value}" is not supported yet{reason}')
+    known = f"; there are {', '.join(sorted(DATASETS))}"
+    hint = did_you_mean(str(value), [*DATASETS, *PLANNED]) or known
+    raise ConfigError(f'{path}["class"]', f'dataset class "{value}" not found{hint}')
+
+
+def make_dataset(options: dict[str, Any], path: str, log: Log | None = None) -> Dataset:
+    """A dataset from its complete options (`class` among them), not yet in an epoch.
+
+    Raises ConfigError for an unknown class, unknown or missing options, and bad values.
+    """
+    options = dict(options)
+    if "class" not in options:
+        raise ConfigError(path, f'a dataset dict needs the entry "class", but there are only {sorted(options)}')
+    cls = dataset_class(options.pop("class"), path)
+    own, base = own_options(cls), BaseOptions.names()
+    for name in options:
+        if name not in own and name not in base:
+            known = ", ".join(list(own) + [n for n in base if not n.startswith("_")])
+            raise ConfigError(
+                f'{path}["{name}"]',
+                f"unknown option of {cls.__name__}{did_you_mean(str(name), [*own, *base])}; its options are: {known}",
+            )
+    missing = [name for name, p in own.items() if p.default is p.empty and name not in options]
+    if missing:
+        raise ConfigError(path, f"{cls.__name__} needs the option {', '.join(missing)}")
+    base_options = BaseOptions(**{name: value for name, value in options.items() if name in base})
+    return cls(base_options, log=log, **{name: value for name, value in options.items() if name in own})
