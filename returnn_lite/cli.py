@@ -12,7 +12,7 @@ from optparse import SUPPRESS_USAGE, OptionParser, Values
 
 from returnn_lite.config import Config, load_into
 from returnn_lite.errors import ConfigError
-from returnn_lite.log import DEFAULT_VERBOSITY, MAX_VERBOSITY, Log, log_end, log_greeting, startup_text
+from returnn_lite.log import MAX_VERBOSITY, Log, log_end, log_greeting, startup_text
 
 # (short, long, config key, meaning)
 OPTIONS = (
@@ -155,6 +155,7 @@ def _pairs(rest: list[str]) -> list[tuple[str, str]]:
 
 
 def help_text() -> str:
+    """The text of --help."""
     rows = []
     for short, name, key, meaning in OPTIONS:
         note = f" [{key}]" if key not in (name, "include") else ""
@@ -223,7 +224,7 @@ def report_error(exc: Exception, with_traceback: bool) -> None:
 def wants_traceback(config: Config) -> bool:
     """Whether `log_verbosity` is the highest for some target; may be asked of a half-read config."""
     try:
-        return max(config.int_list("log_verbosity", []), default=DEFAULT_VERBOSITY) >= MAX_VERBOSITY
+        return MAX_VERBOSITY in config.int_list("log_verbosity", [])
     except ConfigError:
         return False
 

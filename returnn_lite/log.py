@@ -200,6 +200,7 @@ def check_verbosity(value: Any) -> int:
 
 
 def check_format(value: Any) -> str:
+    """A format of the config; ConfigError if there is none of that name."""
     if value not in FORMATS:
         raise ConfigError(
             "log_format",

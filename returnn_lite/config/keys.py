@@ -32,7 +32,7 @@ _FILES = """
     model load load_epoch epoch import_model_train_epoch1 preload_from_files load_ignore_missing_vars
     allow_random_model_init save_interval save_epoch1_initial_model cleanup_old_models
     apply_cleanup_old_models_to_optim_states keep_epochs reset_optimizer_on_restart load_optimizer_state
-    load_averaged output_file eval_output_file
+    load_averaged output_file eval_output_file eval_output_file_per_seq
 """
 _TRAINING = """
     num_epochs start_epoch start_batch batch_size max_seqs max_seq_length min_seq_length max_pad_size inc_seq_length
@@ -87,16 +87,15 @@ _ALIKE = 0.84
 
 
 def misspelt_keys(config: Config) -> dict[str, str]:
-    """Option -> the known option that was probably meant. Only of values which nobody has read, and only known options
-    which are not given as well."""
-    missing = [key for key in KNOWN_KEYS if key not in config.typed and key not in config.untyped]
+    """Option -> the known option that was probably meant: of values that nobody has read, and unless the known option
+    is given as well (`learning_rate2` beside `learning_rate` is a helper name)."""
     found = {}
     for key in config.unread_keys():
         is_code = isinstance(config.typed.get(key), _CODE)
         if key in KNOWN_KEYS or key.startswith("_") or len(key) < 4 or is_code:
             continue
-        meant = closest(key, missing, _ALIKE)
-        if meant is not None:
+        meant = closest(key, KNOWN_KEYS, _ALIKE)
+        if meant is not None and meant not in config.typed and meant not in config.untyped:
             found[key] = meant
     return found
 

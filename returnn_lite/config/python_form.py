@@ -65,10 +65,11 @@ def _locate_errors(filename: str) -> Iterator[None]:
         where = f"{exc.filename or filename}:{exc.lineno}"
         raise ConfigError(where, f"{type(exc).__name__}: {exc.msg}: {(exc.text or '').strip()}") from exc
     except Exception as exc:
-        lines = [
-            frame.lineno
+        frames = [
+            frame
             for frame in traceback.extract_tb(exc.__traceback__)
             if os.path.abspath(frame.filename) == os.path.abspath(filename)
         ]
-        where = f"{filename}:{lines[-1]}" if lines else filename
-        raise ConfigError(where, f"{type(exc).__name__}: {exc}") from exc
+        where = f"{filename}:{frames[-1].lineno}" if frames else filename
+        told = str(exc) or (frames[-1].line if frames else "")  # a bare `assert` has no message but its text
+        raise ConfigError(where, f"{type(exc).__name__}: {told}") from exc

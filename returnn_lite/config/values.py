@@ -52,6 +52,7 @@ def parse_literal(key: str, text: str) -> Any:
 
 
 def wrong(key: str, expected: str, value: Any) -> ConfigError:
+    """The error for an option whose value is not what was expected."""
     return ConfigError(key, f"must be {expected}, but is {value!r} instead")
 
 
