@@ -1,0 +1,1 @@
+"""Layer classes, one family a file, found by their config word."""

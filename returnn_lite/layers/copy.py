@@ -1,0 +1,32 @@
+"""`copy` and `dropout`: the source itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.registry import layer
+from returnn_lite.tensor import Tensor
+
+
+@layer("copy")
+class Copy(Layer):
+    """The (concatenated) source.  Shape: (B, T, F) -> (B, T, F). A loss sees through it to the pre-activation."""
+
+    checks_n_out = False
+
+    def __init__(self, *, extra_deps: Any = ()) -> None:
+        super().__init__()
+        self.extra_deps = extra_deps
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The source; its further outputs are not its own."""
+        x = sources[0]
+        if x.parts is None and x.state is None:
+            return x
+        return x.with_data(x.data, pre=x.pre, sequence_loss=x.sequence_loss, zero_padded=x.zero_padded)
+
+
+@layer("dropout")
+class Dropout(Copy):
+    """The source with the common option `dropout`.  Shape: (B, T, F) -> (B, T, F)"""

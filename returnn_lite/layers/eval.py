@@ -1,0 +1,97 @@
+"""`eval`: the output is a Python expression or function of the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from returnn_lite.layers.elementwise import Elementwise
+from returnn_lite.layers.eval_view import LayerView, SourceView
+from returnn_lite.layers.registry import layer
+from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.align import joined, place
+from returnn_lite.tensor.tensor import DTYPE_NAMES
+
+
+@layer("eval")
+class Eval(Elementwise):
+    """The value of the expression `eval` (or of a function with keywords `source`, `self` and `eval_locals`).
+
+    Shape: the common layout of all sources, changed by `out_type`. `source(i)` is source i in that layout, `tf` and the
+    helpers are those given to the network, `self` answers `network.get_config()`, `network.train_flag` and the like.
+    Every source must be used; dtype and number of axes of the result must be what is declared.
+    """
+
+    recurrent = True
+
+    def __init__(
+        self,
+        *,
+        eval: Any,  # noqa: A002 - the config word
+        eval_locals: Mapping[str, Any] | None = None,
+        activation: str | None = None,
+        with_bias: bool = False,
+        eval_for_output_loss: bool = False,
+        allow_broadcast_all_sources: bool = False,
+    ) -> None:
+        super().__init__()
+        if not isinstance(eval, str) and not callable(eval):
+            raise self.error(f"`eval` must be an expression or a function, but is {eval!r} instead")
+        self.eval = eval
+        self.eval_locals = dict(eval_locals or {})
+        self.allow_broadcast = allow_broadcast_all_sources
+        self.code = compile(eval.strip(), "<eval of layer>", "eval") if isinstance(eval, str) else None
+
+    def checked(self, spec: Spec) -> Spec:
+        """`n_out` is only a hint where `out_type` gives the shape."""
+        return spec if self.options.out_type else super().checked(spec)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The value, checked."""
+        spec = self.spec(*[x.spec for x in sources])
+        if spec is None:
+            raise self.error("needs at least one source")
+        used: set[int] = set()
+        value = self._value(lambda i=0, **how: self._source(i, sources, spec, used, **how), sources)
+        unused = set(range(len(sources))) - used
+        if unused:
+            raise self.error(f"not used sources: {unused}")
+        if not isinstance(value, torch.Tensor):
+            raise self.error(f"the value of `eval` must be a tensor, but is {type(value).__name__} instead")
+        dtype = DTYPE_NAMES.get(value.dtype, str(value.dtype))
+        if dtype != spec.dtype:
+            raise self.error(f'the value of `eval` must have dtype {spec.dtype}, but has {dtype}; give `out_type`: {{"dtype": …}}')
+        if value.dim() != spec.rank:
+            raise self.error(f"the value of `eval` must have the axes {spec}, but has shape {tuple(value.shape)} instead")
+        return joined(value, spec, sources)
+
+    def _value(self, source: Any, sources: tuple[Tensor, ...]) -> Any:
+        view = LayerView(self, sources)
+        if self.code is None:
+            return self.eval(source=source, self=view, **self.eval_locals)
+        names = {**self.context.eval_names, **self.eval_locals, "source": source, "self": view}
+        return eval(self.code, names)  # noqa: S307 - the config's own code
+
+    def _source(
+        self,
+        i: int,
+        sources: tuple[Tensor, ...],
+        spec: Spec,
+        used: set[int],
+        auto_convert: bool = True,
+        enforce_batch_major: bool = False,
+        as_data: bool = False,
+        as_layer: bool = False,
+    ) -> Any:
+        """`source(i)` of eval strings."""
+        if not 0 <= i < len(sources):
+            raise self.error(f"`source({i})` must be below {len(sources)}, the number of sources")
+        used.add(i)
+        x = sources[i]
+        if as_layer or as_data:
+            return SourceView(x, name=f"{self.name}:source{i}")
+        if enforce_batch_major:
+            return x.batch_major().data
+        return place(x, spec, self.behavior) if auto_convert else x.data

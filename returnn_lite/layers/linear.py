@@ -1,0 +1,137 @@
+"""Linear layers: `linear` (`hidden`, `forward`) and `softmax`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from returnn_lite.layers.activations import activation as find_activation
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.registry import layer
+from returnn_lite.tensor import PreActivation, Spec, Tensor
+
+
+@layer("linear", "hidden", "forward")
+class Linear(Layer):
+    """y = act(x W + b); a row of W for sparse input.  Shape: (B, T, F) -> (B, T, n_out); sparse (B, T) -> (B, T, n_out).
+
+    The feature axis stays in its place. Parameters: `W` (in, n_out), or (n_out, in) with `use_transposed_weights`; `b`.
+    `grad_filter` g: the gradient of a sequence is zeroed unless the largest squared entry is below g.
+    """
+
+    default_activation: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        *,
+        n_out: int | None = None,
+        activation: str | None = None,
+        with_bias: bool = True,
+        grad_filter: float | None = None,
+        forward_weights_init: Any = "glorot_uniform",
+        bias_init: Any = 0.0,
+        use_transposed_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        self.n_out = n_out
+        self.activation = find_activation(activation)
+        self.activation_text = activation
+        self.with_bias = with_bias
+        self.grad_filter = grad_filter
+        self.weights_init = forward_weights_init
+        self.bias_init = bias_init
+        self.transposed = use_transposed_weights
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The source with a new feature axis, in place of the old one; at the end for sparse input."""
+        x = sources[0]
+        if x is None:
+            return None
+        if not x.sparse and x.feature is None:
+            raise self.error(f"the source needs a feature axis, but is {x} instead")
+        return x.with_dtype("float32").with_feature(self.feature_dim(self.n_out, x))
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """`W`, `b`."""
+        if not self.with_bias and self.bias_init:
+            raise self.error(f"`bias_init` must be 0 without a bias, but is {self.bias_init} instead")
+        out = self.spec(*sources)
+        n_in, n_out = sources[0].dim, out.dim if out is not None else None
+        if n_in is None or n_out is None:
+            raise self.error(f"the feature axis of the source has no size: {sources[0]}")
+        shape = (n_out, n_in) if self.transposed else (n_in, n_out)
+        self.W = self.param("W", shape, self.weights_init)
+        self.b = self.param("b", (n_out,), self.bias_init) if self.with_bias else None
+        names = self.context.eval_names
+        self.activation = find_activation(self.activation_text, names, path=self.path)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The activated product."""
+        x = sources[0]
+        spec = self.spec(x.spec)
+        feature = spec.feature if spec is not None else None
+        data = self._product(x)
+        if feature is not None and feature != data.dim() - 1:
+            data = data.movedim(-1, feature)
+        if self.grad_filter:
+            data = _GradFilter.apply(data, x.spec.batch, self.grad_filter)
+        if not self.activation.name:
+            return x.with_data(data, spec)
+        axis = -1 if feature is None else feature
+        return x.with_data(self.activation(data, axis), spec, pre=PreActivation(self.activation.name, data))
+
+    def _product(self, x: Tensor) -> torch.Tensor:
+        """x W + b with the new feature axis last."""
+        if x.spec.sparse:
+            weights = self.W.t() if self.transposed else self.W
+            rows = F.embedding(x.data, weights, sparse=not self.transposed)
+            return rows if self.b is None else rows + self.b
+        data = x.data
+        if x.spec.feature is not None and x.spec.feature != data.dim() - 1:
+            data = data.movedim(x.spec.feature, -1)
+        return F.linear(data, self.W if self.transposed else self.W.t(), self.b)
+
+
+@layer("softmax")
+class Softmax(Linear):
+    """y = softmax(x W + b) over the features.  Shape: (B, T, F) -> (B, T, n_out). Options and parameters as `linear`."""
+
+    def __init__(
+        self,
+        *,
+        n_out: int | None = None,
+        with_bias: bool = True,
+        grad_filter: float | None = None,
+        forward_weights_init: Any = "glorot_uniform",
+        bias_init: Any = 0.0,
+        use_transposed_weights: bool = False,
+    ) -> None:
+        super().__init__(
+            n_out=n_out,
+            activation="softmax",
+            with_bias=with_bias,
+            grad_filter=grad_filter,
+            forward_weights_init=forward_weights_init,
+            bias_init=bias_init,
+            use_transposed_weights=use_transposed_weights,
+        )
+
+
+class _GradFilter(torch.autograd.Function):
+    """Identity; lets the gradient of a sequence pass only if its largest squared entry is below the limit."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, batch: int | None, limit: float) -> torch.Tensor:
+        """x"""
+        ctx.batch, ctx.limit = batch, limit
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """The filtered gradient."""
+        (grad,) = grads
+        others = [i for i in range(grad.dim()) if i != ctx.batch]
+        largest = grad.square().amax(others, keepdim=True)
+        return torch.where(largest < ctx.limit, grad, torch.zeros_like(grad)), None, None

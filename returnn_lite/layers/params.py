@@ -1,0 +1,90 @@
+"""Named parameters: one store for the whole network, a scope of it for every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from returnn_lite.errors import ConfigError
+from returnn_lite.layers.init import initializer
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class ParamOptions:
+    """What the optimizer needs to know of a parameter: its layer's `updater_opts`, and the sum of `L2` over its owner."""
+
+    updater_opts: dict[str, Any] | None = None
+    l2: float = 0.0
+
+
+@dataclass
+class ParamStore:
+    """All parameters of a network by their full names ("lstm/rec/W"), in construction order."""
+
+    generator: torch.Generator
+    params: dict[str, torch.nn.Parameter] = field(default_factory=dict)
+    options: dict[str, ParamOptions] = field(default_factory=dict)
+
+    def get(self, name: str, shape: Shape, init: Any, *, trainable: bool, dtype: torch.dtype, path: str) -> torch.nn.Parameter:
+        """The parameter of this name, made and initialised at its first use. Raises ConfigError if its shape is another."""
+        found = self.params.get(name)
+        if found is None:
+            values = initializer(init)(shape, self.generator, dtype)
+            trains = trainable and dtype.is_floating_point
+            found = self.params[name] = torch.nn.Parameter(values, requires_grad=trains)
+            self.options[name] = ParamOptions()
+        elif tuple(found.shape) != tuple(shape):
+            text = f"parameter {name!r} is shared and must have shape {tuple(shape)}, but is {tuple(found.shape)} instead"
+            raise ConfigError(path, text)
+        return found
+
+
+@dataclass
+class ParamScope:
+    """The part of the store that belongs to one layer; `reuse` maps a parameter name to a parameter of another layer."""
+
+    store: ParamStore
+    prefix: str
+    path: str
+    trainable: bool = True
+    updater_opts: dict[str, Any] | None = None
+    reuse: Callable[[str], torch.nn.Parameter | None] | None = None
+    owned: dict[str, torch.nn.Parameter] = field(default_factory=dict)
+    used: dict[str, torch.nn.Parameter] = field(default_factory=dict)
+
+    def full_name(self, name: str) -> str:
+        """Scope and name joined by "/"."""
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def get(
+        self, name: str, shape: Shape, init: Any = 0.0, *, trainable: bool = True, dtype: torch.dtype = torch.float32
+    ) -> torch.nn.Parameter:
+        """The parameter `name` of this layer: shared from another layer if `reuse_params` says so, else its own."""
+        shared = self.reuse(name) if self.reuse is not None else None
+        if shared is not None:
+            if tuple(shared.shape) != tuple(shape):
+                text = f"reuse_params: {name!r} must have shape {tuple(shape)}, but is {tuple(shared.shape)} instead"
+                raise ConfigError(self.path, text)
+            self.used[name] = shared
+            return shared
+        full = self.full_name(name)
+        trains = trainable and self.trainable
+        found = self.store.get(full, shape, init, trainable=trains, dtype=dtype, path=self.path)
+        if self.store.options[full].updater_opts is None:
+            self.store.options[full].updater_opts = self.updater_opts
+        self.owned[name] = self.used[name] = found
+        return found
+
+
+def constraint_params(scopes: Mapping[str, ParamScope]) -> list[torch.nn.Parameter]:
+    """The float parameters that layers own, each once."""
+    seen: dict[int, torch.nn.Parameter] = {}
+    for scope in scopes.values():
+        for p in scope.owned.values():
+            seen.setdefault(id(p), p)
+    return [p for p in seen.values() if p.dtype.is_floating_point]

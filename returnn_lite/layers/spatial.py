@@ -1,0 +1,138 @@
+"""What convolution and pooling share: which axes are spatial, their padding and their lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor.axes import axis
+
+_MODES = ("same", "valid", "same_static")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sliding window along one axis. `padding`: "same", "valid", "same_static" or frames of zeros on both sides."""
+
+    size: int
+    stride: int
+    dilation: int
+    padding: str | int
+
+    @property
+    def keeps_axis(self) -> bool:
+        """Whether the output has the same positions as the input."""
+        if self.stride != 1:
+            return False
+        return self.padding in ("same", "same_static") or (self.size == 1 and self.padding in ("valid", 0))
+
+    def out_dim(self, dim: Dim) -> Dim:
+        """The output axis: same: ceil(n / s); valid: max(0, ceil((n - (k - 1) d) / s)); a number adds 2 p to n."""
+        if self.keeps_axis:
+            return dim
+        if self.padding in ("same", "same_static"):
+            return dim.ceildiv(self.stride)
+        wide = dim + 2 * self.padding if isinstance(self.padding, int) and self.padding else dim
+        return wide.window((self.size - 1) * self.dilation + 1, self.stride)
+
+    def margins(self, size: int, dynamic: bool) -> tuple[int, int]:
+        """Positions to add on the left and right of an axis of `size`."""
+        if isinstance(self.padding, int):
+            return self.padding, self.padding
+        if self.padding == "valid":
+            return 0, 0
+        if self.padding == "same_static":
+            return self._static_margins(size, dynamic)
+        steps = -(-size // self.stride)
+        total = max((steps - 1) * self.stride + (self.size - 1) * self.dilation + 1 - size, 0)
+        return total // 2, total - total // 2
+
+    def _static_margins(self, size: int, dynamic: bool) -> tuple[int, int]:
+        """Margins that do not depend on the longest sequence of the batch."""
+        if dynamic:
+            left = (self.size - self.stride) // 2
+            if left < 0:
+                raise ConfigError("strides", f"must be at most the window size {self.size}, but is {self.stride} instead")
+            return left, self.size - 1 - left
+        total = self.size - 1 - ((size + self.stride - 1) % self.stride)
+        return total // 2, total - total // 2
+
+
+def windows(sizes: Any, strides: Any, dilation: Any, padding: Any) -> tuple[Window, ...]:
+    """One Window per spatial axis; numbers hold for all axes. Raises ConfigError for an unknown padding."""
+    sizes = _as_tuple(sizes, 1)
+    rank = len(sizes)
+    paddings = [_padding(p) for p in _as_tuple(padding, rank)]
+    rows = zip(sizes, _as_tuple(strides, rank), _as_tuple(dilation, rank), paddings, strict=True)
+    return tuple(Window(*row) for row in rows)
+
+
+def _padding(value: Any) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if not isinstance(value, str) or value.lower() not in _MODES:
+        raise ConfigError("padding", f"invalid padding {value!r}{did_you_mean(str(value), _MODES)}; give one of {', '.join(_MODES)} or a number")
+    return value.lower()
+
+
+def _as_tuple(value: Any, rank: int) -> tuple[Any, ...]:
+    if isinstance(value, (list, tuple)):
+        if len(value) != rank and rank != 1:
+            raise ConfigError("", f"one value per window axis is needed ({rank}), but {value!r} has {len(value)}")
+        return tuple(value)
+    return (value,) * rank
+
+
+def spatial_axes(spec: Spec, named: Any, count: int, behavior: int) -> tuple[int, ...]:
+    """The axes a window slides over: those named, else all but batch and feature. Raises ConfigError for a wrong number."""
+    if named:
+        found = tuple(axis(spec, a, option="in_spatial_dims") for a in named)
+    else:
+        if count > 1 and behavior >= 8:
+            raise ConfigError("in_spatial_dims", "is required for more than one spatial axis (behavior_version >= 8)")
+        batchlike = (spec.batch, spec.feature, *(spec.dims.index(d) for d in spec.loop))
+        found = tuple(i for i in range(spec.rank) if i not in batchlike)
+    if len(found) != count:
+        raise ConfigError("", f"the window has {count} axes, which does not match the {len(found)} spatial axes of the source {spec}")
+    return found
+
+
+def window_spec(spec: Spec, axes: Sequence[int], steps: Sequence[Window], feature: Dim | None) -> Spec:
+    """The output: batch and all other axes, then the spatial ones, then the features."""
+    others = [spec.dims[i] for i in range(spec.rank) if i not in axes and i != spec.feature]
+    new = [w.out_dim(spec.dims[i]) for i, w in zip(axes, steps, strict=True)]
+    last = [feature] if feature is not None else []
+    dims = (*others, *new, *last)
+    time = None
+    if spec.time is not None:
+        time = len(others) + axes.index(spec.time) if spec.time in axes else dims.index(spec.dims[spec.time])
+    return Spec(dims, spec.dtype, time=time, feature=len(dims) - 1 if last else None, loop=spec.loop)
+
+
+def channels_first(x: Tensor, axes: Sequence[int]) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """Data as (N, channels, spatial …), N all other axes flattened; and the sizes of those other axes."""
+    spec = x.spec
+    others = [i for i in range(spec.rank) if i not in axes and i != spec.feature]
+    feature = [spec.feature] if spec.feature is not None else []
+    data = x.data.permute((*others, *feature, *axes))
+    lead = tuple(data.shape[: len(others)])
+    channels = data.shape[len(others)] if feature else 1
+    return data.reshape((-1, channels, *data.shape[len(others) + len(feature) :])), lead
+
+
+def channels_last(data: torch.Tensor, lead: tuple[int, ...], has_feature: bool = True) -> torch.Tensor:
+    """The inverse of `channels_first` for an output: (N, channels, spatial …) -> (*lead, spatial …, channels)."""
+    data = data.movedim(1, -1)
+    return data.reshape((*lead, *data.shape[1:])) if has_feature else data.reshape((*lead, *data.shape[1:-1]))
+
+
+def pad_edges(data: torch.Tensor, margins: Sequence[tuple[int, int]], value: float) -> torch.Tensor:
+    """`value` added around the last axes."""
+    flat = [n for left_right in reversed(margins) for n in left_right]
+    return F.pad(data, flat, value=value) if any(flat) else data

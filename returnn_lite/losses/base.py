@@ -1,0 +1,111 @@
+"""`Loss`: the base of all losses, their register, and what they get."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.tensor import Tensor
+from returnn_lite.tensor.masked import mask_all
+
+L = TypeVar("L", bound="type[Loss]")
+_LOSSES: dict[str, type[Loss]] = {}
+
+
+@dataclass
+class LossSum:
+    """Sums over all valid frames or sequences: `value` and `error`, scalars; None where a loss has none."""
+
+    value: torch.Tensor | None
+    error: torch.Tensor | None
+
+
+class Loss:
+    """A loss of one layer.
+
+    A class says its options as keyword-only parameters and computes in `compute(output, target)`. `needs_target`;
+    `recurrent`: it looks at whole sequences; else frames are compared one by one, so output and target must have the same
+    frames. `training` is the train flag of the present batch.
+    """
+
+    loss_name: ClassVar[str] = ""
+    needs_target: ClassVar[bool] = True
+    recurrent: ClassVar[bool] = False
+    training: bool = False
+
+    def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
+        """The sums for this output: batch-major, feature axis last."""
+        raise TypeError(f"loss {self.loss_name!r} has no compute")
+
+    def inverse_norm(self, output: Tensor, target: Tensor | None) -> torch.Tensor:
+        """1 / norm factor: number of target frames; of output frames without target; of sequences without time."""
+        for x in (target, output):
+            if x is not None and x.spec.time is not None:
+                return x.length(x.spec.dims[x.spec.time]).values.sum().to(torch.float32)
+        at = output.spec.batch
+        return torch.tensor(float(output.data.shape[at]) if at is not None else 1.0, device=output.data.device)
+
+
+@dataclass
+class CommonLossOptions:
+    """`loss_opts` that every loss has."""
+
+    use_flatten_frames: bool = True
+    use_normalized_loss: bool = False
+    custom_norm_factor: float | Callable[..., Any] | None = None
+    custom_inv_norm_factor: Any = None
+    scale: float = 1.0
+
+
+def loss(*names: str) -> Callable[[L], L]:
+    """Registers a Loss class under its config words."""
+
+    def register(cls: L) -> L:
+        for name in names:
+            _LOSSES[name] = cls
+        cls.loss_name = names[0]
+        return cls
+
+    return register
+
+
+def loss_names() -> list[str]:
+    """All config words, sorted."""
+    return sorted(_LOSSES)
+
+
+def make_loss(name: Any, options: Mapping[str, Any], path: str) -> tuple[Loss, CommonLossOptions]:
+    """The loss of a config word with its `loss_opts`. Raises ConfigError for unknown names and options."""
+    if name not in _LOSSES:
+        raise ConfigError(path, f"unknown loss {name!r}{did_you_mean(str(name), loss_names())}")
+    cls = _LOSSES[name]
+    own = {n for n, p in inspect.signature(cls).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    common = set(CommonLossOptions.__dataclass_fields__)
+    for key in options:
+        if key not in own | common:
+            known = sorted(own | common)
+            text = f"loss {name!r} has no option {key!r}{did_you_mean(key, known)}; its options: {', '.join(known)}"
+            raise ConfigError(f'{path}["loss_opts"]', text)
+    made = cls(**{k: v for k, v in options.items() if k in own})
+    return made, CommonLossOptions(**{k: v for k, v in options.items() if k in common})
+
+
+def masked_sum(values: torch.Tensor, output: Tensor) -> torch.Tensor:
+    """Sum of `values` (the axes of `output`, some at its end left out) over valid frames."""
+    valid = mask_all(output)
+    if valid is None:
+        return values.sum()
+    for _ in range(valid.dim() - values.dim()):
+        valid = valid.squeeze(-1)
+    return torch.where(valid, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum()
+
+
+def frame_error(output: Tensor, target: Tensor) -> torch.Tensor:
+    """Number of valid frames in which the largest output is not the target (dense target: its largest entry)."""
+    classes = target.data if target.spec.sparse else target.data.argmax(-1)
+    return masked_sum((output.data.argmax(-1) != classes).to(torch.float32), output)

@@ -1,0 +1,168 @@
+"""Frame-wise losses: cross-entropy in all its variants, squared error, and the output itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from returnn_lite.errors import ConfigError
+from returnn_lite.layers.activations import safe_log
+from returnn_lite.losses.base import Loss, LossSum, frame_error, loss, masked_sum
+from returnn_lite.tensor import Tensor
+from returnn_lite.tensor.masked import mask_all
+
+IGNORED = -100
+
+
+@loss("ce")
+class CrossEntropy(Loss):
+    """Cross-entropy: -log p[target] (sparse target) or -sum t log p (dense), natural log, summed over frames.
+
+    On the logits where the layer's activation is softmax; else on safe_log of the output. `label_smoothing` e: the right
+    class gets 1 - e, the others e / (V - 1), minus the entropy of that distribution; `label_smoothing_gaussian`: a normal
+    density around the target with standard deviation 1 - e. `focal_loss_factor` g: times (1 - p[target])^g (Lin et al.
+    2017). `fake_upper_bound` u: reports min(loss, u) with the gradient of the loss.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_type: str = "prob",
+        focal_loss_factor: float = 0.0,
+        label_smoothing: float = 0.0,
+        label_smoothing_gaussian: bool = False,
+        use_fused: bool = True,
+        safe_log_opts: Mapping[str, Any] | None = None,
+        fake_upper_bound: float | None = None,
+        debug_dump: bool = False,
+    ) -> None:
+        if input_type not in ("prob", "logits"):
+            raise ConfigError("loss_opts", f'`input_type` must be "prob" or "logits", but is {input_type!r} instead')
+        self.input_type = input_type
+        self.focal = focal_loss_factor
+        self.smoothing = label_smoothing
+        self.gaussian = label_smoothing_gaussian
+        self.use_fused = use_fused
+        self.safe_log_opts = dict(safe_log_opts or {})
+        self.upper_bound = fake_upper_bound
+
+    def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
+        """Sum over valid frames, and the number of frames with a wrong best class."""
+        if target is None:
+            raise ConfigError("loss", "`ce` needs a target")
+        logits = self._logits(output)
+        plain = not (self.focal or self.smoothing or self.upper_bound)
+        if logits is not None and plain and target.spec.sparse:
+            value = _fused(logits, target.data, output)
+        else:
+            value = self._general(logits, target, output)
+        return LossSum(value, frame_error(output, target))
+
+    def _logits(self, output: Tensor) -> torch.Tensor | None:
+        """The values before a softmax, if there are any."""
+        if self.input_type == "logits":
+            return output.data
+        if self.use_fused and output.pre is not None and output.pre.activation == "softmax":
+            return output.pre.data
+        return None
+
+    def _general(self, logits: torch.Tensor | None, target: Tensor, output: Tensor) -> torch.Tensor:
+        log_probs = safe_log(output.data, **self.safe_log_opts) if logits is None else F.log_softmax(logits, -1)
+        if not target.spec.sparse and logits is not None:
+            value = _DenseTarget.apply(logits, target.data)
+        elif not target.spec.sparse:
+            value = -(target.data * log_probs).sum(-1)
+        elif self.smoothing:
+            value = self._smoothed(log_probs, target.data)
+        else:
+            value = -_pick(log_probs, target.data)
+        if self.focal:
+            value = value * (1.0 - _pick(log_probs, target.data).exp()) ** self.focal
+        if self.upper_bound is not None:
+            value = _reported_as(value.clamp(max=self.upper_bound), value)
+        return masked_sum(value, output)
+
+    def _smoothed(self, log_probs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """Smoothed cross-entropy less the entropy of the smoothed distribution, so that a perfect match gives 0."""
+        size, e = log_probs.shape[-1], self.smoothing
+        others = e / (size - 1)
+        if self.gaussian:
+            positions = torch.arange(size, device=log_probs.device, dtype=log_probs.dtype)
+            z = (positions - classes.unsqueeze(-1)) / (1.0 - e)
+            weights = torch.exp(-0.5 * z * z) / ((1.0 - e) * math.sqrt(2.0 * math.pi))
+            value = -(weights * log_probs).sum(-1)
+        else:
+            value = -(1.0 - e - others) * _pick(log_probs, classes) - others * log_probs.sum(-1)
+        entropy = -((1.0 - e) * math.log(1.0 - e) + (size - 1) * others * math.log(others + 1e-20))
+        return value - entropy
+
+
+def _fused(logits: torch.Tensor, classes: torch.Tensor, output: Tensor) -> torch.Tensor:
+    """Sum of -log softmax(logits)[class] over valid frames, in one torch call."""
+    classes = classes.to(torch.int64)
+    valid = mask_all(output)
+    if valid is not None:
+        classes = classes.masked_fill(~valid.reshape(valid.shape[: classes.dim()]), IGNORED)
+    rows = logits.reshape(-1, logits.shape[-1])
+    return F.cross_entropy(rows, classes.reshape(-1), ignore_index=IGNORED, reduction="sum")
+
+
+def _pick(log_probs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    return log_probs.gather(-1, classes.to(torch.int64).unsqueeze(-1)).squeeze(-1)
+
+
+class _DenseTarget(torch.autograd.Function):
+    """-sum t log softmax(logits); its gradient takes the target for a distribution: softmax(logits) - t."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Shape: (…, V), (…, V) -> (…)"""
+        log_probs = F.log_softmax(logits, -1)
+        ctx.save_for_backward(log_probs, target)
+        return -(target * log_probs).sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the logits, and of the target."""
+        log_probs, target = ctx.saved_tensors
+        grad = grads[0].unsqueeze(-1)
+        return grad * (log_probs.exp() - target), -grad * log_probs
+
+
+def _reported_as(shown: torch.Tensor, gradient_of: torch.Tensor) -> torch.Tensor:
+    """The value of `shown` with the gradient of `gradient_of`."""
+    return gradient_of + (shown - gradient_of).detach()
+
+
+@loss("mse")
+class MeanSquaredError(Loss):
+    """Mean over features of (y - t)^2, summed over frames; a sparse target counts as one-hot."""
+
+    def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
+        """Sum over valid frames, and the frame error."""
+        if target is None:
+            raise ConfigError("loss", "`mse` needs a target")
+        wanted = target.data
+        if target.spec.sparse:
+            wanted = F.one_hot(wanted.to(torch.int64), output.data.shape[-1]).to(output.data.dtype)
+        value = (output.data - wanted).square().mean(-1)
+        return LossSum(masked_sum(value, output), frame_error(output, target))
+
+
+@loss("as_is")
+class AsIs(Loss):
+    """The sum of the output itself over valid frames; with `as_error` reported as error instead of loss."""
+
+    needs_target = False
+
+    def __init__(self, *, as_error: bool = False) -> None:
+        self.as_error = as_error
+
+    def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
+        """The sum, as value or error."""
+        total = masked_sum(output.data.to(torch.float32), output)
+        return LossSum(None, total) if self.as_error else LossSum(total, None)

@@ -1,0 +1,80 @@
+"""The graph of a net: who reads whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from returnn_lite.errors import ConfigError
+from returnn_lite.layers.base import Layer
+from returnn_lite.tensor import Spec, Tensor
+
+
+@dataclass(eq=False)
+class Node:
+    """A layer in its net: `sources` in the order of `from`, `refs` by the option that names them.
+
+    `previous`: for a `prev:` node the node whose last frame it reads (an edge that is no dependency within a tick).
+    `spec` is None until inferred.
+    """
+
+    name: str
+    layer: Layer
+    sources: list[Node] = field(default_factory=list)
+    refs: dict[str, Node] = field(default_factory=dict)
+    description: dict[str, Any] = field(default_factory=dict)
+    previous: Node | None = None
+    spec: Spec | None = None
+    built: bool = False
+
+    @property
+    def inputs(self) -> list[Node]:
+        """All nodes whose value of the same tick is needed."""
+        return [*self.sources, *self.refs.values()]
+
+    def infer(self) -> Spec | None:
+        """Computes the Spec from those of the inputs; errors get the layer's path."""
+        specs = tuple(n.spec for n in self.sources)
+        refs = {k: n.spec for k, n in self.refs.items()}
+        try:
+            self.spec = self.layer.output_spec(specs, refs)
+        except ConfigError as exc:
+            raise self._located(exc) from exc
+        return self.spec
+
+    def build(self) -> None:
+        """Makes the layer's parameters, once. All Specs must be known."""
+        if self.built:
+            return
+        missing = [n.name for n in (*self.inputs, self) if n.spec is None]
+        if missing:
+            raise self.layer.error(f"the axes of {', '.join(map(repr, missing))} could not be found out")
+        try:
+            specs = tuple(n.spec for n in self.sources if n.spec is not None)
+            refs = {k: n.spec for k, n in self.refs.items() if n.spec is not None}
+            self.layer.build_with(specs, refs)
+        except ConfigError as exc:
+            raise self._located(exc) from exc
+        self.built = True
+
+    def compute(self, values: dict[Node, Tensor]) -> Tensor:
+        """The layer's output, its inputs taken from `values`."""
+        sources = [values[n] for n in self.sources]
+        refs = {k: values[n] for k, n in self.refs.items()} if self.refs else {}
+        try:
+            return self.layer.run(sources, refs)
+        except ConfigError as exc:
+            raise self._located(exc) from exc
+        except (RuntimeError, IndexError, TypeError, ValueError) as exc:
+            if "out of memory" in str(exc):
+                raise
+            inputs = ", ".join(f"{n.name!r} {n.spec} {tuple(values[n].data.shape)}" for n in self.inputs)
+            first = str(exc).strip().splitlines()[0] if str(exc) else ""
+            raise self.layer.error(f"{type(exc).__name__} in layer class {self.layer.class_name!r}: {first}; inputs: {inputs}") from exc
+
+    def _located(self, exc: ConfigError) -> ConfigError:
+        """The same error with the layer's path in front, if it has no layer path yet."""
+        if exc.path.startswith("network"):
+            return exc
+        option = f"[{exc.path!r}]" if exc.path else ""
+        return ConfigError(f"{self.layer.path}{option}", exc.message)

@@ -1,0 +1,221 @@
+"""`Network`: a dict of layers as one torch module – construct, run a batch, losses and objective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.layers.base import Context, Layer
+from returnn_lite.layers.params import ParamOptions, ParamStore
+from returnn_lite.log import Log
+from returnn_lite.network.construct import Net, Shared, collect
+from returnn_lite.network.extern import ExternData
+from returnn_lite.network.graph import Node
+from returnn_lite.network.objective import LossNode, LossValue, constraints, loss_node
+from returnn_lite.network.sources import DataSource
+from returnn_lite.tensor import Spec, Tensor
+
+
+@dataclass
+class NetworkOutput:
+    """What a batch gives: losses by name, the objective to minimise, and the layers' outputs by name."""
+
+    values: dict[Node, Tensor]
+    nodes: Mapping[str, Node]
+    losses: dict[str, LossValue] = field(default_factory=dict)
+    objective: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The output of a layer ("output", "rec/sub"). Raises KeyError for a layer that was not built."""
+        return self.values[self.nodes[name]]
+
+
+class Network(torch.nn.Module):
+    """The layers of `net_dict` that outputs and losses need, constructed on demand.
+
+    `search`: `choice` layers search; `eval`: losses are evaluated; `train()` / `eval()` set the train flag. `params` holds
+    all parameters by the reference's names. `eval_names`: names that eval strings may use (the look-alike `tf` …).
+    Raises ConfigError(s) for everything that is wrong with the dict.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        net_dict: Mapping[str, Any],
+        *,
+        search: bool = False,
+        eval: bool = True,  # noqa: A002 - the field's word
+        log: Log | None = None,
+        eval_names: Mapping[str, Any] | None = None,
+        seed: int = 1,
+        extra_layers: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.context = Context(
+            config, log or Log.silent(), behavior=config.int("behavior_version", 0) or 0, search=search, losses=eval,
+            eval_names=dict(eval_names or {}), network=None,
+        )  # fmt: skip
+        self.context.__dict__["network"] = self
+        self.extern_data = ExternData(config)
+        store = ParamStore(torch.Generator().manual_seed(seed))
+        self.shared = Shared(self.context, store, self.extern_data)
+        self.net = Net(net_dict, self.shared, path="network")
+        self._construct(extra_layers)
+        self.loss_nodes = list(self._losses()) if eval else []
+        self.constraints = constraints((m.scope, m.options) for m in self.shared.modules if m.scope is not None)
+        self.layer_modules = torch.nn.ModuleList(self.shared.modules)
+        self.seed(seed)
+
+    # --- construction -------------------------------------------------------------------------------------------------
+
+    def _construct(self, extra_layers: tuple[str, ...]) -> None:
+        entries = {n: d for n, d in self.net.descriptions.items() if not n.startswith("#")}
+        registered = sorted(n for n, d in entries.items() if isinstance(d, Mapping) and d.get("register_as_extern_data"))
+        for name in registered:
+            node = self.net.get(name)
+            key = node.layer.options.register_as_extern_data
+            if node.spec is not None and key:
+                self.extern_data.register(key, node.spec)
+                self.net.nodes[f"data:{key}"] = node
+        collect([*start_points(entries, self.context), *extra_layers], self.net)
+        self._complete(self.net)
+
+    def _complete(self, net: Net) -> None:
+        """Builds what touched sub-networks have to build of their own: output, losses, output layers."""
+        for subnet in list(net.subnets.values()):
+            if type(subnet) is Net:
+                collect(start_points(subnet.descriptions, self.context), subnet)
+                self._complete(subnet)
+
+    def _losses(self) -> Iterator[LossNode]:
+        """The losses of all nets, by the names under which they are reported."""
+        yield from self._losses_of(self.net, "")
+
+    def _losses_of(self, net: Net, prefix: str) -> Iterator[LossNode]:
+        for name, node in list(net.nodes.items()):
+            if node.layer.options.loss and node.name == name and node.description.get("loss"):
+                yield self._loss(net, prefix + name, node, node)
+            if name in net.subnets and type(net.subnets[name]) is Net:
+                yield from self._losses_of(net.subnets[name], f"{prefix}{name}/")
+            for inner_name, inner_net, inner in getattr(node.layer, "loss_nodes", lambda: [])():
+                seen = net.get(f"{name}/{inner_name}")
+                yield self._loss(inner_net, f"{prefix}{name}/{inner_name}", inner, seen)
+
+    def _loss(self, net: Net, name: str, node: Node, seen: Node) -> LossNode:
+        """The loss of `node`, whose output the root net sees at `seen`."""
+        options = node.layer.options
+        made = loss_node(name, node, None, None)
+        made.node = seen
+        if made.loss.needs_target or options.target is not None:
+            made.target = net.outside(net.target_node(options.target))
+        inverse = (options.loss_opts or {}).get("custom_inv_norm_factor")
+        if inverse is not None:
+            made.inverse_norm_node = net.outside(net.get(inverse))
+        return made
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> dict[str, torch.nn.Parameter]:
+        """All parameters by their names, in construction order."""
+        return self.shared.store.params
+
+    @property
+    def param_options(self) -> dict[str, ParamOptions]:
+        """What the optimizer needs to know per parameter."""
+        return self.shared.store.options
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """The built layers of the root net by name."""
+        return {n: node.layer for n, node in self.net.nodes.items()}
+
+    def spec(self, name: str) -> Spec:
+        """The axes of a layer's output. Raises ConfigError for a layer that was not built."""
+        node = self.net.nodes.get(name)
+        if node is None or node.spec is None:
+            raise ConfigError("network", f"layer {name!r} was not built{did_you_mean(name, list(self.net.nodes))}")
+        return node.spec
+
+    @property
+    def used_data_keys(self) -> set[str]:
+        """The data keys that a batch must hold."""
+        return {m.key for m in self.shared.modules if isinstance(m, DataSource)}
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether frames depend on each other, so that batches must keep sequences apart."""
+        return any(m.is_recurrent() for m in self.shared.modules) or any(n.loss.recurrent for n in self.loss_nodes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next((p.device for p in self.params.values()), torch.device("cpu"))
+
+    @property
+    def global_step(self) -> int:
+        """Number of training steps so far; layers and eval strings may ask for it."""
+        return self.context.global_step
+
+    @global_step.setter
+    def global_step(self, step: int) -> None:
+        self.context.global_step = step
+
+    def seed(self, seed: int) -> None:
+        """Seeds dropout and all other random numbers of the layers."""
+        self.context.generator = torch.Generator(self.device).manual_seed(seed)
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self, data: Mapping[str, Any], lengths: Mapping[str, torch.Tensor], tags: list[str] | None = None
+    ) -> NetworkOutput:
+        """Runs all layers on a batch: batch-first arrays by key, and int lengths [B] of the keys with a time axis."""
+        feed = {k: self.extern_data.feed(k, v, lengths) for k, v in data.items() if k in self.used_data_keys_once()}
+        self.context.run = {"data": feed, "tags": tags}
+        values: dict[Node, Tensor] = {}
+        for node in self.net.order:
+            values[node] = node.compute(values)
+        out = NetworkOutput(values, self.net.nodes)
+        if self.loss_nodes or self.constraints:
+            self._evaluate(out)
+        self.context.run = {}
+        return out
+
+    def used_data_keys_once(self) -> set[str]:
+        """`used_data_keys`, computed at the first batch."""
+        if "_used" not in self.__dict__:
+            self.__dict__["_used"] = self.used_data_keys
+        return self.__dict__["_used"]  # type: ignore[no-any-return]
+
+    def _evaluate(self, out: NetworkOutput) -> None:
+        """Losses, and the objective: scaled sums of losses plus the constraints."""
+        terms = []
+        for node in self.loss_nodes:
+            value = out.losses[node.name] = node.compute(out.values, self.training)
+            if value.objective is not None:
+                terms.append(value.objective)
+        if not self.context.config.bool("decouple_constraints", False):
+            for factor, params in self.constraints:
+                terms += [factor * p.square().sum() for p in params]
+        if terms:
+            out.objective = terms[0] if len(terms) == 1 else torch.stack([t.reshape(()) for t in terms]).sum()
+
+
+def start_points(entries: Mapping[str, Any], context: Context) -> list[str]:
+    """The names that construction starts from: outputs, losses, output layers; by name."""
+    found = []
+    for name in sorted(n for n in entries if not n.startswith("#")):
+        layer = entries[name]
+        if not isinstance(layer, Mapping):
+            raise ConfigError(f'network["{name}"]', f"a layer must be a dict, but is {layer!r} instead")
+        if layer.get("only_on_search") and not context.search or layer.get("only_on_eval") and not context.losses:
+            continue
+        if name == "output" or name.endswith(":output") or layer.get("loss") or layer.get("is_output_layer"):
+            found.append(name)
+    return found

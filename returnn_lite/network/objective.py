@@ -1,0 +1,125 @@
+"""The losses of a network: which layers have one, their values for a batch, and the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from returnn_lite.errors import ConfigError
+from returnn_lite.layers.params import ParamScope
+from returnn_lite.losses.base import CommonLossOptions, Loss, make_loss
+from returnn_lite.network.graph import Node
+from returnn_lite.tensor import Tensor
+from returnn_lite.tensor.axes import describe
+
+
+@dataclass
+class LossValue:
+    """A loss over one batch: `sum` and `error` are sums over frames or sequences (None: the loss has none).
+
+    `inv_norm` is 1 / norm factor, so that `sum / inv_norm` is what is reported; `scale` and `normalized` say how the sum
+    enters the objective.
+    """
+
+    sum: torch.Tensor | None
+    error: torch.Tensor | None
+    inv_norm: torch.Tensor
+    scale: float
+    normalized: bool
+
+    @property
+    def objective(self) -> torch.Tensor | None:
+        """This loss in the objective; None where it does not count."""
+        if self.sum is None or self.scale == 0:
+            return None
+        value = self.sum / self.inv_norm if self.normalized else self.sum
+        return value if self.scale == 1 else value * self.scale
+
+
+@dataclass
+class LossNode:
+    """A loss at a node, seen from the root net."""
+
+    name: str
+    node: Node
+    target: Node | None
+    loss: Loss
+    common: CommonLossOptions
+    only_on_eval: bool
+    inverse_norm_node: Node | None
+    path: str
+
+    def compute(self, values: dict[Node, Tensor], training: bool) -> LossValue:
+        """The loss for the outputs of a batch. Raises ConfigError when output and target do not fit."""
+        output = _prepared(values[self.node])
+        target = _prepared(values[self.target]) if self.target is not None else None
+        inv_norm = self._inverse_norm(output, target, values)
+        scale, normalized = self.common.scale, self.common.use_normalized_loss
+        if self.only_on_eval and training:
+            zero = output.data.flatten()[:0].sum()  # in the graph, so that its parameters get gradients of 0
+            return LossValue(zero, zero.detach(), inv_norm, scale, normalized)
+        if target is not None and not self.loss.recurrent:
+            self._check(output, target)
+        self.loss.training = training
+        sums = self.loss.compute(output, target)
+        return LossValue(sums.value, sums.error, inv_norm, scale, normalized)
+
+    def _inverse_norm(self, output: Tensor, target: Tensor | None, values: dict[Node, Tensor]) -> torch.Tensor:
+        custom = self.common.custom_norm_factor
+        if self.inverse_norm_node is not None:
+            return values[self.inverse_norm_node].data.sum().to(torch.float32)
+        if custom is not None:
+            factor = custom() if callable(custom) else custom
+            return torch.as_tensor(1.0 / float(factor), device=output.data.device)
+        return self.loss.inverse_norm(output, target)
+
+    def _check(self, output: Tensor, target: Tensor) -> None:
+        both = f"target: {describe(target.spec)}, output: {describe(output.spec)}"
+        if (output.spec.time is None) != (target.spec.time is None):
+            raise ConfigError(self.path, f"output and target must both have a time axis, or none; {both}")
+        if target.spec.sparse and output.spec.dim is not None and target.spec.dim is not None and not output.spec.sparse:
+            if output.spec.dim != target.spec.dim:
+                raise ConfigError(self.path, f"the output must have dim {target.spec.dim}, but has {output.spec.dim}; {both}")
+        frames, wanted = output.data.shape[:-1], target.data.shape if target.spec.sparse else target.data.shape[:-1]
+        if frames != wanted:
+            text = f"output and target must have the same frames, but have {tuple(frames)} and {tuple(wanted)}"
+            raise ConfigError(self.path, f"{text}; {both}")
+
+
+def _prepared(x: Tensor) -> Tensor:
+    """Batch, then time, then the others, feature last."""
+    spec = x.spec
+    front = [i for i in (spec.batch, spec.time) if i is not None]
+    last = [spec.feature] if spec.feature is not None and spec.feature not in front else []
+    middle = [i for i in range(spec.rank) if i not in front and i not in last]
+    return x.permuted((*front, *middle, *last))
+
+
+def loss_node(name: str, node: Node, target: Node | None, inverse_norm: Node | None) -> LossNode:
+    """The loss that the layer of `node` has by its options `loss`, `loss_opts`, `loss_scale`."""
+    layer = node.layer
+    path = layer.path
+    options = layer.options
+    opts = dict(options.loss_opts or {})
+    opts.pop("custom_inv_norm_factor", None)
+    if options.loss_scale not in (None, 1.0) and "scale" in opts and opts["scale"] != options.loss_scale:
+        raise ConfigError(path, "`loss_scale` and the loss option `scale` cannot be used together")
+    made, common = make_loss(options.loss, opts, path)
+    if options.loss_scale is not None:
+        common.scale = options.loss_scale
+    return LossNode(name, node, target, made, common, bool(options.only_on_eval), inverse_norm, path)
+
+
+def constraints(scopes: Iterable[tuple[ParamScope, Any]]) -> list[tuple[float, list[torch.nn.Parameter]]]:
+    """(L2 factor, parameters) of every layer with the option `L2`; records the factors for the optimizer."""
+    found = []
+    for scope, options in scopes:
+        if options.L2:
+            params = [p for p in scope.owned.values() if p.dtype.is_floating_point]
+            for name in scope.owned:
+                scope.store.options[scope.full_name(name)].l2 += float(options.L2)
+            found.append((float(options.L2), params))
+    return found

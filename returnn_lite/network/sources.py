@@ -1,0 +1,55 @@
+"""Layers without a config word: the nodes that read data, other nets, or one of several outputs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from returnn_lite.layers.base import Layer
+from returnn_lite.tensor import Spec, Tensor
+
+
+class DataSource(Layer):
+    """One key of the batch."""
+
+    class_name: ClassVar[str] = "data"
+    sources: ClassVar[str] = "none"
+
+    def __init__(self, key: str, spec: Spec) -> None:
+        super().__init__()
+        self.key = key
+        self._spec = spec
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """As extern_data says."""
+        return self._spec
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The tensor of the present batch."""
+        feed = self.context.run["data"]
+        if self.key not in feed:
+            raise self.error(f"the dataset gives no data key {self.key!r}; it gives: {', '.join(map(repr, feed))}")
+        return feed[self.key]  # type: ignore[no-any-return]
+
+
+class PartOf(Layer):
+    """One of the further outputs of a layer: "split/0", "rec/sub"."""
+
+    class_name: ClassVar[str] = "part"
+    sources: ClassVar[str] = "many"
+
+    def __init__(self, part: str, of: Layer) -> None:
+        super().__init__()
+        self.part = part
+        self.__dict__["of"] = of  # not a sub-module: it is registered under its own name
+
+    def output_spec(self, sources: tuple[Spec | None, ...], refs: object) -> Spec | None:
+        """What the layer says of this part."""
+        of = self.__dict__["of"]
+        return of.part_spec(self.part) if hasattr(of, "part_spec") else None  # type: ignore[no-any-return]
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The part, taken from the layer's output."""
+        parts = sources[0].parts or {}
+        if self.part not in parts:
+            raise self.error(f"the layer has no part {self.part!r}; it has: {', '.join(parts) or 'none'}")
+        return parts[self.part]

@@ -1,0 +1,1 @@
+"""Recurrent layers: units, and loops over sub-networks."""

@@ -1,0 +1,178 @@
+"""`Dim`: one axis as an object, equal when it is the same object or derived by the same arithmetic from equal Dims."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BATCH, SPATIAL, FEATURE = "batch", "spatial", "feature"
+Part = "Dim | int"
+
+
+class Dim:
+    """One axis: a static `size`, or None for an axis whose lengths differ per sequence (these live in the Tensor).
+
+    `Dim(5, name="heads")` and `Dim(None, name="time")` are new axes, each equal only to itself. Arithmetic (`+ - *`,
+    `ceildiv`, `//`) gives derived Dims: `time.ceildiv(2)` made twice is the same axis, which is why two convolutions with
+    one stride can be added. `kind` is "batch", "spatial" or "feature"; it never decides equality.
+    """
+
+    __slots__ = ("_hash", "_key", "kind", "name", "op", "parts", "size")
+
+    def __init__(
+        self,
+        dimension: int | None = None,
+        name: str = "",
+        *,
+        kind: str = SPATIAL,
+        derived: tuple[str, tuple[Dim | int, ...]] | None = None,
+    ) -> None:
+        self.size = dimension
+        self.name = name or ("dynamic" if dimension is None else f"static{dimension}")
+        self.kind = kind
+        self.op, self.parts = derived if derived else ("", ())
+        self._key: object = (self.op, *(_part_key(p) for p in self.parts)) if derived else id(self)
+        self._hash = hash(self._key)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the lengths differ per sequence (never for the batch axis)."""
+        return self.size is None and self.kind != BATCH
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether this is the batch axis."""
+        return self.kind == BATCH
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Dim) and bool(self.op) and self._key == other._key)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({'?' if self.size is None else self.size})"
+
+    def __deepcopy__(self, memo: object) -> Dim:
+        return self
+
+    def __copy__(self) -> Dim:
+        return self
+
+    def as_kind(self, kind: str) -> Dim:
+        """A view of this Dim with another kind; equal to it."""
+        return self if kind == self.kind else Dim(self.size, self.name, kind=kind, derived=("same", (self,)))
+
+    def __add__(self, other: Dim | int) -> Dim:
+        return _derive("+", (self, other), _pair_name(self, "+", other))
+
+    def __radd__(self, other: int) -> Dim:
+        return _derive("+", (self, other), _pair_name(other, "+", self))
+
+    def __sub__(self, other: int) -> Dim:
+        return _derive("+", (self, -other), f"{_wrapped(self)}+{-other}")
+
+    def __mul__(self, other: Dim | int) -> Dim:
+        return _derive("*", (self, other), _pair_name(self, "*", other))
+
+    def __rmul__(self, other: int) -> Dim:
+        return _derive("*", (self, other), _pair_name(other, "*", self))
+
+    def __floordiv__(self, other: int) -> Dim:
+        return _derive("//", (self, other), f"{_wrapped(self)}//{other}")
+
+    def ceildiv(self, other: int) -> Dim:
+        """This length divided by `other`, rounded up."""
+        return _derive("ceildiv", (self, other), f"⌈{self.name}/{other}⌉")
+
+    def window(self, size: int, stride: int = 1) -> Dim:
+        """Number of windows of `size` that fit: max(0, ceil((n - size + 1) / stride))."""
+        return (self - (size - 1)).ceildiv(stride)
+
+    def clipped(self, other: int) -> Dim:
+        """The smaller of this length and `other`."""
+        return _derive("min", (self, other), f"min({self.name},{other})")
+
+    def combine(self, values: Callable[[Dim], int]) -> int:
+        """This length as a number, given the numbers of the Dims it is derived from (at least 0)."""
+        return apply(self.op, [p if isinstance(p, int) else values(p) for p in self.parts])
+
+
+batch_dim = Dim(None, "batch", kind=BATCH)
+
+
+def apply(op: str, parts: list[int]) -> int:
+    """The arithmetic of derived Dims on numbers; lengths are never negative."""
+    if op == "+":
+        return max(sum(parts), 0)
+    if op == "*":
+        return math.prod(parts)
+    if op == "ceildiv":
+        return -(-parts[0] // parts[1])
+    if op == "//":
+        return parts[0] // parts[1]
+    if op == "min":
+        return min(parts)
+    if op == "same":
+        return parts[0]
+    raise ValueError(f"`op` must be one of + * ceildiv // min same, but is {op!r} instead")
+
+
+def _derive(op: str, parts: tuple[Dim | int, ...], name: str) -> Dim:
+    """The derived Dim in its canonical form, so that equal arithmetic gives equal Dims."""
+    if op in ("+", "*"):
+        neutral = 0 if op == "+" else 1
+        parts = _merge(op, parts)
+        if len(parts) == 1 and isinstance(parts[0], Dim):
+            return parts[0]
+        if len(parts) == 2 and parts[1] == neutral and isinstance(parts[0], Dim):
+            return parts[0]
+    elif parts[1] == 1 and isinstance(parts[0], Dim):
+        return parts[0]
+    first = next(p for p in parts if isinstance(p, Dim))
+    if op == "ceildiv" and first.op == "ceildiv" and isinstance(first.parts[1], int) and isinstance(parts[1], int):
+        return _derive(op, (first.parts[0], first.parts[1] * parts[1]), name)
+    sizes = [p if isinstance(p, int) else p.size for p in parts]
+    known = [s for s in sizes if s is not None]
+    size = apply(op, known) if len(known) == len(sizes) else None
+    kind = FEATURE if all(p.kind == FEATURE for p in parts if isinstance(p, Dim)) else SPATIAL
+    if op == "+" and size is None and isinstance(parts[-1], int):
+        return Dim(None, name, kind=SPATIAL, derived=(op, parts))
+    return Dim(size, name, kind=kind if size is not None else SPATIAL, derived=(op, parts))
+
+
+def _merge(op: str, parts: tuple[Dim | int, ...]) -> tuple[Dim | int, ...]:
+    """Flattens nested sums (products); numbers come last as one. Sums keep apart where a clip at 0 could matter."""
+    dims: list[Dim] = []
+    numbers: list[int] = []
+    for part in parts:
+        if isinstance(part, int):
+            numbers.append(part)
+        elif part.op == op:
+            dims += [p for p in part.parts if isinstance(p, Dim)]
+            numbers += [p for p in part.parts if isinstance(p, int)]
+        else:
+            dims.append(part)
+    if op == "+" and numbers and min(numbers) < 0 < max(numbers):
+        return parts
+    if op == "+":
+        return (*dims, sum(numbers)) if numbers else tuple(dims)
+    dims.sort(key=hash)
+    return (*dims, math.prod(numbers)) if numbers else tuple(dims)
+
+
+def _part_key(part: Dim | int) -> object:
+    return part if isinstance(part, int) else ("dim", part._key)
+
+
+def _pair_name(a: Dim | int, op: str, b: Dim | int) -> str:
+    return f"{_wrapped(a)}{op}{_wrapped(b)}"
+
+
+def _wrapped(part: Dim | int) -> str:
+    if isinstance(part, int):
+        return str(part)
+    return f"({part.name})" if any(c in part.name for c in "+-/ ") else part.name

@@ -1,0 +1,91 @@
+"""`Lengths`: how long each sequence is along one dynamic axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from returnn_lite.tensor.dim import Dim, apply, batch_dim
+
+
+@dataclass(eq=False, slots=True)
+class Lengths:
+    """Lengths of a dynamic axis: `values` int [B] on the computing device, `max` their maximum (the padded size).
+
+    `max` is kept as a number so that no step waits for the device to learn it. `dims` names the axes of `values`; it is
+    (batch,) but for lengths that differ per loop frame.
+    """
+
+    values: torch.Tensor
+    max: int
+    dims: tuple[Dim, ...] = (batch_dim,)
+    _masks: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
+    _tiled: dict[int, Lengths] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def of(values: torch.Tensor) -> Lengths:
+        """Lengths with `max` read off the values (one wait for the device)."""
+        return Lengths(values, int(values.max()) if values.numel() else 0)
+
+    def mask(self, size: int | None = None) -> torch.Tensor:
+        """Bool (*dims, size): True at valid positions; made once per size."""
+        size = self.max if size is None else size
+        mask = self._masks.get(size)
+        if mask is None:
+            positions = torch.arange(size, device=self.values.device)
+            mask = self._masks[size] = positions < self.values.unsqueeze(-1)
+        return mask
+
+    def tile(self, beam: int) -> Lengths:
+        """The lengths of a batch in which every sequence stands `beam` times, beam index fastest."""
+        tiled = self._tiled.get(beam)
+        if tiled is None:
+            if batch_dim not in self.dims:
+                return self
+            axis = self.dims.index(batch_dim)
+            tiled = self._tiled[beam] = Lengths(self.values.repeat_interleave(beam, axis), self.max, self.dims)
+        return tiled
+
+    def gather(self, index: torch.Tensor) -> Lengths:
+        """The lengths of the batch entries `index`."""
+        if batch_dim not in self.dims:
+            return self
+        return Lengths(self.values.index_select(self.dims.index(batch_dim), index), self.max, self.dims)
+
+
+def derive(dim: Dim, known: Mapping[Dim, Lengths]) -> Lengths:
+    """The lengths of `dim`: as known, or computed from the lengths of the Dims it is derived from.
+
+    Raises KeyError when a part is unknown.
+    """
+    if dim in known:
+        return known[dim]
+    if not dim.op:
+        raise KeyError(f"no lengths known for axis {dim}")
+    parts = [p if isinstance(p, int) else p.size if p.size is not None else derive(p, known) for p in dim.parts]
+    if dim.op == "same" and isinstance(parts[0], Lengths):
+        return parts[0]
+    largest = apply(dim.op, [p.max if isinstance(p, Lengths) else p for p in parts])
+    operands = [p.values if isinstance(p, Lengths) else p for p in parts]
+    dims = next(p.dims for p in parts if isinstance(p, Lengths))
+    return Lengths(_apply_values(dim.op, operands), largest, dims)
+
+
+def _apply_values(op: str, parts: list[torch.Tensor | int]) -> torch.Tensor:
+    """`dim.apply` on tensors of lengths."""
+    total = parts[0]
+    for part in parts[1:]:
+        if op == "+":
+            total = total + part
+        elif op == "*":
+            total = total * part
+        elif op == "ceildiv":
+            total = -((-total) // part)
+        elif op == "//":
+            total = total // part
+        elif op == "min":
+            total = torch.as_tensor(total).clamp(max=part)
+    values = torch.as_tensor(total)
+    return values.clamp(min=0) if op == "+" else values

@@ -1,0 +1,58 @@
+"""Masks of valid frames, shaped to broadcast against a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from returnn_lite.tensor.dim import Dim
+from returnn_lite.tensor.lengths import Lengths
+from returnn_lite.tensor.tensor import Tensor
+
+
+def mask(x: Tensor, axis: int) -> torch.Tensor | None:
+    """Bool, broadcastable to `x.data`: True at valid positions of this axis; None for a static axis."""
+    dim = x.spec.dims[axis]
+    if not dim.dynamic:
+        return None
+    lengths = x.length(dim)
+    return _spread(lengths.mask(x.data.shape[axis]), (*lengths.dims, dim), x, axis)
+
+
+def mask_all(x: Tensor, axes: Sequence[int] | None = None) -> torch.Tensor | None:
+    """Bool: True where the positions of all the given (default: all) dynamic axes are valid; None if none is dynamic."""
+    total: torch.Tensor | None = None
+    for axis in range(x.spec.rank) if axes is None else axes:
+        part = mask(x, axis)
+        if part is not None:
+            total = part if total is None else total & part
+    return total
+
+
+def fill_padding(x: Tensor, value: float, axes: Sequence[int] | None = None) -> torch.Tensor:
+    """The data of `x` with `value` behind the sequence ends."""
+    valid = mask_all(x, axes)
+    return x.data if valid is None else x.data.masked_fill(~valid, value)
+
+
+def _spread(valid: torch.Tensor, dims: tuple[Dim, ...], x: Tensor, axis: int) -> torch.Tensor:
+    """Brings a mask with axes `dims` (the last one is `axis` of x) into the axis order of `x`."""
+    positions = [_position(x, d) for d in dims[:-1]] + [axis]
+    order = sorted(range(len(positions)), key=lambda i: positions[i])
+    shape = [1] * x.spec.rank
+    for i in order:
+        shape[positions[i]] = valid.shape[i]
+    return valid.permute(order).reshape(shape)
+
+
+def _position(x: Tensor, dim: Dim) -> int:
+    for i, d in enumerate(x.spec.dims):
+        if d == dim or (d.is_batch and dim.is_batch):
+            return i
+    raise KeyError(f"the lengths have an axis {dim} that the tensor lacks")
+
+
+def lengths_as_int64(lengths: Lengths) -> torch.Tensor:
+    """The length values as int64, for torch functions that insist on it."""
+    return lengths.values.to(torch.int64)

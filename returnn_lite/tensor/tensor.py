@@ -1,0 +1,207 @@
+"""`Tensor`: a Spec with torch data, and the lengths of its dynamic axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from returnn_lite.tensor.dim import Dim
+from returnn_lite.tensor.lengths import Lengths, derive
+from returnn_lite.tensor.spec import Spec
+
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "int16": torch.int16,
+    "int32": torch.int32,
+    "int64": torch.int64,
+    "bool": torch.bool,
+    "complex64": torch.complex64,
+}
+DTYPE_NAMES = {v: k for k, v in DTYPES.items()}
+
+
+@dataclass(eq=False, slots=True)
+class Beam:
+    """The hypotheses after one search choice; folded into the batch axis as B * size, beam index fastest.
+
+    `source` int [B * size]: for every hypothesis the row it extends, counted in the parent's batch axis (the plain batch
+    without a parent). `scores` float [B, size]: natural log, higher is better.
+    """
+
+    size: int
+    scores: torch.Tensor
+    source: torch.Tensor
+    parent: Beam | None = None
+
+    def detached(self, scores: torch.Tensor) -> Beam:
+        """The same hypotheses with other scores, and no past: what leaves a loop."""
+        return Beam(self.size, scores, self.source)
+
+
+@dataclass(eq=False, slots=True)
+class PreActivation:
+    """What a layer's output was before its activation: losses and safe_log work on it for exact logarithms."""
+
+    activation: str
+    data: torch.Tensor
+
+
+@dataclass(eq=False, slots=True)
+class Tensor:
+    """`data` with axes `spec`; `lengths` of the dynamic axes; what else layers hand on.
+
+    `beam`: the search hypotheses that the batch axis holds. `pre`: the values before the activation. `state`: the last
+    hidden state of a recurrent layer, key -> (B, H). `sequence_loss`: (B,) of layers such as fast_bw. `zero_padded`:
+    frames behind the sequence ends are known to be 0. `parts`: further outputs of a layer, by sub-layer name.
+    """
+
+    data: torch.Tensor
+    spec: Spec
+    lengths: Mapping[Dim, Lengths]
+    beam: Beam | None = None
+    pre: PreActivation | None = None
+    state: Mapping[str, torch.Tensor] | None = None
+    sequence_loss: torch.Tensor | None = None
+    zero_padded: bool = False
+    parts: Mapping[str, Tensor] | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """Sizes of all axes."""
+        return self.data.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data lies."""
+        return self.data.device
+
+    def length(self, dim: Dim) -> Lengths:
+        """Lengths of a dynamic axis, derived if need be. Raises KeyError for an axis nobody knows."""
+        return derive(dim, self.lengths)
+
+    def size(self, dim: Dim) -> int:
+        """Padded size of an axis of this tensor."""
+        return self.data.shape[self.spec.dims.index(dim)]
+
+    def with_data(self, data: torch.Tensor, spec: Spec | None = None, **changes: object) -> Tensor:
+        """A Tensor of the same sequences with new data (and Spec); lengths of new axes are derived. Side entries end."""
+        spec = self.spec if spec is None else spec
+        lengths = self.lengths
+        missing = [d for d in spec.dims if d.dynamic and d not in lengths]
+        if missing:
+            lengths = {**lengths, **{d: derive(d, lengths) for d in missing}}
+        return Tensor(data, spec, lengths, self.beam, **changes)  # type: ignore[arg-type]
+
+    def with_lengths(self, more: Mapping[Dim, Lengths]) -> Tensor:
+        """A copy that knows more lengths."""
+        changed = self.copy()
+        changed.lengths = {**self.lengths, **more}
+        return changed
+
+    def copy(self) -> Tensor:
+        """A shallow copy with all side entries."""
+        return replace(self)
+
+    def permuted(self, order: tuple[int, ...]) -> Tensor:
+        """The axes in another order."""
+        if order == tuple(range(len(order))):
+            return self
+        spec = self.spec.memo(("permuted", order), lambda: self.spec.permuted(order))
+        changed = self.copy()
+        changed.data, changed.spec = self.data.permute(order), spec
+        if self.pre is not None and self.pre.data.shape == self.data.shape:
+            changed.pre = PreActivation(self.pre.activation, self.pre.data.permute(order))
+        return changed
+
+    def batch_major(self) -> Tensor:
+        """The batch axis moved to the front (no change without one)."""
+        at = self.spec.batch
+        if at is None or at == 0:
+            return self
+        return self.permuted((at, *(i for i in range(self.spec.rank) if i != at)))
+
+    def axis_last(self, axis: int) -> Tensor:
+        """The axis at this position moved to the end."""
+        return self.permuted((*(i for i in range(self.spec.rank) if i != axis), axis))
+
+    # --- beams --------------------------------------------------------------------------------------------------------
+
+    def gather_batch(self, index: torch.Tensor, beam: Beam | None) -> Tensor:
+        """The batch entries `index` (int [B']), as hypotheses of `beam`."""
+        at = self.spec.batch
+        if at is None:
+            return self
+        changed = self.copy()
+        changed.data = self.data.index_select(at, index)
+        changed.lengths = {d: n.gather(index) for d, n in self.lengths.items()}
+        changed.beam = beam
+        if self.pre is not None:
+            changed.pre = PreActivation(self.pre.activation, self.pre.data.index_select(at, index))
+        if self.state is not None:
+            changed.state = {k: v.index_select(0, index) for k, v in self.state.items()}
+        return changed
+
+    def tile(self, beam: Beam) -> Tensor:
+        """Every sequence repeated for the hypotheses of `beam`."""
+        at = self.spec.batch
+        if at is None:
+            return self
+        changed = self.copy()
+        changed.data = self.data.repeat_interleave(beam.size, at)
+        changed.lengths = {d: n.tile(beam.size) for d, n in self.lengths.items()}
+        changed.beam = beam
+        if self.pre is not None:
+            changed.pre = PreActivation(self.pre.activation, self.pre.data.repeat_interleave(beam.size, at))
+        if self.state is not None:
+            changed.state = {k: v.repeat_interleave(beam.size, 0) for k, v in self.state.items()}
+        return changed
+
+
+def ancestor_index(beam: Beam, older: Beam | None) -> torch.Tensor | None:
+    """For every hypothesis of `beam` its row in the batch of `older`; None if both are the same.
+
+    Raises ValueError when `older` is not in the past of `beam`.
+    """
+    index = None
+    current: Beam | None = beam
+    while current is not older:
+        if current is None:
+            raise ValueError("the beam is not a successor of the older beam")
+        index = current.source if index is None else current.source.index_select(0, index)
+        current = current.parent
+    return index
+
+
+def is_successor(beam: Beam | None, older: Beam | None) -> bool:
+    """Whether `older` (None: the plain batch) is `beam` itself or in its past."""
+    while beam is not None:
+        if beam is older:
+            return True
+        beam = beam.parent
+    return older is None
+
+
+def to_beam(x: Tensor, beam: Beam | None) -> Tensor:
+    """`x` with its batch entries re-ordered (or repeated) to the hypotheses of `beam`."""
+    if x.beam is beam or beam is None or x.spec.batch is None:
+        return x
+    if x.beam is None:
+        return x.tile(beam)
+    index = ancestor_index(beam, x.beam)
+    return x if index is None else x.gather_batch(index, beam)
+
+
+def latest_beam(tensors: list[Tensor]) -> Beam | None:
+    """The newest of the beams of these tensors."""
+    latest: Beam | None = None
+    for x in tensors:
+        if x.beam is not None and x.beam is not latest and is_successor(x.beam, latest):
+            latest = x.beam
+    return latest

@@ -1,0 +1,79 @@
+"""Kind "network": layer outputs, losses, objective, gradients and beams of a net for one batch."""
+
+import contextlib
+import importlib
+
+import numpy
+import torch
+
+import returnn_lite.catalog  # noqa: F401 - fills the registers
+from returnn_lite.config import Config
+from returnn_lite.network import Network
+
+
+def config_imports():
+    """The module names that users' configs import, while one is executed."""
+    names = importlib.util.find_spec("returnn_lite.compat.config_imports")
+    return importlib.import_module(names.name).config_imports() if names else contextlib.nullcontext()
+
+
+def eval_names():
+    """The names that eval strings may use."""
+    return importlib.import_module("returnn_lite.compat.tf").eval_names()
+
+
+def network(config, params, batch, seq_lens, mode, layers):
+    """Runs the net of `config` on one batch, with the given parameters."""
+    torch.set_num_threads(1)
+    net = Network(
+        Config(dict(config)), config["network"], search=mode == "search", eval_names=eval_names(), extra_layers=tuple(layers)
+    )
+    _set_params(net, params)
+    net.train(mode == "train")
+    data = {k: torch.from_numpy(numpy.ascontiguousarray(v)) if v.dtype.kind not in "SU" else list(v) for k, v in batch.items()}
+    lengths = {k: torch.from_numpy(v) for k, v in seq_lens.items()}
+    with torch.set_grad_enabled(mode == "train"):
+        out = net(data, lengths)
+        outputs = {name: _output(out[name]) for name in layers}
+        losses = {name: _loss(value) for name, value in out.losses.items()}
+        answer = {"outputs": outputs, "losses": losses, "objective": float(out.objective), "scores": _scores(out, layers)}
+        answer["grads"] = _gradients(net, out) if mode == "train" else {}
+    return answer
+
+
+def _set_params(net, params):
+    if set(params) != set(net.params):
+        unknown, missing = sorted(set(params) - set(net.params)), sorted(set(net.params) - set(params))
+        raise ValueError(f"parameters: given but not in the net {unknown[:5]}, in the net but not given {missing[:5]}")
+    with torch.no_grad():
+        for name, value in params.items():
+            net.params[name].copy_(torch.from_numpy(value))
+
+
+def _output(x):
+    x = x.batch_major()
+    lens = {i: x.length(d).values.numpy() for i, d in enumerate(x.spec.dims) if d.dynamic}
+    return {"data": x.data.detach().numpy(), "lens": lens}
+
+
+def _loss(value):
+    number = lambda x: None if x is None else float(x)  # noqa: E731
+    inv_norm = float(value.inv_norm)
+    normalized = None if value.sum is None else float(value.sum) / inv_norm
+    return {
+        "sum": number(value.sum),
+        "normalized": normalized,
+        "error": None if value.error is None else float(value.error) / inv_norm,
+    }
+
+
+def _gradients(net, out):
+    trainable = {n: p for n, p in net.params.items() if p.requires_grad}
+    if not out.objective.requires_grad:
+        return {}
+    grads = torch.autograd.grad(out.objective, list(trainable.values()), allow_unused=True)
+    return {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in zip(trainable, grads) if g is not None}
+
+
+def _scores(out, layers):
+    return {n: out[n].beam.scores.detach().numpy() for n in layers if out[n].beam is not None}
