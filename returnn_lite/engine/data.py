@@ -1,0 +1,129 @@
+"""The datasets of a task with the config's defaults, and the batches they are cut into."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from returnn_lite.config import Config
+from returnn_lite.datasets import BatchingOptions, Dataset, Loader, dataset_defaults, init_dataset
+from returnn_lite.errors import ConfigError
+from returnn_lite.log import Log
+
+EVAL_NAMES = ("dev", "eval")
+
+
+def open_dataset(config: Config, name: str, log: Log) -> Dataset | None:
+    """The dataset of the option `train`, `dev` or `eval`; None if it is not set."""
+    value = config.literal(name)
+    if not value:
+        return None
+    return init_dataset(value, name=name, config=config, defaults=dataset_defaults(config, name), log=log)
+
+
+def open_eval_datasets(config: Config, log: Log) -> dict[str, Dataset]:
+    """All datasets that scores are computed for: dev, eval, then those of `eval_datasets` (which get no defaults)."""
+    found = {name: open_dataset(config, name, log) for name in EVAL_NAMES}
+    datasets = {name: dataset for name, dataset in found.items() if dataset is not None}
+    extra = config.typed_value("eval_datasets") or {}
+    if not isinstance(extra, dict):
+        raise ConfigError("eval_datasets", f"must be a dict of datasets by name, but is {extra!r} instead")
+    for name, value in extra.items():
+        datasets[name] = init_dataset(value, name=name, config=config, log=log)
+    return datasets
+
+
+def require_dataset(config: Config, name: str, log: Log) -> Dataset:
+    """As `open_dataset`; ConfigError if it is not set."""
+    dataset = open_dataset(config, name, log)
+    if dataset is None:
+        raise ConfigError(name, f"no {name} files specified, check {name!r} option: {config.literal(name)!r}")
+    return dataset
+
+
+def print_data_info(datasets: dict[str, Dataset], log: Log) -> None:
+    """Dimensions and size of each dataset (verbosity 2)."""
+    for name, dataset in datasets.items():
+        log.v2(f"{name.capitalize()} data:")
+        log.v2(f"  input: {dataset.num_inputs} x {getattr(dataset, 'window', 1)}")
+        log.v2(f"  output: {dict(dataset.num_outputs or {})!r}")
+        log.v2(f"  {type(dataset).__name__}, sequences: {num_seqs_text(dataset)}, frames: unknown")
+
+
+def num_seqs_text(dataset: Dataset) -> str:
+    """The number of sequences of the whole dataset, or `unknown`."""
+    try:
+        return str(dataset.get_total_num_seqs(fast=True))
+    except NotImplementedError:
+        return "unknown"
+
+
+def complete_extern_data(config: Config, datasets: Iterable[Dataset | None]) -> None:
+    """Sets `extern_data` from the first dataset where the config describes its data in no other way."""
+    if any(config.has(key) for key in ("extern_data", "num_inputs", "num_outputs")):
+        return
+    for dataset in datasets:
+        if dataset is not None:
+            config.set("extern_data", dataset.extern_data())
+            return
+
+
+# --- batches ------------------------------------------------------------------------------------------------------
+
+
+def train_batching(config: Config, net: Any, epoch: int) -> BatchingOptions:
+    """The options of the training's batches."""
+    return BatchingOptions(
+        **_common(config, net),
+        max_seq_length=longest_seq(config, epoch),
+        min_seq_length=config.number_or_dict("min_seq_length", 0),
+        max_pad_size=config.number_or_dict("max_pad_size", None),
+        seq_drop=config.float("seq_drop", 0.0) or 0.0,
+        seq_drop_freq=config.int("seq_drop_freq", 10) or 10,
+        shuffle_batches=config.is_true("shuffle_batches"),
+        recurrent_net=net.recurrent,
+    )
+
+
+def longest_seq(config: Config, epoch: int) -> Any:
+    """`max_seq_length`, which grows by `inc_seq_length` each epoch if it is a number."""
+    longest, growth = config.number_or_dict("max_seq_length", 0), config.float("inc_seq_length", 0.0)
+    if not longest or not growth or isinstance(longest, dict):
+        return longest
+    return int(longest + epoch * growth)
+
+
+def eval_batching(config: Config, net: Any, name: str, epoch: int) -> BatchingOptions:
+    """The options of an evaluation's batches; `max_seq_length` counts for `dev` only."""
+    longest = longest_seq(config, epoch) if name == "dev" else 0
+    return BatchingOptions(**_common(config, net), max_seq_length=longest, recurrent_net=net.recurrent)
+
+
+def forward_batching(config: Config, net: Any) -> BatchingOptions:
+    """One row per sequence; the size is `forward_batch_size`."""
+    if not config.has("forward_batch_size"):
+        raise ConfigError("forward_batch_size", "forward_batch_size not set")
+    size = config.number_or_dict("forward_batch_size", None)
+    return BatchingOptions(**(_common(config, net) | {"batch_size": size}), recurrent_net=True)
+
+
+def search_batching(config: Config, net: Any) -> BatchingOptions:
+    """One row per sequence, none left out."""
+    if config.number_or_dict("max_seq_length", 0):
+        value = config.literal("max_seq_length")
+        raise ConfigError(
+            "max_seq_length", f"`max_seq_length` must be 0 or unset for the search, but is {value!r} instead"
+        )
+    return BatchingOptions(**_common(config, net), recurrent_net=True)
+
+
+def _common(config: Config, net: Any) -> dict[str, Any]:
+    size, seqs = config.number_or_dict("batch_size", 1), config.int("max_seqs", -1)
+    seqs = -1 if seqs is None else seqs
+    return {"batch_size": size, "max_seqs": seqs, "used_data_keys": frozenset(net.used_data_keys)}
+
+
+def load_batches(dataset: Dataset, options: BatchingOptions, net: Any, config: Config) -> Loader:
+    """The batches of the dataset's epoch with the data that `net` uses, prepared in the background."""
+    specs = net.extern_data.specs
+    keys = sorted(key for key in net.used_data_keys if key in specs)
+    dtypes = {key: specs[key].dtype for key in keys}
+    return Loader(dataset, options, keys=keys, dtypes=dtypes, workers=config.int("num_workers", 1) or 0)

@@ -1,0 +1,99 @@
+"""Scores of a network on datasets, after each epoch of a training or as a task of its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.datasets.base import Dataset
+from returnn_lite.engine import data, report
+from returnn_lite.engine.checkpoint import write_atomically
+from returnn_lite.engine.serialize import better_repr
+from returnn_lite.engine.setup import load_network, requested_epoch
+from returnn_lite.engine.step import StepMeter, run_step
+from returnn_lite.errors import ConfigError
+from returnn_lite.log import Log
+from returnn_lite.schedule.control import LearningRateControl
+
+Results = dict[str, dict[str, float]]  # dataset -> {"cost:output": …}
+
+
+@dataclass
+class Evaluation:
+    """What is needed to compute scores: the network on its device, and the config."""
+
+    config: Config
+    log: Log
+    net: Any
+    device: torch.device
+    prefix: str = "epoch"
+
+    def run(self, name: str, dataset: Dataset, epoch: int) -> dict[str, float]:
+        """The scores of one dataset. The train flag is off; nothing is changed."""
+        net = self.net.eval()
+        dataset.init_seq_order(epoch=epoch)
+        loader = data.load_batches(dataset, data.eval_batching(self.config, net, name, epoch), net, self.config)
+        meter = step_meter(self.config, f"{self.prefix} {epoch} {name!r} eval", self.log)
+        with torch.no_grad():
+            for batch in loader:
+                meter.add(run_step(net, batch, self.device), batch)
+                meter.end_step()
+        return meter.finish(loader.wait_time)
+
+    def run_all(self, datasets: Mapping[str, Dataset], epoch: int, control: LearningRateControl | None) -> Results:
+        """The scores of all datasets; each is set and saved in the learning-rate file as soon as it is known."""
+        results: Results = {}
+        for name, dataset in datasets.items():
+            results[name] = self.run(name, dataset, epoch)
+            if control is not None:
+                control.set_scores(epoch, report.record_entries(name, results[name]))
+                control.save()
+        if results:
+            self.log.v1(report.eval_line(results))
+        return results
+
+
+def step_meter(config: Config, prefix: str, log: Log) -> StepMeter:
+    """The scores and the clock of one pass over a dataset."""
+    return StepMeter(
+        report.Progress(prefix, log, interval=config.int("log_batch_interval", 1) or 1),
+        report.EpochScores(exp=config.is_true("calculate_exp_loss")),
+        log_sizes=config.is_true("log_batch_size"),
+        stop_on_nonfinite=config.is_true("stop_on_nonfinite_train_score", True),
+    )
+
+
+def lacks_scores(control: LearningRateControl, epoch: int, name: str) -> bool:
+    """Whether the epoch's record has no score (nor, as old files, loss) of this dataset."""
+    record = control.epochs.get(epoch)
+    keys = record.error if record is not None else {}
+    return not any(key.startswith((f"{name}_score", f"{name}_loss", f"{name}_error")) for key in keys)
+
+
+def eval_task(config: Config, log: Log) -> None:
+    """Task `eval`: scores of an epoch's model on all evaluation sets, into the learning-rate file unless `load` is set."""
+    if not config.value("load", "") and not requested_epoch(config, "eval"):
+        raise ConfigError("load_epoch", "specify epoch or load_epoch")
+    datasets = data.open_eval_datasets(config, log)
+    if not datasets:
+        raise ConfigError("dev", "there must be a dataset to evaluate: `dev`, `eval` or `eval_datasets`")
+    data.complete_extern_data(config, datasets.values())
+    data.print_data_info(datasets, log)
+    if config.has("eval_output_file_per_seq"):
+        raise ConfigError("eval_output_file_per_seq", "scores per sequence are not supported yet")
+    loaded = load_network(config, log, task="eval")
+    control = None if config.value("load", "") else LearningRateControl.from_config(config, log)
+    evaluation = Evaluation(config, log, loaded.net, loaded.device)
+    results = evaluation.run_all(datasets, loaded.epoch, control)
+    filename = config.value("eval_output_file", "")
+    if filename:
+        text = better_repr({name: _file_entry(means) for name, means in results.items()}) + "\n"
+        write_atomically(filename, lambda file: file.write(text.encode()))
+
+
+def _file_entry(means: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """{"score": {"cost:output": …}, "error": {"error:output": …}}."""
+    kinds = {"error": "error:", "score": "cost:"}
+    return {k: {key: value for key, value in means.items() if key.startswith(start)} for k, start in kinds.items()}

@@ -1,0 +1,155 @@
+"""Which checkpoint a task starts from: one pure decision over what lies on the disk."""
+
+import os
+import re
+from dataclasses import dataclass, field
+
+from returnn_lite.errors import ConfigError
+
+SUFFIXES = (".opt.pt", ".pt", ".npz", ".meta", ".index")
+
+
+def strip_suffix(name: str) -> str:
+    """The base name of a checkpoint: `m.003.pt`, `m.003.index` -> `m.003`."""
+    for suffix in SUFFIXES:
+        if name.endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def model_file(name: str) -> str | None:
+    """The readable file behind a checkpoint name given with or without suffix; None if there is none."""
+    base = strip_suffix(name)
+    for candidate in (name, base + ".pt", base + ".npz", base):
+        if os.path.isfile(candidate):
+            return candidate
+    return None
+
+
+def epoch_of_file(name: str) -> int | None:
+    """The epoch in a checkpoint's name, symbolic links resolved: `m.003.pt` -> 3, `best.pt` -> None."""
+    path = model_file(name) or name
+    while os.path.islink(path):
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    match = re.match(r".*\.([0-9]+)", os.path.basename(strip_suffix(path)))
+    return int(match.group(1)) if match else None
+
+
+def epoch_base(model: str, epoch: int, *, pretrain: bool = False) -> str:
+    """`m`, 3 -> `m.003`; in pretraining epochs `m.pretrain.003`."""
+    return f"{model}.pretrain.{epoch:03d}" if pretrain else f"{model}.{epoch:03d}"
+
+
+def existing_models(model: str | None, final_epoch: int, *, resumable: bool = False) -> dict[int, str]:
+    """{epoch: base name} of the checkpoints on disk up to `final_epoch` (0: no limit), ascending.
+
+    With `resumable` only those that training can continue from, i.e. with their optimizer state.
+    """
+    if not model:
+        return {}
+    folder, prefix = os.path.split(model)
+    if not os.path.isdir(folder or "."):
+        return {}
+    pattern = re.compile(re.escape(prefix) + r"\.(pretrain\.)?([0-9]{3,})\.pt")
+    found: dict[int, str] = {}
+    for name in sorted(os.listdir(folder or ".")):
+        match = pattern.fullmatch(name)
+        epoch = int(match.group(2)) if match else 0
+        base = os.path.join(folder, name[: -len(".pt")])
+        if epoch >= 1 and (final_epoch <= 0 or epoch <= final_epoch):
+            if not resumable or os.path.isfile(base + ".opt.pt"):
+                found[epoch] = base
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the config asks for and what is there; `existing` = {epoch: base name} usable by the task."""
+
+    task: str = "train"
+    existing: dict[int, str] = field(default_factory=dict)
+    load: str = ""
+    load_epoch: int = 0
+    start_epoch: int | None = None
+    import_model: str = ""
+    allow_random: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The checkpoint to start from (`filename` None: random initialisation); `epoch` is the last finished one.
+
+    `resume`: it is this run's own model, so its optimizer state belongs to it.  `notes`: remarks for the log.
+    """
+
+    epoch: int | None = None
+    filename: str | None = None
+    resume: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def start_epoch(self) -> int:
+        """The first epoch to train."""
+        return (self.epoch or 0) + 1
+
+
+def choose(request: Request) -> Choice:
+    """Applies the rules in their order of precedence; raises ConfigError where nothing can be used."""
+    choice = _candidate(request)
+    if request.task == "train":
+        return _apply_start_epoch(request, choice)
+    if choice.filename is None and not request.allow_random:
+        raise ConfigError("load", "There was also no model found which we could load. Set one via 'load'.")
+    return choice if choice.filename else Choice(epoch=1)
+
+
+def _candidate(request: Request) -> Choice:
+    explicit = request.load or request.load_epoch > 0
+    training, start = request.task == "train", request.start_epoch
+    if explicit and (not training or start is not None):
+        return _explicit(request)
+    if request.existing:
+        notes = ("note: there is a 'load' which we ignore because of existing model",) if request.load else ()
+        epoch = max(request.existing)
+        return Choice(epoch, request.existing[epoch], resume=True, notes=notes)
+    if training and request.import_model and start in (None, 1):
+        return Choice(0, strip_suffix(request.import_model))
+    if request.load:
+        epoch_ = request.load_epoch or epoch_of_file(request.load)
+        return Choice(epoch_, strip_suffix(request.load))
+    if request.load_epoch > 0:
+        return _explicit(request)
+    return Choice()
+
+
+def _explicit(request: Request) -> Choice:
+    """`load` and/or `load_epoch`; with both, the file is `load` and the epoch is taken on trust."""
+    if not request.load and request.load_epoch not in request.existing:
+        known = sorted(request.existing)
+        text = f"`load_epoch` must be the epoch of an existing model, of {known}, but is {request.load_epoch} instead"
+        raise ConfigError("load_epoch", text)
+    file = strip_suffix(request.load) if request.load else request.existing[request.load_epoch]
+    if request.task == "train":  # an explicit start_epoch says where to go on
+        return Choice(None, file)
+    return Choice(request.load_epoch or epoch_of_file(file), file)
+
+
+def _apply_start_epoch(request: Request, choice: Choice) -> Choice:
+    start = request.start_epoch
+    if start is None:
+        return choice
+    if choice.epoch is None and choice.filename:
+        return Choice(start - 1, choice.filename, notes=choice.notes)
+    if start == 1:
+        if not choice.epoch:  # nothing found, or the import for epoch 1
+            return choice
+        note = f"warning: there is an existing model: {(choice.epoch, choice.filename)}"
+        return Choice(notes=(*choice.notes, note))
+    if choice.epoch == start - 1:
+        return choice
+    if start - 1 not in request.existing:
+        known = sorted(request.existing)
+        text = f"`start_epoch` must be one more than an existing epoch, of {known}, but is {start} instead"
+        raise ConfigError("start_epoch", text)
+    note = f"warning: start_epoch {start} but there is {(choice.epoch, choice.filename)}"
+    return Choice(start - 1, request.existing[start - 1], resume=True, notes=(*choice.notes, note))

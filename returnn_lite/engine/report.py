@@ -1,0 +1,141 @@
+"""Scores of steps and epochs, and the log lines about them."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy
+
+from returnn_lite.log import Log
+
+F = numpy.float32
+Column = tuple[str, str]  # (kind, loss name); kind "cost", "error", "inv_norm", or "loss" (the objective, no name)
+
+
+class EpochScores:
+    """Sums of losses and errors over the steps of an epoch, in float32 like each step's values."""
+
+    def __init__(self, *, exp: bool = False) -> None:
+        self.exp = exp
+        self._sums: dict[Column, numpy.float32] = {}
+
+    def add(self, columns: Sequence[Column], row: numpy.ndarray) -> dict[str, numpy.float32]:
+        """Adds the numbers of one step (unnormalised sums); returns the step's normalised scores by log key."""
+        values = {column: F(value) for column, value in zip(columns, row, strict=True)}
+        scores: dict[str, numpy.float32] = {}
+        with numpy.errstate(all="ignore"):
+            for (kind, name), value in values.items():
+                if kind in ("cost", "error"):
+                    factor = F(1) / values["inv_norm", name]
+                    scores[f"{kind}:{name}"] = value * factor
+                    value = value * factor / factor  # the float32 rounding of the reference
+                elif kind == "inv_norm":
+                    value = F(1) / (F(1) / value)
+                else:
+                    scores[kind] = value
+                self._sums[kind, name] = self._sums.get((kind, name), F(0)) + value
+            return self._with_exp(scores)
+
+    def means(self) -> dict[str, float]:
+        """The epoch's scores: {"cost:output": sum of values / sum of normalisations, …}."""
+        with numpy.errstate(all="ignore"):
+            means = {
+                f"{kind}:{name}": total / self._sums["inv_norm", name]
+                for (kind, name), total in self._sums.items()
+                if kind in ("cost", "error")
+            }
+            return {key: float(value) for key, value in self._with_exp(means).items()}
+
+    def accumulated(self) -> dict[str, float]:
+        """The sums so far, for messages about broken scores."""
+        return {f"{kind}:{name}".rstrip(":"): float(value) for (kind, name), value in self._sums.items()}
+
+    def _with_exp(self, scores: dict[str, numpy.float32]) -> dict[str, numpy.float32]:
+        if self.exp:
+            scores |= {f"{key}:exp": numpy.exp(value) for key, value in scores.items() if key.startswith("cost:")}
+        return scores
+
+
+def by_kind(means: Mapping[str, float], kind: str) -> dict[str, float]:
+    """The scores of one kind: {"cost:aux": 1.2, …}, "cost" -> {"aux": 1.2}."""
+    return {key.split(":", 1)[1]: value for key, value in means.items() if key.startswith(kind + ":")}
+
+
+def score_or_dict(scores: Mapping[str, float]) -> float | dict[str, float] | None:
+    """The number itself where there is a single loss, else the dict; None where there is none."""
+    if len(scores) == 1:
+        return next(iter(scores.values()))
+    return dict(scores) or None
+
+
+def record_entries(dataset: str, means: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """The entries of the learning-rate file: {"dev_score": {"cost:output": 1.2}, "dev_error": {…}}."""
+    kinds = {f"{dataset}_score": "cost:", f"{dataset}_error": "error:"}
+    named = {key: {name: v for name, v in means.items() if name.startswith(kind)} for key, kind in kinds.items()}
+    return {key: scores for key, scores in named.items() if scores}
+
+
+def score_text(scores: Mapping[str, float]) -> str:
+    """`None`, `1.2`, or `aux 1.3 exp 3.7 output 1.2 exp 3.3` (losses sorted)."""
+    value = score_or_dict(scores)
+    if not isinstance(value, dict):
+        return str(value)
+    return " ".join(f"{name.rsplit(':', 1)[-1]} {value[name]}" for name in sorted(value))
+
+
+def hms(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    whole = max(0, int(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+class Progress:
+    """Clock of one pass over a dataset; writes its step lines and its last line."""
+
+    def __init__(self, prefix: str, log: Log, *, interval: int = 1) -> None:
+        self.prefix, self.log, self.interval = prefix, log, interval
+        self.start = self._last = time.monotonic()
+        self.steps = 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.start
+
+    def step_line(self, step: int, items: Mapping[str, object], complete: float) -> None:
+        """Writes the line of every `interval`-th step (verbosity 5); complete: fraction of the pass, in (0, 1]."""
+        if self.log.verbosity < 5 or step % self.interval:
+            return
+        elapsed, self._last, took = self.elapsed, time.monotonic(), time.monotonic() - self._last
+        remaining = elapsed / max(complete, 1e-9) - elapsed
+        shown = [f"{key} {items[key]!s}" for key in sorted(items)]
+        times = f"{took:.3f} sec/step, elapsed {hms(elapsed)}, exp. remaining {hms(remaining)}, complete {complete:.2%}"
+        self.log.v5(", ".join([f"{self.prefix}, step {step}", *shown, times]))
+
+    def finish(self, wait_time: float) -> None:
+        """Writes the last line; wait_time: seconds spent waiting for data."""
+        elapsed = self.elapsed
+        computing = 1 - wait_time / elapsed if elapsed > 0 else 1.0
+        share = f"({min(max(computing, 0.0), 1.0):.1%} computing time)"
+        self.log.v3(f"{self.prefix}, finished after {self.steps} steps, {hms(elapsed)} elapsed {share}")
+        if computing < 0.9 and wait_time > 10:
+            self.log.v4(f"{self.prefix}: the data loading holds up the work, {wait_time:.0f} of {elapsed:.0f} seconds")
+
+
+def is_finite(scores: Mapping[str, float]) -> bool:
+    """Whether no value is NaN or infinite."""
+    return all(math.isfinite(value) for value in scores.values())
+
+
+def epoch_line(prefix: str, means: Mapping[str, float], seconds: float) -> str:
+    """`epoch 3 score: 1.2 error: 0.1 elapsed: 0:00:01`."""
+    score, error = score_text(by_kind(means, "cost")), score_text(by_kind(means, "error"))
+    return f"{prefix} score: {score} error: {error} elapsed: {hms(seconds)}"
+
+
+def eval_line(results: Mapping[str, Mapping[str, float]]) -> str:
+    """`dev: score 1.2 error 0.1 eval: score …`, in the order of the datasets."""
+    return " ".join(
+        f"{name}: score {score_text(by_kind(means, 'cost'))} error {score_text(by_kind(means, 'error'))}"
+        for name, means in results.items()
+    )

@@ -1,0 +1,128 @@
+"""What every task starts with: the device, the checkpoint to start from, and a network with its parameters."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.engine.find import Choice, Request, choose, existing_models
+from returnn_lite.engine.load import load_params, preload
+from returnn_lite.engine.model import build_network, describe_network, print_network
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.log import Log
+
+
+def choose_device(config: Config, log: Log) -> torch.device:
+    """The device by the option `device`: "gpu", "cpu", or unset for the GPU if there is one."""
+    wanted = config.value("device", None)
+    if wanted not in (None, "", "gpu", "cpu"):
+        hint = did_you_mean(wanted, ["gpu", "cpu"])
+        raise ConfigError("device", f'`device` must be "gpu", "cpu" or unset, but is {wanted!r} instead{hint}')
+    found = wanted != "cpu" and torch.cuda.is_available()
+    if wanted == "gpu" and not found:
+        raise ConfigError("device", "no GPU available")
+    if not wanted:
+        log.v2(f"Device not set explicitly, and {'we found a GPU, which we will use.' if found else 'no GPU found.'}")
+    return torch.device("cuda" if found else "cpu")
+
+
+def model_name(config: Config) -> str | None:
+    """The base name of the checkpoints; None if none are to be written."""
+    return config.value("model", None) or None
+
+
+def final_epoch(config: Config) -> int:
+    """The last epoch to train; 0 = no end."""
+    epochs = config.int("num_epochs", 5) or 0
+    return max(epochs, config.int("load_epoch", 0) or 0) if epochs > 0 else 0
+
+
+def requested_epoch(config: Config, task: str) -> int:
+    """`load_epoch`, which other tasks than the training may also call `epoch`; 0 if not given."""
+    load_epoch = config.int("load_epoch", 0) or 0
+    epoch = (config.int("epoch", 0) or 0) if task != "train" else 0
+    if epoch and load_epoch and epoch != load_epoch:
+        raise ConfigError("epoch", f"`epoch` must be equal to `load_epoch` {load_epoch}, but is {epoch} instead")
+    return load_epoch or epoch
+
+
+def find_start(config: Config, task: str, log: Log) -> Choice:
+    """The checkpoint that this task starts from, by the options and what is on the disk."""
+    model, training = model_name(config), task == "train"
+    last = final_epoch(config)
+    if not training and last:
+        last = max(last, requested_epoch(config, task))
+    existing = existing_models(model, last, resumable=training)
+    if training:
+        lacking = sorted(set(existing_models(model, last)) - set(existing))
+        if lacking and max(lacking) > max(existing, default=0):
+            log.v2(f"note: models without optimizer state, from which training cannot continue: epochs {lacking}")
+    request = Request(
+        task=task,
+        existing=existing,
+        load=config.value("load", "") or "",
+        load_epoch=requested_epoch(config, task),
+        start_epoch=_start_epoch(config) if training else None,
+        import_model=config.value("import_model_train_epoch1", "") or "",
+        allow_random=config.is_true("allow_random_model_init"),
+    )
+    choice = choose(request)
+    for note in choice.notes:
+        log.v4(note)
+    return choice
+
+
+def _start_epoch(config: Config) -> int | None:
+    batch = config.value("start_batch", "auto")
+    if batch != "auto":
+        raise ConfigError("start_batch", f"custom start_batch {batch!r} not supported")
+    if config.value("start_epoch", "auto") == "auto":
+        return None
+    epoch = config.int("start_epoch", 1)
+    if epoch is None or epoch < 1:
+        raise ConfigError("start_epoch", f"`start_epoch` must be at least 1, but is {epoch} instead")
+    return epoch
+
+
+def load_start(config: Config, net: Any, choice: Choice, log: Log, *, training: bool) -> int:
+    """Fills the parameters by `preload_from_files` and the chosen checkpoint; returns the global step."""
+    entries = config.typed_value("preload_from_files")
+    done = preload(net.params, entries, log, training=training, fresh=choice.filename is None)
+    if choice.filename is None:
+        return 0
+    log.v2(f"loading weights from {choice.filename}")
+    ignore_missing = config.is_true("load_ignore_missing_vars")
+    try:
+        return load_params(net.params, choice.filename, log, skip=done, ignore_missing=ignore_missing)
+    except ConfigError:
+        log.v1("Exiting now because model cannot be loaded.")
+        raise
+
+
+@dataclass
+class Loaded:
+    """A trained network for a task without training."""
+
+    net: Any
+    epoch: int
+    device: torch.device
+    global_step: int
+
+
+def load_network(
+    config: Config, log: Log, *, task: str, search: bool = False, eval: bool = True, extra_layers: tuple[str, ...] = ()
+) -> Loaded:
+    """Builds the network of the wanted epoch and loads its checkpoint; its train flag is off."""
+    device = choose_device(config, log)
+    choice = find_start(config, task, log)
+    epoch = choice.epoch or 1
+    description = describe_network(config, epoch)
+    net = build_network(
+        config, description, epoch=epoch, device=device, log=log, search=search, eval=eval, extra_layers=extra_layers
+    )
+    print_network(net, log)
+    step = load_start(config, net, choice, log, training=False)
+    net.global_step = step
+    net.eval()
+    return Loaded(net, epoch, device, step)

@@ -1,0 +1,194 @@
+"""One mini-batch through the network (training and evaluation alike), and the scores of such steps."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.engine.report import Column, EpochScores, Progress, is_finite
+from returnn_lite.errors import ConfigError
+
+
+class BatchLike(Protocol):
+    """What a step needs of a batch: padded arrays [B, T, …], lengths [B], tags, and the progress of the pass."""
+
+    data: dict[str, Any]
+    lengths: dict[str, numpy.ndarray]
+    tags: list[str]
+    complete: float
+
+
+class BrokenScores(ConfigError):
+    """A score became infinite or NaN."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The network's output for a batch, and its losses and errors as one small tensor (still on the device)."""
+
+    out: Any
+    columns: tuple[Column, ...]
+    scores: torch.Tensor
+
+
+def run_step(net: Any, batch: BatchLike, device: torch.device) -> StepResult:
+    """Computes all layers and losses of `net` for `batch`."""
+    out = forward_batch(net, batch, device)
+    columns, numbers = loss_columns(out.losses)
+    columns.append(("loss", ""))
+    numbers.append(out.objective)
+    flat = [torch.as_tensor(number, device=device).detach().to(torch.float32).reshape(()) for number in numbers]
+    return StepResult(out, tuple(columns), torch.stack(flat))
+
+
+def forward_batch(net: Any, batch: BatchLike, device: torch.device) -> Any:
+    """The network's output for `batch`, which is moved to `device`."""
+    data = {key: to_device(value, device) for key, value in batch.data.items()}
+    lengths = {key: to_device(value, device) for key, value in batch.lengths.items()}
+    return net(data, lengths, tags=batch.tags)
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """An array as a tensor on `device`; lists of strings stay as they are."""
+    if not isinstance(value, numpy.ndarray):
+        return value
+    tensor = torch.from_numpy(value)
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def loss_columns(losses: Mapping[str, Any]) -> tuple[list[Column], list[Any]]:
+    """The columns and values of all losses: unnormalised sums of cost and error, and the normalisation."""
+    columns: list[Column] = []
+    numbers: list[Any] = []
+    for name in sorted(losses):
+        loss = losses[name]
+        for kind, number in (("cost", loss.sum), ("error", loss.error), ("inv_norm", loss.inv_norm)):
+            if number is not None:
+                columns.append((kind, name))
+                numbers.append(number)
+    return columns, numbers
+
+
+class OutOfMemory(ConfigError):
+    """The device has not enough memory for a batch."""
+
+
+@contextmanager
+def explained(batch: BatchLike, config: Config) -> Iterator[None]:
+    """Turns running out of GPU memory into an error that describes the batch."""
+    try:
+        yield
+    except torch.OutOfMemoryError as exc:
+        lengths = {key: values.tolist() for key, values in batch.lengths.items()}
+        shapes = {key: tuple(numpy.shape(value)) for key, value in batch.data.items()}
+        options = f"batch_size {config.literal('batch_size', 1)}, max_seqs {config.literal('max_seqs', -1)}"
+        text = f"out of GPU memory in a batch of shapes {shapes}, with {options}"
+        text = f"{text}; sequences {batch.tags}, lengths {lengths}"
+        raise OutOfMemory("batch_size", f"{text}; {str(exc).splitlines()[0]}") from exc
+
+
+@dataclass(frozen=True)
+class _Pending:
+    step: int
+    columns: tuple[Column, ...]
+    scores: torch.Tensor
+    tags: list[str]
+    complete: float
+    sizes: dict[str, int]
+
+
+class StepMeter:
+    """Collects the scores of an epoch's steps, checks them, and writes the step lines.
+
+    On a GPU the scores are fetched once in a while only (the device need not wait), but each step at verbosity 5.
+    """
+
+    FETCH_INTERVAL = 32
+
+    def __init__(
+        self, progress: Progress, scores: EpochScores, *, log_sizes: bool = False, stop_on_nonfinite: bool = True
+    ) -> None:
+        self.progress, self.scores = progress, scores
+        self.log_sizes, self.stop_on_nonfinite = log_sizes, stop_on_nonfinite
+        self._pending: list[_Pending] = []
+
+    def add(self, result: StepResult, batch: BatchLike) -> None:
+        """Takes a step's scores; raises BrokenScores if they are known at once (CPU) and not finite."""
+        sizes = batch_sizes(batch) if self.log_sizes else {}
+        row = _Pending(self.progress.steps, result.columns, result.scores, batch.tags, batch.complete, sizes)
+        self._pending.append(row)
+        on_cpu = result.scores.device.type == "cpu"
+        if self.stop_on_nonfinite and on_cpu and not bool(torch.isfinite(result.scores).all()):
+            self.flush()
+
+    def end_step(self) -> None:
+        """To be called when all work of the step is under way."""
+        self.progress.steps += 1
+        on_cpu = self._pending and self._pending[-1].scores.device.type == "cpu"
+        if on_cpu or self.progress.log.verbosity >= 5 or len(self._pending) >= self.FETCH_INTERVAL:
+            self.flush()
+
+    def flush(self) -> None:
+        """Fetches and counts all scores still on the device; raises BrokenScores."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        rows, start = torch.cat([p.scores for p in pending]).cpu().numpy(), 0
+        for row in pending:
+            end = start + len(row.columns)
+            scores = self.scores.add(row.columns, rows[start:end])
+            start = end
+            if self.stop_on_nonfinite and not numpy.isfinite(list(scores.values())).all():
+                self._broken(row.step, scores, row.tags)
+            self.progress.step_line(row.step, {**scores, **row.sizes}, row.complete)
+
+    def finish(self, wait_time: float) -> dict[str, float]:
+        """Ends the pass; returns its scores. wait_time: seconds spent waiting for data."""
+        self.flush()
+        self.progress.finish(wait_time)
+        means = self.scores.means()
+        if not is_finite(means):
+            self.progress.log.v1(f"Model seems broken, got inf or nan final score: {means}")
+        return means
+
+    def _broken(self, step: int, scores: Mapping[str, numpy.float32], tags: list[str]) -> None:
+        log = self.progress.log
+        log.v1("Model seems broken, got inf or nan score.")
+        log.v1(f"Accumulated scores: {self.scores.accumulated()}")
+        bad = ", ".join(f"{key} {value!s}" for key, value in scores.items() if not numpy.isfinite(value))
+        shown = ", ".join(tags[:10]) + (", …" if len(tags) > 10 else "")
+        raise BrokenScores("", f"Inf/nan score in {self.progress.prefix}, step {step}: {bad} (sequences: {shown})")
+
+
+def batch_sizes(batch: BatchLike) -> dict[str, int]:
+    """`max_size:<key>` (longest sequence of the batch) and `num_seqs`."""
+    sizes = {f"max_size:{key}": int(lengths.max(initial=0)) for key, lengths in batch.lengths.items()}
+    return {**sizes, "num_seqs": num_rows(batch)}
+
+
+def num_rows(batch: BatchLike) -> int:
+    """The batch dimension."""
+    return len(next(iter(batch.data.values()))) if batch.data else len(batch.tags)
+
+
+def nonfinite_layer(net: Any, batch: BatchLike, device: torch.device) -> str:
+    """Names the first parameter or layer output that is not finite, '' if all are; runs the step again."""
+    for name, param in net.params.items():
+        if param.is_floating_point() and not bool(torch.isfinite(param).all()):
+            return f"parameter {name!r} is not finite"
+    with torch.no_grad():
+        out = run_step(net, batch, device).out
+    for name in net.layers:
+        try:
+            data = out[name].data
+        except (KeyError, AttributeError):  # layers without data of their own
+            continue
+        if isinstance(data, torch.Tensor) and data.is_floating_point() and not bool(torch.isfinite(data).all()):
+            return f"first non-finite layer output: {name!r}"
+    return ""

@@ -1,0 +1,262 @@
+"""Training: epochs of steps, and after each epoch its scores, learning-rate file, checkpoint and clean-up."""
+
+import copy
+from typing import Any
+
+import numpy
+
+from returnn_lite import __version__
+from returnn_lite.config import Config
+from returnn_lite.engine import checkpoint, data, report
+from returnn_lite.engine.cleanup import cleanup_old_models, cleanup_options
+from returnn_lite.engine.evaluate import Evaluation, lacks_scores, step_meter
+from returnn_lite.engine.find import Choice, epoch_base, existing_models
+from returnn_lite.engine.interrupt import StopRequest
+from returnn_lite.engine.load import load_params
+from returnn_lite.engine.model import (
+    EpochOverrides,
+    build_network,
+    describe_network,
+    description_diff,
+    print_network,
+    same_description,
+    start_epoch,
+    take_over_params,
+)
+from returnn_lite.engine.setup import choose_device, final_epoch, find_start, load_start, model_name
+from returnn_lite.engine.step import BrokenScores, explained, nonfinite_layer, run_step
+from returnn_lite.engine.summary import ScalarLog
+from returnn_lite.log import Log
+from returnn_lite.optim.updater import Updater
+from returnn_lite.schedule import lr_file
+from returnn_lite.schedule.control import LearningRateControl
+from returnn_lite.schedule.last_best import LastBest
+
+DATASET_OPTIONS = {"train", "dev", "eval", "eval_datasets", "chunking", "min_chunk_size", "batching", "context_window"}
+
+
+def train_task(config: Config, log: Log) -> None:
+    """Task `train`: from the last complete epoch on disk to `num_epochs`."""
+    trainer = Trainer(config, log)
+    with StopRequest() as stop:
+        trainer.run(stop)
+
+
+class Trainer:
+    """A training run. Its state is `net`, `updater`, `control` and `global_step`; `resume_state` puts it in one dict."""
+
+    net: Any
+    updater: Updater
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self.config, self.log = config, log
+        self.model = None if config.is_true("dry_run") else model_name(config)
+        self.final_epoch = final_epoch(config)
+        self.save_interval = config.int("save_interval", 1) or 1
+        self.cleanup = cleanup_options(config.bool_or_other("cleanup_old_models", None))
+        self.overrides = EpochOverrides(config, log)
+        self.last_best = LastBest.from_config(config)
+        self.scalars = ScalarLog.from_config(config)
+        checkpoint.remove_stale_files(self.model)
+        self.device = choose_device(config, log)
+        self.open_datasets()
+        data.complete_extern_data(config, [self.train_data])
+        data.print_data_info({"train": self.train_data, **self.eval_data}, log)
+        self.control = LearningRateControl.from_config(config, log)
+        self.global_step = 0
+        self.description: dict[str, Any] | None = None
+        self.start(find_start(config, "train", log))
+
+    def open_datasets(self) -> None:
+        """(Re-)creates all datasets from the config."""
+        self.train_data = data.require_dataset(self.config, "train", self.log)
+        self.eval_data = data.open_eval_datasets(self.config, self.log)
+
+    # --- start and end ---------------------------------------------------------------------------------------------
+
+    def start(self, choice: Choice) -> None:
+        """Builds the network, fills it from the checkpoint, and brings back the optimizer's state."""
+        self.start_epoch = choice.start_epoch
+        self.prepare_network(choice.epoch if choice.resume and choice.epoch else self.start_epoch)
+        print_network(self.net, self.log)
+        self.global_step = load_start(self.config, self.net, choice, self.log, training=True)
+        if choice.resume and choice.filename:
+            self.restore(checkpoint.load_resume_state(choice.filename), choice.epoch or 0)
+
+    def restore(self, state: dict[str, Any], epoch: int) -> None:
+        """Takes over what `resume_state` saved: optimizer, and scores that did not reach the learning-rate file."""
+        self.updater.load_state_dict(state["optimizer"])
+        records = lr_file.from_text(state["learning_rates"], "optimizer state")
+        for e, record in records.items():
+            if e == epoch or not self.control.filename:
+                known = self.control.epochs.setdefault(e, record)
+                known.error = {**record.error, **known.error}
+                known.meta = {**record.meta, **known.meta}
+
+    def resume_state(self) -> dict[str, Any]:
+        """Everything besides the parameters that the next epoch depends on."""
+        return {"optimizer": self.updater.state_dict(), "learning_rates": self.control.text()}
+
+    def run(self, stop: StopRequest) -> None:
+        """Trains all epochs; `stop` ends it between two steps."""
+        first, last = self.start_epoch, self.final_epoch
+        if last and first > last:
+            self.log.v1(f"No epochs to train, start_epoch: {first}, final_epoch: {last}")
+            self.log.v3(f"Finished training in epoch {last}.")
+            return
+        self.log.v3(f"start training at epoch {first}")
+        size, seqs = self.config.number_or_dict("batch_size", 1), self.config.int("max_seqs", -1)
+        self.log.v4(f"using batch size: {size}, max seqs: {seqs}")
+        self.log.v4(f"learning rate control: {self.control!r}")
+        self.log.v4("pretrain: None")
+        self.evaluate_missing(first - 1)
+        epoch = first
+        while not last or epoch <= last:
+            self.train_epoch(epoch, stop)
+            epoch += 1
+        if self.model:
+            self.write_checkpoint(last)
+        self.log.v3(f"Finished training in epoch {last}.")
+
+    # --- an epoch --------------------------------------------------------------------------------------------------
+
+    def train_epoch(self, epoch: int, stop: StopRequest) -> None:
+        """Order, network, learning rate; all steps; checkpoint and learning-rate file; evaluation; clean-up."""
+        self.prepare_network(epoch)
+        self.go_back_to_best(epoch)
+        self.train_data.init_seq_order(epoch=epoch)
+        rate = self.learning_rate(epoch)
+        self.log.v4(f"start epoch {epoch} with learning rate {rate} ...")
+        if epoch == 1 and self.model and self.config.is_true("save_epoch1_initial_model"):
+            self.write_initial_model()
+        means, seconds = self.train_steps(epoch, rate, stop)
+        self.control.set_scores(epoch, report.record_entries("train", means))
+        if self.model and (epoch % self.save_interval == 0 or epoch == self.final_epoch):
+            self.write_checkpoint(epoch)
+        self.control.save()
+        self.log.v1(report.epoch_line(f"epoch {epoch}", means, seconds))
+        results = self.evaluation().run_all(self.eval_data, epoch, self.control)
+        self.scalars.epoch(epoch, self.global_step, {"train": means, **results}, rate)
+        if self.cleanup and self.model:
+            self.clean_up(self.cleanup)
+
+    def train_steps(self, epoch: int, rate: float, stop: StopRequest) -> tuple[dict[str, float], float]:
+        """One pass over the training data; returns its scores and its time in seconds."""
+        config, net, device = self.config, self.net.train(), self.device
+        start_epoch(net, config, epoch)
+        start_rate = self.updater.learning_rate_at(self.global_step, rate)
+        meta = {"global_train_step": self.global_step, "effective_learning_rate": numpy.float32(start_rate)}
+        self.control.set_meta(epoch, meta)
+        loader = data.load_batches(self.train_data, data.train_batching(config, net, epoch), net, config)
+        meter = step_meter(config, f"train epoch {epoch}", self.log)
+        for step, batch in enumerate(loader):
+            net.global_step = self.global_step
+            with explained(batch, config):
+                result = run_step(net, batch, device)
+                self.check_scores(meter, result, batch)
+                objective = result.out.objective
+                self.updater.step(objective, global_step=self.global_step, learning_rate=rate, epoch_step=step)
+                self.scalars.step(self.global_step, result, self.updater.effective_learning_rate)
+            self.global_step += 1
+            meter.end_step()
+            stop.check()
+        means = meter.finish(loader.wait_time)
+        self.train_data.finish_epoch()
+        steps, seconds = meter.progress.steps, meter.progress.elapsed
+        self.control.set_meta(epoch, {"epoch_num_train_steps": steps, "epoch_train_time_secs": round(seconds)})
+        return means, seconds
+
+    def check_scores(self, meter: Any, result: Any, batch: Any) -> None:
+        """Counts the step's scores; where they are broken, the error says which layer began with it."""
+        try:
+            meter.add(result, batch)
+        except BrokenScores as exc:
+            culprit = nonfinite_layer(self.net, batch, self.device)
+            raise BrokenScores("", "; ".join(filter(None, [exc.message, culprit]))) from None
+
+    def learning_rate(self, epoch: int) -> float:
+        """The epoch's learning rate: an override by the net's `#config`, else by the control."""
+        override = (self.description or {}).get("#config", {}).get("learning_rate")
+        if override is not None:
+            self.control.override(epoch, override)
+        return self.control.for_epoch(epoch)
+
+    # --- the network of an epoch -----------------------------------------------------------------------------------
+
+    def prepare_network(self, epoch: int) -> None:
+        """Makes network and options those of `epoch`; a new network takes over the old parameters."""
+        description = describe_network(self.config, epoch)
+        changed = self.overrides.apply(epoch, description.get("#config", {}))
+        if changed & DATASET_OPTIONS:
+            self.open_datasets()
+        if self.description is not None:
+            if same_description(self.description, description):
+                return
+            self.log.v3("reinit because network description differs. Diff:")
+            for line in description_diff(self.description, description):
+                self.log.v3(line)
+        before = self.net if self.description is not None else None
+        self.net = build_network(self.config, description, epoch=epoch, device=self.device, log=self.log)
+        if before is not None:
+            print_network(self.net, self.log)
+            take_over_params(before, self.net, description.get("#copy_param_mode"), self.log)
+        self.description = copy.deepcopy(description)
+        self.updater = Updater(
+            self.net.params,
+            self.config,
+            param_options=self.net.param_options,
+            initial_learning_rate=self.control.options.learning_rate,
+            log=self.log,
+            network=self.net,
+        )
+
+    def go_back_to_best(self, epoch: int) -> None:
+        """`use_last_best_model`: the parameters of a better earlier epoch, and a fresh optimizer state."""
+        best = self.last_best.epoch(self.control, epoch) if self.last_best and self.model else None
+        if best is not None:
+            base = epoch_base(self.model or "", best)
+            self.log.v2(f"Loading the model of epoch {best}, which was better than the last one: {base}")
+            load_params(self.net.params, base, self.log)
+            self.updater.reset()
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def info(self, epoch: int) -> dict[str, Any]:
+        """The entries beside the parameters in every checkpoint file."""
+        rate = float(self.updater.effective_learning_rate)
+        return {"epoch": epoch, "step": self.global_step, "effective_learning_rate": rate, "version": __version__}
+
+    def write_checkpoint(self, epoch: int) -> None:
+        """Optimizer state, then model; older optimizer states go."""
+        base = epoch_base(self.model or "", epoch)
+        self.log.v4(f"Save model under {base}")
+        checkpoint.save_checkpoint(base, self.net.params, info=self.info(epoch), resume=self.resume_state())
+        if not self.config.is_true("apply_cleanup_old_models_to_optim_states"):
+            checkpoint.drop_old_resume_states(self.model or "")
+
+    def write_initial_model(self) -> None:
+        """The parameters before the first step, as epoch 0."""
+        base = epoch_base(self.model or "", 0)
+        self.log.v4(f"Save model under {base}")
+        checkpoint.save_model(base, self.net.params, info=self.info(0))
+
+    def clean_up(self, options: dict) -> None:
+        """Removes checkpoints that are not worth keeping."""
+        models = existing_models(self.model, self.final_epoch)
+        scores = {epoch: record.error for epoch, record in self.control.epochs.items()}
+        cleanup_old_models(models, scores, options, self.log)
+
+    # --- evaluation ------------------------------------------------------------------------------------------------
+
+    def evaluation(self) -> Evaluation:
+        """The evaluation of the network as it is now."""
+        return Evaluation(self.config, self.log, self.net, self.device)
+
+    def evaluate_missing(self, epoch: int) -> None:
+        """Makes up for scores of the last epoch that a killed run did not come to."""
+        if epoch < 1 or not self.control.filename:
+            return
+        missing = {name: dataset for name, dataset in self.eval_data.items() if lacks_scores(self.control, epoch, name)}
+        if missing:
+            self.log.v1(f"Last epoch model not yet evaluated on {', '.join(missing)}. Doing that now.")
+            self.evaluation().run_all(missing, epoch, self.control)

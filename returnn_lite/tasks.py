@@ -1,0 +1,64 @@
+"""The tasks of the command line, by name. What a task needs is imported when it runs."""
+
+import importlib
+from collections.abc import Callable
+
+from returnn_lite.config import Config
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.log import Log
+
+Task = Callable[[Config, Log], None]
+
+TASKS = {
+    "train": "returnn_lite.engine.train:train_task",
+    "eval": "returnn_lite.engine.evaluate:eval_task",
+    "forward": "returnn_lite.engine.forward:forward_task",
+    "hpx": "returnn_lite.engine.forward:forward_task",
+    "search": "returnn_lite.engine.search:search_task",
+    "initialize_model": "returnn_lite.engine.init_only:initialize_model_task",
+    "nop_init_net_train": "returnn_lite.engine.init_only:nop_init_net_train_task",
+    "cleanup_old_models": "returnn_lite.engine.init_only:cleanup_task",
+}
+PLANNED = ("compute_priors", "analyze", "analyze_data", "search_server", "hyper_param_tuning", "debug_shell")
+FUNCTION_PREFIXES = ("config:", "optional-config:")
+
+
+def run_task(config: Config, log: Log) -> None:
+    """Runs the config's `task`. Raises ConfigError for an unknown one."""
+    name = config.value("task", "train")
+    callback = config.typed_value("startup_callback")
+    if callable(callback):
+        callback(config=config)
+    if name == "nop":
+        return
+    if name.startswith(FUNCTION_PREFIXES):
+        call_config_function(config, name, log)
+        return
+    find_task(name)(config, log)
+
+
+def find_task(name: str) -> Task:
+    """The function of a task; all layers, losses and datasets are registered after that."""
+    if name in PLANNED:
+        raise ConfigError("task", f"task {name!r} is not supported yet")
+    if name not in TASKS:
+        known = [*TASKS, "nop", *FUNCTION_PREFIXES]
+        raise ConfigError("task", f"unknown task: {name!r}{did_you_mean(name, known)}; tasks: {', '.join(known)}")
+    importlib.import_module("returnn_lite.catalog")
+    module, function = TASKS[name].split(":")
+    task: Task = getattr(importlib.import_module(module), function)
+    return task
+
+
+def call_config_function(config: Config, task: str, log: Log) -> None:
+    """Task `config:NAME`: the function NAME of the config, without arguments."""
+    prefix, name = task.split(":", 1)
+    function = config.typed_value(name)
+    if callable(function):
+        function()
+    elif prefix == "optional-config":
+        log.v1(f"No task found for {task!r}, so just quitting.")
+    else:
+        callables = [key for key, value in config.typed.items() if callable(value)]
+        hint = did_you_mean(name, callables)
+        raise ConfigError("task", f"`{name}` must be a function of the config, but is not{hint}")
