@@ -55,8 +55,10 @@ def _ragged(lengths: Tensor, num_frames: int) -> bool:
 
 
 def _arrange(x: Tensor, rows: Tensor | None, padding: Tensor) -> Tensor:
-    flat = x.reshape(padding.numel(), -1)
-    flat = flat.clone() if rows is None else flat.index_select(0, rows)
+    if rows is None:
+        flat = x.clone(memory_format=torch.contiguous_format).view(padding.numel(), -1)
+    else:
+        flat = x.reshape(padding.numel(), -1).index_select(0, rows)
     if flat.is_cuda:
         flat.masked_fill_(padding.reshape(-1, 1), 0)
     else:  # a bool mask is broadcast slowly here

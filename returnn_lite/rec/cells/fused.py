@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+_sigmoid_gradient = torch.ops.aten.sigmoid_backward
+_tanh_gradient = torch.ops.aten.tanh_backward
 _SATURATED = 1.0e4  # sigmoid is exactly 1 here and exactly 0 at the negative value, in each float type
 
 
@@ -86,36 +88,37 @@ class _LstmOverGates(torch.autograd.Function):
         active = torch.empty_like(gates)  # the gates after their non-linearities
         squashed = torch.empty_like(hidden[1:])  # tanh(c')
         hs, cs = hidden.unbind(0), cells.unbind(0)
-        ticks = zip(gates.unbind(0), active.unbind(0), squashed.unbind(0), hs, cs, hs[1:], cs[1:], strict=False)
-        for sums, g, s, h, c, h_new, c_new in ticks:
-            torch.addmm(sums, h, w_h, out=g)
+        for t, (sums, g, s) in enumerate(zip(gates.unbind(0), active.unbind(0), squashed.unbind(0), strict=True)):
+            torch.addmm(sums, hs[t], w_h, out=g)
             a, ifo = g.split((size, 3 * size), 1)
             a.tanh_()
             i, f, o = ifo.sigmoid_().chunk(3, 1)
-            torch.mul(f, c, out=c_new).addcmul_(i, a)
-            torch.mul(o, torch.tanh(c_new, out=s), out=h_new)
+            torch.mul(f, cs[t], out=cs[t + 1]).addcmul_(i, a)
+            torch.mul(o, torch.tanh(cs[t + 1], out=s), out=hs[t + 1])
         ctx.save_for_backward(w_h, hidden, cells, active, squashed)
-        return hidden[1:].clone(), cells[-1].clone()
+        return hidden[1:], cells[-1]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor, grad_cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         w_h, hidden, cells, active, squashed = ctx.saved_tensors
-        num_frames, batch, size = squashed.shape
-        a, i, f, o = active.view(num_frames, batch, 4, size).unbind(2)
-        # d(sums) per d(c') for a, i, f; then what d(h') gives to d(sum of o) and to d(c')
-        by_cell = torch.stack([i * (1 - a * a), a * i * (1 - i), cells[:-1] * f * (1 - f)], 2)
-        by_hidden_o, by_hidden_c = squashed * o * (1 - o), o * (1 - squashed * squashed)
+        num_frames, _, size = squashed.shape
         grads = torch.empty_like(active)
-        dc, back = grad_cell.clone(), w_h.t()
-        dh = torch.zeros_like(grad_cell)
+        back = w_h.t()
+        dh, dc = torch.zeros_like(grad_cell), grad_cell.clone()
         for t in range(num_frames - 1, -1, -1):
+            a, i, f, o = active[t].chunk(4, 1)
+            g = grads[t]
+            g_a, g_i, g_f, g_o = g.chunk(4, 1)
+            s = squashed[t]
             dh += grad_out[t]
-            dc.addcmul_(dh, by_hidden_c[t])
-            g = grads[t].view(batch, 4, size)
-            torch.mul(by_cell[t], dc.unsqueeze(1), out=g[:, :3])
-            torch.mul(dh, by_hidden_o[t], out=g[:, 3])
-            dc *= f[t]
-            torch.mm(grads[t], back, out=dh)
+            dc += _tanh_gradient(dh * o, s)
+            torch.mul(dc, a, out=g_i)
+            torch.mul(dc, cells[t], out=g_f)
+            torch.mul(dh, s, out=g_o)
+            _sigmoid_gradient(g[:, size:], active[t, :, size:], grad_input=g[:, size:])
+            _tanh_gradient(dc * i, a, grad_input=g_a)
+            dc *= f
+            torch.mm(g, back, out=dh)
         dw = hidden[:-1].reshape(-1, size).t() @ grads.view(-1, 4 * size)
         return grads, dw, dh, dc

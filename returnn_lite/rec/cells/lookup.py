@@ -65,8 +65,8 @@ def make_cell(unit: str, n_out: int, unit_opts: dict[str, Any] | None, *, single
     for name in options:
         if name not in known:
             expected = f"the options of {unit!r} are {', '.join(known)}" if known else f"{unit!r} has no options"
-            raise ConfigError(f"unit_opts[{name!r}]", f"unknown option{did_you_mean(name, known)}; {expected}")
+            raise ConfigError(f'unit_opts["{name}"]', f"unknown option; {expected}{did_you_mean(name, known)}")
     try:
         return cls(n_out, **options)
     except ConfigError as error:
-        raise ConfigError(f"unit_opts[{error.path!r}]", error.message) from None
+        raise ConfigError(f'unit_opts["{error.path}"]', error.message) from None

@@ -136,6 +136,9 @@ class NativeLstm(PackedLstm):
         super().__init__(n_out)
         _check_forget_bias(forget_bias)
 
+    def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
+        raise ConfigError("unit", f'a {type(self).__name__} cannot run tick by tick in a loop; "nativelstm2" can')
+
     def run(self, p: Weights, x: Tensor, start: State, run: Run) -> tuple[Tensor, State]:
         cell = start["var"]
         out, final = super().run(p, x, {"c": cell, "h": torch.zeros_like(cell)}, run)
