@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-short test lint format types docs clean
+.PHONY: help setup demo test lint format types docs clean
 
 help:
 	@echo "make demo    train, forward and search on handwritten digits (below 5 minutes after the set-up)"
@@ -24,15 +24,13 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,plot]"
 	@touch $@
 
+# ARGS: --model ctc, --long, --short
 demo: $(READY)
-	$(BIN)/python demos/digits/run.py
-
-demo-short: $(READY)
-	$(BIN)/python demos/digits/run.py --short
+	$(BIN)/python demos/digits/run.py $(ARGS)
 
 # Two processes with one thread each: the suite's tensors are too small for more.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

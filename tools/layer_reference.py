@@ -13,7 +13,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import returnn_lite.catalog  # noqa: E402, F401  (fills the registry)
-
 from returnn_lite.layers.options import CommonOptions  # noqa: E402
 from returnn_lite.layers.registry import layer_class, layer_names, own_options  # noqa: E402
 
