@@ -58,7 +58,9 @@ class BaseOptions:
         if (self.partition_epoch or 1) > 1 and (self.repeat_epoch or 1) > 1:
             raise ConfigError(f"{self.name}: repeat_epoch", "must not be combined with partition_epoch")
         if not 0 <= self._shard_index < self._num_shards:
-            raise ConfigError(f"{self.name}: _shard_index", f"must be 0 … {self._num_shards - 1}, but is {self._shard_index}")
+            raise ConfigError(
+                f"{self.name}: _shard_index", f"must be 0 … {self._num_shards - 1}, but is {self._shard_index}"
+            )
         if self.shuffle_frames_of_nseqs:
             raise ConfigError(f"{self.name}: shuffle_frames_of_nseqs", "shuffling of frames is not supported")
 
@@ -84,7 +86,7 @@ class Dataset(ABC):
     `init_seq_order` starts one; `load_seqs` prepares a range of it for `get_data`.
 
     Subclasses set `num_inputs`, `num_outputs` ({key: (dim, ndim)}, ndim with time and without batch) and `labels`, and
-    implement `get_total_num_seqs` and `load_corpus_seqs`; those which know lengths without loading also `corpus_lengths`.
+    implement `get_total_num_seqs` and `load_corpus_seqs`; those that know lengths beforehand also `corpus_lengths`.
     """
 
     have_corpus_seq_idx = True
@@ -103,13 +105,14 @@ class Dataset(ABC):
         self.num_outputs, self.labels = {}, {}
         self.epoch: int | None = None
         self.batch_cache = BatchCache()
+        self.wanted_keys: Sequence[str] | None = None
         self._order: np.ndarray | None = np.empty(0, np.int64)  # None: 0, 1, 2, … without end
         self._loaded: dict[int, Seq] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} epoch={self.epoch}>"
 
-    # --- the corpus, by corpus index ------------------------------------------------------------------------------------
+    # --- the corpus, by corpus index ---
 
     @abstractmethod
     def get_total_num_seqs(self, *, fast: bool = False) -> int | float:
@@ -136,7 +139,9 @@ class Dataset(ABC):
         """Corpus index of the (last) sequence of this name; raises ConfigError if there is none."""
         index = self._tag_index.get(tag)
         if index is None:
-            raise ConfigError(self.name, f'there is no sequence with tag "{tag}"{did_you_mean(tag, list(self._tag_index)[:1000])}')
+            raise ConfigError(
+                self.name, f'there is no sequence with tag "{tag}"{did_you_mean(tag, list(self._tag_index)[:1000])}'
+            )
         return index
 
     @cached_property
@@ -154,14 +159,14 @@ class Dataset(ABC):
         """The data of a sequence of the corpus."""
         return self.load_corpus_seqs(np.array([corpus_seq_idx], np.int64))[0]
 
-    # --- the epoch ----------------------------------------------------------------------------------------------------------
+    # --- the epoch ---
 
     def init_seq_order(
         self, epoch: int | None = None, seq_list: Sequence[str] | None = None, seq_order: Sequence[int] | None = None
     ) -> bool:
         """Starts an epoch; returns whether the order differs from before.
 
-        `seq_list` (tags) or `seq_order` (corpus indices) replace the dataset's own order with everything that belongs to
+        `seq_list` (tags) or `seq_order` (corpus indices) replace the dataset's own order and everything that belongs to
         it: partitions, filters, repetition.
         """
         if self.options._num_shards > 1 and not self.supports_sharding:
@@ -184,15 +189,21 @@ class Dataset(ABC):
             if len(order) and not 0 <= order.min() <= order.max() < total:
                 raise ConfigError(self.name, f"seq_order must hold numbers from 0 to {total - 1}")
             return order
-        if epoch is not None and math.isinf(total):
-            return self._endless_order(epoch)
+        if epoch is None:
+            return np.empty(0, np.int64)
+        if math.isinf(total):
+            self._check_endless(epoch)
+            return None
         return seq_order(self.order_options, epoch, int(total), self._lengths_for_order, self.get_all_tags)
 
-    def _endless_order(self, epoch: int) -> None:
+    def _check_endless(self, epoch: int) -> None:
+        """Raises ConfigError for an order that a dataset without end cannot have."""
         ordering = ordering_name(self.order_options.seq_ordering, epoch)
         if ordering != "default" or (self.options.partition_epoch or 1) > 1:
-            raise ConfigError(f"{self.name}: seq_ordering", f'must be "default" without partitions for a dataset without end,'
-                                                            f' but is "{ordering}" instead')  # fmt: skip
+            raise ConfigError(
+                f"{self.name}: seq_ordering",
+                f'must be "default" without partitions for a dataset without end, but is "{ordering}" instead',
+            )
 
     def _lengths_for_order(self) -> np.ndarray | None:
         if self.options.seq_order_seq_lens_file:
@@ -223,12 +234,13 @@ class Dataset(ABC):
 
     def limit_keys(self, keys: Sequence[str] | None) -> None:
         """Only these keys will be asked for (None: all): a dataset may save itself the work for the others."""
+        self.wanted_keys, self._loaded = keys, {}
 
     def finish_epoch(self, free_resources: bool = False) -> None:
         """Ends the epoch: data access is over until the next `init_seq_order`."""
         self._loaded = {}
 
-    # --- sequences of the epoch -------------------------------------------------------------------------------------------
+    # --- sequences of the epoch ---
 
     @property
     def num_seqs(self) -> int | float:
@@ -240,7 +252,7 @@ class Dataset(ABC):
         return n < self.num_seqs
 
     def load_seqs(self, start: int, end: int) -> None:
-        """Loads the sequences start ≤ seq_idx < end of the epoch, and forgets the others. `end` may be beyond the last."""
+        """Loads the sequences start ≤ seq_idx < end of the epoch and forgets the others. `end` may be too large."""
         if not 0 <= start <= end:
             raise ConfigError(self.name, f"load_seqs needs 0 <= start <= end, but they are {start} and {end}")
         wanted = range(start, int(min(end, self.num_seqs)))
@@ -276,7 +288,7 @@ class Dataset(ABC):
         return {key: len(seq[key]) if seq[key].ndim else 1 for key in self.get_data_keys()}
 
     def epoch_lengths(self, start: int, end: int) -> np.ndarray | None:
-        """Frames of the sequences start…end of the epoch, int64 [N, K] by `get_data_keys`; None if not known in advance."""
+        """Frames of the sequences start…end, int64 [N, K] by `get_data_keys`; None if not known in advance."""
         lengths = self.corpus_lengths()
         if lengths is None or self._order is None:
             return None
@@ -302,7 +314,7 @@ class Dataset(ABC):
         lengths = self.sort_lengths()
         if lengths is None:
             raise NotImplementedError(f"{self.name}: lengths are not known in advance")
-        return lengths[self.get_corpus_seq_idx(seq_idx)]
+        return float(lengths[self.get_corpus_seq_idx(seq_idx)])
 
     def get_complete_frac(self, seq_idx: int) -> float:
         """How much of the epoch is done after this sequence, in (0, 1]; grows for ever where the end is not known."""
@@ -314,7 +326,7 @@ class Dataset(ABC):
             return max(1e-10, (1 - 1 / (math.sqrt(seq_idx) / 100 + 1)) * 0.99)
         return min((seq_idx + 1) / total, 1.0) if total else 1.0
 
-    # --- what the data are ----------------------------------------------------------------------------------------------------
+    # --- what the data are ---
 
     def get_data_keys(self) -> list[str]:
         """Names of the data streams."""

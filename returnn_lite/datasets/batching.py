@@ -82,7 +82,7 @@ def limits(value: Limit, keys: tuple[str, ...], default: float = np.inf) -> np.n
     return np.full(len(keys), default if value is None else value, np.float64)
 
 
-# --- which slices ---------------------------------------------------------------------------------------------------------
+# --- which slices ---
 
 
 def select(
@@ -102,8 +102,8 @@ def select(
         if not fits.all():
             part, lengths = part[fits], lengths[fits]
         for i in np.flatnonzero((lengths > size).any(1)):
-            warn(f"warning: sequence length ({dict(zip(part.keys, lengths[i].tolist(), strict=True))}) larger than limit"
-                 f" ({options.batch_size})")  # fmt: skip
+            known = dict(zip(part.keys, lengths[i].tolist(), strict=True))
+            warn(f"warning: sequence length ({known}) larger than limit ({options.batch_size})")
         if draw_always:
             draws = np.array([rng.random() for _ in range(len(part))])
             part = part[draws >= options.seq_drop]
@@ -128,7 +128,7 @@ def first_seqs(slices: Iterable[Slices], maximum: int) -> Iterator[Slices]:
         yield part
 
 
-# --- one slice, one row -----------------------------------------------------------------------------------------------------
+# --- one slice, one row ---
 
 
 def padded_batches(slices: Iterable[Slices], options: BatchingOptions) -> Iterator[SliceBatch]:
@@ -197,11 +197,11 @@ class _Group:
         return batch
 
 
-# --- end to end in one row --------------------------------------------------------------------------------------------------
+# --- end to end in one row ---
 
 
 def framewise_batches(slices: Iterable[Slices], options: BatchingOptions) -> Iterator[SliceBatch]:
-    """Batches of one row that sequences fill frame by frame, cut where a batch is full (for nets that see single frames).
+    """Batches of one row that sequences fill frame by frame, cut where it is full (for nets that see single frames).
 
     Closed when `batch_size` frames are in, or more than `max_seqs` sequences.
     """

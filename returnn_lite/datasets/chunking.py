@@ -1,6 +1,6 @@
 """Sequences -> slices: the whole of each sequence, or overlapping chunks of it, with frames of context around.
 
-Everything works on blocks of sequences as integer arrays with one column per data key; lengths and positions are frames.
+All is done on blocks of sequences, as integer arrays with one column per data key; lengths and positions are frames.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Slices:
     @property
     def lengths(self) -> np.ndarray:
         """Frames per slice and key, int64 [N, K]."""
-        return self.end - self.start
+        lengths: np.ndarray = self.end - self.start
+        return lengths
 
     def __len__(self) -> int:
         return len(self.seq_idx)
@@ -51,12 +52,12 @@ class Slices:
         return Slices(parts[0].keys, *(np.concatenate([getattr(p, field) for p in parts]) for field in fields))
 
 
-# --- options ----------------------------------------------------------------------------------------------------------
+# --- options ---
 
 
 @dataclass(frozen=True)
 class Chunking:
-    """Size and step of the chunks (frames, per key or for all keys), the shortest rest worth a chunk, random shrinking."""
+    """Size and step of chunks (frames, per key or for all keys), the longest rest left out, random shrinking."""
 
     size: Numbers
     step: Numbers
@@ -118,7 +119,7 @@ def context_frames(context_window: Any, keys: tuple[str, ...]) -> tuple[np.ndarr
     return extra // 2, extra - extra // 2
 
 
-# --- slices -------------------------------------------------------------------------------------------------------------
+# --- slices ---
 
 
 def whole_seqs(blocks: Iterable[LengthBlock], keys: tuple[str, ...]) -> Iterator[Slices]:
@@ -127,7 +128,9 @@ def whole_seqs(blocks: Iterable[LengthBlock], keys: tuple[str, ...]) -> Iterator
         yield Slices(keys, np.arange(first, first + len(lengths)), np.zeros_like(lengths), lengths)
 
 
-def chunks(blocks: Iterable[LengthBlock], keys: tuple[str, ...], chunking: Chunking, rng: random.Random) -> Iterator[Slices]:
+def chunks(
+    blocks: Iterable[LengthBlock], keys: tuple[str, ...], chunking: Chunking, rng: random.Random
+) -> Iterator[Slices]:
     """The chunks of each sequence. With a variance, `rng` gives one number per sequence, when its turn comes."""
     cutter = Cutter(keys, chunking)
     for first, lengths in blocks:
@@ -213,7 +216,7 @@ class Cutter:
         """Bool [N, K]: keys that every chunk takes as a whole, which are those with one frame (or none)."""
         main_length = lengths[:, self.main, None]
         alike = (step == step[self.main]) & (lengths == main_length)
-        full = ~alike & (lengths <= 1)
+        full: np.ndarray = ~alike & (lengths <= 1)
         least = np.where(self.min_size > 0, self.min_size, 1)
         count = (lengths - least) // np.maximum(step, 1) + 1
         wrong = ~alike & ~full & ((step == step[self.main]) | (step == 0) | (count != count[:, self.main, None]))
@@ -235,5 +238,5 @@ class Cutter:
 
 
 def describe(chunking: Chunking | Callable[..., Any]) -> str:
-    """"50:25" for messages."""
+    """ "50:25" for messages."""
     return f"{chunking.size}:{chunking.step}" if isinstance(chunking, Chunking) else repr(chunking)

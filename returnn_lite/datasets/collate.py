@@ -15,9 +15,9 @@ from returnn_lite.datasets.batching import SliceBatch
 class Batch:
     """One mini-batch of data.
 
-    `data` [B, T, …] per key, zero beyond `lengths` int32 [B] (which has the keys with a time axis); texts as lists of str.
-    `tags` and `seq_idx` (index in the epoch) name the sequence of each slice: B of them, more where sequences stand end to
-    end in one row. `complete` is how much of the epoch is done, in (0, 1].
+    `data` [B, T, …] per key, zero beyond `lengths` int32 [B] (which has the keys with a time axis); texts are lists of
+    str. `tags` and `seq_idx` (index in the epoch) name the sequence of each slice: B of them, more where sequences
+    stand end to end in one row. `complete` is how much of the epoch is done, in (0, 1].
     """
 
     data: dict[str, np.ndarray | list[str]]
@@ -83,7 +83,8 @@ def _check_shape(
     if shape != expected:
         tag = dataset.get_tag(int(plan.slices.seq_idx[i]))
         raise DataError(
-            f'{dataset.name}: sequence "{tag}"', f'"{key}" must have frames of shape {expected}, but has {shape} instead'
+            f'{dataset.name}: sequence "{tag}"',
+            f'"{key}" must have frames of shape {expected}, but has {shape} instead',
         )
 
 

@@ -9,7 +9,14 @@ from dataclasses import replace
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.datasets.batching import BatchingOptions, SliceBatch, first_seqs, framewise_batches, padded_batches, select
+from returnn_lite.datasets.batching import (
+    BatchingOptions,
+    SliceBatch,
+    first_seqs,
+    framewise_batches,
+    padded_batches,
+    select,
+)
 from returnn_lite.datasets.chunking import (
     Chunking,
     LengthBlock,

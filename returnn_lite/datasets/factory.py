@@ -114,7 +114,7 @@ def _with_defaults(options: dict[str, Any], defaults: dict[str, Any]) -> dict[st
 
 def _from_text(text: str, name: str, config: Config | None) -> dict[str, Any]:
     if text.startswith("{"):
-        return evaluate(text, name, config)
+        return _checked(evaluate(text, name, config), name)
     head, colon, rest = text.partition(":")
     if colon and head == "sprint":
         raise ConfigError(name, f'"sprint:…" {NEEDS_SPRINT}')

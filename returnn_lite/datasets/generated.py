@@ -89,7 +89,7 @@ class Task12AXDataset(GeneratedDataset):
     @staticmethod
     def _text(rng: np.random.RandomState) -> str:
         length = rng.randint(10, 100)
-        text = rng.choice(["", "1", "2"])
+        text: str = rng.choice(["", "1", "2"])
         while len(text) < length:
             if rng.uniform() < 0.5:
                 text += rng.choice(list("12"))

@@ -50,7 +50,6 @@ class HDFDataset(Dataset):
         # What one file has more than the first is ignored.
         columns = [[file.columns.index(key) for key in self.columns] for file in self.files]
         self.lengths = np.concatenate([file.lengths[:, c] for file, c in zip(self.files, columns, strict=True)])
-        self.read_keys = self.get_data_keys()
 
     def _describe(self, first: HdfFile) -> None:
         self.columns, self.streams = first.columns, {stream.key: stream for stream in first.streams}
@@ -75,7 +74,9 @@ class HDFDataset(Dataset):
                 raise ConfigError(self.name, f'wrong dimensions of "{key}" in file {file.path} {expected}')
         more = sorted(set(file.by_key) - set(self.streams))
         if more:
-            self.log.v2(f"{self.name}: the keys {more} of {file.path} are ignored, as the first file does not have them")
+            self.log.v2(
+                f"{self.name}: the keys {more} of {file.path} are ignored, as the first file does not have them"
+            )
         if self.columns[-1] not in file.columns:  # the column without data, where the first file has no targets
             self.columns = list(self.streams)
         for key, labels in file.labels.items():
@@ -101,12 +102,9 @@ class HDFDataset(Dataset):
         """The tag stored in the file."""
         return self._tags[index]
 
-    def limit_keys(self, keys: Sequence[str] | None) -> None:
-        """Reads only these keys from now on."""
-        self.read_keys = self.get_data_keys() if keys is None else [key for key in self.get_data_keys() if key in keys]
-
     def load_corpus_seqs(self, indices: np.ndarray) -> list[Seq]:
         """Reads neighbours in a file at once."""
+        keys = [key for key in self.get_data_keys() if self.wanted_keys is None or key in self.wanted_keys]
         found: list[Seq] = [{} for _ in indices]
         by_position = np.argsort(indices, kind="stable")
         ordered = indices[by_position]
@@ -116,7 +114,7 @@ class HDFDataset(Dataset):
         for run in np.split(np.arange(len(indices)), breaks) if len(indices) else ():
             file = self.files[file_of[run[0]]]
             first = int(ordered[run[0]] - self.file_starts[file_of[run[0]]])
-            for key in self.read_keys:
+            for key in keys:
                 for position, array in zip(by_position[run], file.read(key, first, len(run)), strict=True):
                     found[position][key] = stack_window(array, self.window) if key == "data" else array
         return found

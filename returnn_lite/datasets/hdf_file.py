@@ -82,13 +82,16 @@ class HdfFile:
 
     def __init__(self, path: str, handles: Handles):
         self.path, self.handles = path, handles
-        self.num_inputs, self.labels = 0, {}
+        self.num_inputs = 0
+        self.labels: dict[str, list[str]] = {}
         try:
             with handles.open(path) as file:
                 self._describe(file)
         except (OSError, RuntimeError, UnicodeDecodeError) as exc:
             raise ConfigError(path, f"damaged: {exc}") from exc
-        self.by_key = {stream.key: (stream, offsets) for stream, offsets in zip(self.streams, self.offsets, strict=True)}
+        self.by_key = {
+            stream.key: (stream, offsets) for stream, offsets in zip(self.streams, self.offsets, strict=True)
+        }
 
     def _describe(self, file: h5py.File) -> None:
         self.streams = self._streams(file)
@@ -104,7 +107,7 @@ class HdfFile:
     def _fail(self, key: str, message: str) -> ConfigError:
         return ConfigError(f"{self.path}: {key}", message)
 
-    # --- what is in the file --------------------------------------------------------------------------------------------
+    # --- what is in the file ---
 
     def _streams(self, file: h5py.File) -> list[Stream]:
         streams = [self._input_stream(file)] if "inputs" in file else []
@@ -128,7 +131,9 @@ class HdfFile:
         array = self._array(file, "inputs")
         if array.ndim == 1:
             if "inputPattSize" not in file.attrs:
-                raise self._fail("inputs", 'is 1-D, so the file needs the attribute "inputPattSize", the number of classes')
+                raise self._fail(
+                    "inputs", 'is 1-D, so the file needs the attribute "inputPattSize", the number of classes'
+                )
             dim = int(file.attrs["inputPattSize"])
         else:
             dim = int(array.shape[1])
@@ -148,7 +153,9 @@ class HdfFile:
         if size is not None:
             size = np.atleast_1d(size)
             if len(size) > 2:
-                raise self._fail(f"targets/size[{key}]", f"must be a number or a pair (dim, ndim), but is {size} instead")
+                raise self._fail(
+                    f"targets/size[{key}]", f"must be a number or a pair (dim, ndim), but is {size} instead"
+                )
             dim, ndim = int(size[0]), int(size[1]) if len(size) == 2 else ndim
         return Stream(key, path, int(dim), ndim, array.shape[1:], array.dtype)
 
@@ -160,7 +167,7 @@ class HdfFile:
                 f"must have the shape (sequences, {len(self.columns)}), one column per key of {self.columns},"
                 f" but has {lengths.shape} instead",
             )
-        found = lengths[()]
+        found: np.ndarray = lengths[()]
         if found.dtype.kind not in "iu" or (found.size and found.min() < 0):
             raise self._fail("seqLengths", "must be whole numbers >= 0")
         return found
@@ -176,7 +183,9 @@ class HdfFile:
         np.cumsum(self.lengths[:, column], out=offsets[1:])
         frames = file[stream.path].shape[0]
         if frames < offsets[-1]:
-            raise self._fail(stream.path, f"has {frames} frames, but the lengths of the sequences add up to {offsets[-1]}")
+            raise self._fail(
+                stream.path, f"has {frames} frames, but the lengths of the sequences add up to {offsets[-1]}"
+            )
         return offsets
 
     def _read_labels(self, file: h5py.File) -> None:
@@ -187,7 +196,7 @@ class HdfFile:
             if path in file and file[path].size:
                 self.labels[key] = [text_of(label) for label in file[path][()].ravel()]
 
-    # --- reading ------------------------------------------------------------------------------------------------------------
+    # --- reading ---
 
     def read(self, key: str, first: int, count: int) -> list[np.ndarray]:
         """The arrays of one key of `count` consecutive sequences; one reading of the file."""
@@ -197,7 +206,9 @@ class HdfFile:
             try:
                 frames = file[stream.path][borders[0] : borders[-1]]
             except (OSError, KeyError) as exc:
-                raise self._fail(stream.path, f"cannot be read (sequences {first} to {first + count - 1}): {exc}") from exc
+                raise self._fail(
+                    stream.path, f"cannot be read (sequences {first} to {first + count - 1}): {exc}"
+                ) from exc
         return np.split(frames, borders[1:-1] - borders[0])
 
     def read_tags(self) -> Iterator[list[bytes]]:

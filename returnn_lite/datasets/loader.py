@@ -1,7 +1,7 @@
 """Reads the batches of an epoch ahead of time, in one background thread.
 
-A thread and not a process: reading HDF and copying frames release the interpreter for most of their time, and batches need
-no way back through a pipe.
+A thread and not a process: batches then need no way back through a pipe, and a training step spends most of its time
+outside the interpreter.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from returnn_lite.datasets.base import DataError, Dataset
@@ -26,9 +26,10 @@ END = object()
 class Loader:
     """Iterates the batches of one epoch of `dataset`, whose `init_seq_order` was called before.
 
-    `keys` are loaded as arrays of `dtypes` (by key; the dataset's own where not given; "string" for lists of str). `workers`
-    is 1 (background thread, up to `prefetch` batches ahead) or 0 (all in the calling thread). `static_keys` have no time
-    axis. `transform` is applied to each batch in the worker. An error there is raised in the consumer, naming the sequence.
+    `keys` are loaded as arrays of `dtypes` (by key; the dataset's own where not given; "string" for lists of str).
+    `workers` is 1 (background thread, up to `prefetch` batches ahead) or 0 (all in the calling thread). `static_keys`
+    have no time axis. `transform` is applied to each batch in the worker. An error there is raised in the consumer,
+    naming the sequence.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Loader:
         known = dataset.get_data_keys()
         for key in keys:
             if key not in known:
-                raise ConfigError(dataset.name, f'there is no data key "{key}"{did_you_mean(key, known)}; there are {known}')
+                raise ConfigError(
+                    dataset.name, f'there is no data key "{key}"{did_you_mean(key, known)}; there are {known}'
+                )
         self.dataset, self.options = dataset, options
         self.dtypes = {key: (dtypes or {}).get(key) or dataset.get_data_dtype(key) for key in keys}
         self.workers, self.prefetch = workers, prefetch
@@ -68,7 +71,7 @@ class Loader:
         finally:
             batches.close()
 
-    def _made(self) -> Iterator[Any]:
+    def _made(self) -> Generator[Any, None, None]:
         """The batches, made when asked for."""
         for plan in epoch_batches(self.dataset, self.options):
             batch = self._load(plan)
@@ -97,7 +100,7 @@ class Loader:
         text = str(exc) if isinstance(exc, ConfigError) else f"{type(exc).__name__}: {exc}"
         return DataError(f'{self.dataset.name}: sequence "{self.dataset.get_tag(guilty)}"', text)
 
-    def _in_background(self) -> Iterator[Any]:
+    def _in_background(self) -> Generator[Any, None, None]:
         channel = Channel(self.prefetch)
         thread = threading.Thread(target=self._work, args=(channel,), name=f"loader {self.dataset.name}", daemon=True)
         thread.start()

@@ -7,7 +7,7 @@ its streams are the ones that existing set-ups were trained with.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ def ordering_name(value: Any, epoch: int | None) -> str:
     return value
 
 
-# --- the orderings --------------------------------------------------------------------------------------------------
+# --- the orderings ---
 
 
 @dataclass
@@ -90,7 +90,7 @@ class OrderArgs:
 
     bins: int = 2
     nth: int = 1
-    lengths: np.ndarray | None = None
+    lengths: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 def parse_ordering(text: str, num_seqs: int) -> tuple[str, OrderArgs]:
@@ -222,11 +222,11 @@ MAX_PARTS = {  # how many numbers may follow the name
 }
 
 
-# --- what happens to an order afterwards -------------------------------------------------------------------------------
+# --- what happens to an order afterwards ---
 
 
 def part_of_epoch(order: Order, options: OrderOptions, epoch: int | None) -> Order:
-    """This epoch's (and shard's) slice of the full pass; the first slices take the remainder, short orders give empty ones."""
+    """This epoch's (and shard's) slice of the full pass; the first ones are longer by one if need be."""
     partitions = options.partition_epoch or 1
     parts = partitions * options.num_shards
     if parts == 1:
@@ -248,13 +248,14 @@ def first_of_each_tag(order: Order, tags: Iterable[str]) -> Order:
 def filter_tags(order: Order, wanted: frozenset[str], tags: Iterable[str]) -> Order:
     """The order without the sequences whose tag is not wanted; raises ConfigError if nothing is left."""
     keep = np.fromiter((tag in wanted for tag in tags), bool)
-    filtered = order[keep[order]]
+    filtered: Order = order[keep[order]]
     if not len(filtered):
         example = next(iter(tags), None)
         raise ConfigError(
             "seq_list_filter_file",
             f"the epoch is empty after applying seq_list_filter_file: none of {len(order)} sequences"
-            f" (the corpus starts with tag {example!r}) is among its {len(wanted)} tags (such as {min(wanted, default=None)!r})",
+            f" (the corpus starts with tag {example!r}) is among its {len(wanted)} tags"
+            f" (such as {min(wanted, default=None)!r})",
         )
     return filtered
 

@@ -14,12 +14,14 @@ DATASETS: dict[str, type[Dataset]] = {}
 
 PLANNED = frozenset(
     """BlissDataset CombinedDataset ConcatDataset ConcatSeqsDataset CopyTaskDataset DatasetWithTimeContext
-    DistributeFilesDataset DummyDataset DummyDatasetMultipleDataKeys DummyDatasetMultipleSequenceLength DummyGenericDataset
-    Enwik8Corpus ExternSprintDataset FromListDataset HuggingFaceDataset LibriSpeechCorpus LmDataset MapDatasetWrapper
-    MetaDataset MultiEpochDataset MultiProcDataset NextGenHDFDataset NltkTimitDataset NumpyDumpDataset OggZipDataset
-    PostprocessingDataset RawWavDataset SiameseHDFDataset SprintCacheDataset SprintDataset StereoHdfDataset
-    TaskEpisodicCopyDataset TaskNumberBaseConvertDataset TaskVariableAssignmentDataset TaskXmlModelingDataset TextDictDataset
-    TimitDataset TranslationDataset TranslationFactorsDataset VariableDataset""".split()
+    DistributeFilesDataset DummyDataset DummyDatasetMultipleDataKeys DummyDatasetMultipleSequenceLength
+    DummyGenericDataset Enwik8Corpus ExternSprintDataset FromListDataset HuggingFaceDataset
+    LibriSpeechCorpus LmDataset MapDatasetWrapper MetaDataset MultiEpochDataset MultiProcDataset
+    NextGenHDFDataset NltkTimitDataset NumpyDumpDataset OggZipDataset PostprocessingDataset
+    RawWavDataset SiameseHDFDataset SprintCacheDataset SprintDataset StereoHdfDataset
+    TaskEpisodicCopyDataset TaskNumberBaseConvertDataset TaskVariableAssignmentDataset
+    TaskXmlModelingDataset TextDictDataset TimitDataset TranslationDataset TranslationFactorsDataset
+    VariableDataset""".split()
 )
 NEEDS_SPRINT = "needs RASR, a program of its own; write its data to HDF files and use HDFDataset with the same keys"
 

@@ -15,7 +15,7 @@ from returnn_lite.errors import ConfigError
 
 
 def read_seq_list(filename: str, option: str = "seq_list_filter_file") -> Any:
-    """What a seq-list file holds: `.pkl` a pickled list (or dict of lists), else one tag a line; both optionally `.gz`."""
+    """What a seq-list file holds: `.pkl` a pickled list (or dict of lists), else a tag a line; both possibly `.gz`."""
     with _open(filename, option) as file:
         if filename.removesuffix(".gz").endswith(".pkl"):
             return _PlainUnpickler(file).load()

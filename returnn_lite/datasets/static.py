@@ -34,6 +34,7 @@ class StaticDataset(Dataset):
         if not data:
             raise ConfigError(f"{self.name}: data", "must be a list of at least one sequence")
         self.keys = sorted(data[0], key=lambda key: (key != "data", key))
+        self.first: Seq = {}
         self.data = [self._arrays(i, seq) for i, seq in enumerate(data)]
         self.target_list = None if target_list is None else list(target_list)
         self.num_outputs = {key: self._dims(key, (output_dim or {}).get(key)) for key in self.keys}
@@ -42,17 +43,18 @@ class StaticDataset(Dataset):
 
     def _arrays(self, index: int, seq: dict[str, Any]) -> Seq:
         if set(seq) != set(self.keys):
-            raise ConfigError(f"{self.name}: data[{index}]", f"must have the keys {self.keys}, but has {sorted(seq)} instead")
+            raise ConfigError(
+                f"{self.name}: data[{index}]", f"must have the keys {self.keys}, but has {sorted(seq)} instead"
+            )
         arrays = {key: np.asarray(seq[key]) for key in self.keys}
-        for key in self.keys if index else ():
-            first, array = self.data_of_first[key], arrays[key]
-            if array.ndim != first.ndim or array.shape[1:] != first.shape[1:]:
+        for key, first in self.first.items():
+            array, expected = arrays[key], first.shape[1:]
+            if array.ndim != first.ndim or array.shape[1:] != expected:
                 raise ConfigError(
                     f'{self.name}: data[{index}]["{key}"]',
-                    f"must have the shape (time, {', '.join(map(str, first.shape[1:]))}) as data[0], but has {array.shape}",
+                    f"must have the shape (time, *{expected}) as data[0], but has {array.shape} instead",
                 )
-        if not index:
-            self.data_of_first = arrays
+        self.first = self.first or arrays
         return arrays
 
     def _dims(self, key: str, given: Any) -> tuple[int, int]:
@@ -75,7 +77,8 @@ class StaticDataset(Dataset):
         """Frames per key, read off the arrays once."""
         if self._lengths is None:
             self._lengths = {
-                key: np.array([len(seq[key]) if seq[key].ndim else 1 for seq in self.data], np.int64) for key in self.keys
+                key: np.array([len(seq[key]) if seq[key].ndim else 1 for seq in self.data], np.int64)
+                for key in self.keys
             }
         return self._lengths
 

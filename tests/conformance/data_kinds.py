@@ -1,22 +1,27 @@
 """Sequence orders, mini-batches and datasets by the public API, as the conformance runner asks for them."""
 
-import ast
 import math
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from returnn_lite.datasets import BatchingOptions, init_dataset
 from returnn_lite.datasets.epoch_batches import epoch_batches
-from returnn_lite.datasets.ordering import OrderOptions, seq_order as order_of_epoch
+from returnn_lite.datasets.ordering import OrderOptions
+from returnn_lite.datasets.ordering import seq_order as order_of_epoch
+
+ORDER_OPTIONS = [f.name for f in fields(OrderOptions) if f.name != "seq_list_filter"]
 
 
 def seq_order(case: dict[str, Any]) -> list[int]:
     """Corpus indices of the case's epoch."""
-    names = "seq_ordering partition_epoch repeat_epoch random_seed_offset fixed_random_seed unique_seq_tags num_shards shard_index"
     wanted, lens = case.get("seq_list_filter"), case.get("seq_lens")
     options = OrderOptions(
-        **{name: case[name] for name in names.split()},
+        **{name: case[name] for name in ORDER_OPTIONS},
         seq_list_filter=None if wanted is None else frozenset(wanted),
     )
     lengths = None if lens is None else np.array(lens)
@@ -39,16 +44,18 @@ def batching(case: dict[str, Any]) -> list[list[dict[str, Any]]]:
     for batch in epoch_batches(dataset, options):
         s = batch.slices
         rows = zip(s.seq_idx.tolist(), s.start.tolist(), s.end.tolist(), batch.row.tolist(), strict=True)
-        found.append([
-            {"seq_idx": i, "start": dict(zip(s.keys, a, strict=True)), "end": dict(zip(s.keys, e, strict=True)), "batch_slice": row}
-            for i, a, e, row in rows
-        ])  # fmt: skip
+        found.append([_entry(s.keys, *row) for row in rows])
     return found
+
+
+def _entry(keys: tuple[str, ...], seq_idx: int, start: list[int], end: list[int], row: int) -> dict[str, Any]:
+    bounds = {"start": dict(zip(keys, start, strict=True)), "end": dict(zip(keys, end, strict=True))}
+    return {"seq_idx": seq_idx, **bounds, "batch_slice": row}
 
 
 def dataset(options: dict[str, Any], calls: list[dict[str, Any]], case: dict[str, Any]) -> dict[str, Any]:
     """Description of the dataset, and the sequences of the epoch that each call starts."""
-    data = init_dataset(_with_arrays(options))
+    data = init_dataset(_with_stored_data(options, case.get("note", "")))
     keys = data.get_data_keys()
     return {
         "data_keys": keys,
@@ -70,14 +77,21 @@ def _epoch(data: Any, call: dict[str, Any], recorded: dict[str, Any]) -> dict[st
     return {"num_seqs": None if math.isinf(data.num_seqs) else data.num_seqs, "tags": tags, "data": seqs}
 
 
-def _with_arrays(value: Any) -> Any:
-    """Options with arrays for the texts "array([...], dtype=...)" that stand for them."""
-    if isinstance(value, dict):
-        return {key: _with_arrays(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_with_arrays(v) for v in value]
-    if isinstance(value, str) and value.startswith("array("):
-        call = ast.parse(value, mode="eval").body
-        dtype = next((ast.unparse(k.value) for k in call.keywords if k.arg == "dtype"), None)
-        return np.array(ast.literal_eval(call.args[0]), dtype)
-    return value
+def _with_stored_data(options: dict[str, Any], note: str) -> dict[str, Any]:
+    """Where the note says that "data" are in an npz file, these: their texts in the options are rounded."""
+    stored = re.search(r'"data" = list of (\d+) seqs, from (files/\S+\.npz) keys <idx>_<key>', note)
+    if not stored:
+        return options
+    with np.load(_case_folder() / stored[2]) as npz:
+        seqs: list[dict[str, np.ndarray]] = [{} for _ in range(int(stored[1]))]
+        for name in npz.files:
+            index, key = name.split("_", 1)
+            seqs[int(index)][key] = npz[name]
+    return {**options, "data": seqs}
+
+
+def _case_folder() -> Path:
+    """The dataset cases of the runner that is running."""
+    if "--cases" in sys.argv:
+        return Path(sys.argv[sys.argv.index("--cases") + 1]) / "datasets"
+    return Path(sys.argv[0]).resolve().parent / "cases" / "datasets"
