@@ -126,4 +126,6 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Any, config: C
     specs = net.extern_data.specs
     keys = sorted(key for key in net.used_data_keys if key in specs)
     dtypes = {key: specs[key].dtype for key in keys}
-    return Loader(dataset, options, keys=keys, dtypes=dtypes, workers=config.int("num_workers", 1) or 0)
+    static = [key for key in keys if specs[key].time is None]
+    workers = 1 if config.int("num_workers", 1) else 0
+    return Loader(dataset, options, keys=keys, dtypes=dtypes, static_keys=static, workers=workers)

@@ -1,6 +1,6 @@
 """Scores of a network on datasets, after each epoch of a training or as a task of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,24 +22,25 @@ Results = dict[str, dict[str, float]]  # dataset -> {"cost:output": …}
 
 @dataclass
 class Evaluation:
-    """What is needed to compute scores: the network on its device, and the config."""
+    """What is needed to compute scores: the network on its device, and the config. `after_step` may raise to end it."""
 
     config: Config
     log: Log
     net: Any
     device: torch.device
-    prefix: str = "epoch"
+    after_step: Callable[[], None] = lambda: None
 
     def run(self, name: str, dataset: Dataset, epoch: int) -> dict[str, float]:
         """The scores of one dataset. The train flag is off; nothing is changed."""
         net = self.net.eval()
         dataset.init_seq_order(epoch=epoch)
         loader = data.load_batches(dataset, data.eval_batching(self.config, net, name, epoch), net, self.config)
-        meter = step_meter(self.config, f"{self.prefix} {epoch} {name!r} eval", self.log)
+        meter = step_meter(self.config, f"epoch {epoch} {name!r} eval", self.log)
         with torch.no_grad():
             for batch in loader:
                 meter.add(run_step(net, batch, self.device), batch)
                 meter.end_step()
+                self.after_step()
         return meter.finish(loader.wait_time)
 
     def run_all(self, datasets: Mapping[str, Dataset], epoch: int, control: LearningRateControl | None) -> Results:
@@ -73,7 +74,7 @@ def lacks_scores(control: LearningRateControl, epoch: int, name: str) -> bool:
 
 
 def eval_task(config: Config, log: Log) -> None:
-    """Task `eval`: scores of an epoch's model on all evaluation sets, into the learning-rate file unless `load` is set."""
+    """Task `eval`: scores of a model on all evaluation sets, into the learning-rate file unless `load` is set."""
     if not config.value("load", "") and not requested_epoch(config, "eval"):
         raise ConfigError("load_epoch", "specify epoch or load_epoch")
     datasets = data.open_eval_datasets(config, log)

@@ -55,8 +55,8 @@ def find_start(config: Config, task: str, log: Log) -> Choice:
         last = max(last, requested_epoch(config, task))
     existing = existing_models(model, last, resumable=training)
     if training:
-        lacking = sorted(set(existing_models(model, last)) - set(existing))
-        if lacking and max(lacking) > max(existing, default=0):
+        lacking = [epoch for epoch in existing_models(model, last) if epoch > max(existing, default=0)]
+        if lacking:
             log.v2(f"note: models without optimizer state, from which training cannot continue: epochs {lacking}")
     request = Request(
         task=task,

@@ -190,5 +190,5 @@ def nonfinite_layer(net: Any, batch: BatchLike, device: torch.device) -> str:
         except (KeyError, AttributeError):  # layers without data of their own
             continue
         if isinstance(data, torch.Tensor) and data.is_floating_point() and not bool(torch.isfinite(data).all()):
-            return f"first non-finite layer output: {name!r}"
+            return f"{name} is not finite" if name.startswith("data:") else f"first non-finite layer output: {name!r}"
     return ""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 
 from returnn_lite import __version__
-from returnn_lite.config import Config
+from returnn_lite.config import Config, warn_misspelt_keys
 from returnn_lite.engine import checkpoint, data, report
 from returnn_lite.engine.cleanup import cleanup_old_models, cleanup_options
 from returnn_lite.engine.evaluate import Evaluation, lacks_scores, step_meter
@@ -43,7 +43,7 @@ def train_task(config: Config, log: Log) -> None:
 
 
 class Trainer:
-    """A training run. Its state is `net`, `updater`, `control` and `global_step`; `resume_state` puts it in one dict."""
+    """A training run. Its state is `net`, `updater`, `control`, `global_step`; `resume_state` puts it in one dict."""
 
     net: Any
     updater: Updater
@@ -86,12 +86,12 @@ class Trainer:
     def restore(self, state: dict[str, Any], epoch: int) -> None:
         """Takes over what `resume_state` saved: optimizer, and scores that did not reach the learning-rate file."""
         self.updater.load_state_dict(state["optimizer"])
-        records = lr_file.from_text(state["learning_rates"], "optimizer state")
-        for e, record in records.items():
+        for e, record in lr_file.from_text(state["learning_rates"], "optimizer state").items():
             if e == epoch or not self.control.filename:
                 known = self.control.epochs.setdefault(e, record)
                 known.error = {**record.error, **known.error}
                 known.meta = {**record.meta, **known.meta}
+        self.control.save()
 
     def resume_state(self) -> dict[str, Any]:
         """Everything besides the parameters that the next epoch depends on."""
@@ -100,6 +100,7 @@ class Trainer:
     def run(self, stop: StopRequest) -> None:
         """Trains all epochs; `stop` ends it between two steps."""
         first, last = self.start_epoch, self.final_epoch
+        self.evaluate_missing(first - 1, stop)
         if last and first > last:
             self.log.v1(f"No epochs to train, start_epoch: {first}, final_epoch: {last}")
             self.log.v3(f"Finished training in epoch {last}.")
@@ -109,7 +110,7 @@ class Trainer:
         self.log.v4(f"using batch size: {size}, max seqs: {seqs}")
         self.log.v4(f"learning rate control: {self.control!r}")
         self.log.v4("pretrain: None")
-        self.evaluate_missing(first - 1)
+        warn_misspelt_keys(self.config, self.log)
         epoch = first
         while not last or epoch <= last:
             self.train_epoch(epoch, stop)
@@ -135,7 +136,7 @@ class Trainer:
             self.write_checkpoint(epoch)
         self.control.save()
         self.log.v1(report.epoch_line(f"epoch {epoch}", means, seconds))
-        results = self.evaluation().run_all(self.eval_data, epoch, self.control)
+        results = self.evaluation(stop).run_all(self.eval_data, epoch, self.control)
         self.scalars.epoch(epoch, self.global_step, {"train": means, **results}, rate)
         if self.cleanup and self.model:
             self.clean_up(self.cleanup)
@@ -248,15 +249,15 @@ class Trainer:
 
     # --- evaluation ------------------------------------------------------------------------------------------------
 
-    def evaluation(self) -> Evaluation:
+    def evaluation(self, stop: StopRequest) -> Evaluation:
         """The evaluation of the network as it is now."""
-        return Evaluation(self.config, self.log, self.net, self.device)
+        return Evaluation(self.config, self.log, self.net, self.device, stop.check)
 
-    def evaluate_missing(self, epoch: int) -> None:
+    def evaluate_missing(self, epoch: int, stop: StopRequest) -> None:
         """Makes up for scores of the last epoch that a killed run did not come to."""
         if epoch < 1 or not self.control.filename:
             return
         missing = {name: dataset for name, dataset in self.eval_data.items() if lacks_scores(self.control, epoch, name)}
         if missing:
             self.log.v1(f"Last epoch model not yet evaluated on {', '.join(missing)}. Doing that now.")
-            self.evaluation().run_all(missing, epoch, self.control)
+            self.evaluation(stop).run_all(missing, epoch, self.control)
