@@ -71,6 +71,11 @@ class Optimizer:
         self.learning_rate_multiplier = learning_rate_multiplier
         self.reset()
 
+    @property
+    def name(self) -> str:
+        """The rule's name in the config."""
+        return self.rule.name
+
     def reset(self) -> None:
         """Forgets all state: the next update is the first."""
         self.slots: dict[str, Tensors] = {}

@@ -16,15 +16,25 @@ Gradients = dict[str, Tensor]
 
 def gradients(objective: Tensor, params: Mapping[str, Tensor], *, create_graph: bool = False) -> Gradients:
     """d objective / d param by name, without the parameters on which the objective does not depend."""
+    if not params or not objective.requires_grad:
+        return {}
     found = torch.autograd.grad(objective, list(params.values()), allow_unused=True, create_graph=create_graph)
     return {name: grad for name, grad in zip(params, found, strict=True) if grad is not None}
 
 
 def maximize_norm(grads: Gradients, params: Mapping[str, Tensor], factors: Mapping[str, float]) -> Gradients:
-    """g - f d||g||/dw with ||g|| over all parameters; the gradients must have been made with create_graph."""
-    norm = global_norm([value_of(grad) for grad in grads.values()])
-    extra = gradients(norm, {name: params[name] for name in grads if factors[name]})
+    """g - f d||g||/dw with ||g|| over all parameters; dense. The gradients must have been made with create_graph."""
+    if not grads:
+        return {}
+    grads = dense(grads)
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads.values()]))
+    extra = dense(gradients(norm, {name: params[name] for name in grads if factors[name]}))
     return {name: (g - factors[name] * extra[name] if name in extra else g).detach() for name, g in grads.items()}
+
+
+def dense(grads: Gradients) -> Gradients:
+    """Row-sparse gradients as dense ones."""
+    return {name: grad.to_dense() if grad.is_sparse else grad for name, grad in grads.items()}
 
 
 def value_of(grad: Tensor) -> Tensor:
@@ -39,10 +49,10 @@ def with_value(grad: Tensor, value: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(grad._indices(), value, grad.shape, check_invariants=False)
 
 
-def global_norm(values: Sequence[Tensor]) -> Tensor:
-    """The norm of all values together, a scalar; 0 of none."""
+def global_norm(values: Sequence[Tensor], *, like: Tensor) -> Tensor:
+    """The norm of all values together, a scalar (if there are none: 0, of the kind of `like`)."""
     if not values:
-        return torch.zeros(())
+        return torch.zeros((), device=like.device, dtype=like.dtype)
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(values))))
 
 

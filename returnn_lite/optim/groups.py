@@ -3,24 +3,15 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.layers.params import ParamOptions
 from returnn_lite.log import Log
 
 from .base import Optimizer
 from .resolve import default_options, make_optimizer
-
-
-class ParamOptions(Protocol):
-    """What the updater wants to know of a parameter's layer."""
-
-    @property
-    def updater_opts(self) -> Mapping[str, Any] | None: ...
-
-    @property
-    def l2(self) -> float: ...
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ NO_EFFECT = ("use_locking", "name")  # accepted, they change no number
 
 def default_options(config: Config, log: Log) -> dict[str, Any]:
     """The `optimizer` option as a dict with "class"."""
-    value = config.opt_typed_value("optimizer", None)
+    value = config.literal("optimizer", None)
     if not value:
         return legacy_options(config, log)
     if not isinstance(value, Mapping):

@@ -1,20 +1,21 @@
 """The update of one training step: gradients, their processing, learning rate of the step, optimizers."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from returnn_lite.config import Config
-from returnn_lite.errors import ConfigError
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.layers.params import ParamOptions
 from returnn_lite.log import Log
 
 from . import gradients as grad
 from .dynamic import step_learning_rate
 from .gradients import Gradients, NoiseGenerators
-from .groups import GradientOptions, ParamGroup, ParamOptions, make_groups
+from .groups import GradientOptions, ParamGroup, make_groups
 
 
 class Updater:
@@ -45,7 +46,7 @@ class Updater:
         self.reset_every = config.int("reset_updater_vars_mod_step", 0) or 0  # steps within the epoch
         self.noise_seed = config.int("random_seed", 42) or 0
         self.decay = self._decoupled_decay(config, param_options)
-        self.extra_updates: Mapping[str, Callable[..., Any]] = config.typed_value("extra_updates", None) or {}
+        self.extra_updates = self._extra_updates(config)
         self.accumulated: Gradients = {}
 
     def _decoupled_decay(self, config: Config, param_options: Mapping[str, ParamOptions]) -> dict[str, float]:
@@ -54,6 +55,15 @@ class Updater:
             return {}
         l2 = {name: param_options[name].l2 for name in self.params if name in param_options}
         return {name: 2 * factor for name, factor in l2.items() if factor}
+
+    def _extra_updates(self, config: Config) -> dict[str, Callable[..., Any]]:
+        """`extra_updates`: functions by parameter name that change their parameter in place after its update."""
+        found = dict(config.typed_value("extra_updates", None) or {})
+        for name in found:
+            if name not in self.params:
+                hint = did_you_mean(name, self.params)
+                raise ConfigError(f'extra_updates["{name}"]', f"there is no such trainable parameter{hint}")
+        return found
 
     def step(self, objective: Tensor, *, global_step: int, learning_rate: float, epoch_step: int) -> None:
         """One training step. Steps count from 0, `global_step` over all epochs; `learning_rate` is the epoch's."""
@@ -102,14 +112,12 @@ class Updater:
                 total[name] = value.to_dense() if value.is_sparse else value.clone()
         return {name: total[name] for name in group.names if name in total}
 
-    def _decay(self, names: Sequence[str] | Gradients) -> None:
+    def _decay(self, grads: Gradients) -> None:
         """Decoupled constraints: w -= w (2 L2)."""
-        for name in names:
-            if name in self.decay:
-                self.params[name].sub_(self.params[name] * self.decay[name])
+        for name in grads.keys() & self.decay.keys():
+            self.params[name].sub_(self.params[name] * self.decay[name])
 
     def _update_extra(self, grads: Gradients) -> None:
-        """`extra_updates`: functions that change their parameter in place after its update."""
         for name in grads.keys() & self.extra_updates.keys():
             function = self.extra_updates[name]
             offered = {"network": self.network, "grad": grads[name], "update_ops": []}
@@ -134,10 +142,10 @@ class Updater:
         names = self._names_by_optimizer()
         for key, optimizer in self.optimizers.items():
             own = {name: self.params[name] for name in names[key]}
-            saved = _best_match(key, optimizer.rule.name, own, state["optimizers"])
+            saved = _best_match(key, optimizer.name, own, state["optimizers"])
             new = optimizer.load_state_dict(saved, own) if saved else list(own)
             if new:
-                self.log.v3(f"optimizer {optimizer.rule.name}: no fitting saved state for {', '.join(new)}")
+                self.log.v3(f"optimizer {optimizer.name}: no fitting saved state for {', '.join(new)}")
         for name, value in state["accumulated"].items():
             if name in self.params and value.shape == self.params[name].shape:
                 self.accumulated[name] = value.to(self.params[name].device, copy=True)
@@ -171,14 +179,15 @@ class Norms:
     def __call__(self, tag: str | None) -> Tensor:
         if tag not in self.known:
             names = self.grads.keys() if tag is None else self.grads.keys() & self.tags.get(tag, set())
-            self.known[tag] = grad.global_norm([grad.value_of(self.grads[name]) for name in sorted(names)])
+            values = [grad.value_of(self.grads[name]) for name in self.grads if name in names]
+            self.known[tag] = grad.global_norm(values, like=next(iter(self.grads.values())))
         return self.known[tag]
 
 
 def process(grads: Gradients, options: GradientOptions, norms: Norms, noise: NoiseGenerators) -> Gradients:
     """All stages between the gradients and the optimizer, in their fixed order."""
     if options.gradient_noise:  # noise on all rows makes a gradient dense
-        grads = {name: value.to_dense() if value.is_sparse else value for name, value in grads.items()}
+        grads = grad.dense(grads)
     values = [grad.value_of(value) for value in grads.values()]
     if not values:
         return {}

@@ -145,7 +145,7 @@ def evaluate(node: ast.expr) -> Any:
 
 def _key(key: ast.expr | None, node: ast.Dict) -> Any:
     value = None if key is None else evaluate(key)
-    if not isinstance(value, int | str):
+    if not isinstance(value, int | str) or isinstance(value, bool):
         raise _NotAllowed(node, "keys must be epochs or names")
     return value
 
@@ -177,15 +177,27 @@ def _call(node: ast.Call) -> Any:
         raise _NotAllowed(node, f"must be a number, but is `{ast.unparse(node)}` instead") from None
 
 
+FIELDS = ("learningRate", "learning_rate", "error", "meta")
+
+
 def _record(node: ast.Call) -> Record:
-    fields = {keyword.arg: evaluate(keyword.value) for keyword in node.keywords}
-    for keyword in node.keywords:
-        if keyword.arg not in ("learningRate", "learning_rate", "error", "meta"):
-            raise _NotAllowed(keyword, f"EpochData has no `{keyword.arg}`, only learningRate, error, meta")
-    error, meta = fields.get("error") or {}, dict(fields.get("meta") or {})
+    """EpochData(learningRate=0.1, error={"dev_score": 2.0, ":meta:note": "x"}); `error` may be missing or a number."""
+    nodes = {keyword.arg: keyword for keyword in node.keywords}
+    for name, keyword in nodes.items():
+        if name not in FIELDS:
+            raise _NotAllowed(keyword, f"EpochData has no `{name}`, only {', '.join(FIELDS)}")
+    values = {name: evaluate(keyword.value) for name, keyword in nodes.items()}
+    rate = values.get("learningRate", values.get("learning_rate"))
+    error, meta = values.get("error") or {}, values.get("meta") or {}
     if isinstance(error, int | float):  # a very old form
         error = {"old_format_score": float(error)}
-    learning_rate = fields.get("learningRate", fields.get("learning_rate"))
-    meta.update((key[len(META) :], value) for key, value in error.items() if key.startswith(META))
+    if not isinstance(error, dict) or not isinstance(meta, dict) or not isinstance(rate, int | float | None):
+        raise _NotAllowed(node, f"`learningRate` must be a number, `error` a dict, but this is `{ast.unparse(node)}`")
+    if not all(isinstance(key, str) for key in (*error, *meta)):
+        raise _NotAllowed(node, f"the keys of `error` must be names, but this is `{ast.unparse(node)}`")
     scores = {key: value for key, value in error.items() if not key.startswith(META)}
-    return Record(None if learning_rate is None else float(learning_rate), scores, meta)
+    for key, value in scores.items():
+        if not isinstance(value, int | float):
+            raise _NotAllowed(node, f"`{key}` must be a number, but is {value!r} instead")
+    meta = meta | {key.removeprefix(META): value for key, value in error.items() if key.startswith(META)}
+    return Record(None if rate is None else float(rate), scores, meta)
