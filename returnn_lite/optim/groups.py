@@ -40,7 +40,7 @@ class GradientOptions:
         read = {float: config.float, int: config.int, bool: config.bool}
         values = {}
         for option in dataclasses.fields(cls):
-            reader = read.get(option.type, config.opt_typed_value)  # type: ignore[call-overload]
+            reader = read.get(option.type, config.opt_typed_value)
             values[option.name] = reader(option.name, option.default)
         return cls().replaced(values)
 
