@@ -172,7 +172,7 @@ def test_load_errors_name_all_parameters(tmp_path):
     run(options(tmp_path, network=renamed, load_ignore_missing_vars=True, **changes))
 
 
-# --- networks per epoch -------------------------------------------------------------------------------------------------
+# --- networks per epoch -----------------------------------------------------------------------------------------------
 
 
 def growing(epoch, **_):
@@ -213,7 +213,7 @@ def test_pretrain_is_refused(tmp_path):
         run(options(tmp_path, pretrain={"copy_param_mode": "subset"}))
 
 
-# --- broken scores ------------------------------------------------------------------------------------------------------
+# --- broken scores ----------------------------------------------------------------------------------------------------
 
 
 def broken_train():
@@ -237,7 +237,7 @@ def test_nan_goes_on_if_asked(tmp_path):
     assert "'train_score': float('nan')" in (tmp_path / "rates").read_text()
 
 
-# --- preload_from_files -------------------------------------------------------------------------------------------------
+# --- preload_from_files -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +294,7 @@ def test_preload_errors(tmp_path, old):
         preload(tmp_path, old, {**network(), "extra": {"class": "linear", "n_out": 7, "from": "data", "loss": "as_is"}})
 
 
-# --- ends of processes --------------------------------------------------------------------------------------------------
+# --- ends of processes ------------------------------------------------------------------------------------------------
 
 
 def started(folder, *arguments):

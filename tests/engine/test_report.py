@@ -1,0 +1,79 @@
+"""Scores, log lines and the text of result files."""
+
+import math
+
+import numpy
+import pytest
+
+from returnn_lite.engine import report
+from returnn_lite.engine.labels import Labels, read_vocab_file, vocab_labels
+from returnn_lite.engine.serialize import better_repr
+from returnn_lite.errors import ConfigError
+from returnn_lite.log import Log
+
+from .helpers import Lines
+
+
+def scores(steps, **options):
+    made = report.EpochScores(**options)
+    columns = [("cost", "a"), ("error", "a"), ("inv_norm", "a"), ("loss", "")]
+    shown = [made.add(columns, numpy.array(step, "float32")) for step in steps]
+    return shown, made.means()
+
+
+def test_scores_are_float32_sums():
+    """Recorded numbers: 26 of 28, 24 of 30, 18 of 21 frames wrong; 6 of 7 and 4 of 7."""
+    shown, means = scores([(40, 26, 28, 41), (30, 24, 30, 31), (20, 18, 21, 21)])
+    assert [str(s["error:a"]) for s in shown] == ["0.92857146", "0.8000001", "0.85714287"]
+    assert means["error:a"] == 0.8607594966888428
+    assert scores([(1, 6, 7, 1), (1, 4, 7, 1)])[1]["error:a"] == 0.7142857909202576
+    assert str(shown[0]["loss"]) == "41.0"
+
+
+def test_exponential_scores():
+    shown, means = scores([(math.log(2) * 4, 0, 4, 0), (math.log(8) * 4, 0, 4, 0)], exp=True)
+    assert shown[0]["cost:a:exp"] == pytest.approx(2) and means["cost:a:exp"] == pytest.approx(4)
+
+
+def test_texts():
+    means = {"cost:b": 2.0, "cost:a": 1.5, "cost:a:exp": 4.5, "error:b": 0.5}
+    assert report.epoch_line("epoch 3", means, 3661) == "epoch 3 score: a 1.5 exp 4.5 b 2.0 error: 0.5 elapsed: 1:01:01"
+    assert report.eval_line({"dev": {"cost:x": 1.0}, "eval": {}}) == "dev: score 1.0 error None eval: score None error None"
+    assert report.record_entries("dev", means) == {
+        "dev_score": {"cost:b": 2.0, "cost:a": 1.5, "cost:a:exp": 4.5},
+        "dev_error": {"error:b": 0.5},
+    }
+
+
+def test_step_lines_can_be_thinned():
+    target = Lines()
+    progress = report.Progress("train epoch 1", Log([target]), interval=2)
+    for step in range(4):
+        progress.step_line(step, {"b": 2, "a": numpy.float32(0.1)}, 0.5)
+    assert [line.split(",")[:4] for line in target.lines] == [
+        ["train epoch 1", f" step {step}", " a 0.1", " b 2"] for step in (0, 2)
+    ]
+
+
+def test_better_repr():
+    assert better_repr({"b": 1, "a": [numpy.float32(0.1), float("nan")]}) == "{'a': [0.1, float('nan')], 'b': 1}"
+    long = {"score": {"cost:output": 0.123456789, "cost:aux": 0.123456789}}
+    assert better_repr(long) == "{\n'score': {\n'cost:aux': 0.123456789,\n'cost:output': 0.123456789,\n},\n}"
+
+
+def test_labels(tmp_path):
+    assert Labels.from_list(["a", "b", " "]).text([0, 2, 1]) == "a b"
+    assert Labels.from_list(["th@@", "is", "</s>"]).text([0, 1]) == "th@@ is"
+    assert Labels.from_list([chr(i) for i in range(256)]).text(list("ü".encode())) == "ü"
+    with pytest.raises(ConfigError, match="3 labels, but a class index is 3"):
+        Labels.from_list(["aa", "b", "c"]).text([3])
+    (tmp_path / "lines").write_text("a\nb\n")
+    (tmp_path / "dict").write_text("{'b': 1, 'a': 0, 'A': 0}")
+    assert read_vocab_file(str(tmp_path / "lines"), "v") == ["a", "b"]
+    assert read_vocab_file(str(tmp_path / "dict"), "v") == ["a", "b"]
+    assert vocab_labels({"class": "CharacterTargets", "labels": ["a", "b"]}, "x").text([0, 1]) == "ab"
+    (tmp_path / "dict").write_text("{'b': 2, 'a': 0}")
+    with pytest.raises(ConfigError, match="must use all indices"):
+        read_vocab_file(str(tmp_path / "dict"), "v")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        vocab_labels({"vocab_file": str(tmp_path / "none")}, "x")

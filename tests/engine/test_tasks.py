@@ -1,0 +1,225 @@
+"""Tasks without training: eval, forward, search, and the small ones."""
+
+import ast
+import gzip
+
+import h5py
+import numpy
+import pytest
+import torch
+
+from returnn_lite.engine import search
+from returnn_lite.errors import ConfigError
+from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
+from returnn_lite.tensor.lengths import Lengths
+from returnn_lite.tensor.tensor import Beam
+
+from .helpers import dataset, network, options, run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    run(options(folder, num_epochs=2))
+    return folder
+
+
+def after(trained, task, **changes):
+    """Options of a task on the trained model; its learning-rate file is left as it is."""
+    return options(trained, num_epochs=2, **{"task": task, "learning_rate_file": None, "model": None, **changes})
+
+
+def load(trained):
+    return str(trained / "model.002")
+
+
+# --- eval ---------------------------------------------------------------------------------------------------------------
+
+
+def test_eval(trained, tmp_path):
+    out, rates = tmp_path / "scores", tmp_path / "rates"
+    rates.write_text((trained / "rates").read_text())
+    changes = {"eval": dataset(3, 5), "eval_datasets": {"more": dataset(3, 6)}, "eval_output_file": str(out)}
+    changes |= {"learning_rate_file": str(rates), "model": str(trained / "model")}
+    lines = run(after(trained, "eval", load_epoch=2, **changes))
+    found = ast.literal_eval(out.read_text())
+    assert list(found) == ["dev", "eval", "more"] and list(found["dev"]) == ["error", "score"]
+    assert f"'dev_score': {found['dev']['score']['cost:output']}," in (trained / "rates").read_text()
+    assert "'more_score'" in rates.read_text() and rates.read_text().count("'eval_score'") == 1
+    assert lines[-1].startswith("dev: score ") and " eval: score " in lines[-1] and " more: score " in lines[-1]
+
+
+def test_eval_of_a_file_leaves_the_rates(trained, tmp_path):
+    rates = tmp_path / "rates"
+    rates.write_text("{1: EpochData(learningRate=0.1, error={})}\n")
+    run(after(trained, "eval", load=load(trained), learning_rate_file=str(rates)))
+    assert rates.read_text() == "{1: EpochData(learningRate=0.1, error={})}\n"
+
+
+def test_eval_needs_an_epoch(trained):
+    with pytest.raises(ConfigError, match="specify epoch or load_epoch"):
+        run(after(trained, "eval"))
+    with pytest.raises(ConfigError, match="`epoch` must be equal to `load_epoch` 2, but is 1"):
+        run(after(trained, "eval", load_epoch=2, epoch=1))
+
+
+# --- forward ------------------------------------------------------------------------------------------------------------
+
+
+def forward(trained, out, **changes):
+    data = {"eval": dataset(3, 5), "forward_batch_size": 20, "output_file": str(out)}
+    return run(after(trained, "forward", load=load(trained), **{**data, **changes}))
+
+
+def test_forward(trained, tmp_path):
+    lines = forward(trained, tmp_path / "out.hdf")
+    with h5py.File(tmp_path / "out.hdf") as file:
+        lengths = file["seqLengths"][()]
+        tags = [tag.decode() for tag in file["seqTags"][()]]
+        inputs = file["inputs"][()]
+        assert dict(file.attrs) == {
+            "inputPattSize": 4, "numDims": 1, "numLabels": 4, "numSeqs": 3, "numTimesteps": len(inputs),
+        }  # fmt: skip
+    data = dataset(3, 5)["data"]
+    assert sorted(tags) == ["seq-0", "seq-1", "seq-2"]
+    assert lengths.tolist() == sorted([len(data[int(tag[-1])]["data"]), 0] for tag in tags)  # "sorted", by length
+    assert inputs.dtype == numpy.float32 and numpy.allclose(inputs.sum(1), 1, atol=1e-5)
+    assert f"Forwarding to HDF file: {tmp_path}/out.hdf" in lines
+    assert any(line.startswith("epoch 2 forward, step 0, ") and "cost" not in line for line in lines)
+
+
+def test_forward_of_another_layer(trained, tmp_path):
+    net = {**network(), "best": {"class": "eval", "from": "output", "eval": "source(0) * 2"}}
+    forward(trained, tmp_path / "out.hdf", network=net, forward_output_layer="best")
+    with h5py.File(tmp_path / "out.hdf") as file:
+        assert numpy.allclose(file["inputs"][()].sum(1), 2, atol=1e-5)
+
+
+def test_forward_refusals(trained, tmp_path):
+    (tmp_path / "there.hdf").touch()
+    with pytest.raises(ConfigError, match="must not exist yet"):
+        forward(trained, tmp_path / "there.hdf")
+    forward(trained, tmp_path / "there.hdf", forward_override_hdf_output=True)
+    with pytest.raises(ConfigError, match="forward_batch_size not set"):
+        forward(trained, tmp_path / "new.hdf", forward_batch_size=None)
+    with pytest.raises(ConfigError, match="no eval files specified"):
+        forward(trained, tmp_path / "new.hdf", eval=None)
+    with pytest.raises(ConfigError, match="no model found"):
+        run(options(tmp_path, task="forward", eval=dataset(3, 5), forward_batch_size=20))
+    assert not (tmp_path / "new.hdf").exists()
+
+
+def test_forward_at_random(tmp_path):
+    changes = {"eval": dataset(3, 5), "forward_batch_size": 20, "allow_random_model_init": True}
+    run(options(tmp_path, task="hpx", output_file=str(tmp_path / "o.hdf"), **changes))
+    assert (tmp_path / "o.hdf").exists()
+
+
+# --- search -------------------------------------------------------------------------------------------------------------
+
+
+def searched(trained, out, **changes):
+    data = {"search_data": dataset(3, 5), "search_output_file": str(out), "search_output_file_format": "py"}
+    return run(after(trained, "search", load=load(trained), **{**data, **changes}))
+
+
+def test_search_of_dense_outputs(trained, tmp_path):
+    lines = searched(trained, tmp_path / "out.py.gz")
+    found = eval(gzip.open(tmp_path / "out.py.gz", "rt").read(), {"array": numpy.array, "float32": numpy.float32})
+    assert list(found) == ["seq-0", "seq-1", "seq-2"]  # corpus order, whatever the processing order
+    assert [len(value) for value in found.values()] == [len(seq["data"]) for seq in dataset(3, 5)["data"]]
+    assert lines[-1].startswith("Search done. Num steps 1, Final: score ")
+    assert "Dataset have_corpus_seq_idx == True, i.e. it will be sorted for optimal performance." in lines
+
+
+def test_search_without_losses(trained, tmp_path):
+    data = {"class": "StaticDataset", "data": [{"data": seq["data"]} for seq in dataset(3, 5)["data"]]}
+    lines = searched(trained, tmp_path / "out", search_data=data, search_do_eval=0, need_data=False)
+    assert lines[-1] == "Search done. Num steps 1, Final: score None error None"
+
+
+REFUSALS = {
+    "must not exist yet": {"search_output_file": __file__},
+    'must be "txt" or "py", but is \'pyy\' instead; did you mean "py"': {"search_output_file_format": "pyy"},
+    'must be "py" for several': {"search_output_layer": ["output", "h"], "search_output_file_format": "txt"},
+    "must be 0 or unset for the search": {"max_seq_length": 7},
+}
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_search_refusals(trained, tmp_path, text):
+    with pytest.raises(ConfigError) as error:
+        searched(trained, tmp_path / "out", **REFUSALS[text])
+    assert text in str(error.value)
+
+
+def hypothesis_tensor(beam):
+    time = Dim(None, name="time")
+    data = torch.tensor([[1, 2, 9], [3, 9, 9], [0, 0, 0], [1, 9, 9]], dtype=torch.int32)
+    lengths = {time: Lengths(torch.tensor([2, 1, 3, 0], dtype=torch.int32), 3)}
+    spec = Spec((batch_dim, time), "int32", sparse_dim=Dim(4, name="classes"))
+    return Tensor(data, spec, lengths, beam)
+
+
+def test_hypotheses():
+    beam = Beam(2, torch.tensor([[-0.9892766, -1.5], [-0.1, float("-inf")]]), torch.zeros(4, dtype=torch.int64))
+    best = search.hypotheses(hypothesis_tensor(beam), 2)
+    assert [[(score, ids.tolist()) for score, ids in hyps] for hyps in best] == [
+        [(-0.9892766, [1, 2]), (-1.5, [3])],
+        [(-0.1, [0, 0, 0]), (float("-inf"), [])],
+    ]
+    assert [row.tolist() for row in search.hypotheses(hypothesis_tensor(None), 4)] == [[1, 2], [3], [0, 0, 0], []]
+
+
+def test_search_texts():
+    results = [("a/1", [(-0.5, "d' a"), (float("-inf"), "")]), ("b", [(-1.0, "x"), (float("nan"), "y")])]
+    text = search.py_text(results)
+    assert text == "{\n'a/1': [\n(-0.5, \"d' a\"),\n(-inf, ''),\n],\n'b': [\n(-1.0, 'x'),\n(nan, 'y'),\n],\n}\n"
+    assert search.txt_text(results[:1]) == "[(-0.5, \"d' a\"), (-inf, '')]\n"
+    assert search.txt_text([("a", "x y"), ("b", "")]) == "x y\n\n"
+    assert search.py_text([("a", "x y")]) == "{\n'a': 'x y',\n}\n"
+    several = search.py_text([("a", {"output": [(-0.5, "x")], "decision": "x"})])
+    assert several == "{\n'a': {\n'decision': 'x',\n'output': [\n(-0.5, 'x'),\n],\n},\n}\n"
+
+
+# --- small tasks --------------------------------------------------------------------------------------------------------
+
+
+def test_initialize_model(tmp_path):
+    run(options(tmp_path, task="initialize_model"))
+    assert "h/W" in torch.load(tmp_path / "model.pt", weights_only=True)["model"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_nop(tmp_path):
+    assert run(options(tmp_path, task="nop")) == []
+    lines = run(options(tmp_path, task="nop_init_net_train"))
+    assert "net params #: 49" in lines and "    layer linear 'h' #: 5" in lines and not list(tmp_path.iterdir())
+
+
+def test_functions_of_the_config(tmp_path):
+    called = []
+    run({"task": "config:hello", "hello": lambda: called.append(1)})
+    run({"task": "optional-config:hello", "hello": lambda: called.append(2)})
+    assert called == [1, 2]
+    assert run({"task": "optional-config:hello"}) == ["No task found for 'optional-config:hello', so just quitting."]
+    with pytest.raises(ConfigError, match='did you mean "hello"'):
+        run({"task": "config:hallo", "hello": print})
+
+
+def test_cleanup_task(trained, tmp_path):
+    run(options(tmp_path, num_epochs=4))
+    lines = run(options(tmp_path, num_epochs=4, task="cleanup_old_models"))
+    assert lines[-1].startswith("Only 4 epochs stored so far")
+
+
+def test_unknown_tasks():
+    with pytest.raises(ConfigError, match="""unknown task: 'trian'; did you mean "train"\\?"""):
+        run({"task": "trian"})
+    with pytest.raises(ConfigError, match="task 'compute_priors' is not supported yet"):
+        run({"task": "compute_priors"})
+
+
+def test_extern_data_from_the_dataset(tmp_path):
+    run(options(tmp_path, extern_data=None, num_epochs=1))
+    assert (tmp_path / "model.001.pt").exists()
