@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+
+import numpy
 from pathlib import Path
 
 import numpy
@@ -98,6 +100,8 @@ def rnn(config: Path | str, *arguments: str, folder: Path) -> subprocess.Complet
 
 CONFIG_FILE = f"""#!rnn.py
 import sys
+
+import numpy
 
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path

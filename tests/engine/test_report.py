@@ -38,7 +38,10 @@ def test_exponential_scores():
 def test_texts():
     means = {"cost:b": 2.0, "cost:a": 1.5, "cost:a:exp": 4.5, "error:b": 0.5}
     assert report.epoch_line("epoch 3", means, 3661) == "epoch 3 score: a 1.5 exp 4.5 b 2.0 error: 0.5 elapsed: 1:01:01"
-    assert report.eval_line({"dev": {"cost:x": 1.0}, "eval": {}}) == "dev: score 1.0 error None eval: score None error None"
+    assert (
+        report.eval_line({"dev": {"cost:x": 1.0}, "eval": {}})
+        == "dev: score 1.0 error None eval: score None error None"
+    )
     assert report.record_entries("dev", means) == {
         "dev_score": {"cost:b": 2.0, "cost:a": 1.5, "cost:a:exp": 4.5},
         "dev_error": {"error:b": 0.5},
