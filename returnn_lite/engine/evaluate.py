@@ -10,6 +10,7 @@ from returnn_lite.config import Config
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.engine import data, report
 from returnn_lite.engine.checkpoint import write_atomically
+from returnn_lite.engine.model import start_epoch
 from returnn_lite.engine.serialize import better_repr
 from returnn_lite.engine.setup import load_network, requested_epoch
 from returnn_lite.engine.step import StepMeter, run_step
@@ -33,6 +34,7 @@ class Evaluation:
     def run(self, name: str, dataset: Dataset, epoch: int) -> dict[str, float]:
         """The scores of one dataset. The train flag is off; nothing is changed."""
         net = self.net.eval()
+        start_epoch(net, self.config, epoch)
         dataset.init_seq_order(epoch=epoch)
         loader = data.load_batches(dataset, data.eval_batching(self.config, net, name, epoch), net, self.config)
         meter = step_meter(self.config, f"epoch {epoch} {name!r} eval", self.log)

@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-
-import numpy
 from pathlib import Path
 
 import numpy
