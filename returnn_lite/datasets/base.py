@@ -131,6 +131,11 @@ class Dataset(ABC):
         lengths = self.corpus_lengths()
         return next(iter(lengths.values())) if lengths else None
 
+    @property
+    def supports_seq_order_sorting(self) -> bool:
+        """Whether orders by length are possible."""
+        return self.options.seq_order_seq_lens_file is not None or self.sort_lengths() is not None
+
     def corpus_tag(self, index: int) -> str:
         """Name of a sequence."""
         return f"seq-{index}"
@@ -160,6 +165,10 @@ class Dataset(ABC):
         return self.load_corpus_seqs(np.array([corpus_seq_idx], np.int64))[0]
 
     # --- the epoch ---
+
+    def initialize(self) -> None:
+        """Starts an empty epoch."""
+        self.init_seq_order()
 
     def init_seq_order(
         self, epoch: int | None = None, seq_list: Sequence[str] | None = None, seq_order: Sequence[int] | None = None
@@ -359,15 +368,16 @@ class Dataset(ABC):
 
     def extern_data(self) -> dict[str, dict[str, Any]]:
         """Options of a config's `extern_data` for the keys of this dataset."""
-        targets = self.get_target_list()
-        found = {}
-        for key in self.get_data_keys():
-            sparse, shape = self.is_data_sparse(key), self.get_data_shape(key)
-            found[key] = {
-                "dim": self.get_data_dim(key),
-                "shape": ((None,) if self.has_time(key) else ()) + tuple(shape),
-                "sparse": sparse,
-                "dtype": self.get_data_dtype(key),
-                "available_for_inference": key not in targets,
-            }
+        return {key: self._extern_data_of(key) for key in self.get_data_keys()}
+
+    def _extern_data_of(self, key: str) -> dict[str, Any]:
+        dtype, dim = self.get_data_dtype(key), self.get_data_dim(key)
+        found: dict[str, Any] = {
+            "shape": ((None,) if self.has_time(key) else ()) + tuple(self.get_data_shape(key)),
+            "sparse": self.is_data_sparse(key) and dtype.startswith(("int", "uint")),
+            "dtype": dtype,
+            "available_for_inference": key not in self.get_target_list(),
+        }
+        if dim and dtype != "string":
+            found["dim"] = dim
         return found

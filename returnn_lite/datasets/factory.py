@@ -84,7 +84,7 @@ def init_dataset(
     if options.get("random_seed_offset") is None:
         options["random_seed_offset"] = default_seed_offset(config)
     made = make_dataset(options, name, log)
-    made.init_seq_order()
+    made.initialize()
     return made
 
 

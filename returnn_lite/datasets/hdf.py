@@ -37,7 +37,7 @@ class HDFDataset(Dataset):
         log: Log | None = None,
     ):
         super().__init__(base, log=log)
-        if not files or isinstance(files, str):
+        if not files or isinstance(files, str) or not all(isinstance(f, str | os.PathLike) for f in files):
             raise ConfigError(f"{self.name}: files", f"must be a list of HDF files, but is {files!r} instead")
         if cache_byte_size and (self.options.partition_epoch or 1) > 1:
             raise ConfigError(f"{self.name}: partition_epoch", "to use it in HDFDataset, set cache_byte_size = 0")

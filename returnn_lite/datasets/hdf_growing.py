@@ -32,10 +32,10 @@ class GrowingFile:
         self._pending: dict[str, list[np.ndarray]] = {}
         self._numbers = 0
 
-    def _refuse_existing(self) -> None:
+    def _refuse_existing(self, hint: str = "") -> None:
         empty = os.path.isfile(self.filename) and not os.path.getsize(self.filename)
         if os.path.exists(self.filename) and not (empty and self.replace_empty):
-            raise ConfigError(self.filename, "this file exists already")
+            raise ConfigError(self.filename, f"this file exists already{hint}")
 
     @property
     def is_open(self) -> bool:
@@ -73,7 +73,7 @@ class GrowingFile:
         """Closes the file and gives it its name; on disk before it is seen."""
         self.flush()
         self.file.close()
-        self._refuse_existing()
+        self._refuse_existing(f"; what was to be written is in {self.temporary}")
         descriptor = os.open(self.temporary, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,0 +1,195 @@
+"""HDF files written: layout, and reading them again."""
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from returnn_lite.datasets import init_dataset
+from returnn_lite.datasets.hdf_dump import hdf_from_dataset
+from returnn_lite.datasets.hdf_writer import HDFWriter
+from returnn_lite.errors import ConfigError
+from returnn_lite.tools.hdf_dump import main
+
+
+def read(path):
+    """{name: array} of everything in a file, and its attributes."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, node: found.update({name: node[()]} if isinstance(node, h5py.Dataset) else {}))
+        return found, dict(file.attrs)
+
+
+def seqs(path, **options):
+    dataset = init_dataset({"class": "HDFDataset", "files": [str(path)], **options})
+    dataset.init_seq_order(1)
+    keys = dataset.get_data_keys()
+    return dataset, [{key: dataset.get_data(i, key).tolist() for key in keys} for i in range(dataset.num_seqs)]
+
+
+def test_dense_layout(tmp_path):
+    path = tmp_path / "out.hdf"
+    batch = np.arange(24, dtype="float32").reshape(2, 3, 4)
+    with HDFWriter(path, dim=4, ndim=2) as writer:
+        writer.insert_batch(batch, [3, 2], ["seq-1", "ü"])
+        writer.insert_batch(batch[:1], np.array([1]), ["seq-0"])
+        assert not path.exists()
+    content, attrs = read(path)
+    assert attrs == {"numTimesteps": 6, "inputPattSize": 4, "numDims": 1, "numLabels": 4, "numSeqs": 3}
+    assert all(value.dtype == np.int64 for value in attrs.values())
+    assert sorted(content) == ["inputs", "labels", "seqLengths", "seqTags"]
+    assert content["inputs"].dtype == np.float32
+    np.testing.assert_array_equal(content["inputs"], np.concatenate([batch[0], batch[1, :2], batch[0, :1]]))
+    assert content["seqLengths"].dtype == np.int32 and content["seqLengths"].tolist() == [[3, 0], [2, 0], [1, 0]]
+    assert [tag.decode() for tag in content["seqTags"]] == ["seq-1", "ü", "seq-0"]
+    assert content["labels"].shape == (0,) and content["labels"].dtype == "S5"
+    with h5py.File(path) as file:
+        assert (
+            file["inputs"].maxshape == (None, 4) and h5py.check_string_dtype(file["seqTags"].dtype).encoding == "utf-8"
+        )
+    assert os.listdir(tmp_path) == ["out.hdf"]
+
+
+def test_sparse_with_labels_and_extra_keys(tmp_path):
+    path = tmp_path / "out.hdf"
+    with HDFWriter(path, dim=3, ndim=1, labels=["a", "bc", "d"], extra={"scores": (1, 1)}) as writer:
+        writer.insert_batch(
+            np.array([[0, 1, 2], [2, 2, 0]], "int32"), [3, 1], ["x", "y"],
+            extra={"scores": np.array([0.5, 1.5]), "att": np.ones((2, 4, 2), "float32")}, extra_seq_len={"att": [4, 2]},
+        )  # fmt: skip
+    content, attrs = read(path)
+    assert attrs["inputPattSize"] == 3 and content["labels"].tolist() == [b"a", b"bc", b"d"]
+    assert content["seqLengths"].tolist() == [[3, 4, 1], [1, 2, 1]]  # inputs, att, scores
+    assert content["targets/labels/att"].tolist() == [b"dummy-label"]
+    with h5py.File(path) as file:
+        assert {k: v.tolist() for k, v in file["targets/size"].attrs.items()} == {"att": [2, 2], "scores": [1, 1]}
+    dataset, found = seqs(path)
+    assert dataset.num_outputs == {"data": (3, 1), "att": (2, 2), "scores": (1, 1)}
+    assert dataset.labels["data"] == ["a", "bc", "d"]
+    assert [seq["data"] for seq in found] == [[0, 1, 2], [2]] and found[1]["scores"] == [1.5]
+
+
+def test_labels_that_are_not_ascii(tmp_path):
+    with HDFWriter(tmp_path / "o.hdf", dim=2, ndim=1, labels=["ä", "b"]) as writer:
+        writer.insert(np.array([0, 1], "int32"), "s")
+    assert seqs(tmp_path / "o.hdf")[0].labels["data"] == ["ä", "b"]
+
+
+def test_several_axes_are_flattened(tmp_path):
+    path = tmp_path / "out.hdf"
+    data = np.arange(2 * 3 * 4 * 2, dtype="float32").reshape(2, 3, 4, 2)
+    with HDFWriter(path, dim=2, ndim=3) as writer:
+        writer.insert_batch(data, {0: [3, 2], 1: [2, 4]}, ["x", "y"])
+    content, _ = read(path)
+    expected = np.concatenate([data[0, :3, :2].reshape(-1, 2), data[1, :2].reshape(-1, 2)])
+    np.testing.assert_array_equal(content["inputs"], expected)
+    assert content["seqLengths"].tolist() == [[6, 2], [8, 2]]
+    assert content["targets/data/sizes"].tolist() == [3, 2, 2, 4] and content["targets/data/sizes"].dtype == np.int32
+
+
+def test_no_sequence_at_all(tmp_path):
+    HDFWriter(tmp_path / "o.hdf", dim=4).close()
+    content, attrs = read(tmp_path / "o.hdf")
+    assert content["inputs"].shape == (0, 4) and content["seqLengths"].shape == (0, 2) and attrs["numSeqs"] == 0
+
+
+def test_existing_files_are_refused(tmp_path):
+    path = tmp_path / "out.hdf"
+    writer = HDFWriter(path, dim=1)
+    path.write_text("mine")
+    writer.insert(np.zeros((1, 1), "float32"), "a")
+    with pytest.raises(ConfigError, match="out.hdf: this file exists already$"):
+        HDFWriter(path, dim=1)
+    with pytest.raises(
+        ConfigError, match=r"out.hdf: this file exists already; what was to be written is in .*\.writing"
+    ):
+        writer.close()
+    assert path.read_text() == "mine"
+
+
+def test_an_error_leaves_no_file(tmp_path):
+    with pytest.raises(ZeroDivisionError), HDFWriter(tmp_path / "out.hdf", dim=1) as writer:
+        writer.insert(np.zeros((1, 1), "float32"), "a")
+        _ = 1 / 0
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_does_not_fit(tmp_path):
+    with pytest.raises(ConfigError, match="there are 1 labels for 2 classes"):
+        HDFWriter(tmp_path / "l.hdf", dim=2, labels=["a"])
+    with pytest.raises(ConfigError, match='the directory ".*nowhere" does not exist'):
+        HDFWriter(tmp_path / "nowhere" / "l.hdf", dim=2)
+    writer = HDFWriter(tmp_path / "o.hdf", dim=2)
+    with pytest.raises(ConfigError, match='sequence "a" must have frames of 2 numbers, but has 3'):
+        writer.insert(np.zeros((1, 3)), "a")
+    with pytest.raises(ConfigError, match="there are 2 tags for 1 sequences"):
+        writer.insert_batch(np.zeros((1, 3, 2)), [3], ["a", "b"])
+    writer.insert(np.zeros((1, 2)), "a", {"x": np.zeros(2)})
+    with pytest.raises(ConfigError, match="must have the extra keys of the first"):
+        writer.insert(np.zeros((1, 2)), "b")
+    writer.close()
+    with pytest.raises(ConfigError, match="is closed already"):
+        writer.insert(np.zeros((1, 2)), "b", {"x": np.zeros(2)})
+
+
+# --- any dataset as a file ---
+
+DATA = [
+    {"data": np.ones((n, 2), "float32") * n, "classes": np.arange(n, dtype="int32"), "raw": np.array("text")}
+    for n in (3, 1, 2)
+]
+
+
+def test_a_dataset_as_a_file(tmp_path):
+    path = tmp_path / "out.hdf"
+    options = {"output_dim": {"classes": (4, 1)}, "seq_ordering": "sorted"}
+    dataset = init_dataset({"class": "StaticDataset", "data": DATA, **options})
+    assert hdf_from_dataset(dataset, path) == 3
+    content, attrs = read(path)
+    assert content["seqTags"].tolist() == [b"seq-1", b"seq-2", b"seq-0"] and content["seqTags"].dtype == "S6"
+    assert content["seqLengths"].tolist() == [[1, 1], [2, 2], [3, 3]] and content["seqLengths"].dtype == np.int32
+    assert attrs == {"inputPattSize": 2} and sorted(content) == [
+        "inputs", "seqLengths", "seqTags", "targets/data/classes", "targets/labels/classes",
+    ]  # fmt: skip
+    assert content["targets/labels/classes"].tolist() == [f"classes-class-{i}".encode() for i in range(4)]
+    copy, found = seqs(path)
+    assert copy.num_outputs == {"data": (2, 2), "classes": (4, 1)}
+    assert found[2] == {"data": [[3, 3]] * 3, "classes": [0, 1, 2]}
+
+
+def test_a_range_of_a_dataset_without_end(tmp_path):
+    dataset = init_dataset({"class": "Task12AXDataset"})
+    assert hdf_from_dataset(dataset, tmp_path / "o.hdf", epoch=2, start_seq=2, end_seq=5) == 3
+    copy, _ = seqs(tmp_path / "o.hdf")
+    dataset.init_seq_order(2)
+    assert copy.get_tag(0) == "seq-2"
+    np.testing.assert_array_equal(copy.get_data(1, "data"), dataset.get_data(3, "data"))
+
+
+def test_a_target_called_data_and_no_targets(tmp_path):
+    only = [{"data": np.arange(3, dtype="int32")}]
+    hdf_from_dataset(
+        init_dataset({"class": "StaticDataset", "data": only, "target_list": ["data"]}), tmp_path / "t.hdf"
+    )
+    assert seqs(tmp_path / "t.hdf")[1] == [{"classes": [0, 1, 2]}]
+    hdf_from_dataset(init_dataset({"class": "StaticDataset", "data": [{"data": np.ones((3, 2))}]}), tmp_path / "i.hdf")
+    assert seqs(tmp_path / "i.hdf")[1] == [{"data": [[1, 1]] * 3}]
+
+
+def test_the_tool(tmp_path, capsys):
+    out = tmp_path / "out.hdf"
+    out.touch()  # an empty file may be there
+    assert main(["{'class': 'Task12AXDataset', 'num_seqs': 3}", str(out)]) == 0
+    assert "3 sequences" in capsys.readouterr().out
+    config = tmp_path / "train.config"
+    config.write_text("#!rnn.py\ntrain = {'class': 'Task12AXDataset', 'num_seqs': 3}\nbatching = 'reverse'\n")
+    assert main([str(config), str(tmp_path / "two.hdf"), "--start_seq", "1"]) == 0
+    assert [tag for tag in read(tmp_path / "two.hdf")[0]["seqTags"]] == [b"seq-1", b"seq-0"]
+    assert main([str(out), str(tmp_path / "three.hdf")]) == 0
+    assert main([str(out), str(out)]) == 1
+    assert capsys.readouterr().err.endswith("out.hdf: this file exists already\n")
+    config.write_text("#!rnn.py\ndev = None\n")
+    assert main([str(config), str(tmp_path / "no.hdf")]) == 1
+    assert "the config has no dataset `train`" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["out.hdf", "three.hdf", "train.config", "two.hdf"]
