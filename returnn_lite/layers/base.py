@@ -63,6 +63,7 @@ class Layer(torch.nn.Module):
     lets_padding_through: ClassVar[bool] = False
     hidden_state: ClassVar[bool] = False
     checks_n_out: ClassVar[bool] = True
+    needs_source: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,16 +141,21 @@ class Layer(torch.nn.Module):
 
     def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
         """`spec` with what all layers do before (concatenation) and after (checks of common options)."""
-        if self.sources == "one" and len(sources) > 1:
-            if any(s is None for s in sources):
-                return None
-            plan = concat_plan(tuple(s for s in sources if s is not None), self.behavior)
-            sources = (plan[0],)
+        if self.sources == "one" and sources:
+            sources = (self._joined_spec(sources),)
         result = self.spec(*sources, **refs)
         if result is not None and self.checks_n_out and self.options.n_out is not None and result.dim is not None:
             if result.dim != self.options.n_out and result.feature_dim is not None:
                 raise self.error(f"`n_out` must be {result.dim}, but is {self.options.n_out} instead")
         return result
+
+    def _joined_spec(self, sources: tuple[Spec | None, ...]) -> Spec | None:
+        """The Spec of the concatenated sources. Where some are unknown yet (in loops), those known give the axes of
+        layers with a feature size of their own."""
+        known = tuple(s for s in sources if s is not None)
+        if len(known) < len(sources) and not (known and hasattr(self, "n_out")):
+            return None
+        return known[0] if len(known) == 1 else concat_plan(known, self.behavior)[0]
 
     def build_with(self, sources: tuple[Spec, ...], refs: Mapping[str, Spec]) -> None:
         """`build` with the Specs that `forward` will see."""
@@ -165,10 +171,14 @@ class Layer(torch.nn.Module):
             refs = {k: to_beam(x, beam) for k, x in refs.items()}
         if self.sources != "one" or not sources:
             return self.forward(*sources, **refs)
+        return self.forward(self.run_input(sources), **refs)
+
+    def run_input(self, sources: list[Tensor]) -> Tensor:
+        """The sources concatenated along the feature axis, and dropped out."""
         x = sources[0] if len(sources) == 1 else concat_features(sources, self.behavior)
         if self.options.dropout:
             x = drop_input(x, self.options, self.training, self.context.generator, self.path)
-        return self.forward(x, **refs)
+        return x
 
 
 def _remembered(spec: Callable[..., Spec | None]) -> Callable[..., Spec | None]:

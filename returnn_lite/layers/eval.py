@@ -58,6 +58,7 @@ class Eval(Elementwise):
         unused = set(range(len(sources))) - used
         if unused:
             raise self.error(f"not used sources: {unused}")
+        value = self.context.eval_names.get("as_plain_tensor", _unchanged)(value)
         if not isinstance(value, torch.Tensor):
             raise self.error(f"the value of `eval` must be a tensor, but is {type(value).__name__} instead")
         dtype = DTYPE_NAMES.get(value.dtype, str(value.dtype))
@@ -90,8 +91,13 @@ class Eval(Elementwise):
             raise self.error(f"`source({i})` must be below {len(sources)}, the number of sources")
         used.add(i)
         x = sources[i]
+        wrap = self.context.eval_names.get("as_tf_tensor", _unchanged)
         if as_layer or as_data:
-            return SourceView(x, name=f"{self.name}:source{i}")
+            return SourceView(x, name=f"{self.name}:source{i}", wrap=wrap)
         if enforce_batch_major:
-            return x.batch_major().data
-        return place(x, spec, self.behavior) if auto_convert else x.data
+            return wrap(x.batch_major().data)
+        return wrap(place(x, spec, self.behavior) if auto_convert else x.data)
+
+
+def _unchanged(x: Any) -> Any:
+    return x

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 class SourceView:
     """A source as a data object: `placeholder`, the positions of its axes, its lengths."""
 
-    def __init__(self, x: Tensor, name: str) -> None:
+    def __init__(self, x: Tensor, name: str, wrap: Callable[[torch.Tensor], Any] = lambda t: t) -> None:
         self._x = x
+        self._wrap = wrap
         self.name = name
-        self.placeholder = x.data
+        self.placeholder = wrap(x.data)
         self.batch_dim_axis = x.spec.batch
         self.time_dim_axis = x.spec.time
         self.feature_dim_axis = x.spec.feature
@@ -55,18 +56,18 @@ class SourceView:
         return self.time_dim_axis == 0
 
     @property
-    def size_placeholder(self) -> dict[int, torch.Tensor]:
+    def size_placeholder(self) -> dict[int, Any]:
         """Lengths [B] by the position of the axis, counted without batch."""
         dims = [d for d in self._x.spec.dims if not d.is_batch]
-        return {i: self._x.length(d).values for i, d in enumerate(dims) if d.dynamic}
+        return {i: self._wrap(self._x.length(d).values) for i, d in enumerate(dims) if d.dynamic}
 
-    def get_sequence_lengths(self) -> torch.Tensor:
+    def get_sequence_lengths(self) -> Any:
         """Lengths [B] of the time axis."""
         if self._x.spec.time_dim is None:
             raise ValueError("the source has no time axis")
-        return self._x.length(self._x.spec.time_dim).values
+        return self._wrap(self._x.length(self._x.spec.time_dim).values)
 
-    def get_sequence_lengths_broadcast(self) -> torch.Tensor:
+    def get_sequence_lengths_broadcast(self) -> Any:
         """Lengths of the time axis, shaped to broadcast against `placeholder`."""
         shape = [1] * self._x.spec.rank
         shape[self._x.spec.batch or 0] = -1
@@ -74,7 +75,7 @@ class SourceView:
 
     def copy_as_batch_major(self) -> SourceView:
         """The same with the batch axis first."""
-        return SourceView(self._x.batch_major(), self.name)
+        return SourceView(self._x.batch_major(), self.name, self._wrap)
 
 
 class NetworkView:

@@ -39,6 +39,7 @@ class Net:
     """
 
     immediate = True
+    is_loop = False
 
     def __init__(
         self, descriptions: Mapping[str, Any], shared: Shared, *, path: str, prefix: str = "", parent: Net | None = None,
@@ -137,20 +138,20 @@ class Net:
         outer, _, inner = name.partition("/")
         owner = self.get(outer)
         subnet = self.subnets.get(outer)
-        if subnet is not None:
-            return subnet.inner(inner, owner, self)
+        if subnet is not None and not subnet.is_loop:
+            return subnet.get(inner)
         node = self.internal(name, PartOf(inner, owner.layer), [owner])
         if node.spec is None and self.immediate:
             raise ConfigError(self._asker(), f"layer {outer!r} has no part {inner!r}")
         return node
 
-    def inner(self, name: str, owner: Node, outside: Net) -> Node:
-        """A node of this sub-net as the parent sees it."""
+    def outside(self, name: str) -> Node:
+        """A layer of this net as the root net sees it (a loop has its frames stacked)."""
         return self.get(name)
 
-    def outside(self, node: Node) -> Node:
-        """The node as the root net sees it (a loop has its frames stacked)."""
-        return node
+    def target_outside(self, target: Any) -> Node:
+        """The target of a loss, as the root net sees it."""
+        return self.target_node(target)
 
     def _asker(self) -> str:
         """The path of the layer that asks for the present one."""
@@ -249,7 +250,7 @@ class Net:
         found = [v for v in value if v != "none"]
         if cls.sources == "none" and found:
             raise ConfigError(path, f"`from` must be empty for layer class {cls.class_name!r}, but is {value!r} instead")
-        if cls.sources == "one" and not found and cls.default_from:
+        if cls.sources == "one" and not found and cls.needs_source:
             raise ConfigError(path, f"layer class {cls.class_name!r} needs a source, but `from` is empty")
         return found
 

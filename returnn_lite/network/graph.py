@@ -27,6 +27,9 @@ class Node:
     spec: Spec | None = None
     built: bool = False
 
+    def __repr__(self) -> str:
+        return f"Node({self.layer.path or self.name})"
+
     @property
     def inputs(self) -> list[Node]:
         """All nodes whose value of the same tick is needed."""

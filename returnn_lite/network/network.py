@@ -88,7 +88,7 @@ class Network(torch.nn.Module):
     def _complete(self, net: Net) -> None:
         """Builds what touched sub-networks have to build of their own: output, losses, output layers."""
         for subnet in list(net.subnets.values()):
-            if type(subnet) is Net:
+            if not subnet.is_loop:
                 collect(start_points(subnet.descriptions, self.context), subnet)
                 self._complete(subnet)
 
@@ -100,7 +100,7 @@ class Network(torch.nn.Module):
         for name, node in list(net.nodes.items()):
             if node.layer.options.loss and node.name == name and node.description.get("loss"):
                 yield self._loss(net, prefix + name, node, node)
-            if name in net.subnets and type(net.subnets[name]) is Net:
+            if name in net.subnets and not net.subnets[name].is_loop:
                 yield from self._losses_of(net.subnets[name], f"{prefix}{name}/")
             for inner_name, inner_net, inner in getattr(node.layer, "loss_nodes", lambda: [])():
                 seen = net.get(f"{name}/{inner_name}")
@@ -112,10 +112,10 @@ class Network(torch.nn.Module):
         made = loss_node(name, node, None, None)
         made.node = seen
         if made.loss.needs_target or options.target is not None:
-            made.target = net.outside(net.target_node(options.target))
+            made.target = net.target_outside(options.target)
         inverse = (options.loss_opts or {}).get("custom_inv_norm_factor")
         if inverse is not None:
-            made.inverse_norm_node = net.outside(net.get(inverse))
+            made.inverse_norm_node = net.outside(inverse)
         return made
 
     # --- reading ------------------------------------------------------------------------------------------------------

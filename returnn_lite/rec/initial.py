@@ -1,0 +1,94 @@
+"""What `prev:` reads at the first tick: the option `initial_output` of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from returnn_lite.network.graph import Node
+from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
+from returnn_lite.tensor.tensor import DTYPES
+
+if TYPE_CHECKING:
+    from returnn_lite.rec.loop_net import LoopNet
+
+_NUMBERS = {"zeros": 0.0, "ones": 1.0}
+
+
+def link_initial(node: Node, net: LoopNet) -> None:
+    """Links the layer that `initial_output` names, and makes the vector of "var"."""
+    value = node.layer.options.initial_output
+    if isinstance(value, str) and value not in (*_NUMBERS, "var", "apply(0)"):
+        node.__dict__["initial"] = net.get(value)
+
+
+def build_initial(node: Node, net: LoopNet) -> None:
+    """Makes the trainable vector of `initial_output: "var"`: `<layer>/init_<layer>_var`, size of the features."""
+    if node.layer.options.initial_output != "var" or node.layer.scope is None:
+        return
+    if node.spec is None or node.spec.dim is None or node.spec.sparse:
+        raise node.layer.error(f'`initial_output` "var" needs a dense layer with features, but the layer is {node.spec}')
+    node.layer.param(f"init_{node.name}_var", (node.spec.dim,), 0.0)
+
+
+class Initial:
+    """Makes the initial outputs of one run of a loop. `batch`: number of sequences; `lengths`: of all axes known outside."""
+
+    def __init__(self, batch: int, device: torch.device, lengths: Mapping[Dim, Lengths]) -> None:
+        self.batch = batch
+        self.device = device
+        self.lengths = lengths
+
+    def zeros(self, spec: Spec) -> Tensor:
+        """A tensor of this Spec full of 0."""
+        return self.full(spec, 0.0)
+
+    def full(self, spec: Spec, value: float) -> Tensor:
+        """A tensor of this Spec full of `value`."""
+        shape = [self.batch if d.is_batch else d.size if d.size is not None else self.lengths[d].max for d in spec.dims]
+        data = torch.full(shape, value, dtype=DTYPES[spec.dtype], device=self.device)
+        return Tensor(data, spec, self.lengths)
+
+    def output(self, node: Node, value_of: Callable[[Node], Tensor]) -> Tensor:
+        """The initial output of a layer. Raises ConfigError for labels without an explicit value."""
+        layer, spec = node.layer, node.spec
+        value = layer.options.initial_output
+        if spec is None:
+            raise layer.error("the axes of this layer are not known")
+        own = getattr(layer, "initial_output", None)
+        if value in (None, 0) and own is not None:
+            made: Tensor = own(self, spec)
+            return made
+        if value is None:
+            return self._default(node, spec)
+        if isinstance(value, str):
+            return self._named(node, spec, value, value_of)
+        return self.full(spec, value)
+
+    def _default(self, node: Node, spec: Spec) -> Tensor:
+        if spec.sparse:
+            text = '`initial_output` must be given, since "prev:" of this layer is read and it gives labels'
+            raise node.layer.error(text)
+        return self.zeros(spec)
+
+    def _named(self, node: Node, spec: Spec, value: str, value_of: Callable[[Node], Tensor]) -> Tensor:
+        if value in _NUMBERS:
+            return self.full(spec, _NUMBERS[value])
+        if value == "var":
+            vector = getattr(node.layer, f"init_{node.name}_var")
+            full = self.zeros(spec)
+            return full.with_data(full.data + vector)
+        if value == "apply(0)":
+            return self._applied(node)
+        x = value_of(node.__dict__["initial"])
+        return x.with_data(x.data.expand([self._size(d, n) for d, n in zip(spec.dims, x.data.shape, strict=True)]), spec)
+
+    def _size(self, dim: Dim, present: int) -> int:
+        return self.batch if dim.is_batch else dim.size if dim.size is not None else present
+
+    def _applied(self, node: Node) -> Tensor:
+        """The layer on sources of zeros."""
+        zeros: dict[Node, Any] = {n: self.zeros(n.spec) for n in node.inputs if n.spec is not None}
+        return node.compute(zeros)

@@ -1,0 +1,192 @@
+"""One run of a loop: what goes before, the ticks, what comes after. Training, forward and search all run this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from returnn_lite.network.graph import Node
+from returnn_lite.rec.initial import Initial
+from returnn_lite.rec.loop_net import InnerSource, counter
+from returnn_lite.rec.ticks import Ticks
+from returnn_lite.rec.trace import Trace
+from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, to_beam
+from returnn_lite.tensor.align import merged_lengths
+
+if TYPE_CHECKING:
+    from returnn_lite.rec.loop_layer import RecLoop
+
+
+class LoopRun:
+    """Runs the loop of a rec layer on the tensors `outer` that it reads from outside.
+
+    `whole` holds values over the whole loop axis (in front), or without it where a layer does not depend on it.
+    """
+
+    def __init__(self, layer: RecLoop, outer: Mapping[str, Tensor]) -> None:
+        if layer.loop_dim is None:
+            raise layer.error("the axis of the loop is not known")
+        self.layer = layer
+        self.outer = outer
+        self.dim: Dim = layer.loop_dim
+        self.nodes: dict[str, Node] = {label: node for node, label in layer.labels().items()}
+        self.whole: dict[Node, Tensor] = {}
+        self.size, self.lengths = self._known_length()
+        first = next((x for x in outer.values() if x.spec.batch is not None), None)
+        if first is None:
+            raise layer.error("the loop reads nothing that has a batch axis")
+        self.initial = Initial(first.data.shape[first.spec.batch or 0], first.data.device, merged_lengths(list(outer.values())))
+        self.base_beam = next((x.beam for x in outer.values() if x.beam is not None), None)
+
+    def _known_length(self) -> tuple[int | None, Lengths | None]:
+        """Number of ticks and the lengths, where they are known before the loop runs."""
+        key = self.layer.length_key
+        if key is None:
+            return None, None
+        x = self.outer[key]
+        dim = self.dim if self.dim in x.spec.dims else x.spec.time_dim
+        if dim is None:
+            raise self.layer.error(f"{key!r} has no time axis to loop over: {x.spec}")
+        return x.size(dim), x.length(dim) if dim.dynamic else None
+
+    # --- values over the whole axis -----------------------------------------------------------------------------------
+
+    def value(self, node: Node) -> Tensor:
+        """The value of a node over the whole axis."""
+        found = self.whole.get(node)
+        if found is None:
+            found = self.whole[node] = self._read(node)
+        return found
+
+    def _read(self, node: Node) -> Tensor:
+        layer = node.layer
+        if node.previous is not None:
+            return self._shifted(node.previous)
+        if isinstance(layer, InnerSource):
+            if layer.kind == "counter":
+                return self._counter()
+            x = self.outer[layer.key]
+            return x if layer.kind == "outer" else self._entered(x, layer.key)
+        raise layer.error("is read before it was computed")
+
+    def _entered(self, x: Tensor, key: str) -> Tensor:
+        """A tensor from outside with its time axis as the loop axis, in front."""
+        own = self.layer.frame_dim(key, x.spec)
+        at = x.spec.dims.index(own)
+        size = x.data.shape[at]
+        if self.size is not None and size != self.size:
+            text = f"the length of {key!r} ({size}) differs from the length of the loop ({self.size})"
+            raise self.layer.error(f"{text}; give both one time axis (`reinterpret_data` with `size_base`)")
+        x = x.permuted((at, *(i for i in range(x.spec.rank) if i != at)))
+        spec = x.spec.memo(("entered", self.dim), lambda: _renamed(x.spec, self.dim).enter_loop(self.dim))
+        lengths = {**x.lengths}
+        if self.lengths is not None:
+            lengths[self.dim] = self.lengths
+        return Tensor(x.data, spec, lengths, x.beam)
+
+    def _counter(self) -> Tensor:
+        """All values of ":i"."""
+        spec = counter(0, self.initial.device).spec.with_loop(self.dim)
+        ticks = torch.arange(self.size or 0, dtype=torch.int32, device=self.initial.device)
+        return Tensor(ticks, spec, {self.dim: self.lengths} if self.lengths is not None else {})
+
+    def _shifted(self, of: Node) -> Tensor:
+        """"prev:" of a layer over the whole axis: its initial output in front, the last frame dropped."""
+        x = self.value(of)
+        if self.dim not in x.spec.loop:
+            x = self._repeated(x)
+        first = self.first_output(of)
+        first = to_beam(first, x.beam)
+        data = first.data.to(x.data.dtype)
+        if first.spec.rank and first.data.dim() < x.data.dim() - 1:
+            data = data.reshape(data.shape + (1,) * (x.data.dim() - 1 - data.dim()))
+        return x.with_data(torch.cat([data.expand(x.data.shape[1:]).unsqueeze(0), x.data[:-1]]))
+
+    def _repeated(self, x: Tensor) -> Tensor:
+        """A tensor without the loop axis, repeated along it."""
+        spec = x.spec.with_loop(self.dim)
+        data = x.data.unsqueeze(0).expand((self.size or 0, *x.data.shape))
+        lengths = {**x.lengths, **({self.dim: self.lengths} if self.lengths is not None else {})}
+        return Tensor(data, spec, lengths, x.beam)
+
+    def first_output(self, node: Node) -> Tensor:
+        """What "prev:" of a layer reads at the first tick."""
+        layer: Any = node.layer
+        if layer.hidden_state and layer.options.initial_output in (None, 0) and hasattr(layer, "first_state"):
+            if node.spec is None:
+                raise layer.error("the axes of this layer are not known")
+            state = layer.first_state(self.initial, {k: self.value(n) for k, n in node.refs.items()})
+            made: Tensor = layer.initial_output(self.initial, node.spec, state)
+            return made
+        return self.initial.output(node, self.value)
+
+    def compute(self, node: Node) -> Tensor:
+        """A layer over the whole axis."""
+        values = {n: self.value(n) for n in node.inputs}
+        layer: Any = node.layer
+        moved = any(self.dim in x.spec.loop for x in values.values())
+        if layer.hidden_state and moved and layer.carries_state(tuple(n.spec for n in node.sources)):
+            return layer.over(self.dim, [values[n] for n in node.sources], {k: values[n] for k, n in node.refs.items()})
+        return node.compute(values)
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+
+    def result(self) -> Tensor:
+        """Runs everything; the output with all layers that may be read from outside as parts."""
+        plan = self.layer.plan
+        for label in plan.before:
+            self.whole[self.nodes[label]] = self.compute(self.nodes[label])
+        inside = [self.nodes[label] for label in plan.inside]
+        ticks = Ticks(self, inside, self._to_collect(inside))
+        if inside:
+            ticks.run()
+            self._collected(ticks)
+        for label in plan.after:
+            self.whole[self.nodes[label]] = self.compute(self.nodes[label])
+        parts = {label: self._leaving(node) for label, node in self.nodes.items() if node in self.whole}
+        output = self._leaving(self.nodes["output"]).copy()
+        output.parts = parts | ticks.last_outputs()
+        return output
+
+    def _to_collect(self, inside: list[Node]) -> list[Node]:
+        """The layers inside whose frames are needed after the loop."""
+        readers = [self.nodes[label] for label in self.layer.plan.after]
+        read = {n.previous or n for reader in readers for n in reader.inputs}
+        wanted = self.layer.accumulated()
+        return [n for label, n in self.nodes.items() if n in inside and (n in read or label in wanted)]
+
+    def _collected(self, ticks: Ticks) -> None:
+        """The frames of the layers inside, put together over the axis."""
+        trace = Trace(self, ticks)
+        self.size, self.lengths = trace.size, trace.lengths
+        for node in ticks.collect:
+            self.whole[node] = trace.stacked(node)
+        if trace.beam is not None:
+            self.whole = {n: to_beam(x, trace.beam) if self._is_old(x, trace) else x for n, x in self.whole.items()}
+
+    @staticmethod
+    def _is_old(x: Tensor, trace: Trace) -> bool:
+        return x.beam is not trace.beam and x.spec.batch is not None
+
+    def _leaving(self, node: Node) -> Tensor:
+        """The value of a node as the net outside sees it: the loop axis is its time axis."""
+        x = self.value(node)
+        if self.dim not in x.spec.loop:
+            x = self._repeated(x)
+        spec = x.spec.memo(("leaving", self.dim), lambda: _time_first(x.spec, self.dim))
+        left = x.copy()
+        left.spec = spec
+        if left.state is not None:
+            left.state = None
+        return left
+
+
+def _renamed(spec: Spec, dim: Dim) -> Spec:
+    """The first axis called `dim`."""
+    return Spec((dim, *spec.dims[1:]), spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=spec.loop)
+
+
+def _time_first(spec: Spec, dim: Dim) -> Spec:
+    return spec.leave_loop(dim).roles(time=spec.dims.index(dim))

@@ -1,0 +1,227 @@
+"""`LoopNet`: the net inside a loop – references to the same tick, the previous one, the frames of data, the parent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from returnn_lite.errors import ConfigError
+from returnn_lite.layers.base import Layer
+from returnn_lite.network.construct import Net
+from returnn_lite.network.graph import Node
+from returnn_lite.network.names import join
+from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor.spec import scalar
+
+if TYPE_CHECKING:
+    from returnn_lite.rec.loop_layer import RecLoop
+
+
+class InnerSource(Layer):
+    """What a loop reads from outside: `kind` "outer" (a layer of the parent net, whole), "frame" (of data), "counter"."""
+
+    class_name: ClassVar[str] = "loop input"
+    sources: ClassVar[str] = "none"
+
+    def __init__(self, kind: str, key: str, owner: RecLoop) -> None:
+        super().__init__()
+        self.kind = kind
+        self.key = key
+        self.__dict__["owner"] = owner
+
+    def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
+        """As one tick sees it."""
+        if self.kind == "counter":
+            return scalar("int32")
+        owner: RecLoop = self.__dict__["owner"]
+        outer = owner.outer_specs.get(self.key)
+        if outer is None or self.kind == "outer":
+            return outer
+        return outer.in_loop(owner.frame_dim(self.key, outer))
+
+
+class Previous(Layer):
+    """A layer at the previous tick."""
+
+    class_name: ClassVar[str] = "prev"
+    sources: ClassVar[str] = "none"
+
+    def __init__(self, of: Node) -> None:
+        super().__init__()
+        self.__dict__["of"] = of
+
+    def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
+        """That of the layer."""
+        return self.__dict__["of"].spec  # type: ignore[no-any-return]
+
+
+class LoopNet(Net):
+    """The dict `unit` of a rec layer. All nodes are linked before any Spec is inferred, since they form circles."""
+
+    immediate = False
+    is_loop = True
+
+    def __init__(self, owner: RecLoop, parent: Net, descriptions: Mapping[str, Any]) -> None:
+        prefix = join(parent.prefix, owner.options.name_scope, owner.name)
+        super().__init__(
+            descriptions, parent.shared, path=f'{owner.path}["unit"]', prefix=f"{prefix}/rec", parent=parent,
+            trainable=parent.trainable and bool(owner.options.trainable),
+        )  # fmt: skip
+        self.order = []
+        self.owner = owner
+        self.captured: dict[str, Node] = {}
+        self.waiting: list[tuple[Node, Net, str]] = []
+
+    # --- references ---------------------------------------------------------------------------------------------------
+
+    def _find(self, name: str) -> Node:
+        if name == ":i":
+            return self._source(name, "counter", "")
+        if name in ("data", "data:source") and name not in self.descriptions:
+            return self._frame_of_source(name)
+        return super()._find(name)
+
+    def base(self, name: str) -> Node:
+        """A layer of the parent net, whole."""
+        return self._outer(f"base:{name}", self.parent.get(name) if self.parent is not None else None)
+
+    def data(self, key: str) -> Node:
+        """A frame of a data key; the whole value of a key without time axis."""
+        outer = self.parent.data(key) if self.parent is not None else None
+        spec = self.shared.extern.spec(key)
+        kind = "outer" if spec.time is None else "frame"
+        return self._source(f"data:{key}", kind, self.capture(f"data:{key}", outer))
+
+    def previous(self, name: str) -> Node:
+        """A layer at the previous tick; its own node is linked later, since it may be under construction."""
+        return self.previous_in(self, name)
+
+    def previous_in(self, net: Net, name: str) -> Node:
+        """`previous` for a layer of `net`, which is this loop or a sub-network inside it."""
+        if name.startswith("prev:"):
+            raise ConfigError(self._asker(), f'"prev:{name}" is impossible: only one tick is kept')
+        node = Node(f"prev:{name}", Layer())
+        self.waiting.append((node, net, name))
+        self.order.append(node)
+        return node
+
+    def link_previous(self) -> None:
+        """Links the layers that `prev:` references name, and all that these need."""
+        while self.waiting:
+            node, net, name = self.waiting.pop(0)
+            of = net.get(name)
+            node.previous = of
+            node.layer = Previous(of)
+            node.layer.name, node.layer.path, node.layer.context = node.name, net.layer_path(name), self.shared.context
+
+    def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
+        """A sub-network inside the loop: its layers run in the loop, its "prev:x" is its own layer x."""
+        made = _SubnetInLoop(
+            descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable
+        )
+        made.loop = self
+        return made
+
+    def target_outside(self, target: Any) -> Node:
+        """The target of a loss in this loop, as the net outside sees it: whole sequences."""
+        name = self.target_name(target)
+        parent = self.parent
+        if parent is None:
+            raise ConfigError(self.path, "a loop has a parent net")
+        layer = name[len("layer:") :] if name.startswith("layer:") else name
+        if layer.startswith("base:"):
+            return parent.target_outside(f"layer:{layer[len('base:') :]}")
+        if name.startswith("layer:") and not layer.startswith("data:") or layer in self.descriptions:
+            return self.outside(layer)
+        return parent.target_outside(layer.removeprefix("data:"))
+
+    def outside(self, name: str) -> Node:
+        """A layer of the loop, as the net outside sees it."""
+        if self.parent is None:
+            raise ConfigError(self.path, "a loop has a parent net")
+        return self.parent.outside(f"{self.owner.name}/{name}")
+
+    # --- what is read from outside ------------------------------------------------------------------------------------
+
+    def capture(self, key: str, outer: Node | None) -> str:
+        """Notes that the loop reads this node of the parent net; returns the key under which it comes in."""
+        if outer is None:
+            raise ConfigError(self._asker(), f"{key!r} needs a parent net")
+        for known, node in self.captured.items():
+            if node is outer:
+                return known
+        self.captured[key] = outer
+        return key
+
+    def _outer(self, name: str, outer: Node | None) -> Node:
+        return self._source(name, "outer", self.capture(name, outer))
+
+    def _frame_of_source(self, name: str) -> Node:
+        if not self.owner.has_source:
+            raise ConfigError(self._asker(), f"{name!r} needs a source, but `from` of the rec layer is empty")
+        return self._source(name, "frame", "source")
+
+    def _source(self, name: str, kind: str, key: str) -> Node:
+        for node in self.nodes.values():
+            if isinstance(node.layer, InnerSource) and (node.layer.kind, node.layer.key) == (kind, key):
+                return node
+        return self.internal(name, InnerSource(kind, key, self.owner))
+
+
+class _SubnetInLoop(Net):
+    """A `subnetwork` layer's net inside a loop."""
+
+    immediate = False
+    loop: LoopNet
+
+    def previous(self, name: str) -> Node:
+        """An inner layer at the previous tick."""
+        return self.loop.previous_in(self, name)
+
+    def data(self, key: str) -> Node:
+        """A frame of a data key."""
+        return self.loop.data(key)
+
+    def outside(self, name: str) -> Node:
+        """An inner layer, as the net outside of the loop sees it."""
+        return self.loop.outside(name)
+
+    def target_outside(self, target: Any) -> Node:
+        """The target of a loss, as the net outside of the loop sees it."""
+        return self.loop.target_outside(target)
+
+    def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
+        """A further sub-network."""
+        made = _SubnetInLoop(
+            descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable
+        )
+        made.loop = self.loop
+        return made
+
+
+def infer(nodes: list[Node]) -> None:
+    """Specs of the layers of a loop as their least fixpoint: from unknown, round by round, until nothing changes.
+
+    Raises ConfigError naming the layers whose axes stay unknown or never settle.
+    """
+    for _ in range(len(nodes) + 5):
+        changed = False
+        for node in nodes:
+            old = node.spec
+            changed |= node.infer() != old
+        if not changed:
+            break
+    else:
+        raise nodes[-1].layer.error("the axes of the layers of this loop do not settle; check `prev:` references")
+
+
+def counter(tick: int, device: torch.device) -> Tensor:
+    """The value of ":i"."""
+    return Tensor(torch.tensor(tick, dtype=torch.int32, device=device), scalar("int32"), {})
+
+
+def new_axis(name: str) -> Dim:
+    """The axis of a loop whose length is found out as it runs."""
+    return Dim(None, f"{name}:loop")

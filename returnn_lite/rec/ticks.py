@@ -1,0 +1,188 @@
+"""The ticks of a loop: layers inside computed frame by frame, what is carried from one tick to the next, the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from returnn_lite.network.graph import Node
+from returnn_lite.rec.loop_net import InnerSource, counter
+from returnn_lite.tensor import Beam, Dim, Spec, Tensor, latest_beam, to_beam
+from returnn_lite.tensor.spec import vector
+from returnn_lite.tensor.tensor import ancestor_index
+
+if TYPE_CHECKING:
+    from returnn_lite.rec.loop import LoopRun
+
+
+@dataclass
+class Carried:
+    """Tensors (B, …) that a layer carries from tick to tick, and the beam their rows belong to."""
+
+    tensors: dict[str, torch.Tensor]
+    beam: Beam | None = None
+
+    def on(self, beam: Beam | None) -> dict[str, torch.Tensor]:
+        """The tensors with their rows re-ordered to `beam`."""
+        if beam is self.beam or beam is None:
+            return self.tensors
+        index = ancestor_index(beam, self.beam) if self.beam is not None else _rows(beam, self.tensors)
+        return self.tensors if index is None else {k: v.index_select(0, index) for k, v in self.tensors.items()}
+
+
+def _rows(beam: Beam, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Every sequence `beam.size` times."""
+    batch = next(iter(tensors.values())).shape[0]
+    return torch.arange(batch, device=beam.source.device).repeat_interleave(beam.size)
+
+
+class Ticks:
+    """The ticks of one run. `collect`: layers whose frames are needed afterwards; `frames[node]` holds them."""
+
+    def __init__(self, run: LoopRun, inside: list[Node], collect: list[Node]) -> None:
+        self.run_of = run
+        self.layer = run.layer
+        self.inside = inside
+        self.collect = collect
+        self.frames: dict[Node, list[Tensor]] = {n: [] for n in collect}
+        self.beam: Beam | None = run.base_beam
+        self.beams: list[Beam | None] = []
+        self.states: dict[Node, Carried] = {}
+        self.constants: dict[Node, Any] = {}
+        self.last: dict[Node, Carried] = {}
+        self.ended: Tensor | None = None
+        self.counted: torch.Tensor | None = None
+
+    # --- what does not change -----------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Sorts what the layers inside read: constants, frames of sequences, previous outputs, the counter."""
+        known = set(self.inside)
+        self.values: dict[Node, Tensor] = {}
+        self.sequences: list[tuple[Node, Tensor, tuple[torch.Tensor, ...]]] = []
+        self.previous: list[Node] = []
+        self.counters: list[Node] = []
+        for node in dict.fromkeys(n for inner in self.inside for n in inner.inputs if n not in known):
+            if node.previous is not None and node.previous in known:
+                self.previous.append(node)
+            elif isinstance(node.layer, InnerSource) and node.layer.kind == "counter":
+                self.counters.append(node)
+            else:
+                self._add_outside(node, self.run_of.value(node))
+        self._prepare_states()
+
+    def _add_outside(self, node: Node, x: Tensor) -> None:
+        dim = self.run_of.dim
+        if dim not in x.spec.loop:
+            self.values[node] = x
+            return
+        spec = x.spec.in_loop(dim)
+        template = Tensor(x.data[:0], _frame_spec(spec, dim), x.lengths, x.beam)
+        self.sequences.append((node, template, x.data.unbind(x.spec.dims.index(dim))))
+
+    def _prepare_states(self) -> None:
+        make = self.run_of.initial
+        for node in self.inside:
+            layer: Any = node.layer
+            if self._is_stateful(node):
+                self.constants[node] = layer.begin_loop(make.batch)
+                refs = {k: self.run_of.value(n) for k, n in node.refs.items() if n not in self.inside}
+                self.states[node] = Carried(layer.first_state(make, refs), self.beam)
+            if layer.options.need_last:
+                self.last[node] = Carried({"out": self.run_of.first_output(node).data}, self.beam)
+        for node in self.previous:
+            if node.previous is not None:
+                self.values[node] = to_beam(self.run_of.first_output(node.previous), self.beam)
+        device = make.device
+        self.counted = torch.zeros(make.batch, dtype=torch.int32, device=device)
+        self.ended = Tensor(torch.zeros(make.batch, dtype=torch.bool, device=device), vector("bool"), {}, self.beam)
+
+    def _is_stateful(self, node: Node) -> bool:
+        layer: Any = node.layer
+        return bool(layer.hidden_state and layer.carries_state(tuple(n.spec for n in node.sources)))
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """All ticks: as many as known, or until every sequence has ended or the bound is reached."""
+        self._prepare()
+        known = self.run_of.size
+        bound = self.layer.max_length(self.run_of.outer) if known is None else known
+        end = self._end_node()
+        for tick in range(bound):
+            self._tick(tick)
+            self._count(end)
+            self.beams.append(self.beam)
+            if end is not None and self.ended is not None and bool(self.ended.data.all()):
+                break
+
+    def _end_node(self) -> Node | None:
+        return next((n for n in self.inside if n.name == "end"), None) if self.run_of.size is None else None
+
+    def _tick(self, tick: int) -> None:
+        """One tick: frames in, every layer in order, what is carried on to the next one."""
+        values = self.values
+        for node, template, frames in self.sequences:
+            values[node] = Tensor(frames[tick], template.spec, template.lengths, template.beam)
+        for node in self.counters:
+            values[node] = counter(tick, self.run_of.initial.device)
+        for node in self.inside:
+            if node in self.states:
+                values[node] = self._step(node, values, tick)
+            else:
+                values[node] = node.compute(values)
+        for node in self.collect:
+            self.frames[node].append(values[node])
+        for node in self.previous:
+            if node.previous is not None:
+                values[node] = to_beam(values[node.previous], self.beam)
+        if self.beam is not None:
+            self.states = {n: Carried(c.on(self.beam), self.beam) for n, c in self.states.items()}
+
+    def _step(self, node: Node, values: dict[Node, Tensor], tick: int) -> Tensor:
+        """A layer with a state of its own."""
+        layer: Any = node.layer
+        sources = [values[n] for n in node.sources]
+        if getattr(layer, "makes_beam", False):
+            out: Tensor = layer.choose(sources, self.beam, self._ended_on(self.beam, tick), tick)
+            self.beam = out.beam
+            return out
+        beam = latest_beam(sources) or self.states[node].beam
+        state = self.states[node].on(beam)
+        out, new = layer.step(self.constants[node], [to_beam(x, beam) for x in sources], state)
+        self.states[node] = Carried(new, beam)
+        return out
+
+    def _ended_on(self, beam: Beam | None, tick: int) -> torch.Tensor | None:
+        """Which hypotheses have ended before this tick; None if none can have."""
+        if self.ended is None:
+            return None
+        if self.run_of.size is None:
+            return to_beam(self.ended, beam).data
+        lengths = self.run_of.lengths
+        if lengths is None:
+            return None
+        values = lengths.values if beam is None else lengths.tile(beam.size).values
+        return tick >= values + (0 if self.layer.include_eos else 1)
+
+    def _count(self, end: Node | None) -> None:
+        """Adds this tick to the lengths of the sequences that go on, and notes which have ended."""
+        if end is None or self.ended is None or self.counted is None:
+            return
+        before = to_beam(self.ended, self.beam)
+        old = Carried({"n": self.counted}, self.ended.beam).on(self.beam)["n"]
+        now = to_beam(self.values[end], self.beam).data | before.data
+        runs = ~before.data if self.layer.include_eos else ~now
+        self.counted = old + runs.to(torch.int32)
+        self.ended = Tensor(now, before.spec, {}, self.beam)
+
+    def last_outputs(self) -> dict[str, Tensor]:
+        """The outputs of the last valid frames of layers with `need_last`, as parts "<layer>:last"."""
+        return {}
+
+
+def _frame_spec(spec: Spec, dim: Dim) -> Spec:
+    """The Spec of one frame: the axis is no loop axis any more."""
+    return Spec(spec.dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=spec.loop - {dim})

@@ -1,0 +1,114 @@
+"""Frames collected tick by tick, put together: in search every final hypothesis is followed back to its ancestors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from returnn_lite.network.graph import Node
+from returnn_lite.tensor import Beam, Lengths, PreActivation, Tensor
+
+if TYPE_CHECKING:
+    from returnn_lite.rec.loop import LoopRun
+    from returnn_lite.rec.ticks import Ticks
+
+
+class Trace:
+    """What the ticks of a loop left: `size` and `lengths` of its axis, the final `beam`, and the frames of each layer."""
+
+    def __init__(self, run: LoopRun, ticks: Ticks) -> None:
+        self.run = run
+        self.ticks = ticks
+        self.lengths = run.lengths
+        self.size = len(ticks.beams) if run.size is None else run.size
+        final = ticks.beam if ticks.beam is not run.base_beam else None
+        if run.size is None and ticks.counted is not None:
+            self.lengths = Lengths.of(ticks.counted)
+            self.size = self.lengths.max
+        self.beam = self._final_beam(final) if final is not None else None
+        if self.beam is not None and run.size is not None and self.lengths is not None:
+            self.lengths = self.lengths.tile(self.beam.size)
+        self._rows = self._ancestors(final) if final is not None else []
+
+    def _final_beam(self, last: Beam) -> Beam:
+        """The hypotheses as they leave the loop: scores divided by the longest length where a choice normalises."""
+        scores = last.scores
+        choices: list[Any] = [n.layer for n in self.ticks.inside if getattr(n.layer, "makes_beam", False)]
+        if choices and choices[-1].length_normalization and self.lengths is not None:
+            longest = self.lengths.max + (0 if self.run.layer.include_eos else 1)
+            scores = scores / longest
+        outer = self.run.base_beam
+        index: torch.Tensor | None = None
+        beam: Beam | None = last
+        while beam is not None and beam is not outer:
+            index = beam.source if index is None else beam.source.index_select(0, index)
+            beam = beam.parent
+        return Beam(last.size, scores, last.source if index is None else index, outer)
+
+    def _ancestors(self, last: Beam) -> list[dict[int, torch.Tensor]]:
+        """Per tick: for each beam met in it (by identity; 0 = the beam outside) the row of every final hypothesis."""
+        rows: list[dict[int, torch.Tensor]] = []
+        count = last.scores.numel()
+        index = torch.arange(count, device=last.source.device)
+        ends = self.ticks.beams
+        for tick in range(len(ends) - 1, -1, -1):
+            beam = ends[tick]
+            stop = ends[tick - 1] if tick else self.run.base_beam
+            found: dict[int, torch.Tensor] = {}
+            while beam is not None and beam is not stop:
+                found[id(beam)] = index
+                index = index_of(beam, index)
+                beam = beam.parent
+            found[id(stop) if stop is not None else 0] = index
+            rows.append(found)
+        return rows[::-1]
+
+    def stacked(self, node: Node) -> Tensor:
+        """All frames of a layer, the loop axis in front."""
+        frames = self.ticks.frames[node][: self.size]
+        if not frames:
+            return self._empty(node)
+        if self.beam is not None:
+            frames = [self._resolved(x, tick) for tick, x in enumerate(frames)]
+        first = frames[0]
+        spec = first.spec.memo(("loop", self.run.dim), lambda: first.spec.with_loop(self.run.dim))
+        lengths = {**first.lengths}
+        if self.lengths is not None:
+            lengths[self.run.dim] = self.lengths
+        pre = None
+        if first.pre is not None and node.layer.options.loss:
+            pre = PreActivation(first.pre.activation, torch.stack([x.pre.data for x in frames if x.pre is not None]))
+        return Tensor(torch.stack([x.data for x in frames]), spec, lengths, self.beam, pre=pre)
+
+    def _resolved(self, x: Tensor, tick: int) -> Tensor:
+        """A frame in the order of the final hypotheses."""
+        if x.spec.batch is None:
+            return x
+        rows = self._rows[tick]
+        key = id(x.beam) if x.beam is not None else 0
+        if key in rows:
+            return x.gather_batch(rows[key], self.beam)
+        if x.beam is None and self.beam is not None:
+            return x.tile(self.beam)
+        raise node_error(x)
+
+    def _empty(self, node: Node) -> Tensor:
+        """No tick at all."""
+        if node.spec is None:
+            raise node.layer.error("the axes of this layer are not known")
+        x = self.run.initial.zeros(node.spec)
+        if self.beam is not None:
+            x = x.tile(self.beam)
+        lengths = {**x.lengths, **({self.run.dim: self.lengths} if self.lengths is not None else {})}
+        return Tensor(x.data.unsqueeze(0)[:0], x.spec.with_loop(self.run.dim), lengths, self.beam)
+
+
+def index_of(beam: Beam, rows: torch.Tensor) -> torch.Tensor:
+    """The rows that the hypotheses in `rows` of `beam` extend."""
+    return beam.source.index_select(0, rows)
+
+
+def node_error(x: Tensor) -> RuntimeError:
+    """A frame whose beam is none of the run: a fault of the loop itself."""
+    return RuntimeError(f"a frame {x.spec} belongs to no beam of this loop")

@@ -1,0 +1,264 @@
+"""`rec` with a named unit, and `rnn_cell`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from returnn_lite.layers.base import Layer, LayerRef
+from returnn_lite.layers.registry import layer
+from returnn_lite.rec.cells import Cell, make_cell
+from returnn_lite.rec.unit_state import InitialState
+from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
+from returnn_lite.tensor.axes import axis as find_axis
+
+if TYPE_CHECKING:
+    from returnn_lite.network.construct import Net
+    from returnn_lite.network.graph import Node
+    from returnn_lite.rec.initial import Initial
+
+State = dict[str, torch.Tensor]
+
+
+class Unit(Layer):
+    """Base of `rec` with a named unit and of `rnn_cell`: a recurrent cell over the time axis, or one tick of it in a loop.
+
+    Shape: (B, T, F) -> (T, B, n_out), frames behind the sequence ends are 0; in a loop (B, F) -> (B, n_out). Parameters
+    are those of the cell, below `rec/`.
+    """
+
+    recurrent = True
+    hidden_state = True
+    checks_n_out = False
+    single_step: ClassVar[bool] = False
+
+    def __init__(self, *, n_out: int | None, unit: str, unit_opts: Mapping[str, Any] | None, initial_state: Any) -> None:
+        super().__init__()
+        if not isinstance(unit, str):
+            raise self.error(f"`unit` must be the name of a unit, but is {unit!r} instead")
+        self.n_out = n_out
+        self.unit = unit
+        self.unit_opts = unit_opts
+        self.initial = InitialState(initial_state)
+        self.axis: Any = None
+        self.reverse = False
+        self.input_projection = True
+        self.inits: dict[str, Any] = {}
+        self.needs_state = False
+        self._cell: Cell | None = None
+
+    @property
+    def cell(self) -> Cell:
+        """The unit's formulas."""
+        if self._cell is None:
+            size = self.n_out or getattr(self.options.out_dim, "size", None)
+            if size is None:
+                raise self.error("the number of units is not known: give `n_out`")
+            opts = dict(self.unit_opts or {})
+            if self.unit.lower() == "zoneoutlstm" and self.behavior >= 17:
+                opts.setdefault("use_zoneout_output", True)
+            self._cell = make_cell(self.unit, size, opts, single_step=self.single_step)
+        return self._cell
+
+    def link(self, net: Net, node: Node) -> None:
+        """Refers to the layers that give initial states."""
+        for key, name in self.initial.layers(self.cell).items():
+            node.refs[key] = net.get(name)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """Time-major with `n_out` features; without a time axis one tick, (B, n_out)."""
+        x = sources[0]
+        feature = self.feature_dim(self.cell.n_out, x)
+        if x is None or not self._runs_over_time(x):
+            loops = [d for d in (x.dims if x is not None else ()) if x is not None and d in x.loop]
+            dims = (*loops, batch_dim, feature)
+            return Spec(dims, time=None, feature=len(dims) - 1, loop=frozenset(loops))
+        at = self._axis(x)
+        others = [d for i, d in enumerate(x.dims) if i not in (at, x.batch, x.feature)]
+        return Spec((x.dims[at], batch_dim, *others, feature), time=0, feature=2 + len(others), loop=x.loop)
+
+    def _runs_over_time(self, x: Spec) -> bool:
+        return self.axis is not None or x.time is not None
+
+    def _axis(self, x: Spec) -> int:
+        return find_axis(x, "T" if self.axis is None else self.axis)
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """The cell's parameters."""
+        n_in = sources[0].dim
+        if n_in is None:
+            raise self.error(f"the source needs features, but is {sources[0]}")
+        self.weights = {}
+        for p in self.cell.params(n_in, input_projection=self.input_projection):
+            self.weights[p.name] = self.param(f"rec/{p.name}", p.shape, self._init(p.init))
+        self.initial.build(self, self.cell)
+
+    def _init(self, init: Any) -> Any:
+        """The initialiser of a parameter: that of the option it belongs to, else the unit's own, else glorot uniform."""
+        default = self.inits.get("recurrent") or self.inits.get("weights") or "glorot_uniform"
+        if init in ("weights", "recurrent", "default"):
+            return self.inits.get(init) or default
+        if init == "bias":
+            return self.inits.get("bias") or 0.0
+        if isinstance(init, tuple):
+            return _Blocks(init)
+        return init
+
+    # --- over the time axis -------------------------------------------------------------------------------------------
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """All frames."""
+        x = sources[0]
+        if not self._runs_over_time(x.spec):
+            raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")
+        return self._sequence(x, self._axis(x.spec), refs, self.spec(x.spec))
+
+    def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
+        """All ticks of a loop at once, when the layer was moved out of it."""
+        x = self.run_input(sources)
+        if self._runs_over_time(x.spec) or dim not in x.spec.loop:
+            return self.forward(x, **refs)
+        out = self._sequence(x, x.spec.dims.index(dim), refs, None)
+        spec = Spec(out.spec.dims, time=None, feature=out.spec.feature, loop=x.spec.loop)
+        return Tensor(out.data, spec, out.lengths, out.beam, state=out.state)
+
+    def _sequence(self, x: Tensor, at: int, refs: dict[str, Tensor], spec: Spec | None) -> Tensor:
+        dim = x.spec.dims[at]
+        batch = [i for i in range(x.spec.rank) if i not in (at, x.spec.batch, x.spec.feature)]
+        data, others = _time_major(x, at, batch)
+        lengths = x.length(dim).values if dim.dynamic else None
+        if lengths is not None and others:
+            lengths = lengths.repeat_interleave(data.shape[1] // lengths.shape[0])
+        start = self.initial.state(self, self.cell, data.shape[1], data.device, refs)
+        out, final = self.cell.sequence(
+            self.weights, data, lengths, start, reverse=self.reverse, training=self.training,
+            generator=self.context.generator, need_state=self.needs_state, sparse_grad=torch.is_grad_enabled(),
+        )  # fmt: skip
+        if others:
+            out = out.reshape(out.shape[0], -1, *others, out.shape[-1])
+        if spec is None:
+            spec = Spec((dim, batch_dim, *(x.spec.dims[i] for i in batch), self.feature_dim(self.cell.n_out, x.spec)))
+        self.initial.keep(self, final)
+        return x.with_data(out, spec, state=final, zero_padded=True)
+
+    # --- tick by tick -------------------------------------------------------------------------------------------------
+
+    def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
+        """Whether the layer is one tick of the loop around it (its source has no time axis)."""
+        return self.axis is None and all(s is None or s.time is None for s in sources)
+
+    def begin_loop(self, batch: int) -> Any:
+        """What is constant over one run of a loop."""
+        return self.cell.begin_sequence(self.weights, self.training, self.context.generator, batch=batch)
+
+    def first_state(self, make: Initial, refs: dict[str, Tensor]) -> State:
+        """The state before the first tick."""
+        return self.initial.state(self, self.cell, make.batch, make.device, refs) or self.cell.zero_state(
+            make.batch, make.device, torch.float32
+        )
+
+    def initial_output(self, make: Initial, spec: Spec, state: State | None = None) -> Tensor:
+        """What "prev:" of this layer reads at the first tick: the output part of the initial state."""
+        state = self.first_state(make, {}) if state is None else state
+        return Tensor(self.cell.output_of_state(state), spec, make.lengths, state=state)
+
+    def step(self, constants: Any, sources: list[Tensor], state: State) -> tuple[Tensor, State]:
+        """One tick."""
+        x = self.run_input(sources)
+        projected = self.cell.project(constants, x.data)
+        out, new = self.cell.step(constants, projected, state)
+        return x.with_data(out, self.spec(x.spec), state=new), new
+
+
+def _time_major(x: Tensor, at: int, batch: list[int]) -> tuple[torch.Tensor, list[int]]:
+    """(T, B', F), further axes merged into the batch; and the sizes of these axes."""
+    front = [at, *([x.spec.batch] if x.spec.batch is not None else [])]
+    last = [x.spec.feature] if x.spec.feature is not None else []
+    data = x.data.permute((*front, *batch, *last))
+    others = [x.data.shape[i] for i in batch]
+    if others:
+        data = data.reshape(data.shape[0], -1, *([data.shape[-1]] if last else []))
+    return data, others
+
+
+class _Blocks:
+    """An initialiser with one number for each of the equal blocks of the last axis."""
+
+    def __init__(self, values: tuple[float, ...]) -> None:
+        self.values = values
+
+    def __call__(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+        """The filled tensor."""
+        size = shape[-1] // len(self.values)
+        return torch.tensor(self.values, dtype=dtype).repeat_interleave(size).expand(shape).clone()
+
+
+@layer("rec")
+class RecUnit(Unit):
+    """A recurrent unit over the time axis (`unit` is a name), or a loop over a sub-network (`unit` is a dict).
+
+    Shape: (B, T, F) -> (T, B, n_out). `direction` -1 runs each sequence from its own last frame; `axis`: another axis,
+    further axes count as batch. See `rec/cells` for the units and their parameters.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_out: int | None = None,
+        unit: str = "lstm",
+        unit_opts: Mapping[str, Any] | None = None,
+        direction: int | None = None,
+        initial_state: Any = None,
+        input_projection: bool = True,
+        max_seq_len: Any = None,
+        max_seq_len_via: LayerRef | None = None,
+        forward_weights_init: Any = None,
+        recurrent_weights_init: Any = None,
+        bias_init: Any = None,
+        unroll: bool = False,
+        axis: Any = None,
+        optimize_move_layers_out: bool | None = None,
+        include_eos: bool = False,
+        back_prop: bool | None = None,
+        debug: bool | None = None,
+        use_global_rec_step_offset: bool = False,
+        cheating: bool = False,
+    ) -> None:
+        super().__init__(n_out=n_out, unit=unit, unit_opts=unit_opts, initial_state=initial_state)
+        if direction not in (None, 1, -1):
+            raise self.error(f"`direction` must be 1 or -1, but is {direction!r} instead")
+        if max_seq_len is not None and not unroll:
+            raise self.error("`max_seq_len` is only for loops over a sub-network (`unit` a dict), or with `unroll`")
+        self.reverse = direction == -1
+        self.axis = axis
+        self.input_projection = input_projection
+        self.inits = {"weights": forward_weights_init, "recurrent": recurrent_weights_init, "bias": bias_init}
+
+    @classmethod
+    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+        """A dict as `unit` is a loop."""
+        if isinstance(description.get("unit"), dict):
+            return {**description, "class": "rec.loop"}
+        return description
+
+
+@layer("rnn_cell")
+class RnnCell(Unit):
+    """One tick of a recurrent unit, for loops.  Shape: (B, F) -> (B, n_out); with a time axis as `rec`."""
+
+    single_step = True
+
+    def __init__(
+        self,
+        *,
+        unit: str,
+        n_out: int | None = None,
+        unit_opts: Mapping[str, Any] | None = None,
+        initial_state: Any = None,
+        weights_init: Any = "xavier",
+        forward_weights_init: Any = None,
+    ) -> None:
+        super().__init__(n_out=n_out, unit=unit, unit_opts=unit_opts, initial_state=initial_state)
+        self.inits = {"weights": forward_weights_init or weights_init}

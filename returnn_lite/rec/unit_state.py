@@ -1,0 +1,108 @@
+"""Initial states of recurrent units, in all forms that configs give them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.rec.cells import Cell
+from returnn_lite.tensor import Tensor
+
+if TYPE_CHECKING:
+    from returnn_lite.rec.unit import Unit
+
+State = dict[str, torch.Tensor]
+_KEPT = ("keep_over_epoch", "keep_over_epoch_no_init")
+_WORDS = {"zeros": 0.0, "ones": 1.0}
+
+
+class InitialState:
+    """The option `initial_state`: None, 0, 1, "zeros", "ones", "var", "keep_over_epoch", a layer, or one of these per key.
+
+    A layer with a last hidden state gives that; any other its output (B, H).
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.kept: State | None = None
+        self.kept_epoch: int | None = None
+
+    def per_key(self, cell: Cell) -> dict[str, Any]:
+        """The entry of each component of the state."""
+        keys, value = cell.state_keys, self.value
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in keys:
+                    raise ConfigError("initial_state", f"unknown component {key!r}{did_you_mean(str(key), keys)}")
+            return {k: value.get(k) for k in keys}
+        if isinstance(value, (list, tuple)):
+            if len(value) != len(keys):
+                raise ConfigError("initial_state", f"must have {len(keys)} entries ({', '.join(keys)}), but has {len(value)}")
+            return dict(zip(keys, value, strict=True))
+        return dict.fromkeys(keys, value)
+
+    def layers(self, cell: Cell) -> dict[str, str]:
+        """The layers to refer to, by reference key."""
+        found = {}
+        for key, value in self.per_key(cell).items():
+            if isinstance(value, str) and value not in (*_WORDS, "var", "placeholder", *_KEPT):
+                found[f"initial_state/{key}"] = value
+        if self.value is not None and self.value not in (0, "zeros") and not cell.accepts_initial_state:
+            raise ConfigError("initial_state", "is not supported by this unit; use nativelstm2")
+        return found
+
+    def build(self, unit: Unit, cell: Cell) -> None:
+        """The trainable vectors of "var": `rec/initial_<key>`, start at 0."""
+        for key, value in self.per_key(cell).items():
+            if value == "var":
+                unit.param(f"rec/initial_{key}", (cell.n_out,), 0.0)
+
+    def state(
+        self, unit: Unit, cell: Cell, batch: int, device: torch.device, refs: Mapping[str, Tensor]
+    ) -> State | None:
+        """The initial state of a run; None for zeros."""
+        if self.value in (None, 0, "zeros"):
+            return None
+        if self.value in _KEPT:
+            return self._last(unit, batch)
+        zeros = cell.zero_state(batch, device, torch.float32)
+        entries = self.per_key(cell)
+        return {k: self._component(unit, k, entries[k], zeros[k], refs) for k in cell.state_keys}
+
+    def _component(
+        self, unit: Unit, key: str, value: Any, zeros: torch.Tensor, refs: Mapping[str, Tensor]
+    ) -> torch.Tensor:
+        if value == "var":
+            return zeros + getattr(unit, f"rec__initial_{key}")
+        if value in (None, "placeholder"):
+            return zeros
+        if isinstance(value, (int, float)) or value in _WORDS:
+            return zeros + float(_WORDS.get(value, value) if isinstance(value, str) else value)
+        x = refs.get(f"initial_state/{key}")
+        if x is None:
+            raise unit.error(f"the initial state {value!r} is not known here")
+        if x.state is not None:
+            if key in x.state:
+                return x.state[key]
+            return torch.cat(list(x.state.values()), -1)
+        if x.spec.time is not None or x.spec.batch is None:
+            raise unit.error(f"the initial state {value!r} must be (B, {zeros.shape[1]}), but is {x.spec} instead")
+        return x.batch_major().data
+
+    def _last(self, unit: Unit, batch: int) -> State | None:
+        """The state at the end of the previous batch; zeros at the start of an epoch."""
+        epoch = unit.context.epoch
+        if self.kept is None or (self.value == _KEPT[0] and self.kept_epoch != epoch):
+            return None
+        if next(iter(self.kept.values())).shape[0] != batch:
+            raise unit.error("a state kept over batches needs batches of one size")
+        return self.kept
+
+    def keep(self, unit: Unit, final: Mapping[str, torch.Tensor] | None) -> None:
+        """Keeps the state of this batch for the next one, if asked to."""
+        if self.value in _KEPT and final is not None:
+            self.kept = {k: v.detach() for k, v in final.items()}
+            self.kept_epoch = unit.context.epoch
