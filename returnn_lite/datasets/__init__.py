@@ -1,10 +1,11 @@
 """Datasets, the order of their sequences, and mini-batches of them."""
 
 from returnn_lite.datasets import generated, hdf, static  # they register themselves
-from returnn_lite.datasets.base import BaseOptions, DataError, Dataset
+from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batching import BatchingOptions
 from returnn_lite.datasets.factory import DatasetDefaults, dataset_defaults, init_dataset
 from returnn_lite.datasets.loader import Batch, Loader
+from returnn_lite.datasets.options import BaseOptions, DataError
 
 __all__ = [
     "BaseOptions",

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from returnn_lite.datasets.base import DataError, Dataset
+from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batching import SliceBatch
+from returnn_lite.datasets.options import DataError
 
 
 @dataclass

@@ -7,7 +7,8 @@ from abc import abstractmethod
 
 import numpy as np
 
-from returnn_lite.datasets.base import BaseOptions, Dataset, Seq
+from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.ordering import OrderOptions
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.static import numbered

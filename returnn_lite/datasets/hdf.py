@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import BaseOptions, Dataset, Seq
+from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.hdf_file import Handles, HdfFile, TagTable
+from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.window import stack_window
 from returnn_lite.errors import ConfigError

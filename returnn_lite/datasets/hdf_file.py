@@ -28,6 +28,7 @@ class Handles:
     def _start(self) -> None:
         self.pid, self.lock = os.getpid(), threading.RLock()
         self.files: OrderedDict[str, h5py.File] = OrderedDict()
+        self.arrays: dict[str, dict[str, h5py.Dataset]] = {}  # by file: looking them up costs more than a small reading
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -45,15 +46,29 @@ class Handles:
                 self.files[path] = _open(path)
             self.files.move_to_end(path)
             while len(self.files) > MAX_OPEN_FILES:
-                self.files.popitem(last=False)[1].close()
+                self._close_one(last=False)
             yield self.files[path]
+
+    def read(self, path: str, name: str, start: int, end: int) -> np.ndarray:
+        """Entries start…end of one array of a file."""
+        with self.open(path) as file:
+            arrays = self.arrays.setdefault(path, {})
+            if name not in arrays:
+                arrays[name] = file[name]
+            entries: np.ndarray = arrays[name][start:end]
+            return entries
+
+    def _close_one(self, last: bool) -> None:
+        path, file = self.files.popitem(last)
+        self.arrays.pop(path, None)
+        file.close()
 
     def close(self) -> None:
         """Closes all files; they are opened again when needed."""
         if self.pid == os.getpid():
             with self.lock:
                 while self.files:
-                    self.files.popitem()[1].close()
+                    self._close_one(last=True)
 
 
 def _open(path: str) -> h5py.File:
@@ -201,15 +216,13 @@ class HdfFile:
     def read(self, key: str, first: int, count: int) -> list[np.ndarray]:
         """The arrays of one key of `count` consecutive sequences; one reading of the file."""
         stream, offsets = self.by_key[key]
-        borders = offsets[first : first + count + 1]
-        with self.handles.open(self.path) as file:
-            try:
-                frames = file[stream.path][borders[0] : borders[-1]]
-            except (OSError, KeyError) as exc:
-                raise self._fail(
-                    stream.path, f"cannot be read (sequences {first} to {first + count - 1}): {exc}"
-                ) from exc
-        return np.split(frames, borders[1:-1] - borders[0])
+        borders = offsets[first : first + count + 1].tolist()
+        try:
+            frames = self.handles.read(self.path, stream.path, borders[0], borders[-1])
+        except (OSError, KeyError) as exc:
+            last = first + count - 1
+            raise self._fail(stream.path, f"cannot be read (sequences {first} to {last}): {exc}") from exc
+        return [frames[a - borders[0] : b - borders[0]] for a, b in zip(borders[:-1], borders[1:], strict=True)]
 
     def read_tags(self) -> Iterator[list[bytes]]:
         """All tags as UTF-8, some at a time."""

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
-from returnn_lite.datasets.base import DataError, Dataset
+from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batching import BatchingOptions, SliceBatch
 from returnn_lite.datasets.collate import Batch, collate
 from returnn_lite.datasets.epoch_batches import epoch_batches
+from returnn_lite.datasets.options import DataError
 from returnn_lite.errors import ConfigError, did_you_mean
 
 __all__ = ["Batch", "Loader"]

@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from returnn_lite.datasets.base import BaseOptions, Dataset
+from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
