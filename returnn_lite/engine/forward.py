@@ -65,7 +65,7 @@ def open_writer(filename: str, net: Any, layer: str, dataset: Dataset) -> HDFWri
 
 def write_output(writer: HDFWriter, output: Tensor, tags: list[str], layer: str) -> None:
     """Appends one entry per sequence: frames of all axes but the feature axis, in row-major order."""
-    if output.beam is not None:
+    if output.beam is not None and not output.beam.decided:
         text = f"layer {layer!r} still has a beam of hypotheses; forward the layer that decides (class `decide`)"
         raise ConfigError("forward_output_layer", text)
     for tag, entry in zip(tags, unpadded(feature_last(output.batch_major())), strict=True):

@@ -135,7 +135,7 @@ def _batch_values(
 def hypotheses(output: Tensor, num_seqs: int) -> list[Any]:
     """Per sequence its array without padding, or for a beam [(score, array), …], best first."""
     arrays = unpadded(output)
-    if output.beam is None:
+    if output.beam is None or output.beam.decided:
         return arrays
     size = output.beam.size
     scores = output.beam.scores.detach().cpu().numpy()

@@ -26,8 +26,6 @@ class Choice(Layer):
     comparable; see `rec/beam.py` for the rules.
     """
 
-    recurrent = False
-    hidden_state = True
     makes_beam: ClassVar[bool] = True
     stays_in_loop: ClassVar[str] = "makes a search choice"
     checks_n_out = False
@@ -96,17 +94,6 @@ class Choice(Layer):
         if target in specs and specs[target].sparse_dim is not None:
             return specs[target].sparse_dim  # type: ignore[no-any-return]
         return self.dim("sparse-dim", x.dim if x is not None else None)
-
-    def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
-        """A choice is part of its loop."""
-        return True
-
-    def begin_loop(self, batch: int) -> None:
-        """Nothing is constant."""
-
-    def first_state(self, make: Initial, refs: dict[str, Tensor]) -> dict[str, torch.Tensor]:
-        """The scores are in the beam, not in a state."""
-        return {}
 
     def initial_output(self, make: Initial, spec: Spec, state: Any = None) -> Tensor:
         """Label 0 where the config says nothing else."""
@@ -221,7 +208,7 @@ class Decide(Layer):
             scores = scores / x.length(x.spec.dims[x.spec.time]).values.unflatten(0, (-1, beam.size))
         best = first_largest(scores)  # (B,)
         rows = torch.arange(best.shape[0], device=best.device) * beam.size + best
-        picked = Beam(1, beam.scores.gather(1, best.unsqueeze(1)), rows, beam.parent)
+        picked = Beam(1, beam.scores.gather(1, best.unsqueeze(1)), rows, beam.parent, decided=True)
         decided = x.gather_batch(rows, picked)
         return self._cut(decided)
 

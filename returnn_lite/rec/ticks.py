@@ -129,8 +129,10 @@ class Ticks:
         for node in self.counters:
             values[node] = counter(tick, self.run_of.initial.device)
         for node in self.inside:
-            if node in self.states:
-                values[node] = self._step(node, values, tick)
+            if getattr(node.layer, "makes_beam", False):
+                values[node] = self._choose(node, values, tick)
+            elif node in self.states:
+                values[node] = self._step(node, values)
             else:
                 values[node] = node.compute(values)
         for node in self.collect:
@@ -141,14 +143,17 @@ class Ticks:
         if self.beam is not None:
             self.states = {n: Carried(c.on(self.beam), self.beam) for n, c in self.states.items()}
 
-    def _step(self, node: Node, values: dict[Node, Tensor], tick: int) -> Tensor:
+    def _choose(self, node: Node, values: dict[Node, Tensor], tick: int) -> Tensor:
+        """A search choice: from here on there are other hypotheses."""
+        layer: Any = node.layer
+        out: Tensor = layer.choose([values[n] for n in node.sources], self.beam, self._ended_on(self.beam, tick), tick)
+        self.beam = out.beam
+        return out
+
+    def _step(self, node: Node, values: dict[Node, Tensor]) -> Tensor:
         """A layer with a state of its own."""
         layer: Any = node.layer
         sources = [values[n] for n in node.sources]
-        if getattr(layer, "makes_beam", False):
-            out: Tensor = layer.choose(sources, self.beam, self._ended_on(self.beam, tick), tick)
-            self.beam = out.beam
-            return out
         beam = latest_beam(sources) or self.states[node].beam
         state = self.states[node].on(beam)
         out, new = layer.step(self.constants[node], [to_beam(x, beam) for x in sources], state)

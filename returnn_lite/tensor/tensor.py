@@ -32,17 +32,14 @@ class Beam:
     """The hypotheses after one search choice; folded into the batch axis as B * size, beam index fastest.
 
     `source` int [B * size]: for every hypothesis the row it extends, counted in the parent's batch axis (the plain batch
-    without a parent). `scores` float [B, size]: natural log, higher is better.
+    without a parent). `scores` float [B, size]: natural log, higher is better. `decided`: only the best one was kept.
     """
 
     size: int
     scores: torch.Tensor
     source: torch.Tensor
     parent: Beam | None = None
-
-    def detached(self, scores: torch.Tensor) -> Beam:
-        """The same hypotheses with other scores, and no past: what leaves a loop."""
-        return Beam(self.size, scores, self.source)
+    decided: bool = False
 
 
 @dataclass(eq=False, slots=True)

@@ -36,7 +36,7 @@ def network(config, params, batch, seq_lens, mode, layers):
         out = net(data, lengths)
         outputs = {name: _output(out[name]) for name in layers}
         losses = {name: _loss(value) for name, value in out.losses.items()}
-        answer = {"outputs": outputs, "losses": losses, "objective": float(out.objective), "scores": _scores(out, layers)}
+        answer = {"outputs": outputs, "losses": losses, "objective": float(out.objective.detach()), "scores": _scores(out, layers)}
         answer["grads"] = _gradients(net, out) if mode == "train" else {}
     return answer
 
@@ -57,13 +57,13 @@ def _output(x):
 
 
 def _loss(value):
-    number = lambda x: None if x is None else float(x)  # noqa: E731
+    number = lambda x: None if x is None else float(x.detach())  # noqa: E731
     inv_norm = float(value.inv_norm)
-    normalized = None if value.sum is None else float(value.sum) / inv_norm
+    normalized = None if value.sum is None else float(value.sum.detach()) / inv_norm
     return {
         "sum": number(value.sum),
         "normalized": normalized,
-        "error": None if value.error is None else float(value.error) / inv_norm,
+        "error": None if value.error is None else float(value.error.detach()) / inv_norm,
     }
 
 
