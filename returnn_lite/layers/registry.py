@@ -26,7 +26,8 @@ def layer(*names: str) -> Callable[[C], C]:
     def register(cls: C) -> C:
         for name in names:
             _LAYERS[name] = cls
-        cls.class_name = names[0]
+        if "class_name" not in cls.__dict__:
+            cls.class_name = names[0]
         return cls
 
     return register

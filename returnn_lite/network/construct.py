@@ -233,8 +233,14 @@ class Net:
         if self.immediate:
             node.infer()
             node.build()
+            self.tell(node)
         self.order.append(node)
         return node
+
+    def tell(self, node: Node) -> None:
+        """One log line per layer with its axes."""
+        if node.description:
+            self.shared.context.log.v3(f"layer {self.path}/{node.name!r}: {node.spec}")
 
     def _from(self, cls: type[Layer], options: Any, path: str) -> list[str]:
         """The names in `from`."""

@@ -39,7 +39,8 @@ class Network(torch.nn.Module):
     """The layers of `net_dict` that outputs and losses need, constructed on demand.
 
     `search`: `choice` layers search; `eval`: losses are evaluated; `train()` / `eval()` set the train flag. `params` holds
-    all parameters by the reference's names. `eval_names`: names that eval strings may use (the look-alike `tf` …).
+    all parameters by the reference's names, `used_data_keys` are the keys that a batch must hold. `eval_names`: names that
+    eval strings may use (the look-alike `tf` …). `extra_layers` are built as well.
     Raises ConfigError(s) for everything that is wrong with the dict.
     """
 
@@ -58,9 +59,8 @@ class Network(torch.nn.Module):
         super().__init__()
         self.context = Context(
             config, log or Log.silent(), behavior=config.int("behavior_version", 0) or 0, search=search, losses=eval,
-            eval_names=dict(eval_names or {}), network=None,
+            eval_names=dict(eval_names or {}), network=self,
         )  # fmt: skip
-        self.context.__dict__["network"] = self
         self.extern_data = ExternData(config)
         store = ParamStore(torch.Generator().manual_seed(seed))
         self.shared = Shared(self.context, store, self.extern_data)
@@ -68,6 +68,7 @@ class Network(torch.nn.Module):
         self._construct(extra_layers)
         self.loss_nodes = list(self._losses()) if eval else []
         self.constraints = constraints((m.scope, m.options) for m in self.shared.modules if m.scope is not None)
+        self.used_data_keys = {m.key for m in self.shared.modules if isinstance(m, DataSource)}
         self.layer_modules = torch.nn.ModuleList(self.shared.modules)
         self.seed(seed)
 
@@ -143,11 +144,6 @@ class Network(torch.nn.Module):
         return node.spec
 
     @property
-    def used_data_keys(self) -> set[str]:
-        """The data keys that a batch must hold."""
-        return {m.key for m in self.shared.modules if isinstance(m, DataSource)}
-
-    @property
     def recurrent(self) -> bool:
         """Whether frames depend on each other, so that batches must keep sequences apart."""
         return any(m.is_recurrent() for m in self.shared.modules) or any(n.loss.recurrent for n in self.loss_nodes)
@@ -176,7 +172,7 @@ class Network(torch.nn.Module):
         self, data: Mapping[str, Any], lengths: Mapping[str, torch.Tensor], tags: list[str] | None = None
     ) -> NetworkOutput:
         """Runs all layers on a batch: batch-first arrays by key, and int lengths [B] of the keys with a time axis."""
-        feed = {k: self.extern_data.feed(k, v, lengths) for k, v in data.items() if k in self.used_data_keys_once()}
+        feed = {k: self.extern_data.feed(k, v, lengths) for k, v in data.items() if k in self.used_data_keys}
         self.context.run = {"data": feed, "tags": tags}
         values: dict[Node, Tensor] = {}
         for node in self.net.order:
@@ -186,12 +182,6 @@ class Network(torch.nn.Module):
             self._evaluate(out)
         self.context.run = {}
         return out
-
-    def used_data_keys_once(self) -> set[str]:
-        """`used_data_keys`, computed at the first batch."""
-        if "_used" not in self.__dict__:
-            self.__dict__["_used"] = self.used_data_keys
-        return self.__dict__["_used"]  # type: ignore[no-any-return]
 
     def _evaluate(self, out: NetworkOutput) -> None:
         """Losses, and the objective: scaled sums of losses plus the constraints."""

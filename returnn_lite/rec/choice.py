@@ -163,6 +163,7 @@ def linker_error(linker: Any, description: dict[str, Any], message: str) -> Conf
 class TargetChoice(Layer):
     """A choice outside of search: the target itself.  Shape: (B,) -> (B,)"""
 
+    class_name = "choice"
     checks_n_out = False
 
     def __init__(self) -> None:

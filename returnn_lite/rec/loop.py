@@ -147,7 +147,7 @@ class LoopRun:
             self.whole[self.nodes[label]] = self.compute(self.nodes[label])
         parts = {label: self._leaving(node) for label, node in self.nodes.items() if node in self.whole}
         output = self._leaving(self.nodes["output"]).copy()
-        output.parts = parts | ticks.last_outputs()
+        output.parts = parts
         return output
 
     def _to_collect(self, inside: list[Node]) -> list[Node]:

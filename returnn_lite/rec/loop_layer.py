@@ -35,6 +35,7 @@ class RecLoop(Layer):
     `plan`; `optimize_move_layers_out` False keeps all inside). `include_eos`: the tick of the end counts.
     """
 
+    class_name = "rec"
     recurrent = True
     checks_n_out = False
     needs_source = False
@@ -181,6 +182,7 @@ class RecLoop(Layer):
             if not node.built:
                 node.build()
                 build_initial(node, inner)
+                inner.tell(node)
         self.plan = self._plan(inner)
         if self.context.log.verbosity >= 4:
             self.context.log.v4(f"Rec layer {self.name!r} (search {self.context.search}):\n{self.plan.text()}")
@@ -271,7 +273,8 @@ class RecLoop(Layer):
         """The inner layers whose frames the parent may read."""
         labels = self.labels()
         found = {"output", *(label for label, _, _ in self.loss_nodes())}
-        return found | {label for node, label in labels.items() if node.layer.options.is_output_layer}
+        wanted = (label for node, label in labels.items() if node.layer.options.is_output_layer or node.layer.options.need_last)
+        return found | set(wanted)
 
     # --- running ------------------------------------------------------------------------------------------------------
 

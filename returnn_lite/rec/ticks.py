@@ -51,7 +51,6 @@ class Ticks:
         self.beams: list[Beam | None] = []
         self.states: dict[Node, Carried] = {}
         self.constants: dict[Node, Any] = {}
-        self.last: dict[Node, Carried] = {}
         self.ended: Tensor | None = None
         self.counted: torch.Tensor | None = None
 
@@ -90,8 +89,6 @@ class Ticks:
                 self.constants[node] = layer.begin_loop(make.batch)
                 refs = {k: self.run_of.value(n) for k, n in node.refs.items() if n not in self.inside}
                 self.states[node] = Carried(layer.first_state(make, refs), self.beam)
-            if layer.options.need_last:
-                self.last[node] = Carried({"out": self.run_of.first_output(node).data}, self.beam)
         for node in self.previous:
             if node.previous is not None:
                 self.values[node] = to_beam(self.run_of.first_output(node.previous), self.beam)
@@ -182,10 +179,6 @@ class Ticks:
         runs = ~before.data if self.layer.include_eos else ~now
         self.counted = old + runs.to(torch.int32)
         self.ended = Tensor(now, before.spec, {}, self.beam)
-
-    def last_outputs(self) -> dict[str, Tensor]:
-        """The outputs of the last valid frames of layers with `need_last`, as parts "<layer>:last"."""
-        return {}
 
 
 def _frame_spec(spec: Spec, dim: Dim) -> Spec:

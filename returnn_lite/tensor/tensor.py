@@ -68,6 +68,7 @@ class Tensor:
     sequence_loss: torch.Tensor | None = None
     zero_padded: bool = False
     parts: Mapping[str, Tensor] | None = None
+    _tiles: dict[int, Tensor] | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -104,7 +105,7 @@ class Tensor:
 
     def copy(self) -> Tensor:
         """A shallow copy with all side entries."""
-        return replace(self)
+        return replace(self, _tiles=None)
 
     def permuted(self, order: tuple[int, ...]) -> Tensor:
         """The axes in another order."""
@@ -123,6 +124,11 @@ class Tensor:
         if at is None or at == 0:
             return self
         return self.permuted((at, *(i for i in range(self.spec.rank) if i != at)))
+
+    def batch_front(self) -> Tensor:
+        """The batch axis moved to the front, behind loop axes only (no change without one)."""
+        at = self.spec.batch
+        return self if at is None else self.permuted(self.spec.order(at))
 
     def axis_last(self, axis: int) -> Tensor:
         """The axis at this position moved to the end."""
@@ -146,18 +152,26 @@ class Tensor:
         return changed
 
     def tile(self, beam: Beam) -> Tensor:
-        """Every sequence repeated for the hypotheses of `beam`."""
-        at = self.spec.batch
-        if at is None:
+        """Every sequence repeated for the hypotheses of `beam`; done once per beam size."""
+        if self.spec.batch is None:
             return self
+        if self._tiles is None:
+            self._tiles = {}
+        if beam.size not in self._tiles:
+            self._tiles[beam.size] = self._repeated(beam.size, self.spec.batch)
+        tiled = self._tiles[beam.size].copy()
+        tiled.beam = beam
+        return tiled
+
+    def _repeated(self, count: int, at: int) -> Tensor:
+        """Every sequence `count` times."""
         changed = self.copy()
-        changed.data = self.data.repeat_interleave(beam.size, at)
-        changed.lengths = {d: n.tile(beam.size) for d, n in self.lengths.items()}
-        changed.beam = beam
+        changed.data = self.data.repeat_interleave(count, at)
+        changed.lengths = {d: n.tile(count) for d, n in self.lengths.items()}
         if self.pre is not None:
-            changed.pre = PreActivation(self.pre.activation, self.pre.data.repeat_interleave(beam.size, at))
+            changed.pre = PreActivation(self.pre.activation, self.pre.data.repeat_interleave(count, at))
         if self.state is not None:
-            changed.state = {k: v.repeat_interleave(beam.size, 0) for k, v in self.state.items()}
+            changed.state = {k: v.repeat_interleave(count, 0) for k, v in self.state.items()}
         return changed
 
 
