@@ -68,7 +68,7 @@ def test_eval_needs_an_epoch(trained):
 
 def forward(trained, out, **changes):
     data = {"eval": dataset(3, 5), "forward_batch_size": 20, "output_file": str(out)}
-    return run(after(trained, "forward", load=load(trained), **{**data, **changes}))
+    return run(after(trained, "forward", **{"load": load(trained), **data, **changes}))
 
 
 def test_forward(trained, tmp_path):
@@ -168,7 +168,9 @@ def test_hypotheses():
         [(-0.9892766, [1, 2]), (-1.5, [3])],
         [(-0.1, [0, 0, 0]), (float("-inf"), [])],
     ]
-    assert [row.tolist() for row in search.hypotheses(hypothesis_tensor(None), 4)] == [[1, 2], [3], [0, 0, 0], []]
+    decided = Beam(1, torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64), decided=True)
+    for one in (None, decided):
+        assert [row.tolist() for row in search.hypotheses(hypothesis_tensor(one), 4)] == [[1, 2], [3], [0, 0, 0], []]
 
 
 def test_search_texts():
@@ -180,6 +182,82 @@ def test_search_texts():
     assert search.py_text([("a", "x y")]) == "{\n'a': 'x y',\n}\n"
     several = search.py_text([("a", {"output": [(-0.5, "x")], "decision": "x"})])
     assert several == "{\n'a': {\n'decision': 'x',\n'output': [\n(-0.5, 'x'),\n],\n},\n}\n"
+
+
+def decoder(beam_size):
+    """A label model: each label depends on the last one alone."""
+    unit = {
+        "output": {"class": "choice", "from": "prob", "target": "classes", "beam_size": beam_size, "initial_output": 0},
+        "end": {"class": "compare", "kind": "equal", "from": "output", "value": 0},
+        "embedding": {"class": "linear", "activation": None, "from": "prev:output", "n_out": 5},
+        "prob": {"class": "softmax", "from": "embedding", "target": "classes", "loss": "ce"},
+    }
+    return {
+        "output": {
+            "class": "rec",
+            "from": [],
+            "target": "classes",
+            "unit": unit,
+            "max_seq_len": "max_len_from('base:data')",
+        },
+        "decision": {"class": "decide", "from": "output", "loss": "edit_distance", "target": "classes"},
+    }
+
+
+@pytest.fixture(scope="module")
+def trained_decoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("decoder")
+    run(options(folder, num_epochs=1, network=decoder(2)))
+    return folder
+
+
+VOCAB = {"data": {"dim": 4}, "classes": {"dim": 4, "sparse": True, "vocab": {"labels": ["</s>", "a@@", "b", "c"]}}}
+
+
+def decoded(folder, out, beam_size=3, **changes):
+    data = {"search_data": dataset(3, 5), "search_output_file": str(out), "extern_data": VOCAB, "max_seqs": 2}
+    data["network"] = decoder(beam_size)
+    return run(after(folder, "search", load=str(folder / "model.001"), **{**data, **changes}))
+
+
+def test_search_to_text(trained_decoder, tmp_path):
+    lines = decoded(trained_decoder, tmp_path / "a.txt", search_output_layer="decision")
+    texts = (tmp_path / "a.txt").read_text().splitlines()
+    assert len(texts) == 3 and all(set(text.split()) <= {"a@@", "b", "c"} for text in texts)
+    assert " error decision " in lines[-1] or lines[-1].split()[-2] == "error"
+    shown = [line for line in lines if line.startswith("  hyp: ")]
+    assert sorted(line.removeprefix("  hyp: ") for line in shown) == sorted(texts)
+
+
+def test_search_n_best(trained_decoder, tmp_path):
+    decoded(trained_decoder, tmp_path / "a.py", search_output_file_format="py")
+    found = eval((tmp_path / "a.py").read_text(), {"nan": float("nan"), "inf": float("inf")})
+    assert list(found) == ["seq-0", "seq-1", "seq-2"] and all(len(hyps) == 3 for hyps in found.values())
+    for hyps in found.values():
+        scores = [score for score, _ in hyps]
+        assert scores == sorted(scores, reverse=True) and all(float(numpy.float32(x)) != x or x == 0 for x in scores)
+    decoded(trained_decoder, tmp_path / "one.txt", beam_size=1, search_output_layer="decision")
+    both = {"search_output_layer": ["decision", "output"], "search_output_file_format": "py"}
+    decoded(trained_decoder, tmp_path / "both.py", **both)
+    layers = eval((tmp_path / "both.py").read_text(), {"nan": float("nan"), "inf": float("inf")})
+    assert all(entry["output"][0][1] == entry["decision"] for entry in layers.values())
+
+
+def test_search_needs_labels(trained_decoder, tmp_path):
+    bare = {"data": {"dim": 4}, "classes": {"dim": 4, "sparse": True}}
+    with pytest.raises(ConfigError, match="Unable to serialize the classes of layer 'decision'"):
+        decoded(trained_decoder, tmp_path / "a", extern_data=bare, search_output_layer="decision")
+    assert not (tmp_path / "a").exists()
+
+
+def test_forward_of_a_decision(trained_decoder, tmp_path):
+    changes = {"load": str(trained_decoder / "model.001"), "network": decoder(3), "forward_use_search": True}
+    forward(trained_decoder, tmp_path / "a.hdf", forward_output_layer="decision", **changes)
+    with h5py.File(tmp_path / "a.hdf") as file:
+        assert file["inputs"].dtype == numpy.int32 and file["inputs"].ndim == 1 and len(file["seqTags"]) == 3
+    with pytest.raises(ConfigError, match="still has a beam"):
+        forward(trained_decoder, tmp_path / "b.hdf", forward_output_layer="output", **changes)
+    assert not list(tmp_path.glob("*b.hdf*"))
 
 
 # --- small tasks ----------------------------------------------------------------------------------------------------
