@@ -107,11 +107,11 @@ class Layer(torch.nn.Module):
         self.register_parameter(name.replace("/", "__").replace(".", "__"), value)
         return value
 
-    def dim(self, name: str, size: int | None, kind: str = FEATURE) -> Dim:
+    def dim(self, name: str, size: int | None, kind: str = FEATURE, joint: str = ":") -> Dim:
         """An axis made by this layer, called "<layer>:<name>"; the same object at every call."""
         key = (name, size)
         if key not in self._dims:
-            self._dims[key] = Dim(size, f"{self.name}:{name}", kind=kind)
+            self._dims[key] = Dim(size, f"{self.name}{joint}{name}", kind=kind)
         return self._dims[key]
 
     def feature_dim(self, n_out: int | None, x: Spec | None = None, name: str = "feature-dense") -> Dim:

@@ -142,8 +142,12 @@ def _tagged(spec: Spec, tag: str, *, spatial_only: bool) -> tuple[int, ...]:
 
 
 def _names(dim: Dim) -> list[str]:
-    """The description of a Dim and, for a renamed one, of its base."""
-    return [dim.name, *(p.name for p in dim.parts if dim.op == "same" and isinstance(p, Dim))]
+    """The description of a Dim and, for a renamed one, of what it was named before."""
+    names = [dim.name]
+    while dim.op == "same" and isinstance(dim.parts[0], Dim):
+        dim = dim.parts[0]
+        names.append(dim.name)
+    return names
 
 
 def _nth(found: Sequence[int], index: str, text: str, spec: Spec, option: str) -> tuple[int, ...]:

@@ -34,8 +34,19 @@ class Dim:
         self.name = name or ("dynamic" if dimension is None else f"static{dimension}")
         self.kind = kind
         self.op, self.parts = derived if derived else ("", ())
-        self._key: object = (self.op, *(_part_key(p) for p in self.parts)) if derived else id(self)
+        self._key: object = self._made_key()
         self._hash = hash(self._key)
+
+    def _made_key(self) -> object:
+        """What decides equality: the arithmetic, or the object itself; the other name or kind of a "same" Dim does not."""
+        if self.op == "same":
+            return self.parts[0]._key  # type: ignore[union-attr]
+        return (self.op, *(_part_key(p) for p in self.parts)) if self.op else id(self)
+
+    @property
+    def base(self) -> Dim:
+        """The Dim that this one is a view of (with another name or kind), else itself."""
+        return self.parts[0].base if self.op == "same" else self  # type: ignore[union-attr]
 
     @property
     def dynamic(self) -> bool:
@@ -51,7 +62,7 @@ class Dim:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Dim) and bool(self.op) and self._key == other._key)
+        return self is other or (isinstance(other, Dim) and self._hash == other._hash and self._key == other._key)
 
     def __repr__(self) -> str:
         return f"{self.name}({'?' if self.size is None else self.size})"
@@ -65,6 +76,10 @@ class Dim:
     def as_kind(self, kind: str) -> Dim:
         """A view of this Dim with another kind; equal to it."""
         return self if kind == self.kind else Dim(self.size, self.name, kind=kind, derived=("same", (self,)))
+
+    def named(self, name: str) -> Dim:
+        """A view of this Dim with another name, found by both; equal to it."""
+        return self if name == self.name else Dim(self.size, name, kind=self.kind, derived=("same", (self,)))
 
     def __add__(self, other: Dim | int) -> Dim:
         return _derive("+", (self, other), _pair_name(self, "+", other))
@@ -132,7 +147,7 @@ def _derive(op: str, parts: tuple[Dim | int, ...], name: str) -> Dim:
             return parts[0]
     elif parts[1] == 1 and isinstance(parts[0], Dim):
         return parts[0]
-    first = next(p for p in parts if isinstance(p, Dim))
+    first = next(p for p in parts if isinstance(p, Dim)).base
     if op == "ceildiv" and first.op == "ceildiv" and isinstance(first.parts[1], int) and isinstance(parts[1], int):
         return _derive(op, (first.parts[0], first.parts[1] * parts[1]), name)
     sizes = [p if isinstance(p, int) else p.size for p in parts]
@@ -151,9 +166,9 @@ def _merge(op: str, parts: tuple[Dim | int, ...]) -> tuple[Dim | int, ...]:
     for part in parts:
         if isinstance(part, int):
             numbers.append(part)
-        elif part.op == op:
-            dims += [p for p in part.parts if isinstance(p, Dim)]
-            numbers += [p for p in part.parts if isinstance(p, int)]
+        elif part.base.op == op:
+            dims += [p for p in part.base.parts if isinstance(p, Dim)]
+            numbers += [p for p in part.base.parts if isinstance(p, int)]
         else:
             dims.append(part)
     if op == "+" and numbers and min(numbers) < 0 < max(numbers):

@@ -163,6 +163,11 @@ class Spec:
             feature=_moved(self.feature, place),
         )
 
+    def order(self, *first: int) -> tuple[int, ...]:
+        """A permutation: loop axes, then the positions `first`, then all others as they stand."""
+        front = tuple(i for i, d in enumerate(self.dims) if d in self.loop)
+        return (*front, *first, *(i for i in range(self.rank) if i not in front and i not in first))
+
     def without(self, axes: Iterable[int], *, time: Any = None, feature: Any = None) -> Spec:
         """A copy without the axes at these positions; a removed role axis leaves its default, unless given."""
         gone = set(axes)

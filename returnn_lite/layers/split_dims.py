@@ -1,0 +1,110 @@
+"""Splitting one axis into several: `split_dims`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.registry import layer
+from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
+from returnn_lite.tensor.axes import axis as find_axis
+from returnn_lite.tensor.axes import describe
+from returnn_lite.tensor.dim import FEATURE, SPATIAL
+
+
+@layer("split_dims")
+class SplitDims(Layer):
+    """One axis split row-major into `dims`, in its place.  Shape: (B, T, 6), "F", (2, -1) -> (B, T, 2, 3)
+
+    One entry may be -1 (what remains). A dynamic axis is padded with `pad_value` to a multiple of the other parts; its -1
+    part has the lengths ceil(len / product). A static axis is padded only with `pad_to_multiples`.
+    """
+
+    def __init__(
+        self, *, axis: Any, dims: Any, pad_to_multiples: bool | None = None, pad_value: float = 0
+    ) -> None:
+        super().__init__()
+        self.axis = axis
+        self.parts = tuple(dims)
+        self.pad_to_multiples = pad_to_multiples
+        self.pad_value = pad_value
+        rests = [i for i, p in enumerate(self.parts) if p == -1 or (isinstance(p, Dim) and p.size is None)]
+        if len(rests) > 1:
+            raise self.error(f"`dims` must have at most one -1, but is {dims!r} instead")
+        self.rest = rests[0] if rests else None
+        sizes = [p.size if isinstance(p, Dim) else p for i, p in enumerate(self.parts) if i != self.rest]
+        if any(not isinstance(n, int) or n <= 0 for n in sizes):
+            raise self.error(f"`dims` must be positive numbers, Dims, and one -1, but is {dims!r} instead")
+        self.fixed = math.prod(n for n in sizes if isinstance(n, int))
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The parts in place of the axis; the last part of a feature axis is the feature axis, time goes to the rest."""
+        x = sources[0]
+        if x is None:
+            return None
+        at = find_axis(x, self.axis)
+        parts = self._part_dims(x, at)
+        dims = (*x.dims[:at], *parts, *x.dims[at + 1 :])
+        time: Any = x.time_dim
+        if at == x.time:
+            time = at + (self.rest or 0)
+        feature: Any = x.feature
+        if feature is not None and feature > at:
+            feature += len(parts) - 1
+        elif feature == at:
+            feature = next((at + i for i in reversed(range(len(parts))) if parts[i].kind == FEATURE), AUTO)
+        return x.with_dims(dims, time=time, feature=feature)
+
+    def _part_dims(self, x: Spec, at: int) -> list[Dim]:
+        kind = FEATURE if at == x.feature else SPATIAL
+        dims = []
+        for i, part in enumerate(self.parts):
+            if isinstance(part, Dim) and i != self.rest:
+                dims.append(part)
+            elif i != self.rest:
+                dims.append(self.dim(f"split_dims{i}", part, kind, "_"))
+            else:
+                dims.append(self._rest(x, at, kind))
+        if self.rest is None:
+            self._check_product(x, at, self.fixed)
+        return dims
+
+    def _rest(self, x: Spec, at: int, kind: str) -> Dim:
+        """The part that is written -1."""
+        old, given, name = x.dims[at], self.parts[self.rest or 0], f"split_dims{self.rest}_rem"
+        if old.size is not None:
+            size = -(-old.size // self.fixed)
+            self._check_product(x, at, size * self.fixed)
+            return self.dim(name, size, kind, "_")
+        if isinstance(given, Dim):
+            return given
+        return old if self.fixed == 1 else old.ceildiv(self.fixed).named(f"{self.name}_{name}")
+
+    def _check_product(self, x: Spec, at: int, product: int) -> None:
+        size = x.dims[at].size
+        if size is None:
+            raise self.error(f"`dims` needs a -1 for a dynamic axis, but is {self.parts!r} instead; the axis: {x.dims[at]}")
+        padded = self.pad_to_multiples and self.rest is not None and product >= size
+        if product != size and not padded:
+            text = f"the product of `dims` {self.parts!r} must be the size {size} of the axis {self.axis!r}"
+            raise self.error(f"{text}, but is not; the source: {describe(x)}")
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The source, padded and reshaped."""
+        x = sources[0]
+        at = find_axis(x.spec, self.axis)
+        dim, data = x.spec.dims[at], x.data
+        pad = dim.dynamic if self.pad_to_multiples is None else self.pad_to_multiples
+        missing = -data.shape[at] % self.fixed
+        if pad and missing:
+            data = F.pad(data, (0, 0) * (data.dim() - 1 - at) + (0, missing), value=self.pad_value)
+        spec = self.spec(x.spec)
+        sizes = [-1 if i == self.rest else p.size if isinstance(p, Dim) else p for i, p in enumerate(self.parts)]
+        if dim.dynamic and self.rest is not None and isinstance(self.parts[self.rest], Dim):
+            x = x.with_lengths({self.parts[self.rest]: x.length(dim.ceildiv(self.fixed))})
+        if data.numel() == 0:
+            sizes = [data.shape[at] // self.fixed if n == -1 else n for n in sizes]
+        return x.with_data(data.reshape((*data.shape[:at], *sizes, *data.shape[at + 1 :])), spec)
