@@ -9,7 +9,7 @@ import torch
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.registry import layer, split_options
 from returnn_lite.rec.beam import combine_scores, pick
 from returnn_lite.rec.initial import Initial
 from returnn_lite.tensor import Beam, Dim, Lengths, Spec, Tensor, batch_dim, to_beam
@@ -77,6 +77,8 @@ class Choice(Layer):
             return description
         if description.get("target") is None:
             raise linker_error(linker, description, "without search `choice` needs a target (forward needs references)")
+        given = {k: v for k, v in description.items() if k != "#name"}
+        split_options(cls, given, linker.layer_path(description["#name"]))  # unknown options are errors here, too
         kept = {k: v for k, v in description.items() if k in _OF_TARGET}
         return {**kept, "class": "choice.target", "from": [_target_source(linker, description["target"])]}
 

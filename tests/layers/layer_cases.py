@@ -12,21 +12,22 @@ from typing import Any
 from returnn_lite.tensor import Dim
 
 TIME = Dim(None, "time")  # the time axis that most keys share
+SHARED = {"same_dim_tags_as": {"T": TIME}}
 BATCH = 3
 LENGTHS = {"time": [5, 3, 4], "labels": [2, 4, 3], "memory": [4, 6, 2]}  # by key, "time" for the shared axis
 
 # The data keys that rows may read, as extern_data entries. All have a batch axis in front.
 KEYS: dict[str, dict[str, Any]] = {
-    "data": {"shape": (None, 4), "same_dim_tags_as": {"T": TIME}},  # (B, T, 4)
-    "more": {"shape": (None, 4), "same_dim_tags_as": {"T": TIME}},  # (B, T, 4)
-    "image": {"shape": (None, 6, 4), "same_dim_tags_as": {"T": TIME}},  # (B, T, 6, 4)
-    "scalar": {"shape": (None,), "same_dim_tags_as": {"T": TIME}},  # (B, T), no feature axis
+    "data": {"shape": (None, 4), **SHARED},  # (B, T, 4)
+    "more": {"shape": (None, 4), **SHARED},  # (B, T, 4)
+    "image": {"shape": (None, 6, 4), **SHARED},  # (B, T, 6, 4)
+    "scalar": {"shape": (None,), **SHARED},  # (B, T), no feature axis
     "flat": {"shape": (4,), "time_dim_axis": None},  # (B, 4)
     "memory": {"shape": (None, 4)},  # (B, S, 4), a time axis of its own
-    "classes": {"shape": (None,), "dim": 5, "sparse": True, "same_dim_tags_as": {"T": TIME}},  # (B, T), 5 classes
+    "classes": {"shape": (None,), "dim": 5, "sparse": True, **SHARED},  # (B, T), 5 classes
     "labels": {"shape": (None,), "dim": 5, "sparse": True},  # (B, N), 5 classes, a time axis of its own
     "label": {"shape": (), "dim": 5, "sparse": True, "time_dim_axis": None},  # (B,), 5 classes
-    "flags": {"shape": (None,), "dtype": "bool", "same_dim_tags_as": {"T": TIME}},  # (B, T) bool
+    "flags": {"shape": (None,), "dtype": "bool", **SHARED},  # (B, T) bool
     "position": {"shape": (), "dtype": "int32", "time_dim_axis": None},  # (B,), 0 or 1: a frame that every sequence has
 }
 
@@ -54,6 +55,12 @@ class Case:
 
 
 row = Case
+
+# Valid frames near a sequence end see frames behind it, as in the reference (`Layer.lets_padding_through`).
+LETS_PADDING_THROUGH = frozenset({"pool"})
+
+# Padding is multiplied by weights that are exactly 0: finite values do no harm, but NaN does.
+ZERO_TIMES = frozenset({"generic_attention"})
 
 FEEDBACK = {"output": {"class": "linear", "n_out": 3, "from": ["data:source", "prev:output"]}}
 ATTENTION = {
@@ -95,7 +102,10 @@ CASES: list[Case] = [
         params={"rec/W": (4, 12), "rec/W_re": (3, 12), "rec/b": (12,)},
     ),  # fmt: skip
     row("rec", {"unit": FEEDBACK}, params={"rec/output/W": (7, 3), "rec/output/b": (3,)}),
-    row("rnn_cell", {"unit": "LSTMBlock", "n_out": 3}, "data:source", loop=True),
+    row(
+        "rnn_cell", {"unit": "LSTMBlock", "n_out": 3}, "data:source", loop=True,
+        params={"rec/lstm_cell/kernel": (7, 12), "rec/lstm_cell/bias": (12,)},
+    ),  # fmt: skip
     row("choice", {"beam_size": 2, "target": "classes", "initial_output": 0}, (), loop=True),
     row("decide", {}, "labels"),
     row(
