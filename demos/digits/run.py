@@ -11,6 +11,7 @@ Every step is a call of rnn.py, which is printed. Run again after an interruptio
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -49,7 +50,9 @@ class Experiment:
         """Run rnn.py, and stop here if it fails."""
         arguments = [str(option) for option in ("rnn.py", self.config, *self.options, *options)]
         print("\n$ ./" + " ".join(arguments), flush=True)
-        code = subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode
+        # These nets are so small that a second thread costs more than it gives.
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        code = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment).returncode
         if code:
             sys.exit(f"rnn.py failed with exit code {code}")
 

@@ -188,6 +188,8 @@ class Net:
         description.pop("#name", None)
         cls = layer_class(description["class"], path)
         options, own = split_options(cls, description, path)
+        if options.n_out is not None and not isinstance(options.n_out, int):
+            raise ConfigError(path, f"`n_out` must be an int, but is {options.n_out!r} instead")
         self.check_target_size(options, own, cls, path)
         try:
             layer = cls(**own)

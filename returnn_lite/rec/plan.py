@@ -56,8 +56,6 @@ def make_plan(items: Iterable[Item], *, optimize: bool = True) -> Plan:
         del left[moved]
     plan.inside = [name for name in order if name in left]
     plan.reasons = {name: _reason(left[name], left, optimize) for name in plan.inside}
-    plan.after.sort(key=order.index)
-    plan.before.sort(key=order.index)
     return plan
 
 
