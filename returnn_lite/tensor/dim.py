@@ -145,7 +145,7 @@ def _derive(op: str, parts: tuple[Dim | int, ...], name: str) -> Dim:
             return parts[0]
         if len(parts) == 2 and parts[1] == neutral and isinstance(parts[0], Dim):
             return parts[0]
-    elif parts[1] == 1 and isinstance(parts[0], Dim):
+    elif op in ("ceildiv", "//") and parts[1] == 1 and isinstance(parts[0], Dim):
         return parts[0]
     first = next(p for p in parts if isinstance(p, Dim)).base
     if op == "ceildiv" and first.op == "ceildiv" and isinstance(first.parts[1], int) and isinstance(parts[1], int):
