@@ -39,7 +39,7 @@ class Loss:
     training: bool = False
 
     def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
-        """The sums for this output: batch-major, feature axis last."""
+        """The sums for this output: batch and time in front (batch first for a `recurrent` loss), feature axis last."""
         raise TypeError(f"loss {self.loss_name!r} has no compute")
 
     def inverse_norm(self, output: Tensor, target: Tensor | None) -> torch.Tensor:

@@ -54,8 +54,10 @@ class LossNode:
 
     def compute(self, values: dict[Node, Tensor], training: bool) -> LossValue:
         """The loss for the outputs of a batch. Raises ConfigError when output and target do not fit."""
-        output = _prepared(values[self.node])
-        target = _prepared(values[self.target]) if self.target is not None else None
+        output = values[self.node]
+        time_major = not self.loss.recurrent and _is_time_major(output)
+        output = _prepared(output, time_major)
+        target = _prepared(values[self.target], time_major) if self.target is not None else None
         inv_norm = self._inverse_norm(output, target, values)
         scale, normalized = self.common.scale, self.common.use_normalized_loss
         if self.only_on_eval and training:
@@ -89,10 +91,16 @@ class LossNode:
             raise ConfigError(self.path, f"{text}; {both}")
 
 
-def _prepared(x: Tensor) -> Tensor:
-    """Batch, then time, then the others, feature last."""
+def _is_time_major(x: Tensor) -> bool:
+    return x.spec.time is not None and x.spec.batch is not None and x.spec.time < x.spec.batch
+
+
+def _prepared(x: Tensor, time_major: bool) -> Tensor:
+    """Batch and time (the larger array keeps its order), then the others, feature last."""
     spec = x.spec
     front = [i for i in (spec.batch, spec.time) if i is not None]
+    if time_major:
+        front.reverse()
     last = [spec.feature] if spec.feature is not None and spec.feature not in front else []
     middle = [i for i in range(spec.rank) if i not in front and i not in last]
     return x.permuted((*front, *middle, *last))

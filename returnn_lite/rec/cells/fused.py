@@ -71,9 +71,8 @@ def _packed(weights: list[Tensor]) -> list[Tensor]:
 
 def _rows(weight: Tensor) -> Tensor:
     """(D, 4H) or (4H,), gates a, i, f, o -> (4H, D) or (4H,), gates i, f, a, o, which is torch's order."""
-    size = weight.shape[-1] // 4
-    rows = weight.t()
-    return torch.cat([rows[size : 3 * size], rows[:size], rows[3 * size :]])
+    a, i, f, o = weight.chunk(4, -1)  # moved before the transposition, so that the gradient is contiguous, too
+    return torch.cat([i, f, a, o], -1).t()
 
 
 class _LstmOverGates(torch.autograd.Function):

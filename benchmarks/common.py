@@ -1,0 +1,192 @@
+"""What the training benchmarks share: our training step, the yardstick's interface, and timing both in turn."""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import returnn_lite.catalog  # noqa: E402, F401 - fills the registers
+from returnn_lite.config import Config  # noqa: E402
+from returnn_lite.engine.model import build_network  # noqa: E402
+from returnn_lite.engine.step import run_step  # noqa: E402
+from returnn_lite.log import Log  # noqa: E402
+from returnn_lite.optim.updater import Updater  # noqa: E402
+
+CPU = torch.device("cpu")
+TOLERANCE = 1e-4  # of the first losses, relative
+Step = Callable[["Batch"], float]
+
+
+@dataclass
+class Batch:
+    """A mini-batch as the loader makes it: padded arrays (B, T, …), lengths (B,), tags."""
+
+    data: dict[str, numpy.ndarray]
+    lengths: dict[str, numpy.ndarray]
+    tags: list[str] = field(default_factory=list)
+    complete: float = 1.0
+
+
+def make_batches(seqs: Sequence[Mapping[str, numpy.ndarray]], batch_size: int) -> list[Batch]:
+    """Sequences of like length together, each batch at most `batch_size` frames of "data" with padding."""
+    batches: list[Batch] = []
+    group: list[Mapping[str, numpy.ndarray]] = []
+    for seq in sorted(seqs, key=lambda s: len(s["data"])):
+        if len(seq["data"]) * (len(group) + 1) > batch_size:
+            batches.append(padded(group))
+            group = []
+        group.append(seq)
+    return [*batches, padded(group)]
+
+
+def padded(seqs: Sequence[Mapping[str, numpy.ndarray]]) -> Batch:
+    """The sequences as one batch, zeros behind their ends."""
+    batch = Batch({}, {}, [f"seq-{i}" for i in range(len(seqs))])
+    for key, first in seqs[0].items():
+        lengths = numpy.array([len(s[key]) for s in seqs], dtype="int32")
+        whole = numpy.zeros((len(seqs), lengths.max(), *first.shape[1:]), first.dtype)
+        for row, seq in zip(whole, seqs, strict=True):
+            row[: len(seq[key])] = seq[key]
+        batch.data[key], batch.lengths[key] = whole, lengths
+    return batch
+
+
+class Ours:
+    """The engine's training step for a config given as a dict."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = Config(dict(config))
+        log = Log.silent()
+        self.rate = float(config["learning_rate"])
+        self.net = build_network(self.config, config["network"], epoch=1, device=CPU, log=log).train()
+        self.updater = Updater(
+            self.net.params, self.config, param_options=self.net.param_options, initial_learning_rate=self.rate, log=log
+        )
+        self.steps = 0
+
+    def step(self, batch: Batch) -> float:
+        """One training step; returns the objective."""
+        result = run_step(self.net, batch, CPU)
+        loss = result.scores.tolist()[-1]  # the engine looks at the scores of every step
+        self.updater.step(result.out.objective, global_step=self.steps, learning_rate=self.rate, epoch_step=self.steps)
+        self.steps += 1
+        return loss
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Copies of all parameters by name."""
+        return {name: param.detach().clone() for name, param in self.net.params.items()}
+
+
+def torch_step(model: torch.nn.Module, loss: Callable[[Batch], torch.Tensor], rate: float) -> Step:
+    """The plain training step of a hand-written model."""
+    adam = torch.optim.Adam(model.parameters(), lr=rate, foreach=True)
+
+    def step(batch: Batch) -> float:
+        adam.zero_grad()
+        objective = loss(batch)
+        objective.backward()
+        adam.step()
+        return float(objective.detach())
+
+    return step
+
+
+def frame_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """Bool (B, size): True before the sequence's end."""
+    return torch.arange(size) < lengths.unsqueeze(1)
+
+
+def reversing_rows(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """Row of the flat time-major data (T * B) for every row of the data reversed within the lengths."""
+    ticks = torch.arange(size).unsqueeze(1)
+    source = torch.where(ticks < lengths, lengths - 1 - ticks, ticks)
+    return (source * len(lengths) + torch.arange(len(lengths))).flatten()
+
+
+def reordered(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Frames (T, B, F) in the order of `rows`."""
+    return x.flatten(0, 1).index_select(0, rows).view(x.shape)
+
+
+def lstm_of(weights: Mapping[str, torch.Tensor], name: str) -> torch.nn.LSTM:
+    """A torch LSTM with the parameters `<name>/rec/…` of a nativelstm2 layer, whose gates are a, i, f, o."""
+    w, re, b = (weights[f"{name}/rec/{p}"] for p in ("W", "W_re", "b"))
+    size = re.shape[0]
+    order = torch.cat([torch.arange(n * size, (n + 1) * size) for n in (1, 2, 0, 3)])  # to i, f, a, o
+    made = torch.nn.LSTM(w.shape[0], size)
+    with torch.no_grad():
+        made.weight_ih_l0.copy_(w.t()[order])
+        made.weight_hh_l0.copy_(re.t()[order])
+        made.bias_ih_l0.copy_(b[order])
+        made.bias_hh_l0.zero_()
+    return made
+
+
+def linear_of(weights: Mapping[str, torch.Tensor], name: str, *, bias: bool = True) -> torch.nn.Linear:
+    """A torch Linear with the parameters `<name>/W` and `<name>/b`."""
+    w = weights[f"{name}/W"]
+    made = torch.nn.Linear(*w.shape, bias=bias)
+    with torch.no_grad():
+        made.weight.copy_(w.t())
+        if bias:
+            made.bias.copy_(weights[f"{name}/b"])
+    return made
+
+
+class Bidirectional(torch.nn.Module):
+    """Two LSTMs, the backward one on sequences reversed within their lengths.  Shape: (T, B, D) -> (T, B, 2H)"""
+
+    def __init__(self, weights: Mapping[str, torch.Tensor], name: str) -> None:
+        super().__init__()
+        self.forward_lstm = lstm_of(weights, f"{name}_fw")
+        self.backward_lstm = lstm_of(weights, f"{name}_bw")
+
+    def forward(self, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """`rows`: of `reversing_rows`."""
+        ahead, _ = self.forward_lstm(x)
+        back, _ = self.backward_lstm(reordered(x, rows))
+        return torch.cat([ahead, reordered(back, rows)], -1)
+
+
+def compare(name: str, ours: Step, theirs: Step, batches: Sequence[Batch], *, rounds: int, goal: float) -> float:
+    """Times both on all batches, batch by batch in turn; prints median seconds an epoch, and returns their ratio."""
+    first = [step(batches[0]) for step in (ours, theirs)]
+    if abs(first[0] - first[1]) > TOLERANCE * abs(first[1]):
+        sys.exit(f"{name}: the first losses must be equal, but are {first[0]} (ours) and {first[1]} (hand-written)")
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        total = [0.0, 0.0]
+        for batch in batches:
+            for i, step in enumerate((ours, theirs)):
+                start = time.perf_counter()
+                step(batch)
+                total[i] += time.perf_counter() - start
+        for known, value in zip(seconds, total, strict=True):
+            known.append(value)
+    mine, yardstick = (statistics.median(s) for s in seconds)
+    ratio = statistics.median(a / b for a, b in zip(*seconds, strict=True))
+    threads = torch.get_num_threads()
+    print(f"{name}: {len(batches)} batches, {rounds} rounds, {threads} threads, first loss {first[0]:.4f}")
+    print(f"ours {mine:.3f} s, hand-written {yardstick:.3f} s an epoch, ratio {ratio:.3f} (goal: at most {goal})")
+    return ratio
+
+
+def arguments(description: str, rounds: int) -> argparse.Namespace:
+    """The command line: `--rounds`, `--threads`; sets the number of threads and the random seed."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=rounds, help="passes over the batches, default %(default)s")
+    threads = torch.get_num_threads()
+    parser.add_argument("--threads", type=int, default=threads, help="threads of torch, default %(default)s")
+    parsed = parser.parse_args()
+    torch.set_num_threads(parsed.threads)
+    torch.manual_seed(1)
+    return parsed
