@@ -173,7 +173,8 @@ class Network(torch.nn.Module):
     ) -> NetworkOutput:
         """Runs all layers on a batch: batch-first arrays by key, and int lengths [B] of the keys with a time axis."""
         feed = {k: self.extern_data.feed(k, v, lengths) for k, v in data.items() if k in self.used_data_keys}
-        self.context.run = {"data": feed, "tags": tags}
+        batch = next((len(v) for v in (*lengths.values(), *data.values())), None)
+        self.context.run = {"data": feed, "tags": tags, "batch": batch}
         values: dict[Node, Tensor] = {}
         for node in self.net.order:
             values[node] = node.compute(values)

@@ -1,0 +1,141 @@
+"""Tensors made from nothing: `constant`, `train_flag`, `global_train_step`; and `cast`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from returnn_lite.errors import did_you_mean
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.made_sizes import MadeSizes
+from returnn_lite.layers.registry import layer
+from returnn_lite.tensor import AUTO, Dim, Spec, Tensor, batch_dim
+from returnn_lite.tensor.dim import FEATURE, SPATIAL
+from returnn_lite.tensor.tensor import DTYPES
+
+
+def static_dims(owner: Layer, shape: Sequence[Any]) -> list[Dim]:
+    """The Dims of a shape of numbers and Dims; the last one is the feature axis."""
+    dims = []
+    for i, size in enumerate(shape):
+        kind = FEATURE if i == len(shape) - 1 else SPATIAL
+        dims.append(size if isinstance(size, Dim) else owner.dim(f"static:{i}", int(size), kind))
+    return dims
+
+
+@layer("constant")
+class Constant(Layer):
+    """The number or array `value`.  Shape: () for a number, or `shape` filled with it; `with_batch_dim`: (B, …)
+
+    `shape`: numbers and Dims (batch and dynamic ones too; `shape_deps` names layers that know their lengths).
+    """
+
+    sources = "none"
+
+    def __init__(
+        self,
+        *,
+        value: Any = 0.0,
+        shape: Sequence[Any] | None = None,
+        dtype: str | None = None,
+        with_batch_dim: bool = False,
+        sparse_dim: Dim | None = None,
+        feature_dim: Dim | None = None,
+        shape_deps: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.value = np.asarray(value)
+        self.shape = shape
+        self.dtype = dtype or {"b": "bool", "i": "int32", "u": "int32"}.get(self.value.dtype.kind, "float32")
+        self.with_batch_dim = with_batch_dim
+        self.sparse_dim = sparse_dim
+        self.role = feature_dim
+        self.shape_deps = tuple(shape_deps)
+        check_dtype(self, self.dtype)
+
+    def link(self, net: Any, node: Any) -> None:
+        """The layers that know lengths are read."""
+        for name in self.shape_deps:
+            node.refs[f"shape_deps:{name}"] = net.get(name)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """`shape`, else the shape of the value."""
+        dims = static_dims(self, self.value.shape if self.shape is None else self.shape)
+        if self.with_batch_dim and not any(d.is_batch for d in dims):
+            dims = [batch_dim, *dims]
+        feature: Any = AUTO if self.role is None else self.role
+        if self.sparse_dim is not None:
+            return Spec(dims, self.dtype, sparse_dim=self.sparse_dim, feature=None)
+        return Spec(dims, self.dtype, feature=feature)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The filled tensor."""
+        spec = self.spec()
+        sizes = MadeSizes(self, refs.values())
+        value = torch.as_tensor(self.value, dtype=DTYPES[self.dtype], device=sizes.device)
+        return sizes.tensor(value.expand(sizes.shape(spec)), spec)
+
+
+def check_dtype(owner: Layer, dtype: str) -> None:
+    """Raises ConfigError for an unknown dtype."""
+    if dtype not in DTYPES:
+        hint = did_you_mean(str(dtype), list(DTYPES))
+        raise owner.error(f"`dtype` must be one of {', '.join(DTYPES)}, but is {dtype!r} instead{hint}")
+
+
+@layer("train_flag")
+class TrainFlag(Layer):
+    """Whether the net is in training.  Shape: () bool"""
+
+    sources = "none"
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """A single bool."""
+        return Spec((), "bool")
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The flag."""
+        sizes = MadeSizes(self)
+        return sizes.tensor(torch.tensor(self.training, device=sizes.device), self.spec())
+
+
+@layer("global_train_step")
+class GlobalTrainStep(Layer):
+    """Number of training steps so far.  Shape: () int64"""
+
+    sources = "none"
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """A single number."""
+        return Spec((), "int64")
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The number."""
+        sizes = MadeSizes(self)
+        return sizes.tensor(torch.tensor(self.context.global_step, device=sizes.device), self.spec())
+
+
+@layer("cast")
+class Cast(Layer):
+    """The source as another `dtype`; sparse data becomes dense as a float.  Shape: (B, T, F) -> (B, T, F)"""
+
+    def __init__(self, *, dtype: str, output: Any = None) -> None:
+        super().__init__()
+        self.dtype = dtype
+        check_dtype(self, dtype)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The source with this dtype."""
+        x = sources[0]
+        if x is None:
+            return None
+        keeps_classes = x.sparse and "int" in self.dtype
+        return x.with_dtype(self.dtype, x.sparse_dim if keeps_classes else None)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The cast source."""
+        x = sources[0]
+        return x.with_data(x.data.to(DTYPES[self.dtype]), self.spec(x.spec))
