@@ -24,9 +24,9 @@ _MODES = ("max", "min", "sum", "mean", "avg", "logsumexp", "argmax", "argmin", "
 class Reduce(Layer):
     """`mode` over `axes`.  Shape: (B, T, F), "T" -> (B, F)
 
-    Modes: max, min, sum, mean or avg, logsumexp, argmax, argmin, any, all. Frames behind the sequence ends do not count,
-    unless `use_time_mask` is False; the mean divides by the true number of frames (at least 1). arg*: one axis; int32
-    indices whose classes are that axis. Dense sources only.
+    Modes: max, min, sum, mean or avg, logsumexp, argmax, argmin, any, all. Frames behind the sequence ends do not
+    count, unless `use_time_mask` is False; the mean divides by the true number of frames (at least 1). arg*: one axis;
+    int32 indices whose classes are that axis. Dense sources only.
     """
 
     def __init__(

@@ -38,10 +38,20 @@ class Dim:
         self._hash = hash(self._key)
 
     def _made_key(self) -> object:
-        """What decides equality: the arithmetic, or the object itself; the other name or kind of a "same" Dim does not."""
+        """What decides equality: the arithmetic, or the object itself; the name or kind of a "same" Dim does not."""
         if self.op == "same":
             return self.parts[0]._key  # type: ignore[union-attr]
         return (self.op, *(_part_key(p) for p in self.parts)) if self.op else id(self)
+
+    @property
+    def dimension(self) -> int | None:
+        """`size`, as configs call it."""
+        return self.size
+
+    @property
+    def description(self) -> str:
+        """`name`, as configs call it."""
+        return self.name
 
     @property
     def base(self) -> Dim:
