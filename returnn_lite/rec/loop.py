@@ -12,7 +12,7 @@ from returnn_lite.rec.initial import Initial
 from returnn_lite.rec.loop_net import InnerSource, counter
 from returnn_lite.rec.ticks import Ticks
 from returnn_lite.rec.trace import Trace
-from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, to_beam
+from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, latest_beam, to_beam
 from returnn_lite.tensor.align import merged_lengths
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class LoopRun:
     def first_output(self, node: Node) -> Tensor:
         """What "prev:" of a layer reads at the first tick."""
         layer: Any = node.layer
-        if layer.hidden_state and layer.options.initial_output in (None, 0) and hasattr(layer, "first_state"):
+        if layer.hidden_state and layer.options.initial_output in (None, 0):
             if node.spec is None:
                 raise layer.error("the axes of this layer are not known")
             state = layer.first_state(self.initial, {k: self.value(n) for k, n in node.refs.items()})
@@ -126,10 +126,20 @@ class LoopRun:
         """A layer over the whole axis."""
         values = {n: self.value(n) for n in node.inputs}
         layer: Any = node.layer
-        moved = any(self.dim in x.spec.loop for x in values.values())
-        if layer.hidden_state and moved and layer.carries_state(tuple(n.spec for n in node.sources)):
-            return layer.over(self.dim, [values[n] for n in node.sources], {k: values[n] for k, n in node.refs.items()})
+        if layer.hidden_state and layer.carries_state(tuple(n.spec for n in node.sources)):
+            return self._over(node, values)
         return node.compute(values)
+
+    def _over(self, node: Node, values: dict[Node, Tensor]) -> Tensor:
+        """A layer with a state of its own, over the whole axis."""
+        layer: Any = node.layer
+        beam = latest_beam(list(values.values()))
+        sources = [to_beam(values[n], beam) for n in node.sources]
+        refs = {k: to_beam(values[n], beam) for k, n in node.refs.items()}
+        if not layer.takes_whole_sources and not any(self.dim in x.spec.loop for x in sources):
+            sources = [self._repeated(x) for x in sources]
+        made: Tensor = layer.over(self.dim, sources, refs)
+        return made
 
     # --- the run ------------------------------------------------------------------------------------------------------
 

@@ -232,7 +232,13 @@ class RecLoop(Layer):
         previous = {labels[n.previous] for n in node.inputs if n.previous is not None and n.previous in labels}
         if node.layer.hidden_state:
             previous -= {labels[node]} if not self._reads_itself(node) else set()
-        return Item(labels[node], frozenset(current), frozenset(previous), self._stays(node))
+        return Item(labels[node], frozenset(current), frozenset(previous), self._stays(node), self._not_before(node))
+
+    def _not_before(self, node: Node) -> str:
+        layer: Any = node.layer
+        if self.length_key is None and layer.hidden_state and layer.carries_state(tuple(n.spec for n in node.sources)):
+            return "runs as many ticks as the loop, which is known only at its end"
+        return ""
 
     def _reads_itself(self, node: Node) -> bool:
         return any(n.previous is node for n in node.inputs)
@@ -242,6 +248,9 @@ class RecLoop(Layer):
             return "the end of the loop" if self.length_key is None else ""
         if any(n.layer is not node.layer and isinstance(n.layer, InnerSource) and n.layer.kind == "counter" for n in node.inputs):
             return "reads the tick :i"
+        layer: Any = node.layer
+        if layer.hidden_state and layer.needs_state and layer.carries_state(tuple(n.spec for n in node.sources)):
+            return "its state is read tick by tick"
         return str(getattr(node.layer, "stays_in_loop", ""))
 
     # --- what the net outside asks for --------------------------------------------------------------------------------

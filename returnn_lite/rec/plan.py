@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 class Item:
     """A layer of the loop: what it reads of the same tick and of the previous one.
 
-    `stays`: why it must run inside, "" if nothing forbids to move it. `hidden_state`: a `prev:` reference to itself is
-    no reason, the layer runs over the whole axis by itself.
+    `stays`: why it must run inside, "" if nothing forbids to move it. `not_before`: why it cannot run before the loop.
     """
 
     name: str
     current: frozenset[str] = frozenset()
     previous: frozenset[str] = frozenset()
     stays: str = ""
+    not_before: str = ""
 
 
 @dataclass
@@ -67,7 +67,8 @@ def _last(left: Mapping[str, Item], order: list[str]) -> str | None:
 
 def _first(left: Mapping[str, Item], order: list[str]) -> str | None:
     """A layer that reads no layer inside."""
-    return next((n for n in order if n in left and not left[n].stays and not _reads(left[n], left)), None)
+    free = (n for n in order if n in left and not left[n].stays and not left[n].not_before)
+    return next((n for n in free if not _reads(left[n], left)), None)
 
 
 def _reads(item: Item, left: Mapping[str, Item]) -> list[str]:
@@ -81,6 +82,8 @@ def _reason(item: Item, left: Mapping[str, Item], optimize: bool) -> str:
         return "optimize_move_layers_out is off"
     previous = sorted(n for n in item.previous if n in left)
     current = sorted(n for n in item.current if n in left)
+    if not previous and not current:
+        return item.not_before
     parts = [f"reads {', '.join(previous)} of the previous tick"] if previous else []
     parts += [f"reads {', '.join(current)}, which runs inside"] if current else []
     return " and ".join(parts)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from returnn_lite.layers.stateful import Tick
 from returnn_lite.network.graph import Node
 from returnn_lite.rec.loop_net import InnerSource, counter
 from returnn_lite.tensor import Beam, Dim, Spec, Tensor, latest_beam, to_beam
@@ -26,7 +27,7 @@ class Carried:
 
     def on(self, beam: Beam | None) -> dict[str, torch.Tensor]:
         """The tensors with their rows re-ordered to `beam`."""
-        if beam is self.beam or beam is None:
+        if beam is self.beam or beam is None or not self.tensors:
             return self.tensors
         index = ancestor_index(beam, self.beam) if self.beam is not None else _rows(beam, self.tensors)
         return self.tensors if index is None else {k: v.index_select(0, index) for k, v in self.tensors.items()}
@@ -51,6 +52,7 @@ class Ticks:
         self.beams: list[Beam | None] = []
         self.states: dict[Node, Carried] = {}
         self.constants: dict[Node, Any] = {}
+        self.step_refs: dict[Node, dict[str, Node]] = {}
         self.ended: Tensor | None = None
         self.counted: torch.Tensor | None = None
 
@@ -89,6 +91,7 @@ class Ticks:
                 self.constants[node] = layer.begin_loop(make.batch)
                 refs = {k: self.run_of.value(n) for k, n in node.refs.items() if n not in self.inside}
                 self.states[node] = Carried(layer.first_state(make, refs), self.beam)
+                self.step_refs[node] = {k: n for k, n in node.refs.items() if not k.startswith("initial_state/")}
         for node in self.previous:
             if node.previous is not None:
                 self.values[node] = to_beam(self.run_of.first_output(node.previous), self.beam)
@@ -129,7 +132,7 @@ class Ticks:
             if getattr(node.layer, "makes_beam", False):
                 values[node] = self._choose(node, values, tick)
             elif node in self.states:
-                values[node] = self._step(node, values)
+                values[node] = self._step(node, values, tick)
             else:
                 values[node] = node.compute(values)
         for node in self.collect:
@@ -147,13 +150,15 @@ class Ticks:
         self.beam = out.beam
         return out
 
-    def _step(self, node: Node, values: dict[Node, Tensor]) -> Tensor:
+    def _step(self, node: Node, values: dict[Node, Tensor], number: int) -> Tensor:
         """A layer with a state of its own."""
         layer: Any = node.layer
         sources = [values[n] for n in node.sources]
-        beam = latest_beam(sources) or self.states[node].beam
+        refs = {k: values[n] for k, n in self.step_refs[node].items()}
+        beam = latest_beam([*sources, *refs.values()]) or self.states[node].beam
         state = self.states[node].on(beam)
-        out, new = layer.step(self.constants[node], [to_beam(x, beam) for x in sources], state)
+        tick = Tick(number, {k: to_beam(x, beam) for k, x in refs.items()}, lambda: self._ended_on(beam, number))
+        out, new = layer.step(self.constants[node], [to_beam(x, beam) for x in sources], state, tick)
         self.states[node] = Carried(new, beam)
         return out
 

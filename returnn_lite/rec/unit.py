@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from returnn_lite.layers.base import Layer, LayerRef
+from returnn_lite.layers.base import LayerRef
 from returnn_lite.layers.registry import layer
+from returnn_lite.layers.stateful import State, Stateful, Tick
 from returnn_lite.rec.cells import Cell, make_cell
 from returnn_lite.rec.unit_state import InitialState
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
     from returnn_lite.network.graph import Node
     from returnn_lite.rec.initial import Initial
 
-State = dict[str, torch.Tensor]
 
-
-class Unit(Layer):
+class Unit(Stateful):
     """Base of `rec` with a named unit and of `rnn_cell`: a recurrent cell over the time axis, or one tick of it in a loop.
 
     Shape: (B, T, F) -> (T, B, n_out), frames behind the sequence ends are 0; in a loop (B, F) -> (B, n_out). Parameters
@@ -30,7 +29,6 @@ class Unit(Layer):
     """
 
     recurrent = True
-    hidden_state = True
     checks_n_out = False
     single_step: ClassVar[bool] = False
 
@@ -164,7 +162,7 @@ class Unit(Layer):
         state = self.first_state(make, {}) if state is None else state
         return Tensor(self.cell.output_of_state(state), spec, make.lengths, state=state)
 
-    def step(self, constants: Any, sources: list[Tensor], state: State) -> tuple[Tensor, State]:
+    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """One tick."""
         x = self.run_input(sources)
         projected = self.cell.project(constants, x.data)
