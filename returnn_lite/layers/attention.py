@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
+
 import torch
 
 from returnn_lite.layers.base import Layer, LayerRef
@@ -45,6 +48,11 @@ class SoftmaxOverSpatial(Layer):
         if window_start is not None and window_size is None:
             raise self.error("`window_start` needs `window_size`")
 
+    @cached_property
+    def infinity(self) -> float:
+        """Minus this is the energy of what is masked out."""
+        return float(self.context.config.float("inf_value", math.inf))
+
     def is_recurrent(self) -> bool:
         """Not over a static axis."""
         return not (isinstance(self.axis, str) and self.axis.startswith("static"))
@@ -68,7 +76,7 @@ class SoftmaxOverSpatial(Layer):
         energy = x.data
         valid = self._mask(x, refs)
         if valid is not None:
-            energy = energy.masked_fill(~valid, -float(self.context.config.float("inf_value", float("inf"))))
+            energy = torch.where(valid, energy, -self.infinity)
         if self.energy_factor:
             energy = energy * self.energy_factor
         weights = torch.log_softmax(energy, -1) if self.log_space else torch.softmax(energy, -1)
@@ -81,9 +89,11 @@ class SoftmaxOverSpatial(Layer):
         if not use:
             return None
         valid = mask(x, x.spec.rank - 1)
-        positions = torch.arange(x.data.shape[-1], device=x.data.device)
         start, size = self._bound("start", x, refs), self._bound("window_size", x, refs)
         first = self._bound("window_start", x, refs)
+        if start is None and first is None:
+            return valid
+        positions = torch.arange(x.data.shape[-1], device=x.data.device)
         if start is not None:
             valid = _both(valid, positions >= start)
         if first is not None and size is not None:

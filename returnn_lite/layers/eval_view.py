@@ -109,4 +109,9 @@ class LayerView:
     def __init__(self, layer: Layer, sources: tuple[Tensor, ...]) -> None:
         self.network = NetworkView(layer)
         self.name = layer.name
-        self.sources = [SourceView(x, f"{layer.name}:source{i}") for i, x in enumerate(sources)]
+        self._sources = sources
+
+    @property
+    def sources(self) -> list[SourceView]:
+        """The layer's sources."""
+        return [SourceView(x, f"{self.name}:source{i}") for i, x in enumerate(self._sources)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -164,10 +164,11 @@ def _size_of(i: int, dim: Dim, spec: Spec, sources: Sequence[Tensor]) -> int:
     raise ConfigError("", f"the size of axis {i} of {describe(spec)} is not known from the sources")
 
 
-def merged_lengths(sources: Sequence[Tensor]) -> dict[Dim, Lengths]:
+def merged_lengths(sources: Sequence[Tensor]) -> Mapping[Dim, Lengths]:
     """The lengths that any of `sources` knows; the first one wins."""
-    if len(sources) == 1:
-        return dict(sources[0].lengths)
+    first = sources[0].lengths
+    if all(x.lengths is first for x in sources):
+        return first
     lengths: dict[Dim, Lengths] = {}
     for x in sources:
         for dim, value in x.lengths.items():

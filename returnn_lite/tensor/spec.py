@@ -16,10 +16,10 @@ class Spec:
     `time` and `feature` are positions or None. `sparse_dim` is the Dim of the classes of sparse data (then there is no
     feature axis). `loop` lists axes of enclosing loops that a layer moved out of its loop carries along: no axis text ever
     names them, so a layer computes on each of their frames what it would compute inside the loop.
-    Immutable; equal when all parts are; hashed once.
+    Immutable; equal when all parts are; hashed once. Read off the axes: `batch` (position or None), `dynamic_dims`.
     """
 
-    __slots__ = ("_hash", "_memo", "dims", "dtype", "feature", "loop", "sparse_dim", "time")
+    __slots__ = ("_hash", "_memo", "batch", "dims", "dtype", "dynamic_dims", "feature", "loop", "sparse_dim", "time")
 
     def __init__(
         self,
@@ -35,6 +35,8 @@ class Spec:
         self.dtype = dtype
         self.sparse_dim = sparse_dim
         self.loop = loop
+        self.batch = next((i for i, d in enumerate(self.dims) if d.is_batch), None)
+        self.dynamic_dims = tuple(d for d in self.dims if d.dynamic)
         self.time: int | None = self._default_time() if time is AUTO else self._position(time)
         self.feature: int | None = self._default_feature() if feature is AUTO else self._position(feature)
         self._hash = hash((self.dims, self.dtype, self.sparse_dim, self.time, self.feature, self.loop))
@@ -85,11 +87,6 @@ class Spec:
     def sparse(self) -> bool:
         """Whether the values are class indices."""
         return self.sparse_dim is not None
-
-    @property
-    def batch(self) -> int | None:
-        """Position of the batch axis, None without one."""
-        return next((i for i, d in enumerate(self.dims) if d.is_batch), None)
 
     @property
     def feature_dim(self) -> Dim | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -92,7 +92,7 @@ class Tensor:
         """A Tensor of the same sequences with new data (and Spec); lengths of new axes are derived. Side entries end."""
         spec = self.spec if spec is None else spec
         lengths = self.lengths
-        missing = [d for d in spec.dims if d.dynamic and d not in lengths]
+        missing = [d for d in spec.dynamic_dims if d not in lengths]
         if missing:
             lengths = {**lengths, **{d: derive(d, lengths) for d in missing}}
         return Tensor(data, spec, lengths, self.beam, **changes)  # type: ignore[arg-type]
@@ -105,7 +105,8 @@ class Tensor:
 
     def copy(self) -> Tensor:
         """A shallow copy with all side entries."""
-        return replace(self, _tiles=None)
+        side = (self.pre, self.state, self.sequence_loss, self.zero_padded, self.parts)
+        return Tensor(self.data, self.spec, self.lengths, self.beam, *side)  # `dataclasses.replace` is ten times slower
 
     def permuted(self, order: tuple[int, ...]) -> Tensor:
         """The axes in another order."""
