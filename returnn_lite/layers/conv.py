@@ -1,0 +1,197 @@
+"""`conv`: convolution over one to three spatial axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from returnn_lite.layers.activations import activation as find_activation
+from returnn_lite.layers.base import Layer, LayerRef
+from returnn_lite.layers.registry import layer
+from returnn_lite.layers.spatial import channels_first, channels_last, pad_edges, spatial_axes, window_spec, windows
+from returnn_lite.tensor import Dim, PreActivation, Spec, Tensor
+from returnn_lite.tensor.axes import axis as find_axis
+from returnn_lite.tensor.dim import FEATURE, SPATIAL
+from returnn_lite.tensor.masked import fill_padding
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+BIAS_SINCE = 10  # behaviour version from which a convolution has a bias unless told otherwise
+
+
+@layer("conv")
+class Conv(Layer):
+    """y[o] = sum_k x[o * stride + k * dilation - left] W[k], plus bias, then the activation.  Shape: (B, T, F) -> (B, T', n_out)
+
+    Parameters: `W` (filter …, F / groups, n_out), `bias` (n_out,). Spatial axes: all but batch and features, or
+    `in_spatial_dims`; others are batch axes and come first. Before that `input_expand_dims` adds spatial axes of size 1,
+    `input_split_feature_dim` d makes F a spatial axis F / d and d features, `input_add_feature_dim` makes F a spatial axis.
+    `padding`: "same" (by the longest sequence of the batch), "valid", "same_static" or a number. Frames behind a sequence
+    end count as they are, unless `use_time_mask`. `filter`, `bias`: layers used instead of parameters.
+    """
+
+    recurrent = True
+    lets_padding_through = True
+
+    def __init__(
+        self,
+        *,
+        filter_size: Any,
+        padding: Any,
+        n_out: int | None = None,
+        strides: Any = 1,
+        dilation_rate: Any = 1,
+        groups: int = 1,
+        input_expand_dims: int = 0,
+        input_add_feature_dim: bool = False,
+        input_split_feature_dim: int | None = None,
+        in_spatial_dims: Any = None,
+        with_bias: bool | None = None,
+        activation: str | None = None,
+        forward_weights_init: Any = "glorot_uniform",
+        bias_init: Any = 0.0,
+        filter: LayerRef | None = None,  # noqa: A002 - the config word
+        filter_perm: Any = None,
+        bias: LayerRef | None = None,
+        use_time_mask: bool = False,
+        pad_seq_len_to_power: float | None = None,
+        auto_use_channel_first: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.windows = windows(filter_size, strides, dilation_rate, padding)
+        if len(self.windows) not in _CONV:
+            raise self.error(f"`filter_size` must have 1 to 3 entries, but has {len(self.windows)} instead")
+        self.n_out = n_out
+        self.groups = groups
+        self.expand_dims = input_expand_dims
+        self.add_feature_dim = input_add_feature_dim
+        self.split_feature_dim = input_split_feature_dim
+        self.in_spatial_dims = in_spatial_dims if isinstance(in_spatial_dims, (list, tuple)) or not in_spatial_dims else [in_spatial_dims]
+        self.with_bias = with_bias
+        self.activation_text = activation
+        self.activation = find_activation(None)
+        self.weights_init = forward_weights_init
+        self.bias_init = bias_init
+        self.filter = filter
+        self.filter_perm = filter_perm
+        self.bias: Any = bias  # the name of a layer until `build`
+        self.use_time_mask = use_time_mask
+
+    # --- axes ---------------------------------------------------------------------------------------------------------
+
+    def prepared(self, x: Spec) -> Spec:
+        """The input with the axes that the options add."""
+        if x.sparse:
+            raise self.error(f"needs dense input, but gets {x}")
+        for i in range(self.expand_dims):
+            behind = x.spatial[-1] + 1 if x.spatial else x.rank if x.feature is None else x.feature
+            x = x.with_dims((*x.dims[:behind], self.dim(f"expanded:{i}", 1, SPATIAL), *x.dims[behind:]))
+        if self.split_feature_dim:
+            x = self._split(x, self.split_feature_dim)
+        if self.add_feature_dim:
+            new = self.dim("input-feature", 1)
+            x = x.with_dims((*x.dims, new), feature=x.rank)
+        if x.feature is None:
+            raise self.error(f"the source needs a feature axis (or give `input_add_feature_dim`), but is {x} instead")
+        return x
+
+    def _split(self, x: Spec, size: int) -> Spec:
+        """The feature axis F as F / size spatial positions of `size` features."""
+        if x.feature is None or not x.dim or x.dim % size:
+            raise self.error(f"`input_split_feature_dim` must divide the features, but is {size} for {x}")
+        parts = (self.dim("split-spatial", x.dim // size, SPATIAL), self.dim("split-feature", size))
+        dims = (*x.dims[: x.feature], *parts, *x.dims[x.feature + 1 :])
+        return x.with_dims(dims, feature=x.feature + 1)
+
+    def _axes(self, x: Spec) -> tuple[int, ...]:
+        return spatial_axes(x, self.in_spatial_dims, len(self.windows), self.behavior)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """Batch axes, spatial axes with new lengths, features."""
+        x = sources[0]
+        if x is None:
+            return None
+        x = self.prepared(x)
+        return window_spec(x, self._axes(x), self.windows, self._out_dim(refs.get("filter")))
+
+    def _out_dim(self, filter_spec: Spec | None) -> Dim:
+        if self.n_out is None and filter_spec is not None and filter_spec.dim is not None:
+            return filter_spec.dims[-1].as_kind(FEATURE)
+        return self.feature_dim(self.n_out)
+
+    # --- parameters ---------------------------------------------------------------------------------------------------
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """`W`, `bias`."""
+        self.activation = find_activation(self.activation_text, self.context.eval_names, path=self.path)
+        out = self.spec(*sources, **refs)
+        n_in, n_out = self.prepared(sources[0]).dim, out.dim if out is not None else None
+        if n_in is None or n_out is None:
+            raise self.error(f"the feature axis of the source has no size: {sources[0]}")
+        if n_in % self.groups or n_out % self.groups:
+            raise self.error(f"`groups` must divide input ({n_in}) and output ({n_out}) features, but is {self.groups}")
+        if self.filter is None:
+            shape = (*(w.size for w in self.windows), n_in // self.groups, n_out)
+            self.W = self.param("W", shape, self.weights_init)
+        with_bias = self.behavior >= BIAS_SINCE if self.with_bias is None else self.with_bias
+        own = with_bias and self.bias is None
+        del self.bias
+        self.bias = self.param("bias", (n_out,), self.bias_init) if own else None
+
+    def _weights(self, given: Tensor | None) -> torch.Tensor:
+        """The filter as torch wants it: (n_out, F / groups, filter …)."""
+        weights = self.W if given is None else self._given_filter(given)
+        rank = weights.dim()
+        return weights.permute((rank - 1, rank - 2, *range(rank - 2)))
+
+    def _given_filter(self, given: Tensor) -> torch.Tensor:
+        perm = self.filter_perm
+        if perm is None:
+            return given.data
+        named = [perm[k] for k in perm] if isinstance(perm, Mapping) else list(perm)
+        return given.data.permute([find_axis(given.spec, a, option="filter_perm") for a in named])
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The convolved source."""
+        x = sources[0]
+        out = self.spec(x.spec, **{k: t.spec for k, t in refs.items()})
+        inner = self.prepared(x.spec)
+        x = x.with_data(x.data.reshape([x.size(d) if d in x.spec.dims else d.size for d in inner.dims]), inner)
+        axes = self._axes(inner)
+        if self.use_time_mask:
+            x = x.with_data(fill_padding(x, 0.0, axes))
+        data, lead = channels_first(x, axes)
+        bias = refs["bias"].data.reshape(-1) if "bias" in refs else self.bias
+        data = self._convolved(data, x, axes, self._weights(refs.get("filter")), bias)
+        data = channels_last(data, lead)
+        if not self.activation.name:
+            return x.with_data(data, out)
+        return x.with_data(self.activation(data, -1), out, pre=PreActivation(self.activation.name, data))
+
+    def _convolved(
+        self, data: torch.Tensor, x: Tensor, axes: tuple[int, ...], weights: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """(N, F, spatial …) -> (N, n_out, spatial' …)"""
+        pairs = zip(axes, self.windows, strict=True)
+        margins = [w.margins(x.data.shape[i], x.spec.dims[i].dynamic) for i, w in pairs]
+        padding: tuple[int, ...] = tuple(left for left, _ in margins)
+        if any(left != right for left, right in margins):
+            data, padding = pad_edges(data, margins, 0.0), (0,) * len(margins)
+        steps = self._steps(data, padding)
+        if 0 in steps:
+            return data.new_zeros((data.shape[0], weights.shape[0], *steps))
+        strides, dilations = [w.stride for w in self.windows], [w.dilation for w in self.windows]
+        result: torch.Tensor = _CONV[len(axes)](data, weights, bias, strides, padding, dilations, self.groups)
+        return result
+
+    def _steps(self, data: torch.Tensor, padding: tuple[int, ...]) -> list[int]:
+        """Positions of the output per axis; 0 where no window fits."""
+        found = []
+        for size, p, w in zip(data.shape[2:], padding, self.windows, strict=True):
+            fits = size + 2 * p - (w.size - 1) * w.dilation
+            found.append(max(-(-fits // w.stride), 0))
+        return found

@@ -1,0 +1,42 @@
+"""`gating`: one half of the features gates the other."""
+
+from __future__ import annotations
+
+from returnn_lite.layers.activations import activation as find_activation
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.registry import layer
+from returnn_lite.tensor import Spec, Tensor
+
+
+@layer("gating")
+class Gating(Layer):
+    """y = activation(a) * gate_activation(b), a and b being the halves of the features.  Shape: (B, T, 2 F) -> (B, T, F)
+
+    With `activation` "identity" this is the gated linear unit (Dauphin et al. 2017).
+    """
+
+    def __init__(self, *, activation: str | None, gate_activation: str | None = "sigmoid") -> None:
+        super().__init__()
+        self.texts = (activation, gate_activation)
+        self.activation = self.gate = find_activation(None)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """Half of the features."""
+        x = sources[0]
+        if x is None:
+            return None
+        if x.sparse or x.feature is None or not x.dim or x.dim % 2:
+            raise self.error(f"the source must be dense with an even number of features, but is {x} instead")
+        return x.with_feature(x.dims[x.feature] // 2)
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """Looks the functions up."""
+        names = self.context.eval_names
+        self.activation, self.gate = (find_activation(text, names, path=self.path) for text in self.texts)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The gated half."""
+        x = sources[0]
+        at = x.spec.feature or 0
+        values, gates = x.data.chunk(2, at)
+        return x.with_data(self.activation(values, at) * self.gate(gates, at), self.spec(x.spec))

@@ -1,0 +1,171 @@
+"""`transposed_conv`: up-sampling by a learned filter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.layers.activations import activation as find_activation
+from returnn_lite.layers.base import Layer, LayerRef
+from returnn_lite.layers.registry import layer
+from returnn_lite.layers.spatial import channels_first, channels_last, spatial_axes, window_spec
+from returnn_lite.tensor import Dim, PreActivation, Spec, Tensor
+from returnn_lite.tensor.masked import fill_padding
+
+_CONV = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
+_MODES = ("same", "valid")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One axis of a transposed convolution: every position is spread over `size` positions, `stride` apart."""
+
+    size: int
+    stride: int
+    same: bool
+    output_padding: int | None
+    remove: int
+
+    @property
+    def added(self) -> int:
+        """Output length = stride * n + this, before `remove`."""
+        if self.output_padding is None:
+            return 0 if self.same else max(self.size - self.stride, 0)
+        pad = self.size // 2 if self.same else 0
+        return self.size - self.stride - 2 * pad + self.output_padding
+
+    def out_dim(self, dim: Dim) -> Dim:
+        """stride * n + added - 2 * remove positions."""
+        return dim * self.stride + (self.added - 2 * self.remove)
+
+    def cut(self, steps: int) -> tuple[int, int]:
+        """For `steps` input positions: first position and number of positions of the full result to keep."""
+        size = max(self.stride * steps + self.added, 0)
+        full = (steps - 1) * self.stride + self.size if steps else 0
+        left = max(full - size, 0) // 2 if self.same else 0
+        return left + self.remove, max(size - 2 * self.remove, 0)
+
+
+@layer("transposed_conv")
+class TransposedConv(Layer):
+    """Every frame adds W-weighted copies of itself to `filter_size` output frames.  Shape: (B, T, F) -> (B, T', n_out)
+
+    full[i * stride + j] += x[i] W[j]; `padding` "same": T' = T * stride, "valid": plus max(filter - stride, 0); with
+    `output_padding` p: T' = T * stride + filter - stride - 2 pad + p. `remove_padding`: frames cut off at both ends.
+    `strides` is `filter_size` by default. Parameters: `W_native_transposed_conv` (filter …, n_out, F) with a second filter
+    axis of size 1 in the one-dimensional case; `bias` (n_out,). Frames behind a sequence end count unless `use_time_mask`.
+    """
+
+    recurrent = True
+    lets_padding_through = True
+
+    def __init__(
+        self,
+        *,
+        filter_size: Any,
+        n_out: int | None = None,
+        strides: Any = None,
+        padding: str = "same",
+        remove_padding: Any = 0,
+        output_padding: Any = None,
+        activation: str | None = None,
+        with_bias: bool = True,
+        in_spatial_dims: Any = None,
+        forward_weights_init: Any = "glorot_uniform",
+        bias_init: Any = 0.0,
+        filter: LayerRef | None = None,  # noqa: A002 - the config word
+        bias: LayerRef | None = None,
+        use_time_mask: bool = False,
+    ) -> None:
+        super().__init__()
+        sizes = _listed(filter_size, 1)
+        if len(sizes) not in _CONV:
+            raise self.error(f"`filter_size` must have 1 or 2 entries, but has {len(sizes)} instead")
+        if not isinstance(padding, str) or padding.lower() not in _MODES:
+            raise ConfigError("", f"invalid padding {padding!r}{did_you_mean(str(padding), _MODES)}; give one of {', '.join(_MODES)}")
+        rows = [_listed(v, len(sizes)) for v in (filter_size if strides is None else strides, output_padding, remove_padding)]
+        same = padding.lower() == "same"
+        self.spreads = tuple(Spread(k, s, same, p, r) for k, s, p, r in zip(sizes, *rows, strict=True))
+        self.n_out = n_out
+        self.activation_text = activation
+        self.activation = find_activation(None)
+        self.with_bias = with_bias
+        self.in_spatial_dims = in_spatial_dims if isinstance(in_spatial_dims, (list, tuple)) or not in_spatial_dims else [in_spatial_dims]
+        self.weights_init = forward_weights_init
+        self.bias_init = bias_init
+        self.filter = filter
+        self.bias: Any = bias  # the name of a layer until `build`
+        self.use_time_mask = use_time_mask
+
+    def _axes(self, x: Spec) -> tuple[int, ...]:
+        if x.sparse or x.feature is None:
+            raise self.error(f"the source needs a feature axis, but is {x} instead")
+        return spatial_axes(x, self.in_spatial_dims, len(self.spreads), self.behavior)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """Batch axes, spatial axes with new lengths, features."""
+        x = sources[0]
+        return None if x is None else window_spec(x, self._axes(x), self.spreads, self.feature_dim(self.n_out))
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """`W_native_transposed_conv`, `bias`."""
+        self.activation = find_activation(self.activation_text, self.context.eval_names, path=self.path)
+        out = self.spec(*sources)
+        n_in, n_out = sources[0].dim, out.dim if out is not None else None
+        if n_in is None or n_out is None:
+            raise self.error(f"the feature axis of the source has no size: {sources[0]}")
+        if self.filter is None:
+            sizes = [s.size for s in self.spreads]
+            shape = (*sizes, *([1] if len(sizes) == 1 else []), n_out, n_in)
+            self.W = self.param("W_native_transposed_conv", shape, self.weights_init)
+        own = self.with_bias and self.bias is None
+        del self.bias
+        self.bias = self.param("bias", (n_out,), self.bias_init) if own else None
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The spread source."""
+        x = sources[0]
+        axes = self._axes(x.spec)
+        if self.use_time_mask:
+            x = x.with_data(fill_padding(x, 0.0, axes))
+        data, lead = channels_first(x, axes)
+        bias = refs["bias"].data.reshape(-1) if "bias" in refs else self.bias
+        data = channels_last(self._spread(data, self._weights(refs.get("filter"))), lead)
+        if bias is not None:
+            data = data + bias
+        out = self.spec(x.spec, **{k: t.spec for k, t in refs.items()})
+        if not self.activation.name:
+            return x.with_data(data, out)
+        return x.with_data(self.activation(data, -1), out, pre=PreActivation(self.activation.name, data))
+
+    def _weights(self, given: Tensor | None) -> torch.Tensor:
+        """The filter as torch wants it: (F, n_out, filter …)."""
+        weights = self.W if given is None else given.data
+        if len(self.spreads) == 1 and weights.dim() == 4:
+            weights = weights.squeeze(1)
+        rank = weights.dim()
+        return weights.permute((rank - 1, rank - 2, *range(rank - 2)))
+
+    def _spread(self, data: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """(N, F, spatial …) -> (N, n_out, spatial' …): the full result, cut (or filled with zeros) to the output size."""
+        full = _CONV[len(self.spreads)](data, weights, None, [s.stride for s in self.spreads])
+        for axis, spread in enumerate(self.spreads, start=2):
+            start, size = spread.cut(data.shape[axis])
+            missing = start + size - full.shape[axis]
+            if missing > 0:
+                full = F.pad(full, (0, 0) * (full.dim() - 1 - axis) + (0, missing))
+            full = full.narrow(axis, start, size)
+        return full
+
+
+def _listed(value: Any, rank: int) -> tuple[Any, ...]:
+    """One value per axis; a single value holds for all."""
+    if not isinstance(value, (list, tuple)):
+        return (value,) * rank
+    if len(value) != rank and rank != 1:
+        raise ConfigError("", f"one value per filter axis is needed ({rank}), but {value!r} has {len(value)}")
+    return tuple(value)
