@@ -1,7 +1,8 @@
 """The tasks of the command line, by name. What a task needs is imported when it runs."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -34,7 +35,15 @@ def run_task(config: Config, log: Log) -> None:
     if name.startswith(FUNCTION_PREFIXES):
         call_config_function(config, name, log)
         return
-    find_task(name)(config, log)
+    task = find_task(name)
+    config.eval_names = eval_names
+    task(config, log)
+
+
+def eval_names(context: Any) -> Mapping[str, Any]:
+    """The names that eval strings may use: a look-alike of `tf`, and tensor helpers."""
+    names: Mapping[str, Any] = importlib.import_module("returnn_lite.compat.tf").eval_names(context)
+    return names
 
 
 def find_task(name: str) -> Task:

@@ -17,7 +17,7 @@ DENSE = {"data": {"dim": 4}, "classes": {"dim": 5, "sparse": True}}
 def network(net, extern_data=None, *, search=False, evaluate=True, **config):
     """The network of a dict of layers; further keywords are global settings of the config."""
     settings = {"extern_data": DENSE if extern_data is None else extern_data, **config}
-    return Network(Config(settings), net, search=search, eval=evaluate, eval_names=eval_names()).eval()
+    return Network(Config(settings), net, search=search, eval=evaluate, eval_names=eval_names).eval()
 
 
 def randomised(net, scale=0.7):

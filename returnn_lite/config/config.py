@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from returnn_lite.config import values
@@ -32,7 +32,8 @@ class Config:
     An option is *typed* (from a Python, JSON or YAML file: any value) or *untyped* (from lines or the command line:
     a list of strings, split at commas). Typed ones win. `typed` is the very dict that is the globals of a Python
     config: a change here is seen by the config's functions, and the other way round. A dict given to the constructor
-    is used as is, not copied.
+    is used as is, not copied. `eval_names`, set by who runs a task, makes the names that eval strings of layers may use
+    for the context of a network.
 
     The accessors (`int`, `float`, …) take the key and a default, which is returned where the option is absent; they
     raise ConfigError naming the option if its value cannot be read as that type.
@@ -42,6 +43,7 @@ class Config:
         self.typed: Options = {} if typed is None else typed
         self.untyped: Untyped = {}
         self.warnings: list[str] = []  # found before there is a log; the command line logs them at verbosity 1
+        self.eval_names: Callable[[Any], Mapping[str, Any]] | None = None
         self._read: set[str] = set()
 
     def __repr__(self) -> str:

@@ -26,8 +26,9 @@ LayerRef = str  # annotation of options whose value names a layer
 class Context:
     """What the layers of one network share: the config, flags, random numbers, and names for eval strings.
 
-    `search`: choices search. `losses`: losses are evaluated. `generator`: random numbers of dropout and noise.
-    `global_step`, `epoch`: set by the engine. `run`: what the present call of the network was given (tags …).
+    `search`: choices search. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of
+    dropout and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`: set
+    by the engine. `run`: what the present call of the network was given (tags …).
     """
 
     config: Config
@@ -35,12 +36,18 @@ class Context:
     behavior: int = 0
     search: bool = False
     losses: bool = True
+    train: bool = False
     generator: torch.Generator = field(default_factory=torch.Generator)
     eval_names: Mapping[str, Any] = field(default_factory=dict)
     global_step: int = 0
     epoch: int = 1
     run: dict[str, Any] = field(default_factory=dict)
     network: Any = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.generator.device
 
 
 class Layer(torch.nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from returnn_lite.network.graph import Node
 from returnn_lite.network.objective import LossNode, LossValue, constraints, loss_node
 from returnn_lite.network.sources import DataSource
 from returnn_lite.tensor import Spec, Tensor
+
+EvalNames = Callable[[Context], Mapping[str, Any]]
 
 
 @dataclass
@@ -39,8 +41,8 @@ class Network(torch.nn.Module):
     """The layers of `net_dict` that outputs and losses need, constructed on demand.
 
     `search`: `choice` layers search; `eval`: losses are evaluated; `train()` / `eval()` set the train flag. `params` holds
-    all parameters by the reference's names, `used_data_keys` are the keys that a batch must hold. `eval_names`: names that
-    eval strings may use (the look-alike `tf` …). `extra_layers` are built as well.
+    all parameters by the reference's names, `used_data_keys` are the keys that a batch must hold. `eval_names`: makes the
+    names that eval strings may use (the look-alike `tf` …), default: those of the config. `extra_layers` are built as well.
     Raises ConfigError(s) for everything that is wrong with the dict.
     """
 
@@ -52,15 +54,17 @@ class Network(torch.nn.Module):
         search: bool = False,
         eval: bool = True,  # noqa: A002 - the field's word
         log: Log | None = None,
-        eval_names: Mapping[str, Any] | None = None,
+        eval_names: EvalNames | None = None,
         seed: int = 1,
         extra_layers: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.context = Context(
             config, log or Log.silent(), behavior=config.int("behavior_version", 0) or 0, search=search, losses=eval,
-            eval_names=dict(eval_names or {}), network=self,
+            network=self,
         )  # fmt: skip
+        names = eval_names or config.eval_names
+        self.context.eval_names = names(self.context) if names is not None else {}
         self.extern_data = ExternData(config)
         store = ParamStore(torch.Generator().manual_seed(seed))
         self.shared = Shared(self.context, store, self.extern_data)

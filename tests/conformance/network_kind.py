@@ -17,16 +17,16 @@ def config_imports():
     return importlib.import_module(names.name).config_imports() if names else contextlib.nullcontext()
 
 
-def eval_names():
+def eval_names(context):
     """The names that eval strings may use."""
-    return importlib.import_module("returnn_lite.compat.tf").eval_names()
+    return importlib.import_module("returnn_lite.compat.tf").eval_names(context)
 
 
 def network(config, params, batch, seq_lens, mode, layers):
     """Runs the net of `config` on one batch, with the given parameters."""
     torch.set_num_threads(1)
     net = Network(
-        Config(dict(config)), config["network"], search=mode == "search", eval_names=eval_names(), extra_layers=tuple(layers)
+        Config(dict(config)), config["network"], search=mode == "search", eval_names=eval_names, extra_layers=tuple(layers)
     )
     _set_params(net, params)
     net.train(mode == "train")
