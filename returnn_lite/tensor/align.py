@@ -166,21 +166,20 @@ def _size_of(i: int, dim: Dim, spec: Spec, sources: Sequence[Tensor]) -> int:
 
 def merged_lengths(sources: Sequence[Tensor]) -> Mapping[Dim, Lengths]:
     """The lengths that any of `sources` knows; the first one wins."""
-    first = sources[0].lengths
-    if all(x.lengths is first for x in sources):
-        return first
-    lengths: dict[Dim, Lengths] = {}
-    for x in sources:
-        for dim, value in x.lengths.items():
-            lengths.setdefault(dim, value)
-    return lengths
+    merged = sources[0].lengths
+    for x in sources[1:]:
+        if x.lengths is not merged and not x.lengths.keys() <= merged.keys():
+            merged = {**x.lengths, **merged}
+    return merged
 
 
 def joined(data: torch.Tensor, spec: Spec, sources: Sequence[Tensor], **changes: object) -> Tensor:
     """A Tensor made from several sources: their lengths and their beam."""
-    first = sources[0]
-    carrier = Tensor(first.data, first.spec, merged_lengths(sources), next((x.beam for x in sources if x.beam), None))
-    return carrier.with_data(data, spec, **changes)
+    first, lengths = sources[0], merged_lengths(sources)
+    beam = next((x.beam for x in sources if x.beam is not None), None)
+    if lengths is not first.lengths or beam is not first.beam:
+        first = Tensor(first.data, first.spec, lengths, beam)
+    return first.with_data(data, spec, **changes)
 
 
 def concat_features(sources: Sequence[Tensor], behavior: int = 0) -> Tensor:
@@ -191,14 +190,11 @@ def concat_features(sources: Sequence[Tensor], behavior: int = 0) -> Tensor:
     if len(sources) == 1:
         return sources[0]
     spec, layouts = concat_plan(tuple(x.spec for x in sources), behavior)
-    whole = sizes(layouts[0], sources)
+    parts = [place(x, layout, behavior) for x, layout in zip(sources, layouts, strict=True)]
     feature = spec.feature or 0
-    parts = []
-    for x, layout in zip(sources, layouts, strict=True):
-        size = x.spec.dim or 1
-        target = (*whole[:feature], size, *whole[feature + 1 :])
-        data = place(x, layout, behavior)
-        parts.append(data if data.shape == target else data.expand(target))
+    if len({(*part.shape[:feature], *part.shape[feature + 1 :]) for part in parts}) > 1:
+        whole = sizes(layouts[0], sources)
+        parts = [p.expand((*whole[:feature], p.shape[feature], *whole[feature + 1 :])) for p in parts]
     return joined(torch.cat(parts, feature), spec, sources)
 
 
