@@ -7,6 +7,7 @@ from typing import Any
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.base import Layer
+from returnn_lite.network.after import Step, checked_spec, steps_after
 from returnn_lite.tensor import Spec, Tensor
 
 
@@ -15,7 +16,7 @@ class Node:
     """A layer in its net: `sources` in the order of `from`, `refs` by the option that names them.
 
     `previous`: for a `prev:` node the node whose last frame it reads (an edge that is no dependency within a tick).
-    `spec` is None until inferred.
+    `spec` is None until inferred. `after`: what common options do to the output.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Node:
     previous: Node | None = None
     spec: Spec | None = None
     built: bool = False
+    after: list[Step] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"Node({self.layer.path or self.name})"
@@ -40,7 +42,8 @@ class Node:
         specs = tuple(n.spec for n in self.sources)
         refs = {k: n.spec for k, n in self.refs.items()}
         try:
-            self.spec = self.layer.output_spec(specs, refs)
+            spec = self.layer.output_spec(specs, refs)
+            self.spec = None if spec is None else checked_spec(self.layer, spec)
         except ConfigError as exc:
             raise self._located(exc) from exc
         return self.spec
@@ -56,6 +59,8 @@ class Node:
             specs = tuple(n.spec for n in self.sources if n.spec is not None)
             refs = {k: n.spec for k, n in self.refs.items() if n.spec is not None}
             self.layer.build_with(specs, refs)
+            if self.spec is not None:
+                self.after = steps_after(self.layer, self.spec)
         except ConfigError as exc:
             raise self._located(exc) from exc
         self.built = True
@@ -65,7 +70,10 @@ class Node:
         sources = [values[n] for n in self.sources]
         refs = {k: values[n] for k, n in self.refs.items()} if self.refs else {}
         try:
-            return self.layer.run(sources, refs)
+            out = self.layer.run(sources, refs)
+            for step in self.after:
+                out = step(out, sources)
+            return out
         except ConfigError as exc:
             raise self._located(exc) from exc
         except (RuntimeError, IndexError, TypeError, ValueError) as exc:

@@ -1,0 +1,108 @@
+"""What common options do to the output of a layer, whatever its class.
+
+`batch_norm`, `copy_output_loss_from_source_idx`, `size_target`; and the check of `out_shape`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from returnn_lite.errors import ConfigError
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.batch_statistics import from_option
+from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor.axes import describe
+
+Step = Callable[[Tensor, list[Tensor]], Tensor]  # output and sources of a layer -> its changed output
+
+
+def steps_after(layer: Layer, spec: Spec) -> list[Step]:
+    """The changes to the output that the options of a built layer ask for; makes their parameters."""
+    steps: list[Step] = []
+    statistics = from_option(layer.options.batch_norm, layer.behavior, layer.path)
+    if statistics is not None:
+        statistics.build(layer, spec)
+        steps.append(lambda x, _: x.with_data(statistics.normalised(x, layer.training), pre=x.pre, parts=x.parts, state=x.state))
+    index = layer.options.copy_output_loss_from_source_idx
+    if index is not None:
+        steps.append(lambda x, sources: _with_loss_of(layer, index, x, sources))
+    if _size_target(layer):
+        steps.append(lambda x, _: _sized(layer, x))
+    return steps
+
+
+def _with_loss_of(layer: Layer, index: int, x: Tensor, sources: list[Tensor]) -> Tensor:
+    """`x` with the loss per sequence of the source number `index`."""
+    if not 0 <= index < len(sources):
+        text = f"`copy_output_loss_from_source_idx` must be below {len(sources)}, the number of sources, but is {index}"
+        raise ConfigError(layer.path, text)
+    x = x.copy()
+    x.sequence_loss = sources[index].sequence_loss
+    return x
+
+
+# --- axes -------------------------------------------------------------------------------------------------------------
+
+
+def checked_spec(layer: Layer, spec: Spec) -> Spec:
+    """The Spec of the output: undefined axes are those of `size_target`. Raises ConfigError if it contradicts `out_shape`."""
+    if _size_target(layer):
+        spec = _with_target_axes(layer, spec)
+    if layer.options.out_shape is not None:
+        _check_shape(layer, spec, layer.options.out_shape)
+    return spec
+
+
+def _is_undefined(dim: Dim) -> bool:
+    return dim.dynamic and dim.name == "undefined"
+
+
+def _size_target(layer: Layer) -> str | None:
+    """The data key of `size_target` where it counts: where losses are evaluated, and no loop takes its length from it."""
+    key = layer.options.size_target
+    return key if key and layer.context.losses and layer.class_name != "rec" else None
+
+
+def _with_target_axes(layer: Layer, spec: Spec) -> Spec:
+    """`spec` with the dynamic axes of the data key in place of undefined ones, in order."""
+    undefined = [i for i, d in enumerate(spec.dims) if _is_undefined(d)]
+    if not undefined:
+        return spec
+    target = layer.context.network.extern_data.spec(_size_target(layer))
+    given = dict(zip(undefined, (d for d in target.dims if d.dynamic), strict=False))
+    dims = [given.get(i, d) for i, d in enumerate(spec.dims)]
+    return Spec(dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=spec.loop)
+
+
+def _sized(layer: Layer, x: Tensor) -> Tensor:
+    """`x` with the lengths of the data key."""
+    key = _size_target(layer)
+    data = layer.context.run["data"].get(key)
+    if data is None:
+        raise ConfigError(layer.path, f"`size_target` must be a data key of the batch, but {key!r} is missing")
+    sized = x.with_lengths({d: data.length(d) for d in data.spec.dims if d.dynamic})
+    sized.spec = _with_target_axes(layer, x.spec)
+    return sized
+
+
+def _check_shape(layer: Layer, spec: Spec, wanted: Any) -> None:
+    """`out_shape`: a set of Dims; those wrapped as optional or implicit may be missing."""
+    known = [_bare(d, layer.path) for d in wanted]
+    missing = [d for d, given in zip(known, wanted, strict=True) if isinstance(given, Dim) and not _has(spec, d)]
+    extra = [d for d in spec.dims if d not in spec.loop and d not in known and not (d.is_batch and any(k.is_batch for k in known))]
+    if missing or extra:
+        difference = f"it has also {missing}" if missing else f"it lacks {extra}"
+        raise ConfigError(layer.path, f"`out_shape` must be the axes of the output {describe(spec)}, but {difference}")
+
+
+def _bare(dim: Any, path: str) -> Dim:
+    """The Dim in a wrapper that marks it as optional or implicit."""
+    inner = dim if isinstance(dim, Dim) else getattr(dim, "tag", getattr(dim, "dim", None))
+    if not isinstance(inner, Dim):
+        raise ConfigError(path, f"`out_shape` must be a set of Dims, but holds {dim!r}")
+    return inner
+
+
+def _has(spec: Spec, dim: Dim) -> bool:
+    return dim in spec.dims or dim == spec.sparse_dim or (dim.is_batch and spec.batch is not None)
