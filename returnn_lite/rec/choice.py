@@ -1,32 +1,76 @@
-"""`choice`: the label decision of a decoder – the target in training, beam search in search – and `decide`."""
+"""`choice`: the label decision of a decoder – the target in training, beam search in search."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.layers.activations import safe_log
 from returnn_lite.layers.base import Layer
+from returnn_lite.layers.eval_view import SourceView
 from returnn_lite.layers.registry import layer, split_options
-from returnn_lite.rec.beam import combine_scores, pick
+from returnn_lite.rec import beam as beams
+from returnn_lite.rec.choice_scores import log_scores, noise
 from returnn_lite.rec.initial import Initial
-from returnn_lite.tensor import Beam, Dim, Lengths, Spec, Tensor, batch_dim, to_beam
+from returnn_lite.tensor import Beam, Dim, Spec, Tensor, batch_dim, latest_beam, to_beam
+
+if TYPE_CHECKING:
+    from returnn_lite.network.construct import Net
+    from returnn_lite.network.graph import Node
 
 _INPUT_TYPES = ("prob", "log_prob", "logits", "regression")
+
+
+@dataclass
+class Moment:
+    """What a choice is told of the present tick.
+
+    `beam`: the hypotheses so far (None: one per sequence); `ended` bool (B * K,): which of them have ended, None if
+    none can have; `over` bool (B * K,): whose target has ended, where its length is known; `width`: the beam size at
+    the end of a tick, None if the loop does not search.
+    """
+
+    tick: int = 0
+    beam: Beam | None = None
+    ended: torch.Tensor | None = None
+    over: torch.Tensor | None = None
+    width: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Hypotheses per sequence."""
+        return self.beam.size if self.beam is not None else 1
+
+    def target(self, x: Tensor) -> torch.Tensor:
+        """Labels int32 (B * K,) of the target at this tick; 0 behind its end."""
+        labels = to_beam(x, self.beam).data
+        return labels if self.over is None else labels.masked_fill(self.over, 0)
+
+    def ended_per_beam(self) -> torch.Tensor | None:
+        """`ended` as (B, K)."""
+        return None if self.ended is None else self.ended.unflatten(0, (-1, self.count))
 
 
 @layer("choice")
 class Choice(Layer):
     """A search decision in a loop: the `beam_size` best continuations by the scores of the source (B, V).
 
-    Shape: (B, V) -> (B * beam,) labels. Outside of search it is the target, and its source is not computed. `input_type`:
-    what the source holds ("prob", "log_prob", "logits"). `length_normalization` keeps the scores of ended hypotheses
-    comparable; see `rec/beam.py` for the rules.
+    Shape: (B, V) -> (B * beam,) labels. Outside of search it is the target, and its source is not computed.
+    `input_type`: what the source holds ("prob", "log_prob", "logits"; "regression": the source itself is fed back,
+    nothing is searched). `length_normalization` keeps the scores of ended hypotheses comparable; see `rec/beam.py` for
+    the rules. Several sources are decided together, each cut to `source_beam_sizes`; the parts "out_0", "out_1" … are
+    their labels. `cheating` keeps the target as the last hypothesis ("exclusive": it does not occur twice).
+    `custom_score_combine(layer, scores_in [B, K, V], scores_base [B, K, 1], t, end_flags [B, K], batch_dim,
+    scores_beam_in, base_beam_in)` gives the scores of all continuations [B, K, V]; it may ask
+    `layer.explicit_search_sources`.
     """
 
+    sources: ClassVar[str] = "many"
     makes_beam: ClassVar[bool] = True
+    searches: ClassVar[bool] = True
     stays_in_loop: ClassVar[str] = "makes a search choice"
     checks_n_out = False
 
@@ -41,9 +85,9 @@ class Choice(Layer):
         length_normalization: bool = True,
         length_normalization_exponent: float = 1.0,
         keep_beams: bool = False,
-        search: Any = None,
-        add_to_beam_scores: Any = None,
-        custom_score_combine: Any = None,
+        search: bool | None = None,
+        add_to_beam_scores: bool | None = None,
+        custom_score_combine: Callable[..., Any] | None = None,
         source_beam_sizes: Any = None,
         explicit_search_source: Any = None,
         explicit_search_sources: Any = None,
@@ -53,9 +97,14 @@ class Choice(Layer):
         super().__init__()
         if input_type not in _INPUT_TYPES:
             text = did_you_mean(str(input_type), _INPUT_TYPES)
-            raise self.error(f"`input_type` must be one of {', '.join(_INPUT_TYPES)}, but is {input_type!r} instead{text}")
+            names = ", ".join(_INPUT_TYPES)
+            raise self.error(f"`input_type` must be one of {names}, but is {input_type!r} instead{text}")
         if not isinstance(beam_size, int) or beam_size < 1:
             raise self.error(f"`beam_size` must be an int above 0, but is {beam_size!r} instead")
+        if input_type == "regression" and beam_size != 1:
+            raise self.error(f'`beam_size` must be 1 with `input_type` "regression", but is {beam_size} instead')
+        if cheating not in (False, None, True, "exclusive"):
+            raise self.error(f'`cheating` must be False, True or "exclusive", but is {cheating!r} instead')
         self.beam_size = beam_size
         self.input_type = input_type
         self.prob_scale = prob_scale
@@ -64,168 +113,183 @@ class Choice(Layer):
         self.length_normalization = length_normalization
         self.exponent = length_normalization_exponent
         self.keep_beams = keep_beams
+        self.combine = custom_score_combine
+        self.source_beam_sizes = source_beam_sizes
+        self.explicit = _named(explicit_search_source, explicit_search_sources)
+        self.explicit_search_sources: Any = []
+        self.cheating = cheating
+        self.scheduled_sampling = scheduled_sampling
+        self._source_specs: tuple[Spec | None, ...] = ()
+
+    # --- construction -------------------------------------------------------------------------------------------------
 
     @classmethod
     def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
-        """Outside of search the choice is the target: its source is dropped."""
+        """Outside of search the choice is the target (its source is dropped), or sampled; see `target_choice.py`."""
+        path = linker.layer_path(description["#name"])
+        split_options(cls, {k: v for k, v in description.items() if k != "#name"}, path)
         if "target" not in description:
-            raise linker_error(linker, description, "`choice` needs the option 'target'")
-        for option in ("custom_score_combine", "source_beam_sizes", "cheating", "scheduled_sampling"):
-            if description.get(option):
-                raise linker_error(linker, description, f"the option {option!r} of `choice` is not supported yet")
-        if linker.shared.context.search and description.get("search", True) is not False:
-            return description
-        if description.get("target") is None:
-            raise linker_error(linker, description, "without search `choice` needs a target (forward needs references)")
-        given = {k: v for k, v in description.items() if k != "#name"}
-        split_options(cls, given, linker.layer_path(description["#name"]))  # unknown options are errors here, too
-        kept = {k: v for k, v in description.items() if k in _OF_TARGET}
-        return {**kept, "class": "choice.target", "from": [_target_source(linker, description["target"])]}
+            raise ConfigError(path, "`choice` needs the option 'target'")
+        if linker.shared.context.search:
+            if description.get("search") is not False:
+                return description
+            kind = "choice.target" if description.get("add_to_beam_scores") is False else "choice.given"
+        else:
+            kind = "choice.sampled" if description.get("scheduled_sampling") else "choice.target"
+        return {**description, "class": kind}
+
+    def link(self, net: Net, node: Node) -> None:
+        """Refers to the target if the search cheats, and to the layers for `custom_score_combine`."""
+        if self.cheating:
+            if len(node.sources) > 1:
+                raise self.error("`cheating` works with one source only")
+            node.refs["target"] = net.target_node(self.options.target)
+        for key, name in self.explicit.items():
+            node.refs[f"explicit/{key}"] = net.get(name)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
-        """Labels (B,), with the classes of the target."""
-        dim = self._classes(sources[0] if sources else None)
-        return Spec((batch_dim,), "int32", sparse_dim=dim, time=None, feature=None)
+        """Labels (B,), with the classes of the target; with regression the source."""
+        self._source_specs = sources
+        return sources[0] if self.input_type == "regression" else self._labels(0)
 
-    def _classes(self, x: Spec | None) -> Dim:
-        network: Any = self.context.network
+    def _labels(self, index: int) -> Spec | None:
+        """Labels (B,) of the decision on one source."""
+        x = self._source_specs[index] if index < len(self._source_specs) else None
+        dim = self._classes(index, x)
+        return Spec((batch_dim,), "int32", sparse_dim=dim, time=None, feature=None) if dim is not None else None
+
+    def part_spec(self, part: str) -> Spec | None:
+        """Labels of one of several sources: "out_0", "out_1" …"""
+        return self._labels(int(part[len("out_") :])) if part.startswith("out_") else None
+
+    def _classes(self, index: int, x: Spec | None) -> Dim | None:
         target = self.options.target
         if isinstance(target, (list, tuple)):
-            target = target[0]
-        specs = network.extern_data.specs
-        if target in specs and specs[target].sparse_dim is not None:
-            return specs[target].sparse_dim  # type: ignore[no-any-return]
-        return self.dim("sparse-dim", x.dim if x is not None else None)
+            target = target[index] if index < len(target) else None
+        network: Any = self.context.network
+        known = network.extern_data.specs.get(target)
+        if known is not None and known.sparse_dim is not None:
+            return known.sparse_dim  # type: ignore[no-any-return]
+        return self.dim(f"sparse-dim{index}", x.dim) if x is not None else None
 
     def initial_output(self, make: Initial, spec: Spec, state: Any = None) -> Tensor:
         """Label 0 where the config says nothing else."""
         return make.zeros(spec)
 
-    def choose(self, sources: list[Tensor], beam: Beam | None, ended: torch.Tensor | None, tick: int) -> Tensor:
-        """One search step: the best continuations of the hypotheses of `beam`."""
-        x = to_beam(sources[0], beam)
-        if x.spec.feature is None or x.spec.rank != 2:
-            raise self.error(f"the source must be scores (B, V), but is {x.spec} instead")
-        log_probs = self._log_probs(x.axis_last(x.spec.feature))
-        count = beam.size if beam is not None else 1
-        log_probs = log_probs.unflatten(0, (-1, count))  # (B, K, V)
-        base = beam.scores if beam is not None else log_probs.new_zeros(log_probs.shape[:2])
-        scores = combine_scores(
-            log_probs, base, ended.unflatten(0, (-1, count)) if ended is not None else None, tick,
-            prob_scale=self.prob_scale, base_scale=self.base_scale,
-            length_normalization_exponent=self.exponent if self.length_normalization else None,
-            noise=self._noise(log_probs),
+    # --- one search step ----------------------------------------------------------------------------------------------
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """Outside of loops: one decision."""
+        return self.choose(list(sources), refs, Moment(beam=latest_beam(list(sources))))
+
+    def choose(self, sources: list[Tensor], refs: Mapping[str, Tensor], moment: Moment) -> Tensor:
+        """The best continuations of the hypotheses so far."""
+        sources = [to_beam(x, moment.beam) for x in sources]
+        if self.input_type == "regression":
+            return self._fed_back(sources[0], moment)
+        log_probs = [log_scores(x, self.input_type, moment.count, self.path) for x in sources]
+        if len(log_probs) == 1:
+            picked, gold = self._picked(log_probs[0], refs, moment)
+            return self._chosen(sources[0], [picked.labels], picked, gold, moment)
+        several = beams.combinations(log_probs, self._sizes(len(log_probs)))
+        picked, gold = self._picked(several.scores, refs, moment)
+        return self._chosen(sources[0], several.split(picked), picked, gold, moment)
+
+    def _sizes(self, count: int) -> list[int]:
+        sizes = self.source_beam_sizes
+        if sizes is None:
+            return [self.beam_size] * count
+        sizes = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes] * count
+        if len(sizes) != count:
+            raise self.error(f"`source_beam_sizes` must have {count} entries, one per source, but is {sizes!r} instead")
+        return sizes
+
+    def _picked(
+        self, log_probs: torch.Tensor, refs: Mapping[str, Tensor], moment: Moment
+    ) -> tuple[beams.Picked, torch.Tensor | None]:
+        """The best continuations of scores (B, K, V), and which of them is the reference's [B] (None: not followed)."""
+        base = moment.beam.scores if moment.beam is not None else log_probs.new_zeros(log_probs.shape[:2])
+        ended = moment.ended_per_beam()
+        exponent = self.exponent if self.length_normalization else None
+        log_probs, base = beams.let_end(log_probs, base, ended, moment.tick, exponent)
+        scores = self._combined(log_probs, base, ended, refs, moment)
+        followed = moment.beam.gold if moment.beam is not None else None
+        if self.keep_beams and self.beam_size % scores.shape[1]:
+            text = f"`beam_size` must be a multiple of the incoming beam size {scores.shape[1]} with `keep_beams`"
+            raise self.error(f"{text}, but is {self.beam_size} instead")
+        if not self.cheating:
+            picked = beams.pick(scores, self.beam_size, keep_beams=self.keep_beams)
+            return picked, _first_of(picked.source, followed) if followed is not None else None
+        if followed is None:
+            followed = torch.zeros(scores.shape[0], dtype=torch.int64, device=scores.device)
+        label = moment.target(refs["target"]).unflatten(0, (-1, moment.count))[:, 0]
+        gold = beams.gold_of(scores, label, followed)
+        if self.cheating == "exclusive":
+            scores = beams.without_gold(scores, gold)
+        picked = beams.put_gold(beams.pick(scores, self.beam_size, keep_beams=self.keep_beams), gold)
+        return picked, torch.full_like(followed, self.beam_size - 1)
+
+    def _combined(
+        self,
+        log_probs: torch.Tensor,
+        base: torch.Tensor,
+        ended: torch.Tensor | None,
+        refs: Mapping[str, Tensor],
+        moment: Moment,
+    ) -> torch.Tensor:
+        if self.combine is None:
+            drawn = noise(log_probs, self.noise_scale, self.context.generator)
+            return beams.combine(log_probs, base, prob_scale=self.prob_scale, base_scale=self.base_scale, noise=drawn)
+        self.explicit_search_sources = self._views(refs, moment)
+        flags = torch.zeros_like(base, dtype=torch.bool) if ended is None else ended
+        found: torch.Tensor = self.combine(
+            layer=self, scores_in=log_probs, scores_base=base.unsqueeze(-1), t=moment.tick, end_flags=flags,
+            batch_dim=base.shape[0], scores_beam_in=log_probs.shape[1], base_beam_in=base.shape[1],
         )  # fmt: skip
-        picked = pick(scores, self.beam_size, keep_beams=self.keep_beams)
-        first = torch.arange(scores.shape[0], device=scores.device).unsqueeze(-1) * count
-        new = Beam(self.beam_size, picked.scores, (picked.source + first).flatten(), beam)
-        lengths = to_beam(x, new).lengths
-        spec = self.spec(x.spec)
-        if spec is None:
-            raise self.error("the classes of the target are not known")
-        return Tensor(picked.labels.flatten(), spec, lengths, new)
+        if found.shape != log_probs.shape:
+            want, got = tuple(log_probs.shape), tuple(found.shape)
+            raise self.error(f"`custom_score_combine` must return scores {want}, but returned {got} instead")
+        return found
 
-    def _log_probs(self, x: Tensor) -> torch.Tensor:
-        if self.input_type == "log_prob":
-            return x.data
-        if self.input_type == "logits":
-            return torch.log_softmax(x.data, -1)
-        if x.pre is not None and x.pre.activation == "softmax":
-            return torch.log_softmax(x.pre.data, -1)
-        return safe_log(x.data)
+    def _views(self, refs: Mapping[str, Tensor], moment: Moment) -> Any:
+        """The explicit sources as data objects: a dict if the option is one, else a list."""
+        views = {k: SourceView(to_beam(refs[f"explicit/{k}"], moment.beam), n) for k, n in self.explicit.items()}
+        return list(views.values()) if all(k.isdigit() for k in views) else views
 
-    def _noise(self, like: torch.Tensor) -> torch.Tensor | None:
-        """Gumbel noise."""
-        if not self.noise_scale:
-            return None
-        uniform = torch.rand(like.shape, generator=self.context.generator, device=like.device)
-        return -torch.log(-torch.log(uniform.clamp(min=1e-20))) * self.noise_scale
+    def _chosen(
+        self, x: Tensor, labels: list[torch.Tensor], picked: beams.Picked, gold: torch.Tensor | None, moment: Moment
+    ) -> Tensor:
+        first = torch.arange(picked.source.shape[0], device=picked.source.device).unsqueeze(-1) * moment.count
+        new = Beam(self.beam_size, picked.scores, (picked.source + first).flatten(), moment.beam, gold=gold)
+        lengths = to_beam(x, new).lengths if x.lengths else {}
+        made = []
+        for i, chosen in enumerate(labels):
+            spec = self._labels(i)
+            if spec is None:
+                raise self.error("the classes of the target are not known")
+            made.append(Tensor(chosen.flatten(), spec, lengths, new))
+        if len(made) > 1:
+            made[0].parts = {f"out_{i}": y.copy() for i, y in enumerate(made)}
+        return made[0]
 
-
-_OF_TARGET = {
-    *("initial_output", "is_output_layer", "loss", "loss_opts", "loss_scale", "target", "register_as_extern_data", "need_last"),
-}
-
-
-def _target_source(linker: Any, target: Any) -> str:
-    """The reference of a target inside a loop: a layer, or the frame of a data key."""
-    if isinstance(target, (list, tuple)):
-        target = target[0]
-    if target.startswith("layer:"):
-        return str(target[len("layer:") :])
-    return str(target) if target in linker.descriptions else f"data:{target}"
+    def _fed_back(self, x: Tensor, moment: Moment) -> Tensor:
+        """Regression: the source itself; scores and hypotheses stay."""
+        batch = x.data.shape[x.spec.batch or 0]
+        scores = moment.beam.scores if moment.beam is not None else x.data.new_zeros((batch, 1), dtype=torch.float32)
+        rows = torch.arange(batch, device=x.data.device)
+        return Tensor(x.data, x.spec, x.lengths, Beam(moment.count, scores, rows, moment.beam))
 
 
-def linker_error(linker: Any, description: dict[str, Any], message: str) -> ConfigError:
-    """A ConfigError at the layer that is being linked."""
-    return ConfigError(linker.layer_path(description.get("#name", "choice")), message)
+def _first_of(source: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The first (best) entry of every row that extends hypothesis `wanted`.  Shape: (B, K), (B,) -> (B,)"""
+    return (source == wanted.unsqueeze(1)).to(torch.int32).argmax(1)
 
 
-@layer("choice.target")
-class TargetChoice(Layer):
-    """A choice outside of search: the target itself.  Shape: (B,) -> (B,)"""
-
-    class_name = "choice"
-    checks_n_out = False
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def initial_output(self, make: Initial, spec: Spec, state: Any = None) -> Tensor:
-        """Label 0 where the config says nothing else."""
-        return make.zeros(spec)
-
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
-        """The target."""
-        return sources[0]
-
-
-@layer("decide")
-class Decide(Layer):
-    """The best hypothesis of each beam; without search the source itself.  Shape: (T, B * beam) -> (B, T')
-
-    `length_normalization`: scores are divided by the lengths before. The result has a beam of its own of size 1.
-    """
-
-    checks_n_out = False
-
-    def __init__(self, *, length_normalization: bool = False) -> None:
-        super().__init__()
-        self.length_normalization = length_normalization
-
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
-        """The source, batch-major."""
-        x = sources[0]
-        if x is None or x.batch is None:
-            return x
-        return x.permuted((x.batch, *(i for i in range(x.rank) if i != x.batch)))
-
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
-        """The hypotheses with the largest scores; of equal ones the first."""
-        x = sources[0].batch_major()
-        beam = x.beam
-        if beam is None:
-            return x
-        scores = beam.scores
-        if self.length_normalization and x.spec.time is not None:
-            scores = scores / x.length(x.spec.dims[x.spec.time]).values.unflatten(0, (-1, beam.size))
-        best = first_largest(scores)  # (B,)
-        rows = torch.arange(best.shape[0], device=best.device) * beam.size + best
-        picked = Beam(1, beam.scores.gather(1, best.unsqueeze(1)), rows, beam.parent, decided=True)
-        decided = x.gather_batch(rows, picked)
-        return self._cut(decided)
-
-    def _cut(self, x: Tensor) -> Tensor:
-        """Frames behind the longest of the chosen hypotheses are dropped."""
-        if x.spec.time is None or not x.spec.dims[x.spec.time].dynamic:
-            return x
-        dim = x.spec.dims[x.spec.time]
-        lengths = Lengths.of(x.length(dim).values)
-        cut = x.with_lengths({dim: lengths})
-        cut.data = x.data.narrow(x.spec.time, 0, lengths.max)
-        return cut
-
-
-def first_largest(scores: torch.Tensor) -> torch.Tensor:
-    """Index of the largest entry of the last axis; of equal ones the first.  Shape: (B, K) -> (B,)"""
-    return (scores == scores.amax(-1, keepdim=True)).to(torch.int32).argmax(-1)
+def _named(one: Any, several: Any) -> dict[str, str]:
+    """`explicit_search_source(s)`: a layer name, a list or a dict of them, by key."""
+    value = several if several is not None else one
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {str(i): name for i, name in enumerate([value] if isinstance(value, str) else value)}

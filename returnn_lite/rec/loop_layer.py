@@ -278,6 +278,12 @@ class RecLoop(Layer):
             raise self.error(f'layer {part!r} runs inside the loop; to read it from outside, set "is_output_layer": True on it')
         return self._outside(node)
 
+    def last_beam_size(self) -> int | None:
+        """The beam size of the output in search: that of the last choice that searches; None without one."""
+        inner: LoopNet = self.__dict__["net"]
+        sizes = [getattr(n.layer, "beam_size", None) for n in inner.order if getattr(n.layer, "searches", False)]
+        return sizes[-1] if sizes else None
+
     def accumulated(self) -> set[str]:
         """The inner layers whose frames the parent may read."""
         labels = self.labels()

@@ -9,6 +9,7 @@ import torch
 
 from returnn_lite.layers.stateful import Tick
 from returnn_lite.network.graph import Node
+from returnn_lite.rec.choice import Moment
 from returnn_lite.rec.loop_net import InnerSource, counter
 from returnn_lite.tensor import Beam, Dim, Spec, Tensor, latest_beam, to_beam
 from returnn_lite.tensor.spec import vector
@@ -55,6 +56,7 @@ class Ticks:
         self.step_refs: dict[Node, dict[str, Node]] = {}
         self.ended: Tensor | None = None
         self.counted: torch.Tensor | None = None
+        self.width = self._width()
 
     # --- what does not change -----------------------------------------------------------------------------------------
 
@@ -73,6 +75,11 @@ class Ticks:
             else:
                 self._add_outside(node, self.run_of.value(node))
         self._prepare_states()
+
+    def _width(self) -> int | None:
+        """The beam size at the end of a tick; None if no layer inside searches."""
+        sizes = [getattr(n.layer, "beam_size", None) for n in self.inside if getattr(n.layer, "searches", False)]
+        return sizes[-1] if sizes else None
 
     def _add_outside(self, node: Node, x: Tensor) -> None:
         dim = self.run_of.dim
@@ -146,7 +153,10 @@ class Ticks:
     def _choose(self, node: Node, values: dict[Node, Tensor], tick: int) -> Tensor:
         """A search choice: from here on there are other hypotheses."""
         layer: Any = node.layer
-        out: Tensor = layer.choose([values[n] for n in node.sources], self.beam, self._ended_on(self.beam, tick), tick)
+        over = self._over_on(self.beam, tick, 0) if "target" in node.refs else None
+        moment = Moment(tick, self.beam, self._ended_on(self.beam, tick), over, self.width)
+        refs = {k: values[n] for k, n in node.refs.items()}
+        out: Tensor = layer.choose([values[n] for n in node.sources], refs, moment)
         self.beam = out.beam
         return out
 
@@ -168,11 +178,15 @@ class Ticks:
             return None
         if self.run_of.size is None:
             return to_beam(self.ended, beam).data
+        return self._over_on(beam, tick, 0 if self.layer.include_eos else 1)
+
+    def _over_on(self, beam: Beam | None, tick: int, more: int) -> torch.Tensor | None:
+        """Which sequences are over since `more` ticks, bool (B,); None if their lengths are not known."""
         lengths = self.run_of.lengths
-        if lengths is None:
+        if lengths is None or self.run_of.size is None:
             return None
         values = lengths.values if beam is None else lengths.tile(beam.size).values
-        return tick >= values + (0 if self.layer.include_eos else 1)
+        return tick >= values + more
 
     def _count(self, end: Node | None) -> None:
         """Adds this tick to the lengths of the sequences that go on, and notes which have ended."""

@@ -69,7 +69,7 @@ class Trace:
         frames = self.ticks.frames[node][: self.size]
         if not frames:
             return self._empty(node)
-        if self.beam is not None:
+        if self.beam is not None and not getattr(node.layer, "keeps_order", False):
             frames = [self._resolved(x, tick) for tick, x in enumerate(frames)]
         first = frames[0]
         spec = first.spec.memo(("loop", self.run.dim), lambda: first.spec.with_loop(self.run.dim))

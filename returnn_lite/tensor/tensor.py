@@ -33,6 +33,7 @@ class Beam:
 
     `source` int [B * size]: for every hypothesis the row it extends, counted in the parent's batch axis (the plain batch
     without a parent). `scores` float [B, size]: natural log, higher is better. `decided`: only the best one was kept.
+    `gold` int [B]: which of them is the reference's, where the search keeps it.
     """
 
     size: int
@@ -40,6 +41,7 @@ class Beam:
     source: torch.Tensor
     parent: Beam | None = None
     decided: bool = False
+    gold: torch.Tensor | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -1,0 +1,35 @@
+"""Log scores of a choice's sources."""
+
+from __future__ import annotations
+
+import torch
+
+from returnn_lite.errors import ConfigError
+from returnn_lite.layers.activations import safe_log
+from returnn_lite.tensor import Tensor
+
+
+def log_scores(x: Tensor, input_type: str, count: int, path: str) -> torch.Tensor:
+    """Log scores of all labels, `count` hypotheses per sequence.  Shape: (B * K, V) -> (B, K, V)"""
+    if x.spec.feature is None or x.spec.batch is None or x.spec.rank != 2:
+        raise ConfigError(path, f"the source of a choice must be scores (B, V), but is {x.spec} instead")
+    return log_probs(x.axis_last(x.spec.feature), input_type).unflatten(0, (-1, count))
+
+
+def log_probs(x: Tensor, input_type: str) -> torch.Tensor:
+    """Natural logarithm of the scores, the feature axis being the last one; exact where they come from a softmax."""
+    if input_type == "log_prob":
+        return x.data
+    if input_type == "logits":
+        return torch.log_softmax(x.data, -1)
+    if x.pre is not None and x.pre.activation == "softmax":
+        return torch.log_softmax(x.pre.data, -1)
+    return safe_log(x.data)
+
+
+def noise(like: torch.Tensor, scale: float, generator: torch.Generator) -> torch.Tensor | None:
+    """Gumbel noise, -log(-log u) times `scale`."""
+    if not scale:
+        return None
+    uniform = torch.rand(like.shape, generator=generator, device=like.device)
+    return -torch.log(-torch.log(uniform.clamp(min=1e-20))) * scale
