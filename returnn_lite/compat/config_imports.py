@@ -38,7 +38,7 @@ OLD_NAMES = {"TFUtil": "returnn.tf.util.basic", "returnn.TFUtil": "returnn.tf.ut
 
 @contextmanager
 def config_imports() -> Iterator[None]:
-    """While open, `returnn.tensor`, `returnn.tf.util.data`, `TFUtil` … are importable. A really installed package wins."""
+    """While open, `returnn.tensor`, `returnn.tf.util.data`, `TFUtil` … are importable; an installed package wins."""
     finder = _Finder()
     sys.meta_path.append(finder)
     try:
@@ -84,4 +84,5 @@ class _Module(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         known = [n for n in self.__dict__ if not n.startswith("_")]
-        raise AttributeError(f"module {self.__name__!r} (stand-in) has no attribute {name!r}{did_you_mean(name, known)}")
+        text = f"module {self.__name__!r} (stand-in) has no attribute {name!r}"
+        raise AttributeError(text + did_you_mean(name, known))

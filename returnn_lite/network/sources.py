@@ -43,8 +43,10 @@ class PartOf(Layer):
         self.__dict__["of"] = of  # not a sub-module: it is registered under its own name
 
     def output_spec(self, sources: tuple[Spec | None, ...], refs: object) -> Spec | None:
-        """What the layer says of this part."""
+        """What the layer says of this part: `part_spec(part)`, or `part_spec_from(part, its own output)`."""
         of = self.__dict__["of"]
+        if hasattr(of, "part_spec_from"):
+            return of.part_spec_from(self.part, sources[0])  # type: ignore[no-any-return]
         return of.part_spec(self.part) if hasattr(of, "part_spec") else None  # type: ignore[no-any-return]
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
