@@ -22,9 +22,11 @@ class Copy(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The source; its further outputs are not its own."""
         x = sources[0]
-        if x.parts is None and x.state is None:
+        if x.parts is None:
             return x
-        return x.with_data(x.data, pre=x.pre, sequence_loss=x.sequence_loss, zero_padded=x.zero_padded)
+        return x.with_data(
+            x.data, pre=x.pre, state=x.state, sequence_loss=x.sequence_loss, zero_padded=x.zero_padded
+        )
 
 
 @layer("dropout")

@@ -17,6 +17,7 @@ from returnn_lite.rec.initial import build_initial, link_initial
 from returnn_lite.rec.loop import LoopRun
 from returnn_lite.rec.loop_net import InnerSource, LoopNet, infer, new_axis
 from returnn_lite.rec.plan import Item, Plan, make_plan
+from returnn_lite.rec.unstack import RecUnstack
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import axis as find_axis
 
@@ -159,6 +160,9 @@ class RecLoop(Layer):
                 raise self.error(f"{key!r} gives the length of the loop, but has no time axis: {spec}")
             self.length_key = key
             return spec.time_dim
+        declared = self._declared_dim(inner)
+        if declared is not None:
+            return declared
         if "end" not in inner.nodes:
             raise self.error('the length of the loop is not known: it needs an "end" layer, a source with time axis, or a target')
         if self.max_seq_len is None and self.max_seq_len_via is None:
@@ -166,6 +170,17 @@ class RecLoop(Layer):
         self.length_key = None
         self.__dict__.setdefault("own_dim", new_axis(self.name))
         return self.__dict__["own_dim"]  # type: ignore[no-any-return]
+
+    def _declared_dim(self, inner: LoopNet) -> Dim | None:
+        """The axis that a `rec_unstack` layer with `declare_rec_time` gives."""
+        for node in inner.order:
+            source = node.sources[0].layer if node.sources else None
+            if isinstance(node.layer, RecUnstack) and node.layer.declares and isinstance(source, InnerSource):
+                spec = self.outer_specs[source.key]
+                if spec is not None:
+                    self.length_key = source.key
+                    return spec.dims[node.layer.declared_axis(spec)]
+        return None
 
     def frame_dim(self, key: str, outer: Spec) -> Dim:
         """The axis of an outer tensor over whose frames the loop runs."""

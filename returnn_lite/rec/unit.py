@@ -11,6 +11,7 @@ from returnn_lite.layers.base import LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.stateful import State, Stateful, Tick
 from returnn_lite.rec.cells import Cell, make_cell
+from returnn_lite.rec.last_state import request_state
 from returnn_lite.rec.unit_state import InitialState
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.axes import axis as find_axis
@@ -64,6 +65,7 @@ class Unit(Stateful):
         """Refers to the layers that give initial states."""
         for key, name in self.initial.layers(self.cell).items():
             node.refs[key] = net.get(name)
+            request_state(node.refs[key])
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """Time-major with `n_out` features; without a time axis one tick, (B, n_out)."""

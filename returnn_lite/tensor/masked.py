@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 import torch
 
-from returnn_lite.tensor.dim import Dim
+from returnn_lite.tensor.dim import Dim, batch_dim
 from returnn_lite.tensor.lengths import Lengths
 from returnn_lite.tensor.tensor import Tensor
 
 
 def mask(x: Tensor, axis: int) -> torch.Tensor | None:
-    """Bool, broadcastable to `x.data`: True at valid positions of this axis; None for a static axis."""
+    """Bool, broadcastable to `x.data`: True at valid positions of this axis; None if all are (a static axis)."""
     dim = x.spec.dims[axis]
     if not dim.dynamic:
         return None
     lengths = x.length(dim)
+    if x.spec.batch is None and batch_dim in lengths.dims:
+        return None  # shared by all sequences, so each position is valid for one of them
     return _spread(lengths.mask(x.data.shape[axis]), (*lengths.dims, dim), x, axis)
 
 

@@ -60,7 +60,7 @@ row = Case
 LETS_PADDING_THROUGH = frozenset({"pool"})
 
 # Padding is multiplied by weights that are exactly 0: finite values do no harm, but NaN does.
-ZERO_TIMES = frozenset({"generic_attention"})
+ZERO_TIMES = frozenset({"generic_attention", "self_attention"})
 
 FEEDBACK = {"output": {"class": "linear", "n_out": 3, "from": ["data:source", "prev:output"]}}
 ATTENTION = {
@@ -112,4 +112,25 @@ CASES: list[Case] = [
         "subnetwork", {"subnetwork": {"output": {"class": "linear", "n_out": 3, "from": "data"}}},
         params={"output/W": (4, 3), "output/b": (3,)},
     ),  # fmt: skip
+    row("positional_encoding", {"add_to_input": True}),
+    row("positional_encoding", {"n_out": 7, "offset": "data:position"}, "image"),
+    row("positional_encoding", {"n_out": 6, "constant": 3}, "classes"),
+    row("positional_encoding", {"n_out": 5}, ":i", loop=True),
+    row("positional_encoding", {"n_out": 5, "offset": "data:position"}, "data:source", loop=True),
+    row("relative_positional_encoding", {"n_out": 3, "clipping": 2}, params={"encoding_matrix": (5, 3)}),
+    row(
+        "self_attention", {"num_heads": 2, "total_key_dim": 6, "n_out": 4, "key_shift": "shift"},
+        extra={"shift": {"class": "relative_positional_encoding", "n_out": 3, "from": "data"}}, params={"QKV": (4, 16)},
+    ),  # fmt: skip
+    row("self_attention", {"num_heads": 1, "total_key_dim": 6, "n_out": 4}, "image", params={"QKV": (4, 16)}),
+    row(
+        "self_attention", {"num_heads": 2, "total_key_dim": 6, "n_out": 4, "attention_left_only": True},
+        ["data:source", "prev:it"], loop=True, params={"QKV": (8, 16)},
+    ),  # fmt: skip
+    row("get_last_hidden_state", {"n_out": 6}, "lstm", extra={"lstm": {"class": "rec", "n_out": 3, "from": "data"}}),
+    row(
+        "get_last_hidden_state", {"n_out": 6, "key": "c"}, ["cell", "prev:cell"], loop=True,
+        extra={"cell": {"class": "rnn_cell", "unit": "lstmblock", "n_out": 3, "from": "data:source"}},
+    ),  # fmt: skip
+    row("rec_unstack", {}, "base:data", loop=True),
 ]

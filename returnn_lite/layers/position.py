@@ -1,0 +1,251 @@
+"""Positions as features: `positional_encoding` (sinusoids), `relative_positional_encoding` (a row per distance)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from returnn_lite.layers.base import LayerRef
+from returnn_lite.layers.registry import layer
+from returnn_lite.layers.stateful import State, Stateful, Tick
+from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
+from returnn_lite.tensor.align import common, joined, place, sizes
+from returnn_lite.tensor.axes import axes as find_axes
+from returnn_lite.tensor.axes import axis as find_axis
+
+
+def sinusoids(positions: torch.Tensor, size: int) -> torch.Tensor:
+    """sin(p r_i) for all i, then cos(p r_i); r_i = 10000^(-i / (h - 1)), h = size // 2.  Shape: any -> (…, size)
+
+    An odd `size` ends with a 0. (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, with halves side by side)
+    """
+    half = size // 2
+    steps = torch.arange(half, device=positions.device, dtype=torch.float32)
+    rates = torch.exp(steps * -(math.log(10000.0) / (half - 1)))
+    angles = positions.to(torch.float32).unsqueeze(-1) * rates
+    signal = torch.cat([angles.sin(), angles.cos()], -1)
+    return F.pad(signal, (0, 1)) if size % 2 else signal
+
+
+@layer("positional_encoding")
+class PositionalEncoding(Stateful):
+    """Sinusoids of the frame positions.  Shape: (B, T, F) -> (B, T, n_out); in a loop (B, F) -> (B, n_out), by its tick
+
+    `add_to_input`: added to the source. `constant` (>= 0): that position everywhere. `offset`: a layer (B,) or (B, T)
+    that is added to the positions.
+    """
+
+    recurrent = True
+
+    def __init__(
+        self,
+        *,
+        n_out: int | None = None,
+        axis: Any = None,
+        add_to_input: bool = False,
+        constant: int = -1,
+        offset: LayerRef | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_out = n_out
+        self.axis = axis
+        self.add_to_input = add_to_input
+        self.constant = constant
+        self.offset = offset
+
+    @classmethod
+    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+        """Without `from`, the tick inside of loops."""
+        if "from" not in description:
+            inside = linker.is_loop or hasattr(linker, "loop")
+            return {**description, "from": ":i" if inside else "data"}
+        return description
+
+    def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
+        """Whether the positions are ticks of the loop: the source lacks the axis."""
+        x = sources[0]
+        if x is None:
+            return self.axis is None
+        if self.axis is None or isinstance(self.axis, str) and self.axis.lower() in ("t", "time"):
+            return x.time is None
+        return not find_axes(x, self.axis)
+
+    def _size(self, x: Spec) -> int:
+        named = (self.options.out_type or {}).get("dim") if isinstance(self.options.out_type, Mapping) else None
+        size = self.n_out or getattr(self.options.out_dim, "size", None) or named or x.dim
+        if size is None:
+            raise self.error("the output size is not known: give `n_out`")
+        if size < 4:
+            raise self.error(f"`n_out` must be at least 4, but is {size} instead")
+        if self.add_to_input and size != x.dim:
+            raise self.error(f"`n_out` must be {x.dim} to be added to the source, but is {size} instead")
+        return int(size)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The source with `n_out` features."""
+        x = sources[0]
+        if x is None:
+            return None
+        size = self._size(x)
+        if self.add_to_input:
+            return x
+        dense = x.with_dtype("float32").with_feature(self.feature_dim(size, x))
+        if dense.batch is None and self.carries_state(sources):
+            return Spec((batch_dim, *dense.dims), time=None, feature=dense.rank, loop=dense.loop)
+        return dense
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """All frames of the axis."""
+        x = sources[0]
+        at = find_axis(x.spec, "T" if self.axis is None else self.axis)
+        return self._encoded(x, x.spec.dims[at], refs)
+
+    def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
+        """All ticks of a loop: they are the positions."""
+        return self._encoded(self.run_input(sources), dim, refs)
+
+    def _encoded(self, x: Tensor, dim: Dim, refs: Mapping[str, Tensor]) -> Tensor:
+        """The encoding along the axis `dim`."""
+        if self.constant >= 0:
+            return self._output(x, Tensor(torch.tensor(self.constant, device=x.device), Spec((), "int32"), {}))
+        positions = torch.arange(x.size(dim), device=x.device)
+        return self._output(x, self._moved(Tensor(positions, Spec((dim,), "int32"), x.lengths), refs))
+
+    def _moved(self, positions: Tensor, refs: Mapping[str, Tensor]) -> Tensor:
+        """The positions with the offset added."""
+        if "offset" not in refs:
+            return positions
+        offset = refs["offset"]
+        both = common((offset.spec, positions.spec))
+        return joined(place(positions, both) + place(offset, both), both, [offset, positions])
+
+    def _output(self, x: Tensor, positions: Tensor) -> Tensor:
+        """The encoding of these positions, in the layout of the output."""
+        spec = self.spec(x.spec)
+        if spec is None or spec.feature is None:
+            raise self.error(f"the source needs features, but is {x.spec}")
+        feature = spec.dims[spec.feature]
+        signal = sinusoids(positions.data, feature.size or 0)
+        dims = (*positions.spec.dims, feature)
+        data = place(Tensor(signal, Spec(dims, feature=len(dims) - 1), x.lengths), spec)
+        if self.add_to_input:
+            return x.with_data(x.data + data)
+        return x.with_data(data.expand(sizes(spec, [x, positions])), spec)
+
+    # --- tick by tick -------------------------------------------------------------------------------------------------
+
+    def first_state(self, make: Any, refs: Mapping[str, Tensor]) -> State:
+        """Position 0."""
+        return {"position": torch.zeros(make.batch, dtype=torch.int32, device=make.device)}
+
+    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+        """The encoding of the next position of each sequence."""
+        x = self.run_input(sources)
+        positions = state["position"]
+        counted = positions if self.constant < 0 else torch.full_like(positions, self.constant)
+        now = Tensor(counted, Spec((batch_dim,), "int32", feature=None), {})
+        out = self._output(x, self._moved(now, tick.refs) if self.constant < 0 else now)
+        return out, {"position": positions + 1}
+
+
+@layer("relative_positional_encoding")
+class RelativePositionalEncoding(Stateful):
+    """A row of a matrix for the distance of key and query.
+
+    Shape: (B, T, F) -> (T, T, n_out); in a loop (B, F) -> (1, t + 1, n_out). Row clip(k - q, -clipping, clipping) +
+    clipping. For `key_shift` of self_attention (Shaw et al. 2018, https://arxiv.org/abs/1803.02155). Parameter:
+    `encoding_matrix` (2 clipping + 1, n_out); `fixed`: sinusoids instead.
+    """
+
+    recurrent = True
+
+    def __init__(
+        self,
+        *,
+        n_out: int | None = None,
+        forward_weights_init: Any = "glorot_uniform",
+        clipping: int = 16,
+        fixed: bool = False,
+        query_spatial_dim: Dim | None = None,
+        key_value_spatial_dim: Dim | None = None,
+        query_offset: LayerRef | int | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_out = n_out
+        self.weights_init = forward_weights_init
+        self.clipping = clipping
+        self.fixed = fixed
+        self.query_dim = query_spatial_dim
+        self.key_dim = key_value_spatial_dim
+        self.query_offset = query_offset
+
+    def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
+        """Whether the one query is the tick of a loop."""
+        return self.query_dim is None and super().carries_state(sources)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """Queries, keys, features; no batch."""
+        x = sources[0]
+        if x is None:
+            return None
+        feature = self.feature_dim(self.n_out, x)
+        if self.query_dim is not None:
+            return self._of((self.query_dim, self.key_dim or self.query_dim, feature))
+        time = x.time_dim
+        if time is None:
+            return self._of((self.dim("query", 1, "spatial"), self.dim("keys", None, "spatial"), feature))
+        return self._of((time, self.key_dim or time, feature))
+
+    @staticmethod
+    def _of(dims: tuple[Dim, ...]) -> Spec:
+        return Spec(dims, time=0 if dims[0].dynamic else None, feature=len(dims) - 1)
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """`encoding_matrix`."""
+        size = self.n_out or self.feature_dim(None).size or 0
+        rows = 2 * self.clipping + 1
+        if self.fixed:
+            self.register_buffer("encoding_matrix", sinusoids(torch.arange(rows), size), persistent=False)
+        else:
+            self.encoding_matrix = self.param("encoding_matrix", (rows, size), self.weights_init)
+
+    def _rows(self, queries: torch.Tensor, keys: int) -> torch.Tensor:
+        """The rows for these queries (Q,) and the keys 0, 1, …  Shape: (Q, keys, n_out)"""
+        distance = torch.arange(keys, device=queries.device) - queries.unsqueeze(-1)
+        return F.embedding(distance.clamp(-self.clipping, self.clipping) + self.clipping, self.encoding_matrix)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """All queries and all keys."""
+        x = sources[0]
+        spec = self.spec(x.spec)
+        if spec is None or not spec.dims[0].dynamic and self.query_dim is None:
+            raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")
+        queries, keys = (d.size if d.size is not None else x.length(d).max for d in spec.dims[:2])
+        positions = torch.arange(queries, device=x.device)
+        offset = refs["query_offset"].data if "query_offset" in refs else self.query_offset or 0
+        return x.with_data(self._rows(positions + offset, keys), spec)
+
+    def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
+        """All ticks of a loop; each has one query.  Shape: (T, 1, T, n_out)"""
+        x = sources[0]
+        ticks = x.size(dim)
+        data = self._rows(torch.arange(ticks, device=x.device), ticks).unsqueeze(1)
+        spec = self.spec(x.spec.in_loop(dim))
+        if spec is None:
+            raise self.error("the axes are not known")
+        seen = Lengths(torch.arange(1, ticks + 1, dtype=torch.int32, device=x.device), ticks, (dim,))
+        return x.with_lengths({spec.dims[1]: seen}).with_data(data, spec.with_loop(dim))
+
+    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+        """One query, the keys up to it."""
+        x, keys = sources[0], tick.number + 1
+        spec = self.spec(x.spec)
+        data = self._rows(torch.tensor([tick.number], device=x.device), keys)
+        seen = Lengths(torch.tensor(keys, dtype=torch.int32, device=x.device), keys, ())
+        dim = spec.dims[1] if spec is not None else self.dim("keys", None, "spatial")
+        out = Tensor(data, spec or x.spec, {**x.lengths, dim: seen}, None)
+        return out, state

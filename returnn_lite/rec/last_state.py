@@ -1,0 +1,106 @@
+"""`get_last_hidden_state`, and who has a state to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from returnn_lite.errors import did_you_mean
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.copy import Copy
+from returnn_lite.layers.registry import layer
+from returnn_lite.network.construct import Net
+from returnn_lite.network.graph import Node
+from returnn_lite.network.subnet import Subnetwork
+from returnn_lite.rec.loop_net import InnerSource, LoopNet
+from returnn_lite.tensor import Spec, Tensor, batch_dim
+from returnn_lite.tensor.align import joined
+
+
+def state_owner(node: Node) -> Node:
+    """The node whose state is meant by reading the state of `node`: copies, sub-networks and "prev:" are followed."""
+    while True:
+        layer = node.layer
+        if node.previous is not None:
+            node = node.previous
+        elif isinstance(layer, InnerSource) and layer.kind == "outer":
+            loop: LoopNet = layer.__dict__["owner"].__dict__["net"]
+            node = loop.captured[layer.key]
+        elif isinstance(layer, Subnetwork):
+            node = node.refs["output"]
+        elif isinstance(layer, Copy) and len(node.sources) == 1:
+            node = node.sources[0]
+        else:
+            return node
+
+
+def request_state(node: Node) -> None:
+    """Makes the layer of `node` hand on its last hidden state (`Tensor.state`)."""
+    layer: Any = state_owner(node).layer
+    if hasattr(layer, "needs_state"):
+        layer.needs_state = True
+
+
+@layer("get_last_hidden_state")
+class GetLastHiddenState(Layer):
+    """The state of recurrent layers behind the last frame of each sequence; in a loop behind the present tick.
+
+    Shape: (B, n_out). `key`: "c", "h", …; "*" all parts side by side; "flat" as well, if there are several. Several
+    sources: `combine` "concat" or "add".
+    """
+
+    sources = "many"
+
+    def __init__(self, *, n_out: int | None = None, combine: str = "concat", key: str | int | None = "*") -> None:
+        super().__init__()
+        if combine not in ("concat", "add"):
+            raise self.error(f'`combine` must be "concat" or "add", but is {combine!r} instead')
+        self.n_out = n_out
+        self.combine = combine
+        self.key = key
+        self.stays_in_loop = ""
+
+    def link(self, net: Net, node: Node) -> None:
+        """Remembers whose states are read."""
+        self.__dict__["readers"] = node
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """(B, n_out)"""
+        loops = list(dict.fromkeys(d for s in sources if s is not None for d in s.dims if d in s.loop))
+        dims = (*loops, batch_dim, self.feature_dim(self.n_out))
+        return Spec(dims, time=None, feature=len(dims) - 1, loop=frozenset(loops))
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """Asks the sources to keep their states."""
+        for source in self.__dict__["readers"].sources:
+            request_state(source)
+            owner: Any = state_owner(source).layer
+            if owner.hidden_state and not isinstance(source.layer, InnerSource):
+                self.stays_in_loop = f"reads the state of {owner.name!r} tick by tick"
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The states."""
+        parts = [self._state(x) for x in sources]
+        out = torch.stack(parts).sum(0) if self.combine == "add" else torch.cat(parts, -1)
+        spec = self.spec(*(x.spec for x in sources))
+        if spec is None or spec.dim != out.shape[-1]:
+            raise self.error(f"`n_out` must be {out.shape[-1]} for these states, but is {self.n_out} instead")
+        return joined(out, spec, sources, state={"state": out})
+
+    def _state(self, x: Tensor) -> torch.Tensor:
+        """The wanted part of the state of one source."""
+        if not x.state:
+            raise self.error(f"a source has no hidden state: {x.spec}")
+        keys = list(x.state)
+        if self.key in (None, "*", "flat"):
+            if self.key == "flat" and len(keys) < 2:
+                raise self.error('`key` "flat" needs a state of several parts, but there is one; use "*"')
+            return torch.cat(list(x.state.values()), -1)
+        if isinstance(self.key, int) and 0 <= self.key < len(keys) and len(keys) > 1:
+            return x.state[keys[self.key]]
+        known = ["*", *(k for k in keys if len(keys) > 1 or k == "c")]
+        if self.key not in known:
+            guess = did_you_mean(str(self.key), known)
+            raise self.error(f"`key` must be one of {known}, but is {self.key!r} instead{guess}")
+        return x.state[str(self.key)]
