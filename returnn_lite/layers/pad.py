@@ -1,0 +1,219 @@
+"""More frames at the ends of an axis: `pad`, `prefix_in_time`, `postfix_in_time`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from returnn_lite.errors import did_you_mean
+from returnn_lite.layers.base import Layer, LayerRef
+from returnn_lite.layers.registry import layer
+from returnn_lite.layers.slicing import with_axis
+from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.align import joined, place
+from returnn_lite.tensor.axes import axes as find_axes
+from returnn_lite.tensor.axes import axis as find_axis
+from returnn_lite.tensor.axes import describe
+from returnn_lite.tensor.masked import mask
+
+_MODES = ("constant", "reflect", "symmetric", "replication")
+
+
+@layer("pad")
+class Pad(Layer):
+    """`padding` (left, right) entries added on `axes`.  Shape: (B, T, F), "T", (1, 2) -> (B, T + 3, F)
+
+    `padding`: a number (both sides), a pair, or a list of pairs, one per axis. `mode` constant (filled with `value`, a
+    number or a scalar layer), reflect, symmetric, replication. The right side is added behind the padded tensor;
+    `handle_dynamic_dims` (default from behavior_version 21): behind each sequence (mode constant only).
+    """
+
+    recurrent = True
+    lets_padding_through = True
+
+    def __init__(
+        self,
+        *,
+        axes: Any,
+        padding: Any,
+        value: LayerRef | float = 0,
+        mode: str = "constant",
+        handle_dynamic_dims: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.axes = axes
+        self.padding = padding
+        self.value = value
+        self.mode = mode.lower()
+        self.handle_dynamic_dims = handle_dynamic_dims
+        if self.mode not in _MODES:
+            hint = did_you_mean(self.mode, _MODES)
+            raise self.error(f"`mode` must be one of {', '.join(_MODES)}, but is {mode!r} instead{hint}")
+
+    def is_recurrent(self) -> bool:
+        """Not along the features."""
+        return not (isinstance(self.axes, str) and self.axes.lower() in ("f", "feature"))
+
+    def _margins(self, x: Spec) -> dict[int, tuple[int, int]]:
+        """{axis: (left, right)}"""
+        found = find_axes(x, self.axes, option="axes")
+        given = self.padding
+        if isinstance(given, int):
+            given = (given, given)
+        pairs = [given] * len(found) if all(isinstance(n, int) for n in given) else list(given)
+        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in pairs]
+        if not found or len(pairs) != len(found) or any(len(p) != 2 or min(p) < 0 for p in pairs):
+            text = f"`padding` must be a pair of numbers for each of the {len(found)} axes {self.axes!r}"
+            raise self.error(f"{text}, but is {self.padding!r} instead; the source: {describe(x)}")
+        return dict(zip(found, pairs, strict=True))
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The longer axes."""
+        x = sources[0]
+        if x is None:
+            return None
+        for at, (left, right) in self._margins(x).items():
+            x = with_axis(x, at, (left + x.dims[at]) + right)
+        return x
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The padded source."""
+        x = sources[0]
+        value = refs["value"].data if "value" in refs else self.value
+        data = x.data
+        margins = self._margins(x.spec)
+        for at, (left, right) in margins.items():
+            data = _padded(data, at, left, right, self.mode, value)
+        out = x.with_data(data, self.spec(x.spec))
+        follow = self.behavior >= 21 if self.handle_dynamic_dims is None else self.handle_dynamic_dims
+        for at in margins:
+            if follow and out.spec.dims[at].dynamic:
+                out = self._behind_sequences(x, out, at, margins[at], value)
+        return out
+
+    def _behind_sequences(self, x: Tensor, out: Tensor, at: int, margins: tuple[int, int], value: Any) -> Tensor:
+        """`value` behind each sequence's own end."""
+        if self.mode != "constant":
+            raise self.error(f"`handle_dynamic_dims` needs mode \"constant\", but the mode is {self.mode!r}")
+        used = (margins[0] + x.spec.dims[at]) + 0
+        lengths = x.length(used)
+        valid = mask(out.with_data(out.data, with_axis(out.spec, at, used)).with_lengths({used: lengths}), at)
+        return out if valid is None else out.with_data(torch.where(valid, out.data, _like(value, out.data)))
+
+
+def _like(value: Any, data: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(value, dtype=data.dtype, device=data.device)
+
+
+def _padded(data: torch.Tensor, at: int, left: int, right: int, mode: str, value: Any) -> torch.Tensor:
+    """`data` with more entries on one axis."""
+    size = data.shape[at]
+    if mode == "constant":
+        parts = [data]
+        for n, front in ((left, True), (right, False)):
+            shape = [n if i == at else s for i, s in enumerate(data.shape)]
+            filler = _like(value, data).expand(shape)
+            parts = ([filler, *parts] if front else [*parts, filler]) if n else parts
+        return torch.cat(parts, at)
+    position = torch.arange(-left, size + right, device=data.device)
+    if mode == "replication":
+        index = position.clamp(0, size - 1)
+    elif mode == "reflect":  # without the edge itself: period 2 (n - 1)
+        period = max(2 * (size - 1), 1)
+        index = (position % period - (size - 1)).abs().neg() + (size - 1)
+    else:  # with the edge: period 2 n
+        index = position % (2 * size)
+        index = torch.where(index < size, index, 2 * size - 1 - index)
+    return data.index_select(at, index)
+
+
+@layer("prefix_in_time")
+class PrefixInTime(Layer):
+    """`repeat` frames with the value `prefix` put in front.  Shape: (B, T, F) -> (B, repeat + T, F)
+
+    `size_base`: a layer whose time axis has these lengths; the output takes that axis.
+    """
+
+    recurrent = True
+
+    def __init__(
+        self,
+        *,
+        axis: Any = "T",
+        prefix: float = 0.0,
+        repeat: int = 1,
+        size_base: LayerRef | None = None,
+    ) -> None:
+        super().__init__()
+        self.axis = axis
+        self.prefix = prefix
+        self.repeat = repeat
+        self.size_base = size_base
+        if not isinstance(repeat, int):
+            raise self.error(f"`repeat` must be a number of frames, but is {repeat!r} instead")
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The longer axis."""
+        x = sources[0]
+        if x is None or any(r is None for r in refs.values()):
+            return None
+        at = find_axis(x, self.axis)
+        base = refs.get("size_base")
+        new = base.time_dim if base is not None else self.options.out_dim
+        return with_axis(x, at, self.repeat + x.dims[at] if new is None else new)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The prefix and the source."""
+        x = sources[0]
+        at = find_axis(x.spec, self.axis)
+        spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
+        data = _padded(x.data, at, self.repeat, 0, "constant", self.prefix)
+        return _with_new_lengths(x, at, self.repeat, spec).with_data(data, spec)
+
+
+def _with_new_lengths(x: Tensor, at: int, more: int, spec: Spec) -> Tensor:
+    """`x` knowing the lengths of the longer axis, whatever its Dim is."""
+    dim = spec.dims[at]
+    return x.with_lengths({dim: x.length(x.spec.dims[at] + more)}) if dim.dynamic else x
+
+
+@layer("postfix_in_time")
+class PostfixInTime(Layer):
+    """`repeat` frames with the value `postfix` behind each sequence's own end.  Shape: (B, T, F) -> (B, T + repeat, F)
+
+    `postfix`: a number, or a layer without that axis. All frames behind the end have this value.
+    """
+
+    recurrent = True
+
+    def __init__(self, *, axis: Any = "T", postfix: LayerRef | float = 0.0, repeat: int = 1) -> None:
+        super().__init__()
+        self.axis = axis
+        self.postfix = postfix
+        self.repeat = repeat
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The longer axis."""
+        x = sources[0]
+        if x is None:
+            return None
+        at = find_axis(x, self.axis)
+        return with_axis(x, at, self.options.out_dim or x.dims[at] + self.repeat)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The source and the postfix."""
+        x = sources[0]
+        at = find_axis(x.spec, self.axis)
+        spec = self.spec(x.spec)
+        value: Any = self.postfix
+        if "postfix" in refs:
+            value = place(refs["postfix"], spec, self.behavior)
+        valid = mask(x, at)
+        data = _padded(x.data, at, 0, self.repeat, "constant", 0)
+        if valid is None:
+            valid = torch.ones([x.data.shape[at] if i == at else 1 for i in range(x.spec.rank)], dtype=torch.bool)
+        valid = _padded(valid.to(x.device), at, 0, self.repeat, "constant", False)
+        data = torch.where(valid, data, _like(value, data) if "postfix" not in refs else value)
+        out = joined(x.data, x.spec, [x, *refs.values()])
+        return _with_new_lengths(out, at, self.repeat, spec).with_data(data, spec)

@@ -1,0 +1,218 @@
+"""Sliding windows as a new axis, and back: `window`, `fold`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from returnn_lite.errors import did_you_mean
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.registry import layer
+from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor.axes import axis as find_axis
+from returnn_lite.tensor.dim import SPATIAL
+from returnn_lite.tensor.masked import mask
+
+
+@layer("window")
+class Window(Layer):
+    """At each position the frames around it, as a new axis.  Shape: (B, T, F), size 3 -> (B, T, 3, F)
+
+    out[t, w] = x[t * stride - left + w], 0 outside of the padded tensor. "same": right = size // 2, left the rest,
+    unless `window_left` or `window_right` says otherwise; lengths ceil(len / stride). "valid": left 0, windows inside
+    only. From behaviour version 18 the axes are (W, T, B, F), with a stride (T, W, B, F).
+    """
+
+    recurrent = True
+    lets_padding_through = True
+
+    def __init__(
+        self,
+        *,
+        window_size: int | None = None,
+        window_dim: Dim | None = None,
+        window_left: int | None = None,
+        window_right: int | None = None,
+        axis: Any = "T",
+        out_spatial_dim: Dim | None = None,
+        padding: str = "same",
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        size = window_size if window_dim is None else window_dim.size
+        if not isinstance(size, int) or size < 1:
+            raise self.error(f"`window_size` (or `window_dim`) must be a positive number, but is {size!r} instead")
+        if padding.lower() not in ("same", "valid"):
+            hint = did_you_mean(padding, ["same", "valid"])
+            raise self.error(f'`padding` must be "same" or "valid", but is {padding!r} instead{hint}')
+        self.size = size
+        self.window_dim = window_dim
+        self.axis = axis
+        self.out_spatial_dim = out_spatial_dim
+        self.valid = padding.lower() == "valid"
+        self.stride = stride
+        self.left = self._left(window_left, window_right)
+
+    def _left(self, left: int | None, right: int | None) -> int:
+        """Frames before the present one."""
+        if self.valid:
+            if left is not None or right is not None:
+                raise self.error('`window_left` and `window_right` need padding "same"')
+            return 0
+        if left is not None and right is not None and left + right + 1 != self.size:
+            text = f"`window_left` + `window_right` + 1 must be {self.size}"
+            raise self.error(f"{text}, but is {left + right + 1} instead")
+        if left is None:
+            left = self.size - 1 - (self.size // 2 if right is None else right)
+        if not 0 <= left < self.size:
+            raise self.error(f"the frames before the present one must be in [0, {self.size}), but are {left} instead")
+        return left
+
+    def _out_dim(self, dim: Dim) -> Dim:
+        if self.out_spatial_dim is not None:
+            return self.out_spatial_dim
+        return self._steps(dim)
+
+    def _steps(self, dim: Dim) -> Dim:
+        """The positions at which there is a window."""
+        return dim.window(self.size, self.stride) if self.valid else dim.ceildiv(self.stride)
+
+    def _order(self, x: Spec) -> tuple[tuple[int, ...], int]:
+        """The source's axes before the windows are made: batch in front, or (from version 18) time in front."""
+        at = find_axis(x, self.axis)
+        front = [i for i in (x.batch,) if i is not None and i != at]
+        order = x.order(at, *front) if self.behavior >= 18 else x.order(*front)
+        return order, order.index(at)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The window axis behind the axis (or, from version 18 without a stride, before it)."""
+        x = sources[0]
+        if x is None:
+            return None
+        order, at = self._order(x)
+        x = x.permuted(order)
+        new, kept = self.window_dim or self.dim("window", self.size, SPATIAL), self._out_dim(x.dims[at])
+        pair = (new, kept) if self._first() else (kept, new)
+        dims = (*x.dims[:at], *pair, *x.dims[at + 1 :])
+        time: Any = at + (1 if self._first() else 0) if x.time == at else None
+        feature = None if x.feature is None else x.feature + (1 if x.feature > at else 0)
+        if x.feature == at:
+            feature = at + (1 if self._first() else 0)
+        if time is None and x.time is not None:
+            time = x.time + (1 if x.time > at else 0)
+        return Spec(dims, x.dtype, sparse_dim=x.sparse_dim, time=time, feature=feature, loop=x.loop)
+
+    def _first(self) -> bool:
+        """Whether the window axis comes before the axis."""
+        return self.behavior >= 18 and self.stride == 1
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The windows."""
+        x = sources[0]
+        order, at = self._order(x.spec)
+        dim, spec = x.spec.dims[order[at]], self.spec(x.spec)
+        data = x.data.permute(order)
+        right = 0 if self.valid else self.size - 1 - self.left
+        short = max(self.size - (data.shape[at] + self.left + right), 0)  # fewer frames than one window
+        data = F.pad(data, (0, 0) * (data.dim() - 1 - at) + (self.left, right + short))
+        data = data.unfold(at, self.size, self.stride).movedim(-1, at if self._first() else at + 1)
+        if short:
+            data = data.narrow(at + 1 if self._first() else at, 0, 0)
+        if self.out_spatial_dim is not None and self.out_spatial_dim.dynamic:
+            x = x.with_lengths({self.out_spatial_dim: x.length(self._steps(dim))})
+        return x.with_data(data, spec)
+
+
+@layer("fold")
+class Fold(Layer):
+    """Overlapping windows put together again, the inverse of `window`.  Shape: (B, T, W, F) -> (T, B, F)
+
+    Frame t gets the sum (`mode` "sum") or the mean over all windows that hold it; windows behind the sequence end do
+    not count. `padding` and `stride` as they were for `window`; with a stride the output has len * stride frames.
+    """
+
+    recurrent = True
+
+    def __init__(
+        self,
+        *,
+        mode: str,
+        in_spatial_dim: Any,
+        window_dim: Any,
+        out_spatial_dim: Dim | None = None,
+        padding: str = "same",
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        if mode not in ("sum", "mean"):
+            raise self.error(f'`mode` must be "sum" or "mean", but is {mode!r} instead')
+        self.mode = mode
+        self.in_spatial_dim = in_spatial_dim
+        self.window_dim = window_dim
+        self.out_spatial_dim = out_spatial_dim
+        self.valid = padding.lower() == "valid"
+        self.stride = stride
+
+    def _axes(self, x: Spec) -> tuple[int, int]:
+        return (
+            find_axis(x, self.in_spatial_dim, option="in_spatial_dim"),
+            find_axis(x, self.window_dim, option="window_dim"),
+        )
+
+    def _out_dim(self, x: Spec) -> Dim:
+        if self.out_spatial_dim is not None:
+            return self.out_spatial_dim
+        time, window = self._axes(x)
+        return self._frames(x.dims[time], x.dims[window].size or 1)
+
+    def _frames(self, dim: Dim, size: int) -> Dim:
+        """The frames that the windows cover."""
+        return (dim - 1) * self.stride + size if self.valid else dim * self.stride
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """Time in front, then the other axes."""
+        x = sources[0]
+        if x is None:
+            return None
+        time, window = self._axes(x)
+        order = [i for i in x.order(time) if i != window]
+        dims = [self._out_dim(x) if i == time else x.dims[i] for i in order]
+        feature = order.index(x.feature) if x.feature in order else None
+        return Spec(dims, x.dtype, sparse_dim=x.sparse_dim, time=len(x.loop), feature=feature, loop=x.loop)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The sums or means of the overlaps."""
+        x = sources[0]
+        time, window = self._axes(x.spec)
+        size = x.data.shape[window]
+        steps = x.data.shape[time]
+        left = 0 if self.valid else size - 1 - size // 2
+        total = (steps - 1) * self.stride + size if steps else 0
+        valid = mask(x, time)
+        ones = x.data.new_ones([n if i in (time, window) else 1 for i, n in enumerate(x.data.shape)])
+        data, count = x.data, ones if valid is None else ones * valid
+        if valid is not None:
+            data = data.masked_fill(~valid, 0)
+        front = x.spec.order(time, window)
+        at = len(x.spec.loop)
+        data, count = (self._added(t.permute(front), at, size, total) for t in (data, count))
+        if self.mode == "mean":
+            data = data / count.clamp(min=1)
+        frames = total if self.valid else steps * self.stride
+        data = data.narrow(at, left, min(frames, max(data.shape[at] - left, 0)))
+        if data.shape[at] < frames:
+            data = F.pad(data, (0, 0) * (data.dim() - 1 - at) + (0, frames - data.shape[at]))
+        dim = self._out_dim(x.spec)
+        if dim is self.out_spatial_dim and dim.dynamic:
+            x = x.with_lengths({dim: x.length(self._frames(x.spec.dims[time], size))})
+        return x.with_data(data, self.spec(x.spec))
+
+    def _added(self, data: torch.Tensor, at: int, size: int, total: int) -> torch.Tensor:
+        """(…, T, W, …) -> (…, total, …): window w of step t is added at t * stride + w."""
+        steps = torch.arange(data.shape[at], device=data.device) * self.stride
+        index = steps.unsqueeze(1) + torch.arange(size, device=data.device)
+        flat = data.flatten(at, at + 1)
+        out = data.new_zeros((*flat.shape[:at], total, *flat.shape[at + 1 :]))
+        return out.index_add(at, index.reshape(-1), flat)
