@@ -16,7 +16,9 @@ DENSE = {"data": {"dim": 4}, "classes": {"dim": 5, "sparse": True}}
 
 def network(net, extern_data=None, *, search=False, evaluate=True, **config):
     """The network of a dict of layers; further keywords are global settings of the config."""
-    settings = {"extern_data": DENSE if extern_data is None else extern_data, **config}
+    settings = dict(config)
+    if "num_outputs" not in config:
+        settings["extern_data"] = DENSE if extern_data is None else extern_data
     return Network(Config(settings), net, search=search, eval=evaluate, eval_names=eval_names).eval()
 
 

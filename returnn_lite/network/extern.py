@@ -24,13 +24,13 @@ class ExternData:
         self.default_input = str(config.value("default_input", "data"))
         self.default_target = str(config.value("target", "classes"))
 
-    def spec(self, key: str) -> Spec:
-        """The Spec of a key. Raises ConfigError listing the known keys."""
+    def spec(self, key: str, path: str = "extern_data") -> Spec:
+        """The Spec of a key. Raises ConfigError with the path of who asks, listing the known keys."""
         if key in ALWAYS:
             return Spec((batch_dim,), ALWAYS[key], time=None, feature=None)
         if key not in self.specs:
             known = ", ".join(repr(k) for k in self.specs) or "none"
-            raise ConfigError("extern_data", f"unknown data key {key!r}{did_you_mean(key, list(self.specs))}; keys: {known}")
+            raise ConfigError(path, f"unknown data key {key!r}{did_you_mean(key, list(self.specs))}; keys: {known}")
         return self.specs[key]
 
     def register(self, key: str, spec: Spec) -> None:

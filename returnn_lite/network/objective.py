@@ -126,8 +126,16 @@ def constraints(scopes: Iterable[tuple[ParamScope, Any]]) -> list[tuple[float, l
     found = []
     for scope, options in scopes:
         if options.L2:
-            params = [p for p in scope.owned.values() if p.dtype.is_floating_point]
-            for name in scope.owned:
-                scope.store.options[scope.full_name(name)].l2 += float(options.L2)
+            names = _covered(scope)
+            for name in names:
+                scope.store.options[name].l2 += float(options.L2)
+            params = [scope.store.params[n] for n in names if scope.store.params[n].dtype.is_floating_point]
             found.append((float(options.L2), params))
     return found
+
+
+def _covered(scope: ParamScope) -> list[str]:
+    """The parameters that a layer owns; for a layer that is a net of its own those of all its layers."""
+    if scope.owned:
+        return [scope.full_name(name) for name in scope.owned]
+    return [name for name in scope.store.params if name.startswith(scope.full_name(""))]
