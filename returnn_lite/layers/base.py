@@ -26,7 +26,8 @@ LayerRef = str  # annotation of options whose value names a layer
 class Context:
     """What the layers of one network share: the config, flags, random numbers, and names for eval strings.
 
-    `search`: choices search. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of
+    `search`: choices search; `beams`: tensors may hold beams. `differentiates`: gradients are always kept, since a layer
+    needs them. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of
     dropout and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`: set
     by the engine. `run`: what the present call of the network was given (tags …).
     """
@@ -35,6 +36,8 @@ class Context:
     log: Log
     behavior: int = 0
     search: bool = False
+    beams: bool = False
+    differentiates: bool = False
     losses: bool = True
     train: bool = False
     generator: torch.Generator = field(default_factory=torch.Generator)
@@ -172,7 +175,7 @@ class Layer(torch.nn.Module):
 
     def run(self, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
         """The output: sources brought to the newest beam, concatenated and dropped out, then `forward`."""
-        beam = latest_beam([*sources, *refs.values()]) if self.context.search else None
+        beam = latest_beam([*sources, *refs.values()]) if self.context.beams else None
         if beam is not None:
             sources = [to_beam(x, beam) for x in sources]
             refs = {k: to_beam(x, beam) for k, x in refs.items()}

@@ -86,7 +86,8 @@ class Linear(Layer):
         """x W + b with the new feature axis last."""
         if x.spec.sparse:
             weights = self.W.t() if self.transposed else self.W
-            rows = F.embedding(x.data, weights, sparse=not self.transposed)
+            of_its_own = isinstance(self.W, torch.nn.Parameter) and not self.transposed
+            rows = F.embedding(x.data, weights, sparse=of_its_own)
             return rows if self.b is None else rows + self.b
         data = x.data
         if x.spec.feature is not None and x.spec.feature != data.dim() - 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,16 +45,36 @@ class ParamStore:
 
 
 @dataclass
+class Derived:
+    """A parameter that is computed anew in every run: by `value`, or as the output of `node`, its axes in `order`.
+
+    In the layer `placeholder` stands for it.
+    """
+
+    placeholder: torch.nn.Parameter
+    value: Callable[[], torch.Tensor] | None = None
+    node: Any = None
+    order: tuple[int, ...] = ()
+
+
+Reuse = Callable[[str, Shape], "torch.nn.Parameter | Derived | None"]
+
+
+@dataclass
 class ParamScope:
-    """The part of the store that belongs to one layer; `reuse` maps a parameter name to a parameter of another layer."""
+    """The part of the store that belongs to one layer.
+
+    `reuse` gives the parameters that come from elsewhere by name and shape. `owned`: those of the layer itself; `used`: all.
+    """
 
     store: ParamStore
     prefix: str
     path: str
     trainable: bool = True
     updater_opts: dict[str, Any] | None = None
-    reuse: Callable[[str], torch.nn.Parameter | None] | None = None
+    reuse: Reuse | None = None
     owned: dict[str, torch.nn.Parameter] = field(default_factory=dict)
+    derived: dict[str, Derived] = field(default_factory=dict)
     used: dict[str, torch.nn.Parameter] = field(default_factory=dict)
 
     def full_name(self, name: str) -> str:
@@ -65,13 +85,22 @@ class ParamScope:
         self, name: str, shape: Shape, init: Any = 0.0, *, trainable: bool = True, dtype: torch.dtype = torch.float32
     ) -> torch.nn.Parameter:
         """The parameter `name` of this layer: shared from another layer if `reuse_params` says so, else its own."""
-        shared = self.reuse(name) if self.reuse is not None else None
+        shared = self.reuse(name, tuple(shape)) if self.reuse is not None else None
+        if isinstance(shared, Derived):
+            self.derived[name] = shared
+            shared = shared.placeholder
         if shared is not None:
             if tuple(shared.shape) != tuple(shape):
                 text = f"reuse_params: {name!r} must have shape {tuple(shape)}, but is {tuple(shared.shape)} instead"
                 raise ConfigError(self.path, text)
             self.used[name] = shared
             return shared
+        return self.own(name, shape, init, trainable=trainable, dtype=dtype)
+
+    def own(
+        self, name: str, shape: Shape, init: Any = 0.0, *, trainable: bool = True, dtype: torch.dtype = torch.float32
+    ) -> torch.nn.Parameter:
+        """The layer's own parameter of this name, made at its first use."""
         full = self.full_name(name)
         trains = trainable and self.trainable
         found = self.store.get(full, shape, init, trainable=trains, dtype=dtype, path=self.path)
@@ -79,12 +108,3 @@ class ParamScope:
             self.store.options[full].updater_opts = self.updater_opts
         self.owned[name] = self.used[name] = found
         return found
-
-
-def constraint_params(scopes: Mapping[str, ParamScope]) -> list[torch.nn.Parameter]:
-    """The float parameters that layers own, each once."""
-    seen: dict[int, torch.nn.Parameter] = {}
-    for scope in scopes.values():
-        for p in scope.owned.values():
-            seen.setdefault(id(p), p)
-    return [p for p in seen.values() if p.dtype.is_floating_point]

@@ -13,7 +13,7 @@ from returnn_lite.layers.registry import layer_class, layer_valued, own_options,
 from returnn_lite.network import names
 from returnn_lite.network.extern import ExternData
 from returnn_lite.network.graph import Node
-from returnn_lite.network.reuse import reuse_function
+from returnn_lite.network.reuse import Reuse, resolve, reuse_function
 from returnn_lite.network.sources import DataSource, PartOf
 
 EXTRA = re.compile(r"^(extra(?:\.[A-Za-z0-9_.()]*)?):(.*)$")
@@ -29,6 +29,7 @@ class Shared:
         self.scopes: dict[str, ParamScope] = {}
         self.modules: list[Layer] = []
         self.asking: list[tuple[Net, str]] = []
+        self.postponed: list[tuple[Net, Node]] = []
 
 
 class Net:
@@ -77,6 +78,9 @@ class Net:
         finally:
             self.shared.asking.pop()
         self.nodes[name] = node
+        while self.shared.postponed and not self.shared.asking:
+            net, late = self.shared.postponed.pop()
+            net._complete(late)
         return node
 
     def _find(self, name: str) -> Node:
@@ -200,6 +204,7 @@ class Net:
         layer.options = options
         self._place(layer, name, path)
         node = Node(name, layer, description=description)
+        self._link_params(node)
         node.sources = [self.get(n) for n in self._from(cls, options, path)]
         for option in layer_valued(cls):
             self._refer(node, option, getattr(layer, option, None))
@@ -227,17 +232,40 @@ class Net:
             shared.store, names.join(self.prefix, options.name_scope, name), path,
             trainable=self.trainable and bool(options.trainable), updater_opts=options.updater_opts,
         )  # fmt: skip
-        layer.scope.reuse = reuse_function(options.reuse_params, self, path)
+        layer.scope.reuse = reuse_function(options.reuse_params, self, path, layer)
         shared.scopes[path] = layer.scope
         shared.modules.append(layer)
 
+    def _link_params(self, node: Node) -> None:
+        """The nodes whose outputs are parameters; in a loop, also the layers whose parameters are shared are linked."""
+        reuse = node.layer.scope.reuse if node.layer.scope is not None else None
+        if isinstance(reuse, Reuse):
+            node.param_nodes = dict(reuse.outputs)
+            for owner, name in (resolve(self, n) for n in reuse.layers) if not self.immediate else ():
+                if not owner.immediate and name not in owner.nodes and (owner, name) not in self.shared.asking:
+                    owner.previous(name)
+        if node.layer.options.size_target and self.shared.context.losses and self.immediate:
+            self.data(node.layer.options.size_target)
+
     def _finish(self, node: Node) -> Node:
+        """The node's axes and parameters. It can be found before it has parameters: a layer that it shares some with may
+        read it; if that one is under construction itself, this one gets its parameters later."""
         if self.immediate:
             node.infer()
-            node.build()
-            self.tell(node)
+            if node.description:
+                self.nodes[node.name] = node
         self.order.append(node)
+        if self.immediate:
+            reuse = node.layer.scope.reuse if node.layer.scope is not None else None
+            if isinstance(reuse, Reuse) and reuse.waits():
+                self.shared.postponed.append((self, node))
+            else:
+                self._complete(node)
         return node
+
+    def _complete(self, node: Node) -> None:
+        node.build()
+        self.tell(node)
 
     def tell(self, node: Node) -> None:
         """One log line per layer with its axes."""

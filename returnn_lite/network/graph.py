@@ -7,7 +7,9 @@ from typing import Any
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.base import Layer
+from returnn_lite.layers.params import Derived
 from returnn_lite.network.after import Step, checked_spec, steps_after
+from returnn_lite.network.placed import Slot, placed, slots
 from returnn_lite.tensor import Spec, Tensor
 
 
@@ -16,7 +18,8 @@ class Node:
     """A layer in its net: `sources` in the order of `from`, `refs` by the option that names them.
 
     `previous`: for a `prev:` node the node whose last frame it reads (an edge that is no dependency within a tick).
-    `spec` is None until inferred. `after`: what common options do to the output.
+    `spec` is None until inferred. `after`: what common options do to the output. `param_nodes`: nodes whose output is used
+    as a parameter, by name.
     """
 
     name: str
@@ -28,6 +31,8 @@ class Node:
     spec: Spec | None = None
     built: bool = False
     after: list[Step] = field(default_factory=list)
+    param_nodes: dict[str, Node] = field(default_factory=dict)
+    _outputs_as_params: list[tuple[list[Slot], Derived]] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"Node({self.layer.path or self.name})"
@@ -35,7 +40,7 @@ class Node:
     @property
     def inputs(self) -> list[Node]:
         """All nodes whose value of the same tick is needed."""
-        return [*self.sources, *self.refs.values()]
+        return [*self.sources, *self.refs.values(), *self.param_nodes.values()]
 
     def infer(self) -> Spec | None:
         """Computes the Spec from those of the inputs; errors get the layer's path."""
@@ -63,6 +68,9 @@ class Node:
                 self.after = steps_after(self.layer, self.spec)
         except ConfigError as exc:
             raise self._located(exc) from exc
+        scope = self.layer.scope
+        derived = [d for d in scope.derived.values() if d.node is not None] if scope is not None else []
+        self._outputs_as_params = [(slots(self.layer, d.placeholder), d) for d in derived]
         self.built = True
 
     def compute(self, values: dict[Node, Tensor]) -> Tensor:
@@ -70,7 +78,11 @@ class Node:
         sources = [values[n] for n in self.sources]
         refs = {k: values[n] for k, n in self.refs.items()} if self.refs else {}
         try:
-            out = self.layer.run(sources, refs)
+            if self._outputs_as_params:
+                with placed([(at, values[d.node].data.permute(d.order)) for at, d in self._outputs_as_params]):
+                    out = self.layer.run(sources, refs)
+            else:
+                out = self.layer.run(sources, refs)
             for step in self.after:
                 out = step(out, sources)
             return out

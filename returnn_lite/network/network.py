@@ -13,10 +13,12 @@ from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.base import Context, Layer
 from returnn_lite.layers.params import ParamOptions, ParamStore
 from returnn_lite.log import Log
+from returnn_lite.network.constraints import output_constraints
 from returnn_lite.network.construct import Net, Shared, collect
 from returnn_lite.network.extern import ExternData
 from returnn_lite.network.graph import Node
 from returnn_lite.network.objective import LossNode, LossValue, constraints, loss_node
+from returnn_lite.network.placed import PlacedParams
 from returnn_lite.network.sources import DataSource
 from returnn_lite.tensor import Spec, Tensor
 
@@ -61,7 +63,7 @@ class Network(torch.nn.Module):
         super().__init__()
         self.context = Context(
             config, log or Log.silent(), behavior=config.int("behavior_version", 0) or 0, search=search, losses=eval,
-            network=self,
+            network=self, beams=search,
         )  # fmt: skip
         names = eval_names or config.eval_names
         self.context.eval_names = names(self.context) if names is not None else {}
@@ -72,8 +74,10 @@ class Network(torch.nn.Module):
         self._construct(extra_layers)
         self.loss_nodes = list(self._losses()) if eval else []
         self.constraints = constraints((m.scope, m.options) for m in self.shared.modules if m.scope is not None)
+        self.output_constraints = output_constraints(self._whole_nodes(self.net))
         self.used_data_keys = {m.key for m in self.shared.modules if isinstance(m, DataSource)}
         self.layer_modules = torch.nn.ModuleList(self.shared.modules)
+        self.placed_params = PlacedParams(self.shared.modules, config)
         self.seed(seed)
 
     # --- construction -------------------------------------------------------------------------------------------------
@@ -96,6 +100,16 @@ class Network(torch.nn.Module):
             if not subnet.is_loop:
                 collect(start_points(subnet.descriptions, self.context), subnet)
                 self._complete(subnet)
+
+    def _whole_nodes(self, net: Net) -> Iterator[tuple[Node, Callable[[], Node]]]:
+        """All layers of the dicts, each with what gives the node of its whole output."""
+        for name, node in list(net.nodes.items()):
+            if node.description and node.name == name:
+                yield node, lambda node=node: node  # type: ignore[misc]
+            if name in net.subnets and not net.subnets[name].is_loop:
+                yield from self._whole_nodes(net.subnets[name])
+            for inner, label in getattr(node.layer, "labels", dict)().items():
+                yield inner, lambda name=name, label=label: net.get(f"{name}/{label}")  # type: ignore[misc]
 
     def _losses(self) -> Iterator[LossNode]:
         """The losses of all nets, by the names under which they are reported."""
@@ -180,11 +194,13 @@ class Network(torch.nn.Module):
         batch = next((len(v) for v in (*lengths.values(), *data.values())), None)
         self.context.run = {"data": feed, "tags": tags, "batch": batch}
         values: dict[Node, Tensor] = {}
-        for node in self.net.order:
-            values[node] = node.compute(values)
-        out = NetworkOutput(values, self.net.nodes)
-        if self.loss_nodes or self.constraints:
-            self._evaluate(out)
+        grad = torch.is_grad_enabled() or self.context.differentiates
+        with torch.set_grad_enabled(grad), self.placed_params.running(self.training, self.context.generator):
+            for node in self.net.order:
+                values[node] = node.compute(values)
+            out = NetworkOutput(values, self.net.nodes)
+            if self.loss_nodes or self.constraints or self.output_constraints:
+                self._evaluate(out)
         self.context.run = {}
         return out
 
@@ -198,6 +214,7 @@ class Network(torch.nn.Module):
         if not self.context.config.bool("decouple_constraints", False):
             for factor, params in self.constraints:
                 terms += [factor * p.square().sum() for p in params]
+        terms += [term(out.values[node]) for node, term in self.output_constraints]
         if terms:
             out.objective = terms[0] if len(terms) == 1 else torch.stack([t.reshape(()) for t in terms]).sum()
 
