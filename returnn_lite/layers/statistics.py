@@ -1,0 +1,102 @@
+"""`accumulate_mean`: a mean over all of training; and layers that only show something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.registry import layer
+from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.axes import axes as find_axes
+from returnn_lite.tensor.masked import mask_all
+
+
+@layer("accumulate_mean")
+class AccumulateMean(Layer):
+    """The running mean v over valid frames, v <- v + exp_average * (mean - v) in every training step.  Shape: (B, T, F) -> (F,)
+
+    Parameter: `mean_1` (F,), at first `initial_value`, or 1 / F with `is_prob_distribution`; it gets no gradient. The
+    output is the value before the step's update.
+    """
+
+    def __init__(
+        self,
+        *,
+        exp_average: float,
+        axes: Any = "bt",
+        initial_value: float | None = None,
+        is_prob_distribution: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.exp_average = exp_average
+        self.axes = axes
+        self.initial_value = initial_value
+        self.is_prob_distribution = bool(is_prob_distribution)
+
+    def _reduced(self, x: Spec) -> tuple[int, ...]:
+        """The axes that the mean is over, loop axes among them."""
+        named = find_axes(x, self.axes, option="axes")
+        return tuple(i for i, d in enumerate(x.dims) if i in named or d in x.loop)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """What is left of the axes: the features."""
+        x = sources[0]
+        if x is None:
+            return None
+        left = [d for i, d in enumerate(x.dims) if i not in self._reduced(x)]
+        if x.sparse or x.feature is None or left != [x.dims[x.feature]]:
+            raise self.error(f"`axes` must be all axes but the features, but is {self.axes!r} for {x}")
+        return Spec(left, x.dtype, time=None, feature=0)
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """`mean_1`."""
+        size = sources[0].dim or 1
+        initial = self.initial_value
+        if initial is None:
+            initial = 1.0 / size if self.is_prob_distribution else 0.0
+        self.mean = self.param("mean_1", (size,), initial, trainable=False)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The value so far."""
+        x = sources[0]
+        before = self.mean.detach().clone()
+        if self.training:
+            self.mean.data.add_(self.exp_average * (self._mean(x) - before))
+        return x.with_data(before, self.spec(x.spec))
+
+    def _mean(self, x: Tensor) -> torch.Tensor:
+        axes = self._reduced(x.spec)
+        data, valid = x.data.detach(), mask_all(x, axes)
+        if valid is None:
+            return data.mean(axes)
+        total = torch.where(valid, data, torch.zeros((), dtype=data.dtype, device=data.device)).sum(axes)
+        repeated = data.numel() // max(valid.numel() * data.shape[x.spec.feature or 0], 1)
+        return total / (valid.sum() * repeated).clamp(min=1)
+
+
+@layer("framewise_statistics")
+class FramewiseStatistics(Layer):
+    """The source itself; `sil_label_idx` and `histogram_num_bins` are for displays that do not exist here."""
+
+    sources = "many"
+
+    def __init__(self, *, sil_label_idx: int = 0, histogram_num_bins: int = 20) -> None:
+        super().__init__()
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The first source."""
+        return sources[0]
+
+
+@layer("image_summary")
+class ImageSummary(Layer):
+    """The source itself; it is not shown as an image here."""
+
+    def __init__(self, *, max_outputs: int = 3) -> None:
+        super().__init__()
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The source."""
+        return sources[0]
