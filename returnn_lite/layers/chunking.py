@@ -1,0 +1,132 @@
+"""Overlapping chunks of each sequence as sequences of their own, and back: `time_chunking`, `time_unchunking`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from returnn_lite.layers.base import Layer, LayerRef
+from returnn_lite.layers.registry import layer
+from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
+from returnn_lite.tensor.axes import axis as find_axis
+from returnn_lite.tensor.axes import describe
+from returnn_lite.tensor.dim import BATCH, SPATIAL
+
+_CHUNKED = "chunked"
+
+
+@layer("time_chunking")
+class TimeChunking(Layer):
+    """Chunks of `chunk_size` frames, one every `chunk_step`, as a batch.  Shape: (B, T, F) -> (chunk_size, B * n, F)
+
+    n = max(T - size + step - 1, 0) // step + 1 from the padded T; row b * n + c holds the frames from c * step on. The
+    lengths are the valid frames of each chunk (0 for chunks behind the sequence end).
+    """
+
+    recurrent = True
+
+    def __init__(self, *, chunk_size: int, chunk_step: int, axis: Any = "T") -> None:
+        super().__init__()
+        self.chunk_size = chunk_size
+        self.chunk_step = chunk_step
+        self.axis = axis
+        if chunk_size < 1 or chunk_step < 1:
+            raise self.error(f"`chunk_size` and `chunk_step` must be positive, but are {chunk_size} and {chunk_step}")
+
+    def _order(self, x: Spec) -> tuple[int, ...]:
+        at = find_axis(x, self.axis)
+        if x.batch is None:
+            raise self.error(f"the source needs a batch axis, but is {describe(x)}")
+        return x.order(at, x.batch)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """(chunk, batch of chunks, the others)."""
+        x = sources[0]
+        if x is None:
+            return None
+        x = x.permuted(self._order(x))
+        at = len(x.loop)
+        chunk = self.options.out_dim or self.dim("chunking", None, SPATIAL)
+        derived = (_CHUNKED, (x.dims[at], self.chunk_size, self.chunk_step))
+        batch = Dim(None, "chunked", kind=BATCH, derived=derived)
+        dims = (*x.dims[:at], chunk, batch, *x.dims[at + 2 :])
+        return Spec(dims, x.dtype, sparse_dim=x.sparse_dim, time=at, feature=x.feature, loop=x.loop)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The chunks."""
+        x = sources[0].permuted(self._order(sources[0].spec))
+        spec, at = self.spec(sources[0].spec), len(x.spec.loop)
+        frames, batch = x.data.shape[at : at + 2]
+        count = max(frames - self.chunk_size + self.chunk_step - 1, 0) // self.chunk_step + 1
+        missing = (count - 1) * self.chunk_step + self.chunk_size - frames
+        data = x.data if missing <= 0 else F.pad(x.data, (0, 0) * (x.data.dim() - 1 - at) + (0, missing))
+        chunks = data.unfold(at, self.chunk_size, self.chunk_step)  # (…, n, B, …, size)
+        chunks = chunks.movedim((-1, at + 1, at), (at, at + 1, at + 2)).flatten(at + 1, at + 2)
+        dim = x.spec.dims[at]
+        lengths = x.length(dim).values if dim.dynamic else torch.full((batch,), frames, device=x.device)
+        starts = torch.arange(count, device=x.device, dtype=lengths.dtype) * self.chunk_step
+        inside = (lengths.unsqueeze(1) - starts).clamp(0, self.chunk_size).reshape(-1).to(torch.int32)
+        kept = {d: _repeated(n, count) for d, n in x.lengths.items() if d in x.spec.dims and d != dim}
+        out = x.with_lengths({**kept, spec.dims[at]: Lengths(inside, self.chunk_size)})
+        return out.with_data(chunks, spec)
+
+
+def _repeated(lengths: Lengths, count: int) -> Lengths:
+    """The lengths of each sequence for all its chunks."""
+    if batch_dim not in lengths.dims:
+        return lengths
+    axis = lengths.dims.index(batch_dim)
+    return Lengths(lengths.values.repeat_interleave(count, axis), lengths.max, lengths.dims)
+
+
+@layer("time_unchunking")
+class TimeUnchunking(Layer):
+    """Undoes `time_chunking`; frames in several chunks are averaged.  Shape: (chunk_size, B * n, F) -> (T, B, F)"""
+
+    recurrent = True
+
+    def __init__(self, *, chunking_layer: LayerRef) -> None:
+        super().__init__()
+        self.chunking_layer = chunking_layer
+
+    def _made_of(self, x: Spec, chunks: Spec) -> tuple[Dim, int, int]:
+        """The time axis, the size and the step of the chunks."""
+        dim = None if chunks.batch is None else chunks.dims[chunks.batch]
+        if dim is None or dim.op != _CHUNKED or x.batch is None or x.time is None:
+            raise self.error(f"`chunking_layer` must be a `time_chunking` layer, and its frames the source; it is {x}")
+        base, size, step = dim.parts
+        if not isinstance(base, Dim) or not isinstance(size, int) or not isinstance(step, int):
+            raise self.error(f"the chunks come from {dim.parts}")
+        return base, size, step
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """Time, batch, the others."""
+        x, chunks = sources[0], refs["chunking_layer"]
+        if x is None or chunks is None:
+            return None
+        base, _, _ = self._made_of(x, chunks)
+        x = x.permuted(x.order(x.time or 0, x.batch or 0))
+        at = len(x.loop)
+        dims = (*x.dims[:at], base, batch_dim, *x.dims[at + 2 :])
+        return Spec(dims, x.dtype, sparse_dim=x.sparse_dim, time=at, feature=x.feature, loop=x.loop)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The averages."""
+        x, chunks = sources[0], refs["chunking_layer"]
+        base, size, step = self._made_of(x.spec, chunks.spec)
+        spec = self.spec(x.spec, chunking_layer=chunks.spec)
+        x = x.permuted(x.spec.order(x.spec.time or 0, x.spec.batch or 0))
+        at = len(x.spec.loop)
+        frames = chunks.length(base).max if base.dynamic else base.size or 0
+        count = max(frames - size + step - 1, 0) // step + 1
+        data = x.data.unflatten(at + 1, (-1, count)).movedim(at + 2, at)  # (…, n, size, B, …)
+        index = torch.arange(count, device=x.device).unsqueeze(1) * step + torch.arange(size, device=x.device)
+        total = max((count - 1) * step + size, frames)
+        data = data.flatten(at, at + 1)
+        sums = data.new_zeros((*data.shape[:at], total, *data.shape[at + 1 :])).index_add(at, index.reshape(-1), data)
+        times = torch.bincount(index.reshape(-1), minlength=total).clamp(min=1).to(sums.dtype)
+        mean = sums / times.reshape((-1, *(1,) * (sums.dim() - 1 - at)))
+        lengths = {base: chunks.length(base)} if base.dynamic else {}
+        return x.with_lengths(lengths).with_data(mean.narrow(at, 0, frames), spec)

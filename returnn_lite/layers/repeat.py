@@ -1,0 +1,231 @@
+"""Repeating and resampling along an axis: `tile`, `repeat`, `resize`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from returnn_lite.errors import did_you_mean
+from returnn_lite.layers.base import Layer, LayerRef
+from returnn_lite.layers.registry import layer
+from returnn_lite.layers.slicing import with_axis
+from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
+from returnn_lite.tensor.align import joined, place
+from returnn_lite.tensor.axes import axis as find_axis
+from returnn_lite.tensor.dim import SPATIAL
+from returnn_lite.tensor.masked import mask
+
+
+@layer("tile")
+class Tile(Layer):
+    """Static axes repeated as a whole.  Shape: (B, T, F), {"F": 2} -> (B, T, 2 F)"""
+
+    def __init__(self, *, multiples: Mapping[Any, int]) -> None:
+        super().__init__()
+        self.multiples = dict(multiples)
+
+    def _counts(self, x: Spec) -> dict[int, int]:
+        counts = {find_axis(x, a, option="multiples"): n for a, n in self.multiples.items()}
+        wrong = [x.dims[i] for i in counts if x.dims[i].size is None]
+        if wrong:
+            raise self.error(f"`multiples` must name static axes, but names {wrong[0]}; `repeat` repeats frames")
+        return counts
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The larger axes."""
+        x = sources[0]
+        if x is None:
+            return None
+        for at, n in self._counts(x).items():
+            x = with_axis(x, at, x.dims[at] * n)
+        return x
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The repeated source."""
+        x = sources[0]
+        counts = self._counts(x.spec)
+        return x.with_data(x.data.repeat([counts.get(i, 1) for i in range(x.spec.rank)]), self.spec(x.spec))
+
+
+class _AxisAfterBatch(Layer):
+    """Base of layers that put the batch axis in front, then their axis, and change its size."""
+
+    axis: Any
+
+    def order(self, x: Spec) -> tuple[tuple[int, ...], int]:
+        """The permutation, and the place of the axis in it."""
+        at = find_axis(x, self.axis)
+        front = [] if x.batch is None or x.batch == at else [x.batch]
+        return x.order(*front, at), len(x.loop) + len(front)
+
+
+@layer("repeat")
+class Repeat(_AxisAfterBatch):
+    """Each frame repeated.  Shape: (B, T, F), repetitions 2 -> (B, 2 T, F)
+
+    `repetitions`: a number, or an int layer (T,), (B,) or (B, T): then the lengths are the sums over the valid frames,
+    and 0 stands behind them. The axis comes right after batch.
+    """
+
+    recurrent = True
+
+    def __init__(self, *, repetitions: LayerRef | int, axis: Any) -> None:
+        super().__init__()
+        self.repetitions = repetitions
+        self.axis = axis
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The longer axis."""
+        x = sources[0]
+        if x is None or any(r is None for r in refs.values()):
+            return None
+        order, at = self.order(x)
+        x = x.permuted(order)
+        if isinstance(self.repetitions, int):
+            return with_axis(x, at, self.options.out_dim or x.dims[at] * self.repetitions)
+        return with_axis(x, at, self.options.out_dim or self.dim("repeat", None, SPATIAL))
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The repeated frames."""
+        order, at = self.order(sources[0].spec)
+        x = sources[0].permuted(order)
+        spec = self.spec(sources[0].spec, **{k: r.spec for k, r in refs.items()})
+        new, old = spec.dims[at], x.spec.dims[at]
+        if isinstance(self.repetitions, int):
+            x = x.with_lengths({new: x.length(old * self.repetitions)}) if new.dynamic else x
+            return x.with_data(x.data.repeat_interleave(self.repetitions, at), spec)
+        counts = self._counts(x, refs["repetitions"], at)
+        ends = counts.cumsum(-1)
+        total = ends[:, -1] if ends.shape[-1] else ends.new_zeros(ends.shape[0])
+        frames = int(total.max()) if total.numel() else 0
+        position = torch.arange(frames, device=x.device).expand(ends.shape[0], frames).contiguous()
+        index = torch.searchsorted(ends, position, right=True).clamp(max=max(x.data.shape[at] - 1, 0))
+        valid = position < total.unsqueeze(1)
+        lead, tail = x.data.shape[:at], x.data.shape[at + 1 :]
+        rows = index.reshape((*(1,) * (at - 1), *lead[-1:], frames))
+        spread = rows.reshape((*rows.shape, *(1,) * len(tail)))
+        data = x.data.gather(at, spread.expand((*lead, frames, *tail)))
+        keep = valid.reshape(spread.shape)
+        out = joined(x.data, x.spec, [x, refs["repetitions"]])
+        dims = (x.spec.dims[at - 1],) if lead else ()
+        lengths = Lengths(total.to(torch.int32) if lead else total[0].to(torch.int32), frames, dims)
+        return out.with_lengths({new: lengths}).with_data(data.masked_fill(~keep, 0), spec, zero_padded=True)
+
+    def _counts(self, x: Tensor, repetitions: Tensor, at: int) -> torch.Tensor:
+        """Repetitions int64 [B, T] (or [1, T] without a batch axis), 0 behind the sequence ends."""
+        frames = Spec(x.spec.dims[max(at - 1, 0) : at + 1], "int32", time=None, feature=None)
+        valid = mask(x, at)
+        shape = x.data.shape[max(at - 1, 0) : at + 1]
+        counts = place(repetitions, frames, self.behavior).expand(shape).to(torch.int64)
+        counts = counts.reshape((-1, shape[-1]))
+        return counts if valid is None else counts * valid.reshape((-1, shape[-1])).to(torch.int64)
+
+
+_KINDS = ("nn", "nearest_neighbor", "linear", "cubic", "fill")
+
+
+@layer("resize")
+class Resize(_AxisAfterBatch):
+    """An axis stretched by `factor`.  Shape: (B, T, F), 2 -> (B, 2 T, F); lengths ceil(len * factor)
+
+    `kind` nn: frame floor(i n / n'); linear and cubic: position i n / n', over the padded tensor; fill: the frame, then
+    `fill_value`s. The axis comes right after batch.
+    """
+
+    recurrent = True
+    lets_padding_through = True
+
+    def __init__(
+        self,
+        *,
+        factor: LayerRef | float,
+        axis: Any,
+        kind: str = "nn",
+        fill_value: float | None = None,
+        fill_dropout: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.factor = factor
+        self.axis = axis
+        self.kind = "nn" if kind == "nearest_neighbor" else kind
+        self.fill_value = 0 if fill_value is None else fill_value
+        if kind not in _KINDS:
+            hint = did_you_mean(str(kind), _KINDS)
+            raise self.error(f"`kind` must be one of {', '.join(_KINDS)}, but is {kind!r} instead{hint}")
+        if fill_dropout:
+            raise self.error("`fill_dropout` is not supported; leave it out")
+
+    def _new_dim(self, dim: Dim) -> Dim:
+        if isinstance(self.options.out_dim, Dim):
+            return self.options.out_dim
+        if isinstance(self.factor, int):
+            return dim * self.factor
+        size = None if dim.size is None or isinstance(self.factor, str) else math.ceil(dim.size * self.factor)
+        return self.dim("resize", size, SPATIAL)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The longer axis."""
+        x = sources[0]
+        if x is None:
+            return None
+        order, at = self.order(x)
+        x = x.permuted(order)
+        return with_axis(x, at, self._new_dim(x.dims[at]))
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The resampled source."""
+        order, at = self.order(sources[0].spec)
+        x, spec = sources[0].permuted(order), self.spec(sources[0].spec)
+        factor = float(refs["factor"].data) if "factor" in refs else self.factor
+        new, old, size = spec.dims[at], x.spec.dims[at], x.data.shape[at]
+        target = size * factor if isinstance(factor, int) else math.ceil(size * factor)
+        if new.dynamic:
+            known = x.length(old) if old.dynamic else Lengths(torch.full((1,), size), size)
+            scaled = known.values * factor if isinstance(factor, int) else (known.values * factor).ceil()
+            x = x.with_lengths({new: Lengths(scaled.to(torch.int32), target, known.dims)})
+        if self.kind == "fill":
+            return x.with_data(self._filled(x.data, at, factor, target), spec)
+        return x.with_data(_resampled(x.data, at, target, self.kind), spec)
+
+    def _filled(self, data: torch.Tensor, at: int, factor: float, target: int) -> torch.Tensor:
+        if factor != int(factor) or factor < 1:
+            raise self.error(f'`factor` must be a whole number for kind "fill", but is {factor} instead')
+        index = torch.arange(target, device=data.device)
+        new = (index % int(factor) != 0).reshape((-1, *(1,) * (data.dim() - 1 - at)))
+        return data.index_select(at, index // int(factor)).masked_fill(new, self.fill_value)
+
+
+def _resampled(data: torch.Tensor, at: int, target: int, kind: str) -> torch.Tensor:
+    """The frames at positions i * n / target."""
+    size = data.shape[at]
+    if size == 0 or target == 0:
+        return data.new_zeros((*data.shape[:at], target, *data.shape[at + 1 :]))
+    numbers = torch.arange(target, device=data.device)
+    whole = numbers * size // target
+    if kind == "nn":
+        return data.index_select(at, whole)
+    shape = (-1, *(1,) * (data.dim() - 1 - at))
+    part = (numbers * size % target).to(torch.float32) / target
+    taps = {"linear": _linear, "cubic": _cubic}[kind](part)
+    frames = (data.index_select(at, (whole + shift).clamp(0, size - 1)) * w.reshape(shape) for shift, w in taps.items())
+    return torch.stack(list(frames)).sum(0)
+
+
+def _linear(part: torch.Tensor) -> dict[int, torch.Tensor]:
+    return {0: 1 - part, 1: part}
+
+
+def _cubic(part: torch.Tensor) -> dict[int, torch.Tensor]:
+    """Keys' cubic convolution with a = -0.75 (IEEE ASSP 1981)."""
+    a = -0.75
+
+    def near(t: torch.Tensor) -> torch.Tensor:
+        return (a + 2) * t**3 - (a + 3) * t**2 + 1
+
+    def far(t: torch.Tensor) -> torch.Tensor:
+        return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
+
+    return {-1: far(part + 1), 0: near(part), 1: near(1 - part), 2: far(2 - part)}

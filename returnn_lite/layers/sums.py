@@ -1,0 +1,153 @@
+"""Sums and products with weights along axes: `cumsum`, `weighted_sum`, `elemwise_prod`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.registry import layer
+from returnn_lite.layers.slicing import kind_of, with_axis
+from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.axes import axes as find_axes
+from returnn_lite.tensor.axes import axis as find_axis
+
+
+@layer("cumsum")
+class Cumsum(Layer):
+    """Running sum along an axis of the padded tensor.  Shape: (B, T, F) -> (B, T, F)
+
+    `reverse`: from the end of the padded tensor. `additional_left_summand_per_element`: added to every element first.
+    """
+
+    recurrent = True
+    lets_padding_through = True
+
+    def __init__(
+        self,
+        *,
+        axis: Any = "T",
+        additional_left_summand_per_element: float | None = None,
+        reverse: bool = False,
+    ) -> None:
+        super().__init__()
+        self.axis = axis
+        self.summand = additional_left_summand_per_element
+        self.reverse = reverse
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The source."""
+        x = sources[0]
+        if x is not None:
+            find_axis(x, self.axis)
+        return x
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The running sums."""
+        x = sources[0]
+        at = find_axis(x.spec, self.axis)
+        data = x.data if self.summand is None else x.data + self.summand
+        if self.reverse:
+            return x.with_data(data.flip(at).cumsum(at, dtype=data.dtype).flip(at))
+        return x.with_data(data.cumsum(at, dtype=data.dtype))
+
+
+@layer("weighted_sum")
+class WeightedSum(Layer):
+    """Sum over `axes` with learned weights.  Shape: (B, T, F), axes "F" -> (B, T).  y = sum_i W_i x_i
+
+    With `size` the weights slide over the axes (y_t = sum_i W_i x_(t + i - left)), which stay, by `padding` "same" or
+    "valid". `keep_dims`: the axes stay (with size 1 if they are summed as a whole). Parameter: `W`, all 1 / n.
+    """
+
+    recurrent = True
+    lets_padding_through = True
+
+    def __init__(
+        self, *, axes: Any, padding: str | None = None, size: Any = None, keep_dims: bool | None = None
+    ) -> None:
+        super().__init__()
+        self.axes = axes
+        self.size = (size,) if isinstance(size, int) else None if size is None else tuple(size)
+        self.padding = (padding or "valid").lower()
+        self.keep_dims = size is not None if keep_dims is None else keep_dims
+        if size is not None and padding is None:
+            raise self.error('`size` needs `padding` "same" or "valid"')
+        if self.padding not in ("same", "valid"):
+            raise self.error(f'`padding` must be "same" or "valid", but is {padding!r} instead')
+
+    def _sizes(self, x: Spec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The axes and the shape of W."""
+        found = find_axes(x, self.axes, option="axes")
+        sizes = self.size or tuple(x.dims[i].size for i in found)
+        if not found or len(sizes) != len(found) or any(n is None for n in sizes):
+            raise self.error(f"`axes` {self.axes!r} must be static axes, or `size` must be given; the source: {x}")
+        return found, tuple(int(n or 0) for n in sizes)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The axes gone, or with what is left of them."""
+        x = sources[0]
+        if x is None:
+            return None
+        found, sizes = self._sizes(x)
+        for at, n in zip(found, sizes, strict=True):
+            left = x.dims[at] if self.padding == "same" else x.dims[at].window(n)
+            x = with_axis(x, at, self.dim(f"sum{at}", 1, kind_of(x, at)) if left.size == 1 else left)
+        return x if self.keep_dims else x.without(found)
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """`W`."""
+        _, sizes = self._sizes(sources[0])
+        self.W = self.param("W", sizes, 1.0 / math.prod(sizes))
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The weighted sums."""
+        x = sources[0]
+        found, sizes = self._sizes(x.spec)
+        data = x.data
+        if self.padding == "same":
+            margins = {at: ((n - 1) // 2, n - 1 - (n - 1) // 2) for at, n in zip(found, sizes, strict=True)}
+            data = F.pad(data, [n for i in reversed(range(data.dim())) for n in margins.get(i, (0, 0))])
+        for at, n in zip(found, sizes, strict=True):
+            short = max(n - data.shape[at], 0)
+            data = F.pad(data, (0, 0) * (data.dim() - 1 - at) + (0, short)) if short else data
+            data = data.unfold(at, n, 1)
+        data = (data * self.W).sum(tuple(range(-len(sizes), 0)))
+        if not self.keep_dims:
+            data = data.reshape([n for i, n in enumerate(data.shape) if i not in found])
+        return x.with_data(data, self.spec(x.spec))
+
+
+@layer("elemwise_prod")
+class ElemwiseProd(Layer):
+    """The source times a learned weight for every position of `axes`.  Shape: (B, T, F), "F" -> (B, T, F).  y = W x
+
+    Parameter: `W`, all 1, with the sizes of the axes (or `size`).
+    """
+
+    def __init__(self, *, axes: Any, size: Sequence[int] | int | None = None) -> None:
+        super().__init__()
+        self.axes = axes
+        self.size = (size,) if isinstance(size, int) else None if size is None else tuple(size)
+
+    def _shape(self, x: Spec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        found = tuple(sorted(find_axes(x, self.axes, option="axes")))
+        sizes = tuple(x.dims[i].size for i in found) if self.size is None else self.size
+        if not found or any(n is None for n in sizes) or len(sizes) != len(found):
+            raise self.error(f"`axes` {self.axes!r} must be static axes; the source: {x}")
+        return found, tuple(int(n or 0) for n in sizes)
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """`W`."""
+        self.W = self.param("W", self._shape(sources[0])[1], 1.0)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The product."""
+        x = sources[0]
+        found, _ = self._shape(x.spec)
+        shape = [n if i in found else 1 for i, n in enumerate(x.data.shape)]
+        return x.with_data(x.data * self.W.reshape(shape))
+

@@ -1,0 +1,176 @@
+"""Variables: `variable`, `variable_assign`, `variable_read`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from returnn_lite.layers.base import Layer, LayerRef
+from returnn_lite.layers.constants import Constant, check_dtype, static_dims
+from returnn_lite.layers.made_sizes import MadeSizes
+from returnn_lite.layers.registry import layer
+from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
+from returnn_lite.tensor.dim import SPATIAL
+from returnn_lite.tensor.tensor import DTYPES
+
+
+@layer("variable")
+class Variable(Layer):
+    """A parameter as a tensor.  Shape: `shape`; with `add_batch_axis` and `add_time_axis` (B, 1, …)
+
+    Parameter: `param_name`, by default the name of the layer. `init`: an initialiser or number; `init_by_layer`: a
+    `constant` layer with the initial value. `saveable`, `non_critical_for_restore` have no effect.
+    """
+
+    sources = "none"
+
+    def __init__(
+        self,
+        *,
+        shape: Sequence[int | Dim],
+        dtype: str = "float32",
+        add_batch_axis: bool = False,
+        add_time_axis: bool = False,
+        saveable: bool = True,
+        non_critical_for_restore: bool = False,
+        init: Any = None,
+        init_by_layer: LayerRef | None = None,
+        param_name: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.dtype = dtype
+        self.add_batch_axis = add_batch_axis
+        self.add_time_axis = add_time_axis
+        self.init = init
+        self.init_by_layer = init_by_layer
+        self.param_name = param_name
+        self.assigned = False
+        check_dtype(self, dtype)
+        if any((n.size if isinstance(n, Dim) else n) is None for n in self.shape):
+            raise self.error(f"`shape` must be static, but is {shape!r} instead")
+        if init is not None and init_by_layer is not None:
+            raise self.error("give either `init` or `init_by_layer`")
+
+    def link(self, net: Any, node: Any) -> None:
+        """Reads the value of `init_by_layer`."""
+        ref = node.refs.pop("init_by_layer", None)
+        if ref is not None:
+            if not isinstance(ref.layer, Constant):
+                raise self.error("`init_by_layer` must name a `constant` layer")
+            self.init = np.broadcast_to(ref.layer.value, [d.size for d in static_dims(self, self.shape)])
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """`shape`, the last axis being the features."""
+        dims = static_dims(self, self.shape)
+        time: Any = None
+        if self.add_time_axis:
+            time = int(self.add_batch_axis)
+            dims = [self.dim("dummy-time", 1, SPATIAL), *dims]
+        if self.add_batch_axis:
+            dims = [batch_dim, *dims]
+        return Spec(dims, self.dtype, time=time, feature=len(dims) - 1 if self.shape else None)
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """The parameter."""
+        sizes = tuple(d.size or 0 for d in static_dims(self, self.shape))
+        name = self.param_name or self.name
+        init = 0 if self.init is None else self.init
+        self.value = self.param(name, sizes, init, dtype=DTYPES[self.dtype])
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The parameter, repeated for the batch (as a view)."""
+        made = MadeSizes(self)
+        spec = self.spec()
+        value = self.value.clone() if self.assigned else self.value  # a later assignment must not change this output
+        return made.tensor(value.expand(made.shape(spec)), spec)
+
+
+def _variable(owner: Layer, node: Any) -> Variable:
+    """The `variable` layer that the option `var` names."""
+    found = node.refs["var"].layer
+    if not isinstance(found, Variable):
+        text = f"`var` must name a `variable` layer, but {node.refs['var'].name!r} is of class {found.class_name!r}"
+        raise owner.error(text)
+    return found
+
+
+def _wait_for(names: Any, net: Any, node: Any) -> None:
+    """Makes the node run after these layers."""
+    for name in [names] if isinstance(names, str) else names or ():
+        node.refs[f"after:{name}"] = net.get(name)
+
+
+@layer("variable_assign")
+class VariableAssign(Layer):
+    """Sets a variable to `value`, or (`op` "add") adds it.  Shape: (), int32 0
+
+    `control_dependencies`: layers that are computed before.
+    """
+
+    sources = "none"
+
+    def __init__(
+        self,
+        *,
+        var: LayerRef,
+        value: LayerRef,
+        control_dependencies: Sequence[str] | None = None,
+        op: str = "assign",
+    ) -> None:
+        super().__init__()
+        self.var = var
+        self.value = value
+        self.control_dependencies = control_dependencies
+        self.op = op
+        if op not in ("assign", "add"):
+            raise self.error(f'`op` must be "assign" or "add", but is {op!r} instead')
+
+    def link(self, net: Any, node: Any) -> None:
+        """Finds the variable."""
+        self.__dict__["variable"] = _variable(self, node)
+        self.__dict__["variable"].assigned = True
+        _wait_for(self.control_dependencies, net, node)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """A single number."""
+        return Spec((), "int32")
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """0, after the assignment."""
+        variable, value = self.__dict__["variable"].value, refs["value"].data.detach()
+        with torch.no_grad():
+            if self.op == "add":
+                variable.add_(value)
+            else:
+                variable.copy_(value.expand(variable.shape))
+        return MadeSizes(self).tensor(torch.zeros((), dtype=torch.int32, device=value.device), self.spec())
+
+
+@layer("variable_read")
+class VariableRead(Layer):
+    """The present value of a variable, read after `control_dependencies`.  Shape: that of the variable"""
+
+    sources = "none"
+
+    def __init__(self, *, var: LayerRef, control_dependencies: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.var = var
+        self.control_dependencies = control_dependencies
+
+    def link(self, net: Any, node: Any) -> None:
+        """Finds the variable."""
+        self.__dict__["variable"] = _variable(self, node)
+        _wait_for(self.control_dependencies, net, node)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The variable's axes."""
+        return refs["var"]
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """A copy of the value."""
+        found = refs["var"]
+        return found.with_data(self.__dict__["variable"].value.clone().expand(found.data.shape))
