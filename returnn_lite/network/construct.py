@@ -64,7 +64,8 @@ class Net:
     def get(self, name: str) -> Node:
         """The node of a reference. Raises ConfigError for unknown layers and dependency loops."""
         if not isinstance(name, str):
-            raise ConfigError(self._asker(), f"a layer reference must be a str, but is {name!r} instead")
+            net, asker = self.shared.asking[-1] if self.shared.asking else (self, "")
+            raise ConfigError(net.layer_path(asker), f"a layer reference must be a str, but is {name!r} instead")
         found = self.nodes.get(name)
         if found is not None:
             return found
@@ -127,7 +128,9 @@ class Net:
         root = self
         while root.parent is not None:
             root = root.parent
-        return root.data_node(key or self.shared.extern.default_input)
+        key = key or self.shared.extern.default_input
+        self.shared.extern.spec(key, self._asker())  # an unknown key is the fault of the layer that asks
+        return root.data_node(key)
 
     def data_node(self, key: str) -> Node:
         """The root's node of a data key; one node however it is spelled."""
@@ -140,14 +143,15 @@ class Net:
     def part(self, name: str) -> Node:
         """A layer inside a sub-net, or one of several outputs of a layer: "sub/inner"."""
         outer, _, inner = name.partition("/")
-        owner = self.get(outer)
+        owner = self.get(outer) if outer not in self.subnets else None  # it may be under construction
         subnet = self.subnets.get(outer)
         if subnet is not None and not subnet.is_loop:
             return subnet.get(inner)
-        node = self.internal(name, PartOf(inner, owner.layer), [owner])
-        if node.spec is None and self.immediate:
+        owner = owner or self.get(outer)
+        part = PartOf(inner, owner.layer)
+        if self.immediate and part.output_spec((owner.spec,), {}) is None:
             raise ConfigError(self._asker(), f"layer {outer!r} has no part {inner!r}")
-        return node
+        return self.internal(name, part, [owner])
 
     def outside(self, name: str) -> Node:
         """A layer of this net as the root net sees it (a loop has its frames stacked)."""
@@ -312,13 +316,13 @@ class Net:
             return self.get(name)
         return self.get(f"data:{name}")
 
-    def target_dim(self, target: Any) -> int | None:
-        """Number of classes (or features) of a target."""
+    def target_dim(self, target: Any, path: str) -> int | None:
+        """Number of classes (or features) of a target of the layer at `path`."""
         name = self.target_name(target)
         if name.startswith("layer:") or name in self.descriptions:
             spec = self.target_node(target).spec
             return spec.dim if spec is not None else None
-        return self.shared.extern.spec(name).dim
+        return self.shared.extern.spec(name, path).dim
 
     def check_target_size(self, options: Any, own: dict[str, Any], cls: type[Layer], path: str) -> None:
         """Fills in `n_out` from `out_dim` or the target where the class takes it and the dict lacks it."""
@@ -326,7 +330,7 @@ class Net:
             return
         size = getattr(options.out_dim, "size", None)
         if size is None and (options.target is not None or options.loss is not None):
-            size = self.target_dim(options.target)
+            size = self.target_dim(options.target, path)
             if size is not None and options.loss == "ctc":
                 size += 1
         if size is not None:
