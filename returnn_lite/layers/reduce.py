@@ -26,7 +26,7 @@ class Reduce(Layer):
 
     Modes: max, min, sum, mean or avg, logsumexp, argmax, argmin, any, all. Frames behind the sequence ends do not
     count, unless `use_time_mask` is False; the mean divides by the true number of frames (at least 1). arg*: one axis;
-    int32 indices whose classes are that axis. Dense sources only.
+    int32 indices, whose classes are that axis if it is static. Dense sources only.
     """
 
     def __init__(
@@ -80,7 +80,10 @@ class Reduce(Layer):
             out = out if x.time is not None else out.roles(time=None)
         else:
             out = x.without(found)
-        return out.with_dtype("int32", x.dims[found[0]]) if self.mode.startswith("arg") else out
+        if not self.mode.startswith("arg"):
+            return out
+        classes = x.dims[found[0]]
+        return out.with_dtype("int32", None if classes.dynamic else classes)
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The reduced source."""

@@ -9,6 +9,8 @@ import torch
 
 from returnn_lite.network.graph import Node
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
+from returnn_lite.tensor.align import place
+from returnn_lite.tensor.lengths import derive
 from returnn_lite.tensor.tensor import DTYPES
 
 if TYPE_CHECKING:
@@ -29,12 +31,25 @@ def build_initial(node: Node, net: LoopNet) -> None:
     if node.layer.options.initial_output != "var" or node.layer.scope is None:
         return
     if node.spec is None or node.spec.dim is None or node.spec.sparse:
-        raise node.layer.error(f'`initial_output` "var" needs a dense layer with features, but the layer is {node.spec}')
+        text = f'`initial_output` "var" needs a dense layer with features, but the layer is {node.spec}'
+        raise node.layer.error(text)
     node.layer.param(f"init_{node.name}_var", (node.spec.dim,), 0.0)
 
 
+def first_output(make: Initial, node: Node, value_of: Callable[[Node], Tensor]) -> Tensor:
+    """What "prev:" of a layer reads at the first tick; `value_of` gives what it reads from outside."""
+    layer: Any = node.layer
+    if not layer.hidden_state or layer.options.initial_output not in (None, 0):
+        return make.output(node, value_of)
+    if node.spec is None:
+        raise layer.error("the axes of this layer are not known")
+    state = layer.first_state(make, {k: value_of(n) for k, n in node.refs.items()})
+    made: Tensor = layer.initial_output(make, node.spec, state)
+    return made
+
+
 class Initial:
-    """Makes the initial outputs of one run of a loop. `batch`: number of sequences; `lengths`: of all axes known outside."""
+    """Makes the initial outputs of one run of a loop, for `batch` sequences; `lengths`: of all axes known outside."""
 
     def __init__(self, batch: int, device: torch.device, lengths: Mapping[Dim, Lengths]) -> None:
         self.batch = batch
@@ -47,7 +62,7 @@ class Initial:
 
     def full(self, spec: Spec, value: float) -> Tensor:
         """A tensor of this Spec full of `value`."""
-        shape = [self.batch if d.is_batch else d.size if d.size is not None else self.lengths[d].max for d in spec.dims]
+        shape = [self._size(d, self.lengths) for d in spec.dims]
         data = torch.full(shape, value, dtype=DTYPES[spec.dtype], device=self.device)
         return Tensor(data, spec, self.lengths)
 
@@ -83,10 +98,14 @@ class Initial:
         if value == "apply(0)":
             return self._applied(node)
         x = value_of(node.__dict__["initial"])
-        return x.with_data(x.data.expand([self._size(d, n) for d, n in zip(spec.dims, x.data.shape, strict=True)]), spec)
+        lengths = {**self.lengths, **x.lengths}
+        data = place(x, spec, node.layer.behavior).expand([self._size(d, lengths) for d in spec.dims])
+        return Tensor(data, spec, lengths, x.beam)
 
-    def _size(self, dim: Dim, present: int) -> int:
-        return self.batch if dim.is_batch else dim.size if dim.size is not None else present
+    def _size(self, dim: Dim, lengths: Mapping[Dim, Lengths]) -> int:
+        if dim.is_batch:
+            return self.batch
+        return dim.size if dim.size is not None else derive(dim, lengths).max
 
     def _applied(self, node: Node) -> Tensor:
         """The layer on sources of zeros."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from returnn_lite.network.graph import Node
-from returnn_lite.rec.initial import Initial
+from returnn_lite.rec.initial import Initial, first_output
 from returnn_lite.rec.loop_net import InnerSource, counter
 from returnn_lite.rec.ticks import Ticks
 from returnn_lite.rec.trace import Trace
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, latest_beam, to_beam
-from returnn_lite.tensor.align import merged_lengths
+from returnn_lite.tensor.align import merged_lengths, place
 
 if TYPE_CHECKING:
     from returnn_lite.rec.loop_layer import RecLoop
@@ -37,7 +37,8 @@ class LoopRun:
         first = next((x for x in outer.values() if x.spec.batch is not None), None)
         if first is None:
             raise layer.error("the loop reads nothing that has a batch axis")
-        self.initial = Initial(first.data.shape[first.spec.batch or 0], first.data.device, merged_lengths(list(outer.values())))
+        lengths = merged_lengths(list(outer.values()))
+        self.initial = Initial(first.data.shape[first.spec.batch or 0], first.data.device, lengths)
         self.base_beam = next((x.beam for x in outer.values() if x.beam is not None), None)
 
     def _known_length(self) -> tuple[int | None, Lengths | None]:
@@ -113,14 +114,7 @@ class LoopRun:
 
     def first_output(self, node: Node) -> Tensor:
         """What "prev:" of a layer reads at the first tick."""
-        layer: Any = node.layer
-        if layer.hidden_state and layer.options.initial_output in (None, 0):
-            if node.spec is None:
-                raise layer.error("the axes of this layer are not known")
-            state = layer.first_state(self.initial, {k: self.value(n) for k, n in node.refs.items()})
-            made: Tensor = layer.initial_output(self.initial, node.spec, state)
-            return made
-        return self.initial.output(node, self.value)
+        return first_output(self.initial, node, self.value)
 
     def compute(self, node: Node) -> Tensor:
         """A layer over the whole axis."""
@@ -156,6 +150,9 @@ class LoopRun:
         for label in plan.after:
             self.whole[self.nodes[label]] = self.compute(self.nodes[label])
         parts = {label: self._leaving(node) for label, node in self.nodes.items() if node in self.whole}
+        for label, node in self.nodes.items():
+            if node.layer.options.need_last:
+                parts[f"last:{label}"] = self._last(node)
         output = self._leaving(self.nodes["output"]).copy()
         output.parts = parts
         return output
@@ -180,6 +177,22 @@ class LoopRun:
     def _is_old(x: Tensor, trace: Trace) -> bool:
         return x.beam is not trace.beam and x.spec.batch is not None
 
+    def _last(self, node: Node) -> Tensor:
+        """A layer at the last frame of each sequence; its initial output for sequences without frames."""
+        x = self.value(node)
+        if self.dim not in x.spec.loop:
+            x = self._repeated(x)
+        at, spec = x.spec.dims.index(self.dim), x.spec.in_loop(self.dim)
+        if self.lengths is None or spec.batch is None:
+            return x.with_data(x.data.select(at, -1), spec)
+        first = to_beam(self.first_output(node), x.beam)
+        whole = torch.cat([place(first, spec).unsqueeze(0).expand((1, *first.shape)), x.data.movedim(at, 0)])
+        index = x.length(self.dim).values.to(torch.int64)
+        shape = [1] * spec.rank
+        shape[spec.batch] = -1
+        index = index.reshape(shape).expand(whole.shape[1:]).unsqueeze(0)
+        return x.with_data(whole.gather(0, index).squeeze(0), spec)
+
     def _leaving(self, node: Node) -> Tensor:
         """The value of a node as the net outside sees it: the loop axis is its time axis."""
         x = self.value(node)
@@ -195,7 +208,8 @@ class LoopRun:
 
 def _renamed(spec: Spec, dim: Dim) -> Spec:
     """The first axis called `dim`."""
-    return Spec((dim, *spec.dims[1:]), spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=spec.loop)
+    dims = (dim, *spec.dims[1:])
+    return Spec(dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=spec.loop)
 
 
 def _time_first(spec: Spec, dim: Dim) -> Spec:

@@ -286,7 +286,12 @@ class RecLoop(Layer):
 
     def part_spec(self, part: str) -> Spec | None:
         """The Spec of an inner layer, seen from outside. Raises ConfigError for one that exists only tick by tick."""
-        node = self.node_of(part)
+        last = part.startswith("last:")
+        node = self.node_of(part.removeprefix("last:"))
+        if last and node is not None and not node.layer.options.need_last:
+            raise node.layer.error('to read its last frame from outside, set "need_last": True on it')
+        if last and node is not None:
+            return node.spec
         if node is None:
             raise self.error(f"no layer {part!r} is needed in this loop; needed are: {', '.join(self.labels().values())}")
         if part in self.plan.inside and part not in self.accumulated():

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class InnerSource(Layer):
-    """What a loop reads from outside: `kind` "outer" (a layer of the parent net, whole), "frame" (of data), "counter"."""
+    """What a loop reads from outside.
+
+    `kind`: "outer" (a layer of the parent net, whole), "frame" (of data), "counter".
+    """
 
     class_name: ClassVar[str] = "loop input"
     sources: ClassVar[str] = "none"
@@ -30,6 +33,11 @@ class InnerSource(Layer):
         self.kind = kind
         self.key = key
         self.__dict__["owner"] = owner
+
+    @property
+    def outer_node(self) -> Node | None:
+        """The node outside that it reads; None for the source and the counter."""
+        return self.__dict__["owner"].__dict__["net"].captured.get(self.key)  # type: ignore[no-any-return]
 
     def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
         """As one tick sees it."""

@@ -96,7 +96,7 @@ class Ticks:
             layer: Any = node.layer
             if self._is_stateful(node):
                 self.constants[node] = layer.begin_loop(make.batch)
-                refs = {k: self.run_of.value(n) for k, n in node.refs.items() if n not in self.inside}
+                refs = {k: self.run_of.value(n) for k, n in node.refs.items() if (n.previous or n) not in self.inside}
                 self.states[node] = Carried(layer.first_state(make, refs), self.beam)
                 self.step_refs[node] = {k: n for k, n in node.refs.items() if not k.startswith("initial_state/")}
         for node in self.previous:
@@ -202,4 +202,5 @@ class Ticks:
 
 def _frame_spec(spec: Spec, dim: Dim) -> Spec:
     """The Spec of one frame: the axis is no loop axis any more."""
-    return Spec(spec.dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=spec.loop - {dim})
+    loop = spec.loop - {dim}
+    return Spec(spec.dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=loop)

@@ -1,0 +1,348 @@
+"""`masked_computation`: a layer that runs on the frames of a mask only; `unmask`: back to all frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from returnn_lite.errors import ConfigError
+from returnn_lite.layers.base import LayerRef
+from returnn_lite.layers.registry import layer
+from returnn_lite.layers.stateful import State, Stateful, Tick
+from returnn_lite.rec.compress import Frames, renamed
+from returnn_lite.rec.initial import Initial, build_initial, first_output, link_initial
+from returnn_lite.rec.unit_net import UnitInput, UnitNet
+from returnn_lite.tensor import Dim, Spec, Tensor
+
+if TYPE_CHECKING:
+    from returnn_lite.network.construct import Net
+    from returnn_lite.network.graph import Node
+
+
+@layer("masked_computation")
+class MaskedComputation(Stateful):
+    """The layer dict `unit` on those frames of the source where `mask` is True.
+
+    Shape: (B, T, F), mask (B, T) -> (B, T', n_out), T' the number of chosen frames. In a loop, mask (B,): where it is
+    False the last output and the states of the unit stay as they were; (B, F) -> (B, n_out). The unit reads the source
+    as "data", and other layers by name, whose frames are chosen alike. `masked_from`: a layer whose frames are already
+    chosen, in place of source and mask. `in_spatial_dim`, `out_spatial_dim`: the axis of the frames before and after.
+    """
+
+    checks_n_out = False
+
+    def __init__(
+        self,
+        *,
+        unit: Mapping[str, Any],
+        mask: LayerRef | None = None,
+        masked_from: LayerRef | None = None,
+        in_spatial_dim: Dim | None = None,
+        out_spatial_dim: Dim | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(unit, Mapping) or "class" not in unit:
+            raise self.error(f"`unit` must be the dict of a layer, but is {unit!r} instead")
+        self.unit = unit
+        self.mask = mask
+        self.masked_from = masked_from
+        self.in_spatial_dim = in_spatial_dim
+        self.out_spatial_dim = out_spatial_dim
+        self.over_time = True
+        self.input_specs: dict[str, Spec | None] = {}
+
+    @classmethod
+    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+        """With `masked_from` there is nothing to mask."""
+        if description.get("masked_from"):
+            return {**description, "from": description["masked_from"], "masked_from": None, "mask": None}
+        if not description.get("mask"):
+            path = linker.layer_path(description["#name"])
+            raise ConfigError(path, "`masked_computation` needs the option 'mask'")
+        return description
+
+    # --- construction -------------------------------------------------------------------------------------------------
+
+    def link(self, net: Net, node: Node) -> None:
+        """Opens the net of the unit and links it."""
+        inner = UnitNet(self, net, self.unit)
+        self.__dict__["net"] = inner
+        self.__dict__["unit_node"] = inner.get(self.name)
+        for inner_node in list(inner.order):
+            link_initial(inner_node, inner)
+        node.refs.update({f"unit:{name}": outer for name, outer in inner.captured.items()})
+
+    @property
+    def nodes(self) -> list[Node]:
+        """What runs for the unit, in this order."""
+        return self.__dict__["net"].order  # type: ignore[no-any-return]
+
+    @property
+    def unit_node(self) -> Node:
+        """The unit itself."""
+        return self.__dict__["unit_node"]  # type: ignore[no-any-return]
+
+    def frames_dim(self, mask: Spec) -> Dim | None:
+        """The axis whose frames are chosen; None in a loop."""
+        if isinstance(self.in_spatial_dim, Dim) and self.in_spatial_dim in mask.dims:
+            return self.in_spatial_dim
+        return mask.time_dim
+
+    @property
+    def masked_dim(self) -> Dim:
+        """The axis of the chosen frames."""
+        if isinstance(self.out_spatial_dim, Dim):
+            return self.out_spatial_dim
+        return self.dim("masked", None, kind="spatial")
+
+    def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
+        """That of the unit, for the chosen frames."""
+        mask = refs.get("mask")
+        dim = self.frames_dim(mask) if mask is not None else None
+        self.over_time = dim is not None or self.mask is None
+        inputs = {name.removeprefix("unit:"): spec for name, spec in refs.items() if name.startswith("unit:")}
+        inputs["data"] = self._joined_spec(sources) if sources else None
+        self.input_specs = {n: self._seen(s, dim) for n, s in inputs.items()}
+        for node in self.nodes:
+            node.infer()
+        return self.unit_node.spec
+
+    def _seen(self, spec: Spec | None, dim: Dim | None) -> Spec | None:
+        if spec is None or dim is None:
+            return spec
+        if spec.time is not None and dim not in spec.dims:
+            raise self.error(f"mask and source must have the same time axis, but {dim} is not in {spec}")
+        return renamed(spec, dim, self.masked_dim)
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """The parameters of the unit; they are those of a layer of this name."""
+        for node in self.nodes:
+            if not node.built:
+                node.build()
+                build_initial(node, self.__dict__["net"])
+
+    # --- all frames at once -------------------------------------------------------------------------------------------
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The unit on the chosen frames."""
+        inputs = self._inputs(sources[0] if sources else None, refs)
+        if self.mask is None:
+            return self._unit(inputs, None)
+        mask = refs["mask"]
+        dim = self.frames_dim(mask.spec)
+        if dim is None:
+            raise self.error(f"outside of loops the mask needs a time axis, but is {mask.spec}")
+        frames = Frames(mask, dim, self.masked_dim)
+        return self._unit({n: frames.compressed(x) for n, x in inputs.items()}, None)
+
+    @staticmethod
+    def _inputs(x: Tensor | None, refs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        inputs = {name.removeprefix("unit:"): y for name, y in refs.items() if name.startswith("unit:")}
+        return inputs if x is None else {**inputs, "data": x}
+
+    def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
+        """Whether it is one tick of the loop around it: the mask has no time axis."""
+        return not self.over_time
+
+    def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
+        """The unit on the chosen ticks, then back to all ticks."""
+        x = self.run_input(sources)
+        mask = refs["mask"]
+        if dim not in mask.spec.loop:
+            mask = _repeated(mask, dim, x)
+        frames = Frames(mask, dim, self.masked_dim)
+        inputs = {n: frames.compressed(y) for n, y in self._inputs(x, refs).items()}
+        out = self._unit(inputs, self.masked_dim)
+        make = Initial(mask.data.shape[mask.spec.batch or 0], mask.device, mask.lengths)
+        first = first_output(make, self.unit_node, lambda n: self._outer(n, refs))
+        at = out.spec.dims.index(self.masked_dim) if self.masked_dim in out.spec.dims else 0
+        return frames.spread(out, first.data.unsqueeze(at))
+
+    def _unit(self, inputs: Mapping[str, Tensor], ticks: Dim | None) -> Tensor:
+        """Runs the unit; `ticks`: its frames are ticks of a loop."""
+        values: dict[Node, Tensor] = {}
+        for node in self.nodes:
+            inner: Any = node.layer
+            if isinstance(inner, UnitInput):
+                values[node] = inputs[inner.key]
+            elif ticks is not None and _is_stateful(node):
+                refs = {k: values[n] for k, n in node.refs.items()}
+                values[node] = inner.over(ticks, [values[n] for n in node.sources], refs)
+            else:
+                values[node] = node.compute(values)
+        return values[self.unit_node]
+
+    @staticmethod
+    def _outer(node: Node, refs: Mapping[str, Tensor]) -> Tensor:
+        """What the unit reads from outside."""
+        inner: Any = node.layer
+        if not isinstance(inner, UnitInput) or f"unit:{inner.key}" not in refs:
+            raise inner.error("an initial value cannot depend on the tick")
+        return refs[f"unit:{inner.key}"]
+
+    # --- tick by tick -------------------------------------------------------------------------------------------------
+
+    def begin_loop(self, batch: int) -> Any:
+        """What is constant over one run, of all layers of the unit with a state."""
+        stateful: list[Any] = [(i, n, n.layer) for i, n in enumerate(self.nodes) if _is_stateful(n)]
+        return {n: (f"{i}/", inner.begin_loop(batch)) for i, n, inner in stateful}
+
+    def first_state(self, make: Initial, refs: Mapping[str, Tensor]) -> State:
+        """The states of the unit, and its output before the first tick."""
+        state: State = {}
+        for i, node in enumerate(self.nodes):
+            inner: Any = node.layer
+            if _is_stateful(node):
+                given = {k: self._outer(n, refs) for k, n in node.refs.items() if k.startswith("initial_state/")}
+                state |= {f"{i}/{k}": v for k, v in inner.first_state(make, given).items()}
+        state["output"] = first_output(make, self.unit_node, lambda n: self._outer(n, refs)).data
+        return state
+
+    def initial_output(self, make: Initial, spec: Spec, state: State | None = None) -> Tensor:
+        """That of the unit."""
+        if state is None:
+            raise self.error("the initial output is that of the unit")
+        return Tensor(state["output"], spec, make.lengths)
+
+    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+        """One tick: new output and states where the mask is True, the old ones elsewhere."""
+        keep = tick.refs["mask"].data
+        inputs = {n: _legal(x, keep) for n, x in self._inputs(self.run_input(sources), tick.refs).items()}
+        values: dict[Node, Tensor] = {}
+        new: State = {}
+        for node in self.nodes:
+            inner: Any = node.layer
+            if isinstance(inner, UnitInput):
+                values[node] = inputs[inner.key]
+            elif node in constants:
+                prefix, constant = constants[node]
+                old = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+                refs = {k: values[n] for k, n in node.refs.items() if not k.startswith("initial_state/")}
+                now = Tick(tick.number, refs, tick.ended)
+                values[node], changed = inner.step(constant, [values[n] for n in node.sources], old, now)
+                new |= {prefix + k: v for k, v in inner.merged_state(keep, changed, old).items()}
+            else:
+                values[node] = node.compute(values)
+        out = values[self.unit_node]
+        merged = self.merged_state(keep, {"output": out.data}, state)
+        new["output"] = merged["output"]
+        return out.with_data(merged["output"]), new
+
+
+def _is_stateful(node: Node) -> bool:
+    inner: Any = node.layer
+    return bool(inner.hidden_state and inner.carries_state(tuple(n.spec for n in node.sources)))
+
+
+def _legal(x: Tensor, keep: torch.Tensor) -> Tensor:
+    """Labels that do not count may lie outside of the unit's classes (blank): label 0 in their place."""
+    if not x.spec.sparse or x.spec.batch is None:
+        return x
+    shape = [1] * x.spec.rank
+    shape[x.spec.batch] = -1
+    return x.with_data(x.data.masked_fill(~keep.reshape(shape), 0))
+
+
+def _repeated(mask: Tensor, dim: Dim, like: Tensor) -> Tensor:
+    """A mask that is the same at every tick, for all ticks."""
+    lengths = {**mask.lengths, **({dim: like.lengths[dim]} if dim in like.lengths else {})}
+    data = mask.data.unsqueeze(0).expand((like.size(dim), *mask.data.shape))
+    return Tensor(data, mask.spec.with_loop(dim), lengths, mask.beam)
+
+
+@layer("unmask")
+class Unmask(Stateful):
+    """Back from the frames that a mask chose to all frames: each frame reads the last chosen one before or at it.
+
+    Shape: (B, T', F), mask (B, T) -> (B, T, F). In a loop, mask (B,): (B, T', F) -> (B, F); a layer that is itself a
+    `masked_computation` of the loop passes as it is. Before the first chosen frame: the initial output of the source
+    (0, or its `initial_output` if that is a number).
+    """
+
+    checks_n_out = False
+    takes_whole_sources = True
+
+    def __init__(self, *, mask: LayerRef) -> None:
+        super().__init__()
+        self.mask = mask
+        self.counts = False
+        self.initial = 0.0
+
+    def link(self, net: Net, node: Node) -> None:
+        """Notes the initial output of the source."""
+        source = node.sources[0]
+        owner: Any = getattr(source.layer, "outer_node", None)
+        found: Any = owner.layer if owner is not None else source.layer
+        options = found.unit if isinstance(found, MaskedComputation) else vars(found.options)
+        value = options.get("initial_output")
+        self.initial = float({"ones": 1.0}.get(value, 0.0) if isinstance(value, str) else value or 0.0)
+
+    def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
+        """Notes whether it counts the chosen frames tick by tick."""
+        x, mask = sources[0], refs.get("mask")
+        self.counts = x is not None and x.time is not None and (mask is None or mask.time is None)
+        return super().output_spec(sources, refs)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The source with the axis of the mask; in a loop without its time axis."""
+        x, mask = sources[0], refs["mask"]
+        if x is None or x.time_dim is None:
+            return x
+        if mask is None or mask.time_dim is None:
+            return x.without([x.time or 0], time=None)
+        return renamed(x, x.time_dim, mask.time_dim)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """All frames; in a loop the source."""
+        x, mask = sources[0], refs["mask"]
+        if x.spec.time_dim is None:
+            return x
+        if mask.spec.time_dim is None:
+            raise self.error(f"outside of loops the mask needs a time axis, but is {mask.spec}")
+        return Frames(mask, mask.spec.time_dim, x.spec.time_dim).spread(x, self.initial)
+
+    def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
+        """Whether it counts the chosen frames tick by tick."""
+        return self.counts
+
+    def first_state(self, make: Initial, refs: Mapping[str, Tensor]) -> State:
+        """No frame was chosen yet."""
+        return {"frame": torch.full((make.batch,), -1, dtype=torch.int64, device=make.device)}
+
+    def initial_output(self, make: Initial, spec: Spec, state: State | None = None) -> Tensor:
+        """That of the source."""
+        return make.full(spec, self.initial)
+
+    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+        """The frame that was chosen last."""
+        frame = state["frame"] + tick.refs["mask"].data
+        x = sources[0]
+        out = self._at(x, frame.unsqueeze(0)).squeeze(0)
+        return x.with_data(out, self.spec(x.spec, mask=tick.refs["mask"].spec)), {"frame": frame}
+
+    def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
+        """All ticks at once."""
+        x, mask = sources[0], refs["mask"]
+        at = mask.spec.dims.index(dim)
+        frame = mask.data.movedim(at, 0).cumsum(0) - 1
+        spec = self.spec(x.spec, mask=mask.spec.in_loop(dim))
+        if spec is None:
+            raise self.error("the axes of the source are not known")
+        out = Tensor(self._at(x, frame), spec.with_loop(dim), x.lengths, x.beam)
+        return out.with_lengths({dim: mask.lengths[dim]}) if dim in mask.lengths else out
+
+    def _at(self, x: Tensor, frame: torch.Tensor) -> torch.Tensor:
+        """Frames (N, B) of the source, the other axes in their order.  Shape: -> (N, B, …)"""
+        batch, time = x.spec.batch or 0, x.spec.time or 0
+        rest = [i for i in range(x.spec.rank) if i not in (batch, time)]
+        data = x.data.permute(time, batch, *rest)
+        if data.shape[0] == 0:
+            data = data.new_zeros((1, *data.shape[1:]))
+        index = frame.clamp(0, data.shape[0] - 1).reshape(*frame.shape, *[1] * len(rest))
+        found = data.gather(0, index.expand(*frame.shape, *data.shape[2:]))
+        found = torch.where((frame < 0).reshape(index.shape), found.new_tensor(self.initial), found)
+        order = [batch - (time < batch), *(i - (time < i) for i in rest)]
+        back = sorted(range(len(order)), key=lambda i: order[i])
+        return found.permute(0, *(i + 1 for i in back))

@@ -1,0 +1,92 @@
+"""The net of one layer dict that another layer runs: `unit` of `masked_computation`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from returnn_lite.layers.base import Layer
+from returnn_lite.network.construct import Net
+from returnn_lite.network.graph import Node
+from returnn_lite.tensor import Spec
+
+if TYPE_CHECKING:
+    from returnn_lite.rec.masked import MaskedComputation
+
+
+class UnitInput(Layer):
+    """What the unit reads: the source of its owner ("data"), or a layer of the net around."""
+
+    class_name: ClassVar[str] = "unit input"
+    sources: ClassVar[str] = "none"
+
+    def __init__(self, key: str, owner: MaskedComputation) -> None:
+        super().__init__()
+        self.key = key
+        self.__dict__["owner"] = owner
+
+    def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
+        """As the unit sees it."""
+        return self.__dict__["owner"].input_specs.get(self.key)  # type: ignore[no-any-return]
+
+
+class UnitNet(Net):
+    """One layer of its owner's name, run by the owner: its nodes stand in no other net's order.
+
+    "data" is the owner's source; every other name is a layer of the net around, noted in `captured`.
+    """
+
+    immediate = False
+
+    def __init__(self, owner: MaskedComputation, outer: Net, unit: Mapping[str, Any]) -> None:
+        self.owner = owner
+        description = {"from": "data", "name_scope": owner.options.name_scope, **unit}
+        super().__init__(
+            {owner.name: description}, outer.shared, path=f'{owner.path}["unit"]', prefix=outer.prefix, parent=outer,
+            trainable=outer.trainable and bool(owner.options.trainable),
+        )  # fmt: skip
+        self.order = []
+        self.captured: dict[str, Node] = {}
+
+    def layer_path(self, name: str) -> str:
+        """The unit has no name of its own."""
+        return self.path if name == self.owner.name else super().layer_path(name)
+
+    def _find(self, name: str) -> Node:
+        if name == self.owner.name:
+            return self.link(name, self.descriptions[name])
+        if name != "data":
+            self.captured[name] = self._around().get(name)
+        return self.internal(name, UnitInput(name, self.owner))
+
+    def _around(self) -> Net:
+        if self.parent is None:
+            raise self.not_found(self.owner.name)
+        return self.parent
+
+    def target_node(self, target: Any) -> Node:
+        """A target of the net around."""
+        name = self.target_name(target)
+        return self.get(name[len("layer:") :] if name.startswith("layer:") else f"data:{name}")
+
+    def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
+        """A sub-network as unit; "base:x" is a layer of the net around the owner."""
+        return _InUnit(
+            descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable
+        )
+
+
+class _InUnit(Net):
+    """The net of a sub-network inside the unit."""
+
+    immediate = False
+
+    def data(self, key: str) -> Node:
+        """A data key as the net around sees it."""
+        return self.base(f"data:{key}")
+
+    def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
+        """A further sub-network."""
+        return _InUnit(
+            descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable
+        )
