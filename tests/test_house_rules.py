@@ -40,6 +40,7 @@ SEPARATE = 7  # the packages of this floor do not import each other
 
 # Imports inside functions: third parties which a user may lack, ...
 OPTIONAL = {
+    "confection",
     "gymnasium",
     "matplotlib",
     "sentencepiece",

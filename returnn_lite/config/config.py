@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from returnn_lite.config import values
+from returnn_lite.config.cfg_form import parse_cfg
 from returnn_lite.config.python_form import run_python
 from returnn_lite.config.syntax import Form, detect_form, parse_json, parse_lines, parse_yaml
 from returnn_lite.errors import ConfigError
@@ -97,7 +98,8 @@ class Config:
         if form == "lines":
             self._load_lines(filename, text)
         else:
-            self.update(parse_json(filename, text) if form == "json" else parse_yaml(filename, text))
+            parse = {"json": parse_json, "yaml": parse_yaml, "cfg": parse_cfg}[form]
+            self.update(parse(filename, text))
 
     def _load_lines(self, filename: str, text: str) -> None:
         for key, rest in parse_lines(filename, text):

@@ -8,20 +8,24 @@ from typing import Any, Literal
 
 import yaml
 
+from returnn_lite.config.cfg_form import looks_like_cfg
 from returnn_lite.errors import ConfigError
 
-Form = Literal["python", "yaml", "json", "lines"]
+Form = Literal["python", "yaml", "json", "cfg", "lines"]
 
 _STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
 
 def detect_form(filename: str, text: str) -> Form:
-    """`#!` first or a name in .py: Python; .yml or .yaml: YAML; `{` first: JSON; else lines `key value`."""
+    """`#!` first or a name in .py: Python; .yml or .yaml: YAML; .cfg and `[` first: cfg; `{` first: JSON; else lines of
+    `key value`."""
     text = text.strip()
     if text.startswith("#!") or filename.endswith(".py"):
         return "python"
     if filename.endswith((".yml", ".yaml")):
         return "yaml"
+    if looks_like_cfg(filename, text):
+        return "cfg"
     return "json" if text.startswith("{") else "lines"
 
 

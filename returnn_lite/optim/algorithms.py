@@ -43,21 +43,6 @@ class Momentum(LazyRule):
         torch._foreach_add_(w, a, alpha=-rate * self.momentum if self.use_nesterov else -rate)
 
 
-@optimizer("sgd")
-class SGD(Momentum):
-    """Plain gradient descent, or `Momentum` if `momentum` is not 0."""
-
-    def __init__(self, *, momentum: float = 0.0, nesterov: bool = False) -> None:
-        super().__init__(momentum=momentum, use_nesterov=nesterov)
-        self.slots = {"accumulator": 0.0} if momentum else {}
-
-    def update(self, w: Tensors, g: Tensors, rate: float, *slots: Tensors) -> None:
-        if slots:
-            super().update(w, g, rate, *slots)
-        else:
-            torch._foreach_add_(w, g, alpha=-rate)
-
-
 @optimizer("adam", "customadam")
 class Adam(Rule):
     """m += (1-b1)(g-m);  v += (1-b2)(g^2-v);  w -= lr sqrt(1-b2^t)/(1-b1^t) m/(sqrt(v)+epsilon).  (Kingma, Ba 2015)"""

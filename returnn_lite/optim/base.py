@@ -1,11 +1,14 @@
 """A `Rule` is the formula of an update; an `Optimizer` is a rule with its state, for any number of parameters."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .family import Family
 
 Tensors = list[Tensor]
 
@@ -19,6 +22,18 @@ class Rule:
     name: ClassVar[str] = ""  # in the config
     slots: Mapping[str, float] = {}  # state tensors like the parameter -> their initial value
     bases: Mapping[str, float] = {}  # numbers b of which `rate` needs b^t, t = updates so far including this one
+    given: Mapping[str, Any] = {}  # the arguments it was made with
+
+    def __new__(cls, **options: Any) -> "Rule":
+        """Keeps the arguments."""
+        rule = super().__new__(cls)
+        rule.given = options
+        return rule
+
+    def options(self) -> dict[str, Any]:
+        """All arguments, with those left at their defaults."""
+        accepted = inspect.signature(type(self).__init__).parameters.values()
+        return {p.name: p.default for p in accepted if p.kind is p.KEYWORD_ONLY} | dict(self.given)
 
     def rate(self, lr: float, powers: Mapping[str, float]) -> float:
         """The step size of this update."""
@@ -63,18 +78,25 @@ def optimizer(*names: str) -> Callable[[R], R]:
     return register
 
 
-class Optimizer:
+class Optimizer(Family):
     """A rule, its state by parameter name, and the common count of updates (as powers of the rule's `bases`)."""
 
-    def __init__(self, rule: Rule, *, learning_rate_multiplier: float = 1.0) -> None:
+    def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.learning_rate_multiplier = learning_rate_multiplier
+        self.name = rule.name
         self.reset()
 
-    @property
-    def name(self) -> str:
-        """The rule's name in the config."""
-        return self.rule.name
+    def options(self) -> dict[str, Any]:
+        return self.rule.options()
+
+    def set_option(self, name: str, value: float) -> None:
+        if name not in self.rule.options():
+            raise KeyError(name)
+        if self.rule.given.get(name) != value:
+            slots = list(self.rule.slots)
+            self.rule = type(self.rule)(**{**self.rule.given, name: value})
+            if list(self.rule.slots) != slots:  # such as a momentum that is no longer 0
+                self.slots = {}
 
     def reset(self) -> None:
         """Forgets all state: the next update is the first."""
@@ -90,7 +112,7 @@ class Optimizer:
         if not grads:
             return
         self.powers = {key: _float32_product(self.powers[key], base) for key, base in self.rule.bases.items()}
-        rate = self.rule.rate(lr * self.learning_rate_multiplier, self.powers)
+        rate = self.rule.rate(lr, self.powers)
         for names in _alike([name for name, grad in grads.items() if not grad.is_sparse], params):
             slots = zip(*(self._slots_of(name, params[name]) for name in names), strict=True)
             w, g = [params[name] for name in names], [grads[name] for name in names]

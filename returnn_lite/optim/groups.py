@@ -1,7 +1,7 @@
 """Which parameter gets which gradient processing and which optimizer: global options, and `updater_opts` of layers."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,9 @@ from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.params import ParamOptions
 from returnn_lite.log import Log
 
-from .base import Optimizer
+from .family import Family
+from .param_groups import ParamInfo, options_by_param, param_infos, read_rules
+from .registry_form import class_of_registry
 from .resolve import default_options, make_optimizer
 
 
@@ -82,34 +84,109 @@ class Groups:
     """All trainable parameters, in groups; the optimizers; the names behind each tag."""
 
     groups: list[ParamGroup]
-    optimizers: dict[str, Optimizer]
+    optimizers: dict[str, Family]
     tags: dict[str, set[str]]
+
+
+@dataclass(frozen=True)
+class GroupOptions:
+    """Keys of `param_groups` that are about the parameters, not of the optimizer."""
+
+    lr: float | None = None  # at the start; a fixed ratio to `learning_rate` all the time
+    lr_multiplier: float | None = None
+    lr_absolute: float | None = None  # untouched by everything else
+    grad_clip_norm: float = 0.0
+    freeze: bool = False
+    freeze_until_epoch: int = 0
+
+    @classmethod
+    def split(cls, options: Mapping[str, Any], path: str) -> tuple["GroupOptions", dict[str, Any]]:
+        """(these keys, the others)."""
+        own = {key: value for key, value in options.items() if key in cls.__dataclass_fields__}
+        for key, value in own.items():
+            if not isinstance(value, int | float):
+                raise ConfigError(f'{path}["{key}"]', f"must be a number, but is {value!r} instead")
+        return cls(**own), {key: value for key, value in options.items() if key not in own}
+
+    def put_on(self, optimizer: Family, config: Config, path: str) -> None:
+        """Tells the optimizer of these parameters."""
+        if self.lr is not None:
+            base = config.float("learning_rate", 1.0)
+            if not base:
+                raise ConfigError(f'{path}["lr"]', f"needs a `learning_rate` other than {base}; use lr_absolute")
+            optimizer.learning_rate_multiplier = self.lr / base
+        if self.lr_multiplier is not None:
+            optimizer.learning_rate_multiplier = float(self.lr_multiplier)
+        optimizer.learning_rate_absolute = self.lr_absolute
+        optimizer.clip_norm, optimizer.frozen_until = float(self.grad_clip_norm), int(self.freeze_until_epoch)
 
 
 OWN_KEYS = ("optimizer", "tags")
 
 
-def make_groups(names: Sequence[str], param_options: Mapping[str, ParamOptions], config: Config, log: Log) -> Groups:
-    """Groups the named parameters. One optimizer (with its own count of updates) per optimizer dict and N."""
+def make_groups(
+    params: Mapping[str, Any], param_options: Mapping[str, ParamOptions], config: Config, log: Log, network: Any = None
+) -> Groups:
+    """Groups the parameters. One optimizer (with its own count of updates) per optimizer dict, group options and N."""
     common, default = GradientOptions.from_config(config), default_options(config, log)
+    rules = read_rules(default.pop("param_groups", []), 'optimizer["param_groups"]')
+    special = options_by_param(rules, param_infos(params, network)) if rules else {}
+    if config.value("backend", None) == "torch":
+        special = without_decay(default, param_infos(params, network), special)
     result = Groups([], {}, {})
     groups: dict[tuple[str, GradientOptions], ParamGroup] = {}
-    for name in names:
+    for name in params:
         own = _updater_opts(name, param_options)
         path = f'network["{name.rpartition("/")[0]}"]["updater_opts"]'
         options = _at(path, common.replaced, {key: value for key, value in own.items() if key not in OWN_KEYS})
         for tag in own.get("tags") or ():
             result.tags.setdefault(tag, set()).add(name)
-        chosen, where = default, "optimizer"
+        chosen, where, around = _of_group(default, *special.get(name, ({}, "optimizer")))
+        if around.freeze:
+            continue
         if own.get("optimizer") is not None:
             chosen, where = {"class": default["class"], **own["optimizer"]}, f'{path}["optimizer"]'
         key = f"{sorted(chosen.items(), key=lambda item: item[0])!r} / {options.accum_grad_multiple_step}"
+        key += f" / {around}" if around != GroupOptions() else ""
         if key not in result.optimizers:
             result.optimizers[key] = make_optimizer(chosen, config, where)
+            around.put_on(result.optimizers[key], config, where)
         group = groups.setdefault((key, options), ParamGroup(options, key))
         group.names.append(name)
     result.groups = list(groups.values())
     return result
+
+
+def _of_group(
+    default: Mapping[str, Any], given: Mapping[str, Any], path: str
+) -> tuple[dict[str, Any], str, GroupOptions]:
+    """(optimizer dict, where it is from, the rest) of parameters with these options of `param_groups`."""
+    around, options = GroupOptions.split(given, path)
+    if "optimizer" in options:
+        other = options.pop("optimizer")
+        if not isinstance(other, Mapping):
+            raise ConfigError(f'{path}["optimizer"]', f"must be a dict, but is {other!r} instead")
+        if any(str(key).startswith("@") for key in other):
+            other = class_of_registry(other, f'{path}["optimizer"]')
+        return {"class": default["class"], **other, **options}, f'{path}["optimizer"]', around
+    schedules = {key: value for key, value in (default.get("schedules") or {}).items() if key not in options}
+    schedules |= options.pop("schedules", {})
+    chosen = {**default, **options}
+    if schedules or "schedules" in chosen:
+        chosen["schedules"] = schedules
+    return chosen, path, around
+
+
+def without_decay(
+    default: Mapping[str, Any], infos: Mapping[str, ParamInfo], special: Mapping[str, tuple[dict[str, Any], str]]
+) -> dict[str, tuple[dict[str, Any], str]]:
+    """With `backend = "torch"`: no `weight_decay` of biases, norms and embeddings unless a group says so."""
+    found = dict(special)
+    for name, info in infos.items() if default.get("weight_decay") else ():
+        options, path = found.get(name, ({}, "optimizer"))
+        if info.kinds & {"bias", "norm", "embedding"}:
+            found[name] = {"weight_decay": 0.0, **options}, path
+    return found
 
 
 def _updater_opts(name: str, param_options: Mapping[str, ParamOptions]) -> Mapping[str, Any]:

@@ -1,4 +1,8 @@
-"""From the config's `optimizer` (or the older switches) to an `Optimizer`."""
+"""From the config's `optimizer` (or the older switches) to an optimizer of one of the families.
+
+Bare names mean the rules of `algorithms.py`, then torch.optim; "torch.X" and "thinc.X" are explicit, "package.Class" is
+imported. With `backend = "torch"` bare names are torch's.
+"""
 
 import inspect
 import numbers
@@ -10,20 +14,31 @@ from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
 from .base import RULES, Optimizer, Rule
+from .family import RATE_NAMES, Family, Lookahead, Scheduled
+from .registry_form import REGISTRY, class_of_registry, optimizer_section
+from .schedules import make_schedule
+from .thinc_family import CLASSES, make_thinc, thinc_name
+from .torch_family import EXTRA, PREFIXES, TORCH, imported_class, make_torch, torch_class
 
 NO_EFFECT = ("use_locking", "name")  # accepted, they change no number
+LOOKAHEAD_ALPHA = ("lookahead_alpha", "lookeahead_alpha")  # the second is a common misspelling in configs
 
 
 def default_options(config: Config, log: Log) -> dict[str, Any]:
-    """The `optimizer` option as a dict with "class"."""
+    """The `optimizer` option as a dict with "class"; one with "@optimizers", or in a .cfg file, is turned into that."""
     value = config.literal("optimizer", None)
+    if isinstance(value, str):
+        value = optimizer_section(value, config) or value
     if not value:
         return legacy_options(config, log)
     if not isinstance(value, Mapping):
         return {"class": value}
-    if "class" not in value:
-        raise ConfigError("optimizer", f'the dict must have "class", but is {dict(value)!r} instead')
-    return dict(value)
+    options = dict(value)
+    if any(isinstance(key, str) and key.startswith("@") for key in options):
+        options = class_of_registry(options, "optimizer")
+    if "class" not in options:
+        raise ConfigError("optimizer", f'the dict must have "class" or "{REGISTRY}", but is {options!r} instead')
+    return options
 
 
 def legacy_options(config: Config, log: Log) -> dict[str, Any]:
@@ -53,37 +68,103 @@ def _legacy_switch(config: Config, momentum: float) -> dict[str, Any] | None:
     return {"class": "momentum", "momentum": momentum} if momentum else None
 
 
-def rule_class(value: Any, path: str) -> type[Rule]:
-    """A class by name, a class, or a function that returns either."""
-    if isinstance(value, type) and issubclass(value, Rule):
+# --- classes by name --------------------------------------------------------------------------------------------------
+
+
+def find_class(value: Any, path: str, *, prefer_torch: bool = False) -> Any:
+    """A `Rule`, a torch optimizer class, or the name ("thinc.Adam") of one of Thinc's, for a config value.
+
+    The value is a name, a class, or a function that returns either.
+    """
+    if isinstance(value, type):
         return value
-    if callable(value) and not isinstance(value, type):
-        return rule_class(value(), path)
+    if callable(value):
+        return find_class(value(), path, prefer_torch=prefer_torch)
     if not isinstance(value, str):
         raise ConfigError(path, f"must be the name of an optimizer, but is {value!r} instead")
-    name = value.lower().removesuffix("optimizer")
-    if name not in RULES:
-        hint = did_you_mean(name, RULES)
-        raise ConfigError(path, f'unknown optimizer "{value}"{hint} (known: {", ".join(sorted(RULES))})')
-    return RULES[name]
+    found = _by_prefix(value, path) if "." in value else _bare(value, prefer_torch)
+    if found is None:
+        raise ConfigError(path, _unknown(value))
+    return found
 
 
-def make_optimizer(options: Mapping[str, Any], config: Config, path: str) -> Optimizer:
+def _bare(text: str, prefer_torch: bool) -> Any:
+    name = text.lower().removesuffix("optimizer")
+    own, torchs = RULES.get(name), torch_class(text) or torch_class(name)
+    return torchs or own if prefer_torch else own or torchs
+
+
+def _by_prefix(text: str, path: str) -> Any:
+    if text.lower().startswith("thinc."):
+        name = thinc_name(text[len("thinc.") :])
+        return name and f"thinc.{name}"
+    for prefix in PREFIXES:
+        rest = text[len(prefix) :]
+        if text.startswith(prefix) and "." not in rest:
+            return torch_class(rest)
+    return imported_class(text, path)
+
+
+def _unknown(text: str) -> str:
+    known = [*RULES, *(f"torch.{name}" for name in TORCH), *(f"thinc.{name}" for name in CLASSES)]
+    bare = [name.lower() for name in TORCH if name.lower() not in RULES]
+    hint = did_you_mean(text, known) if "." in text else did_you_mean(text.lower(), [*RULES, *bare])
+    other = "" if hint else f'; other libraries by dotted path, such as "{EXTRA}.Lion"'
+    return (
+        f'unknown optimizer "{text}"{hint}{other} (known: {", ".join([*sorted(RULES), *bare, *known[len(RULES) :]])})'
+    )
+
+
+# --- making -----------------------------------------------------------------------------------------------------------
+
+
+def make_optimizer(options: Mapping[str, Any], config: Config, path: str) -> Family:
     """Builds the optimizer of a dict with "class"; epsilon and momentum are filled in from the global options."""
-    given = {key: value for key, value in options.items() if key not in ("class", *NO_EFFECT)}
-    if "learning_rate" in given:
-        raise ConfigError(f'{path}["learning_rate"]', "set learning_rate outside of the optimizer dict")
+    given = {key: value for key, value in options.items() if key not in ("class", "param_groups", *NO_EFFECT)}
+    cls = find_class(options["class"], f'{path}["class"]', prefer_torch=config.value("backend", None) == "torch")
+    _refuse_rate(cls, given, config, path)
     multiplier = given.pop("learning_rate_multiplier", 1.0)
     _check_number(multiplier, f'{path}["learning_rate_multiplier"]')
-    rule = rule_class(options["class"], f'{path}["class"]')
-    accepted = inspect.signature(rule).parameters
+    around = {
+        key: given.pop(key) for key in ("schedules", "lookahead_k", "plateau_score", *LOOKAHEAD_ALPHA) if key in given
+    }
+    made = _wrapped(_of_family(cls, given, config, path), around, path)
+    made.learning_rate_multiplier = float(multiplier)
+    return made
+
+
+def _refuse_rate(cls: Any, given: Mapping[str, Any], config: Config, path: str) -> None:
+    key = next((key for key in RATE_NAMES if key in given), None)
+    if key is None:
+        return
+    if not isinstance(cls, str):
+        raise ConfigError(f'{path}["{key}"]', "set learning_rate outside of the optimizer dict")
+    if config.has("learning_rate"):
+        raise ConfigError(f'{path}["{key}"]', "sets the learning rate, but so does `learning_rate`; drop one of them")
+
+
+def _of_family(cls: Any, given: dict[str, Any], config: Config, path: str) -> Family:
+    if isinstance(cls, str):
+        return make_thinc(cls.removeprefix("thinc."), given, path)
+    if issubclass(cls, Rule):
+        return _make_rule(cls, given, config, path)
+    return make_torch(cls, given, path)
+
+
+def _make_rule(rule: type[Rule], given: dict[str, Any], config: Config, path: str) -> Optimizer:
+    accepted = inspect.signature(rule.__init__).parameters
+    accepted = {name: p for name, p in accepted.items() if p.kind is p.KEYWORD_ONLY}
     if "epsilon" in accepted:
+        if "eps" in given:
+            given["epsilon"] = given.pop("eps")
         given.setdefault("epsilon", float(config.float("optimizer_epsilon", 1e-16)))
+    if "beta2" in accepted and "betas" in given:
+        given["beta1"], given["beta2"] = given.pop("betas")
     momentum = config.float("momentum", 0.0)
     if "momentum" in accepted and momentum:
         given.setdefault("momentum", float(momentum))
     _check_options(rule, given, accepted, path)
-    return Optimizer(rule(**given), learning_rate_multiplier=float(multiplier))
+    return Optimizer(rule(**given))
 
 
 def _check_options(
@@ -105,3 +186,41 @@ def _check_options(
 def _check_number(value: Any, path: str) -> None:
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise ConfigError(path, f"must be a number, but is {value!r} instead")
+
+
+# --- what every family can have ---------------------------------------------------------------------------------------
+
+
+def _wrapped(optimizer: Family, around: Mapping[str, Any], path: str) -> Family:
+    """With schedules, and lookahead around all."""
+    score = around.get("plateau_score", "min")
+    if score not in ("min", "max"):
+        raise ConfigError(f'{path}["plateau_score"]', f'must be "min" or "max", but is {score!r} instead')
+    optimizer.plateau_score = score
+    if around.get("schedules"):
+        optimizer = _scheduled(optimizer, around["schedules"], f'{path}["schedules"]')
+        optimizer.plateau_score = score
+    if around.get("lookahead_k"):
+        k = around["lookahead_k"]
+        alpha = next((around[key] for key in LOOKAHEAD_ALPHA if key in around), 0.5)
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise ConfigError(f'{path}["lookahead_k"]', f"must be a number of updates, but is {k!r} instead")
+        _check_number(alpha, f'{path}["lookahead_alpha"]')
+        if not 0 < alpha <= 1:
+            raise ConfigError(f'{path}["lookahead_alpha"]', f"must be above 0 and at most 1, but is {alpha!r} instead")
+        optimizer = Lookahead(optimizer, k, float(alpha))
+    return optimizer
+
+
+def _scheduled(optimizer: Family, value: Any, path: str) -> Family:
+    if not isinstance(value, Mapping):
+        raise ConfigError(path, f"must be a dict of schedules by option, but is {value!r} instead")
+    known = [key for key, option in optimizer.options().items() if isinstance(option, numbers.Real)]
+    known += [name for name in RATE_NAMES if optimizer.own_rate() is None]
+    for name in value:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigError(
+                f'{path}["{name}"]', f"{optimizer.name} has no number of this name{hint} ({', '.join(known)})"
+            )
+    return Scheduled(optimizer, {name: make_schedule(item, f'{path}["{name}"]') for name, item in value.items()})

@@ -13,16 +13,20 @@ from returnn_lite.layers.params import ParamOptions
 from returnn_lite.log import Log
 
 from . import gradients as grad
+from .averaging import WeightAveraging
 from .dynamic import step_learning_rate
+from .family import Family
 from .gradients import Gradients, NoiseGenerators
 from .groups import GradientOptions, ParamGroup, make_groups
+from .lr_scheduler import Count, make_lr_scheduler
 
 
 class Updater:
-    """Owns the optimizers of all trainable parameters, and the gradients accumulated so far.
+    """Owns the optimizers of all trainable parameters, their `lr_scheduler` and `weight_averaging`, and the gradients
+    accumulated so far.
 
-    `params` by name; those that do not require a gradient are left out. `network` is what a `dynamic_learning_rate`
-    function gets under that name. ConfigError on wrong options or if nothing is trainable.
+    `params` by name; those that do not require a gradient are left out. `network`: what a `dynamic_learning_rate`
+    function gets, and what knows layers and kinds of parameters. ConfigError on wrong options, or if nothing trains.
     """
 
     def __init__(
@@ -34,13 +38,21 @@ class Updater:
         initial_learning_rate: float,
         log: Log,
         network: Any = None,
+        steps_per_epoch: Count | None = None,
     ) -> None:
-        self.params = {name: param for name, param in params.items() if param.requires_grad}
+        trainable = {name: param for name, param in params.items() if param.requires_grad}
+        self.log, self.network = log, network
+        parts = make_groups(trainable, param_options, config, log, network)
+        self.groups, self.optimizers, self.tags = parts.groups, parts.optimizers, parts.tags
+        self.params = {name: trainable[name] for group in self.groups for name in group.names}
         if not self.params:
             raise ConfigError("network", "must have trainable parameters, but has none")
-        self.log, self.network = log, network
-        parts = make_groups(list(self.params), param_options, config, log)
-        self.groups, self.optimizers, self.tags = parts.groups, parts.optimizers, parts.tags
+        self.active = self.params  # those not frozen in this epoch
+        for key, names in self._names_by_optimizer().items():
+            self.optimizers[key].bind({name: self.params[name] for name in names})
+        self.closure = self._closure_optimizer()
+        self.scheduler = make_lr_scheduler(config, list(self.optimizers.values()), log, steps_per_epoch=steps_per_epoch)
+        self.averaging = WeightAveraging.from_config(config, params, self.optimizers.values(), log)
         self.learning_rate_at = step_learning_rate(config, network)
         self.effective_learning_rate = initial_learning_rate  # the one of the latest step
         self.reset_every = config.int("reset_updater_vars_mod_step", 0) or 0  # steps within the epoch
@@ -65,23 +77,170 @@ class Updater:
                 raise ConfigError(f'extra_updates["{name}"]', f"there is no such trainable parameter{hint}")
         return found
 
-    def step(self, objective: Tensor, *, global_step: int, learning_rate: float, epoch_step: int) -> None:
-        """One training step. Steps count from 0, `global_step` over all epochs; `learning_rate` is the epoch's."""
-        self.effective_learning_rate = self.learning_rate_at(global_step, learning_rate)
+    # --- learning rates -----------------------------------------------------------------------------------------------
+
+    def start_epoch(self, epoch: int, score: float | None = None) -> None:
+        """Begins an epoch; `score` is what the one before reached, None if that is not known. Lower is better."""
+        if self.scheduler is not None:
+            self.scheduler.start(epoch, score)
+        if self.averaging is not None:
+            self.averaging.start_epoch(epoch)
+        for optimizer in self.optimizers.values():
+            optimizer.start_epoch(epoch, score)
+        if any(optimizer.frozen_until > epoch for optimizer in self.optimizers.values()):
+            frozen = {key for key, optimizer in self.optimizers.items() if optimizer.frozen_until > epoch}
+            names = {name for group in self.groups if group.optimizer not in frozen for name in group.names}
+            self.active = {name: param for name, param in self.params.items() if name in names}
+        else:
+            self.active = self.params
+
+    @property
+    def owns_rate(self) -> bool:
+        """Whether the learning rate is said by a scheduler, or by the optimizer, and not from outside."""
+        scheduled = self.scheduler is not None and self.scheduler.mode == "replace" and self.scheduler.started
+        return scheduled or any(optimizer.own_rate() is not None for optimizer in self.optimizers.values())
+
+    def base_rates(self, learning_rate: float) -> dict[str, float]:
+        """By optimizer the learning rate of the next step, before `dynamic_learning_rate`, from that of the epoch."""
+        scheduler = self.scheduler if self.scheduler is not None and self.scheduler.started else None
+        values = scheduler.values() if scheduler is not None else [{}] * len(self.optimizers)
+        rates = {}
+        for (key, optimizer), group in zip(self.optimizers.items(), values, strict=True):
+            own = optimizer.own_rate()
+            rate = optimizer.rate(learning_rate if own is None else own)
+            if group and optimizer.learning_rate_absolute is None:
+                rate = group["lr"] if scheduler is not None and scheduler.mode == "replace" else rate * group["lr"]
+                if scheduler is not None and scheduler.mode == "multiply":
+                    rate /= optimizer.learning_rate_multiplier or 1.0  # which the group's value has, too
+            rates[key] = rate
+        return rates
+
+    def common_rate(self, rates: Mapping[str, float]) -> float:
+        """Of the learning rates by optimizer that of a parameter without a multiplier."""
+        plain = [
+            key
+            for key, optimizer in self.optimizers.items()
+            if optimizer.learning_rate_multiplier == 1 and optimizer.learning_rate_absolute is None
+        ]
+        return rates[next(iter(plain or rates))]
+
+    def epoch_rate(self, learning_rate: float) -> float:
+        """What the learning rate file is to record at the start of an epoch."""
+        return self.common_rate(self.base_rates(learning_rate)) if self.owns_rate else learning_rate
+
+    def step_rates(self, global_step: int, learning_rate: float) -> dict[str, float]:
+        """By optimizer the learning rate of a step."""
+        bases = self.base_rates(learning_rate)
+        fixed = {key for key, optimizer in self.optimizers.items() if optimizer.learning_rate_absolute is not None}
+        known = {
+            base: self.learning_rate_at(global_step, base) for base in {bases[key] for key in bases if key not in fixed}
+        }
+        return {key: base if key in fixed else known[base] for key, base in bases.items()}
+
+    def start_rate(self, global_step: int, learning_rate: float) -> float:
+        """The learning rate of a step for parameters without a multiplier."""
+        return self.common_rate(self.step_rates(global_step, learning_rate))
+
+    def _set_momenta(self) -> None:
+        """The momentum that a scheduler cycles."""
+        if self.scheduler is None or not self.scheduler.started or not self.scheduler.shadow.cycles_momentum:
+            return
+        for optimizer, group in zip(self.optimizers.values(), self.scheduler.values(), strict=True):
+            for name, value in group.items():
+                if name != "lr":
+                    optimizer.set_option(name, value)
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def step(
+        self,
+        objective: Tensor,
+        *,
+        global_step: int,
+        learning_rate: float,
+        epoch_step: int,
+        evaluate: Callable[[], Tensor] | None = None,
+    ) -> None:
+        """One training step. Steps count from 0, `global_step` over all epochs; `learning_rate` is the epoch's.
+
+        `evaluate` computes the objective anew, with the same random numbers: for optimizers with a closure.
+        """
+        rates = self.step_rates(global_step, learning_rate)
+        self.effective_learning_rate = self.common_rate(rates)
         self._reset_by_step(epoch_step)
+        self._set_momenta()
+        if self.closure is not None and evaluate is not None:
+            self._step_by_closure(self.closure, objective, evaluate, global_step, rates)
+            applied = True
+        else:
+            applied = self._step_by_gradients(objective, global_step, rates)
+        if applied:
+            self._after_update()
+
+    def _after_update(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.after_update()
+        if self.averaging is not None:
+            self.averaging.after_update()
+
+    def _step_by_gradients(self, objective: Tensor, global_step: int, rates: Mapping[str, float]) -> bool:
+        """Returns whether an optimizer was applied, which accumulation may put off."""
         batch = self._gradients(objective)
         with torch.no_grad():
-            norms = Norms(batch, self.tags)
-            noise = NoiseGenerators(self.noise_seed, global_step)
-            due: dict[str, Gradients] = {}
-            for group in self.groups:
-                grads = self._accumulate(group, batch, global_step)
-                if group.options.applies_at(global_step):
-                    due.setdefault(group.optimizer, {}).update(process(grads, group.options, norms, noise))
+            due = self._processed(batch, global_step)
             for key, grads in due.items():
                 self._decay(grads)
-                self.optimizers[key].apply(self.params, grads, self.effective_learning_rate)
+                self.optimizers[key].apply(self.params, grads, rates[key])
                 self._update_extra(grads)
+        return bool(due)
+
+    def _processed(self, batch: Gradients, global_step: int) -> dict[str, Gradients]:
+        """By optimizer what it gets in this step."""
+        norms = Norms(batch, self.tags)
+        noise = NoiseGenerators(self.noise_seed, global_step)
+        due: dict[str, Gradients] = {}
+        for group in self.groups:
+            grads = self._accumulate(group, batch, global_step)
+            if group.options.applies_at(global_step):
+                due.setdefault(group.optimizer, {}).update(process(grads, group.options, norms, noise))
+        for key in due:
+            if self.optimizers[key].clip_norm:
+                due[key] = clip_together(due[key], self.optimizers[key].clip_norm)
+        return due
+
+    def _step_by_closure(
+        self,
+        optimizer: Family,
+        objective: Tensor,
+        evaluate: Callable[[], Tensor],
+        global_step: int,
+        rates: Mapping[str, float],
+    ) -> None:
+        first = [objective]
+
+        def loss_and_gradients() -> tuple[Tensor, Gradients]:
+            with torch.enable_grad():
+                loss = first.pop() if first else evaluate()
+                batch = self._gradients(loss)
+            with torch.no_grad():
+                return loss, next(iter(self._processed(batch, global_step).values()), {})
+
+        key = next(iter(self.optimizers))
+        self._decay(dict(self.active))
+        optimizer.apply_closure(self.params, loss_and_gradients, rates[key])
+
+    def _closure_optimizer(self) -> Family | None:
+        """The optimizer that calls for the loss itself, alone with all parameters."""
+        found = [optimizer for optimizer in self.optimizers.values() if optimizer.needs_closure]
+        if not found:
+            return None
+        if len(self.optimizers) > 1:
+            raise ConfigError(
+                "optimizer", f"{found[0].name} takes a closure, so it must be alone, without parameter groups"
+            )
+        if any(group.options.accum_grad_multiple_step > 1 for group in self.groups):
+            raise ConfigError("accum_grad_multiple_step", f"must be 1 with {found[0].name}, which takes a closure")
+        return found[0]
 
     def _reset_by_step(self, epoch_step: int) -> None:
         if self.reset_every > 0 and epoch_step % self.reset_every == 0:
@@ -92,8 +251,8 @@ class Updater:
     def _gradients(self, objective: Tensor) -> Gradients:
         factors = {name: group.options.maximize_grad_norm for group in self.groups for name in group.names}
         if not any(factors.values()):
-            return grad.gradients(objective, self.params)
-        return grad.maximize_norm(grad.gradients(objective, self.params, create_graph=True), self.params, factors)
+            return grad.gradients(objective, self.active)
+        return grad.maximize_norm(grad.gradients(objective, self.active, create_graph=True), self.active, factors)
 
     def _accumulate(self, group: ParamGroup, batch: Gradients, global_step: int) -> Gradients:
         """The group's gradients, summed since the last global step that is a multiple of N; dense if N > 1."""
@@ -134,7 +293,18 @@ class Updater:
         """Everything a resumed run needs to go on with the same numbers: dicts of numbers, texts and tensors."""
         names = self._names_by_optimizer()
         optimizers = {key: {**opt.state_dict(), "params": names[key]} for key, opt in self.optimizers.items()}
-        return {"optimizers": optimizers, "accumulated": dict(self.accumulated)}
+        return {"optimizers": optimizers, "accumulated": dict(self.accumulated), **self.schedule_state()}
+
+    def schedule_state(self) -> dict[str, Any]:
+        """The part of the state that does not end with the network: scheduler and averages."""
+        parts = {"scheduler": self.scheduler, "averaging": self.averaging}
+        return {name: part.state_dict() for name, part in parts.items() if part is not None}
+
+    def load_schedule_state(self, state: Mapping[str, Any]) -> None:
+        """Takes over `schedule_state`, as far as it is there."""
+        for name, part in (("scheduler", self.scheduler), ("averaging", self.averaging)):
+            if part is not None and name in state:
+                part.load_state_dict(state[name])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over the state of the parameters whose optimizer is of the same class; the log names the others."""
@@ -149,6 +319,7 @@ class Updater:
         for name, value in state["accumulated"].items():
             if name in self.params and value.shape == self.params[name].shape:
                 self.accumulated[name] = value.to(self.params[name].device, copy=True)
+        self.load_schedule_state(state)
 
     def _names_by_optimizer(self) -> dict[str, list[str]]:
         names: dict[str, list[str]] = {key: [] for key in self.optimizers}
@@ -167,6 +338,16 @@ def _best_match(
     common = {other: len(own.keys() & set(state["params"])) for other, state in fitting.items()}
     best = max(common, key=common.__getitem__, default=None)
     return fitting[best] if best is not None and common[best] else None
+
+
+def clip_together(grads: Gradients, limit: float) -> Gradients:
+    """All gradients scaled such that their common norm is at most the limit."""
+    values = [grad.value_of(value) for value in grads.values()]
+    if not values:
+        return grads
+    norm = grad.global_norm(values, like=values[0])
+    scaled = torch._foreach_mul(values, (limit / norm).clamp(max=1.0))
+    return {name: grad.with_value(old, new) for (name, old), new in zip(grads.items(), scaled, strict=True)}
 
 
 class Norms:

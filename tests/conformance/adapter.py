@@ -2,7 +2,17 @@
 
 from tests.conformance.data_kinds import batching, dataset, seq_order
 from tests.conformance.network_kind import config_imports, network
+from tests.conformance.optim_kinds import (
+    lr_scheduler,
+    thinc_optimizer,
+    thinc_schedule,
+    torch_optimizer,
+    weight_averaging,
+)
 from tests.conformance.schedule_kind import learning_rate_control
 from tests.conformance.updater_kind import updater
 
-__all__ = ["batching", "config_imports", "dataset", "learning_rate_control", "network", "seq_order", "updater"]
+__all__ = [
+    "batching", "config_imports", "dataset", "learning_rate_control", "lr_scheduler", "network", "seq_order",
+    "thinc_optimizer", "thinc_schedule", "torch_optimizer", "updater", "weight_averaging",
+]  # fmt: skip

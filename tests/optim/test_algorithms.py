@@ -14,7 +14,6 @@ OPTIONS = {
     "gradientdescent": {},
     "momentum": {"momentum": 0.9},
     "nesterov": {"momentum": 0.8, "use_nesterov": True},
-    "sgd": {"momentum": 0.7, "nesterov": True},
     "adam": {"epsilon": EPSILON},
     "nadam": {"beta1": 0.8, "epsilon": 1e-3},
     "adamw": {"weight_decay": 0.01, "epsilon": EPSILON},
@@ -40,9 +39,9 @@ def make(case: str, **options) -> Optimizer:
 # --- the formulas, in numpy and double precision: (w, g, state, t, options) -> w --------------------------------------
 
 
-def momentum(w, g, s, t, momentum, use_nesterov=False, nesterov=False):
+def momentum(w, g, s, t, momentum, use_nesterov=False):
     s["a"] = momentum * s.get("a", 0) + g
-    return w - LR * (g + momentum * s["a"] if use_nesterov or nesterov else s["a"])
+    return w - LR * (g + momentum * s["a"] if use_nesterov else s["a"])
 
 
 def moments(g, s, beta1, beta2):
@@ -133,7 +132,6 @@ FORMULAS = {
     "gradientdescent": lambda w, g, s, t: w - LR * g,
     "momentum": momentum,
     "nesterov": momentum,
-    "sgd": momentum,
     "adam": adam,
     "nadam": nadam,
     "adamw": adam,
@@ -232,7 +230,9 @@ def test_state_of_another_shape_starts_anew():
 def test_learning_rate_multiplier():
     params, expected = parameters(), parameters()
     grads = gradients_of(params, 0)
-    Optimizer(RULES["momentum"](momentum=0.9), learning_rate_multiplier=0.1).apply(params, grads, LR)
+    optimizer = Optimizer(RULES["momentum"](momentum=0.9))
+    optimizer.learning_rate_multiplier = 0.1
+    optimizer.apply(params, grads, optimizer.rate(LR))
     make("momentum").apply(expected, grads, LR * 0.1)
     assert all(torch.equal(w, expected[name]) for name, w in params.items())
 

@@ -24,7 +24,6 @@ def resolve(**config) -> Optimizer:
     ({"class": lambda: "adagrad"}, "adagrad"),
     ({"class": Adam}, "adam"),
     ("adadelta", "adadelta"),
-    ("sgd", "sgd"),
     (None, "gradientdescent"),
     ({"class": "neuraloptimizer1"}, "neuraloptimizer1"),
 ])  # fmt: skip

@@ -1,0 +1,238 @@
+"""`Family`: what the updater asks of an optimizer, whichever library its formula is from; and wrappers around one."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from .schedules import Schedule
+
+# Computes loss and gradients anew for the parameters as they are now.
+Evaluate = Callable[[], tuple[Tensor, dict[str, Tensor]]]
+RATE_NAMES = ("lr", "learning_rate", "learn_rate")
+
+
+class Family:
+    """An optimizer of the parameters it is bound to, with its state by parameter name.
+
+    The learning rate comes from outside at every update, unless `own_rate` gives one. State is kept as plain dicts,
+    lists, numbers and tensors.
+    """
+
+    name: str = ""  # the class, as state files name it
+    learning_rate_multiplier: float = 1.0
+    learning_rate_absolute: float | None = None  # in place of whatever else says what the learning rate is
+    clip_norm: float = 0.0  # of all gradients together; 0: none
+    frozen_until: int = 0  # no updates before this epoch
+    plateau_score: str = "min"  # whether lower scores are better
+    needs_closure: bool = False  # whether `apply_closure` is to be called in place of `apply`
+
+    def bind(self, params: Mapping[str, Tensor]) -> None:
+        """Names the parameters; once, before anything else."""
+
+    def start_epoch(self, epoch: int, score: float | None) -> None:
+        """Tells the epoch (from 1) whose updates follow, and the score of the one before, if it has one."""
+
+    def own_rate(self) -> float | None:
+        """The learning rate of the next update where the optimizer has a schedule of its own for it."""
+        return None
+
+    def rate(self, base: float) -> float:
+        """The learning rate of these parameters, from the one of the run."""
+        if self.learning_rate_absolute is not None:
+            return self.learning_rate_absolute
+        return base * self.learning_rate_multiplier
+
+    def options(self) -> dict[str, Any]:
+        """The hyper-parameters now in force, without the learning rate."""
+        return {}
+
+    def set_option(self, name: str, value: float) -> None:
+        """Changes a hyper-parameter from the next update on."""
+        raise KeyError(name)
+
+    def apply(self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], lr: float) -> None:
+        """One update of the parameters that have a gradient: a dense one, or a sparse COO tensor of rows."""
+        raise NotImplementedError(f"{type(self).__name__}.apply")
+
+    def apply_closure(self, params: Mapping[str, Tensor], evaluate: Evaluate, lr: float) -> None:
+        """One update for which loss and gradients may be computed several times."""
+        raise NotImplementedError(f"{type(self).__name__}.apply_closure")
+
+    def averages(self) -> dict[str, Tensor]:
+        """Averaged parameters, where the optimizer keeps some."""
+        return {}
+
+    def reset(self) -> None:
+        """Forgets all state: the next update is the first."""
+        raise NotImplementedError(f"{type(self).__name__}.reset")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, with "class": the name."""
+        raise NotImplementedError(f"{type(self).__name__}.state_dict")
+
+    def load_state_dict(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> list[str]:
+        """Takes over what fits the parameters; returns the names of those whose state starts anew."""
+        raise NotImplementedError(f"{type(self).__name__}.load_state_dict")
+
+
+class Wrapper(Family):
+    """An optimizer around another one, to which it leaves everything but what a sub-class overrides."""
+
+    def __init__(self, inner: Family) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self.needs_closure = inner.needs_closure
+
+    def bind(self, params: Mapping[str, Tensor]) -> None:
+        self.inner.bind(params)
+
+    def start_epoch(self, epoch: int, score: float | None) -> None:
+        self.inner.start_epoch(epoch, score)
+
+    def own_rate(self) -> float | None:
+        return self.inner.own_rate()
+
+    def options(self) -> dict[str, Any]:
+        return self.inner.options()
+
+    def set_option(self, name: str, value: float) -> None:
+        self.inner.set_option(name, value)
+
+    def before(self) -> None:
+        """Before each update."""
+
+    def after(self, params: Mapping[str, Tensor]) -> None:
+        """After each update."""
+
+    def apply(self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], lr: float) -> None:
+        if grads:
+            self.before()
+            self.inner.apply(params, grads, lr)
+            self.after(params)
+
+    def apply_closure(self, params: Mapping[str, Tensor], evaluate: Evaluate, lr: float) -> None:
+        self.before()
+        self.inner.apply_closure(params, evaluate, lr)
+        self.after(params)
+
+    def averages(self) -> dict[str, Tensor]:
+        return self.inner.averages()
+
+    def own_state(self) -> dict[str, Any]:
+        """The wrapper's part of the state."""
+        return {}
+
+    def load_own_state(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> None:
+        """Takes over `own_state`."""
+
+    def reset(self) -> None:
+        self.inner.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"class": self.name, "inner": self.inner.state_dict(), **self.own_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> list[str]:
+        self.reset()
+        found = self.inner.load_state_dict(state.get("inner", state), params)
+        if "inner" in state:
+            self.load_own_state(state, params)
+        return found
+
+
+class Lookahead(Wrapper):
+    """Every k updates: slow += alpha (w - slow); w = slow. The slow weights start as a copy.  (Zhang et al. 2019)"""
+
+    def __init__(self, inner: Family, k: int, alpha: float = 0.5) -> None:
+        super().__init__(inner)
+        self.k, self.alpha = k, alpha
+        self.count = 0
+        self.slow: dict[str, Tensor] = {}
+
+    def bind(self, params: Mapping[str, Tensor]) -> None:
+        super().bind(params)
+        self.names = list(params)
+        self.slow = {name: param.detach().clone() for name, param in params.items()}
+
+    def after(self, params: Mapping[str, Tensor]) -> None:
+        self.count += 1
+        if self.count % self.k == 0:
+            for name, slow in self.slow.items():
+                slow.lerp_(params[name].detach(), self.alpha)
+                params[name].detach().copy_(slow)
+
+    def reset(self) -> None:
+        super().reset()
+        self.count = 0
+
+    def own_state(self) -> dict[str, Any]:
+        return {"count": self.count, "slow": dict(self.slow)}
+
+    def load_own_state(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> None:
+        self.count = state.get("count", 0)
+        for name, param in params.items():
+            saved = state.get("slow", {}).get(name)
+            fits = saved is not None and saved.shape == param.shape
+            self.slow[name] = param.detach().clone().copy_(saved if fits else param.detach())
+
+
+class Scheduled(Wrapper):
+    """Sets hyper-parameters by their schedules before each update: to their value at the number of updates so far.
+
+    Schedules with `per_epoch` count epochs. One of the learning rate is the optimizer's `own_rate`.
+    """
+
+    def __init__(self, inner: Family, schedules: Mapping[str, Schedule]) -> None:
+        super().__init__(inner)
+        self.schedules = {name: schedule for name, schedule in schedules.items() if name not in RATE_NAMES}
+        self.rate_schedule = next((s for name, s in schedules.items() if name in RATE_NAMES), None)
+        self.count, self.epochs = 0, 0
+        self.score: tuple[int, float] | None = None
+        self.before()
+
+    def value(self, schedule: Schedule) -> float:
+        """The schedule's value for the next update."""
+        return schedule(self.epochs if schedule.per_epoch else self.count, self.score)
+
+    def start_epoch(self, epoch: int, score: float | None) -> None:
+        super().start_epoch(epoch, score)
+        self.epochs = epoch - 1
+        if score is not None:
+            self.score = (self.count, -score if self.plateau_score == "min" else score)
+
+    def own_rate(self) -> float | None:
+        return super().own_rate() if self.rate_schedule is None else self.value(self.rate_schedule)
+
+    def before(self) -> None:
+        for name, schedule in self.schedules.items():
+            self.inner.set_option(name, self.value(schedule))
+
+    def after(self, params: Mapping[str, Tensor]) -> None:
+        self.count += 1
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), **{name: self.value(schedule) for name, schedule in self.schedules.items()}}
+
+    def set_option(self, name: str, value: float) -> None:
+        """An option with a schedule keeps to it."""
+        if name not in self.schedules:
+            super().set_option(name, value)
+
+    def reset(self) -> None:
+        super().reset()
+        self.count = 0
+
+    def _all(self) -> dict[str, Schedule]:
+        rate = {} if self.rate_schedule is None else {"lr": self.rate_schedule}
+        return {**self.schedules, **rate}
+
+    def own_state(self) -> dict[str, Any]:
+        states = {name: schedule.state() for name, schedule in self._all().items()}
+        return {"updates": self.count, "epochs": self.epochs, "score": self.score, "schedules": states}
+
+    def load_own_state(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> None:
+        self.count, self.epochs = state.get("updates", 0), state.get("epochs", 0)
+        self.score = state.get("score")
+        for name, schedule in self._all().items():
+            if name in state.get("schedules", {}):
+                schedule.load(state["schedules"][name])

@@ -1,0 +1,196 @@
+"""`lr_scheduler`: a scheduler of torch.optim says the learning rate of every step or epoch, group by group."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from returnn_lite.config import Config
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.log import Log
+
+from .family import Family
+from .shadow import PER_STEP, Shadow, Values, scheduler_class
+
+OPTION = "lr_scheduler"
+MODES = ("replace", "multiply")
+OWN_KEYS = ("interval", "measure", "mode_with_control", "start_epoch", "every")
+Count = Callable[[], int]
+
+
+class LRScheduler:
+    """The scheduler with its place in the run: value t counts in the t-th step, or epoch, from `start_epoch` on.
+
+    mode "replace": the scheduler says the learning rate; "multiply": it says a factor on that of the epoch. `measure`:
+    the score that ReduceLROnPlateau waits for (default: the one that drives the learning rate control).
+    """
+
+    def __init__(
+        self,
+        value: Any,
+        groups: Sequence[Values],
+        log: Log,
+        *,
+        num_epochs: int = 0,
+        steps_per_epoch: Count | None = None,
+    ) -> None:
+        own, options = _split(value)
+        self.log, self.described = log, repr(value)
+        self.mode = own.get("mode_with_control", "replace")
+        self.per_step = own["interval"] == "step"
+        self.start_epoch, self.every = int(own.get("start_epoch", 1)), int(own.get("every", 1))
+        self.measure: str | None = own.get("measure")
+        if isinstance(options, dict):
+            options = _with_total(options, self.per_step, num_epochs, steps_per_epoch)
+        self.make = lambda: Shadow(options, groups, OPTION)
+        self.shadow = self.make()
+        if self.shadow.needs_metric and self.per_step:
+            raise ConfigError(f'{OPTION}["interval"]', 'ReduceLROnPlateau must have "epoch", but has "step" instead')
+        self.intervals = 0  # done since start_epoch
+        self.epoch = 0  # the one begun last
+        self.ended = False
+        self.current = self.shadow.values()
+
+    @property
+    def started(self) -> bool:
+        """Whether the scheduler is in force."""
+        return self.epoch >= self.start_epoch
+
+    def start(self, epoch: int, score: float | None) -> None:
+        """Begins an epoch; `score` is what the one before reached. Begun again, an epoch changes nothing."""
+        if not self.per_step and epoch > self.epoch >= self.start_epoch:
+            self._interval(score)
+        self.epoch = epoch
+
+    def after_update(self) -> None:
+        """Ends a step that changed the parameters."""
+        if self.per_step and self.started:
+            self._interval(None)
+
+    def _interval(self, score: float | None) -> None:
+        self.intervals += 1
+        if self.intervals % self.every or (self.shadow.needs_metric and score is None):
+            return
+        if not self.shadow.step(score) and not self.ended:
+            self.ended = True
+            self.log.v2(f"Warning: {OPTION}: all {self.shadow.end} values are used up, the last one stays.")
+        self.current = self.shadow.values()
+
+    def values(self) -> list[Values]:
+        """What is in force now, by group."""
+        return self.current
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        own = {"options": self.described, "intervals": self.intervals, "epoch": self.epoch}
+        return {**own, "shadow": self.shadow.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where the saved one was; a scheduler with other options is stepped as often as that one was."""
+        self.intervals, self.epoch = state["intervals"], state["epoch"]
+        self.shadow, saved = self.make(), state["shadow"]
+        if len(saved["groups"]) == len(self.shadow.groups) and _same(state["options"], self.described):
+            self.shadow.load_state_dict(saved)
+        else:
+            self.log.v2(f"Warning: {OPTION} has changed; the new one starts after {self.intervals} intervals.")
+            self._forward()
+        self.current = self.shadow.values()
+
+    def _forward(self) -> None:
+        for _ in range(self.intervals // self.every):
+            if self.shadow.needs_metric or not self.shadow.step():
+                return
+
+
+def _same(a: str, b: str) -> bool:
+    """Whether two descriptions are equal but for the addresses of functions."""
+    return _without_addresses(a) == _without_addresses(b)
+
+
+def _without_addresses(text: str) -> str:
+    parts = text.split(" at 0x")
+    return "".join([parts[0], *(part.partition(">")[2] for part in parts[1:])])
+
+
+def _split(value: Any) -> tuple[dict[str, Any], Any]:
+    """(our keys, what torch gets) of the option; a list of dicts is chained, and takes our keys from the first."""
+    entries = list(value) if isinstance(value, list | tuple) else [value]
+    if not entries or not all(isinstance(entry, Mapping) for entry in entries):
+        raise ConfigError(OPTION, f"must be a dict or a list of dicts, but is {value!r} instead")
+    own: dict[str, Any] = {}
+    for entry in reversed(entries):
+        own.update((key, entry[key]) for key in OWN_KEYS if key in entry)
+    rest = [{key: item for key, item in entry.items() if key not in OWN_KEYS} for entry in entries]
+    if "class" not in rest[0]:
+        raise ConfigError(OPTION, f'must have "class", but is {value!r} instead')
+    names = [scheduler_class(entry.get("class"), f'{OPTION}["class"]').__name__ for entry in rest]
+    own.setdefault("interval", "step" if names[0] in PER_STEP else "epoch")
+    for key, choices in (("interval", ("step", "epoch")), ("mode_with_control", MODES)):
+        if own.get(key, choices[0]) not in choices:
+            wanted, hint = " or ".join(f'"{choice}"' for choice in choices), did_you_mean(str(own[key]), choices)
+            raise ConfigError(f'{OPTION}["{key}"]', f"must be {wanted}, but is {own[key]!r} instead{hint}")
+    for key in ("start_epoch", "every"):
+        if not isinstance(own.get(key, 1), int) or own.get(key, 1) < 1:
+            raise ConfigError(f'{OPTION}["{key}"]', f"must be a whole number from 1 on, but is {own[key]!r} instead")
+    return own, rest if isinstance(value, list | tuple) else rest[0]
+
+
+def _with_total(options: dict[str, Any], per_step: bool, num_epochs: int, steps: Count | None) -> dict[str, Any]:
+    """OneCycleLR's `total_steps`: "auto" counts the batches of the first epoch."""
+    if scheduler_class(options["class"], OPTION).__name__ != "OneCycleLR":
+        return options
+    total, path = options.get("total_steps"), f'{OPTION}["total_steps"]'
+    if total is None and not per_step and "epochs" not in options:
+        return {**options, "total_steps": num_epochs}
+    if total == "auto":
+        if steps is None or not num_epochs:
+            raise ConfigError(path, '"auto" needs `num_epochs` and a data set whose batches can be counted')
+        return {**options, "total_steps": steps() * num_epochs if per_step else num_epochs}
+    if total is None and "epochs" not in options:
+        raise ConfigError(
+            path, 'must be the number of updates of the whole run, or "auto" to count batches, but is missing'
+        )
+    return options
+
+
+def group_values(optimizers: Sequence[Family], learning_rate: float) -> list[Values]:
+    """The groups as a scheduler sees them at the start."""
+    found = []
+    for optimizer in optimizers:
+        options = optimizer.options()
+        momentum = {name: float(options[name]) for name in ("beta1", "momentum") if name in options}
+        if len(momentum) == 2:
+            del momentum["momentum"]
+        found.append({"lr": optimizer.rate(learning_rate), **momentum})
+    return found
+
+
+def make_lr_scheduler(
+    config: Config, optimizers: Sequence[Family], log: Log, *, steps_per_epoch: Count | None = None
+) -> LRScheduler | None:
+    """The config's `lr_scheduler`, None if there is none. ConfigError if something else says the learning rate, too."""
+    owner = next((optimizer for optimizer in optimizers if optimizer.own_rate() is not None), None)
+    if owner is not None:
+        _refuse_others(config, f"the schedule of the learning rate in `optimizer` ({owner.name})")
+    value = config.literal(OPTION, None)
+    if not value:
+        return None
+    learning_rate = config.float("learning_rate", 1.0) or 1.0
+    multiply = _split(value)[0].get("mode_with_control") == "multiply"
+    if owner is not None and not multiply:
+        raise ConfigError(OPTION, f"sets the learning rate, but so does the optimizer {owner.name}; drop one")
+    if not multiply:
+        _refuse_others(config, f'{OPTION} (use {OPTION}["mode_with_control"] = "multiply" or drop one)')
+    return LRScheduler(
+        value,
+        group_values(optimizers, 1.0 if multiply else learning_rate),
+        log,
+        num_epochs=config.int("num_epochs", 5) or 0,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def _refuse_others(config: Config, owner: str) -> None:
+    control = config.value("learning_rate_control", "constant")
+    if control != "constant":
+        raise ConfigError("learning_rate_control", f'"{control}" sets the learning rate, but so does {owner}')
+    if config.typed_value("learning_rates") or config.has("learning_rates") and config.value("learning_rates", ""):
+        raise ConfigError("learning_rates", f"sets the learning rate, but so does {owner}")
