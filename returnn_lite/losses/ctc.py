@@ -220,7 +220,8 @@ def _library_loss(log_probs: Tensor, problem: _Problem, with_grad: bool) -> tupl
     if not with_grad:
         return loss, None
     possible = loss.detach().isfinite()
-    total = torch.dot(loss, possible.to(loss.dtype))  # a scalar: for other outputs autograd imports sympy (0.3 s)
+    with torch.enable_grad():
+        total = torch.dot(loss, possible.to(loss.dtype))  # a scalar: for other outputs autograd imports sympy (0.3 s)
     (grad,) = torch.autograd.grad(total, log_probs)
     if not possible.all():
         without_path = log_probs.detach().exp() * problem.mask[:, :, None]

@@ -60,13 +60,16 @@ row = Case
 LETS_PADDING_THROUGH = frozenset({"pool"})
 
 # Padding is multiplied by weights that are exactly 0: finite values do no harm, but NaN does.
-ZERO_TIMES = frozenset({"generic_attention", "self_attention"})
+ZERO_TIMES = frozenset({"generic_attention", "self_attention", "dot_attention", "concat_attention"})
 
 FEEDBACK = {"output": {"class": "linear", "n_out": 3, "from": ["data:source", "prev:output"]}}
 ATTENTION = {
     "energy": {"class": "linear", "n_out": 1, "from": "data"},
     "weights": {"class": "softmax_over_spatial", "from": "energy"},
 }
+
+SCORES = {"scores": {"class": "softmax", "n_out": 6, "from": "data"}}  # of 5 labels and the blank
+MEMORY = "base:data:memory"  # whole, inside of a loop
 
 CASES: list[Case] = [
     row("linear", {"n_out": 3, "activation": "tanh"}, params={"W": (4, 3), "b": (3,)}),
@@ -133,4 +136,33 @@ CASES: list[Case] = [
         extra={"cell": {"class": "rnn_cell", "unit": "lstmblock", "n_out": 3, "from": "data:source"}},
     ),  # fmt: skip
     row("rec_unstack", {}, "base:data", loop=True),
+    row("dot_attention", {"base": MEMORY, "base_ctx": MEMORY, "energy_factor": 0.5}, "data:source", loop=True),
+    row("dot_attention", {"base": MEMORY, "base_ctx": MEMORY}, "prev:it", loop=True),
+    row("concat_attention", {"base": MEMORY, "base_ctx": MEMORY}, "data:source", loop=True, params={"v": (4,)}),
+    row(
+        "gauss_window_attention", {"base": MEMORY, "window_size": 3}, "location", loop=True,
+        extra={"location": {"class": "linear", "n_out": 1, "from": ["data:source", "prev:it"]}},
+    ),  # fmt: skip
+    row(
+        "gauss_window_attention", {"base": "data:memory", "window_size": 2, "inner_size": 3}, "location",
+        extra={"location": {"class": "linear", "n_out": 1, "from": "data:flat"}},
+    ),  # fmt: skip
+    row("ctc_loss", {"logits": "scores", "targets": "data:labels"}, (), extra=SCORES),
+    row("fast_bw", {"align_target": "ctc", "align_target_key": "labels", "input_type": "prob"}, "scores", extra=SCORES),
+    row("fast_bw", {"align_target": "staircase", "staircase_seq_len_source": "data:labels"}),
+    row(
+        "forced_align", {"align_target": "data:labels", "topology": "rna", "input_type": "prob"}, "scores",
+        extra=SCORES,
+    ),  # fmt: skip
+    row(
+        "forced_align", {"align_target": "data:label", "topology": "ctc", "input_type": "prob"}, "scores",
+        extra=SCORES, part="scores",
+    ),  # fmt: skip
+    row("edit_distance", {"a": "data:classes", "b": "data:labels"}, ()),
+    row("edit_distance_table", {"target": "labels"}, "classes"),
+    row("edit_distance_table", {"target": "layer:base:data:labels", "blank_idx": 0}, "data:classes", loop=True),
+    row(
+        "optimal_completions", {"target": "layer:base:data:labels"}, "prev:table", loop=True,
+        extra={"table": {"class": "edit_distance_table", "from": "data:classes", "target": "layer:base:data:labels"}},
+    ),  # fmt: skip
 ]
