@@ -77,6 +77,14 @@ class Length(Layer):
         return x.with_data(values.unsqueeze(-1) if self.add_time_axis else values, spec)
 
 
+def measured_axis(node: Any) -> Dim | None:
+    """The dynamic axis that the node's values are lengths of, if it is a `length` layer."""
+    if node is None or not isinstance(node.layer, Length) or node.sources[0].spec is None:
+        return None
+    dim = node.layer.measured(node.sources[0].spec)
+    return dim if dim.dynamic else None
+
+
 @layer("range")
 class Range(Layer):
     """start, start + delta, … below `limit`.  Shape: (n,)"""
@@ -157,7 +165,7 @@ class RangeFromLength(Layer):
         self.dtype = dtype
         self.sparse = sparse
         self.out_spatial_dim = out_spatial_dim
-        self.__dict__["source"] = None
+        self.__dict__["source"] = None  # the node that the lengths come from
         check_dtype(self, dtype)
 
     def link(self, net: Any, node: Any) -> None:
@@ -169,10 +177,7 @@ class RangeFromLength(Layer):
         given = self.out_spatial_dim or self.options.out_dim
         if given is not None:
             return given
-        source = self.__dict__["source"]
-        if source is not None and isinstance(source.layer, Length) and source.sources[0].spec is not None:
-            return source.layer.measured(source.sources[0].spec)
-        return self.dim("range", None, SPATIAL)
+        return measured_axis(self.__dict__["source"]) or self.dim("range", None, SPATIAL)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """One dynamic axis."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from returnn_lite.layers.base import Layer, LayerRef
+from returnn_lite.layers.lengths_layers import measured_axis
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.align import joined
@@ -115,6 +116,7 @@ class SliceNd(Layer):
 
     `start`: a number or a layer (B, …); `size`: a number, a layer, a Dim, or None for all frames up to the end. Frames
     outside of the sequence, or from the sequence's own size on, are 0. `min_size`: least size where it is not a number.
+    The sizes that a `length` layer gives make its axis.
     """
 
     recurrent = True
@@ -134,6 +136,11 @@ class SliceNd(Layer):
         self.min_size = min_size
         self.axis = axis
         self.out_spatial_dim = out_spatial_dim
+        self.__dict__["size_node"] = None  # where `size` comes from
+
+    def link(self, net: Any, node: Any) -> None:
+        """Remembers where the sizes come from."""
+        self.__dict__["size_node"] = node.refs.get("size")
 
     def _order(self, x: Spec, start: Spec | None) -> tuple[int, ...]:
         """The axes of `start` in front, then the sliced one, then the others."""
@@ -149,7 +156,7 @@ class SliceNd(Layer):
         if given is not None:
             return given
         size = self.size if isinstance(self.size, int) else None
-        return self.dim("sliced-time", size, SPATIAL)
+        return measured_axis(self.__dict__["size_node"]) or self.dim("sliced-time", size, SPATIAL)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """The axis behind those of `start`, with the new size."""
