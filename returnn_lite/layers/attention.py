@@ -14,6 +14,7 @@ from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.masked import fill_padding, mask
+from returnn_lite.tensor.product import product
 
 
 @layer("softmax_over_spatial")
@@ -180,13 +181,14 @@ class GenericAttention(Layer):
         w, b = weights.data, base.data
         if not (weights.zero_padded or base.zero_padded) and weights.spec.dims[plan.time_w].dynamic:
             w = fill_padding(weights, 0.0, [plan.time_w])
-        for j in plan.squeezed:
-            w = w.squeeze(j)
-        return joined(torch.einsum(plan.equation, w, b), plan.out, [weights, base])
+        data = product(plan.equation, w, b)
+        for i in plan.squeezed:
+            data = data.squeeze(i)
+        return joined(data, plan.out, [weights, base])
 
 
 class _Plan:
-    """The einsum of a weighted sum, and the Spec of its result."""
+    """The equation of a weighted sum, and the Spec of its result, from which the axes `squeezed` are gone."""
 
     def __init__(self, equation: str, out: Spec, time_w: int, squeezed: list[int]) -> None:
         self.equation = equation
@@ -216,7 +218,7 @@ class _Plan:
                 letters_w[weights.dims.index(dim)] = letters_b[base.dims.index(dim)]
         fresh = iter("ABCDEFGHIJ")
         for j in range(weights.rank):
-            if j not in letters_w and j not in squeezed:
+            if j not in letters_w:
                 letters_w[j] = next(fresh)
         dims: list[tuple[str, Dim]] = []
         for dim in loops:
@@ -227,9 +229,12 @@ class _Plan:
                 dims.append((letters[spec.batch], spec.dims[spec.batch]))
         dims += [(letters_b[i], base.dims[i]) for i in sorted(pairs)]
         dims += [(letters_w[j], weights.dims[j]) for j in kept]
+        gone = range(len(dims), len(dims) + len(squeezed))
+        text = "".join(c for c, _ in dims) + "".join(letters_w[j] for j in squeezed)
         if base.feature is not None:
+            text += letters_b[base.feature]
             dims.append((letters_b[base.feature], base.dims[base.feature]))
-        w_text = "".join(letters_w[j] for j in range(weights.rank) if j not in squeezed)
+        w_text = "".join(letters_w[j] for j in range(weights.rank))
         b_text = "".join(letters_b[i] for i in range(base.rank))
         out = Spec(
             [d for _, d in dims],
@@ -237,4 +242,4 @@ class _Plan:
             feature=len(dims) - 1 if base.feature is not None else None,
             loop=frozenset(loops),
         )
-        return _Plan(f"{w_text},{b_text}->{''.join(c for c, _ in dims)}", out, times[1], sorted(squeezed, reverse=True))
+        return _Plan(f"{w_text},{b_text}->{text}", out, times[1], list(reversed(gone)))

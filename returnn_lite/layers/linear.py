@@ -92,6 +92,8 @@ class Linear(Layer):
         data = x.data
         if x.spec.feature is not None and x.spec.feature != data.dim() - 1:
             data = data.movedim(x.spec.feature, -1)
+        if self.b is None:
+            return data @ (self.W.t() if self.transposed else self.W)
         return F.linear(data, self.W if self.transposed else self.W.t(), self.b)
 
 
