@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.reduce import has_int, ordered
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
-from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.dim import FEATURE, SPATIAL
 
 
@@ -37,7 +36,7 @@ class Permuting(Layer):
 class SwapAxes(Permuting):
     """Two axes change places; each keeps its role.  Shape: (B, T, F), "T", "F" -> (B, F, T)"""
 
-    def __init__(self, *, axis1: Any, axis2: Any) -> None:
+    def __init__(self, *, axis1: AxisText, axis2: AxisText) -> None:
         super().__init__()
         self.axis1 = axis1
         self.axis2 = axis2
@@ -57,7 +56,7 @@ class Transpose(Permuting):
     `perm`: {target axis: source axis}, or a list of all axes in the new order.
     """
 
-    def __init__(self, *, perm: Mapping[Any, Any] | list[Any] | tuple[Any, ...]) -> None:
+    def __init__(self, *, perm: Mapping[AxisText, AxisText] | list[AxisText] | tuple[AxisText, ...]) -> None:
         super().__init__()
         self.perm = perm
 
@@ -81,7 +80,7 @@ class Squeeze(Layer):
     "auto": all static axes of size 1. `allow_no_op`: an axis that is not there is no error.
     """
 
-    def __init__(self, *, axis: Any, enforce_batch_dim_axis: int | None = None, allow_no_op: bool = False) -> None:
+    def __init__(self, *, axis: AxisText, enforce_batch_dim_axis: int | None = None, allow_no_op: bool = False) -> None:
         super().__init__()
         self.axis = axis
         self.batch_at = 0 if enforce_batch_dim_axis is None and has_int(axis) else enforce_batch_dim_axis

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
+from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axis as find_axis
-from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.dim import BATCH, SPATIAL
 
 _CHUNKED = "chunked"
@@ -27,7 +25,7 @@ class TimeChunking(Layer):
 
     recurrent = True
 
-    def __init__(self, *, chunk_size: int, chunk_step: int, axis: Any = "T") -> None:
+    def __init__(self, *, chunk_size: int, chunk_step: int, axis: AxisText = "T") -> None:
         super().__init__()
         self.chunk_size = chunk_size
         self.chunk_step = chunk_step

@@ -14,6 +14,7 @@ from returnn_lite.layers.registry import layer
 from returnn_lite.layers.slicing import kind_of, with_axis
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.align import common, joined, place, sizes
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import SPATIAL
 
@@ -30,7 +31,7 @@ class Concat(Layer):
     recurrent = True
     lets_padding_through = True
 
-    def __init__(self, *, axes: Sequence[Any] = (), allow_broadcast: bool = False) -> None:
+    def __init__(self, *, axes: Sequence[AxisText] = (), allow_broadcast: bool = False) -> None:
         super().__init__()
         self.axes = tuple(axes)
         self.allow_broadcast = allow_broadcast
@@ -147,7 +148,7 @@ class Split(Layer):
     def __init__(
         self,
         *,
-        axis: Any = "F",
+        axis: AxisText = "F",
         num_splits: int | None = None,
         size_splits: Sequence[int] | None = None,
         out_dims: Sequence[Dim] | None = None,

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from returnn_lite.layers.base import Layer
+from returnn_lite.layers.reduce import has_int
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
 from returnn_lite.tensor.align import joined, match
+from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
-from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.dim import FEATURE
 from returnn_lite.tensor.masked import fill_padding
 
@@ -48,11 +49,11 @@ class Dot(Layer):
     def __init__(
         self,
         *,
-        red1: Any = NOT_GIVEN,
-        red2: Any = NOT_GIVEN,
-        var1: Any = NOT_GIVEN,
-        var2: Any = NOT_GIVEN,
-        reduce: Any = NOT_GIVEN,
+        red1: AxisText = NOT_GIVEN,
+        red2: AxisText = NOT_GIVEN,
+        var1: AxisText = NOT_GIVEN,
+        var2: AxisText = NOT_GIVEN,
+        reduce: AxisText = NOT_GIVEN,
         add_var2_if_empty: bool | None = None,
         use_mask: bool = True,
         debug: bool = False,
@@ -77,6 +78,8 @@ class Dot(Layer):
     def _option(self, name: str) -> Any:
         value = self.given[name]
         if value is not NOT_GIVEN:
+            if self.behavior >= 3 and has_int(value):
+                raise self.error(f"`{name}` must not be a number (since behavior_version >= 3), but is {value!r} instead")
             return value
         if self.behavior < 3:
             return _OLD_DEFAULTS[name]

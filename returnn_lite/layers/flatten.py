@@ -15,9 +15,9 @@ from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import AUTO, Dim, Lengths, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import joined, place
+from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
-from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.dim import BATCH, SPATIAL
 from returnn_lite.tensor.masked import mask_all
 
@@ -33,7 +33,7 @@ class FlattenBatch(Layer):
 
     recurrent = True
 
-    def __init__(self, *, axis: Any = "T", batch_major: bool = True) -> None:
+    def __init__(self, *, axis: AxisText = "T", batch_major: bool = True) -> None:
         super().__init__()
         self.axis = axis
         self.batch_major = batch_major
@@ -168,7 +168,7 @@ class BooleanMask(Layer):
 
     recurrent = True
 
-    def __init__(self, *, mask: LayerRef, dims: Sequence[Any]) -> None:
+    def __init__(self, *, mask: LayerRef, dims: Sequence[AxisText]) -> None:
         super().__init__()
         self.mask = mask
         self.dims = list(dims)

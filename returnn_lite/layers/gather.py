@@ -12,8 +12,8 @@ from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.align import joined
+from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axis as find_axis
-from returnn_lite.tensor.axes import describe
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Gather(Layer):
 
     recurrent = True
 
-    def __init__(self, *, position: LayerRef | int, axis: Any, clip_to_valid: bool = False) -> None:
+    def __init__(self, *, position: LayerRef | int, axis: AxisText, clip_to_valid: bool = False) -> None:
         super().__init__()
         self.position = position
         self.axis = axis
@@ -190,7 +190,7 @@ class ScatterNd(Layer):
         self,
         *,
         position: LayerRef,
-        position_axis: Any,
+        position_axis: AxisText,
         output_dim_via_time_from: LayerRef | None = None,
         out_spatial_dim: Dim | None = None,
         filter_invalid_indices: bool = False,

@@ -12,6 +12,7 @@ from returnn_lite.layers.made_sizes import MadeSizes
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import place
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import SPATIAL
 from returnn_lite.tensor.masked import mask
@@ -28,7 +29,7 @@ class Length(Layer):
     sources = "many"
 
     def __init__(
-        self, *, axis: Any = "T", add_time_axis: bool = False, dtype: str = "int32", sparse: bool = False
+        self, *, axis: AxisText = "T", add_time_axis: bool = False, dtype: str = "int32", sparse: bool = False
     ) -> None:
         super().__init__()
         self.axis = axis
@@ -126,7 +127,7 @@ class RangeInAxis(Layer):
     def __init__(
         self,
         *,
-        axis: Any,
+        axis: AxisText,
         dtype: str = "int32",
         unbroadcast: bool = False,
         keepdims: bool = False,
@@ -207,7 +208,7 @@ class SeqLenMask(Layer):
         self,
         *,
         mask_value: float,
-        axis: Any = "T",
+        axis: AxisText = "T",
         seq_len_source: LayerRef | None = None,
         start: LayerRef | None = None,
         window_start: LayerRef | int | None = None,

@@ -10,6 +10,7 @@ import torch
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.dim import FEATURE
 
@@ -18,12 +19,12 @@ from returnn_lite.tensor.dim import FEATURE
 class MergeDims(Layer):
     """Several axes merged row-major into one.  Shape: (B, T, 2, 3), "static" -> (B, T, 6); "BT" -> (B * T, 2, 3)
 
-    In the order of their positions, batch first, unless `keep_order` (always from behavior_version 6): then as listed. The
-    result stands where the feature axis was, if it is among them, else at the first of the axes. Merging batch and time
-    keeps the padding; `flatten_batch` drops it.
+    In the order of their positions, batch first, unless `keep_order` (always from behavior_version 6): then as listed.
+    The result stands where the feature axis was, if it is among them, else at the first of the axes. Merging batch and
+    time keeps the padding; `flatten_batch` drops it.
     """
 
-    def __init__(self, *, axes: Any, keep_order: bool | None = None, n_out: int | None = None) -> None:
+    def __init__(self, *, axes: AxisText, keep_order: bool | None = None, n_out: int | None = None) -> None:
         super().__init__()
         self.axes = axes
         self.keep_order = keep_order
@@ -119,5 +120,5 @@ def _with_repeated_lengths(x: Tensor, merged: tuple[int, ...]) -> Tensor:
 class CombineDims(MergeDims):
     """`merge_dims` with the axes in the order listed.  Shape: (B, T, 2, 3), ["F", "dim:2"] -> (B, T, 6)"""
 
-    def __init__(self, *, axes: Any, n_out: int | None = None) -> None:
+    def __init__(self, *, axes: AxisText, n_out: int | None = None) -> None:
         super().__init__(axes=axes, keep_order=True, n_out=n_out)

@@ -12,9 +12,9 @@ from returnn_lite.layers.registry import layer
 from returnn_lite.layers.slicing import with_axis
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.align import joined, place
+from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
-from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.masked import mask
 
 _MODES = ("constant", "reflect", "symmetric", "replication")
@@ -35,7 +35,7 @@ class Pad(Layer):
     def __init__(
         self,
         *,
-        axes: Any,
+        axes: AxisText,
         padding: Any,
         value: LayerRef | float = 0,
         mode: str = "constant",
@@ -140,7 +140,7 @@ class PrefixInTime(Layer):
     def __init__(
         self,
         *,
-        axis: Any = "T",
+        axis: AxisText = "T",
         prefix: float = 0.0,
         repeat: int = 1,
         size_base: LayerRef | None = None,
@@ -187,7 +187,7 @@ class PostfixInTime(Layer):
 
     recurrent = True
 
-    def __init__(self, *, axis: Any = "T", postfix: LayerRef | float = 0.0, repeat: int = 1) -> None:
+    def __init__(self, *, axis: AxisText = "T", postfix: LayerRef | float = 0.0, repeat: int = 1) -> None:
         super().__init__()
         self.axis = axis
         self.postfix = postfix

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -12,8 +11,8 @@ from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
-from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.masked import mask_all
 
 Axes = tuple[int, ...]
@@ -33,8 +32,8 @@ class Reduce(Layer):
         self,
         *,
         mode: str,
-        axes: Any = None,
-        axis: Any = None,
+        axes: AxisText = None,
+        axis: AxisText = None,
         keep_dims: bool = False,
         enforce_batch_dim_axis: int | None = None,
         use_time_mask: bool | None = None,
@@ -95,7 +94,7 @@ class Reduce(Layer):
         return x.with_data(data, self.spec(sources[0].spec))
 
 
-def has_int(axes: Any) -> bool:
+def has_int(axes: AxisText) -> bool:
     """Whether an axis is given as a number."""
     several = axes if isinstance(axes, (list, tuple, set)) else (axes,)
     return any(isinstance(a, int) and not isinstance(a, bool) for a in several)

@@ -11,6 +11,7 @@ from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.reduce import has_int
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import FEATURE
 
@@ -32,8 +33,8 @@ class ReinterpretData(Layer):
         switch_axes: str | list[str] | None = None,
         size_base: LayerRef | None = None,
         batch_dim_base: LayerRef | None = None,
-        set_axes: Mapping[str, Any] | None = None,
-        set_dim_tags: Mapping[Any, Dim] | None = None,
+        set_axes: Mapping[str, AxisText] | None = None,
+        set_dim_tags: Mapping[AxisText, Dim] | None = None,
         enforce_batch_major: bool = False,
         enforce_time_major: bool = False,
         set_sparse: bool | None = None,

@@ -14,6 +14,7 @@ from returnn_lite.layers.registry import layer
 from returnn_lite.layers.slicing import with_axis
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.align import joined, place
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import SPATIAL
 from returnn_lite.tensor.masked import mask
@@ -23,7 +24,7 @@ from returnn_lite.tensor.masked import mask
 class Tile(Layer):
     """Static axes repeated as a whole.  Shape: (B, T, F), {"F": 2} -> (B, T, 2 F)"""
 
-    def __init__(self, *, multiples: Mapping[Any, int]) -> None:
+    def __init__(self, *, multiples: Mapping[AxisText, int]) -> None:
         super().__init__()
         self.multiples = dict(multiples)
 
@@ -72,7 +73,7 @@ class Repeat(_AxisAfterBatch):
 
     recurrent = True
 
-    def __init__(self, *, repetitions: LayerRef | int, axis: Any) -> None:
+    def __init__(self, *, repetitions: LayerRef | int, axis: AxisText) -> None:
         super().__init__()
         self.repetitions = repetitions
         self.axis = axis
@@ -142,7 +143,7 @@ class Resize(_AxisAfterBatch):
         self,
         *,
         factor: LayerRef | float,
-        axis: Any,
+        axis: AxisText,
         kind: str = "nn",
         fill_value: float | None = None,
         fill_dropout: float | None = None,

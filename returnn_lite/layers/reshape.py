@@ -9,6 +9,7 @@ from returnn_lite.layers.base import Layer
 from returnn_lite.layers.made_sizes import MadeSizes
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 
 
@@ -23,7 +24,7 @@ class Reshape(Layer):
     sources = "many"
     recurrent = True
 
-    def __init__(self, *, in_dims: Sequence[Any], out_dims: Sequence[Any], extra_deps: Sequence[str] = ()) -> None:
+    def __init__(self, *, in_dims: Sequence[AxisText], out_dims: Sequence[Any], extra_deps: Sequence[str] = ()) -> None:
         super().__init__()
         self.in_dims = list(in_dims)
         self.out_dims = list(out_dims)

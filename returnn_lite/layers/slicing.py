@@ -11,6 +11,7 @@ from returnn_lite.layers.lengths_layers import measured_axis
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.align import joined
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import FEATURE, SPATIAL
 
@@ -40,7 +41,7 @@ class Slice(Layer):
     def __init__(
         self,
         *,
-        axis: Any,
+        axis: AxisText,
         slice_start: int | None = None,
         slice_end: int | None = None,
         slice_step: int | None = None,
@@ -127,7 +128,7 @@ class SliceNd(Layer):
         start: LayerRef | int,
         size: LayerRef | int | Dim | None = None,
         min_size: int | None = None,
-        axis: Any = "T",
+        axis: AxisText = "T",
         out_spatial_dim: Dim | None = None,
     ) -> None:
         super().__init__()
@@ -249,7 +250,7 @@ class ShiftAxis(Layer):
     lets_padding_through = True
 
     def __init__(
-        self, *, axis: Any, amount: int, pad: bool = True, pad_value: float = 0, adjust_size_info: bool = True
+        self, *, axis: AxisText, amount: int, pad: bool = True, pad_value: float = 0, adjust_size_info: bool = True
     ) -> None:
         super().__init__()
         self.axis = axis

@@ -10,8 +10,8 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
+from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axis as find_axis
-from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.dim import FEATURE, SPATIAL
 
 
@@ -19,12 +19,12 @@ from returnn_lite.tensor.dim import FEATURE, SPATIAL
 class SplitDims(Layer):
     """One axis split row-major into `dims`, in its place.  Shape: (B, T, 6), "F", (2, -1) -> (B, T, 2, 3)
 
-    One entry may be -1 (what remains). A dynamic axis is padded with `pad_value` to a multiple of the other parts; its -1
-    part has the lengths ceil(len / product). A static axis is padded only with `pad_to_multiples`.
+    One entry may be -1 (what remains). A dynamic axis is padded with `pad_value` to a multiple of the other parts; its
+    -1 part has the lengths ceil(len / product). A static axis is padded only with `pad_to_multiples`.
     """
 
     def __init__(
-        self, *, axis: Any, dims: Any, pad_to_multiples: bool | None = None, pad_value: float = 0
+        self, *, axis: AxisText, dims: Any, pad_to_multiples: bool | None = None, pad_value: float = 0
     ) -> None:
         super().__init__()
         self.axis = axis
@@ -41,7 +41,7 @@ class SplitDims(Layer):
         self.fixed = math.prod(n for n in sizes if isinstance(n, int))
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
-        """The parts in place of the axis; the last part of a feature axis is the feature axis, time goes to the rest."""
+        """The parts in place of the axis; the last part of a feature axis is the new one, time goes to the rest."""
         x = sources[0]
         if x is None:
             return None
@@ -86,7 +86,7 @@ class SplitDims(Layer):
     def _check_product(self, x: Spec, at: int, product: int) -> None:
         size = x.dims[at].size
         if size is None:
-            raise self.error(f"`dims` needs a -1 for a dynamic axis, but is {self.parts!r} instead; the axis: {x.dims[at]}")
+            raise self.error(f"`dims` needs a -1 for the dynamic axis {x.dims[at]}, but is {self.parts!r} instead")
         padded = self.pad_to_multiples and self.rest is not None and product >= size
         if product != size and not padded:
             text = f"the product of `dims` {self.parts!r} must be the size {size} of the axis {self.axis!r}"

@@ -12,6 +12,7 @@ from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.slicing import kind_of, with_axis
 from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
 
@@ -29,7 +30,7 @@ class Cumsum(Layer):
     def __init__(
         self,
         *,
-        axis: Any = "T",
+        axis: AxisText = "T",
         additional_left_summand_per_element: float | None = None,
         reverse: bool = False,
     ) -> None:
@@ -67,7 +68,7 @@ class WeightedSum(Layer):
     lets_padding_through = True
 
     def __init__(
-        self, *, axes: Any, padding: str | None = None, size: Any = None, keep_dims: bool | None = None
+        self, *, axes: AxisText, padding: str | None = None, size: Any = None, keep_dims: bool | None = None
     ) -> None:
         super().__init__()
         self.axes = axes
@@ -128,7 +129,7 @@ class ElemwiseProd(Layer):
     Parameter: `W`, all 1, with the sizes of the axes (or `size`).
     """
 
-    def __init__(self, *, axes: Any, size: Sequence[int] | int | None = None) -> None:
+    def __init__(self, *, axes: AxisText, size: Sequence[int] | int | None = None) -> None:
         super().__init__()
         self.axes = axes
         self.size = (size,) if isinstance(size, int) else None if size is None else tuple(size)

@@ -11,6 +11,7 @@ from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
 from returnn_lite.tensor.align import joined
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import SPATIAL
@@ -27,7 +28,7 @@ class TopK(Layer):
 
     recurrent = True
 
-    def __init__(self, *, axis: Any, k: int | Dim, k_dim: Dim | None = None, sorted: bool = True) -> None:  # noqa: A002
+    def __init__(self, *, axis: AxisText, k: int | Dim, k_dim: Dim | None = None, sorted: bool = True) -> None:  # noqa: A002
         super().__init__()
         self.axis = axis
         size = k.size if isinstance(k, Dim) else k
@@ -100,7 +101,9 @@ class SearchSorted(Layer):
     sources = "none"
     recurrent = True
 
-    def __init__(self, *, sorted_sequence: LayerRef, values: LayerRef, axis: Any = "T", side: str = "left") -> None:
+    def __init__(
+        self, *, sorted_sequence: LayerRef, values: LayerRef, axis: AxisText = "T", side: str = "left"
+    ) -> None:
         super().__init__()
         self.sorted_sequence = sorted_sequence
         self.values = values

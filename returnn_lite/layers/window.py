@@ -11,6 +11,7 @@ from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import SPATIAL
 from returnn_lite.tensor.masked import mask
@@ -35,7 +36,7 @@ class Window(Layer):
         window_dim: Dim | None = None,
         window_left: int | None = None,
         window_right: int | None = None,
-        axis: Any = "T",
+        axis: AxisText = "T",
         out_spatial_dim: Dim | None = None,
         padding: str = "same",
         stride: int = 1,
@@ -139,7 +140,7 @@ class Fold(Layer):
         self,
         *,
         mode: str,
-        in_spatial_dim: Any,
+        in_spatial_dim: AxisText,
         window_dim: Any,
         out_spatial_dim: Dim | None = None,
         padding: str = "same",

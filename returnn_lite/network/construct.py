@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
+from returnn_lite.layers.axis_rules import check_axis_texts
 from returnn_lite.layers.base import Context, Layer
 from returnn_lite.layers.params import ParamScope, ParamStore
 from returnn_lite.layers.registry import layer_class, layer_valued, own_options, split_options
@@ -196,6 +197,7 @@ class Net:
         description.pop("#name", None)
         cls = layer_class(description["class"], path)
         options, own = split_options(cls, description, path)
+        check_axis_texts(cls, own, self.shared.context.behavior, path)
         if options.n_out is not None and not isinstance(options.n_out, int):
             raise ConfigError(path, f"`n_out` must be an int, but is {options.n_out!r} instead")
         self.check_target_size(options, own, cls, path)
