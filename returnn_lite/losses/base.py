@@ -15,6 +15,10 @@ from returnn_lite.tensor.masked import mask_all
 
 L = TypeVar("L", bound="type[Loss]")
 _LOSSES: dict[str, type[Loss]] = {}
+REFUSED = {  # losses of old configs -> why they do not exist here
+    "sprint": "it needs an external speech toolkit; for CTC-like alignments use `fast_bw` with the loss `via_layer`",
+    "fast_bw": "it needs an external speech toolkit; use the layer `fast_bw` with the loss `via_layer`, or the loss `ctc`",
+}
 
 
 @dataclass
@@ -30,13 +34,26 @@ class Loss:
 
     A class says its options as keyword-only parameters and computes in `compute(output, target)`. `needs_target`;
     `recurrent`: it looks at whole sequences; else frames are compared one by one, so output and target must have the same
-    frames. `training` is the train flag of the present batch.
+    frames (unless not `compares_frames`). `layer_options` are the options that name layers. `training` is the train flag,
+    `layers` the values of the named layers, `generator` the random numbers of the present batch.
     """
 
     loss_name: ClassVar[str] = ""
     needs_target: ClassVar[bool] = True
     recurrent: ClassVar[bool] = False
+    compares_frames: ClassVar[bool] = True
+    layer_options: ClassVar[tuple[str, ...]] = ()
     training: bool = False
+    generator: torch.Generator | None = None
+    layers: Mapping[str, Tensor] = {}  # noqa: RUF012 - replaced, never changed
+
+    def per_frame(self, output: Tensor, target: Tensor | None) -> LossSum:
+        """Value and error of every frame, not summed; padding is not masked."""
+        raise ConfigError("loss", f"the loss {self.loss_name!r} has no value per frame")
+
+    def per_sequence(self, output: Tensor, target: Tensor | None) -> LossSum:
+        """Value and error of every sequence, (B,)."""
+        raise ConfigError("loss", f"the loss {self.loss_name!r} has no value per sequence")
 
     def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
         """The sums for this output: batch and time in front (batch first for a `recurrent` loss), feature axis last."""
@@ -49,6 +66,40 @@ class Loss:
                 return x.length(x.spec.dims[x.spec.time]).values.sum().to(torch.float32)
         at = output.spec.batch
         return torch.tensor(float(output.data.shape[at]) if at is not None else 1.0, device=output.data.device)
+
+
+class FrameLoss(Loss):
+    """Base of losses that are a sum over frames: `values(output, target)` gives one number per frame."""
+
+    def values(self, output: Tensor, target: Tensor) -> torch.Tensor:
+        """The loss of every frame."""
+        raise NotImplementedError
+
+    def errors(self, output: Tensor, target: Tensor) -> torch.Tensor | None:
+        """The error of every frame: 1 where the largest output is not the target."""
+        return wrong_frames(output, target)
+
+    def per_frame(self, output: Tensor, target: Tensor | None) -> LossSum:
+        """Value and error of every frame."""
+        if target is None:
+            raise ConfigError("loss", f"`{self.loss_name}` needs a target")
+        return LossSum(self.values(output, target), self.errors(output, target))
+
+    def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
+        """Sums over valid frames."""
+        frames = self.per_frame(output, target)
+        return LossSum(*(None if x is None else masked_sum(x, output) for x in (frames.value, frames.error)))
+
+
+class SequenceLoss(Loss):
+    """Base of losses with one value and error per sequence."""
+
+    recurrent = True
+
+    def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
+        """Sums over sequences."""
+        each = self.per_sequence(output, target)
+        return LossSum(*(None if x is None else x.sum() for x in (each.value, each.error)))
 
 
 @dataclass
@@ -81,6 +132,8 @@ def loss_names() -> list[str]:
 
 def make_loss(name: Any, options: Mapping[str, Any], path: str) -> tuple[Loss, CommonLossOptions]:
     """The loss of a config word with its `loss_opts`. Raises ConfigError for unknown names and options."""
+    if name in REFUSED:
+        raise ConfigError(path, f"the loss {name!r} is not supported: {REFUSED[name]}")
     if name not in _LOSSES:
         raise ConfigError(path, f"unknown loss {name!r}{did_you_mean(str(name), loss_names())}")
     cls = _LOSSES[name]
@@ -105,7 +158,12 @@ def masked_sum(values: torch.Tensor, output: Tensor) -> torch.Tensor:
     return torch.where(valid, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum()
 
 
-def frame_error(output: Tensor, target: Tensor) -> torch.Tensor:
-    """Number of valid frames in which the largest output is not the target (dense target: its largest entry)."""
+def wrong_frames(output: Tensor, target: Tensor) -> torch.Tensor:
+    """1 where the largest output is not the target (dense target: its largest entry), else 0, per frame."""
     classes = target.data if target.spec.sparse else target.data.argmax(-1)
-    return masked_sum((output.data.argmax(-1) != classes).to(torch.float32), output)
+    return (output.data.argmax(-1) != classes).to(torch.float32)
+
+
+def frame_error(output: Tensor, target: Tensor) -> torch.Tensor:
+    """Number of valid frames in which the largest output is not the target."""
+    return masked_sum(wrong_frames(output, target), output)

@@ -10,7 +10,7 @@ import torch
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.losses import ctc
-from returnn_lite.losses.base import Loss, LossSum, loss
+from returnn_lite.losses.base import Loss, LossSum, SequenceLoss, loss
 from returnn_lite.losses.ctc_decode import beam_search_decode, greedy_decode
 from returnn_lite.losses.edit_distance import edit_distance
 from returnn_lite.tensor import Tensor
@@ -100,13 +100,11 @@ class CTC(Loss):
 
 
 @loss("edit_distance")
-class EditDistance(Loss):
+class EditDistance(SequenceLoss):
     """Only an error: the edit distance of the (sparse) output to the target, summed over sequences.
 
     `label_map` {i: j} renames labels of both before.
     """
-
-    recurrent = True
 
     def __init__(
         self,
@@ -119,8 +117,8 @@ class EditDistance(Loss):
         self.label_map = dict(label_map or {})
         self.ctc_decode = ctc_decode
 
-    def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
-        """The summed distance."""
+    def per_sequence(self, output: Tensor, target: Tensor | None) -> LossSum:
+        """The distance."""
         if target is None:
             raise ConfigError("loss", "`edit_distance` needs a target")
         if self.ctc_decode and not output.spec.sparse:
@@ -131,7 +129,7 @@ class EditDistance(Loss):
             raise ConfigError("loss", f"`edit_distance` needs sparse output (or `ctc_decode`), but gets {output.spec}")
         wanted = labels_of(target)
         distance = edit_distance(self._mapped(found[0]), found[1], self._mapped(wanted[0]), wanted[1])
-        return LossSum(None, distance.sum().to(torch.float32))
+        return LossSum(None, distance.to(torch.float32))
 
     def _mapped(self, labels: torch.Tensor) -> torch.Tensor:
         result = labels

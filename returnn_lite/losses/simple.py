@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.activations import safe_log
-from returnn_lite.losses.base import Loss, LossSum, frame_error, loss, masked_sum
+from returnn_lite.losses.base import FrameLoss, Loss, LossSum, frame_error, loss, masked_sum, wrong_frames
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.masked import mask_all
 
@@ -59,8 +59,14 @@ class CrossEntropy(Loss):
         if logits is not None and plain and target.spec.sparse:
             value = _fused(logits, target.data, output)
         else:
-            value = self._general(logits, target, output)
+            value = masked_sum(self._general(logits, target, output), output)
         return LossSum(value, frame_error(output, target))
+
+    def per_frame(self, output: Tensor, target: Tensor | None) -> LossSum:
+        """Value and error of every frame."""
+        if target is None:
+            raise ConfigError("loss", "`ce` needs a target")
+        return LossSum(self._general(self._logits(output), target, output), wrong_frames(output, target))
 
     def _logits(self, output: Tensor) -> torch.Tensor | None:
         """The values before a softmax, if there are any."""
@@ -84,7 +90,7 @@ class CrossEntropy(Loss):
             value = value * (1.0 - _pick(log_probs, target.data).exp()) ** self.focal
         if self.upper_bound is not None:
             value = _reported_as(value.clamp(max=self.upper_bound), value)
-        return masked_sum(value, output)
+        return value
 
     def _smoothed(self, log_probs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """Smoothed cross-entropy less the entropy of the smoothed distribution, so that a perfect match gives 0."""
@@ -139,18 +145,15 @@ def _reported_as(shown: torch.Tensor, gradient_of: torch.Tensor) -> torch.Tensor
 
 
 @loss("mse")
-class MeanSquaredError(Loss):
+class MeanSquaredError(FrameLoss):
     """Mean over features of (y - t)^2, summed over frames; a sparse target counts as one-hot."""
 
-    def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
-        """Sum over valid frames, and the frame error."""
-        if target is None:
-            raise ConfigError("loss", "`mse` needs a target")
+    def values(self, output: Tensor, target: Tensor) -> torch.Tensor:
+        """Mean over the features."""
         wanted = target.data
         if target.spec.sparse:
             wanted = F.one_hot(wanted.to(torch.int64), output.data.shape[-1]).to(output.data.dtype)
-        value = (output.data - wanted).square().mean(-1)
-        return LossSum(masked_sum(value, output), frame_error(output, target))
+        return (output.data - wanted).square().mean(-1)
 
 
 @loss("as_is")

@@ -135,6 +135,8 @@ class Network(torch.nn.Module):
         inverse = (options.loss_opts or {}).get("custom_inv_norm_factor")
         if inverse is not None:
             made.inverse_norm_node = net.outside(inverse)
+        named = {o: (options.loss_opts or {}).get(o) for o in made.loss.layer_options}
+        made.layer_nodes = {option: net.outside(name) for option, name in named.items() if isinstance(name, str)}
         return made
 
     # --- reading ------------------------------------------------------------------------------------------------------

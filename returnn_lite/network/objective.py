@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -51,6 +51,7 @@ class LossNode:
     only_on_eval: bool
     inverse_norm_node: Node | None
     path: str
+    layer_nodes: dict[str, Node] = field(default_factory=dict)
 
     def compute(self, values: dict[Node, Tensor], training: bool) -> LossValue:
         """The loss for the outputs of a batch. Raises ConfigError when output and target do not fit."""
@@ -63,9 +64,10 @@ class LossNode:
         if self.only_on_eval and training:
             zero = output.data.flatten()[:0].sum()  # in the graph, so that its parameters get gradients of 0
             return LossValue(zero, zero.detach(), inv_norm, scale, normalized)
-        if target is not None and not self.loss.recurrent:
+        if target is not None and not self.loss.recurrent and self.loss.compares_frames:
             self._check(output, target)
-        self.loss.training = training
+        self.loss.training, self.loss.generator = training, self.node.layer.context.generator
+        self.loss.layers = {option: values[n] for option, n in self.layer_nodes.items()}
         sums = self.loss.compute(output, target)
         return LossValue(sums.value, sums.error, inv_norm, scale, normalized)
 
