@@ -36,14 +36,16 @@ def build_initial(node: Node, net: LoopNet) -> None:
     node.layer.param(f"init_{node.name}_var", (node.spec.dim,), 0.0)
 
 
-def first_output(make: Initial, node: Node, value_of: Callable[[Node], Tensor]) -> Tensor:
-    """What "prev:" of a layer reads at the first tick; `value_of` gives what it reads from outside."""
+def first_output(
+    make: Initial, node: Node, value_of: Callable[[Node], Tensor], known: Callable[[Node], bool] = lambda node: True
+) -> Tensor:
+    """What "prev:" of a layer reads at the first tick; `value_of` gives what is `known` before it."""
     layer: Any = node.layer
     if not layer.hidden_state or layer.options.initial_output not in (None, 0):
         return make.output(node, value_of)
     if node.spec is None:
         raise layer.error("the axes of this layer are not known")
-    state = layer.first_state(make, {k: value_of(n) for k, n in node.refs.items()})
+    state = layer.first_state(make, {k: value_of(n) for k, n in node.refs.items() if known(n)})
     made: Tensor = layer.initial_output(make, node.spec, state)
     return made
 

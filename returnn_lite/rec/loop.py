@@ -26,12 +26,12 @@ class LoopRun:
     """
 
     def __init__(self, layer: RecLoop, outer: Mapping[str, Tensor]) -> None:
-        if layer.loop_dim is None:
+        if layer.length.dim is None:
             raise layer.error("the axis of the loop is not known")
         self.layer = layer
         self.outer = outer
-        self.dim: Dim = layer.loop_dim
-        self.nodes: dict[str, Node] = {label: node for node, label in layer.labels().items()}
+        self.dim: Dim = layer.length.dim
+        self.nodes: dict[str, Node] = layer.graph.nodes
         self.whole: dict[Node, Tensor] = {}
         self.size, self.lengths = self._known_length()
         first = next((x for x in outer.values() if x.spec.batch is not None), None)
@@ -43,7 +43,7 @@ class LoopRun:
 
     def _known_length(self) -> tuple[int | None, Lengths | None]:
         """Number of ticks and the lengths, where they are known before the loop runs."""
-        key = self.layer.length_key
+        key = self.layer.length.key
         if key is None:
             return None, None
         x = self.outer[key]
@@ -51,6 +51,11 @@ class LoopRun:
         if dim is None:
             raise self.layer.error(f"{key!r} has no time axis to loop over: {x.spec}")
         return x.size(dim), x.length(dim) if dim.dynamic else None
+
+    @property
+    def offset(self) -> int:
+        """The first value of ":i"."""
+        return int(self.layer.context.run.get("rec_step_offset", 0)) if self.layer.use_global_rec_step_offset else 0
 
     # --- values over the whole axis -----------------------------------------------------------------------------------
 
@@ -74,7 +79,7 @@ class LoopRun:
 
     def _entered(self, x: Tensor, key: str) -> Tensor:
         """A tensor from outside with its time axis as the loop axis, in front."""
-        own = self.layer.frame_dim(key, x.spec)
+        own = self.layer.length.frame_dim(key, x.spec)
         at = x.spec.dims.index(own)
         size = x.data.shape[at]
         if self.size is not None and size != self.size:
@@ -90,7 +95,8 @@ class LoopRun:
     def _counter(self) -> Tensor:
         """All values of ":i"."""
         spec = counter(0, self.initial.device).spec.with_loop(self.dim)
-        ticks = torch.arange(self.size or 0, dtype=torch.int32, device=self.initial.device)
+        start = self.offset
+        ticks = torch.arange(start, start + (self.size or 0), dtype=torch.int32, device=self.initial.device)
         return Tensor(ticks, spec, {self.dim: self.lengths} if self.lengths is not None else {})
 
     def _shifted(self, of: Node) -> Tensor:
@@ -114,7 +120,8 @@ class LoopRun:
 
     def first_output(self, node: Node) -> Tensor:
         """What "prev:" of a layer reads at the first tick."""
-        return first_output(self.initial, node, self.value)
+        inside = {self.nodes[label] for label in self.layer.graph.plan.inside}
+        return first_output(self.initial, node, self.value, lambda n: (n.previous or n) not in inside)
 
     def compute(self, node: Node) -> Tensor:
         """A layer over the whole axis."""
@@ -139,7 +146,7 @@ class LoopRun:
 
     def result(self) -> Tensor:
         """Runs everything; the output with all layers that may be read from outside as parts."""
-        plan = self.layer.plan
+        plan = self.layer.graph.plan
         for label in plan.before:
             self.whole[self.nodes[label]] = self.compute(self.nodes[label])
         inside = [self.nodes[label] for label in plan.inside]
@@ -159,9 +166,9 @@ class LoopRun:
 
     def _to_collect(self, inside: list[Node]) -> list[Node]:
         """The layers inside whose frames are needed after the loop."""
-        readers = [self.nodes[label] for label in self.layer.plan.after]
+        readers = [self.nodes[label] for label in self.layer.graph.plan.after]
         read = {n.previous or n for reader in readers for n in reader.inputs}
-        wanted = self.layer.accumulated()
+        wanted = self.layer.graph.accumulated()
         return [n for label, n in self.nodes.items() if n in inside and (n in read or label in wanted)]
 
     def _collected(self, ticks: Ticks) -> None:

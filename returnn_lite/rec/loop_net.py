@@ -12,7 +12,7 @@ from returnn_lite.layers.base import Layer
 from returnn_lite.network.construct import Net
 from returnn_lite.network.graph import Node
 from returnn_lite.network.names import join
-from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.spec import scalar
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class InnerSource(Layer):
         outer = owner.outer_specs.get(self.key)
         if outer is None or self.kind == "outer":
             return outer
-        return outer.in_loop(owner.frame_dim(self.key, outer))
+        return outer.in_loop(owner.length.frame_dim(self.key, outer))
 
 
 class Previous(Layer):
@@ -138,12 +138,21 @@ class LoopNet(Net):
         parent = self.parent
         if parent is None:
             raise ConfigError(self.path, "a loop has a parent net")
-        layer = name[len("layer:") :] if name.startswith("layer:") else name
+        own = self.target_layer(target)
+        if own is not None:
+            return self.outside(own)
+        layer = name.removeprefix("layer:")
         if layer.startswith("base:"):
             return parent.target_outside(f"layer:{layer[len('base:') :]}")
-        if name.startswith("layer:") and not layer.startswith("data:") or layer in self.descriptions:
-            return self.outside(layer)
         return parent.target_outside(layer.removeprefix("data:"))
+
+    def target_layer(self, target: Any) -> str | None:
+        """The layer of this loop that a target names; None if it is outside."""
+        name = self.target_name(target)
+        layer = name.removeprefix("layer:")
+        if layer.startswith(("base:", "data:")) and layer not in self.descriptions:
+            return None
+        return layer if layer != name or layer in self.descriptions else None
 
     def outside(self, name: str) -> Node:
         """A layer of the loop, as the net outside sees it."""
@@ -223,13 +232,12 @@ def infer(nodes: list[Node]) -> None:
             break
     else:
         raise nodes[-1].layer.error("the axes of the layers of this loop do not settle; check `prev:` references")
+    unknown = [node for node in nodes if node.spec is None and node.previous is None]
+    if unknown:
+        text = "the axes of {} could not be found out: the layers of this loop that it reads depend on itself alone"
+        raise unknown[0].layer.error(text.format(", ".join(repr(n.name) for n in unknown)))
 
 
 def counter(tick: int, device: torch.device) -> Tensor:
     """The value of ":i"."""
     return Tensor(torch.tensor(tick, dtype=torch.int32, device=device), scalar("int32"), {})
-
-
-def new_axis(name: str) -> Dim:
-    """The axis of a loop whose length is found out as it runs."""
-    return Dim(None, f"{name}:loop")

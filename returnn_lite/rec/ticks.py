@@ -66,6 +66,7 @@ class Ticks:
         self.values: dict[Node, Tensor] = {}
         self.sequences: list[tuple[Node, Tensor, tuple[torch.Tensor, ...]]] = []
         self.previous: list[Node] = []
+        self.growing = any(getattr(node.layer, "grows", False) for node in self.inside)
         self.counters: list[Node] = []
         for node in dict.fromkeys(n for inner in self.inside for n in inner.inputs if n not in known):
             if node.previous is not None and node.previous in known:
@@ -116,7 +117,7 @@ class Ticks:
         """All ticks: as many as known, or until every sequence has ended or the bound is reached."""
         self._prepare()
         known = self.run_of.size
-        bound = self.layer.max_length(self.run_of.outer) if known is None else known
+        bound = self.layer.length.bound(self.run_of.outer) if known is None else known
         end = self._end_node()
         for tick in range(bound):
             self._tick(tick)
@@ -134,7 +135,7 @@ class Ticks:
         for node, template, frames in self.sequences:
             values[node] = Tensor(frames[tick], template.spec, template.lengths, template.beam)
         for node in self.counters:
-            values[node] = counter(tick, self.run_of.initial.device)
+            values[node] = counter(tick + self.run_of.offset, self.run_of.initial.device)
         for node in self.inside:
             if getattr(node.layer, "makes_beam", False):
                 values[node] = self._choose(node, values, tick)
@@ -147,6 +148,8 @@ class Ticks:
         for node in self.previous:
             if node.previous is not None:
                 values[node] = to_beam(values[node.previous], self.beam)
+                if self.growing:
+                    _forget_lengths(values[node])
         if self.beam is not None:
             self.states = {n: Carried(c.on(self.beam), self.beam) for n, c in self.states.items()}
 
@@ -198,6 +201,11 @@ class Ticks:
         runs = ~before.data if self.layer.include_eos else ~now
         self.counted = old + runs.to(torch.int32)
         self.ended = Tensor(now, before.spec, {}, self.beam)
+
+
+def _forget_lengths(x: Tensor) -> None:
+    """Drops the lengths of axes that grow with the ticks, but for its own axes: at the next tick they are others."""
+    x.lengths = {d: n for d, n in x.lengths.items() if n.dims or d in x.spec.dims}
 
 
 def _frame_spec(spec: Spec, dim: Dim) -> Spec:

@@ -52,9 +52,9 @@ class RecUnstack(Stateful):
         owner: RecLoop = self.__dict__["owner"]
         if self.axis is not None or self.declares:
             return self.declared_axis(x)
-        found = find_axes(x, owner.loop_dim)
+        found = find_axes(x, owner.length.dim)
         if len(found) != 1:
-            raise self.error(f"the source lacks the axis {owner.loop_dim} of the loop: {describe(x)}; give `axis`")
+            raise self.error(f"the source lacks the axis {owner.length.dim} of the loop: {describe(x)}; give `axis`")
         return found[0]
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:

@@ -1,0 +1,172 @@
+"""Which axis a loop runs over, and how many ticks it makes at most."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from returnn_lite.network.graph import Node
+from returnn_lite.rec.loop_net import InnerSource, LoopNet
+from returnn_lite.rec.unstack import RecUnstack
+from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor.axes import axis as find_axis
+
+if TYPE_CHECKING:
+    from returnn_lite.network.construct import Net
+    from returnn_lite.rec.loop_layer import RecLoop
+
+_MAX_LEN_FROM = re.compile(r"max_len_from\(\s*['\"]([^'\"]+)['\"]\s*\)")
+_UNKNOWN = 'the length of the loop is not known: it needs a layer "end", a source with a time axis, or a target'
+
+
+class LoopAxis:
+    """The axis `dim` of a loop. `key`: what read from outside gives it; None if the layer `end` ends the loop.
+
+    In this order: the option `axis`; the time axis of the source, if the unit has no `end`; that of `size_target`; in
+    training that of the target; that of the data read frame by frame or declared by `rec_unstack`; else a new one.
+    """
+
+    def __init__(self, layer: RecLoop) -> None:
+        self.layer = layer
+        self.dim: Dim | None = None
+        self.key: str | None = None
+        self._wanted: str | None = None
+        self._own: Dim | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the length is known before the loop runs."""
+        return self.key is not None
+
+    @property
+    def by_target(self) -> bool:
+        """Whether the target may give the axis: losses are evaluated, nothing is searched."""
+        context = self.layer.context
+        return bool(self.layer.options.target and context.losses and not context.search)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the length may depend on the layer `end`."""
+        return not (self.layer.axis is not None or self.layer.options.size_target or self.by_target)
+
+    def _by_source(self, source: Spec | None) -> bool:
+        """Whether the source gives the axis."""
+        if source is None:
+            return False
+        return self.layer.axis is not None or ("end" not in self.layer.unit and source.time is not None)
+
+    # --- construction -------------------------------------------------------------------------------------------------
+
+    def capture(self, net: Net, inner: LoopNet, source: Node | None) -> None:
+        """Notes the layers and data outside that the length depends on."""
+        options = self.layer.options
+        if options.size_target:
+            self._wanted = inner.capture(f"data:{options.size_target}", net.data(options.size_target))
+        elif self.by_target and not self._by_source(source.spec if source is not None else None):
+            target = net.target_name(options.target)
+            self._wanted = inner.capture(f"data:{target}", net.target_outside(options.target))
+        if isinstance(self.layer.max_seq_len, str):
+            for name in _MAX_LEN_FROM.findall(self.layer.max_seq_len):
+                inner.capture(f"max_len_from:{name}", _length_node(net, name))
+
+    def find(self, outer: Mapping[str, Spec | None], inner: LoopNet) -> None:
+        """Decides on the axis. Raises ConfigError if nothing gives one."""
+        source = outer.get("source")
+        if source is not None and self._by_source(source):
+            self.key = "source"
+            self.dim = source.dims[find_axis(source, "T" if self.layer.axis is None else self.layer.axis)]
+        elif self._wanted is not None:
+            self._take_time(self._wanted, outer)
+        else:
+            self._find_read(outer, inner)
+
+    def _find_read(self, outer: Mapping[str, Spec | None], inner: LoopNet) -> None:
+        frames = _frame_keys(inner)
+        data = sorted(frames - {"source"})
+        declared = _declared(inner)
+        if data:
+            self._take_time(data[0], outer)
+        elif declared is not None:
+            self.key, unstack = declared
+            spec = outer[self.key]
+            self.dim = spec.dims[unstack.declared_axis(spec)] if spec is not None else None
+        elif "source" in frames:
+            self._take_time("source", outer)
+        else:
+            self._take_own(inner)
+
+    def _take_time(self, key: str, outer: Mapping[str, Spec | None]) -> None:
+        spec = outer[key]
+        if spec is None or spec.time_dim is None:
+            raise self.layer.error(f"{key!r} gives the length of the loop, but has no time axis: {spec}")
+        self.key, self.dim = key, spec.time_dim
+
+    def _take_own(self, inner: LoopNet) -> None:
+        """A new axis: as long as `end` is False."""
+        if "end" not in inner.nodes:
+            raise self.layer.error(_UNKNOWN)
+        if self.layer.max_seq_len is None and self.layer.max_seq_len_via is None:
+            raise self.layer.error("`max_seq_len` must be given for a loop that ends by its layer `end`")
+        if self._own is None:
+            self._own = Dim(None, f"{self.layer.name}:loop")
+        self.key, self.dim = None, self._own
+
+    def frame_dim(self, key: str, outer: Spec) -> Dim:
+        """The axis of an outer tensor over whose frames the loop runs."""
+        if key == "source" and self.key == "source" and self.dim is not None:
+            return self.dim
+        if outer.time_dim is None:
+            raise self.layer.error(f"{key!r} is read frame by frame, but has no time axis: {outer}")
+        return outer.time_dim
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    def bound(self, outer: Mapping[str, Tensor]) -> int:
+        """The largest number of ticks of a loop that ends by itself."""
+        value = self.layer.max_seq_len
+        if self.layer.max_seq_len_via is not None:
+            return int(outer["max_seq_len_via"].data.max())
+        if isinstance(value, str):
+            names = {**self.layer.context.eval_names, "max_len_from": lambda name: _longest(outer, name)}
+            return int(eval(value, names))  # noqa: S307 - an expression of the config
+        if isinstance(value, int):
+            return value
+        raise self.layer.error(f"`max_seq_len` must be an int or an expression, but is {value!r} instead")
+
+
+def _frame_keys(inner: LoopNet) -> set[str]:
+    """What the loop reads frame by frame."""
+    read = (n.layer for n in inner.order if isinstance(n.layer, InnerSource))
+    return {source.key for source in read if source.kind == "frame"}
+
+
+def _declared(inner: LoopNet) -> tuple[str, RecUnstack] | None:
+    """The `rec_unstack` layer with `declare_rec_time`, and what it reads."""
+    for node in inner.order:
+        source = node.sources[0].layer if node.sources else None
+        if isinstance(node.layer, RecUnstack) and node.layer.declares and isinstance(source, InnerSource):
+            return source.key, node.layer
+    return None
+
+
+def _length_node(net: Net, name: str) -> Node:
+    """`max_len_from`: the layer in the net of the rec layer, or in its parent."""
+    if not name.startswith("base:"):
+        return net.get(name)
+    plain = name[len("base:") :]
+    return net.get(plain) if plain in net.descriptions or net.parent is None else net.base(plain)
+
+
+def _bare(keys: Iterable[str]) -> dict[str, str]:
+    return {k.removeprefix("max_len_from:").removeprefix("base:"): k for k in keys}
+
+
+def _longest(outer: Mapping[str, Tensor], name: str) -> int:
+    """The largest length of the time axis of a layer."""
+    key = f"max_len_from:{name}"
+    x = outer[key if key in outer else _bare(outer)[name.removeprefix("base:")]]
+    dim = x.spec.time_dim
+    if dim is None:
+        raise ValueError(f"max_len_from: {name!r} has no time axis")
+    return int(x.length(dim).values.max()) if dim.dynamic else x.size(dim)

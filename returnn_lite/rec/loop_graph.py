@@ -1,0 +1,114 @@
+"""The layers of a loop as a graph: a label for each, which of them are needed, and what the plan must know of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from returnn_lite.network.construct import Net
+from returnn_lite.network.graph import Node
+from returnn_lite.rec.loop_net import InnerSource, LoopNet
+from returnn_lite.rec.plan import Item, Plan, make_plan
+
+_TICKS_UNKNOWN = "the number of ticks is known only at the end of the loop"
+
+
+class LoopGraph:
+    """The inner layers of a linked loop: `labels` and back (`nodes`); "sub/inner" for those of sub-networks.
+
+    `plan` says where they run.
+    """
+
+    def __init__(self, inner: LoopNet) -> None:
+        self.inner = inner
+        self.nets = dict(_nets(inner, ""))
+        self.labels: dict[Node, str] = {n: _label(n, inner) for n in inner.order if _computes(n)}
+        self.nodes: dict[str, Node] = {label: n for n, label in self.labels.items()}
+        self.plan = Plan()
+
+    def roots(self) -> Iterator[tuple[str, Node]]:
+        """Output, losses, output layers, and those whose last frame is kept; of sub-networks too."""
+        for prefix, net in self.nets.items():
+            for name, node in list(net.nodes.items()):
+                if name in net.descriptions and (prefix + name == "output" or _is_root(net.descriptions[name])):
+                    yield prefix + name, node
+
+    def with_loss(self) -> Iterator[tuple[str, Net, Node]]:
+        """(label, net, node) of the layers with a loss."""
+        for prefix, net in self.nets.items():
+            for name, node in list(net.nodes.items()):
+                if name in net.descriptions and node.name == name and node.description.get("loss"):
+                    yield prefix + name, net, node
+
+    def accumulated(self) -> set[str]:
+        """The layers whose frames may be read after the loop."""
+        return {label for label, _ in self.roots()}
+
+    def make_plan(self, *, known_length: bool, optimize: bool) -> None:
+        """Decides which layers run before, inside and after the loop; `end` is needed if it decides on the length."""
+        needed = self._needed(end=not known_length)
+        nodes = [n for n in self.labels if n in needed]
+        read_before = {n.previous for n in needed if n.previous is not None}
+        items = [self._item(n, read_before, known_length) for n in nodes]
+        self.plan = make_plan(items, optimize=optimize)
+
+    def _needed(self, *, end: bool) -> set[Node]:
+        waiting = [node for _, node in self.roots()]
+        if end and "end" in self.inner.nodes:
+            waiting.append(self.inner.nodes["end"])
+        found: set[Node] = set()
+        while waiting:
+            node = waiting.pop()
+            if node not in found:
+                found.add(node)
+                waiting += node.inputs
+                waiting += [node.previous] if node.previous is not None else []
+        return found
+
+    def _item(self, node: Node, read_before: set[Node], known_length: bool) -> Item:
+        labels = self.labels
+        current = {labels[n] for n in node.inputs if n in labels}
+        previous = {labels[n.previous] for n in node.inputs if n.previous is not None and n.previous in labels}
+        stays = "the end of the loop" if node is self.inner.nodes.get("end") and not known_length else _stays(node)
+        needs_ticks = _carries_state(node) or previous or node in read_before or _reads_counter(node)
+        not_before = _TICKS_UNKNOWN if needs_ticks and not known_length else ""
+        return Item(labels[node], frozenset(current), frozenset(previous), stays, not_before)
+
+
+def _nets(net: Net, prefix: str) -> Iterator[tuple[str, Net]]:
+    """The net and those of its sub-networks, by the prefix of their layers' labels."""
+    yield prefix, net
+    for name, inner in net.subnets.items():
+        if not inner.is_loop:
+            yield from _nets(inner, f"{prefix}{name}/")
+
+
+def _computes(node: Node) -> bool:
+    return node.previous is None and not isinstance(node.layer, InnerSource)
+
+
+def _label(node: Node, inner: LoopNet) -> str:
+    inside = node.layer.path.removeprefix(f"{inner.path}[")
+    return "/".join(re.findall(r'"([^"]+)"', inside)[:1] + re.findall(r'\["subnetwork"\]\["([^"]+)"', inside))
+
+
+def _is_root(description: Mapping[str, Any]) -> bool:
+    return bool(description.get("loss") or description.get("is_output_layer") or description.get("need_last"))
+
+
+def _carries_state(node: Node) -> bool:
+    layer: Any = node.layer
+    return bool(layer.hidden_state and layer.carries_state(tuple(n.spec for n in node.sources)))
+
+
+def _reads_counter(node: Node) -> bool:
+    return any(isinstance(n.layer, InnerSource) and n.layer.kind == "counter" for n in node.inputs)
+
+
+def _stays(node: Node) -> str:
+    """Why a layer must run inside, "" if nothing forbids to move it."""
+    layer: Any = node.layer
+    if _carries_state(node) and layer.needs_state:
+        return "its state is read tick by tick"
+    return str(getattr(layer, "stays_in_loop", ""))
