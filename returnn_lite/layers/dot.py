@@ -79,7 +79,7 @@ class Dot(Layer):
         value = self.given[name]
         if value is not NOT_GIVEN:
             if self.behavior >= 3 and has_int(value):
-                raise self.error(f"`{name}` must not be a number (since behavior_version >= 3), but is {value!r} instead")
+                raise self.error(f"`{name}` must not be a number (behavior_version >= 3), but is {value!r} instead")
             return value
         if self.behavior < 3:
             return _OLD_DEFAULTS[name]

@@ -23,6 +23,8 @@ class SplitDims(Layer):
     -1 part has the lengths ceil(len / product). A static axis is padded only with `pad_to_multiples`.
     """
 
+    lets_padding_through = True
+
     def __init__(
         self, *, axis: AxisText, dims: Any, pad_to_multiples: bool | None = None, pad_value: float = 0
     ) -> None:

@@ -63,7 +63,7 @@ class Cond(Layer):
         """That of the branches."""
         found = {branch: self._branch_spec(branch, refs) for branch in _BRANCHES}
         true, false = found.values()
-        if true is not None and false is not None and (true.rank, true.dtype) != (false.rank, false.dtype):
+        if true is not None and false is not None and _shape(true) != _shape(false):
             raise self.error(f"both branches must have the same axes and dtype, but are {true} and {false}")
         return true if true is not None else false
 
@@ -90,7 +90,20 @@ class Cond(Layer):
             raise self.error(f"`condition` must be a single bool, but has shape {tuple(condition.shape)}")
         branch = _BRANCHES[0] if bool(condition) else _BRANCHES[1]
         inner, options = _inputs(branch, refs)
-        return self._layer(branch).run(inner, options)
+        out = self._layer(branch).run(inner, options)
+        spec = self.spec(*[x.spec for x in sources], **{k: r.spec for k, r in refs.items()})
+        return out if spec is None or out.spec == spec else _as_spec(out, spec)
+
+
+def _shape(x: Spec) -> tuple[object, ...]:
+    return (x.dtype, x.sparse, x.batch, tuple(d.size for d in x.dims))
+
+
+def _as_spec(x: Tensor, spec: Spec) -> Tensor:
+    """`x` with the axes of the other branch, which are of the same sizes."""
+    dims = zip(x.spec.dims, spec.dims, strict=True)
+    lengths = {new: x.length(old) for old, new in dims if new.dynamic and old.dynamic}
+    return x.with_lengths(lengths).with_data(x.data, spec)
 
 
 def _inputs(branch: str, refs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
