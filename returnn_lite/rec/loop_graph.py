@@ -28,11 +28,12 @@ class LoopGraph:
         self.plan = Plan()
 
     def roots(self) -> Iterator[tuple[str, Node]]:
-        """Output, losses, output layers, and those whose last frame is kept; of sub-networks too."""
+        """Output, losses and their targets, output layers, those whose last frame is kept; of sub-networks too."""
         for prefix, net in self.nets.items():
             for name, node in list(net.nodes.items()):
                 if name in net.descriptions and (prefix + name == "output" or _is_root(net.descriptions[name])):
                     yield prefix + name, node
+        yield from ((name, self.inner.nodes[name]) for name in self.inner.loss_targets())
 
     def with_loss(self) -> Iterator[tuple[str, Net, Node]]:
         """(label, net, node) of the layers with a loss."""

@@ -99,6 +99,8 @@ class RecLoop(Layer):
         collect(self._start_points(), inner)
         inner.link_previous()
         _complete(inner)
+        for name in inner.loss_targets():
+            inner.get(name)
         for inner_node in list(inner.order):
             link_initial(inner_node, inner)
         inner.link_previous()

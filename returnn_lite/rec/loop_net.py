@@ -154,6 +154,15 @@ class LoopNet(Net):
             return None
         return layer if layer != name or layer in self.descriptions else None
 
+    def loss_targets(self) -> list[str]:
+        """The layers of this loop that are targets of its losses."""
+        context = self.shared.context
+        if context.search or not context.losses:
+            return []
+        with_loss = (n.layer.options for n in self.nodes.values() if n.description.get("loss"))
+        found = (self.target_layer(options.target) for options in with_loss if options.target is not None)
+        return list(dict.fromkeys(name for name in found if name is not None))
+
     def outside(self, name: str) -> Node:
         """A layer of the loop, as the net outside sees it."""
         if self.parent is None:
