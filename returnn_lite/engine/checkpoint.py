@@ -1,4 +1,5 @@
-"""Checkpoint files: `<model>.NNN.pt` (parameters) and `<model>.NNN.opt.pt` (the rest of what resuming needs).
+"""Checkpoint files: `<model>.NNN.pt` (parameters), `<model>.NNN.opt.pt` (the rest of what resuming needs), and
+`<model>.NNN.avg.pt` (averaged parameters, with `weight_averaging`).
 
 Each file is written to a temporary name in the same folder, synced to disk and renamed: it is whole, or not there.
 """
@@ -15,6 +16,7 @@ from returnn_lite.engine.find import existing_models, model_file
 from returnn_lite.errors import ConfigError
 
 TEMPORARY = ".tmp"
+AVERAGED = ".avg.pt"
 KEPT_OPTIMIZER_STATES = 2
 
 
@@ -35,19 +37,27 @@ def remove_stale_files(model: str | None) -> None:
         os.remove(path)
 
 
-def save_model(base: str, params: Mapping[str, torch.Tensor], *, info: Mapping[str, Any]) -> None:
+def save_model(base: str, params: Mapping[str, torch.Tensor], *, info: Mapping[str, Any], suffix: str = ".pt") -> None:
     """Writes `<base>.pt`: {"model": {name: tensor}, "epoch", "step", …}; "global_step" is in "model" as well."""
     model = {name: param.detach().cpu() for name, param in sorted(params.items())}
     model["global_step"] = torch.tensor(info["step"], dtype=torch.int64)
     content = {"model": model, **info}
-    write_atomically(base + ".pt", lambda file: torch.save(content, file))
+    write_atomically(base + suffix, lambda file: torch.save(content, file))
 
 
 def save_checkpoint(
-    base: str, params: Mapping[str, torch.Tensor], *, info: Mapping[str, Any], resume: Mapping[str, Any]
+    base: str,
+    params: Mapping[str, torch.Tensor],
+    *,
+    info: Mapping[str, Any],
+    resume: Mapping[str, Any],
+    averaged: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Writes `<base>.opt.pt` (`resume` and `info`), then `<base>.pt`: where the model is whole, its state is, too."""
+    """Writes `<base>.opt.pt` (`resume` and `info`), `<base>.avg.pt` if there are averages, and last `<base>.pt`: where
+    the model is whole, its state is, too."""
     write_atomically(base + ".opt.pt", lambda file: torch.save({**resume, **info}, file))
+    if averaged is not None:
+        save_model(base, averaged, info=info, suffix=AVERAGED)
     save_model(base, params, info=info)
 
 

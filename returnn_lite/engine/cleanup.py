@@ -114,7 +114,7 @@ def _short(epochs: list[int]) -> str:
 def _remove(base: str) -> int:
     """Removes all files of one checkpoint; returns their size in bytes."""
     size = 0
-    for suffix in (".opt.pt", ".pt", ".index", ".meta", ".data-00000-of-00001"):
+    for suffix in (".opt.pt", ".avg.pt", ".pt", ".index", ".meta", ".data-00000-of-00001"):
         if os.path.isfile(base + suffix):
             size += os.path.getsize(base + suffix)
             os.remove(base + suffix)

@@ -29,7 +29,7 @@ def nop_init_net_train_task(config: Config, log: Log) -> None:
     """Task `nop_init_net_train`: builds the network and loads its parameters, as the training would, and ends."""
     choice = find_start(config, "train", log)
     net = build_for_training(config, log, choice.start_epoch)
-    load_start(config, net, choice, log, training=True)
+    load_start(config, net, choice, log, task="train")
 
 
 def initialize_model_task(config: Config, log: Log) -> None:

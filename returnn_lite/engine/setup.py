@@ -6,11 +6,13 @@ from typing import Any
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.engine.find import Choice, Request, choose, existing_models
+from returnn_lite.engine.checkpoint import AVERAGED
+from returnn_lite.engine.find import Choice, Request, choose, existing_models, model_file, strip_suffix
 from returnn_lite.engine.load import load_params, preload
 from returnn_lite.engine.model import build_network, describe_network, print_network
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
+from returnn_lite.optim.averaging import AveragingOptions
 
 
 def choose_device(config: Config, log: Log) -> torch.device:
@@ -85,16 +87,30 @@ def _start_epoch(config: Config) -> int | None:
     return epoch
 
 
-def load_start(config: Config, net: Any, choice: Choice, log: Log, *, training: bool) -> int:
+def averaged_file(config: Config, filename: str, task: str, log: Log) -> str:
+    """The checkpoint's averaged parameters if `load_averaged` wants them, or `weight_averaging` for this task; else
+    the name as it is."""
+    wanted, use = config.bool_or_other("load_averaged", "auto"), config.literal("weight_averaging", None)
+    if wanted == "auto":
+        tasks = AveragingOptions.from_value(use, 1).use_for if use else ()
+        wanted = {"eval": "dev"}.get(task, task) in tasks
+        if wanted and model_file(strip_suffix(filename) + AVERAGED) is None:
+            log.v2(f"note: {filename} has no averaged parameters")
+            return filename
+    return strip_suffix(filename) + AVERAGED if wanted else filename
+
+
+def load_start(config: Config, net: Any, choice: Choice, log: Log, *, task: str) -> int:
     """Fills the parameters by `preload_from_files` and the chosen checkpoint; returns the global step."""
     entries = config.typed_value("preload_from_files")
-    done = preload(net.params, entries, log, training=training, fresh=choice.filename is None)
+    done = preload(net.params, entries, log, training=task == "train", fresh=choice.filename is None)
     if choice.filename is None:
         return 0
-    log.v2(f"loading weights from {choice.filename}")
+    filename = choice.filename if task == "train" else averaged_file(config, choice.filename, task, log)
+    log.v2(f"loading weights from {filename}")
     ignore_missing = config.is_true("load_ignore_missing_vars")
     try:
-        return load_params(net.params, choice.filename, log, skip=done, ignore_missing=ignore_missing)
+        return load_params(net.params, filename, log, skip=done, ignore_missing=ignore_missing)
     except ConfigError:
         log.v1("Exiting now because model cannot be loaded.")
         raise
@@ -122,7 +138,7 @@ def load_network(
         config, description, epoch=epoch, device=device, log=log, search=search, eval=eval, extra_layers=extra_layers
     )
     print_network(net, log)
-    step = load_start(config, net, choice, log, training=False)
+    step = load_start(config, net, choice, log, task=task)
     net.global_step = step
     net.eval()
     return Loaded(net, epoch, device, step)

@@ -1,6 +1,6 @@
 """One mini-batch through the network (training and evaluation alike), and the scores of such steps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -50,6 +50,26 @@ def forward_batch(net: Any, batch: BatchLike, device: torch.device) -> Any:
     data = {key: to_device(value, device) for key, value in batch.data.items()}
     lengths = {key: to_device(value, device) for key, value in batch.lengths.items()}
     return net(data, lengths, tags=batch.tags)
+
+
+def repeatable_objective(net: Any, batch: BatchLike, device: torch.device) -> Callable[[], torch.Tensor]:
+    """To be made before the step is run: computes its objective anew, with the same random numbers.
+
+    What layers count by themselves (running statistics) is not counted again.
+    """
+    random_state = net.context.generator.get_state()
+    counted = [param for param in net.params.values() if not param.requires_grad]
+
+    def objective() -> torch.Tensor:
+        before = [param.clone() for param in counted]
+        net.context.generator.set_state(random_state)
+        found: torch.Tensor = forward_batch(net, batch, device).objective
+        with torch.no_grad():
+            for param, value in zip(counted, before, strict=True):
+                param.copy_(value)
+        return found
+
+    return objective
 
 
 def to_device(value: Any, device: torch.device) -> Any:

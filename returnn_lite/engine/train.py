@@ -9,7 +9,7 @@ from returnn_lite import __version__
 from returnn_lite.config import Config, warn_misspelt_keys
 from returnn_lite.engine import checkpoint, data, report
 from returnn_lite.engine.cleanup import cleanup_old_models, cleanup_options
-from returnn_lite.engine.evaluate import Evaluation, lacks_scores, step_meter
+from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores, step_meter
 from returnn_lite.engine.find import Choice, epoch_base, existing_models
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.load import load_params
@@ -24,7 +24,7 @@ from returnn_lite.engine.model import (
     take_over_params,
 )
 from returnn_lite.engine.setup import choose_device, final_epoch, find_start, load_start, model_name
-from returnn_lite.engine.step import BrokenScores, explained, nonfinite_layer, run_step
+from returnn_lite.engine.step import BrokenScores, explained, nonfinite_layer, repeatable_objective, run_step
 from returnn_lite.engine.summary import ScalarLog
 from returnn_lite.log import Log
 from returnn_lite.optim.updater import Updater
@@ -79,13 +79,14 @@ class Trainer:
         self.start_epoch = choice.start_epoch
         self.prepare_network(choice.epoch if choice.resume and choice.epoch else self.start_epoch)
         print_network(self.net, self.log)
-        self.global_step = load_start(self.config, self.net, choice, self.log, training=True)
+        self.global_step = load_start(self.config, self.net, choice, self.log, task="train")
         if choice.resume and choice.filename:
             self.restore(checkpoint.load_resume_state(choice.filename), choice.epoch or 0)
 
     def restore(self, state: dict[str, Any], epoch: int) -> None:
         """Takes over what `resume_state` saved: optimizer, and scores that did not reach the learning-rate file."""
-        self.updater.load_state_dict(state["optimizer"])
+        if not self.config.is_true("reset_optimizer_on_restart"):
+            self.updater.load_state_dict(state["optimizer"])
         for e, record in lr_file.from_text(state["learning_rates"], "optimizer state").items():
             if e == epoch or not self.control.filename:
                 known = self.control.epochs.setdefault(e, record)
@@ -131,12 +132,13 @@ class Trainer:
         if epoch == 1 and self.model and self.config.is_true("save_epoch1_initial_model"):
             self.write_initial_model()
         means, seconds = self.train_steps(epoch, rate, stop)
+        self.updater.end_epoch()
         self.control.set_scores(epoch, report.record_entries("train", means))
         if self.model and (epoch % self.save_interval == 0 or epoch == self.final_epoch):
             self.write_checkpoint(epoch)
         self.control.save()
         self.log.v1(report.epoch_line(f"epoch {epoch}", means, seconds))
-        results = self.evaluation(stop).run_all(self.eval_data, epoch, self.control)
+        results = self.evaluate(self.eval_data, epoch, stop)
         self.scalars.epoch(epoch, self.global_step, {"train": means, **results}, rate)
         if self.cleanup and self.model:
             self.clean_up(self.cleanup)
@@ -145,18 +147,23 @@ class Trainer:
         """One pass over the training data; returns its scores and its time in seconds."""
         config, net, device = self.config, self.net.train(), self.device
         start_epoch(net, config, epoch)
-        start_rate = self.updater.learning_rate_at(self.global_step, rate)
-        meta = {"global_train_step": self.global_step, "effective_learning_rate": numpy.float32(start_rate)}
-        self.control.set_meta(epoch, meta)
+        start_rate = numpy.float32(self.updater.start_rate(self.global_step, rate))
+        self.control.set_meta(epoch, {"global_train_step": self.global_step, "effective_learning_rate": start_rate})
         loader = data.load_batches(self.train_data, data.train_batching(config, net, epoch), net, config)
         meter = step_meter(config, f"train epoch {epoch}", self.log)
         for step, batch in enumerate(loader):
             net.global_step = self.global_step
             with explained(batch, config):
+                again = repeatable_objective(net, batch, device) if self.updater.closure else None
                 result = run_step(net, batch, device)
                 self.check_scores(meter, result, batch)
-                objective = result.out.objective
-                self.updater.step(objective, global_step=self.global_step, learning_rate=rate, epoch_step=step)
+                self.updater.step(
+                    result.out.objective,
+                    global_step=self.global_step,
+                    learning_rate=rate,
+                    epoch_step=step,
+                    evaluate=again,
+                )
                 self.scalars.step(self.global_step, result, self.updater.effective_learning_rate)
             self.global_step += 1
             meter.end_step()
@@ -165,6 +172,9 @@ class Trainer:
         self.train_data.finish_epoch()
         steps, seconds = meter.progress.steps, meter.progress.elapsed
         self.control.set_meta(epoch, {"epoch_num_train_steps": steps, "epoch_train_time_secs": round(seconds)})
+        if self.updater.rate_changes_within_epochs:
+            end_rate = numpy.float32(self.updater.effective_learning_rate)
+            self.control.set_meta(epoch, {"effective_learning_rate_end": end_rate})
         return means, seconds
 
     def check_scores(self, meter: Any, result: Any, batch: Any) -> None:
@@ -176,11 +186,21 @@ class Trainer:
             raise BrokenScores("", "; ".join(filter(None, [exc.message, culprit]))) from None
 
     def learning_rate(self, epoch: int) -> float:
-        """The epoch's learning rate: an override by the net's `#config`, else by the control."""
+        """The epoch's learning rate: an override by the net's `#config`, else by the control; or what the updater says,
+        if its scheduler or optimizer is in charge."""
         override = (self.description or {}).get("#config", {}).get("learning_rate")
         if override is not None:
             self.control.override(epoch, override)
-        return self.control.for_epoch(epoch)
+        rate = self.control.for_epoch(epoch)
+        self.updater.start_epoch(epoch, self.control.measure(epoch - 1, self.updater.measure))
+        if self.updater.owns_rate:
+            rate = self.updater.epoch_rate(rate)
+            self.control.record(epoch, rate)
+        return rate
+
+    def steps_per_epoch(self) -> int:
+        """The number of batches of the first epoch."""
+        return data.count_batches(self.train_data, data.train_batching(self.config, self.net, 1))
 
     # --- the network of an epoch -----------------------------------------------------------------------------------
 
@@ -197,6 +217,7 @@ class Trainer:
             for line in description_diff(self.description, description):
                 self.log.v3(line)
         before = self.net if self.description is not None else None
+        going_on = self.updater.schedule_state() if before is not None else {}
         self.net = build_network(self.config, description, epoch=epoch, device=self.device, log=self.log)
         if before is not None:
             print_network(self.net, self.log)
@@ -209,7 +230,9 @@ class Trainer:
             initial_learning_rate=self.control.options.learning_rate,
             log=self.log,
             network=self.net,
+            steps_per_epoch=self.steps_per_epoch,
         )
+        self.updater.load_schedule_state(going_on)
 
     def go_back_to_best(self, epoch: int) -> None:
         """`use_last_best_model`: the parameters of a better earlier epoch, and a fresh optimizer state."""
@@ -231,7 +254,10 @@ class Trainer:
         """Optimizer state, then model; older optimizer states go."""
         base = epoch_base(self.model or "", epoch)
         self.log.v4(f"Save model under {base}")
-        checkpoint.save_checkpoint(base, self.net.params, info=self.info(epoch), resume=self.resume_state())
+        averaged = self.updater.averaged_model(self.net.params)
+        checkpoint.save_checkpoint(
+            base, self.net.params, info=self.info(epoch), resume=self.resume_state(), averaged=averaged
+        )
         if not self.config.is_true("apply_cleanup_old_models_to_optim_states"):
             checkpoint.drop_old_resume_states(self.model or "")
 
@@ -249,9 +275,12 @@ class Trainer:
 
     # --- evaluation ------------------------------------------------------------------------------------------------
 
-    def evaluation(self, stop: StopRequest) -> Evaluation:
-        """The evaluation of the network as it is now."""
-        return Evaluation(self.config, self.log, self.net, self.device, stop.check)
+    def evaluate(self, datasets: dict[str, Any], epoch: int, stop: StopRequest) -> Results:
+        """The scores of the network as it is now, or of its averaged parameters if they are to be used."""
+        with self.updater.averaged_for("dev"):
+            return Evaluation(self.config, self.log, self.net, self.device, stop.check).run_all(
+                datasets, epoch, self.control
+            )
 
     def evaluate_missing(self, epoch: int, stop: StopRequest) -> None:
         """Makes up for scores of the last epoch that a killed run did not come to."""
@@ -260,4 +289,4 @@ class Trainer:
         missing = {name: dataset for name, dataset in self.eval_data.items() if lacks_scores(self.control, epoch, name)}
         if missing:
             self.log.v1(f"Last epoch model not yet evaluated on {', '.join(missing)}. Doing that now.")
-            self.evaluation(stop).run_all(missing, epoch, self.control)
+            self.evaluate(missing, epoch, stop)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -93,6 +94,30 @@ class Updater:
             self.active = {name: param for name, param in self.params.items() if name in names}
         else:
             self.active = self.params
+
+    def end_epoch(self) -> None:
+        """Ends an epoch, after its last step."""
+        if self.averaging is not None:
+            self.averaging.after_epoch()
+
+    def averaged_for(self, task: str) -> AbstractContextManager[None]:
+        """The averaged parameters in place of the model's, if they are to be used for this task."""
+        return nullcontext() if self.averaging is None else self.averaging.in_place(task)
+
+    def averaged_model(self, params: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """All parameters of the averaged model; None if there is none."""
+        return None if self.averaging is None else self.averaging.model(params)
+
+    @property
+    def measure(self) -> str | None:
+        """The score that the scheduler waits for, if it names one."""
+        return None if self.scheduler is None else self.scheduler.measure
+
+    @property
+    def rate_changes_within_epochs(self) -> bool:
+        """Whether a scheduler, or the optimizer, sets the learning rate at every step."""
+        scheduled = self.scheduler is not None and self.scheduler.per_step
+        return scheduled or any(optimizer.own_rate() is not None for optimizer in self.optimizers.values())
 
     @property
     def owns_rate(self) -> bool:

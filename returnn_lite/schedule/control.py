@@ -82,6 +82,13 @@ class LearningRateControl:
         self.log.v2(f"Overwrite learning rate for epoch {epoch}: {old} -> {learning_rate}")
         self._set_rate(epoch, learning_rate)
 
+    def record(self, epoch: int, learning_rate: float) -> None:
+        """Sets the learning rate where something else is in charge of it. Warns if the file had another."""
+        old = self.epochs[epoch].learning_rate if self.epochs.get(epoch, Record(None)).error else None
+        if old is not None and abs(old - learning_rate) > 1e-6 * abs(learning_rate):
+            self.log.v2(f"Warning: epoch {epoch} is trained with learning rate {learning_rate}, {old} is on record.")
+        self._set_rate(epoch, learning_rate)
+
     def _set_rate(self, epoch: int, rate: float) -> None:
         self.epochs.setdefault(epoch, Record(None)).learning_rate = float(rate)
 
@@ -111,6 +118,17 @@ class LearningRateControl:
         """The value under the epoch's error key."""
         key = self.error_key(epoch)
         return None if key is None else self.epochs[epoch].error[key]
+
+    def measure(self, epoch: int, key: str | None) -> float | None:
+        """The epoch's score under `key` (None: the one that drives the control); None if there is no score at all."""
+        error = self.epochs[epoch].error if epoch in self.epochs else {}
+        if key is None or not error:
+            return self.score(epoch)
+        if key not in error:
+            raise ConfigError(
+                'lr_scheduler["measure"]', f"there is no score {key!r}{did_you_mean(key, error)} ({', '.join(error)})"
+            )
+        return error[key]
 
     def difference(self, old: int, new: int) -> float | None:
         """The new score less the old one; None if one is missing or their keys differ."""
