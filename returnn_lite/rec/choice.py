@@ -10,10 +10,10 @@ import torch
 
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.base import Layer
-from returnn_lite.layers.eval_view import SourceView
 from returnn_lite.layers.registry import layer, split_options
 from returnn_lite.rec import beam as beams
 from returnn_lite.rec.choice_scores import log_scores, noise
+from returnn_lite.rec.choice_view import ChoiceView, combined_by_function
 from returnn_lite.rec.initial import Initial
 from returnn_lite.tensor import Beam, Dim, Spec, Tensor, batch_dim, latest_beam, to_beam
 
@@ -116,7 +116,6 @@ class Choice(Layer):
         self.combine = custom_score_combine
         self.source_beam_sizes = source_beam_sizes
         self.explicit = _named(explicit_search_source, explicit_search_sources)
-        self.explicit_search_sources: Any = []
         self.cheating = cheating
         self.scheduled_sampling = scheduled_sampling
         self._source_specs: tuple[Spec | None, ...] = ()
@@ -189,10 +188,10 @@ class Choice(Layer):
             return self._fed_back(sources[0], moment)
         log_probs = [log_scores(x, self.input_type, moment.count, self.path) for x in sources]
         if len(log_probs) == 1:
-            picked, gold = self._picked(log_probs[0], refs, moment)
+            picked, gold = self._picked(sources, log_probs[0], refs, moment)
             return self._chosen(sources[0], [picked.labels], picked, gold, moment)
         several = beams.combinations(log_probs, self._sizes(len(log_probs)))
-        picked, gold = self._picked(several.scores, refs, moment)
+        picked, gold = self._picked(sources, several.scores, refs, moment)
         return self._chosen(sources[0], several.split(picked), picked, gold, moment)
 
     def _sizes(self, count: int) -> list[int]:
@@ -205,14 +204,14 @@ class Choice(Layer):
         return sizes
 
     def _picked(
-        self, log_probs: torch.Tensor, refs: Mapping[str, Tensor], moment: Moment
+        self, sources: list[Tensor], log_probs: torch.Tensor, refs: Mapping[str, Tensor], moment: Moment
     ) -> tuple[beams.Picked, torch.Tensor | None]:
         """The best continuations of scores (B, K, V), and which of them is the reference's [B] (None: not followed)."""
         base = moment.beam.scores if moment.beam is not None else log_probs.new_zeros(log_probs.shape[:2])
         ended = moment.ended_per_beam()
         exponent = self.exponent if self.length_normalization else None
         log_probs, base = beams.let_end(log_probs, base, ended, moment.tick, exponent)
-        scores = self._combined(log_probs, base, ended, refs, moment)
+        scores = self._combined(sources, log_probs, base, ended, refs, moment)
         followed = moment.beam.gold if moment.beam is not None else None
         if self.keep_beams and self.beam_size % scores.shape[1]:
             text = f"`beam_size` must be a multiple of the incoming beam size {scores.shape[1]} with `keep_beams`"
@@ -231,6 +230,7 @@ class Choice(Layer):
 
     def _combined(
         self,
+        sources: list[Tensor],
         log_probs: torch.Tensor,
         base: torch.Tensor,
         ended: torch.Tensor | None,
@@ -240,21 +240,9 @@ class Choice(Layer):
         if self.combine is None:
             drawn = noise(log_probs, self.noise_scale, self.context.generator)
             return beams.combine(log_probs, base, prob_scale=self.prob_scale, base_scale=self.base_scale, noise=drawn)
-        self.explicit_search_sources = self._views(refs, moment)
-        flags = torch.zeros_like(base, dtype=torch.bool) if ended is None else ended
-        found: torch.Tensor = self.combine(
-            layer=self, scores_in=log_probs, scores_base=base.unsqueeze(-1), t=moment.tick, end_flags=flags,
-            batch_dim=base.shape[0], scores_beam_in=log_probs.shape[1], base_beam_in=base.shape[1],
-        )  # fmt: skip
-        if found.shape != log_probs.shape:
-            want, got = tuple(log_probs.shape), tuple(found.shape)
-            raise self.error(f"`custom_score_combine` must return scores {want}, but returned {got} instead")
-        return found
-
-    def _views(self, refs: Mapping[str, Tensor], moment: Moment) -> Any:
-        """The explicit sources as data objects: a dict if the option is one, else a list."""
-        views = {k: SourceView(to_beam(refs[f"explicit/{k}"], moment.beam), n) for k, n in self.explicit.items()}
-        return list(views.values()) if all(k.isdigit() for k in views) else views
+        named = {k: to_beam(refs[f"explicit/{k}"], moment.beam) for k in self.explicit}
+        view = ChoiceView(self, sources, named, self.context.eval_names.get("as_tf_tensor", lambda x: x))
+        return combined_by_function(self, view, log_probs, base, ended, moment.tick)
 
     def _chosen(
         self, x: Tensor, labels: list[torch.Tensor], picked: beams.Picked, gold: torch.Tensor | None, moment: Moment
