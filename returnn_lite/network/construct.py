@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
@@ -17,14 +17,17 @@ from returnn_lite.network.graph import Node
 from returnn_lite.network.reuse import Reuse, resolve, reuse_function
 from returnn_lite.network.sources import DataSource, PartOf
 
-EXTRA = re.compile(r"^(extra(?:\.[A-Za-z0-9_.()]*)?):(.*)$")
+EXTRA = re.compile(r"^(extra(?:\.[A-Za-z0-9_.()]*)?):(.*)$", re.DOTALL)
 
 
 class Shared:
     """What the nets of one network (root, sub-nets, loops) share while it is constructed."""
 
-    def __init__(self, context: Context, store: ParamStore, extern: ExternData) -> None:
+    def __init__(
+        self, context: Context, store: ParamStore, extern: ExternData, overlay: Callable[[Net, str], Net]
+    ) -> None:
         self.context = context
+        self.overlay = overlay
         self.store = store
         self.extern = extern
         self.scopes: dict[str, ParamScope] = {}
@@ -58,6 +61,7 @@ class Net:
         self.nodes: dict[str, Node] = {}
         self.order: list[Node] = parent.order if parent is not None else []
         self.subnets: dict[str, Net] = {}
+        self.overlays: dict[str, Net] = {}
         self.given: dict[str, Node] = {}
 
     # --- looking up ---------------------------------------------------------------------------------------------------
@@ -88,15 +92,15 @@ class Net:
     def _find(self, name: str) -> Node:
         if name in self.given:
             return self.given[name]
+        extra = EXTRA.match(name)
+        if extra:
+            return self.extra(extra.group(1), extra.group(2))
         if name in self.descriptions and not name.startswith("#"):
             return self.link(name, self.descriptions[name])
         if name.startswith("base:"):
             return self.base(name[len("base:") :])
         if name.startswith("prev:"):
             return self.previous(name[len("prev:") :])
-        extra = EXTRA.match(name)
-        if extra:
-            return self.extra(extra.group(1), extra.group(2))
         if name == "data" or name.startswith("data:"):
             return self.data(name.partition(":")[2])
         if "/" in name:
@@ -121,8 +125,16 @@ class Net:
         raise ConfigError(self._asker(), f'"prev:{name}" exists only inside a loop (the unit of a rec layer)')
 
     def extra(self, net: str, name: str) -> Node:
-        """A layer in an overlay net."""
-        raise ConfigError(self._asker(), f'overlay nets ("{net}:{name}") are not supported yet')
+        """A layer in an overlay net: described by the entry "<net>:<name>" or "<name>", parameters shared."""
+        if not self.immediate:
+            raise ConfigError(self._asker(), f'"{net}:{name}" is impossible: a loop has no overlay nets')
+        if net not in self.overlays:
+            self.overlays[net] = self.shared.overlay(self, net)
+        return self.overlays[net].layer(name)
+
+    def layer(self, name: str) -> Node:
+        """A layer of this very net."""
+        return self.get(name)
 
     def data(self, key: str) -> Node:
         """A data key of the root net (inside sub-nets "data" alone is the source, see `given`)."""

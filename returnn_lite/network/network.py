@@ -16,6 +16,7 @@ from returnn_lite.log import Log
 from returnn_lite.network.constraints import output_constraints
 from returnn_lite.network.construct import Net, Shared, collect
 from returnn_lite.network.extern import ExternData
+from returnn_lite.network.extra import OverlayNet, counts_once
 from returnn_lite.network.graph import Node
 from returnn_lite.network.objective import LossNode, LossValue, constraints, loss_node
 from returnn_lite.network.placed import PlacedParams
@@ -69,11 +70,11 @@ class Network(torch.nn.Module):
         self.context.eval_names = names(self.context) if names is not None else {}
         self.extern_data = ExternData(config)
         store = ParamStore(torch.Generator().manual_seed(seed))
-        self.shared = Shared(self.context, store, self.extern_data)
+        self.shared = Shared(self.context, store, self.extern_data, OverlayNet)
         self.net = Net(net_dict, self.shared, path="network")
         self._construct(extra_layers)
         self.loss_nodes = list(self._losses()) if eval else []
-        self.constraints = constraints((m.scope, m.options) for m in self.shared.modules if m.scope is not None)
+        self.constraints = constraints((m.scope, m.options) for m in counts_once(self.shared.modules) if m.scope is not None)
         self.output_constraints = output_constraints(self._whole_nodes(self.net))
         self.used_data_keys = {m.key for m in self.shared.modules if isinstance(m, DataSource)}
         self.layer_modules = torch.nn.ModuleList(self.shared.modules)
@@ -100,6 +101,8 @@ class Network(torch.nn.Module):
             if not subnet.is_loop:
                 collect(start_points(subnet.descriptions, self.context), subnet)
                 self._complete(subnet)
+        for overlay in net.overlays.values():
+            self._complete(overlay)
 
     def _whole_nodes(self, net: Net) -> Iterator[tuple[Node, Callable[[], Node]]]:
         """All layers of the dicts, each with what gives the node of its whole output."""
@@ -113,7 +116,15 @@ class Network(torch.nn.Module):
 
     def _losses(self) -> Iterator[LossNode]:
         """The losses of all nets, by the names under which they are reported."""
-        yield from self._losses_of(self.net, "")
+        taken: set[str] = set()
+        for loss in self._losses_of(self.net, ""):
+            taken.add(loss.name)
+            yield loss
+        for name, overlay in self.net.overlays.items():
+            for loss in self._losses_of(overlay, ""):
+                loss.name = f"{name}:{loss.name}" if loss.name in taken else loss.name
+                taken.add(loss.name)
+                yield loss
 
     def _losses_of(self, net: Net, prefix: str) -> Iterator[LossNode]:
         for name, node in list(net.nodes.items()):

@@ -1,0 +1,86 @@
+"""Overlay nets: some layers of a net made once more, sharing the parameters – "extra.search:output" with search on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+from returnn_lite.layers.base import Context, Layer
+from returnn_lite.network.construct import Net
+from returnn_lite.network.graph import Node
+from returnn_lite.network.sources import PartOf
+
+
+class OverlayContext:
+    """The context of the network, but for the search flag."""
+
+    def __init__(self, main: Context) -> None:
+        self.__dict__["main"] = main
+        self.__dict__["search"] = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["main"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.__dict__["main"], name, value)
+
+
+class OverlayNet(Net):
+    """The layers of the net `main` that are asked for as "<name>:layer".
+
+    A layer is described by the entry "<name>:layer" of the dict, else by "layer". What it reads are the layers of `main`,
+    unless there is an entry "<name>:…" for them. With ".search" in the name choices search.
+    """
+
+    def __init__(self, main: Net, name: str) -> None:
+        super().__init__(
+            main.descriptions, main.shared, path=main.path, prefix=main.prefix, parent=main, trainable=main.trainable
+        )
+        self.main = main
+        self.name = name
+        self.given = main.given
+        if ".search" in name:
+            self.shared = copy.copy(main.shared)  # the same lists, another context
+            self.shared.context = OverlayContext(main.shared.context)  # type: ignore[assignment]
+            main.shared.context.beams = True
+
+    def get(self, name: str) -> Node:
+        """What a layer of this net reads."""
+        if isinstance(name, str) and f"{self.name}:{name}" in self.descriptions:
+            return self.layer(name)
+        return self.main.get(name)
+
+    def layer(self, name: str) -> Node:
+        """A layer of this net."""
+        return super().get(name)
+
+    def _find(self, name: str) -> Node:
+        description = self.descriptions.get(f"{self.name}:{name}", self.descriptions.get(name))
+        if description is not None:
+            return self.link(name, description)
+        return self.part(name) if "/" in name else self.main.get(name)
+
+    def part(self, name: str) -> Node:
+        """A layer inside a sub-net, or one of several outputs of a layer."""
+        outer, _, inner = name.partition("/")
+        owner = self.layer(outer)
+        subnet = self.subnets.get(outer)
+        if subnet is not None and not subnet.is_loop:
+            return subnet.get(inner)
+        return self.internal(name, PartOf(inner, owner.layer), [owner])
+
+    def base(self, name: str) -> Node:
+        """A layer of the net around `main`."""
+        return self.main.base(name)
+
+    def layer_path(self, name: str) -> str:
+        """A layer in config syntax."""
+        return f'{self.path}["{self.name}:{name}"]'
+
+
+def counts_once(layers: Iterable[Layer]) -> list[Layer]:
+    """These layers without those of overlay nets whose parameters another one has already."""
+    layers = list(layers)
+    plain = {m.scope.prefix for m in layers if m.scope is not None and not isinstance(m.context, OverlayContext)}
+    return [m for m in layers if not isinstance(m.context, OverlayContext) or m.scope is None or m.scope.prefix not in plain]
