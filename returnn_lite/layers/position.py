@@ -56,6 +56,7 @@ class PositionalEncoding(Stateful):
         self.add_to_input = add_to_input
         self.constant = constant
         self.offset = offset
+        self.stays_in_loop = ""
 
     @classmethod
     def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
@@ -97,6 +98,11 @@ class PositionalEncoding(Stateful):
         if dense.batch is None and self.carries_state(sources):
             return Spec((batch_dim, *dense.dims), time=None, feature=dense.rank, loop=dense.loop)
         return dense
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """No parameters."""
+        if sources[0].batch is None:
+            self.stays_in_loop = "counts the ticks of each sequence"
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """All frames of the axis."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.network.graph import Node
-from returnn_lite.tensor import Beam, Lengths, PreActivation, Tensor
+from returnn_lite.tensor import Beam, Dim, Lengths, PreActivation, Tensor
 
 if TYPE_CHECKING:
     from returnn_lite.rec.loop import LoopRun
@@ -79,7 +80,11 @@ class Trace:
         pre = None
         if first.pre is not None and node.layer.options.loss:
             pre = PreActivation(first.pre.activation, torch.stack([x.pre.data for x in frames if x.pre is not None]))
-        return Tensor(torch.stack([x.data for x in frames]), spec, lengths, self.beam, pre=pre)
+        data = [x.data for x in frames]
+        if any(x.shape != data[0].shape for x in data):
+            lengths |= _grown(frames, self.run.dim)
+            data = _of_one_size(data)
+        return Tensor(torch.stack(data), spec, lengths, self.beam, pre=pre)
 
     def _resolved(self, x: Tensor, tick: int) -> Tensor:
         """A frame in the order of the final hypotheses."""
@@ -102,6 +107,20 @@ class Trace:
             x = x.tile(self.beam)
         lengths = {**x.lengths, **({self.run.dim: self.lengths} if self.lengths is not None else {})}
         return Tensor(x.data.unsqueeze(0)[:0], x.spec.with_loop(self.run.dim), lengths, self.beam)
+
+
+def _grown(frames: list[Tensor], dim: Dim) -> dict[Dim, Lengths]:
+    """The lengths of axes that grow with the ticks: others at each frame of the loop axis `dim`."""
+    grown = {d for d, n in frames[0].lengths.items() if not n.dims and d in frames[0].spec.dims}
+    parts = {d: [x.lengths[d] for x in frames] for d in grown}
+    return {d: Lengths(torch.stack([n.values for n in p]), max(n.max for n in p), (dim,)) for d, p in parts.items()}
+
+
+def _of_one_size(frames: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The frames with 0 behind the ends of axes that grow with the ticks."""
+    sizes = [max(n) for n in zip(*(x.shape for x in frames), strict=True)]
+    pads = [[p for n, size in zip(x.shape[::-1], sizes[::-1], strict=True) for p in (0, size - n)] for x in frames]
+    return [F.pad(x, pad) for x, pad in zip(frames, pads, strict=True)]
 
 
 def index_of(beam: Beam, rows: torch.Tensor) -> torch.Tensor:

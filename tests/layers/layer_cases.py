@@ -57,7 +57,7 @@ class Case:
 row = Case
 
 # Valid frames near a sequence end see frames behind it, as in the reference (`Layer.lets_padding_through`).
-LETS_PADDING_THROUGH = frozenset({"pool"})
+LETS_PADDING_THROUGH = frozenset({"pool", "twod_lstm"})
 
 # Padding is multiplied by weights that are exactly 0: finite values do no harm, but NaN does.
 ZERO_TIMES = frozenset({"generic_attention", "self_attention", "dot_attention", "concat_attention"})
@@ -69,6 +69,7 @@ ATTENTION = {
 }
 
 SCORES = {"scores": {"class": "softmax", "n_out": 6, "from": "data"}}  # of 5 labels and the blank
+TWOD = {"rec-twod/Vh_re": (3, 15), "rec-twod/Vv_re": (3, 15)}
 MEMORY = "base:data:memory"  # whole, inside of a loop
 
 CASES: list[Case] = [
@@ -164,5 +165,14 @@ CASES: list[Case] = [
     row(
         "optimal_completions", {"target": "layer:base:data:labels"}, "prev:table", loop=True,
         extra={"table": {"class": "edit_distance_table", "from": "data:classes", "target": "layer:base:data:labels"}},
+    ),  # fmt: skip
+    row("cum_concat", {"out_spatial_dim": Dim(None, "history")}, "data:source", loop=True),
+    row(
+        "twod_lstm", {"n_out": 3, "pooling": "weighted"}, ["data:memory", "data"],
+        params={**TWOD, "rec-twod/W_re": (8, 15), "rec-twod/W_att": (4, 3)},
+    ),  # fmt: skip
+    row(
+        "twod_lstm", {"n_out": 3, "pooling": "average"}, [MEMORY, "prev:it"], loop=True,
+        params={**TWOD, "rec-twod/W_re": (7, 15)},
     ),  # fmt: skip
 ]
