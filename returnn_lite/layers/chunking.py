@@ -126,5 +126,8 @@ class TimeUnchunking(Layer):
         sums = data.new_zeros((*data.shape[:at], total, *data.shape[at + 1 :])).index_add(at, index.reshape(-1), data)
         times = torch.bincount(index.reshape(-1), minlength=total).clamp(min=1).to(sums.dtype)
         mean = sums / times.reshape((-1, *(1,) * (sums.dim() - 1 - at)))
-        lengths = {base: chunks.length(base)} if base.dynamic else {}
+        lengths = {d: n for d, n in x.lengths.items() if d in spec.dims}
+        lengths = {d: Lengths(n.values[::count], n.max) if n.dims == (batch_dim,) else n for d, n in lengths.items()}
+        if base.dynamic:
+            lengths[base] = chunks.length(base)
         return x.with_lengths(lengths).with_data(mean.narrow(at, 0, frames), spec)

@@ -56,7 +56,7 @@ class Concat(Layer):
         marked = [with_axis(s, i, self.marker) for s, i in zip(specs, at, strict=True)]
         layout = common(tuple(marked), self.behavior)
         for spec, whole in zip(marked, specs, strict=True):
-            if spec.rank != layout.rank and not self.allow_broadcast:
+            if spec.rank - len(spec.loop) != layout.rank - len(layout.loop) and not self.allow_broadcast:
                 text = f"all sources must have the axes {layout}, but one is {whole}"
                 raise self.error(f"{text}; `allow_broadcast` repeats it")
         return layout, [with_axis(layout, self._at(layout), s.dims[i]) for s, i in zip(specs, at, strict=True)]

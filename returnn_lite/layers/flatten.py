@@ -123,7 +123,18 @@ class UnflattenBatch(Layer):
         data = zeros.index_copy(0, rows, data)
         shape = tuple(valid.shape) if batch_major else tuple(reversed(valid.shape))
         data = data.reshape((*shape, *data.shape[1:])).movedim((0, 1), (at, at + 1))
-        return x.with_data(data, self.spec(x.spec))
+        restored = {
+            d: Lengths(_unpacked(n.values, rows, shape, batch_major), n.max, (batch_dim,))
+            for d, n in x.lengths.items()
+            if d in x.spec.dims and d != dim and n.dims == (batch_dim,)
+        }
+        return x.with_lengths(restored).with_data(data, self.spec(x.spec))
+
+
+def _unpacked(values: torch.Tensor, rows: torch.Tensor, shape: tuple[int, ...], batch_major: bool) -> torch.Tensor:
+    """Numbers per frame, equal within a sequence, as numbers per sequence (0 for sequences without a frame)."""
+    zeros = values.new_zeros(shape[0] * shape[1])
+    return zeros.index_copy(0, rows, values).reshape(shape).amax(1 if batch_major else 0)
 
 
 @layer("split_batch_time")

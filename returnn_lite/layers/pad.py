@@ -11,7 +11,7 @@ from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.slicing import with_axis
 from returnn_lite.tensor import Spec, Tensor
-from returnn_lite.tensor.align import joined, place
+from returnn_lite.tensor.align import common, joined, place
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
@@ -195,25 +195,26 @@ class PostfixInTime(Layer):
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """The longer axis."""
-        x = sources[0]
-        if x is None:
+        x, postfix = sources[0], refs.get("postfix")
+        if x is None or any(r is None for r in refs.values()):
             return None
         at = find_axis(x, self.axis)
-        return with_axis(x, at, self.options.out_dim or x.dims[at] + self.repeat)
+        longer = with_axis(x, at, self.options.out_dim or x.dims[at] + self.repeat)
+        return longer if postfix is None else common((longer, postfix), self.behavior)
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The source and the postfix."""
         x = sources[0]
         at = find_axis(x.spec, self.axis)
-        spec = self.spec(x.spec)
-        value: Any = self.postfix
-        if "postfix" in refs:
-            value = place(refs["postfix"], spec, self.behavior)
+        spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
         valid = mask(x, at)
-        data = _padded(x.data, at, 0, self.repeat, "constant", 0)
         if valid is None:
             valid = torch.ones([x.data.shape[at] if i == at else 1 for i in range(x.spec.rank)], dtype=torch.bool)
-        valid = _padded(valid.to(x.device), at, 0, self.repeat, "constant", False)
-        data = torch.where(valid, data, _like(value, data) if "postfix" not in refs else value)
-        out = joined(x.data, x.spec, [x, *refs.values()])
-        return _with_new_lengths(out, at, self.repeat, spec).with_data(data, spec)
+        longer = with_axis(x.spec, at, self.options.out_dim or x.spec.dims[at] + self.repeat)
+        known = _with_new_lengths(joined(x.data, x.spec, [x, *refs.values()]), at, self.repeat, longer)
+        data, valid = (
+            place(known.with_data(_padded(t, at, 0, self.repeat, "constant", 0), longer), spec, self.behavior)
+            for t in (x.data, valid.to(x.device))
+        )
+        value = place(refs["postfix"], spec, self.behavior) if "postfix" in refs else _like(self.postfix, data)
+        return known.with_data(torch.where(valid, data, value), spec)
