@@ -34,10 +34,11 @@ class LoopRun:
         self.nodes: dict[str, Node] = layer.graph.nodes
         self.whole: dict[Node, Tensor] = {}
         self.size, self.lengths = self._known_length()
-        first = next((x for x in outer.values() if x.spec.batch is not None), None)
+        known = [*outer.values(), *layer.context.run["data"].values()]  # a loop may read nothing at all
+        first = next((x for x in known if x.spec.batch is not None), None)
         if first is None:
-            raise layer.error("the loop reads nothing that has a batch axis")
-        lengths = merged_lengths(list(outer.values()))
+            raise layer.error("neither the loop nor any other layer reads data that has a batch axis")
+        lengths = merged_lengths(list(outer.values()) or [first])
         self.initial = Initial(first.data.shape[first.spec.batch or 0], first.data.device, lengths)
         self.base_beam = next((x.beam for x in outer.values() if x.beam is not None), None)
 

@@ -230,17 +230,26 @@ class _SubnetInLoop(Net):
 def infer(nodes: list[Node]) -> None:
     """Specs of the layers of a loop as their least fixpoint: from unknown, round by round, until nothing changes.
 
-    Raises ConfigError naming the layers whose axes stay unknown or never settle.
+    What a layer refuses counts only in the last round: before, some of its sources may be known in part. Raises
+    ConfigError naming the layers whose axes stay unknown or never settle.
     """
     for _ in range(len(nodes) + 5):
         changed = False
+        errors: list[ConfigError] = []
         for node in nodes:
-            old = node.spec
-            changed |= node.infer() != old
+            old, node.spec = node.spec, None
+            try:
+                node.infer()
+            except ConfigError as exc:
+                errors.append(exc)
+            changed |= node.spec != old
         if not changed:
             break
     else:
-        raise nodes[-1].layer.error("the axes of the layers of this loop do not settle; check `prev:` references")
+        text = "the axes of the layers of this loop do not settle; check `prev:` references"
+        raise errors[0] if errors else nodes[-1].layer.error(text)
+    if errors:
+        raise errors[0]
     unknown = [node for node in nodes if node.spec is None and node.previous is None]
     if unknown:
         text = "the axes of {} could not be found out: the layers of this loop that it reads depend on itself alone"
