@@ -226,3 +226,31 @@ def test_unstacking_declares_the_axis_of_the_loop():
     layers = {"other": linear("data:labelled"), "output": {"class": "rec", "from": [], "unit": unit}}
     x = randomised(network(layers, KEYS))(*batch(KEYS, LENGTHS))["output"]
     assert x.data.shape == (3, 3, 4) and x.length(x.spec.dims[0]).values.tolist() == LENGTHS["labelled"]
+
+
+@pytest.mark.parametrize("pooling", ["last", "max", "average", "weighted"])
+def test_two_dimensional_lstm_is_its_formula(pooling):
+    layer = {"class": "twod_lstm", "from": ["data:labelled", "data:data"], "n_out": 3, "pooling": pooling}
+    net = randomised(network({"output": layer}, KEYS))
+    data, lengths = batch(KEYS, LENGTHS)
+    found = net(data, lengths)["output"].batch_major().data
+    p = {name.rpartition("/")[2]: value for name, value in net.params.items()}
+    for b, (width, height) in enumerate(zip(LENGTHS["labelled"], LENGTHS["time"], strict=True)):
+        zero = (torch.zeros(3), torch.zeros(3))
+        above = [zero] * 3
+        for t in range(height):
+            left, row = zero, []
+            for s in range(3):
+                x = torch.cat([data["labelled"][b, s], data["data"][b, t]])
+                gates = x @ p["W_re"] + left[0] @ p["Vh_re"] + above[s][0] @ p["Vv_re"]
+                a, i, f, o, share = gates.split(3)
+                kept = share.sigmoid() * left[1] + (1 - share.sigmoid()) * above[s][1]
+                c = i.sigmoid() * a.tanh() + f.sigmoid() * kept
+                left = (o.sigmoid() * c.tanh(), c)
+                row.append(left)
+            above, h = row, torch.stack([cell[0] for cell in row])
+            if pooling == "weighted":
+                expected = (h @ (data["data"][b, t] @ p["W_att"])).softmax(0) @ h
+            else:
+                expected = {"last": h[width - 1], "max": h.amax(0), "average": h[:width].mean(0)}[pooling]
+            torch.testing.assert_close(found[b, t], expected, rtol=1e-4, atol=1e-5)
