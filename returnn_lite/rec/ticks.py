@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from returnn_lite.tensor.tensor import ancestor_index
 
 if TYPE_CHECKING:
     from returnn_lite.rec.loop import LoopRun
+
+Turn = Callable[[Node, dict[Node, Tensor], int], Tensor]
 
 
 @dataclass
@@ -76,6 +79,13 @@ class Ticks:
             else:
                 self._add_outside(node, self.run_of.value(node))
         self._prepare_states()
+        self.turns = [(node, self._turn(node)) for node in self.inside]
+
+    def _turn(self, node: Node) -> Turn:
+        """How a layer is computed at each tick."""
+        if getattr(node.layer, "makes_beam", False):
+            return self._choose
+        return self._step if node in self.states else self._compute
 
     def _width(self) -> int | None:
         """The beam size at the end of a tick; None if no layer inside searches."""
@@ -136,13 +146,8 @@ class Ticks:
             values[node] = Tensor(frames[tick], template.spec, template.lengths, template.beam)
         for node in self.counters:
             values[node] = counter(tick + self.run_of.offset, self.run_of.initial.device)
-        for node in self.inside:
-            if getattr(node.layer, "makes_beam", False):
-                values[node] = self._choose(node, values, tick)
-            elif node in self.states:
-                values[node] = self._step(node, values, tick)
-            else:
-                values[node] = node.compute(values)
+        for node, turn in self.turns:
+            values[node] = turn(node, values, tick)
         for node in self.collect:
             self.frames[node].append(values[node])
         for node in self.previous:
@@ -152,6 +157,10 @@ class Ticks:
                     _forget_lengths(values[node])
         if self.beam is not None:
             self.states = {n: Carried(c.on(self.beam), self.beam) for n, c in self.states.items()}
+
+    def _compute(self, node: Node, values: dict[Node, Tensor], tick: int) -> Tensor:
+        """A layer that sees nothing of earlier ticks but what it reads."""
+        return node.compute(values)
 
     def _choose(self, node: Node, values: dict[Node, Tensor], tick: int) -> Tensor:
         """A search choice: from here on there are other hypotheses."""
@@ -168,7 +177,9 @@ class Ticks:
         layer: Any = node.layer
         sources = [values[n] for n in node.sources]
         refs = {k: values[n] for k, n in self.step_refs[node].items()}
-        beam = latest_beam([*sources, *refs.values()]) or self.states[node].beam
+        beam = self.states[node].beam
+        if self.layer.context.beams:
+            beam = latest_beam([*sources, *refs.values()]) or beam
         state = self.states[node].on(beam)
         tick = Tick(number, {k: to_beam(x, beam) for k, x in refs.items()}, lambda: self._ended_on(beam, number))
         out, new = layer.step(self.constants[node], [to_beam(x, beam) for x in sources], state, tick)
