@@ -34,7 +34,11 @@ UNITS = {
     "a cell with its own output": {"s": cell(["data:source", "prev:o"]), "o": lin("s"), "output": lin("o")},
     "a cell alone": {"s": cell("data:source"), "output": lin("s")},
     "a cell of constant input": {"s": cell("base:ctx"), "output": lin(["s", "data:source"])},
-    "a cell of constant previous input": {"k": lin("base:ctx"), "s": cell("prev:k"), "output": lin(["s", "data:source"])},
+    "a cell of constant previous input": {
+        "k": lin("base:ctx"),
+        "s": cell("prev:k"),
+        "output": lin(["s", "data:source"]),
+    },
     "an LSTM in the loop": {"s": lstm(["data:source", "prev:s"]), "output": lin("s")},
     "previous frames": {"x": lin("data:source"), "y": lin(["prev:x", "x"]), "output": lin(["prev:y", "y"])},
     "the tick": {

@@ -1,210 +1,252 @@
-"""Beam search against plain Python.
+"""Beam search in loops against a plain search over a small recurrent model."""
 
-A beam that holds all hypotheses against the list of all label sequences; narrow beams against a search over lists.
-"""
+import math
 
 import pytest
 import torch
 
-from tests.nets import valid_part
-from tests.rec.decoders import ATTENTION, PLAIN, Steps, V, decoder, make, run
-from tests.rec.nets import LENGTHS
+from tests.nets import batch, network, randomised
+from tests.rec.plain_search import Options, search
 
-BATCH = 3
-LONGEST = 3
-ALL = 1 + 2 + 4 + 8  # hypotheses with at most 3 labels: ended after 1, 2, 3 steps, and not ended
-UNITS = {"plain": PLAIN, "attention": ATTENTION}
-HUGE = -1e20  # scores below are no hypotheses
+CLASSES = 5
+DATA = {"data": {"dim": 4}, "classes": {"dim": CLASSES, "sparse": True}}
+LENGTHS = {"data": [5, 3, 2], "classes": [4, 2, 3]}
 
 
-def all_sequences(steps):
-    """(labels, total log probability) of all label sequences up to their end, or to the bound."""
-    found = []
-    waiting = [((), 0.0, steps.start())]
-    while waiting:
-        labels, total, state = waiting.pop()
-        if len(labels) == LONGEST or (labels and labels[-1] == 0):
-            found.append((labels, total))
-            continue
-        log_p, state = steps.step(labels[-1] if labels else 0, state)
-        waiting += [((*labels, y), total + log_p[y], state) for y in range(V)]
+def lin(source, size=3, activation=None, **more):
+    return {"class": "linear", "activation": activation, "from": source, "n_out": size, **more}
+
+
+def decoder(choice=None, more=None, **rec):
+    """A loop over a small recurrent model with a choice."""
+    unit = {
+        "emb": lin("output", 3, with_bias=False, initial_output=0),
+        "s": lin(["prev:emb", "prev:s"], 4, "tanh"),
+        "prob": {"class": "softmax", "from": ["s", "base:ctx"], "target": "classes"},
+        "output": {
+            "class": "choice", "from": "prob", "target": "classes", "beam_size": 3, "initial_output": 0,
+            **(choice or {}),
+        },
+        "end": {"class": "compare", "from": "output", "value": 0},
+        **(more or {}),
+    }  # fmt: skip
+    return {
+        "ctx": {"class": "reduce", "mode": "mean", "axes": "T", "from": "data"},
+        "output": {"class": "rec", "from": [], "target": "classes", "max_seq_len": 6, "unit": unit, **rec},
+        "decision": {"class": "decide", "from": "output", "is_output_layer": True},
+    }
+
+
+def made(net, scale=1.0):
+    found = randomised(network(net, DATA, search=True), scale)
+    with torch.no_grad():  # sequences end early enough
+        found.params["output/rec/prob/b"][0] += 0.7
     return found
 
 
-def hypotheses(x):
-    """Per sequence the list of (labels up to the length, score), best first."""
-    x = x.batch_major()
-    lengths = x.length(x.spec.dims[1]).values.tolist()
-    size = x.beam.size
-    rows = [tuple(row[:n].tolist()) for row, n in zip(x.data, lengths, strict=True)]
-    scores = x.beam.scores.flatten().tolist()
-    flat = list(zip(rows, scores, strict=True))
-    return [flat[b * size : (b + 1) * size] for b in range(BATCH)]
+def model(net, data, lengths):
+    """log_prob functions of the batch entries."""
+    p = net.params
+    means = [data["data"][b, :n].mean(0) for b, n in enumerate(lengths["data"].tolist())]
+
+    def of(b):
+        def log_prob(labels, tick):
+            emb, s = torch.zeros(3), torch.zeros(4)
+            for label in (None, *labels):
+                emb = p["output/rec/emb/W"][label] if label is not None else emb
+                s = torch.tanh(torch.cat([emb, s]) @ p["output/rec/s/W"] + p["output/rec/s/b"])
+            logits = torch.cat([s, means[b]]) @ p["output/rec/prob/W"] + p["output/rec/prob/b"]
+            return torch.log_softmax(logits, 0).tolist()
+
+        return log_prob
+
+    return [of(b) for b in range(len(means))]
 
 
-def without_end(labels):
-    return labels[:-1] if labels and labels[-1] == 0 else labels
+def check(net, opts, scale=1.0):
+    """Holds labels, lengths and scores of a net against the plain search."""
+    net = made(net, scale)
+    data, lengths = batch(DATA, LENGTHS)
+    with torch.no_grad():
+        out = net(data, lengths)
+    want = search(model(net, data, lengths), opts)
+    got = out["output"].batch_major()
+    dim = got.spec.dims[1]
+    ends = got.length(dim).values.tolist()
+    hyps = [h for s in want for h in s]
+    assert ends == [h.length for h in hyps]
+    assert [got.data[i, :n].tolist() for i, n in enumerate(ends)] == [list(h.labels[: h.length]) for h in hyps]
+    torch.testing.assert_close(got.beam.scores.flatten(), torch.tensor([h.score for h in hyps]), rtol=1e-4, atol=1e-5)
+    first = [max(range(len(s)), key=lambda k: s[k].score) for s in want]
+    decided = out["decision"].batch_major()
+    assert decided.length(dim).values.tolist() == [s[k].length for s, k in zip(want, first, strict=True)]
+    assert decided.data.shape[1] == max(s[k].length for s, k in zip(want, first, strict=True))
+    return out
 
 
-# --- a beam that holds everything ----------------------------------------------------------------------------------
-
-
-OPTIONS = [
-    {},
-    {"length_normalization": False},
-    {"length_normalization_exponent": 0.5},
-    {"prob_scale": 0.7},
-    {"input_type": "logits"},
-]
-
-
-def expected_hypotheses(steps, include_eos, *, length_normalization=True, length_normalization_exponent=1.0,
-                        prob_scale=1.0, input_type="prob"):  # fmt: skip
-    """All hypotheses by enumeration, best first. The longest have not ended, so the norm is their length (+ 1)."""
-    found = []
-    for labels, total in all_sequences(steps):
-        score = prob_scale * total
-        if length_normalization:
-            kept = score * (LONGEST / len(labels)) ** length_normalization_exponent
-            score = kept / (LONGEST + (not include_eos))
-        found.append((labels if include_eos else without_end(labels), score))
-    return sorted(found, key=lambda h: -h[1])
+OPTIONS = {
+    "as it is": ({}, {}),
+    "one hypothesis": ({"beam_size": 1}, {"beam": 1}),
+    "more hypotheses than labels": ({"beam_size": 12}, {"beam": 12}),
+    "no length normalisation": ({"length_normalization": False}, {"length_normalization": False}),
+    "exponent": ({"length_normalization_exponent": 0.5}, {"exponent": 0.5}),
+    "scales": ({"prob_scale": 0.6, "base_beam_score_scale": 1.3}, {"prob_scale": 0.6, "base_scale": 1.3}),
+}
 
 
 @pytest.mark.parametrize("include_eos", [False, True])
-@pytest.mark.parametrize("choice", OPTIONS, ids=lambda c: next(iter(c), "normalised"))
-@pytest.mark.parametrize("unit", UNITS)
-def test_a_wide_beam_finds_all_label_sequences(unit, choice, include_eos):
-    layers = dict(UNITS[unit])
-    if choice.get("input_type") == "logits":
-        layers["prob"] = {"class": "linear", "n_out": V, "activation": None, "from": layers["prob"]["from"]}
-    net = make(decoder(layers, beam=ALL + 1, include_eos=include_eos, **choice))
-    out = run(net)
-    for b, found in enumerate(hypotheses(out["output"])):
-        expected = expected_hypotheses(Steps(net, out, b), include_eos, **choice)
-        real = [h for h in found if h[1] > HUGE]
-        assert [h[0] for h in real] == [h[0] for h in expected] and len(real) == ALL
-        torch.testing.assert_close([h[1] for h in real], [h[1] for h in expected], rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("name", list(OPTIONS))
+def test_options(name, include_eos):
+    choice, plain = OPTIONS[name]
+    opts = Options(**plain, include_eos=include_eos)
+    check(decoder(choice, include_eos=include_eos), [opts] * 3)
 
 
-# --- narrow beams --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("bound", [1, 2, 3])
+@pytest.mark.parametrize("include_eos", [False, True])
+def test_bound(bound, include_eos):
+    check(decoder(max_seq_len=bound, include_eos=include_eos), [Options(max_len=bound, include_eos=include_eos)] * 3)
 
 
-def searched(all_steps, beam, longest):
-    """Length-normalised beam search over lists: per sequence [(labels with the end, score, state)]."""
-    beams = [[((), 0.0, steps.start())] for steps in all_steps]
-    ended = lambda labels: 0 in labels  # noqa: E731
-    for tick in range(longest):
-        for b, steps in enumerate(all_steps):
-            found = []
-            for labels, score, state in beams[b]:
-                if ended(labels):
-                    found.append(((*labels, 0), score * (tick + 1) / tick, state))
-                    continue
-                log_p, new = steps.step(labels[-1] if labels else 0, state)
-                found += [((*labels, y), score + log_p[y], new) for y in range(V)]
-            beams[b] = sorted(found, key=lambda h: -h[1])[:beam]
-        if all(ended(labels) for hyps in beams for labels, _, _ in hyps):
-            break
-    return beams
+def test_bound_by_expression_and_layer():
+    opts = [Options(max_len=4)] * 3
+    check(decoder(max_seq_len="max_len_from('base:data:data') - 1"), opts)
+    net = decoder(max_seq_len=None, max_seq_len_via="bound")
+    net["bound"] = {"class": "constant", "value": 4}
+    check(net, opts)
 
 
-@pytest.mark.parametrize("longest", [1, 4, 7])
-@pytest.mark.parametrize("beam", [1, 2, 3])
-@pytest.mark.parametrize("unit", UNITS)
-def test_a_narrow_beam_keeps_the_best(unit, beam, longest):
-    net = make(decoder(UNITS[unit], beam=beam, max_seq_len=longest))
-    out = run(net)
-    beams = searched([Steps(net, out, b) for b in range(BATCH)], beam, longest)
-    cut = lambda labels: labels[: labels.index(0)] if 0 in labels else labels  # noqa: E731
-    norm = 1 + max(len(cut(labels)) for hyps in beams for labels, _, _ in hyps)
-    for hyps, found in zip(beams, hypotheses(out["output"]), strict=True):
-        assert [h[0] for h in found] == [cut(labels) for labels, _, _ in hyps]
-        torch.testing.assert_close([h[1] for h in found], [score / norm for _, score, _ in hyps], rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("cheating", [True, "exclusive"])
+@pytest.mark.parametrize("include_eos", [False, True])
+@pytest.mark.parametrize("beam", [1, 3, 7])
+def test_cheating(cheating, include_eos, beam):
+    target = batch(DATA, LENGTHS)[0]["classes"].tolist()
+    opts = [
+        Options(beam=beam, cheating=cheating, target=tuple(t[:n]), ticks=4, end=n, include_eos=include_eos)
+        for t, n in zip(target, LENGTHS["classes"], strict=True)
+    ]
+    check(decoder({"cheating": cheating, "beam_size": beam}, include_eos=include_eos), opts)
 
 
-@pytest.mark.parametrize("unit", UNITS)
-def test_a_beam_of_1_is_greedy(unit):
-    net = make(decoder(UNITS[unit], beam=1, max_seq_len=6))
-    out = run(net)
-    for b, ((labels, _),) in enumerate(hypotheses(out["output"])):
-        steps = Steps(net, out, b)
-        label, state, expected = 0, steps.start(), []
-        while len(expected) < 6:
-            log_p, state = steps.step(label, state)
-            label = max(range(V), key=lambda y: log_p[y])
-            if label == 0:
-                break
-            expected.append(label)
-        assert labels == tuple(expected)
+@pytest.mark.parametrize("include_eos", [False, True])
+def test_length_of_a_source(include_eos):
+    """Without `end`, the search has as many ticks as the source has frames."""
+    net = decoder(more={"end": {"class": "copy", "from": "output"}})
+    net["output"]["from"] = "data:data"
+    net["output"]["include_eos"] = include_eos
+    del net["output"]["unit"]["end"]
+    opts = [Options(ticks=5, end=n, include_eos=include_eos) for n in LENGTHS["data"]]
+    check(net, opts)
 
 
-# --- lengths, results ----------------------------------------------------------------------------------------------
+def test_kept_beams():
+    """Two choices: the second keeps every hypothesis of the first."""
+    more = {
+        "first": {
+            "class": "choice", "from": "prob", "target": "classes", "beam_size": 2, "initial_output": 0,
+            "length_normalization": False,
+        },
+        "after": {"class": "softmax", "from": ["first_emb", "base:ctx"], "target": "classes"},
+        "first_emb": lin("first"),
+    }  # fmt: skip
+    choice = {"from": "after", "keep_beams": True, "beam_size": 4}
+    assert network_output(made(decoder(choice, more)))["output"].beam.size == 4
+    with pytest.raises(Exception, match="multiple of the incoming beam size 2"):
+        network_output(made(decoder({**choice, "beam_size": 3}, more)))
 
 
-def test_the_bound_may_be_an_expression():
-    net = make(decoder(PLAIN, beam=2, max_seq_len="max_len_from('base:encoder') * 2"))
-    x = run(net)["output"]
-    assert x.data.shape[0] <= 2 * max(LENGTHS["data"])
-    never = {**PLAIN, "end": {"class": "compare", "from": "output", "value": -1}}
-    x = run(make(decoder(never, beam=2, max_seq_len="max_len_from('base:encoder') * 2")))["output"]
-    assert x.data.shape[0] == 8 and set(x.length(x.spec.dims[0]).values.tolist()) == {8}
+def network_output(net):
+    with torch.no_grad():
+        return net(*batch(DATA, LENGTHS))
 
 
-def test_ended_at_once_gives_empty_sequences():
-    always = {**PLAIN, "end": {"class": "compare", "kind": "greater_equal", "from": "output", "value": 0}}
-    x = run(make(decoder(always, beam=2)))["output"]
-    assert x.data.shape[0] == 0 and set(x.length(x.spec.dims[0]).values.tolist()) == {0}
-    x = run(make(decoder(always, beam=2, include_eos=True)))["output"]
-    assert x.data.shape[0] == 1 and set(x.length(x.spec.dims[0]).values.tolist()) == {1}
+def test_all_empty():
+    """Every hypothesis ends at once: no frame is left."""
+    net = made(decoder({"beam_size": 1}))
+    with torch.no_grad():
+        net.params["output/rec/prob/b"][0] = 100.0
+    out = network_output(net)
+    assert out["output"].batch_major().data.shape == (3, 0)
+    assert out["decision"].batch_major().data.shape == (3, 0)
 
 
-@pytest.mark.parametrize("normalise", [False, True])
-def test_decide_takes_the_best(normalise):
-    layers = decoder(ATTENTION, beam=4, max_seq_len=5)
-    layers["decision"]["length_normalization"] = normalise
-    out = run(make(layers))
-    decided = out["decision"]
-    assert decided.spec.batch == 0 and decided.data.shape[0] == BATCH
-    lengths = decided.length(decided.spec.dims[1]).values.tolist()
-    assert decided.data.shape[1] == max(lengths)
-    for b, hyps in enumerate(hypotheses(out["output"])):
-        score = lambda h: h[1] / len(h[0]) if normalise and h[0] else -float("inf") if normalise else h[1]  # noqa: E731
-        best = max(hyps, key=score)
-        assert tuple(decided.data[b, : lengths[b]].tolist()) == best[0]
+def test_function_combines_the_scores():
+    seen = []
+
+    def combine(layer, scores_in, scores_base, t, end_flags, batch_dim, scores_beam_in, base_beam_in, **kwargs):
+        assert (batch_dim, base_beam_in) == tuple(scores_base.shape[:2]) == tuple(end_flags.shape)
+        explicit = layer.explicit_search_sources[0].output.placeholder
+        seen.append((int(t), scores_beam_in, layer.beam_size, tuple(explicit.shape)))
+        return scores_base + scores_in * 0.6
+
+    choice = {"custom_score_combine": combine, "explicit_search_sources": ["prev:emb"]}
+    check(decoder(choice), [Options(prob_scale=0.6)] * 3)
+    assert seen[0] == (0, 1, 3, (3, 3)) and seen[1] == (1, 3, 3, (9, 3))
 
 
-def test_the_loss_of_a_decision_is_its_edit_distance_to_the_target():
-    out = run(make(decoder(PLAIN, beam=2)))
-    value = out.losses["decision"]
-    assert value.sum is None and float(value.error) >= 0 and float(value.inv_norm) == 8
-    assert list(out.losses) == ["decision"]
+def test_wrong_shape_of_combined_scores():
+    net = made(decoder({"custom_score_combine": lambda scores_in, **kwargs: scores_in[:, 0]}))
+    with pytest.raises(Exception, match=r"must return scores \(3, 1, 5\), but returned \(3, 5\) instead"):
+        network_output(net)
 
 
-def test_layers_of_the_loop_are_traced_back_to_the_final_hypotheses():
-    shown = {name: {**ATTENTION[name], "is_output_layer": True} for name in ("s", "prob")}
-    layers = decoder({**ATTENTION, **shown}, beam=3, max_seq_len=4)
-    layers["states"] = {"class": "copy", "from": "output/s", "is_output_layer": True}
-    layers["probs"] = {"class": "copy", "from": "output/prob", "is_output_layer": True}
-    net = make(layers)
-    out = run(net)
-    states, probs = out["states"].batch_major(), out["probs"].batch_major()
-    for b, hyps in enumerate(hypotheses(out["output"])):
-        steps = Steps(net, out, b)
-        for k, (labels, _) in enumerate(hyps):
-            label, state = 0, steps.start()
-            for t, y in enumerate(labels):
-                log_p, state = steps.step(label, state)
-                torch.testing.assert_close(probs.data[b * 3 + k, t].log().tolist(), log_p, rtol=1e-4, atol=1e-5)
-                torch.testing.assert_close(states.data[b * 3 + k, t], state[0], rtol=1e-4, atol=1e-5)
-                label = y
+def test_noise_is_seeded():
+    net = made(decoder({"random_sample_scale": 1.0}))
+    found = []
+    for seed in (1, 1, 2):
+        net.seed(seed)
+        found.append(network_output(net)["output"].beam.scores)
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("optimize", [True, False])
-def test_search_does_not_depend_on_what_is_moved_out_of_the_loop(optimize):
-    layers = decoder(ATTENTION, beam=3, max_seq_len=4)
-    layers["output"]["optimize_move_layers_out"] = optimize
-    found = run(make(layers))
-    expected = run(make(decoder(ATTENTION, beam=3, max_seq_len=4)))
-    torch.testing.assert_close(valid_part(found["output"]), valid_part(expected["output"]))
-    torch.testing.assert_close(found["output"].beam.scores, expected["output"].beam.scores)
+def test_several_sources():
+    """Two decisions at once: the scores are those of the best combinations of an exhaustive search."""
+    choice = {"from": ["prob", "prob2"], "target": ["classes", "classes"], "source_beam_sizes": [5, 5], "beam_size": 25}
+    more = {"prob2": {"class": "softmax", "from": "base:ctx", "target": "classes"}}
+    net = made(decoder(choice, more, max_seq_len=1))
+    out = network_output(net)
+    data, lengths = batch(DATA, LENGTHS)
+    functions = model(net, data, lengths)
+    for b, n in enumerate(lengths["data"].tolist()):
+        first = functions[b]((), 0)
+        logits = data["data"][b, :n].mean(0) @ net.params["output/rec/prob2/W"] + net.params["output/rec/prob2/b"]
+        second = torch.log_softmax(logits, 0).tolist()
+        sums = sorted((x + y for x in first for y in second), reverse=True)
+        scores = out["output"].beam.scores[b] * (out["output"].length(out["output"].spec.dims[0]).max + 1)
+        torch.testing.assert_close(scores, torch.tensor(sums), rtol=1e-4, atol=1e-4)
+
+
+def test_target_scored_in_a_search():
+    """`search` False: the target, its scores added."""
+    choice = {"search": False, "length_normalization": False}
+    net = made(decoder(choice))
+    data, lengths = batch(DATA, LENGTHS)
+    out = network_output(net)
+    assert torch.equal(out["output"].batch_major().data, data["classes"].to(torch.int32))
+    more = {
+        "free": {
+            "class": "choice", "from": "prob2", "target": "classes", "beam_size": 2, "length_normalization": False,
+        },
+        "prob2": {"class": "softmax", "from": "free_in", "target": "classes"},
+        "free_in": lin(["base:ctx", "emb", "prev:free_emb"]),
+        "free_emb": lin("free", initial_output=0),
+    }  # fmt: skip
+    net = made(decoder(choice, {**more, "f": {"class": "copy", "from": "free", "is_output_layer": True}}))
+    assert network_output(net)["output"].beam.size == 2
+
+
+def test_hypotheses_are_as_good_as_their_labels():
+    """Search with all hypotheses kept finds the sequence with the largest probability."""
+    net = made(decoder({"beam_size": 5 + 4 * 5 + 4 * 4 * 5, "length_normalization": False}, max_seq_len=3))
+    data, lengths = batch(DATA, LENGTHS)
+    out = network_output(net)
+    for b, log_prob in enumerate(model(net, data, lengths)):
+        every = {(): 0.0}
+        finished = {}
+        for tick in range(3):
+            longer = {(*s, v): x + p for s, x in every.items() for v, p in enumerate(log_prob(s, tick))}
+            finished |= {s: x for s, x in longer.items() if s[-1] == 0}
+            every = {s: x for s, x in longer.items() if s[-1] != 0}
+        sums = sorted((*finished.values(), *every.values()), reverse=True)
+        got = [x for x in out["output"].beam.scores[b].tolist() if math.isfinite(x) and x > -1e29]
+        torch.testing.assert_close(torch.tensor(got), torch.tensor(sums), rtol=1e-4, atol=1e-4)
