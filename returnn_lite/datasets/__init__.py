@@ -1,6 +1,6 @@
 """Datasets, the order of their sequences, and mini-batches of them."""
 
-from returnn_lite.datasets import generated, hdf, static  # they register themselves
+from returnn_lite.datasets import catalog, generated, hdf, static  # catalog: all classes register themselves
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batching import BatchingOptions
 from returnn_lite.datasets.factory import DatasetDefaults, dataset_defaults, init_dataset
@@ -15,6 +15,7 @@ __all__ = [
     "Dataset",
     "DatasetDefaults",
     "Loader",
+    "catalog",
     "dataset_defaults",
     "generated",
     "hdf",

@@ -15,6 +15,7 @@ import numpy as np
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.ordering import OrderOptions, indices_of_tags, ordering_name, seq_order
 from returnn_lite.datasets.seq_list import read_seq_lens, read_seq_list
+from returnn_lite.datasets.tags import NumberedTags, Tags, TagTable
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
@@ -38,8 +39,9 @@ class Dataset(ABC):
     A *corpus index* counts all sequences, `seq_idx` counts those of the epoch. After construction the epoch is empty:
     `init_seq_order` starts one; `load_seqs` prepares a range of it for `get_data`.
 
-    Subclasses set `num_inputs`, `num_outputs` ({key: (dim, ndim)}, ndim with time and without batch) and `labels`, and
-    implement `get_total_num_seqs` and `load_corpus_seqs`; those that know lengths beforehand also `corpus_lengths`.
+    Subclasses set `num_inputs`, `num_outputs` ({key: (dim, ndim)}, ndim with time and without batch; for texts
+    {key: {"dtype": "string", "shape": ()}}) and `labels`, and implement `get_total_num_seqs` and `load_corpus_seqs`;
+    those that know lengths beforehand also `corpus_lengths`.
     """
 
     have_corpus_seq_idx = True
@@ -47,7 +49,7 @@ class Dataset(ABC):
     reuses_batches = False  # keeps the batches of an epoch for the next one if the order is the same
 
     num_inputs: int = 0
-    num_outputs: dict[str, tuple[int, int]]
+    num_outputs: dict[str, Any]
     labels: dict[str, list[str]]
 
     def __init__(self, base: BaseOptions | None = None, *, log: Log | None = None):
@@ -95,22 +97,26 @@ class Dataset(ABC):
 
     def corpus_index(self, tag: str) -> int:
         """Corpus index of the (last) sequence of this name; raises ConfigError if there is none."""
-        index = self._tag_index.get(tag)
-        if index is None:
+        index = self.tag_table.find(tag)
+        if index < 0:
             raise ConfigError(
-                self.name, f'there is no sequence with tag "{tag}"{did_you_mean(tag, list(self._tag_index)[:1000])}'
+                self.name, f'there is no sequence with tag "{tag}"{did_you_mean(tag, self.tag_table[:1000])}'
             )
         return index
 
     @cached_property
-    def _tag_index(self) -> dict[str, int]:
-        return {tag: i for i, tag in enumerate(self.get_all_tags())}
+    def tag_table(self) -> Tags:
+        """The tags of the corpus, ready to be looked up."""
+        tags = self.get_all_tags()
+        return tags if isinstance(tags, Tags) else TagTable.of(tags)
 
     def get_all_tags(self) -> Sequence[str]:
         """Tags of the whole corpus, in corpus order."""
         total = self.get_total_num_seqs()
         if math.isinf(total):
             raise ConfigError(self.name, "has no end, so its tags cannot be listed")
+        if type(self).corpus_tag is Dataset.corpus_tag:
+            return NumberedTags(int(total))
         return [self.corpus_tag(i) for i in range(int(total))]
 
     def get_corpus_seq(self, corpus_seq_idx: int) -> Seq:
@@ -217,21 +223,30 @@ class Dataset(ABC):
         """Loads the sequences start ≤ seq_idx < end of the epoch and forgets the others. `end` may be too large."""
         if not 0 <= start <= end:
             raise ConfigError(self.name, f"load_seqs needs 0 <= start <= end, but they are {start} and {end}")
-        wanted = range(start, int(min(end, self.num_seqs)))
+        wanted = range(start, self._end(start, end))
         # Sequences loaded ahead to learn their lengths are kept.
         last = end if self.corpus_lengths() is not None else math.inf
         self._loaded = {i: seq for i, seq in self._loaded.items() if start <= i < last}
         missing = [i for i in wanted if i not in self._loaded]
         if missing:
-            indices = np.array([self.get_corpus_seq_idx(i) for i in missing], np.int64)
-            self._loaded.update(zip(missing, self.load_corpus_seqs(indices), strict=True))
+            self._loaded.update(zip(missing, self.load_epoch_seqs(missing), strict=True))
+
+    def _end(self, start: int, end: int) -> int:
+        """`end`, or the end of the epoch if that comes first."""
+        try:
+            return int(min(end, self.num_seqs))
+        except NotImplementedError:
+            return next((i for i in range(start, end) if not self.is_less_than_num_seqs(i)), end)
 
     def _seq(self, seq_idx: int) -> Seq:
         """A sequence of the epoch, loaded now if it is not yet."""
         if seq_idx not in self._loaded:
-            index = np.array([self.get_corpus_seq_idx(seq_idx)], np.int64)
-            self._loaded[seq_idx] = self.load_corpus_seqs(index)[0]
+            self._loaded[seq_idx] = self.load_epoch_seqs([seq_idx])[0]
         return self._loaded[seq_idx]
+
+    def load_epoch_seqs(self, seq_idx: Sequence[int]) -> list[Seq]:
+        """The data of some sequences of the epoch, by their indices in it."""
+        return self.load_corpus_seqs(np.array([self.get_corpus_seq_idx(i) for i in seq_idx], np.int64))
 
     def get_data(self, seq_idx: int, key: str) -> np.ndarray:
         """Array of one key, time first."""
@@ -300,24 +315,37 @@ class Dataset(ABC):
 
     def get_data_dim(self, key: str) -> int:
         """Size of the feature axis, or number of classes."""
-        return self.num_outputs[key][0]
+        return self._dim_ndim(key)[0]
+
+    def _dim_ndim(self, key: str) -> tuple[int, int]:
+        """The entry of `num_outputs`; raises DataError for an unknown key."""
+        if key not in self.num_outputs:
+            raise DataError(
+                self.name,
+                f'there is no key "{key}"{did_you_mean(key, self.num_outputs)}; there are {self.get_data_keys()}',
+            )
+        entry: Any = self.num_outputs[key]
+        return (0, len(entry["shape"])) if isinstance(entry, dict) else entry  # a dict: texts
 
     def is_data_sparse(self, key: str) -> bool:
         """Whether the data are class indices."""
-        return self.num_outputs[key][1] <= 1
+        return self._dim_ndim(key)[1] <= 1 and not isinstance(self.num_outputs[key], dict)
 
     def get_data_dtype(self, key: str) -> str:
-        """Name of the numpy dtype."""
+        """Name of the numpy dtype, or "string"."""
+        entry: Any = self.num_outputs.get(key)
+        if isinstance(entry, dict):
+            return str(entry["dtype"])
         return "int32" if self.is_data_sparse(key) else "float32"
 
     def get_data_shape(self, key: str) -> list[int | None]:
         """Shape without time; empty for class indices."""
-        ndim = self.num_outputs[key][1]
+        ndim = self._dim_ndim(key)[1]
         return [] if ndim <= 1 else [None] * (ndim - 2) + [self.get_data_dim(key)]
 
     def has_time(self, key: str) -> bool:
         """Whether the first axis of the key's data is time; else the data are one value per sequence."""
-        return self.num_outputs[key][1] >= 1
+        return self._dim_ndim(key)[1] >= 1
 
     def extern_data(self) -> dict[str, dict[str, Any]]:
         """Options of a config's `extern_data` for the keys of this dataset."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 
 import numpy as np
 
@@ -26,9 +25,14 @@ class GeneratedDataset(Dataset):
         super().__init__(base, log=log)
         self._total = num_seqs
 
-    @abstractmethod
     def generate(self, rng: np.random.RandomState) -> Seq:
-        """One sequence."""
+        """One sequence, its window not yet applied."""
+        raise NotImplementedError
+
+    def generate_at(self, index: int, rng: np.random.RandomState) -> Seq:
+        """The sequence with a corpus index."""
+        seq = self.generate(rng)
+        return {**seq, "data": stack_window(seq["data"], self.window)}
 
     def set_dims(self, inputs: int, outputs: dict[str, tuple[int, int]]) -> None:
         """Sets `num_inputs` and `num_outputs`; "data" are dense frames of `inputs` numbers, widened by the window."""
@@ -59,8 +63,7 @@ class GeneratedDataset(Dataset):
     def _one(self, index: int) -> Seq:
         rng = np.random.RandomState()
         rng.seed((self.epoch_seed(), index))
-        seq = self.generate(rng)
-        return {**seq, "data": stack_window(seq["data"], self.window)}
+        return self.generate_at(index, rng)
 
 
 @dataset("Task12AXDataset")

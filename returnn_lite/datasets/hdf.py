@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
-from returnn_lite.datasets.hdf_file import Handles, HdfFile, TagTable
+from returnn_lite.datasets.hdf_file import Handles, HdfFile
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.registry import dataset
+from returnn_lite.datasets.tags import TagTable
 from returnn_lite.datasets.window import stack_window
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
@@ -136,6 +137,7 @@ class HDFDataset(Dataset):
 
     def get_data_dtype(self, key: str) -> str:
         """Dtype in the file; "string" for texts."""
+        self._dim_ndim(key)  # refuses unknown keys
         dtype = self.streams[key].dtype
         return "string" if dtype.kind in "SUO" else str(dtype)
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import h5py
 import numpy as np
 
+from returnn_lite.datasets.tags import TAGS_AT_ONCE
 from returnn_lite.errors import ConfigError
 
 MAX_OPEN_FILES = 64
-TAGS_AT_ONCE = 1 << 16
 
 
 class Handles:
@@ -241,30 +241,3 @@ def _bytes_of(value: Any) -> bytes:
 def text_of(value: Any) -> str:
     """A stored string, up to the first NUL."""
     return _bytes_of(value).decode("utf8")
-
-
-class TagTable(Sequence[str]):
-    """Tags of many sequences in little memory: one block of bytes and where each tag ends."""
-
-    def __init__(self, parts: Iterator[list[bytes]]):
-        texts, ends, total = [], [np.zeros(1, np.int64)], 0
-        for part in parts:
-            texts.append(b"".join(part))
-            ends.append(total + np.cumsum([len(tag) for tag in part], dtype=np.int64))
-            total += len(texts[-1])
-        self.text, self.ends = b"".join(texts), np.concatenate(ends)
-
-    def __len__(self) -> int:
-        return len(self.ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        return self.text[self.ends[index] : self.ends[index + 1]].decode("utf8")

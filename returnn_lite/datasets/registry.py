@@ -14,15 +14,10 @@ from returnn_lite.log import Log
 DATASETS: dict[str, type[Dataset]] = {}
 
 PLANNED = frozenset(
-    """BlissDataset CombinedDataset ConcatDataset ConcatSeqsDataset CopyTaskDataset DatasetWithTimeContext
-    DistributeFilesDataset DummyDataset DummyDatasetMultipleDataKeys DummyDatasetMultipleSequenceLength
-    DummyGenericDataset Enwik8Corpus ExternSprintDataset FromListDataset HuggingFaceDataset
-    LibriSpeechCorpus LmDataset MapDatasetWrapper MetaDataset MultiEpochDataset MultiProcDataset
-    NextGenHDFDataset NltkTimitDataset NumpyDumpDataset OggZipDataset PostprocessingDataset
-    RawWavDataset SiameseHDFDataset SprintCacheDataset SprintDataset StereoHdfDataset
-    TaskEpisodicCopyDataset TaskNumberBaseConvertDataset TaskVariableAssignmentDataset
-    TaskXmlModelingDataset TextDictDataset TimitDataset TranslationDataset TranslationFactorsDataset
-    VariableDataset""".split()
+    """BlissDataset DatasetWithTimeContext DistributeFilesDataset Enwik8Corpus ExternSprintDataset
+    HuggingFaceDataset LibriSpeechCorpus LmDataset MultiProcDataset NextGenHDFDataset NltkTimitDataset
+    OggZipDataset RawWavDataset SiameseHDFDataset SprintCacheDataset SprintDataset StereoHdfDataset
+    TextDictDataset TimitDataset TranslationDataset TranslationFactorsDataset""".split()
 )
 NEEDS_SPRINT = "needs RASR, a program of its own; write its data to HDF files and use HDFDataset with the same keys"
 

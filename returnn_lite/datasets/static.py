@@ -93,6 +93,7 @@ class StaticDataset(Dataset):
 
     def get_data_dtype(self, key: str) -> str:
         """Dtype of the arrays."""
+        self._dim_ndim(key)  # refuses unknown keys
         dtype = self.data[0][key].dtype
         return "string" if dtype.kind in "SUO" else str(dtype)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from returnn_lite.datasets import BatchingOptions, init_dataset
 from returnn_lite.datasets.epoch_batches import epoch_batches
+from returnn_lite.datasets.map_wrapper import FromList
 from returnn_lite.datasets.ordering import OrderOptions
 from returnn_lite.datasets.ordering import seq_order as order_of_epoch
 
@@ -55,7 +56,9 @@ def _entry(keys: tuple[str, ...], seq_idx: int, start: list[int], end: list[int]
 
 def dataset(options: dict[str, Any], calls: list[dict[str, Any]], case: dict[str, Any]) -> dict[str, Any]:
     """Description of the dataset, and the sequences of the epoch that each call starts."""
-    data = init_dataset(_with_stored_data(options, case.get("note", "")))
+    data = init_dataset(_with_noted(options, case.get("note", "")))
+    if case.get("error") and not calls:
+        _provoke(data)
     keys = data.get_data_keys()
     return {
         "data_keys": keys,
@@ -75,6 +78,41 @@ def _epoch(data: Any, call: dict[str, Any], recorded: dict[str, Any]) -> dict[st
         tags.append(data.get_tag(i))
         seqs.append({key: data.get_data(i, key) for key in data.get_data_keys()})
     return {"num_seqs": None if math.isinf(data.num_seqs) else data.num_seqs, "tags": tags, "data": seqs}
+
+
+def _provoke(data: Any) -> None:
+    """Where an error is wanted and the calls that led to it were not recorded: reads an epoch, then a list of tags."""
+    for lists in ({}, {"seq_list": True}):
+        seq_list = {name: [data.get_tag(0)] for name in lists}
+        data.init_seq_order(epoch=1, **seq_list)
+        i = 0
+        while data.is_less_than_num_seqs(i):
+            data.load_seqs(i, i + 1)
+            [data.get_data(i, key) for key in data.get_data_keys()]
+            i += 1
+
+
+def _with_noted(options: dict[str, Any], note: str) -> dict[str, Any]:
+    """With the data and the functions that the note describes."""
+    return {key: FUNCTIONS.get(str(value), value) for key, value in _with_stored_data(options, note).items()}
+
+
+def _hdf_of_epoch(epoch: int, **_: Any) -> dict[str, Any]:
+    name, ordering = ("h1.hdf", "random") if epoch % 2 else ("h2.hdf", "default")
+    return {"class": "HDFDataset", "files": [str(_case_folder() / "files" / name)], "seq_ordering": ordering}
+
+
+def _from_list() -> FromList:
+    with np.load(_case_folder() / "files" / "fromlist.npz") as npz:
+        seqs: dict[int, dict[str, np.ndarray]] = {}
+        for name in npz.files:
+            index, key = name.split("_", 1)
+            seqs.setdefault(int(index), {})[key] = npz[name]
+    types = {"data": {"dim": 2, "shape": (None, 2)}, "classes": {"dim": 3, "sparse": True, "shape": (None,)}}
+    return FromList([seqs[i] for i in sorted(seqs)], "data", types)
+
+
+FUNCTIONS = {"<function get_ds>": _hdf_of_epoch, "<function mk>": _from_list}  # by what stands in their place
 
 
 def _with_stored_data(options: dict[str, Any], note: str) -> dict[str, Any]:

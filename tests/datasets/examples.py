@@ -1,0 +1,88 @@
+"""A small example of each dataset class, for the tests that run over all of them."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from returnn_lite.datasets.map_wrapper import FromList
+from tests.datasets.hdf_files import write
+
+FRAMES = (3, 1, 4, 2)
+TYPES = {"data": {"dim": 2, "shape": (None, 2)}, "classes": {"dim": 5, "sparse": True, "shape": (None,)}}
+
+
+def static(frames=FRAMES, **options):
+    """A dataset dict with sequences of so many frames."""
+    seqs = [{"data": np.full((n, 2), n, "float32"), "classes": np.arange(n, dtype="int32")} for n in frames]
+    return {"class": "StaticDataset", "data": seqs, "output_dim": {"classes": 5}, **options}
+
+
+def double(tensor_dict, **_):
+    """For PostprocessingDataset."""
+    tensor_dict["data"].raw_tensor = tensor_dict["data"].raw_tensor * 2
+    return tensor_dict
+
+
+def of_epoch(epoch, **_):
+    """For VariableDataset."""
+    return static() if epoch % 2 else static(FRAMES[::-1])
+
+
+def from_list():
+    """For MapDatasetWrapper."""
+    return FromList([dict(seq) for seq in static()["data"]], "data", TYPES)
+
+
+def wrappers(folder: Path):
+    """Datasets made of others."""
+    (folder / "list.txt").write_text("seq-0;seq-1\nseq-2\nseq-3;seq-3\n")
+    (folder / "lens.txt").write_text(repr({f"seq-{i}": n for i, n in enumerate(FRAMES)}))
+    maps = {"data": ("a", "data"), "classes": ("b", "classes")}
+    mixed = {("a", "data"): "data", ("a", "classes"): "classes", ("b", "data"): "data", ("b", "classes"): "other"}
+    return {
+        "MetaDataset": {"datasets": {"a": static(), "b": static()}, "data_map": maps, "seq_ordering": "random"},
+        "CombinedDataset": {"datasets": {"a": static(), "b": static((2, 5))}, "data_map": mixed},
+        "ConcatDataset": {"datasets": [static(), static((2, 5))]},
+        "ConcatSeqsDataset": {
+            "dataset": static(), "seq_list_file": str(folder / "list.txt"), "seq_len_file": str(folder / "lens.txt"),
+        },
+        "MultiEpochDataset": {"dataset": static(partition_epoch=2), "multi_epoch": 2},
+        "VariableDataset": {"get_dataset": of_epoch},
+        "MapDatasetWrapper": {"map_dataset": from_list},
+        "FromListDataset": {"data_list": static()["data"], "data_types": TYPES},
+        "PostprocessingDataset": {"dataset": static(), "map_seq": double},
+    }  # fmt: skip
+
+
+def made_up():
+    """Datasets without files."""
+    dims = {"input_dim": 3, "output_dim": 4, "num_seqs": 5}
+    tasks = ("Task12AXDataset", "TaskEpisodicCopyDataset", "TaskXmlModelingDataset", "TaskNumberBaseConvertDataset")
+    return {
+        "StaticDataset": {key: value for key, value in static().items() if key != "class"},
+        "AnythingDataset": {"data_keys": TYPES},
+        "DummyDataset": dims,
+        "DummyDatasetMultipleSequenceLength": dims,
+        "DummyDatasetMultipleDataKeys": {"output_dim": {"data": (3, 2), "classes": (4, 1)}, "num_seqs": 5},
+        "DummyGenericDataset": {"data_template": TYPES, "num_seqs": 5},
+        "CopyTaskDataset": {"nsymbols": 8, "minlen": 1, "maxlen": 4, "num_seqs": 5},
+        **{name: {"num_seqs": 5} for name in tasks},
+    }
+
+
+def files(folder: Path):
+    """Datasets that read files."""
+    for i, n in enumerate(FRAMES):
+        for kind, array in (("data", np.full((n, 2), n)), ("targets", np.arange(n))):
+            with gzip.open(folder / f"np.{i}.{kind}.txt.gz", "wt") as file:
+                np.savetxt(file, array)
+    return {
+        "HDFDataset": {"files": [write(folder / "x.hdf", FRAMES)]},
+        "NumpyDumpDataset": {"prefix": str(folder / "np."), "num_inputs": 2, "num_outputs": 5},
+    }
+
+
+def examples(folder: Path):
+    """Options by the name of the class."""
+    return {**made_up(), **wrappers(folder), **files(folder)}
