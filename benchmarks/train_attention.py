@@ -3,8 +3,8 @@
     python benchmarks/train_attention.py [--rounds 5] [--threads N]
 
 Encoder: 2 x BLSTM 2 x 128, half the frames after the first one. Decoder: an LSTM with additive attention and feedback
-of the weights, 200 labels, about 17 of them for about 150 frames. In the hand-written loop all that does not depend on the
-previous label runs once for all labels. Prints median seconds an epoch of both and the ratio; the goal is at most 1.5.
+of the weights, 200 labels, about 17 of them for about 150 frames. In the hand-written loop all that does not depend on
+the previous label runs once for all labels. Prints median seconds an epoch of both and the ratio; the goal is at most 1.5.
 """
 
 from collections.abc import Mapping
