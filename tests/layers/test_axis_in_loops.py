@@ -12,7 +12,7 @@ SUM = {"sum": {"class": "combine", "kind": "add", "from": [MEMORY, "data:source"
 ENERGY = {**SUM, "energy": {"class": "linear", "n_out": 1, "from": "sum"}}
 SCALAR = {"scalar": {"class": "squeeze", "axis": "F", "from": "energy"}, **ENERGY}  # (B, S) at a tick
 PICK = {"pick": {"class": "compare", "kind": "greater", "value": 0.0, "from": "data:source"}}
-PLACES = {"places": {"class": "reduce", "mode": "argmax", "axis": "T", "from": "scalar"}, **SCALAR}  # (B,), a place in S
+PLACES = {**SCALAR, "places": {"class": "reduce", "mode": "argmax", "axis": "T", "from": "scalar"}}  # (B,) in S
 
 CASES = [
     ({"class": "split_dims", "axis": "F", "dims": (2, -1), "from": IMAGE}, {}),
