@@ -82,6 +82,9 @@ class SelfAttention(Stateful):
             return None
         if x.sparse or x.feature is None:
             raise self.error(f"the source must be dense, but is {x} instead")
+        shift = refs.get("key_shift")
+        if shift is not None and shift.dim != self.key_dim:
+            raise self.error(f"`key_shift` must have {self.key_dim} features (one head), but has {shift.dim} instead")
         return x.permuted(self._order(x)).with_feature(self.feature_dim(self._values_size(), x))
 
     @staticmethod

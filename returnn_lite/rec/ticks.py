@@ -137,7 +137,7 @@ class Ticks:
                 break
 
     def _end_node(self) -> Node | None:
-        return next((n for n in self.inside if n.name == "end"), None) if self.run_of.size is None else None
+        return self.run_of.nodes.get("end") if self.run_of.size is None else None
 
     def _tick(self, tick: int) -> None:
         """One tick: frames in, every layer in order, what is carried on to the next one."""
@@ -184,6 +184,8 @@ class Ticks:
         tick = Tick(number, {k: to_beam(x, beam) for k, x in refs.items()}, lambda: self._ended_on(beam, number))
         out, new = layer.step(self.constants[node], [to_beam(x, beam) for x in sources], state, tick)
         self.states[node] = Carried(new, beam)
+        if out.beam is not beam and out.spec.batch is not None:  # what it reads has no batch axis, its state has
+            out.beam = beam
         return out
 
     def _ended_on(self, beam: Beam | None, tick: int) -> torch.Tensor | None:
@@ -199,8 +201,7 @@ class Ticks:
         lengths = self.run_of.lengths
         if lengths is None or self.run_of.size is None:
             return None
-        values = lengths.values if beam is None else lengths.tile(beam.size).values
-        return tick >= values + more
+        return tick >= Carried({"n": lengths.values}, self.run_of.base_beam).on(beam)["n"] + more
 
     def _count(self, end: Node | None) -> None:
         """Adds this tick to the lengths of the sequences that go on, and notes which have ended."""
