@@ -122,7 +122,11 @@ class LoopRun:
     def first_output(self, node: Node) -> Tensor:
         """What "prev:" of a layer reads at the first tick."""
         inside = {self.nodes[label] for label in self.layer.graph.plan.inside}
-        return first_output(self.initial, node, self.value, lambda n: (n.previous or n) not in inside)
+        first = first_output(self.initial, node, self.value, lambda n: (n.previous or n) not in inside)
+        if self.base_beam is not None and first.spec.batch is not None and first.beam is None:
+            first = first.copy()
+            first.beam = self.base_beam
+        return first
 
     def compute(self, node: Node) -> Tensor:
         """A layer over the whole axis."""

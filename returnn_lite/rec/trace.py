@@ -29,7 +29,7 @@ class Trace:
             self.size = self.lengths.max
         self.beam = self._final_beam(final) if final is not None else None
         if self.beam is not None and run.size is not None and self.lengths is not None:
-            self.lengths = self.lengths.tile(self.beam.size)
+            self.lengths = self.lengths.gather(self.beam.source)
         self._rows = self._ancestors(final) if final is not None else []
 
     def _final_beam(self, last: Beam) -> Beam:
@@ -84,7 +84,7 @@ class Trace:
         if any(x.shape != data[0].shape for x in data):
             lengths |= _grown(frames, self.run.dim)
             data = _of_one_size(data)
-        return Tensor(torch.stack(data), spec, lengths, self.beam, pre=pre)
+        return Tensor(torch.stack(data), spec, lengths, self.beam or self.run.base_beam, pre=pre)
 
     def _resolved(self, x: Tensor, tick: int) -> Tensor:
         """A frame in the order of the final hypotheses."""
@@ -104,9 +104,10 @@ class Trace:
             raise node.layer.error("the axes of this layer are not known")
         x = self.run.initial.zeros(node.spec)
         if self.beam is not None:
-            x = x.tile(self.beam)
+            x = x.gather_batch(self.beam.source, self.beam)
         lengths = {**x.lengths, **({self.run.dim: self.lengths} if self.lengths is not None else {})}
-        return Tensor(x.data.unsqueeze(0)[:0], x.spec.with_loop(self.run.dim), lengths, self.beam)
+        beam = self.beam or self.run.base_beam
+        return Tensor(x.data.unsqueeze(0)[:0], x.spec.with_loop(self.run.dim), lengths, beam)
 
 
 def _grown(frames: list[Tensor], dim: Dim) -> dict[Dim, Lengths]:

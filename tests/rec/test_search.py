@@ -250,3 +250,76 @@ def test_hypotheses_are_as_good_as_their_labels():
         sums = sorted((*finished.values(), *every.values()), reverse=True)
         got = [x for x in out["output"].beam.scores[b].tolist() if math.isfinite(x) and x > -1e29]
         torch.testing.assert_close(torch.tensor(got), torch.tensor(sums), rtol=1e-4, atol=1e-4)
+
+
+def test_a_loop_inside_a_search():
+    """A loop over another axis at each tick, without a choice of its own, is a recurrent layer written out."""
+    plain = {"class": "rec", "unit": "nativelstm2", "n_out": 3, "from": "hin"}
+    inner = {"s": {"class": "rec", "unit": "nativelstm2", "n_out": 3, "from": "data:source"}}
+    written = {"class": "rec", "from": "hin", "unit": {**inner, "output": {"class": "copy", "from": "s"}}}
+    found = []
+    for h in (plain, written):
+        more = {
+            "hin": {"class": "combine", "kind": "add", "from": ["base:keys", "q"]},
+            "q": lin(["prev:emb", "prev:att"]),
+            "h": h,
+            "att": {"class": "reduce", "mode": "mean", "axes": "T", "from": "h", "n_out": 3},
+            "scores": {"class": "softmax", "from": ["prob", "att"], "target": "classes"},
+        }
+        net = made({**decoder({"from": "scores"}, more), "keys": lin("data")})
+        with torch.no_grad():
+            for name, p in net.params.items():
+                if "/h/" in name:
+                    p.fill_({"W": 0.3, "W_re": -0.4, "b": 0.1}[name.rsplit("/", 1)[1]])
+        found.append(network_output(net)["output"])
+    assert torch.equal(found[0].data, found[1].data)
+    torch.testing.assert_close(found[0].beam.scores, found[1].beam.scores)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_search_on_search(known):
+    """A second loop reads the hypotheses of a first one: as if each was searched on by itself."""
+    unit = {
+        "s": lin(["prev:e2", "prev:s", "base:ctx2"], 3, "tanh"),
+        "e2": lin("output", 3, with_bias=False, initial_output=0),
+        "prob": {"class": "softmax", "from": ["s"], "target": "classes"},
+        "output": {
+            "class": "choice", "from": "prob", "target": "classes", "beam_size": 3, "initial_output": 0,
+            "length_normalization": False,
+        },
+        "end": {"class": "compare", "from": "output", "value": 0},
+    }  # fmt: skip
+    second = {"class": "rec", "from": "emb1" if known else [], "max_seq_len": 4, "unit": unit}
+    if known:
+        del unit["end"]
+        unit["s"]["from"] = [*unit["s"]["from"], "x"]
+        unit["x"] = lin("data:source")
+    ctx2 = {"class": "reduce", "mode": "mean", "axes": "T", "from": "emb1"}
+    net = decoder()
+    first = net.pop("output")
+    net = {**net, "first": first, "emb1": lin("first"), "ctx2": ctx2, "output": second}
+    found = randomised(network(net, DATA, search=True), 1.0)
+    with torch.no_grad():
+        out = found(*batch(DATA, LENGTHS))
+    one, two = out["first"], out["output"]
+    assert two.beam.parent is one.beam and two.beam.size == 3
+    rows = two.beam.source.unflatten(0, (3, 3))
+    assert ((rows // 3) == torch.arange(3).unsqueeze(1)).all()
+    got = two.batch_major()
+    p = found.params
+    means = out["ctx2"].batch_major().data
+    emb1 = out["emb1"].batch_major().data
+    for i in range(9):
+        source, total = int(two.beam.source[i]), one.beam.scores.flatten()[int(two.beam.source[i])]
+        n = int(got.length(got.spec.dims[1]).values[i])
+        e, s = torch.zeros(3), torch.zeros(3)
+        for t in range(n if known else min(n + 1, 4)):
+            x = [emb1[source, t] @ p["output/rec/x/W"] + p["output/rec/x/b"]] if known else []
+            s = torch.tanh(torch.cat([e, s, means[source], *x]) @ p["output/rec/s/W"] + p["output/rec/s/b"])
+            log_prob = torch.log_softmax(s @ p["output/rec/prob/W"] + p["output/rec/prob/b"], 0)
+            total = total + log_prob[int(got.data[i, t])]
+            e = p["output/rec/e2/W"][int(got.data[i, t])]
+        if known and n + 1 < got.data.shape[1]:
+            continue  # one tick more counts behind the end of a shorter sequence
+        if not known or n == got.data.shape[1]:
+            torch.testing.assert_close(two.beam.scores.flatten()[i], total, rtol=1e-4, atol=1e-4)
