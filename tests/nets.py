@@ -27,8 +27,9 @@ def randomised(net, scale=0.7):
     with torch.no_grad():
         for name, p in net.params.items():
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-            if p.dtype.is_floating_point:
-                p.copy_(torch.randn(p.shape, generator=generator) * scale)
+            if p.dtype.is_floating_point and p.requires_grad:  # others are statistics
+                values = torch.randn(p.shape, generator=generator) * scale
+                p.copy_(values.abs() if name.endswith("variance") else values)
     return net
 
 

@@ -12,10 +12,12 @@ from returnn_lite.tensor import Spec, Tensor
 
 @layer("batch_norm")
 class BatchNorm(Layer):
-    """y = (x - mu) / sqrt(var + epsilon) * gamma + beta, statistics over all axes but the features.  Shape: any -> the same
+    """y = (x - mu) / sqrt(var + epsilon) * gamma + beta, statistics over all axes but the features.
 
-    Options and defaults: `BatchStatistics`. Parameters below "batch_norm/", named by `param_version`; the running values
-    are parameters that are not trained. With `masked_time` False the frames behind the sequence ends count.
+    Shape: any -> the same
+
+    Options and defaults: `BatchStatistics`. Parameters below "batch_norm/", named by `param_version`; the running
+    values are parameters that are not trained. With `masked_time` False the frames behind the sequence ends count.
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""`BatchStatistics`: normalisation by the mean and variance of the batch – behind the layer and the option `batch_norm`."""
+"""`BatchStatistics`: normalisation by the mean and variance of the batch – behind the layer and the option
+`batch_norm`.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,10 @@ class Owner(Protocol):
 class BatchStatistics:
     """y = (x - mu) / sqrt(var + epsilon) [* gamma] [+ beta] with statistics over all axes but the features.
 
-    The running values follow those of the batch, r <- r + momentum * (batch - r), in every evaluation, or only in training
-    with `update_sample_only_in_training`. In training (or with `force_sample`) mu = (1 - use_sample) * batch + use_sample *
-    running, else running; with `delay_sample_update` running is the value before this batch's update. `masked_time`: only
-    valid frames count. Defaults depend on the behaviour version. Ioffe and Szegedy 2015.
+    The running values follow those of the batch, r <- r + momentum * (batch - r), in every evaluation, or only in
+    training with `update_sample_only_in_training`. In training (or with `force_sample`) mu = (1 - use_sample) * batch
+    + use_sample * running, else running; with `delay_sample_update` running is the value before this batch's update.
+    `masked_time`: only valid frames count. Defaults depend on the behaviour version. Ioffe and Szegedy 2015.
     """
 
     def __init__(
@@ -78,9 +80,8 @@ class BatchStatistics:
         """The parameters below `<layer>/batch_norm/`; running values are never trained."""
         if x.sparse or x.feature is None or x.dim is None:
             raise ConfigError(owner.path, f"`batch_norm` needs a feature axis of known size, but gets {x}")
-        if self.masked and (x.batch is None or self._frame_axes(x) == ()):
-            text = f"`batch_norm` with `masked_time` needs a batch and a time axis, but gets {x}; give `masked_time`: False"
-            raise ConfigError(owner.path, text)
+        if '["unit"]' not in owner.path:  # a layer in a loop may run over the loop's axis
+            self._check_frames(x)
         axes = [i for i, d in enumerate(x.dims) if d not in x.loop]
         shape = (x.dim,) if self.version == 2 else tuple(x.dim if i == x.feature else 1 for i in axes)
         prefix = {0: f"{owner.name}_{owner.name}_output_", 1: "", 2: "v2_"}[self.version]
@@ -92,6 +93,13 @@ class BatchStatistics:
         self.variance = param("variance", 1.0, False)
         self.gamma = param("gamma", self.gamma_init, True) if self.use_std else None
         self.beta = param("beta", self.beta_init, True) if self.use_shift else None
+
+    def _check_frames(self, x: Spec) -> None:
+        if self.masked and (x.batch is None or self._frame_axes(x) == ()):
+            text = (
+                f"`masked_time` of `batch_norm` needs a batch and a time axis, but gets {x}; give `masked_time`: False"
+            )
+            raise ConfigError("", text)
 
     @staticmethod
     def _frame_axes(x: Spec) -> tuple[int, ...]:
@@ -106,11 +114,17 @@ class BatchStatistics:
         running = (self.mean.detach().reshape(-1), self.variance.detach().reshape(-1))
         if batch is None:
             return self._scaled(x, *running)
-        new = (self._moved(running[0], batch[0]), self._moved(running[1], batch[1] * self._unbiased(x))) if updates else running
+        new = (
+            (self._moved(running[0], batch[0]), self._moved(running[1], batch[1] * self._unbiased(x)))
+            if updates
+            else running
+        )
         mean, variance = running if self.delay else new
         if own:
             share = self.use_sample
-            mean, variance = ((1.0 - share) * b + share * r if share else b for b, r in zip(batch, (mean, variance), strict=True))
+            mean, variance = (
+                (1.0 - share) * b + share * r if share else b for b, r in zip(batch, (mean, variance), strict=True)
+            )
         data = self._scaled(x, mean, variance)
         self.mean.data.copy_(new[0].reshape(self.mean.shape))
         self.variance.data.copy_(new[1].reshape(self.variance.shape))
@@ -129,6 +143,7 @@ class BatchStatistics:
     def _of_batch(self, x: Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and (biased) variance (F,) over the (valid) frames."""
         others = [i for i in range(x.spec.rank) if i != x.spec.feature]
+        self._check_frames(x.spec)
         valid = mask_all(x, self._frame_axes(x.spec)) if self.masked else None
         if valid is None:
             variance, mean = torch.var_mean(x.data, others, correction=0)
@@ -157,7 +172,9 @@ def from_option(value: Any, behavior: int, path: str) -> BatchStatistics | None:
     if value is not True and not isinstance(value, Mapping):
         raise ConfigError(path, f"`batch_norm` must be True or a dict of options, but is {value!r} instead")
     options = {} if value is True else dict(value)
-    known = [n for n, p in inspect.signature(BatchStatistics).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    known = [
+        n for n, p in inspect.signature(BatchStatistics).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
     for key in options:
         if key not in known:
             raise ConfigError(path, f"`batch_norm` has no option {key!r}{did_you_mean(str(key), known)}")

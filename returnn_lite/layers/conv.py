@@ -23,13 +23,16 @@ BIAS_SINCE = 10  # behaviour version from which a convolution has a bias unless 
 
 @layer("conv")
 class Conv(Layer):
-    """y[o] = sum_k x[o * stride + k * dilation - left] W[k], plus bias, then the activation.  Shape: (B, T, F) -> (B, T', n_out)
+    """y[o] = sum_k x[o * stride + k * dilation - left] W[k], plus bias, then the activation.
+
+    Shape: (B, T, F) -> (B, T', n_out)
 
     Parameters: `W` (filter …, F / groups, n_out), `bias` (n_out,). Spatial axes: all but batch and features, or
-    `in_spatial_dims`; others are batch axes and come first. Before that `input_expand_dims` adds spatial axes of size 1,
-    `input_split_feature_dim` d makes F a spatial axis F / d and d features, `input_add_feature_dim` makes F a spatial axis.
-    `padding`: "same" (by the longest sequence of the batch), "valid", "same_static" or a number. Frames behind a sequence
-    end count as they are, unless `use_time_mask`. `filter`, `bias`: layers used instead of parameters.
+    `in_spatial_dims`; others are batch axes and come first. Before that `input_expand_dims` adds spatial axes of size
+    1, `input_split_feature_dim` d makes F a spatial axis F / d and d features, `input_add_feature_dim` makes F a
+    spatial axis. `padding`: "same" (by the longest sequence of the batch), "valid", "same_static" or a number. Frames
+    behind a sequence end count as they are, unless `use_time_mask`. `filter`, `bias`: layers used instead of
+    parameters.
     """
 
     recurrent = True
@@ -68,7 +71,7 @@ class Conv(Layer):
         self.expand_dims = input_expand_dims
         self.add_feature_dim = input_add_feature_dim
         self.split_feature_dim = input_split_feature_dim
-        self.in_spatial_dims = in_spatial_dims if isinstance(in_spatial_dims, (list, tuple)) or not in_spatial_dims else [in_spatial_dims]
+        self.in_spatial_dims = in_spatial_dims
         self.with_bias = with_bias
         self.activation_text = activation
         self.activation = find_activation(None)

@@ -15,7 +15,10 @@ _WINDOWS = ("hanning", "blackman", "ones", "None")
 
 
 def frames(signal: torch.Tensor, size: int, shift: int) -> torch.Tensor:
-    """Frames of `size` samples, `shift` apart.  Shape: (…, N) -> (…, n, size), n = max(0, ceil((N - size + 1) / shift))"""
+    """Frames of `size` samples, `shift` apart.
+
+    Shape: (…, N) -> (…, n, size), n = max(0, ceil((N - size + 1) / shift))
+    """
     if signal.shape[-1] < size:
         return signal.new_zeros((*signal.shape[:-1], 0, size))
     return signal.unfold(-1, size, shift)
@@ -53,9 +56,12 @@ class _Signal(Layer):
 
 @layer("stft")
 class Stft(_Signal):
-    """Short-time Fourier transform with a periodic Hann window.  Shape: (B, T, 1) -> (B, T', fft_size / 2 + 1) complex64
+    """Short-time Fourier transform with a periodic Hann window.
 
-    Frames of `frame_size` samples, `frame_shift` apart, filled with zeros up to `fft_size`; T' = ceil((T - size + 1) / shift).
+    Shape: (B, T, 1) -> (B, T', fft_size / 2 + 1) complex64
+
+    Frames of `frame_size` samples, `frame_shift` apart, filled with zeros up to `fft_size`; T' = ceil((T - size + 1) /
+    shift).
     """
 
     def __init__(self, *, frame_shift: int, frame_size: int, fft_size: int | None = None) -> None:
@@ -85,7 +91,9 @@ class Stft(_Signal):
 
 @layer("istft")
 class InverseStft(_Signal):
-    """The signal of a short-time spectrum (the inverse of `stft`).  Shape: (B, T, fft_size / 2 + 1) complex64 -> (B, T', 1)
+    """The signal of a short-time spectrum (the inverse of `stft`).
+
+    Shape: (B, T, fft_size / 2 + 1) complex64 -> (B, T', 1)
 
     T' = (T - 1) * frame_shift + frame_size; overlapping frames are weighted so that `stft` frames give the signal back.
     """
@@ -139,10 +147,12 @@ class InverseStft(_Signal):
 
 @layer("multichannel_stft_layer")
 class MultichannelStft(_Signal):
-    """`stft` of every channel, the spectra one after another.  Shape: (B, T, C) -> (B, T', C * (fft_size / 2 + 1)) complex64
+    """`stft` of every channel, the spectra one after another.
 
-    `window`: "hanning", "blackman", "ones" or "None"; `use_rfft` False: all fft_size bins; `pad_last_frame`: zeros complete
-    the last frame, T' = ceil((T - size) / shift) + 1.
+    Shape: (B, T, C) -> (B, T', C * (fft_size / 2 + 1)) complex64
+
+    `window`: "hanning", "blackman", "ones" or "None"; `use_rfft` False: all fft_size bins; `pad_last_frame`: zeros
+    complete the last frame, T' = ceil((T - size) / shift) + 1.
     """
 
     def __init__(
@@ -165,7 +175,8 @@ class MultichannelStft(_Signal):
         self.channels = nr_of_channels
         self.pad_last_frame = pad_last_frame
         if self.window not in _WINDOWS:
-            raise self.error(f"`window` must be one of {', '.join(_WINDOWS)}, but is {window!r} instead{did_you_mean(self.window, _WINDOWS)}")
+            hint = did_you_mean(self.window, _WINDOWS)
+            raise self.error(f"`window` must be one of {', '.join(_WINDOWS)}, but is {window!r} instead{hint}")
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """Frames, then the frequency bins of all channels."""
@@ -174,10 +185,16 @@ class MultichannelStft(_Signal):
             return None
         self._check(x)
         if (x.dim if x.feature is not None else 1) != self.channels:
-            raise self.error(f"`nr_of_channels` must be the number of features of the source {x}, but is {self.channels}")
+            raise self.error(
+                f"`nr_of_channels` must be the number of features of the source {x}, but is {self.channels}"
+            )
         bins = self.fft_size // 2 + 1 if self.use_rfft else self.fft_size
         dim = x.dims[x.time or 0]
-        time = (dim - self.frame_size).ceildiv(self.frame_shift) + 1 if self.pad_last_frame else dim.window(self.frame_size, self.frame_shift)
+        time = (
+            (dim - self.frame_size).ceildiv(self.frame_shift) + 1
+            if self.pad_last_frame
+            else dim.window(self.frame_size, self.frame_shift)
+        )
         return _framed_spec(x, time, self.dim("frequency", bins * self.channels), "complex64")
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:

@@ -10,7 +10,9 @@ from returnn_lite.tensor import Spec, Tensor
 
 @layer("gating")
 class Gating(Layer):
-    """y = activation(a) * gate_activation(b), a and b being the halves of the features.  Shape: (B, T, 2 F) -> (B, T, F)
+    """y = activation(a) * gate_activation(b), a and b being the halves of the features.
+
+    Shape: (B, T, 2 F) -> (B, T, F)
 
     With `activation` "identity" this is the gated linear unit (Dauphin et al. 2017).
     """

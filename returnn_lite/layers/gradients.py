@@ -31,7 +31,7 @@ class ScaledGrad(Layer):
     ) -> None:
         super().__init__()
         if clip_max_axis is not None:
-            raise self.error("`clip_max_axis` is not supported; use `scale` and `shift`, or the option gradient_clip of `updater_opts`")
+            raise self.error("`clip_max_axis` is not supported; use `scale` and `shift`, or clip by `updater_opts`")
         self.scale = float(scale)
         self.shift = float(shift or 0.0)
         self.sum_axis = scale_shift_by_sum_over_axis
@@ -43,7 +43,9 @@ class ScaledGrad(Layer):
             return x
         if self.scale == 0 and self.shift == 0:
             return x.with_data(x.data.detach())
-        axis = None if self.sum_axis is None else find_axis(x.spec, self.sum_axis, option="scale_shift_by_sum_over_axis")
+        axis = (
+            None if self.sum_axis is None else find_axis(x.spec, self.sum_axis, option="scale_shift_by_sum_over_axis")
+        )
         return x.with_data(_Scaled.apply(x.data, self.scale, self.shift, axis))
 
 

@@ -16,7 +16,9 @@ from returnn_lite.tensor.masked import fill_padding
 
 @layer("layer_norm")
 class LayerNorm(Layer):
-    """y = (x - mean) / sqrt(var + epsilon) * scale + bias over the features (Ba et al. 2016).  Shape: (B, T, F) -> the same
+    """y = (x - mean) / sqrt(var + epsilon) * scale + bias over the features (Ba et al. 2016).
+
+    Shape: (B, T, F) -> the same
 
     Parameters: `scale`, `bias` (F,). `in_dim`: the axis to normalise instead of the feature axis.
     """
@@ -120,7 +122,9 @@ class Norm(Layer):
 
 @layer("math_norm")
 class MathNorm(Layer):
-    """(sum |x|^p)^(1/p) over `axes`, valid frames only.  Shape: (B, T, F), axes="F" -> (B, T); `keep_dims`: (B, T, 1)"""
+    """(sum |x|^p)^(1/p) over `axes`, valid frames only.  Shape: (B, T, F), axes="F" -> (B, T), or (B, T, 1) to
+    `keep_dims`
+    """
 
     def __init__(self, *, p: float, axis: Any = None, axes: Any = None, keep_dims: bool = False) -> None:
         super().__init__()

@@ -16,7 +16,9 @@ Shape = tuple[int, ...]
 
 @dataclass
 class ParamOptions:
-    """What the optimizer needs to know of a parameter: its layer's `updater_opts`, and the sum of `L2` over its owner."""
+    """What the optimizer needs to know of a parameter: its layer's `updater_opts`, and the sum of `L2` over its
+    owner.
+    """
 
     updater_opts: dict[str, Any] | None = None
     l2: float = 0.0
@@ -31,7 +33,9 @@ class ParamStore:
     options: dict[str, ParamOptions] = field(default_factory=dict)
 
     def get(self, name: str, shape: Shape, init: Any, *, trainable: bool, dtype: torch.dtype, path: str) -> torch.nn.Parameter:
-        """The parameter of this name, made and initialised at its first use. Raises ConfigError if its shape is another."""
+        """The parameter of this name, made and initialised at its first use. Raises ConfigError if its shape is
+        another.
+        """
         found = self.params.get(name)
         if found is None:
             values = initializer(init)(shape, self.generator, dtype)
@@ -64,7 +68,8 @@ Reuse = Callable[[str, Shape], "torch.nn.Parameter | Derived | None"]
 class ParamScope:
     """The part of the store that belongs to one layer.
 
-    `reuse` gives the parameters that come from elsewhere by name and shape. `owned`: those of the layer itself; `used`: all.
+    `reuse` gives the parameters that come from elsewhere by name and shape. `owned`: those of the layer itself;
+    `used`: all.
     """
 
     store: ParamStore

@@ -65,9 +65,9 @@ class _Random(Layer):
 class Random(_Random):
     """Random numbers.  Shape: `shape`, numbers and Dims (`shape_deps`: layers that know the lengths of dynamic ones).
 
-    `distribution`: "uniform" in [minval, maxval), 0 to 1 by default; "normal"; "truncated_normal" (cut off at two standard
-    deviations), with `mean` and `stddev` (0 and 1 by default). `bound` b: uniform in [-b, b). `seed`: numbers of its own;
-    `static`: the same ones at every call.
+    `distribution`: "uniform" in [minval, maxval), 0 to 1 by default; "normal"; "truncated_normal" (cut off at two
+    standard deviations), with `mean` and `stddev` (0 and 1 by default). `bound` b: uniform in [-b, b). `seed`: numbers
+    of its own; `static`: the same ones at every call.
     """
 
     def __init__(
@@ -94,7 +94,9 @@ class Random(_Random):
         super().__init__()
         if distribution not in _DISTRIBUTIONS:
             hint = did_you_mean(distribution, _DISTRIBUTIONS)
-            raise self.error(f"`distribution` must be one of {', '.join(_DISTRIBUTIONS)}, but is {distribution!r} instead{hint}")
+            raise self.error(
+                f"`distribution` must be one of {', '.join(_DISTRIBUTIONS)}, but is {distribution!r} instead{hint}"
+            )
         if explicit_state is not None:
             raise self.error("`explicit_state` is not supported; give `seed` for numbers of its own")
         check_dtype(self, dtype)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
 from returnn_lite.layers.options import CommonOptions
+from returnn_lite.layers.refused import refusal
 
 if TYPE_CHECKING:
     from returnn_lite.layers.base import Layer
@@ -39,8 +40,10 @@ def layer_names() -> list[str]:
 
 
 def layer_class(name: Any, path: str) -> type[Layer]:
-    """The class of a config word. Raises ConfigError with the nearest known word."""
+    """The class of a config word. Raises ConfigError with what to use instead, or the nearest known word."""
     if name not in _LAYERS:
+        if refusal(str(name)):
+            raise ConfigError(path, refusal(str(name)))
         raise ConfigError(path, f"unknown layer class {name!r}{did_you_mean(str(name), layer_names())}")
     return _LAYERS[name]
 

@@ -33,7 +33,9 @@ class _Features(Layer):
 
 @cache
 def dct_matrix(size: int, ortho: bool) -> torch.Tensor:
-    """M of y = x M: y_k = 2 sum_n x_n cos(pi k (2 n + 1) / (2 N)); `ortho`: times sqrt(1 / 4N) for k = 0, else sqrt(1 / 2N)."""
+    """M of y = x M: y_k = 2 sum_n x_n cos(pi k (2 n + 1) / (2 N)); `ortho`: times sqrt(1 / 4N) for k = 0, else sqrt(1
+    / 2N).
+    """
     n = np.arange(size)
     matrix = 2.0 * np.cos(math.pi * np.outer(2 * n + 1, n) / (2 * size))
     if ortho:
@@ -43,7 +45,9 @@ def dct_matrix(size: int, ortho: bool) -> torch.Tensor:
 
 @layer("dct")
 class Dct(_Features):
-    """Discrete cosine transform (type 2, or its inverse up to a factor, type 3) of the features.  Shape: (B, T, F) -> the same
+    """Discrete cosine transform (type 2, or its inverse up to a factor, type 3) of the features.
+
+    Shape: (B, T, F) -> the same
 
     y_k = 2 sum_n x_n cos(pi k (2 n + 1) / (2 F)); `norm` "ortho": an orthonormal transform.
     """
@@ -118,7 +122,9 @@ class MelFilterbank(_Features):
         if x is None:
             return None
         if self._features(x) != self.matrix.shape[0]:
-            raise self.error(f"`fft_size` / 2 + 1 must be the number of features {x.dim}, but is {self.matrix.shape[0]} instead")
+            raise self.error(
+                f"`fft_size` / 2 + 1 must be the number of features {x.dim}, but is {self.matrix.shape[0]} instead"
+            )
         return x.with_feature(self.feature_dim(self.filters, x))
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from returnn_lite.tensor.masked import mask_all
 
 @layer("accumulate_mean")
 class AccumulateMean(Layer):
-    """The running mean v over valid frames, v <- v + exp_average * (mean - v) in every training step.  Shape: (B, T, F) -> (F,)
+    """The running mean v over valid frames, v <- v + exp_average * (mean - v) in every training step.
+
+    Shape: (B, T, F) -> (F,)
 
     Parameter: `mean_1` (F,), at first `initial_value`, or 1 / F with `is_prob_distribution`; it gets no gradient. The
     output is the value before the step's update.

@@ -56,8 +56,9 @@ class TransposedConv(Layer):
 
     full[i * stride + j] += x[i] W[j]; `padding` "same": T' = T * stride, "valid": plus max(filter - stride, 0); with
     `output_padding` p: T' = T * stride + filter - stride - 2 pad + p. `remove_padding`: frames cut off at both ends.
-    `strides` is `filter_size` by default. Parameters: `W_native_transposed_conv` (filter …, n_out, F) with a second filter
-    axis of size 1 in the one-dimensional case; `bias` (n_out,). Frames behind a sequence end count unless `use_time_mask`.
+    `strides` is `filter_size` by default. Parameters: `W_native_transposed_conv` (filter …, n_out, F) with a second
+    filter axis of size 1 in the one-dimensional case; `bias` (n_out,). Frames behind a sequence end count unless
+    `use_time_mask`.
     """
 
     recurrent = True
@@ -86,15 +87,20 @@ class TransposedConv(Layer):
         if len(sizes) not in _CONV:
             raise self.error(f"`filter_size` must have 1 or 2 entries, but has {len(sizes)} instead")
         if not isinstance(padding, str) or padding.lower() not in _MODES:
-            raise ConfigError("", f"invalid padding {padding!r}{did_you_mean(str(padding), _MODES)}; give one of {', '.join(_MODES)}")
-        rows = [_listed(v, len(sizes)) for v in (filter_size if strides is None else strides, output_padding, remove_padding)]
+            raise ConfigError(
+                "", f"invalid padding {padding!r}{did_you_mean(str(padding), _MODES)}; give one of {', '.join(_MODES)}"
+            )
+        rows = [
+            _listed(v, len(sizes))
+            for v in (filter_size if strides is None else strides, output_padding, remove_padding)
+        ]
         same = padding.lower() == "same"
         self.spreads = tuple(Spread(k, s, same, p, r) for k, s, p, r in zip(sizes, *rows, strict=True))
         self.n_out = n_out
         self.activation_text = activation
         self.activation = find_activation(None)
         self.with_bias = with_bias
-        self.in_spatial_dims = in_spatial_dims if isinstance(in_spatial_dims, (list, tuple)) or not in_spatial_dims else [in_spatial_dims]
+        self.in_spatial_dims = in_spatial_dims
         self.weights_init = forward_weights_init
         self.bias_init = bias_init
         self.filter = filter
@@ -151,7 +157,9 @@ class TransposedConv(Layer):
         return weights.permute((rank - 1, rank - 2, *range(rank - 2)))
 
     def _spread(self, data: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """(N, F, spatial …) -> (N, n_out, spatial' …): the full result, cut (or filled with zeros) to the output size."""
+        """(N, F, spatial …) -> (N, n_out, spatial' …): the full result, cut (or filled with zeros) to the output
+        size.
+        """
         full = _CONV[len(self.spreads)](data, weights, None, [s.stride for s in self.spreads])
         for axis, spread in enumerate(self.spreads, start=2):
             start, size = spread.cut(data.shape[axis])

@@ -17,7 +17,7 @@ L = TypeVar("L", bound="type[Loss]")
 _LOSSES: dict[str, type[Loss]] = {}
 REFUSED = {  # losses of old configs -> why they do not exist here
     "sprint": "it needs an external speech toolkit; for CTC-like alignments use `fast_bw` with the loss `via_layer`",
-    "fast_bw": "it needs an external speech toolkit; use the layer `fast_bw` with the loss `via_layer`, or the loss `ctc`",
+    "fast_bw": "it needs an external speech toolkit; use the layer `fast_bw` with the loss `via_layer`, or `ctc`",
 }
 
 
@@ -33,9 +33,9 @@ class Loss:
     """A loss of one layer.
 
     A class says its options as keyword-only parameters and computes in `compute(output, target)`. `needs_target`;
-    `recurrent`: it looks at whole sequences; else frames are compared one by one, so output and target must have the same
-    frames (unless not `compares_frames`). `layer_options` are the options that name layers. `training` is the train flag,
-    `layers` the values of the named layers, `generator` the random numbers of the present batch.
+    `recurrent`: it looks at whole sequences; else frames are compared one by one, so output and target must have the
+    same frames (unless not `compares_frames`). `layer_options` are the options that name layers. `training` is the
+    train flag, `layers` the values of the named layers, `generator` the random numbers of the present batch.
     """
 
     loss_name: ClassVar[str] = ""

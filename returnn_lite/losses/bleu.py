@@ -20,8 +20,8 @@ SMALLEST_RATIO = 1e-30
 def sentence_bleu(found: Sequence[int], wanted: Sequence[int]) -> float:
     """Smoothed BLEU of one sequence (Papineni et al. 2002, smoothing 3 of Chen and Cherry 2014), between 0 and 1.
 
-    Geometric mean of the clipped precisions m / c of n-grams, n = 1..4, times exp(1 - wanted / found) for a short `found`.
-    With m = 0 the precision is 1 / (2 c), 1 / (4 c), … ; without n-grams it is left out of the product.
+    Geometric mean of the clipped precisions m / c of n-grams, n = 1..4, times exp(1 - wanted / found) for a short
+    `found`. With m = 0 the precision is 1 / (2 c), 1 / (4 c), … ; without n-grams it is left out of the product.
     """
     log_sum, smoothing = 0.0, 1.0
     for n in range(1, LONGEST + 1):

@@ -44,7 +44,8 @@ class BinaryCrossEntropy(FrameLoss):
 
 @loss("generic_ce")
 class GenericCrossEntropy(FrameLoss):
-    """-log(y[target] / sum y) for an output y of any activation; gradient (d log y / dx) * (y / sum y - onehot(target)).
+    """-log(y[target] / sum y) for an output y of any activation; gradient (d log y / dx) * (y / sum y -
+    onehot(target)).
 
     x is the value before the activation.
     """

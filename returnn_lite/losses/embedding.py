@@ -37,7 +37,9 @@ class TripletLoss(Loss):
             raise ConfigError("loss", text)
         if target is None or target.data.shape != (output.data.shape[0], BLOCKS):
             found = None if target is None else target.spec
-            raise ConfigError("loss", f"`triplet_loss` needs a target of {BLOCKS} labels per sequence, but gets {found}")
+            raise ConfigError(
+                "loss", f"`triplet_loss` needs a target of {BLOCKS} labels per sequence, but gets {found}"
+            )
         labels = target.data.t().reshape(-1).to(output.data.dtype)
         total = sum((self._view(part, labels) for part in output.data.chunk(self.views, -1)), output.data.new_zeros(()))
         return LossSum(total, None)
@@ -74,7 +76,9 @@ class DeepClustering(SequenceLoss):
         v = self._rows(output, self.embedding_dimension, "embedding_dimension")
         y = self._rows(target, self.nr_of_sources, "nr_of_sources").to(v.dtype)
         if v.shape[:2] != y.shape[:2]:
-            raise ConfigError("loss", f"`deep_clustering` needs as many embeddings as targets, but has {v.shape[1]} and {y.shape[1]}")
+            raise ConfigError(
+                "loss", f"`deep_clustering` needs as many embeddings as targets, but has {v.shape[1]} and {y.shape[1]}"
+            )
         value = _square(v, v) - 2.0 * _square(v, y) + _square(y, y)
         return LossSum(value, None)
 
@@ -82,7 +86,9 @@ class DeepClustering(SequenceLoss):
     def _rows(x: Tensor, size: int, option: str) -> torch.Tensor:
         """(B, T, n * size) -> (B, T * n, size)"""
         if (x.spec.dim or 0) % size:
-            raise ConfigError("loss_opts", f"`{option}` must divide the number of features {x.spec.dim}, but is {size} instead")
+            raise ConfigError(
+                "loss_opts", f"`{option}` must divide the number of features {x.spec.dim}, but is {size} instead"
+            )
         return fill_padding(x, 0.0).flatten(1).unflatten(1, (-1, size))
 
 

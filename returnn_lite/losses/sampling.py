@@ -21,11 +21,12 @@ HIDDEN = -1e30
 class SamplingLoss(FrameLoss):
     """In training the cross-entropy over the target and `num_sampled` random classes, else over all classes.
 
-    The classes are drawn once per batch (`num_splits`: once for each of that many parts of the frames), without repetition,
-    "log_uniform" (P(k) = log((k + 2) / (k + 1)) / log(V + 1): frequent classes first) or "uniform"; the logits are corrected
-    by the log of the expected count (Jean et al. 2015). `remove_accidental_hits`: a sampled class that is the target does
-    not count. `nce_loss`: binary decisions, target or noise (Gutmann and Hyvärinen 2010), with `nce_log_norm_term`
-    subtracted from the logits. `use_full_softmax`: all classes in training too. The layer must be a softmax or give logits.
+    The classes are drawn once per batch (`num_splits`: once for each of that many parts of the frames), without
+    repetition, "log_uniform" (P(k) = log((k + 2) / (k + 1)) / log(V + 1): frequent classes first) or "uniform"; the
+    logits are corrected by the log of the expected count (Jean et al. 2015). `remove_accidental_hits`: a sampled class
+    that is the target does not count. `nce_loss`: binary decisions, target or noise (Gutmann and Hyvärinen 2010), with
+    `nce_log_norm_term` subtracted from the logits. `use_full_softmax`: all classes in training too. The layer must be
+    a softmax or give logits.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class SamplingLoss(FrameLoss):
     ) -> None:
         if sampler not in SAMPLERS:
             hint = did_you_mean(str(sampler), SAMPLERS)
-            raise ConfigError("loss_opts", f"`sampler` must be one of {', '.join(SAMPLERS)}, but is {sampler!r} instead{hint}")
+            raise ConfigError(
+                "loss_opts", f"`sampler` must be one of {', '.join(SAMPLERS)}, but is {sampler!r} instead{hint}"
+            )
         self.num_sampled = num_sampled
         self.num_splits = max(num_splits, 1)
         self.sampler = sampler

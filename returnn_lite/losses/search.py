@@ -26,11 +26,13 @@ class SearchScore(Loss):
 
 @loss("expected_loss")
 class ExpectedLoss(SequenceLoss):
-    """The expected loss of the hypotheses of a search: sum over the beam of w (l - mean l) / beam (Prabhavalkar et al. 2018).
+    """The expected loss of the hypotheses of a search: sum over the beam of w (l - mean l) / beam (Prabhavalkar et al.
+    2018).
 
-    `loss`: {"class": a loss per sequence, …}, its "error" or "value" by `loss_kind`. w = exp(score), normalised over the
-    beam with `norm_scores` (`norm_scores_stop_gradient`: the sum has no gradient). `subtract_average_loss`: l - mean l over
-    the beam; with `loss_correction_grad_only` only in the gradient. `divide_beam_size`: divided by the beam size.
+    `loss`: {"class": a loss per sequence, …}, its "error" or "value" by `loss_kind`. w = exp(score), normalised over
+    the beam with `norm_scores` (`norm_scores_stop_gradient`: the sum has no gradient). `subtract_average_loss`: l -
+    mean l over the beam; with `loss_correction_grad_only` only in the gradient. `divide_beam_size`: divided by the
+    beam size.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class ExpectedLoss(SequenceLoss):
         """One value per sequence."""
         beam = output.beam
         if beam is None:
-            raise ConfigError("loss", "`expected_loss` needs the hypotheses of a search; read a choice of an `extra.search:` net")
+            raise ConfigError(
+                "loss", "`expected_loss` needs the hypotheses of a search; read a choice of an `extra.search:` net"
+            )
         self.inner.training = self.training
         each = self.inner.per_sequence(output, None if target is None else to_beam(target, beam))
         losses = each.error if self.kind == "error" else each.value

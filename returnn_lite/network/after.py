@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from returnn_lite.errors import ConfigError
@@ -23,7 +23,9 @@ def steps_after(layer: Layer, spec: Spec) -> list[Step]:
     statistics = from_option(layer.options.batch_norm, layer.behavior, layer.path)
     if statistics is not None:
         statistics.build(layer, spec)
-        steps.append(lambda x, _: x.with_data(statistics.normalised(x, layer.training), pre=x.pre, parts=x.parts, state=x.state))
+        steps.append(
+            lambda x, _: x.with_data(statistics.normalised(x, layer.training), pre=x.pre, parts=x.parts, state=x.state)
+        )
     index = layer.options.copy_output_loss_from_source_idx
     if index is not None:
         steps.append(lambda x, sources: _with_loss_of(layer, index, x, sources))
@@ -46,7 +48,9 @@ def _with_loss_of(layer: Layer, index: int, x: Tensor, sources: list[Tensor]) ->
 
 
 def checked_spec(layer: Layer, spec: Spec) -> Spec:
-    """The Spec of the output: undefined axes are those of `size_target`. Raises ConfigError if it contradicts `out_shape`."""
+    """The Spec of the output: undefined axes are those of `size_target`. Raises ConfigError if it contradicts
+    `out_shape`.
+    """
     if _size_target(layer):
         spec = _with_target_axes(layer, spec)
     if layer.options.out_shape is not None:
@@ -59,7 +63,9 @@ def _is_undefined(dim: Dim) -> bool:
 
 
 def _size_target(layer: Layer) -> str | None:
-    """The data key of `size_target` where it counts: where losses are evaluated, and no loop takes its length from it."""
+    """The data key of `size_target` where it counts: where losses are evaluated, and no loop takes its length from
+    it.
+    """
     key = layer.options.size_target
     return key if key and layer.context.losses and layer.class_name != "rec" else None
 
@@ -90,7 +96,11 @@ def _check_shape(layer: Layer, spec: Spec, wanted: Any) -> None:
     """`out_shape`: a set of Dims; those wrapped as optional or implicit may be missing."""
     known = [_bare(d, layer.path) for d in wanted]
     missing = [d for d, given in zip(known, wanted, strict=True) if isinstance(given, Dim) and not _has(spec, d)]
-    extra = [d for d in spec.dims if d not in spec.loop and d not in known and not (d.is_batch and any(k.is_batch for k in known))]
+    extra = [
+        d
+        for d in spec.dims
+        if d not in spec.loop and d not in known and not (d.is_batch and any(k.is_batch for k in known))
+    ]
     if missing or extra:
         difference = f"it has also {missing}" if missing else f"it lacks {extra}"
         raise ConfigError(layer.path, f"`out_shape` must be the axes of the output {describe(spec)}, but {difference}")

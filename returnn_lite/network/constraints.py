@@ -56,15 +56,21 @@ def largest_activation(x: Tensor) -> torch.Tensor:
 def image_size(node: Node) -> tuple[int, int]:
     """Height and width that make a feature vector an image: the width is the largest divisor up to the square root."""
     size = node.spec.dim if node.spec is not None else None
-    width = max((w for w in range(1, math.isqrt(size) + 1) if size % w == 0), default=0) if size else 0
-    if size is None or width < SMALLEST_IMAGE:
-        text = f"`spatial_smoothing` sees {size} features as an image {size // width if size and width else 0} x {width}, which is too small"
+    if not size:
+        raise ConfigError(
+            node.layer.path, f"`spatial_smoothing` needs a feature axis of known size, but gets {node.spec}"
+        )
+    width = max(w for w in range(1, math.isqrt(size) + 1) if size % w == 0)
+    if width < SMALLEST_IMAGE:
+        text = f"`spatial_smoothing` sees {size} features as an image {size // width} x {width}, which is too small"
         raise ConfigError(node.layer.path, text)
     return size // width, width
 
 
 def roughness(x: Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Sum over valid frames of the squares of a circular 3 x 3 high-pass filter over the features as an image of `size`."""
+    """Sum over valid frames of the squares of a circular 3 x 3 high-pass filter over the features as an image of
+    `size`.
+    """
     images = _valid(x).reshape(-1, 1, *size)
     kernel = torch.full((1, 1, 3, 3), -1.0 / 8.0, dtype=images.dtype, device=images.device)
     kernel[0, 0, 1, 1] = 1.0

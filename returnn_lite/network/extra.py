@@ -29,8 +29,8 @@ class OverlayContext:
 class OverlayNet(Net):
     """The layers of the net `main` that are asked for as "<name>:layer".
 
-    A layer is described by the entry "<name>:layer" of the dict, else by "layer". What it reads are the layers of `main`,
-    unless there is an entry "<name>:…" for them. With ".search" in the name choices search.
+    A layer is described by the entry "<name>:layer" of the dict, else by "layer". What it reads are the layers of
+    `main`, unless there is an entry "<name>:…" for them. With ".search" in the name choices search.
     """
 
     def __init__(self, main: Net, name: str) -> None:
@@ -83,4 +83,6 @@ def counts_once(layers: Iterable[Layer]) -> list[Layer]:
     """These layers without those of overlay nets whose parameters another one has already."""
     layers = list(layers)
     plain = {m.scope.prefix for m in layers if m.scope is not None and not isinstance(m.context, OverlayContext)}
-    return [m for m in layers if not isinstance(m.context, OverlayContext) or m.scope is None or m.scope.prefix not in plain]
+    return [
+        m for m in layers if not isinstance(m.context, OverlayContext) or m.scope is None or m.scope.prefix not in plain
+    ]

@@ -18,8 +18,8 @@ class Node:
     """A layer in its net: `sources` in the order of `from`, `refs` by the option that names them.
 
     `previous`: for a `prev:` node the node whose last frame it reads (an edge that is no dependency within a tick).
-    `spec` is None until inferred. `after`: what common options do to the output. `param_nodes`: nodes whose output is used
-    as a parameter, by name.
+    `spec` is None until inferred. `after`: what common options do to the output. `param_nodes`: nodes whose output is
+    used as a parameter, by name.
     """
 
     name: str

@@ -7,7 +7,7 @@ from typing import Any
 
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
-from returnn_lite.losses.base import Loss, LossSum, make_loss
+from returnn_lite.losses.base import Loss, make_loss
 from returnn_lite.network.construct import Net
 from returnn_lite.network.graph import Node
 from returnn_lite.tensor import Dim, Spec, Tensor
@@ -17,14 +17,19 @@ from returnn_lite.tensor import Dim, Spec, Tensor
 class LossLayer(Layer):
     """The loss `loss_` of every frame.  Shape: (B, T, V) -> (B, T); parts "loss" and "error"
 
-    `target_`: a data key or "layer:x"; `loss_opts_`: options of the loss; `use_error`: the output is the error. For losses
-    that have a value per frame. Padding is not masked.
+    `target_`: a data key or "layer:x"; `loss_opts_`: options of the loss; `use_error`: the output is the error. For
+    losses that have a value per frame. Padding is not masked.
     """
 
     recurrent = True
 
     def __init__(
-        self, *, loss_: str, target_: str | None = None, loss_opts_: Mapping[str, Any] | None = None, use_error: bool = False
+        self,
+        *,
+        loss_: str,
+        target_: str | None = None,
+        loss_opts_: Mapping[str, Any] | None = None,
+        use_error: bool = False,
     ) -> None:
         super().__init__()
         self.kind = loss_
@@ -68,7 +73,11 @@ class LossLayer(Layer):
         target = refs.get("target")
         made = self.loss.per_frame(output, None if target is None else self._arranged(target, x.spec))
         values = {"loss": made.value, "error": made.error}
-        parts = {name: output.with_data(data.to(output.data.dtype), spec) for name, data in values.items() if data is not None}
+        parts = {
+            name: output.with_data(data.to(output.data.dtype), spec)
+            for name, data in values.items()
+            if data is not None
+        }
         wanted = "error" if self.use_error else "loss"
         if wanted not in parts:
             raise self.error(f"the loss {self.kind!r} has no {wanted}")
@@ -77,7 +86,9 @@ class LossLayer(Layer):
         return chosen
 
     def _arranged(self, target: Tensor, x: Spec) -> Tensor:
-        """The target with its axes in the order of the source's frames: batch, time, loops, then others; features last."""
+        """The target with its axes in the order of the source's frames: batch, time, loops, then others; features
+        last.
+        """
         order: list[int] = []
         for i, dim in enumerate(x.dims):
             if i != x.feature:

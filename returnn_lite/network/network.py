@@ -111,7 +111,7 @@ class Network(torch.nn.Module):
                 yield node, lambda node=node: node  # type: ignore[misc]
             if name in net.subnets and not net.subnets[name].is_loop:
                 yield from self._whole_nodes(net.subnets[name])
-            for inner, label in getattr(node.layer, "labels", dict)().items():
+            for label, inner in getattr(node.layer, "inner_nodes", dict)().items():
                 yield inner, lambda name=name, label=label: net.get(f"{name}/{label}")  # type: ignore[misc]
 
     def _losses(self) -> Iterator[LossNode]:

@@ -42,7 +42,9 @@ def placed(replacements: Iterable[tuple[list[Slot], torch.Tensor]]) -> Iterator[
 
 @dataclass
 class Noisy:
-    """A parameter with noise in training: plus normal(0, `noise`), times a mask of rate `dropout` (kept values scaled up)."""
+    """A parameter with noise in training: plus normal(0, `noise`), times a mask of rate `dropout` (kept values scaled
+    up).
+    """
 
     param: torch.nn.Parameter
     noise: float

@@ -25,9 +25,10 @@ Shape = tuple[int, ...]
 class Reuse:
     """Where the parameters of one layer come from.
 
-    Called with a parameter's name and shape: another layer's parameter, a `Derived` one, or None where the layer makes its
-    own. `entries`: one of the forms of the option, checked; `layers`: the layers whose parameters are shared; `outputs`: the
-    nodes whose output is a parameter. Raises ConfigError for unknown layers, missing parameters and other shapes.
+    Called with a parameter's name and shape: another layer's parameter, a `Derived` one, or None where the layer makes
+    its own. `entries`: one of the forms of the option, checked; `layers`: the layers whose parameters are shared;
+    `outputs`: the nodes whose output is a parameter. Raises ConfigError for unknown layers, missing parameters and
+    other shapes.
     """
 
     net: Net
@@ -90,7 +91,9 @@ class Reuse:
         order = _order(node, options.get("shape"), self.path)
         found = tuple(node.spec.dims[i].size for i in order)
         if found != shape:
-            raise ConfigError(self.path, f"reuse_params: {name!r} must have shape {shape}, but layer {node.name!r} gives {found}")
+            raise ConfigError(
+                self.path, f"reuse_params: {name!r} must have shape {shape}, but layer {node.name!r} gives {found}"
+            )
         return Derived(torch.nn.Parameter(torch.zeros(shape), requires_grad=False), node=node, order=order)
 
     def _custom(self, options: Mapping[str, Any], name: str, shape: Shape) -> torch.nn.Parameter | Derived:
@@ -118,7 +121,9 @@ class Reuse:
             return first
         if not isinstance(first, torch.Tensor) or tuple(first.shape) != shape:
             what = f"a tensor of shape {tuple(first.shape)}" if isinstance(first, torch.Tensor) else repr(first)
-            raise ConfigError(self.path, f"reuse_params: `custom` must give {name!r} with shape {shape}, but gives {what}")
+            raise ConfigError(
+                self.path, f"reuse_params: `custom` must give {name!r} with shape {shape}, but gives {what}"
+            )
         return Derived(torch.nn.Parameter(torch.zeros(shape), requires_grad=False), value=value)
 
     def waits(self) -> bool:

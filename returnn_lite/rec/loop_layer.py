@@ -154,6 +154,10 @@ class RecLoop(Layer):
         if self.last_beam_size() is None:
             yield from self.graph.with_loss()
 
+    def inner_nodes(self) -> dict[str, Node]:
+        """The inner layers by label."""
+        return self.graph.nodes
+
     def part_spec(self, part: str) -> Spec | None:
         """The Spec of an inner layer, seen from outside. Raises ConfigError for one that exists only tick by tick."""
         graph, label = self.graph, part.removeprefix(LAST)

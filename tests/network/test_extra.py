@@ -30,7 +30,9 @@ def run(net, train=False):
 
 def test_the_search_copy_gives_what_a_search_gives_and_shares_all_parameters():
     both = randomised(network(LAYERS, EXTERN))
-    searching = randomised(network({**LAYERS, "decision": {**LAYERS["decision"], "from": "output"}}, EXTERN, search=True))
+    searching = randomised(
+        network({**LAYERS, "decision": {**LAYERS["decision"], "from": "output"}}, EXTERN, search=True)
+    )
     assert list(both.params) == list(searching.params)
     found, wanted = run(both), run(searching)
     assert found["output"].beam is None
@@ -49,7 +51,13 @@ def test_constraints_of_shared_parameters_count_once():
 @pytest.mark.parametrize("grad_only", [False, True])
 def test_the_expected_loss_of_a_beam(grad_only):
     options = {"loss": {"class": "edit_distance"}, "loss_correction_grad_only": grad_only}
-    expected = {"class": "copy", "from": "extra.search:output", "loss": "expected_loss", "loss_opts": options, "target": "classes"}
+    expected = {
+        "class": "copy",
+        "from": "extra.search:output",
+        "loss": "expected_loss",
+        "loss_opts": options,
+        "target": "classes",
+    }
     net = randomised(network({**LAYERS, "expected": expected}, EXTERN))
     out = run(net, train=True)
     beam = out["expected"].beam
@@ -104,4 +112,7 @@ def test_an_overlay_net_loss_of_the_same_name_is_marked():
 
 def test_unknown_layers_of_overlay_nets():
     with pytest.raises(ConfigError, match='"decision"'):
-        network({"output": {"class": "copy", "from": "extra.x:decisoin"}, "decision": {"class": "copy", "from": "data"}}, EXTERN)
+        network(
+            {"output": {"class": "copy", "from": "extra.x:decisoin"}, "decision": {"class": "copy", "from": "data"}},
+            EXTERN,
+        )

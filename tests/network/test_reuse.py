@@ -38,7 +38,9 @@ def test_custom_gives_a_transposed_embedding_and_its_gradient():
 
 
 def test_custom_of_another_shape_is_an_error():
-    reuse = {"map": {"W": {"custom": lambda reuse_layer, **_: reuse_layer.params["W"], "reuse_layer": "embed"}, "b": None}}
+    reuse = {
+        "map": {"W": {"custom": lambda reuse_layer, **_: reuse_layer.params["W"], "reuse_layer": "embed"}, "b": None}
+    }
     with pytest.raises(ConfigError, match="reuse_params"):
         network({
             "embed": {"class": "linear", "n_out": 4, "from": "data:classes"},
@@ -50,7 +52,17 @@ def test_the_getter_makes_a_parameter_of_another_shape():
     def custom(getter, shape, **_):
         return getter(shape=shape[::-1]).t()
 
-    net = network({"output": {"class": "linear", "n_out": 3, "from": "data", "reuse_params": {"map": {"W": {"custom": custom}, "b": None}}}}, EXTERN)
+    net = network(
+        {
+            "output": {
+                "class": "linear",
+                "n_out": 3,
+                "from": "data",
+                "reuse_params": {"map": {"W": {"custom": custom}, "b": None}},
+            }
+        },
+        EXTERN,
+    )
     assert tuple(net.params["output/W"].shape) == (3, 4)
     assert run(net)["output"].data.shape == (3, 5, 3)
 
@@ -98,7 +110,12 @@ def test_a_layer_in_a_loop_shares_with_a_later_one():
 def test_nested_maps_and_missing_parameters():
     layers = {
         "a": {"class": "linear", "n_out": 3, "from": "data"},
-        "output": {"class": "linear", "n_out": 3, "from": "data", "reuse_params": {"map": {"W": {"map": {"W": "a"}}, "b": {"reuse_layer": "a"}}}},
+        "output": {
+            "class": "linear",
+            "n_out": 3,
+            "from": "data",
+            "reuse_params": {"map": {"W": {"map": {"W": "a"}}, "b": {"reuse_layer": "a"}}},
+        },
     }
     net = network(layers, EXTERN)
     assert set(net.params) == {"a/W", "a/b"}
