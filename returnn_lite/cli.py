@@ -64,6 +64,8 @@ Options, each the same as ++KEY VALUE:
 {{options}}
   -h,     --help                 this text
   -V,     --version              version of the program
+          --list-layers          all layer classes, a line each
+          --help-layer NAME      what a layer class does, its options and their defaults
 
 Tasks (++task NAME; default train):
   train                train on `train`, scores on `dev` and `eval` after each epoch; run again to continue
@@ -85,11 +87,12 @@ Exit code: 0 success, 1 error (the first line on stderr says what; log_verbosity
 
 @dataclass
 class Command:
-    """A parsed command line. `show` is the text to print instead of running anything."""
+    """A parsed command line. `show` is the text to print instead of running anything, `layers` what to say of layers."""
 
     files: list[str] = field(default_factory=list)
     overrides: list[tuple[str, str]] = field(default_factory=list)
     show: str = ""
+    layers: str = ""  # "*": all of them, else the name of one
 
 
 class UsageError(Exception):
@@ -110,6 +113,8 @@ class _Parser(OptionParser):
             self.add_option(*flags, type="string", action="callback", callback=_store, callback_args=(command, key))
         self.add_option("-h", "--help", action="store_true", default=False)
         self.add_option("-V", "--version", action="store_true", default=False)
+        self.add_option("--list-layers", dest="layers", action="store_const", const="*", default="")
+        self.add_option("--help-layer", dest="layers", type="string")
 
     def error(self, msg: str) -> None:  # type: ignore[override]
         raise UsageError(f"error: {msg}", 2)
@@ -135,6 +140,8 @@ def parse_command_line(argv: Sequence[str]) -> Command:
         command.show = help_text()
     elif flags.version:
         command.show = f"returnn_lite {startup_text()}\n"
+    elif flags.layers:
+        command.layers = flags.layers
     else:
         command.overrides += _pairs(rest)
     return command
@@ -163,6 +170,13 @@ def help_text() -> str:
     return HELP.replace("{options}", "\n".join(rows))
 
 
+def layers_text(name: str) -> str:
+    """The text of --list-layers ("*") and --help-layer NAME."""
+    from returnn_lite.tools import layer_reference  # brings torch and all layers
+
+    return layer_reference.list_layers() if name == "*" else layer_reference.describe_layer(name)
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs one command line (without the program's name); the exit code. SystemExit of a task passes through."""
     try:
@@ -175,7 +189,10 @@ def main(argv: Sequence[str]) -> int:
         return 0
     config = Config()
     try:
-        run_command(command, config, argv)
+        if command.layers:
+            print(layers_text(command.layers), end="")
+        else:
+            run_command(command, config, argv)
     except KeyboardInterrupt:
         print("KeyboardInterrupt", file=sys.stderr)
         return 1

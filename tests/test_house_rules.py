@@ -51,7 +51,7 @@ OPTIONAL = {
     "torch.utils.tensorboard",
 }
 # ... and what is put off so that `rnn.py --help` starts without torch.
-LAZY = {"cli": {"torch", "returnn_lite.tasks"}}
+LAZY = {"cli": {"torch", "returnn_lite.tasks", "returnn_lite.tools.layer_reference"}}
 
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 60
