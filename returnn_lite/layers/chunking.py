@@ -66,17 +66,9 @@ class TimeChunking(Layer):
         lengths = x.length(dim).values if dim.dynamic else torch.full((batch,), frames, device=x.device)
         starts = torch.arange(count, device=x.device, dtype=lengths.dtype) * self.chunk_step
         inside = (lengths.unsqueeze(1) - starts).clamp(0, self.chunk_size).reshape(-1).to(torch.int32)
-        kept = {d: _repeated(n, count) for d, n in x.lengths.items() if d in x.spec.dims and d != dim}
+        kept = {d: n.repeated(1, count) for d, n in x.lengths.items() if d in x.spec.dims and d != dim}
         out = x.with_lengths({**kept, spec.dims[at]: Lengths(inside, self.chunk_size)})
         return out.with_data(chunks, spec)
-
-
-def _repeated(lengths: Lengths, count: int) -> Lengths:
-    """The lengths of each sequence for all its chunks."""
-    if batch_dim not in lengths.dims:
-        return lengths
-    axis = lengths.dims.index(batch_dim)
-    return Lengths(lengths.values.repeat_interleave(count, axis), lengths.max, lengths.dims)
 
 
 @layer("time_unchunking")
@@ -126,8 +118,7 @@ class TimeUnchunking(Layer):
         sums = data.new_zeros((*data.shape[:at], total, *data.shape[at + 1 :])).index_add(at, index.reshape(-1), data)
         times = torch.bincount(index.reshape(-1), minlength=total).clamp(min=1).to(sums.dtype)
         mean = sums / times.reshape((-1, *(1,) * (sums.dim() - 1 - at)))
-        lengths = {d: n for d, n in x.lengths.items() if d in spec.dims}
-        lengths = {d: Lengths(n.values[::count], n.max) if n.dims == (batch_dim,) else n for d, n in lengths.items()}
+        lengths = {d: n.every(count) for d, n in x.lengths.items() if d in spec.dims}
         if base.dynamic:
             lengths[base] = chunks.length(base)
         return x.with_lengths(lengths).with_data(mean.narrow(at, 0, frames), spec)

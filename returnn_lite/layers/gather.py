@@ -90,7 +90,9 @@ class GatherNd(Layer):
         alone = [(0, i) for i in order[:front] if i not in paired.values()]
         of_position = [(0, paired[j]) if j in paired else (1, j) for j in range(position.rank)]
         rest = [(0, i) for i in order[front + 1 :]]
-        return _Plan(order[front], tuple(common), (*alone, *of_position, *rest))
+        made = [*alone, *of_position, *rest]
+        made.sort(key=lambda p: (x, position)[p[0]].dims[p[1]] not in x.loop | position.loop)
+        return _Plan(order[front], tuple(common), tuple(made))
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """Position's axes, then the rest of the source."""

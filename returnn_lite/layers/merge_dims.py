@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
-from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
+from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.dim import FEATURE
@@ -104,16 +102,8 @@ def _with_repeated_lengths(x: Tensor, merged: tuple[int, ...]) -> Tensor:
     position = merged.index(x.spec.batch or 0)
     before = math.prod(x.data.shape[i] for i in merged[:position])
     after = math.prod(x.data.shape[i] for i in merged[position + 1 :])
-
-    def repeated(lengths: Lengths) -> Lengths:
-        if batch_dim not in lengths.dims:
-            return lengths
-        axis = lengths.dims.index(batch_dim)
-        values = torch.cat([lengths.values.repeat_interleave(after, axis)] * before, axis)
-        return Lengths(values, lengths.max, lengths.dims)
-
     kept = {d for i, d in enumerate(x.spec.dims) if i not in merged}
-    return x.with_lengths({d: repeated(n) for d, n in x.lengths.items() if d in kept})
+    return x.with_lengths({d: n.repeated(before, after) for d, n in x.lengths.items() if d in kept})
 
 
 @layer("combine_dims")

@@ -20,7 +20,8 @@ class SplitDims(Layer):
     """One axis split row-major into `dims`, in its place.  Shape: (B, T, 6), "F", (2, -1) -> (B, T, 2, 3)
 
     One entry may be -1 (what remains). A dynamic axis is padded with `pad_value` to a multiple of the other parts; its
-    -1 part has the lengths ceil(len / product). A static axis is padded only with `pad_to_multiples`.
+    -1 part has the lengths ceil(len / product). Other axes are padded only with `pad_to_multiples`. The -1 part of the
+    batch axis is a smaller batch axis.
     """
 
     lets_padding_through = True
@@ -77,6 +78,8 @@ class SplitDims(Layer):
     def _rest(self, x: Spec, at: int, kind: str) -> Dim:
         """The part that is written -1."""
         old, given, name = x.dims[at], self.parts[self.rest or 0], f"split_dims{self.rest}_rem"
+        if old.is_batch:
+            return old
         if old.size is not None:
             size = -(-old.size // self.fixed)
             self._check_product(x, at, size * self.fixed)
@@ -87,7 +90,7 @@ class SplitDims(Layer):
 
     def _check_product(self, x: Spec, at: int, product: int) -> None:
         size = x.dims[at].size
-        if size is None:
+        if size is None or x.dims[at].is_batch:
             raise self.error(f"`dims` needs a -1 for the dynamic axis {x.dims[at]}, but is {self.parts!r} instead")
         padded = self.pad_to_multiples and self.rest is not None and product >= size
         if product != size and not padded:
@@ -107,6 +110,8 @@ class SplitDims(Layer):
         sizes = [-1 if i == self.rest else p.size if isinstance(p, Dim) else p for i, p in enumerate(self.parts)]
         if dim.dynamic and self.rest is not None and isinstance(self.parts[self.rest], Dim):
             x = x.with_lengths({self.parts[self.rest]: x.length(dim.ceildiv(self.fixed))})
+        if dim.is_batch and self.fixed > 1:
+            x = x.with_lengths({d: n.every(self.fixed) for d, n in x.lengths.items() if d in x.spec.dims})
         if data.numel() == 0:
             sizes = [data.shape[at] // self.fixed if n == -1 else n for n in sizes]
         return x.with_data(data.reshape((*data.shape[:at], *sizes, *data.shape[at + 1 :])), spec)

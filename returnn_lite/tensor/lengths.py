@@ -48,6 +48,22 @@ class Lengths:
             tiled = self._tiled[beam] = Lengths(self.values.repeat_interleave(beam, axis), self.max, self.dims)
         return tiled
 
+    def every(self, step: int) -> Lengths:
+        """The lengths of every `step`-th batch entry."""
+        if step == 1 or batch_dim not in self.dims:
+            return self
+        axis = self.dims.index(batch_dim)
+        picked = self.values[(slice(None),) * axis + (slice(None, None, step),)]
+        return Lengths(picked, self.max, self.dims)
+
+    def repeated(self, before: int, after: int) -> Lengths:
+        """The lengths of a batch merged with other axes: each `after` times in a row, all of them `before` times."""
+        if batch_dim not in self.dims:
+            return self
+        axis = self.dims.index(batch_dim)
+        values = torch.cat([self.values.repeat_interleave(after, axis)] * before, axis)
+        return Lengths(values, self.max, self.dims)
+
     def gather(self, index: torch.Tensor) -> Lengths:
         """The lengths of the batch entries `index`."""
         if batch_dim not in self.dims:

@@ -51,6 +51,11 @@ def test_split_dims_by_a_dynamic_dim_gives_it_the_lengths_of_the_rest():
     assert x.spec.dims[1] == blocks and x.length(blocks).values.tolist() == [2, 1]
 
 
+def test_splitting_the_batch_gives_a_smaller_one():
+    x = run({"class": "split_dims", "axis": "B", "dims": (-1, 2)})
+    assert x.data.shape == (1, 2, 3, 2) and x.spec.batch == 0 and lengths_of(x, 2) == [3]
+
+
 def test_split_dims_refuses_what_does_not_fit():
     refused({"class": "split_dims", "axis": "F", "dims": (3, -1)}, ["product", "2"])
     refused({"class": "split_dims", "axis": "F", "dims": (-1, -1)}, ["at most one -1"])
