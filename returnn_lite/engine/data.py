@@ -5,7 +5,7 @@ from typing import Any
 
 from returnn_lite.config import Config
 from returnn_lite.datasets import BatchingOptions, Dataset, Loader, dataset_defaults, init_dataset
-from returnn_lite.datasets.epoch_batches import epoch_batches
+from returnn_lite.datasets.epoch_batches import new_batches
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 
@@ -125,7 +125,7 @@ def _common(config: Config, net: Any) -> dict[str, Any]:
 def count_batches(dataset: Dataset, options: BatchingOptions) -> int:
     """The number of batches of the first epoch, from the lengths of its sequences."""
     dataset.init_seq_order(epoch=1)
-    return sum(1 for _ in epoch_batches(dataset, options))
+    return sum(1 for _ in new_batches(dataset, options))
 
 
 def load_batches(dataset: Dataset, options: BatchingOptions, net: Any, config: Config) -> Loader:

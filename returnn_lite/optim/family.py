@@ -59,6 +59,13 @@ class Family:
         """One update for which loss and gradients may be computed several times."""
         raise NotImplementedError(f"{type(self).__name__}.apply_closure")
 
+    def skip(self) -> None:
+        """Counts an update without making it."""
+
+    def scheduled(self) -> dict[str, float]:
+        """The numbers with a schedule, but for the learning rate, as the next update has them."""
+        return {}
+
     def averages(self) -> dict[str, Tensor]:
         """Averaged parameters, where the optimizer keeps some."""
         return {}
@@ -115,6 +122,12 @@ class Wrapper(Family):
         self.before()
         self.inner.apply_closure(params, evaluate, lr)
         self.after(params)
+
+    def skip(self) -> None:
+        self.inner.skip()
+
+    def scheduled(self) -> dict[str, float]:
+        return self.inner.scheduled()
 
     def averages(self) -> dict[str, Tensor]:
         return self.inner.averages()
@@ -209,6 +222,13 @@ class Scheduled(Wrapper):
 
     def after(self, params: Mapping[str, Tensor]) -> None:
         self.count += 1
+
+    def skip(self) -> None:
+        super().skip()
+        self.count += 1
+
+    def scheduled(self) -> dict[str, float]:
+        return {**super().scheduled(), **{name: self.value(schedule) for name, schedule in self.schedules.items()}}
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), **{name: self.value(schedule) for name, schedule in self.schedules.items()}}

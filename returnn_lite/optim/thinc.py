@@ -1,8 +1,7 @@
 """Thinc's optimizers by its own calls: `optimizer(key, weights, gradient)`, on numpy arrays or tensors, in place."""
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +22,8 @@ class Optimizer:
     option's own value counts. `ops` is accepted and ignored.
     """
 
+    kind: ClassVar[str] = "Optimizer"
+
     def __init__(
         self,
         learn_rate: Any,
@@ -31,10 +32,9 @@ class Optimizer:
         lookahead_alpha: float = 0.5,
         schedules: Mapping[str, Iterator[float]] | None = None,
         ops: Any = None,
-        kind: str = "Optimizer",
         **options: Any,
     ) -> None:
-        self.inner: ThincOptimizer = make_thinc(kind, {"learn_rate": learn_rate, **options}, kind)
+        self.inner: ThincOptimizer = make_thinc(self.kind, {"learn_rate": learn_rate, **options}, self.kind)
         self.lookahead_k, self.lookahead_alpha = lookahead_k, lookahead_alpha
         self.iterators = {name: iter(values) for name, values in (schedules or {}).items()}
         for name in self.iterators:
@@ -115,11 +115,22 @@ def _tensor(array: Array) -> Tensor:
     return array.detach() if isinstance(array, Tensor) else torch.from_numpy(array)
 
 
-def _of_kind(kind: str, **defaults: Any) -> Callable[..., Optimizer]:
-    made = functools.partial(Optimizer, kind=kind, **defaults)
-    return made
+class SGD(Optimizer):
+    """w -= learn_rate g."""
+
+    kind = "SGD"
 
 
-SGD = _of_kind("SGD")
-Adam = _of_kind("Adam", learn_rate=0.001)
-RAdam = _of_kind("RAdam", learn_rate=0.001)
+class Adam(Optimizer):
+    """Adam; epsilon is added to the root without bias correction."""
+
+    kind = "Adam"
+
+    def __init__(self, learn_rate: Any = 0.001, **options: Any) -> None:
+        super().__init__(learn_rate, **options)
+
+
+class RAdam(Adam):
+    """Rectified Adam.  (Liu et al. 2020)"""
+
+    kind = "RAdam"

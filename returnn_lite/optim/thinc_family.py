@@ -50,11 +50,6 @@ class ThincOptimizer(Family):
 
     # --- hyper-parameters -----------------------------------------------------------------------------------------
 
-    @property
-    def score(self) -> Score | None:
-        """(step, score), as plateaus see it."""
-        return self.last_score
-
     def values(self) -> dict[str, float]:
         """All hyper-parameters but the learning rate at the present step."""
         return {key: schedule(self.step, self.last_score) for key, schedule in self.hyper.items()}
@@ -82,6 +77,12 @@ class ThincOptimizer(Family):
         if grads:
             self.update(params, grads, lr)
             self.step += 1
+
+    def skip(self) -> None:
+        self.step += 1
+
+    def scheduled(self) -> dict[str, float]:
+        return {key: value for key, value in self.values().items() if not isinstance(self.hyper[key], Constant)}
 
     @torch.no_grad()
     def update(

@@ -166,6 +166,22 @@ class Updater:
         """The learning rate of a step for parameters without a multiplier."""
         return self.common_rate(self.step_rates(global_step, learning_rate))
 
+    def preview(self, global_step: int, learning_rate: float) -> dict[str, float]:
+        """The learning rates of a step and all numbers with a schedule; the step then counts as made."""
+        rates = self.step_rates(global_step, learning_rate)
+        names = {key: ", ".join(names) for key, names in self._names_by_optimizer().items()}
+        values = {"learning_rate": self.common_rate(rates)}
+        if len(set(rates.values())) > 1:
+            values = {f"learning_rate of {shortened(names[key])}": rate for key, rate in rates.items()}
+        if self.scheduler is not None and self.scheduler.shadow.cycles_momentum:
+            values.update((name, value) for name, value in self.scheduler.values()[0].items() if name != "lr")
+        for optimizer in self.optimizers.values():
+            values |= optimizer.scheduled()
+            optimizer.skip()
+        if self.scheduler is not None:
+            self.scheduler.after_update()
+        return values
+
     def _set_momenta(self) -> None:
         """The momentum that a scheduler cycles."""
         if self.scheduler is None or not self.scheduler.started or not self.scheduler.shadow.cycles_momentum:
@@ -363,6 +379,11 @@ def _best_match(
     common = {other: len(own.keys() & set(state["params"])) for other, state in fitting.items()}
     best = max(common, key=common.__getitem__, default=None)
     return fitting[best] if best is not None and common[best] else None
+
+
+def shortened(text: str, length: int = 30) -> str:
+    """The text, or its beginning."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def clip_together(grads: Gradients, limit: float) -> Gradients:

@@ -1,0 +1,41 @@
+"""The tool that averages epochs."""
+
+import pytest
+import torch
+
+from returnn_lite.engine.checkpoint import read_model, save_model
+from returnn_lite.tools.avg_checkpoints import main
+
+
+@pytest.fixture
+def models(tmp_path):
+    for epoch in (1, 2, 3):
+        params = {"w": torch.full((2, 2), float(epoch)), "count": torch.tensor(epoch)}
+        save_model(str(tmp_path / f"model.{epoch:03d}"), params, info={"epoch": epoch, "step": 10 * epoch})
+    return tmp_path / "model"
+
+
+def test_average(models, capsys):
+    assert main([f"{models}.avg.pt", f"{models}.001", f"{models}.003.pt"]) == 0
+    assert "average of 2 models" in capsys.readouterr().out
+    content = torch.load(f"{models}.avg.pt", weights_only=True)
+    assert content["model"]["w"].tolist() == [[2, 2], [2, 2]] and content["model"]["w"].dtype == torch.float32
+    assert content["model"]["count"] == 3 and content["epoch"] == 3 and content["step"] == 30
+    assert read_model(f"{models}.avg")["global_step"] == 30
+
+
+def test_epochs(models):
+    assert main([f"{models}.mean", "--model", str(models), "--epochs", "1-2,3"]) == 0
+    assert read_model(f"{models}.mean")["w"].tolist() == [[2, 2], [2, 2]]
+
+
+def test_errors(models, capsys):
+    save_model(f"{models}.004", {"v": torch.zeros(2)}, info={"epoch": 4, "step": 1})
+    for arguments, message in (
+        ([f"{models}.001", f"{models}.004"], "differs in count, v, w"),
+        ([f"{models}.009"], "does not exist"),
+        ([], "at least one model file"),
+        (["--epochs", "x"], "invalid literal"),
+    ):
+        assert main([f"{models}.avg", *arguments]) == 1
+        assert message in capsys.readouterr().err
