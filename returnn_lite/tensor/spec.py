@@ -174,7 +174,8 @@ class Spec:
             time = AUTO if self.time in gone else _moved(self.time, place)
         if feature is None:
             feature = AUTO if self.feature in gone else _moved(self.feature, place)
-        return self._copy(dims=tuple(self.dims[i] for i in keep), time=time, feature=feature)
+        dims = tuple(self.dims[i] for i in keep)
+        return self._copy(dims=dims, time=time, feature=feature, loop=self.loop.intersection(dims))
 
     def roles(self, *, time: Any = "keep", feature: Any = "keep") -> Spec:
         """A copy with other role axes (positions, Dims, None, or AUTO)."""

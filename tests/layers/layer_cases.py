@@ -41,6 +41,7 @@ class Case:
     layers of the net by name. `extern`: further data keys (extern_data entries; axes None are filled with lengths of
     `LENGTHS`). `loop`: the layer and `extra` stand in the unit of a rec layer over "data" and read "data:source",
     "prev:it", …. `part`: the sub-layer that is looked at ("0" for "it/0"). `config`: further global settings.
+    `search`: the net searches.
     """
 
     word: str
@@ -52,6 +53,7 @@ class Case:
     loop: bool = False
     part: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    search: bool = False
 
 
 row = Case

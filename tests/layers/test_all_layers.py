@@ -9,12 +9,12 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.layers.registry import layer_class, layer_names, own_options
 from returnn_lite.tensor import batch_dim
 from returnn_lite.tensor.tensor import DTYPES
-from tests.layers import axis_cases, layer_cases, signal_cases
+from tests.layers import axis_cases, layer_cases, search_cases, signal_cases
 from tests.layers.layer_cases import BATCH, KEYS, LENGTHS
 from tests.nets import batch, gradients, network, randomised, valid_part
 
 ORDER = [2, 0, 1]
-CASES = [*layer_cases.CASES, *axis_cases.AXIS_CASES, *signal_cases.SIGNAL_CASES]
+CASES = [*layer_cases.CASES, *axis_cases.AXIS_CASES, *signal_cases.SIGNAL_CASES, *search_cases.SEARCH_CASES]
 OTHER_BATCH = axis_cases.OTHER_BATCH
 ZERO_TIMES = layer_cases.ZERO_TIMES | axis_cases.ZERO_TIMES
 LETS_PADDING_THROUGH = layer_cases.LETS_PADDING_THROUGH | axis_cases.LETS_PADDING_THROUGH
@@ -49,12 +49,18 @@ def layers(case, **more):
     made = {**case.extra, "it": {**description(case), **more}}
     look = f"it/{case.part}" if case.part else "it"
     if case.loop:
-        return {"output": {"class": "rec", "from": "data", "unit": {**made, "output": {"class": "copy", "from": look}}}}
+        unit = {**made, "output": {"class": "copy", "from": look}}
+        return {"output": {"class": "rec", "from": "data", "unit": unit, "include_eos": case.search}}
     return {**made, "output": {"class": "copy", "from": look}}
 
 
+def made(case, **more):
+    config = {"behavior_version": 21, **case.config}
+    return network(layers(case, **more), keys_of(case), search=case.search, **config)
+
+
 def build(case):
-    return randomised(network(layers(case), keys_of(case), **{"behavior_version": 21, **case.config}))
+    return randomised(made(case))
 
 
 def looked_at(case, out):
@@ -96,13 +102,14 @@ def test_static_axes_are_those_of_the_output(case):
     if not case.part:
         assert x.spec == net.spec("output" if case.loop else "it")
     assert x.data.dim() == x.spec.rank and x.data.dtype == DTYPES[x.spec.dtype]
+    rows = BATCH * x.beam.size if x.beam is not None else BATCH
     for axis, dim in enumerate(x.spec.dims):
         size = x.data.shape[axis]
         if dim.is_batch:
-            assert size == BATCH or case.word in OTHER_BATCH
+            assert size == rows or case.word in OTHER_BATCH
         elif dim.dynamic:
             lengths = x.length(dim)
-            assert case.word in OTHER_BATCH or batch_dim not in lengths.dims or lengths.values.shape[-1] == BATCH
+            assert case.word in OTHER_BATCH or batch_dim not in lengths.dims or lengths.values.shape[-1] == rows
             assert int(lengths.values.max()) <= size
         else:
             assert dim.size == size
@@ -125,7 +132,7 @@ def test_unknown_options_are_refused_with_the_nearest_known_one(case):
     own = [name for name in own_options(layer_class(case.word, "")) if len(name) > 2 and name[0] != "_"]
     for option in (max(own, key=len, default="trainable"), "trainable"):
         with pytest.raises(ConfigError) as caught:
-            network(layers(case, **{f"{option}_x": 1}), keys_of(case), **{"behavior_version": 21, **case.config})
+            made(case, **{f"{option}_x": 1})
         assert f'"{option}"?' in str(caught.value) and '["it"]' in caught.value.path
 
 
@@ -160,7 +167,8 @@ def test_sequences_do_not_see_each_other(case):
     net = build(case)
     plain, _, _ = run(case, net)
     other, _, _ = run(case, build(case), order=ORDER)
-    expected = plain.gather_batch(torch.tensor(ORDER), None)
+    beam = plain.beam.size if plain.beam is not None else 1
+    expected = plain.gather_batch(torch.tensor([b * beam + k for b in ORDER for k in range(beam)]), None)
     assert_same(valid_part(other), valid_part(expected), "output")
 
 

@@ -59,9 +59,14 @@ def test_lengths_that_differ_per_frame_of_another_axis():
     assert mask(x, 2).int().tolist() == [[[1, 0, 0], [1, 1, 0], [1, 1, 1]]]
 
 
-def test_lengths_with_an_axis_that_the_tensor_lacks_are_an_error():
+def test_without_a_batch_axis_every_position_is_valid_for_some_sequence():
+    assert mask(Tensor(torch.ones(3, 2), Spec((TIME, FEAT)), LENGTHS), 0) is None
+
+
+def test_lengths_with_another_axis_that_the_tensor_lacks_are_an_error():
+    lengths = Lengths(torch.tensor([1, 2, 3]), 3, (TIME,))
     with pytest.raises(KeyError, match="that the tensor lacks"):
-        mask(Tensor(torch.ones(3, 2), Spec((TIME, FEAT)), LENGTHS), 0)
+        mask(Tensor(torch.ones(2, 3), Spec((batch_dim, OTHER)), {OTHER: lengths}), 1)
 
 
 def test_lengths_as_int64():

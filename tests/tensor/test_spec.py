@@ -120,6 +120,7 @@ def test_a_frame_of_a_loop_and_back():
     stacked = frame.with_loop(TIME)
     assert stacked.dims == (TIME, batch_dim, FEAT) and stacked.loop == {TIME}
     assert stacked.time is None and stacked.feature == 2
+    assert stacked.in_loop(TIME) == frame
     outside = stacked.leave_loop(TIME)
     assert outside.loop == frozenset() and outside.time == 0 and outside.leave_loop(TIME) is outside
 
