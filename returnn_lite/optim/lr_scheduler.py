@@ -179,13 +179,11 @@ def make_lr_scheduler(
         raise ConfigError(OPTION, f"sets the learning rate, but so does the optimizer {owner.name}; drop one")
     if not multiply:
         _refuse_others(config, f'{OPTION} (use {OPTION}["mode_with_control"] = "multiply" or drop one)')
-    return LRScheduler(
-        value,
-        group_values(optimizers, 1.0 if multiply else learning_rate),
-        log,
-        num_epochs=config.int("num_epochs", 5) or 0,
-        steps_per_epoch=steps_per_epoch,
-    )
+    groups, epochs = group_values(optimizers, 1.0 if multiply else learning_rate), config.int("num_epochs", 5) or 0
+    made = LRScheduler(value, groups, log, num_epochs=epochs, steps_per_epoch=steps_per_epoch)
+    if made.shadow.cycles_momentum and any(group.get("momentum") == 0 for group in groups):
+        log.v2(f'note: {OPTION} turns on the optimizer\'s momentum, which is 0 ("cycle_momentum": False leaves it).')
+    return made
 
 
 def _refuse_others(config: Config, owner: str) -> None:

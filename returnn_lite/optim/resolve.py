@@ -9,6 +9,8 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
@@ -77,6 +79,8 @@ def find_class(value: Any, path: str, *, prefer_torch: bool = False) -> Any:
     The value is a name, a class, or a function that returns either.
     """
     if isinstance(value, type):
+        if not issubclass(value, Rule | torch.optim.Optimizer):
+            raise ConfigError(path, f"must be a sub-class of torch.optim.Optimizer, but is {value!r} instead")
         return value
     if callable(value):
         return find_class(value(), path, prefer_torch=prefer_torch)

@@ -51,6 +51,7 @@ class Updater:
         self.active = self.params  # those not frozen in this epoch
         for key, names in self._names_by_optimizer().items():
             self.optimizers[key].bind({name: self.params[name] for name in names})
+        self._log_groups()
         self.closure = self._closure_optimizer()
         self.scheduler = make_lr_scheduler(config, list(self.optimizers.values()), log, steps_per_epoch=steps_per_epoch)
         self.averaging = WeightAveraging.from_config(config, params, self.optimizers.values(), log)
@@ -61,6 +62,15 @@ class Updater:
         self.decay = self._decoupled_decay(config, param_options)
         self.extra_updates = self._extra_updates(config)
         self.accumulated: Gradients = {}
+
+    def _log_groups(self) -> None:
+        """Which parameters have which optimizer, if there are several."""
+        for key, names in self._names_by_optimizer().items() if len(self.optimizers) > 1 else ():
+            optimizer, count = self.optimizers[key], sum(self.params[name].numel() for name in names)
+            plain = {name: value for name, value in optimizer.options().items() if isinstance(value, int | float)}
+            rate = f"learning rate x {optimizer.learning_rate_multiplier:g}"
+            text = f"{len(names)} parameters, {count} numbers ({shortened(', '.join(names), 60)})"
+            self.log.v3(f"optimizer {optimizer.name}: {text}, {rate}, {plain}")
 
     def _decoupled_decay(self, config: Config, param_options: Mapping[str, ParamOptions]) -> dict[str, float]:
         """Per parameter the part that `decouple_constraints` takes off each step: twice its layer's L2."""

@@ -70,6 +70,7 @@ def test_options():
     ("thinc.Adm", 'optimizer["class"]', 'did you mean "thinc.Adam"?'),
     ("zyx", 'optimizer["class"]', 'other libraries by dotted path, such as "pytorch_optimizer.Lion"'),
     ("no_such_package.Lion", 'optimizer["class"]', "cannot import 'no_such_package'"),
+    ({"class": dict}, 'optimizer["class"]', "must be a sub-class of torch.optim.Optimizer, but is <class 'dict'>"),
     ("collections.OrderedDict", 'optimizer["class"]', "must be a sub-class of torch.optim.Optimizer"),
     ("torch.optim.adam.Adm", 'optimizer["class"]', 'has no class \'Adm\'; did you mean "Adam"?'),
     ({"class": "torch.SGD", "momentun": 0.9}, 'optimizer["momentun"]', 'did you mean "momentum"?'),
