@@ -1,4 +1,4 @@
-"""Positions as features: `positional_encoding` (sinusoids), `relative_positional_encoding` (a row per distance)."""
+"""Positions as features: `positional_encoding`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from returnn_lite.layers.base import LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.stateful import State, Stateful, Tick
-from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
+from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import common, joined, place, sizes
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
@@ -156,102 +156,3 @@ class PositionalEncoding(Stateful):
         now = Tensor(counted, Spec((batch_dim,), "int32", feature=None), {})
         out = self._output(x, self._moved(now, tick.refs) if self.constant < 0 else now)
         return out, {"position": positions + 1}
-
-
-@layer("relative_positional_encoding")
-class RelativePositionalEncoding(Stateful):
-    """A row of a matrix for the distance of key and query.
-
-    Shape: (B, T, F) -> (T, T, n_out); in a loop (B, F) -> (1, t + 1, n_out). Row clip(k - q, -clipping, clipping) +
-    clipping. For `key_shift` of self_attention (Shaw et al. 2018, https://arxiv.org/abs/1803.02155). Parameter:
-    `encoding_matrix` (2 clipping + 1, n_out); `fixed`: sinusoids instead.
-    """
-
-    recurrent = True
-
-    def __init__(
-        self,
-        *,
-        n_out: int | None = None,
-        forward_weights_init: Any = "glorot_uniform",
-        clipping: int = 16,
-        fixed: bool = False,
-        query_spatial_dim: Dim | None = None,
-        key_value_spatial_dim: Dim | None = None,
-        query_offset: LayerRef | int | None = None,
-    ) -> None:
-        super().__init__()
-        self.n_out = n_out
-        self.weights_init = forward_weights_init
-        self.clipping = clipping
-        self.fixed = fixed
-        self.query_dim = query_spatial_dim
-        self.key_dim = key_value_spatial_dim
-        self.query_offset = query_offset
-
-    def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
-        """Whether the one query is the tick of a loop."""
-        return self.query_dim is None and super().carries_state(sources)
-
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
-        """Queries, keys, features; no batch."""
-        x = sources[0]
-        if x is None:
-            return None
-        feature = self.feature_dim(self.n_out, x)
-        if self.query_dim is not None:
-            return self._of((self.query_dim, self.key_dim or self.query_dim, feature))
-        time = x.time_dim
-        if time is None:
-            return self._of((self.dim("query", 1, "spatial"), self.dim("keys", None, "spatial"), feature))
-        return self._of((time, self.key_dim or time, feature))
-
-    @staticmethod
-    def _of(dims: tuple[Dim, ...]) -> Spec:
-        return Spec(dims, time=0 if dims[0].dynamic else None, feature=len(dims) - 1)
-
-    def build(self, *sources: Spec, **refs: Spec) -> None:
-        """`encoding_matrix`."""
-        size = self.n_out or self.feature_dim(None).size or 0
-        rows = 2 * self.clipping + 1
-        if self.fixed:
-            self.register_buffer("encoding_matrix", sinusoids(torch.arange(rows), size), persistent=False)
-        else:
-            self.encoding_matrix = self.param("encoding_matrix", (rows, size), self.weights_init)
-
-    def _rows(self, queries: torch.Tensor, keys: int) -> torch.Tensor:
-        """The rows for these queries (Q,) and the keys 0, 1, …  Shape: (Q, keys, n_out)"""
-        distance = torch.arange(keys, device=queries.device) - queries.unsqueeze(-1)
-        return F.embedding(distance.clamp(-self.clipping, self.clipping) + self.clipping, self.encoding_matrix)
-
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
-        """All queries and all keys."""
-        x = sources[0]
-        spec = self.spec(x.spec)
-        if spec is None or not spec.dims[0].dynamic and self.query_dim is None:
-            raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")
-        queries, keys = (d.size if d.size is not None else x.length(d).max for d in spec.dims[:2])
-        positions = torch.arange(queries, device=x.device)
-        offset = refs["query_offset"].data if "query_offset" in refs else self.query_offset or 0
-        return x.with_data(self._rows(positions + offset, keys), spec)
-
-    def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
-        """All ticks of a loop; each has one query.  Shape: (T, 1, T, n_out)"""
-        x = sources[0]
-        ticks = x.size(dim)
-        data = self._rows(torch.arange(ticks, device=x.device), ticks).unsqueeze(1)
-        spec = self.spec(x.spec.in_loop(dim))
-        if spec is None:
-            raise self.error("the axes are not known")
-        seen = Lengths(torch.arange(1, ticks + 1, dtype=torch.int32, device=x.device), ticks, (dim,))
-        return x.with_lengths({spec.dims[1]: seen}).with_data(data, spec.with_loop(dim))
-
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
-        """One query, the keys up to it."""
-        x, keys = sources[0], tick.number + 1
-        spec = self.spec(x.spec)
-        data = self._rows(torch.tensor([tick.number], device=x.device), keys)
-        seen = Lengths(torch.tensor(keys, dtype=torch.int32, device=x.device), keys, ())
-        dim = spec.dims[1] if spec is not None else self.dim("keys", None, "spatial")
-        out = Tensor(data, spec or x.spec, {**x.lengths, dim: seen}, None)
-        return out, state

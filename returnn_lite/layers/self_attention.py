@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.layers.base import LayerRef
 from returnn_lite.layers.registry import layer
+from returnn_lite.layers.relative_position import RelativeRows
 from returnn_lite.layers.stateful import State, Stateful, Tick
 from returnn_lite.tensor import Dim, Spec, Tensor
 
@@ -110,8 +111,8 @@ class SelfAttention(Stateful):
             raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")
         x = x.permuted(self._order(x.spec))
         valid = None if self.left_only or not time.dynamic else x.length(time).mask(x.data.shape[-2])
-        shift = refs["key_shift"].data if "key_shift" in refs else None
-        return x.with_data(self._attended(x.data, valid, shift, x.spec.batch), self.spec(x.spec))
+        data = self._attended(x.data, valid, refs.get("key_shift"), x.spec.batch)
+        return x.with_data(data, self.spec(x.spec))
 
     def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
         """All ticks of a loop: its axis is the time axis."""
@@ -121,12 +122,12 @@ class SelfAttention(Stateful):
         valid = None
         if not self.left_only and dim in x.lengths:
             valid = x.length(dim).mask(x.data.shape[at])
-        shift = refs["key_shift"].data.squeeze(1) if "key_shift" in refs else None
-        data = self._attended(x.data.movedim(at, -2), valid, shift, None if batch is None else batch - (at < batch))
+        batch = None if batch is None else batch - (at < batch)
+        data = self._attended(x.data.movedim(at, -2), valid, refs.get("key_shift"), batch)
         return x.with_data(data.movedim(-2, at), self.spec(x.spec))
 
     def _attended(
-        self, x: torch.Tensor, valid: torch.Tensor | None, shift: torch.Tensor | None, batch: int | None
+        self, x: torch.Tensor, valid: torch.Tensor | None, shift: Tensor | None, batch: int | None
     ) -> torch.Tensor:
         """The attention over the axis before the last one. `valid`: bool (B, T), of the frames."""
         queries, keys, values = self._projected(x)
@@ -163,7 +164,7 @@ class SelfAttention(Stateful):
         keys: torch.Tensor,
         values: torch.Tensor,
         mask: torch.Tensor | None,
-        shift: torch.Tensor | None,
+        shift: Tensor | None,
     ) -> torch.Tensor:
         """The weighted values.  Shape: (…, heads, Q, key dim), … -> (…, heads, Q, value dim)"""
         inf = float(self.context.config.float("inf_value", float("inf")))
@@ -174,7 +175,7 @@ class SelfAttention(Stateful):
             return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=1.0)
         energy = queries @ keys.transpose(-1, -2)
         if shift is not None:
-            energy = energy + torch.einsum("...qd,qkd->...qk", queries, shift)
+            energy = energy + _shifts(queries, shift)
         if mask is not None:
             energy = energy.masked_fill(~mask, -inf)
         weights = energy.softmax(-1)
@@ -210,7 +211,7 @@ class SelfAttention(Stateful):
         if "seen" in state:
             new["seen"] = F.pad(state["seen"], (0, 1), value=True)
             mask = new["seen"][:, None, None, :]
-        shift = tick.refs["key_shift"].data if "key_shift" in tick.refs else None
+        shift = tick.refs.get("key_shift")
         if self.initial_state in _KEPT:
             frames = tick.number + 1 if self.last_only else new["k_left"].shape[2]
             self.kept = {k: v[:, :, -frames:].detach() for k, v in new.items()}
@@ -244,6 +245,14 @@ class SelfAttention(Stateful):
         if before is not None and not self.last_only:
             new = {k: torch.cat([before[k], v], -2) for k, v in new.items()}
         self.kept, self.kept_epoch = new, self.context.epoch
+
+
+def _shifts(queries: torch.Tensor, shift: Tensor) -> torch.Tensor:
+    """What `key_shift` adds to the energies.  Shape: (…, Q, key dim), (Q, keys, key dim) -> (…, Q, keys)"""
+    if isinstance(shift, RelativeRows):
+        return shift.energies(queries)
+    rows = shift.data if shift.spec.rank == 3 else shift.data.squeeze(1)  # in front: the axis of a loop, one query each
+    return torch.einsum("...qd,qkd->...qk", queries, rows)
 
 
 def _triangle(queries: int, keys: int, device: torch.device) -> torch.Tensor:

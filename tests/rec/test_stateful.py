@@ -254,3 +254,19 @@ def test_two_dimensional_lstm_is_its_formula(pooling):
             else:
                 expected = {"last": h[width - 1], "max": h.amax(0), "average": h[:width].mean(0)}[pooling]
             torch.testing.assert_close(found[b, t], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("clipping", [0, 1, 2, 7])
+def test_relative_positions_of_keys_are_those_of_the_rows(clipping):
+    """Attention reads the encoding by its matrix; behind a copy layer it reads the rows. Gradients are equal, too."""
+    encoding = {"class": "relative_positional_encoding", "from": "data:data", "n_out": 3, "clipping": clipping}
+    layers = {"shift": encoding, "rows": {"class": "eval", "eval": "source(0) * 1.0", "from": "shift"}}
+    found = []
+    for shift in ("shift", "rows"):
+        attend = {**ATTEND, "from": "data:data", "key_shift": shift, "attention_left_only": False}
+        net = randomised(network({**layers, "output": linear("it", 1, loss="as_is"), "it": attend}, KEYS)).train()
+        out = net(*batch(KEYS, LENGTHS))
+        found.append((valid_part(out["it"]), gradients(net, out.objective)))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-5)
+    for key, grad in found[1][1].items():
+        torch.testing.assert_close(found[0][1][key], grad, rtol=1e-4, atol=1e-5)
