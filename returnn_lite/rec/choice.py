@@ -135,6 +135,8 @@ class Choice(Layer):
             kind = "choice.target" if description.get("add_to_beam_scores") is False else "choice.given"
         else:
             kind = "choice.sampled" if description.get("scheduled_sampling") else "choice.target"
+        if kind == "choice.target":
+            description["from"] = [_target_reference(t, linker, path) for t in _several(description["target"])]
         return {**description, "class": kind}
 
     def link(self, net: Net, node: Node) -> None:
@@ -266,6 +268,20 @@ class Choice(Layer):
         scores = moment.beam.scores if moment.beam is not None else x.data.new_zeros((batch, 1), dtype=torch.float32)
         rows = torch.arange(batch, device=x.data.device)
         return Tensor(x.data, x.spec, x.lengths, Beam(moment.count, scores, rows, moment.beam))
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _target_reference(target: Any, linker: Net, path: str) -> str:
+    """The name under which a layer reads this target: a layer of the net, or a data key."""
+    if target is None:
+        raise ConfigError(path, "without search `choice` needs a target (forward without references is not possible)")
+    name = str(target)
+    if name.startswith("layer:"):
+        return name[len("layer:") :]
+    return name if name in linker.descriptions else f"data:{name}"
 
 
 def _first_of(source: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

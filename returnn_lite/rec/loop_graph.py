@@ -8,6 +8,7 @@ from typing import Any
 
 from returnn_lite.network.construct import Net
 from returnn_lite.network.graph import Node
+from returnn_lite.network.sources import PartOf
 from returnn_lite.rec.loop_net import InnerSource, LoopNet
 from returnn_lite.rec.plan import Item, Plan, make_plan
 
@@ -49,10 +50,13 @@ class LoopGraph:
     def make_plan(self, *, known_length: bool, optimize: bool) -> None:
         """Decides which layers run before, inside and after the loop; `end` is needed if it decides on the length."""
         needed = self._needed(end=not known_length)
-        nodes = [n for n in self.labels if n in needed]
-        read_before = {n.previous for n in needed if n.previous is not None}
+        nodes = [n for n in self.labels if n in needed and not isinstance(n.layer, PartOf)]
+        read_before = {_owner(n.previous) for n in needed if n.previous is not None}
         items = [self._item(n, read_before, known_length) for n in nodes]
         self.plan = make_plan(items, optimize=optimize)
+        parts = [n for n in self.labels if n in needed and isinstance(n.layer, PartOf)]
+        for node in reversed(parts):
+            self.plan.put_behind(self.labels[_owner(node)], self.labels[node])
 
     def _needed(self, *, end: bool) -> set[Node]:
         waiting = [node for _, node in self.roots()]
@@ -69,8 +73,9 @@ class LoopGraph:
 
     def _item(self, node: Node, read_before: set[Node], known_length: bool) -> Item:
         labels = self.labels
-        current = {labels[n] for n in node.inputs if n in labels}
-        previous = {labels[n.previous] for n in node.inputs if n.previous is not None and n.previous in labels}
+        current = {labels[_owner(n)] for n in node.inputs if n in labels}
+        read = {_owner(n.previous) for n in node.inputs if n.previous is not None}
+        previous = {labels[n] for n in read if n in labels}
         stays = "the end of the loop" if node is self.inner.nodes.get("end") and not known_length else _stays(node)
         needs_ticks = _carries_state(node) or previous or node in read_before or _reads_counter(node)
         not_before = _TICKS_UNKNOWN if needs_ticks and not known_length else ""
@@ -83,6 +88,13 @@ def _nets(net: Net, prefix: str) -> Iterator[tuple[str, Net]]:
     for name, inner in net.subnets.items():
         if not inner.is_loop:
             yield from _nets(inner, f"{prefix}{name}/")
+
+
+def _owner(node: Node) -> Node:
+    """The layer whose output this is a part of, or the node itself: parts run where their layer runs."""
+    while isinstance(node.layer, PartOf):
+        node = node.sources[0]
+    return node
 
 
 def _computes(node: Node) -> bool:

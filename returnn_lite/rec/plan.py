@@ -29,6 +29,14 @@ class Plan:
     after: list[str] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
 
+    def put_behind(self, name: str, part: str) -> None:
+        """A further layer that runs right behind another one."""
+        for place in (self.before, self.inside, self.after):
+            if name in place:
+                place.insert(place.index(name) + 1, part)
+        if name in self.reasons:
+            self.reasons[part] = f"part of {name}"
+
     def text(self) -> str:
         """The plan for the log: one line per place, and the reason per layer inside."""
         lines = [f"  before the loop: {', '.join(self.before) or 'nothing'}"]
@@ -37,7 +45,7 @@ class Plan:
 
 
 def make_plan(items: Iterable[Item], *, optimize: bool = True) -> Plan:
-    """Moves layers out of the loop: those that nothing else inside reads to its end, those that read nothing inside before it.
+    """Moves layers out of the loop: what nothing else inside reads behind it, what reads nothing inside before it.
 
     `items` in an order in which each layer comes after those it reads in the same tick.
     """

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from returnn_lite.network.graph import Node
 
 
-def _targets(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
 @layer("choice.target")
 class TargetChoice(Choice):
     """A choice that does not search: the target itself, frame by frame.  Shape: (B,) -> (B,)"""
@@ -37,13 +33,7 @@ class TargetChoice(Choice):
         return description
 
     def link(self, net: Net, node: Node) -> None:
-        """Reads the target(s) instead of the sources."""
-        node.sources = [self._target(net, t) for t in _targets(self.options.target)]
-
-    def _target(self, net: Net, target: Any) -> Node:
-        if target is None:
-            raise self.error("without search `choice` needs a target (forward without references is not possible)")
-        return net.target_node(target)
+        """Its sources are the targets."""
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """That of the (first) target."""
@@ -77,7 +67,7 @@ class SampledChoice(TargetChoice):
         if len(node.sources) != 1:
             raise self.error("`scheduled_sampling` works with one source only")
         if self.gold_probability:
-            node.refs["target"] = self._target(net, _targets(self.options.target)[0])
+            node.refs["target"] = net.target_node(self.options.target)
 
     @property
     def gold_probability(self) -> float:
@@ -114,7 +104,10 @@ class SampledChoice(TargetChoice):
 
 @layer("choice.given")
 class GivenChoice(Choice):
-    """`search` False in a search: the target, whose scores are added to those of the hypotheses.  Shape: (B, V) -> (B * beam,)"""
+    """`search` False in a search: the target, whose scores are added to those of the hypotheses.
+
+    Shape: (B, V) -> (B * beam,)
+    """
 
     class_name = "choice"
     searches: ClassVar[bool] = False
@@ -127,7 +120,8 @@ class GivenChoice(Choice):
     def link(self, net: Net, node: Node) -> None:
         """Refers to the target."""
         if self.length_normalization or self.combine is not None:
-            raise self.error("with `search` False, `length_normalization` must be False and `custom_score_combine` unset")
+            text = "`length_normalization` must be False and `custom_score_combine` unset"
+            raise self.error(f"with `search` False, {text}")
         if self.options.target is None:
             raise self.error("with `search` False `choice` needs a target")
         node.refs["target"] = net.target_node(self.options.target)
@@ -139,7 +133,8 @@ class GivenChoice(Choice):
         if beam is None and moment.width is None:
             return target
         source = beam if beam is not None else _copies(target, moment.width or 1)
-        now = Moment(moment.tick, source, _tiled(moment.ended, moment.beam, source), _tiled(moment.over, moment.beam, source))
+        ended, over = (_tiled(flags, beam, source) for flags in (moment.ended, moment.over))
+        now = Moment(moment.tick, source, ended, over)
         scores = log_scores(to_beam(sources[0], source), self.input_type, source.size, self.path)
         scores, base = beams.let_end(scores, source.scores, now.ended_per_beam(), moment.tick, None)
         labels = now.target(target)

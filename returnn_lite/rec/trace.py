@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Trace:
-    """What the ticks of a loop left: `size` and `lengths` of its axis, the final `beam`, and the frames of each layer."""
+    """What the ticks of a loop left: `size` and `lengths` of its axis, the final `beam`, the frames of each layer."""
 
     def __init__(self, run: LoopRun, ticks: Ticks) -> None:
         self.run = run
