@@ -21,6 +21,8 @@ def static_dims(owner: Layer, shape: Sequence[Any]) -> list[Dim]:
     """The Dims of a shape of numbers and Dims; the last one is the feature axis."""
     dims = []
     for i, size in enumerate(shape):
+        if not isinstance(size, (int, np.integer, Dim)):
+            raise owner.error(f"`shape` must hold numbers and Dims, but is {tuple(shape)!r} instead")
         kind = FEATURE if i == len(shape) - 1 else SPATIAL
         dims.append(size if isinstance(size, Dim) else owner.dim(f"static:{i}", int(size), kind))
     return dims

@@ -78,8 +78,14 @@ class GatherNd(Layer):
     def __init__(self, *, position: LayerRef) -> None:
         super().__init__()
         self.position = position
+        self.plans: dict[tuple[Spec, Spec], _Plan] = {}
 
     def _plan(self, x: Spec, position: Spec) -> _Plan:
+        if (x, position) not in self.plans:
+            self.plans[x, position] = self._made_plan(x, position)
+        return self.plans[x, position]
+
+    def _made_plan(self, x: Spec, position: Spec) -> _Plan:
         """Batch and loop axes are common."""
         order = x.order(*([] if x.batch is None else [x.batch]))
         front = len(x.loop) + (x.batch is not None)
@@ -125,10 +131,16 @@ class Gather(Layer):
         self.position = position
         self.axis = axis
         self.clip_to_valid = clip_to_valid
+        self.plans: dict[tuple[Spec, Spec], _Plan] = {}
         if not isinstance(position, (int, str)):
             raise self.error(f"`position` must be a layer or a number, but is {position!r} instead")
 
     def _plan(self, x: Spec, position: Spec) -> _Plan:
+        if (x, position) not in self.plans:
+            self.plans[x, position] = self._made_plan(x, position)
+        return self.plans[x, position]
+
+    def _made_plan(self, x: Spec, position: Spec) -> _Plan:
         at = find_axis(x, self.axis)
         common = []
         for i, dim in enumerate(x.dims):

@@ -191,9 +191,14 @@ class RangeFromLength(Layer):
         """The positions up to the largest length."""
         x = sources[0]
         spec = self.spec(x.spec)
-        lengths = Lengths(x.data, int(x.data.max()) if x.data.numel() else 0, x.spec.dims)
+        dim = spec.dims[0]
+        if dim in x.lengths:
+            largest = x.lengths[dim].max  # known without waiting for the device
+        else:
+            largest = int(x.data.max()) if x.data.numel() else 0
+        lengths = Lengths(x.data, largest, x.spec.dims)
         data = torch.arange(lengths.max, dtype=DTYPES[self.dtype], device=x.device)
-        return x.with_lengths({spec.dims[0]: lengths}).with_data(data, spec)
+        return x.with_lengths({dim: lengths}).with_data(data, spec)
 
 
 @layer("seq_len_mask")

@@ -1,5 +1,6 @@
 """Rows of the layer table for layers that move, split, merge, reduce, pick or make axes."""
 
+from returnn_lite.tensor import batch_dim
 from tests.layers.layer_cases import TIME, Case, row
 
 # The batch axis of the output is another one than that of the data.
@@ -26,6 +27,7 @@ CHUNKS = {"chunks": {"class": "time_chunking", "chunk_size": 3, "chunk_step": 2,
 WINDOWS = {"windows": {"class": "window", "window_size": 3, "from": "data"}}
 SQUARES = {"squares": {"class": "eval", "eval": "source(0) ** 2", "from": "data:scalar"}}
 SUM = {**SQUARES, "sum": {"class": "cumsum", "from": "squares"}}
+SIZES = {"sizes": {"class": "constant", "shape": (batch_dim, 2), "value": [2, 1]}}
 LINEAR = {"class": "linear", "n_out": 2, "from": "data"}
 
 AXIS_CASES: list[Case] = [
@@ -132,6 +134,8 @@ AXIS_CASES: list[Case] = [
     row("split_batch_time", {"base": "data:data"}, "merged", extra=MERGED),
     row("time_chunking", {"chunk_size": 3, "chunk_step": 2}),
     row("time_unchunking", {"chunking_layer": "chunks"}, "chunks", extra=CHUNKS),
+    row("remove", {"symbol": 2}, "labels"),
+    row("unflatten_nd", {"sizes": "sizes", "num_axes": 2}, extra=SIZES),
     row("print", {}, "label"),
     row("identity", {"control_dependencies": ["length"]}, extra=LENGTH),
     # moved out of a loop

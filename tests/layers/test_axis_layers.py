@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.tensor import Dim
+from returnn_lite.tensor import Dim, batch_dim
 from tests.nets import network
 
 LENGTHS = {"data": [3, 1], "classes": [3, 1]}
@@ -336,6 +336,18 @@ def test_chunks():
     refused({"class": "time_unchunking", "chunking_layer": "data"}, ["time_chunking"])
 
 
+def test_labels_are_removed():
+    x = run({"class": "remove", "symbol": 0, "from": "data:classes"})
+    assert x.data.tolist() == [[2, 1], [1, 0]] and lengths_of(x, 1) == [2, 1]
+
+
+def test_flattened_images_are_parted():
+    sizes = {"class": "constant", "value": [[1, 3], [1, 1]], "shape": (batch_dim, 2)}
+    x = run({"class": "unflatten_nd", "sizes": "sizes", "num_axes": 2}, sizes=sizes)
+    assert x.data[..., 0].tolist() == [[[0, 2, 4]], [[6, 0, 0]]]
+    assert lengths_of(x, 1) == [1, 1] and lengths_of(x, 2) == [3, 1]
+
+
 def test_positions_outside_are_told():
     refused({"class": "gather", "axis": "T", "position": "five"}, ["[0, 3)", "5"],
             five={"class": "constant", "value": 5, "with_batch_dim": True})
@@ -392,6 +404,7 @@ def test_constants():
     assert run({"class": "constant", "value": [1, 2], "from": ()}).data.tolist() == [1, 2]
     assert run({"class": "constant", "value": True, "from": ()}).spec.dtype == "bool"
     refused({"class": "constant", "value": 1, "dtype": "flaot32", "from": ()}, ['did you mean "float32"'])
+    refused({"class": "constant", "shape": ("B", 2), "from": ()}, ["numbers and Dims"])
     refused({"class": "constant", "value": 1, "from": "data"}, ["`from` must be empty"])
     refused({"class": "constant", "shape": (Dim(None, "new"),), "from": ()}, ["shape_deps"])
 

@@ -1,0 +1,123 @@
+"""Time axes made anew: `remove` drops labels, `unflatten_nd` parts flattened images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from returnn_lite.layers.base import Layer, LayerRef
+from returnn_lite.layers.registry import layer
+from returnn_lite.layers.slicing import with_axis
+from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
+from returnn_lite.tensor.align import joined
+from returnn_lite.tensor.axes import AxisText, describe
+from returnn_lite.tensor.axes import axis as find_axis
+from returnn_lite.tensor.dim import SPATIAL
+from returnn_lite.tensor.masked import mask
+
+
+@layer("remove")
+class Remove(Layer):
+    """The frames that are not `symbol`, moved together; 0 behind them.  Shape: sparse (B, T) -> (B, T')"""
+
+    recurrent = True
+
+    def __init__(self, *, symbol: int, axis: AxisText = "T") -> None:
+        super().__init__()
+        self.symbol = symbol
+        self.axis = axis
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The shorter axis."""
+        x = sources[0]
+        if x is None:
+            return None
+        at = find_axis(x, self.axis)
+        visible = [d for d in x.dims if d not in x.loop]
+        if x.batch is None or len(visible) != 2:
+            raise self.error(f"the source must have the axes batch and {self.axis!r}, but is {describe(x)}")
+        return with_axis(x, at, self.options.out_dim or self.dim("removed-items", None, SPATIAL))
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The frames that are left."""
+        x, spec = sources[0], self.spec(sources[0].spec)
+        at = find_axis(x.spec, self.axis)
+        keep = x.data != self.symbol
+        valid = mask(x, at)
+        keep = keep if valid is None else keep & valid
+        order = torch.argsort(keep.to(torch.uint8), dim=at, descending=True, stable=True)
+        count = keep.sum(at, dtype=torch.int32)
+        frames = int(count.max()) if count.numel() else 0
+        data = x.data.gather(at, order).masked_fill(~keep.gather(at, order), 0).narrow(at, 0, frames)
+        dims = tuple(d for i, d in enumerate(x.spec.dims) if i != at)
+        return x.with_lengths({spec.dims[at]: Lengths(count, frames, dims)}).with_data(data, spec)
+
+
+@layer("unflatten_nd")
+class UnflattenNd(Layer):
+    """Time parted into `num_axes` axes whose sizes differ per sequence.  Shape: (B, T, F), sizes (B, 2) -> (B, W, H, F)
+
+    out[b, w, h] = x[b, w * sizes[b, 1] + h], 0 outside. `declare_same_sizes_as`: {number of a new axis: layer}, which
+    gets the time axis of that layer.
+    """
+
+    recurrent = True
+
+    def __init__(
+        self, *, sizes: LayerRef, num_axes: int, declare_same_sizes_as: Mapping[int, str] | None = None
+    ) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.num_axes = num_axes
+        self.same_as = dict(declare_same_sizes_as or {})
+
+    def link(self, net: Any, node: Any) -> None:
+        """The layers whose axes are taken over."""
+        for i, name in self.same_as.items():
+            node.refs[f"same:{i}"] = net.get(name)
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """Batch, the new axes, the others."""
+        x = sources[0]
+        if x is None or any(r is None for r in refs.values()):
+            return None
+        if x.batch is None or x.time is None:
+            raise self.error(f"the source needs batch and time axes, but is {describe(x)}")
+        x = x.permuted(x.order(x.batch, x.time))
+        at = len(x.loop) + 1
+        new = [self._axis(i, refs.get(f"same:{i}")) for i in range(self.num_axes)]
+        feature = None if x.feature is None else x.feature + self.num_axes - 1
+        dims = (*x.dims[:at], *new, *x.dims[at + 1 :])
+        return Spec(dims, x.dtype, sparse_dim=x.sparse_dim, time=at, feature=feature, loop=x.loop)
+
+    def _axis(self, i: int, same: Spec | None) -> Dim:
+        if same is not None and same.time_dim is not None:
+            return same.time_dim
+        return self.dim(f"unflatten-nd-{i}", None, SPATIAL)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The parted frames."""
+        x, sizes = sources[0], refs["sizes"].batch_major().data.to(torch.int64)
+        spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
+        if sizes.dim() != 2 or sizes.shape[1] != self.num_axes:
+            raise self.error(f"`sizes` must have shape (B, {self.num_axes}), but has {tuple(sizes.shape)} instead")
+        x = x.permuted(x.spec.order(x.spec.batch or 0, x.spec.time or 0))
+        at = len(x.spec.loop) + 1
+        largest = [int(n) for n in sizes.amax(0)]
+        index = torch.zeros((len(sizes), *(1,) * self.num_axes), dtype=torch.int64, device=x.device)
+        valid = torch.ones_like(index, dtype=torch.bool)
+        for i, n in enumerate(largest):
+            place = torch.arange(n, device=x.device).reshape((-1, *(1,) * (self.num_axes - 1 - i)))
+            size = sizes[:, i].reshape((-1, *(1,) * self.num_axes))
+            index, valid = index * size + place, valid & (place < size)
+        shape = (len(sizes), *largest)
+        valid = (valid & (index < x.data.shape[at])).expand(shape)
+        flat = index.expand(shape).reshape((len(sizes), -1)).clamp(0, max(x.data.shape[at] - 1, 0))
+        tail = (1,) * (x.data.dim() - at - 1)
+        rows = flat.reshape((*flat.shape, *tail)).expand((*x.data.shape[:at], flat.shape[1], *x.data.shape[at + 1 :]))
+        data = x.data.gather(at, rows).unflatten(at, tuple(largest))
+        data = data.masked_fill(~valid.reshape((*shape, *tail)), 0)
+        lengths = {spec.dims[at + i]: Lengths(sizes[:, i].to(torch.int32), n) for i, n in enumerate(largest)}
+        return joined(x.data, x.spec, [x, *refs.values()]).with_lengths(lengths).with_data(data, spec)
