@@ -157,11 +157,10 @@ class Bidirectional(torch.nn.Module):
         return torch.cat([ahead, reordered(back, rows)], -1)
 
 
-def compare(name: str, ours: Step, theirs: Step, batches: Sequence[Batch], *, rounds: int, goal: float) -> float:
-    """Times both on all batches, batch by batch in turn; prints median seconds an epoch, and returns their ratio."""
-    first = [step(batches[0]) for step in (ours, theirs)]
-    if abs(first[0] - first[1]) > TOLERANCE * abs(first[1]):
-        sys.exit(f"{name}: the first losses must be equal, but are {first[0]} (ours) and {first[1]} (hand-written)")
+def in_turn(
+    ours: Callable[[Batch], Any], theirs: Callable[[Batch], Any], batches: Sequence[Batch], rounds: int
+) -> tuple[float, float, float]:
+    """Median seconds of ours and of theirs on all batches, batch by batch in turn, and the median of the ratios."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         total = [0.0, 0.0]
@@ -173,7 +172,15 @@ def compare(name: str, ours: Step, theirs: Step, batches: Sequence[Batch], *, ro
         for known, value in zip(seconds, total, strict=True):
             known.append(value)
     mine, yardstick = (statistics.median(s) for s in seconds)
-    ratio = statistics.median(a / b for a, b in zip(*seconds, strict=True))
+    return mine, yardstick, statistics.median(a / b for a, b in zip(*seconds, strict=True))
+
+
+def compare(name: str, ours: Step, theirs: Step, batches: Sequence[Batch], *, rounds: int, goal: float) -> float:
+    """Times both on all batches, batch by batch in turn; prints median seconds an epoch, and returns their ratio."""
+    first = [step(batches[0]) for step in (ours, theirs)]
+    if abs(first[0] - first[1]) > TOLERANCE * abs(first[1]):
+        sys.exit(f"{name}: the first losses must be equal, but are {first[0]} (ours) and {first[1]} (hand-written)")
+    mine, yardstick, ratio = in_turn(ours, theirs, batches, rounds)
     threads = torch.get_num_threads()
     print(f"{name}: {len(batches)} batches, {rounds} rounds, {threads} threads, first loss {first[0]:.4f}")
     print(f"ours {mine:.3f} s, hand-written {yardstick:.3f} s an epoch, ratio {ratio:.3f} (goal: at most {goal})")

@@ -118,7 +118,7 @@ class HandWritten(torch.nn.Module):
     def encode(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T, F) -> (B, T / 2, 2 UNITS), and which of its frames are valid."""
         x = self.lower(x.transpose(0, 1).contiguous(), reversing_rows(lengths, x.shape[1]))
-        x = x.masked_fill(~frame_mask(lengths, len(x)).t().unsqueeze(2), float("-inf"))
+        x = x.masked_fill(~frame_mask(lengths, len(x)).t().unsqueeze(2), 0.0)  # the last pool of an odd length sees one
         x = max_pool1d(x.permute(1, 2, 0), POOL, ceil_mode=True).permute(2, 0, 1)  # (T', B, F)
         shorter = -(-lengths // POOL)
         valid = frame_mask(shorter, len(x))
