@@ -217,7 +217,7 @@ class Trainer:
             for line in description_diff(self.description, description):
                 self.log.v3(line)
         before = self.net if self.description is not None else None
-        going_on = self.updater.schedule_state() if before is not None else {}
+        old_updater = self.updater if before is not None else None
         self.net = build_network(self.config, description, epoch=epoch, device=self.device, log=self.log)
         if before is not None:
             print_network(self.net, self.log)
@@ -232,7 +232,8 @@ class Trainer:
             network=self.net,
             steps_per_epoch=self.steps_per_epoch,
         )
-        self.updater.load_schedule_state(going_on)
+        if old_updater is not None:
+            self.updater.take_over(old_updater)
 
     def go_back_to_best(self, epoch: int) -> None:
         """`use_last_best_model`: the parameters of a better earlier epoch, and a fresh optimizer state."""

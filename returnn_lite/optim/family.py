@@ -70,8 +70,15 @@ class Family:
         """Averaged parameters, where the optimizer keeps some."""
         return {}
 
+    def position(self) -> dict[str, Any]:
+        """Where the schedules are; a reset does not change that."""
+        return {}
+
+    def load_position(self, position: Mapping[str, Any]) -> None:
+        """Takes over `position`."""
+
     def reset(self) -> None:
-        """Forgets all state: the next update is the first."""
+        """Forgets all state: the next update is the first. Schedules go on."""
         raise NotImplementedError(f"{type(self).__name__}.reset")
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,6 +139,12 @@ class Wrapper(Family):
     def averages(self) -> dict[str, Tensor]:
         return self.inner.averages()
 
+    def position(self) -> dict[str, Any]:
+        return self.inner.position()
+
+    def load_position(self, position: Mapping[str, Any]) -> None:
+        self.inner.load_position(position)
+
     def own_state(self) -> dict[str, Any]:
         """The wrapper's part of the state."""
         return {}
@@ -159,13 +172,17 @@ class Lookahead(Wrapper):
     def __init__(self, inner: Family, k: int, alpha: float = 0.5) -> None:
         super().__init__(inner)
         self.k, self.alpha = k, alpha
-        self.count = 0
-        self.slow: dict[str, Tensor] = {}
+        self.params: dict[str, Tensor] = {}
+        self._copy()
 
     def bind(self, params: Mapping[str, Tensor]) -> None:
         super().bind(params)
-        self.names = list(params)
-        self.slow = {name: param.detach().clone() for name, param in params.items()}
+        self.params = dict(params)
+        self._copy()
+
+    def _copy(self) -> None:
+        self.count = 0
+        self.slow = {name: param.detach().clone() for name, param in self.params.items()}
 
     def after(self, params: Mapping[str, Tensor]) -> None:
         self.count += 1
@@ -176,7 +193,7 @@ class Lookahead(Wrapper):
 
     def reset(self) -> None:
         super().reset()
-        self.count = 0
+        self._copy()
 
     def own_state(self) -> dict[str, Any]:
         return {"count": self.count, "slow": dict(self.slow)}
@@ -238,10 +255,6 @@ class Scheduled(Wrapper):
         if name not in self.schedules:
             super().set_option(name, value)
 
-    def reset(self) -> None:
-        super().reset()
-        self.count = 0
-
     def _all(self) -> dict[str, Schedule]:
         rate = {} if self.rate_schedule is None else {"lr": self.rate_schedule}
         return {**self.schedules, **rate}
@@ -256,3 +269,10 @@ class Scheduled(Wrapper):
         for name, schedule in self._all().items():
             if name in state.get("schedules", {}):
                 schedule.load(state["schedules"][name])
+
+    def position(self) -> dict[str, Any]:
+        return {**super().position(), "scheduled": self.own_state()}
+
+    def load_position(self, position: Mapping[str, Any]) -> None:
+        super().load_position(position)
+        self.load_own_state(position.get("scheduled", {}), {})

@@ -41,6 +41,8 @@ class ThincOptimizer(Family):
         self.l2_is_decay, self.use_averages = bool(options["L2_is_weight_decay"]), bool(options["use_averages"])
         self.fixed = {key: s.rate for key, s in self.hyper.items() if isinstance(s, Constant)}
         self._check(self.fixed.get("beta1", 1.0), self.fixed.get("beta2", 1.0))
+        self.step = 0
+        self.last_score: Score | None = None
         self.reset()
 
     @staticmethod
@@ -186,23 +188,25 @@ class ThincOptimizer(Family):
     # --- state ----------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        self.step = 0
-        self.last_score: Score | None = None
         self.updates: dict[str, int] = {}
         self.sizes: dict[int, list[Any]] = {}
         self.slots: dict[str, dict[str, Tensor]] = {slot: {} for slot in SLOTS}
 
     def state_dict(self) -> dict[str, Any]:
+        slots = {slot: dict(tensors) for slot, tensors in self.slots.items()}
+        counts = {"updates": dict(self.updates), "sizes": dict(self.sizes)}
+        return {"class": self.name, **counts, "slots": slots, **self.position()}
+
+    def position(self) -> dict[str, Any]:
         schedules = {key: schedule.state() for key, schedule in self._schedules().items()}
-        return {
-            "class": self.name,
-            "step": self.step,
-            "last_score": self.last_score,
-            "updates": dict(self.updates),
-            "sizes": dict(self.sizes),
-            "slots": {slot: dict(tensors) for slot, tensors in self.slots.items()},
-            "schedules": schedules,
-        }
+        return {"step": self.step, "last_score": self.last_score, "schedules": schedules}
+
+    def load_position(self, position: Mapping[str, Any]) -> None:
+        self.step, score = position["step"], position["last_score"]
+        self.last_score = None if score is None else (score[0], score[1])
+        for key, schedule in self._schedules().items():
+            if key in position["schedules"]:
+                schedule.load(position["schedules"][key])
 
     def _schedules(self) -> dict[str, Schedule]:
         rate = {} if self.rate_schedule is None else {"learn_rate": self.rate_schedule}
@@ -211,8 +215,7 @@ class ThincOptimizer(Family):
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> list[str]:
         self.reset()
-        self.step, score = state["step"], state["last_score"]
-        self.last_score = None if score is None else (score[0], score[1])
+        self.load_position(state)
         self.sizes = {int(slot): list(entry) for slot, entry in state["sizes"].items()}
         for slot, tensors in state["slots"].items():
             fitting = {name: t for name, t in tensors.items() if name in params and t.shape == params[name].shape}
@@ -224,9 +227,6 @@ class ThincOptimizer(Family):
             if name in params and t[name].shape != params[name].shape
         ]
         self.updates = {name: n for name, n in state["updates"].items() if name in params and name not in others}
-        for key, schedule in self._schedules().items():
-            if key in state["schedules"]:
-                schedule.load(state["schedules"][key])
         return list(dict.fromkeys(others))
 
 

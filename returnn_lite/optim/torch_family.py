@@ -95,14 +95,14 @@ class TorchOptimizer(Family):
         return found | {f"beta{i}": beta for i, beta in enumerate(betas or (), start=1)}
 
     def set_option(self, name: str, value: float) -> None:
-        if name.startswith("beta") and name != "betas" and name[4:].isdigit() and "betas" in self.group:
-            betas = list(self.group["betas"])
-            betas[int(name[4:]) - 1] = value
-            self.group["betas"] = tuple(betas)
-        elif name in self.group:
-            self.group[name] = value
-        else:
+        if name not in self.options():
             raise KeyError(name)
+        if name in self.group:
+            self.group[name] = value
+        else:  # "beta1", "beta2"
+            betas = list(self.group["betas"])
+            betas[int(name.removeprefix("beta")) - 1] = value
+            self.group["betas"] = tuple(betas)
 
     def apply(self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], lr: float) -> None:
         if not grads:

@@ -351,6 +351,12 @@ class Updater:
         parts = {"scheduler": self.scheduler, "averaging": self.averaging}
         return {name: part.state_dict() for name, part in parts.items() if part is not None}
 
+    def take_over(self, old: "Updater") -> None:
+        """From the updater of another network: scheduler, averages, and where the schedules of the optimizers are."""
+        self.load_schedule_state(old.schedule_state())
+        for key in self.optimizers.keys() & old.optimizers.keys():
+            self.optimizers[key].load_position(old.optimizers[key].position())
+
     def load_schedule_state(self, state: Mapping[str, Any]) -> None:
         """Takes over `schedule_state`, as far as it is there."""
         for name, part in (("scheduler", self.scheduler), ("averaging", self.averaging)):

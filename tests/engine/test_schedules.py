@@ -68,9 +68,14 @@ def test_schedulers_outlive_the_network(tmp_path):
     def get_network(epoch, **_):
         return network(n_out=3 + epoch)
 
-    own = {"lr_scheduler": {"class": "ExponentialLR", "gamma": 0.5}, "network": None, "get_network": get_network}
-    run(scheduled(tmp_path, **own))
+    growing = {"network": None, "get_network": get_network}
+    run(scheduled(tmp_path, lr_scheduler={"class": "ExponentialLR", "gamma": 0.5}, **growing))
     assert [record.learning_rate for record in records(tmp_path).values()] == pytest.approx([0.02, 0.01, 0.005])
+    schedule = {"@schedules": "decaying.v1", "base_rate": 1.0, "decay": 1.0}
+    for optimizer in ({"class": "thinc.SGD", "learn_rate": schedule}, {"class": "sgd", "schedules": {"lr": schedule}}):
+        run(scheduled(tmp_path / optimizer["class"], optimizer=optimizer, learning_rate=None, **growing))
+        found = records(tmp_path / optimizer["class"])
+        assert [record.learning_rate for record in found.values()] == pytest.approx([1, 1 / 4, 1 / 7])
 
 
 def test_averaged_model(tmp_path):
