@@ -184,7 +184,7 @@ class Resize(_AxisAfterBatch):
         new, old, size = spec.dims[at], x.spec.dims[at], x.data.shape[at]
         target = size * factor if isinstance(factor, int) else math.ceil(size * factor)
         if new.dynamic:
-            known = x.length(old) if old.dynamic else Lengths(torch.full((1,), size), size)
+            known = x.length(old) if old.dynamic else Lengths(torch.full((1,), size, device=x.device), size)
             scaled = known.values * factor if isinstance(factor, int) else (known.values * factor).ceil()
             x = x.with_lengths({new: Lengths(scaled.to(torch.int32), target, known.dims)})
         if self.kind == "fill":

@@ -1,16 +1,12 @@
-"""Parts of an axis: `slice`, `slice_nd`, `shift_axis`."""
+"""Parts of an axis: `slice`, `shift_axis`."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from returnn_lite.layers.base import Layer, LayerRef
-from returnn_lite.layers.lengths_layers import measured_axis
+from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
-from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import FEATURE, SPATIAL
@@ -109,136 +105,6 @@ class Slice(Layer):
     def _lengths(self, x: Tensor, at: int) -> Lengths:
         dim = x.spec.dims[at] - self.start
         return x.length((dim + (self.end or 0)).ceildiv(abs(self.step)))
-
-
-@layer("slice_nd")
-class SliceNd(Layer):
-    """`size` frames from `start` on, per sequence.  Shape: (B, T, F), start (B,), size 3 -> (B, 3, F)
-
-    `start`: a number or a layer (B, …); `size`: a number, a layer, a Dim, or None for all frames up to the end. Frames
-    outside of the sequence, or from the sequence's own size on, are 0. `min_size`: least size where it is not a number.
-    The sizes that a `length` layer gives make its axis.
-    """
-
-    recurrent = True
-
-    def __init__(
-        self,
-        *,
-        start: LayerRef | int,
-        size: LayerRef | int | Dim | None = None,
-        min_size: int | None = None,
-        axis: AxisText = "T",
-        out_spatial_dim: Dim | None = None,
-    ) -> None:
-        super().__init__()
-        self.start = start
-        self.size = size
-        self.min_size = min_size
-        self.axis = axis
-        self.out_spatial_dim = out_spatial_dim
-        self.__dict__["size_node"] = None  # where `size` comes from
-
-    def link(self, net: Any, node: Any) -> None:
-        """Remembers where the sizes come from."""
-        self.__dict__["size_node"] = node.refs.get("size")
-
-    def _order(self, x: Spec, start: Spec | None) -> tuple[int, ...]:
-        """The axes of `start` in front, then the sliced one, then the others."""
-        at = find_axis(x, self.axis)
-        front = [i for d in (start.dims if start is not None else ()) for i in range(x.rank) if _same(x.dims[i], d)]
-        if start is None and x.batch is not None:
-            front = [x.batch]
-        front = [i for i in front if i != at and x.dims[i] not in x.loop]
-        return x.order(*front, at)
-
-    def _out_dim(self) -> Dim:
-        given = self.out_spatial_dim or (self.size if isinstance(self.size, Dim) else None)
-        if given is not None:
-            return given
-        size = self.size if isinstance(self.size, int) else None
-        return measured_axis(self.__dict__["size_node"]) or self.dim("sliced-time", size, SPATIAL)
-
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
-        """The axis behind those of `start`, with the new size."""
-        x, start = sources[0], refs.get("start")
-        if x is None or any(r is None for r in refs.values()):
-            return None
-        missing = [d for d in (start.dims if start is not None else ()) if not any(_same(d, o) for o in x.dims)]
-        order = self._order(x, start)
-        at = order.index(find_axis(x, self.axis))
-        out = with_axis(x.permuted(order), at, self._out_dim())
-        for dim in reversed(missing):  # axes of `start` that the source lacks
-            loop = out.loop | ({dim} & (start.loop if start is not None else frozenset()))
-            time, feature = (None if p is None else p + 1 for p in (out.time, out.feature))
-            out = Spec((dim, *out.dims), out.dtype, sparse_dim=out.sparse_dim, time=time, feature=feature, loop=loop)
-        return out
-
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
-        """The picked frames."""
-        x = sources[0]
-        start, size = refs.get("start"), refs.get("size")
-        spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
-        dim = x.spec.dims[find_axis(x.spec, self.axis)]
-        source = x.permuted(self._order(x.spec, start.spec if start is not None else None))
-        at = source.spec.rank - (spec.rank - spec.dims.index(self._out_dim()))
-        first = _spread(start, spec) if start is not None else torch.tensor(int(self.start), device=x.device)
-        ends = _lengths_like(x, dim, spec)
-        count, frames = self._count(size, first, ends, spec)
-        position = torch.arange(frames, device=x.device)
-        position = position.reshape((-1, *(1,) * (source.spec.rank - at - 1)))
-        index = first + position
-        valid = (index >= 0) & (index < ends) & (position < count)
-        lead = spec.rank - source.spec.rank
-        data = source.data.expand((*valid.shape[:lead], *source.data.shape)) if lead else source.data
-        index = index.clamp(0, max(source.data.shape[at] - 1, 0)).to(torch.int64)
-        sizes = [n if i != at + lead else frames for i, n in enumerate(data.shape)]
-        data = data.gather(at + lead, index.expand(sizes)).masked_fill(~valid, 0)
-        out = joined(source.data, source.spec, [x, *refs.values()])
-        new = spec.dims[at + lead]
-        if new.dynamic and isinstance(count, torch.Tensor):
-            dims = tuple(d for i, d in enumerate(spec.dims[: at + lead]) if i < count.dim() and count.shape[i] != 1)
-            values = count.reshape([n for n in count.shape if n != 1] or [1]).to(torch.int32)
-            out = out.with_lengths({new: Lengths(values, frames, dims or (spec.dims[0],))})
-        return out.with_data(data, spec)
-
-    def _count(
-        self, size: Tensor | None, first: torch.Tensor, ends: torch.Tensor, spec: Spec
-    ) -> tuple[torch.Tensor | int, int]:
-        """Frames per sequence, and their maximum."""
-        if isinstance(self.size, int):
-            return self.size, self.size
-        if isinstance(self.size, Dim) and self.size.size is not None:
-            return self.size.size, self.size.size
-        count = _spread(size, spec) if size is not None else (ends - first).clamp(min=0)
-        if self.min_size is not None:
-            count = count.clamp(min=self.min_size)
-        measured = measured_axis(self.__dict__["size_node"])
-        if size is not None and measured in size.lengths and self.min_size is None:
-            return count, size.lengths[measured].max  # known without waiting for the device
-        return count, int(count.max()) if count.numel() else 0
-
-
-def _same(a: Dim, b: Dim) -> bool:
-    return a == b or (a.is_batch and b.is_batch)
-
-
-def _spread(x: Tensor, spec: Spec) -> torch.Tensor:
-    """The data of `x` shaped to broadcast against `spec`."""
-    places = [next(i for i, s in enumerate(spec.dims) if _same(s, d)) for d in x.spec.dims]
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    shape = [1] * spec.rank
-    for i in order:
-        shape[places[i]] = x.data.shape[i]
-    return x.data.permute(order).reshape(shape)
-
-
-def _lengths_like(x: Tensor, dim: Dim, spec: Spec) -> torch.Tensor:
-    """The lengths of `dim` shaped to broadcast against `spec`."""
-    if not dim.dynamic:
-        return torch.tensor(x.size(dim), device=x.device)
-    lengths = x.length(dim)
-    return _spread(x.with_data(lengths.values, Spec(lengths.dims, "int32", time=None, feature=None)), spec)
 
 
 @layer("shift_axis")

@@ -213,6 +213,10 @@ def test_slices_per_sequence():
     assert x.data.tolist() == [[[2, 3], [4, 5]], [[0, 0], [6, 7]]]
     x = run({"class": "slice_nd", "start": "start", "size": None}, start=start, len=length)
     assert lengths_of(x, 1) == [2, 2]
+    x = run({"class": "slice_nd", "start": 1, "size": 3}, len=length)
+    assert x.data[..., 0].tolist() == [[2, 4, 0], [8, 10, 0]]  # a plain slice of the padded tensor
+    x = run({"class": "slice_nd", "start": 1, "min_size": 1})
+    assert lengths_of(x, 1) == [2, 1]
     x = run({"class": "slice_nd", "start": 0, "size": "len"}, len=length)
     assert "data" in x.spec.dims[1].name and lengths_of(x, 1) == [3, 1]
 
