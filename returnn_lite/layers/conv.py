@@ -81,6 +81,7 @@ class Conv(Layer):
         self.filter_perm = filter_perm
         self.bias: Any = bias  # the name of a layer until `build`
         self.use_time_mask = use_time_mask
+        self.inner: dict[Spec, tuple[Spec, tuple[int, ...]]] = {}
 
     # --- axes ---------------------------------------------------------------------------------------------------------
 
@@ -158,13 +159,20 @@ class Conv(Layer):
 
     # --- running ------------------------------------------------------------------------------------------------------
 
+    def _inner(self, x: Spec) -> tuple[Spec, tuple[int, ...]]:
+        """The input with the axes that the options add, and its spatial axes; found out once."""
+        if x not in self.inner:
+            prepared = self.prepared(x)
+            self.inner[x] = prepared, self._axes(prepared)
+        return self.inner[x]
+
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The convolved source."""
         x = sources[0]
         out = self.spec(x.spec, **{k: t.spec for k, t in refs.items()})
-        inner = self.prepared(x.spec)
-        x = x.with_data(x.data.reshape([x.size(d) if d in x.spec.dims else d.size for d in inner.dims]), inner)
-        axes = self._axes(inner)
+        inner, axes = self._inner(x.spec)
+        if inner is not x.spec:
+            x = x.with_data(x.data.reshape([x.size(d) if d in x.spec.dims else d.size for d in inner.dims]), inner)
         if self.use_time_mask:
             x = x.with_data(fill_padding(x, 0.0, axes))
         data, lead = channels_first(x, axes)

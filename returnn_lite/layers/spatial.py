@@ -122,6 +122,8 @@ def channels_first(x: Tensor, axes: Sequence[int]) -> tuple[torch.Tensor, tuple[
     others = [i for i in range(spec.rank) if i not in axes and i != spec.feature]
     feature = [spec.feature] if spec.feature is not None else []
     data = x.data.permute((*others, *feature, *axes))
+    if len(others) == len(feature) == 1:
+        return data, (data.shape[0],)
     lead = tuple(data.shape[: len(others)])
     channels = data.shape[len(others)] if feature else 1
     return data.reshape((-1, channels, *data.shape[len(others) + len(feature) :])), lead
@@ -130,6 +132,8 @@ def channels_first(x: Tensor, axes: Sequence[int]) -> tuple[torch.Tensor, tuple[
 def channels_last(data: torch.Tensor, lead: tuple[int, ...], has_feature: bool = True) -> torch.Tensor:
     """The inverse of `channels_first` for an output: (N, channels, spatial …) -> (*lead, spatial …, channels)."""
     data = data.movedim(1, -1)
+    if len(lead) == 1 and has_feature:
+        return data
     return data.reshape((*lead, *data.shape[1:])) if has_feature else data.reshape((*lead, *data.shape[1:-1]))
 
 
