@@ -97,6 +97,10 @@ class HDFDump(Layer):
             return self.filename(**options)
         return self.filename.format(**options) if self.per_run else self.filename
 
+    def close(self) -> None:
+        """Completes the file."""
+        _close(self.files)
+
 
 def _close(files: list[HDFWriter]) -> None:
     """Completes the files."""

@@ -14,6 +14,7 @@ from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.out_type import overridden
 from returnn_lite.layers.registry import layer
+from returnn_lite.layers.size_target import with_target_axes
 from returnn_lite.tensor import PreActivation, Spec, Tensor
 from returnn_lite.tensor.align import common, joined, match, place
 
@@ -58,7 +59,7 @@ class Elementwise(Layer):
         out_type = self.options.out_type
         if callable(out_type):
             raise self.error("`out_type` as a function is not supported; give a dict")
-        return self.checked(overridden(layout, out_type, known, self.name))
+        return self.checked(with_target_axes(self, overridden(layout, out_type, known, self.name)))
 
     def checked(self, spec: Spec) -> Spec:
         """The Spec, if its feature size is what `n_out` says."""

@@ -10,6 +10,7 @@ import torch
 from returnn_lite.layers.elementwise import Elementwise
 from returnn_lite.layers.eval_view import LayerView, SourceView
 from returnn_lite.layers.registry import layer
+from returnn_lite.layers.size_target import with_target_lengths
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.align import joined, place
 from returnn_lite.tensor.tensor import DTYPE_NAMES
@@ -66,7 +67,7 @@ class Eval(Elementwise):
             raise self.error(f'the value of `eval` must have dtype {spec.dtype}, but has {dtype}; give `out_type`: {{"dtype": …}}')
         if value.dim() != spec.rank:
             raise self.error(f"the value of `eval` must have the axes {spec}, but has shape {tuple(value.shape)} instead")
-        return joined(value, spec, sources)
+        return joined(value, spec, with_target_lengths(self, spec, value, sources))
 
     def _value(self, source: Any, sources: tuple[Tensor, ...]) -> Any:
         view = LayerView(self, sources)

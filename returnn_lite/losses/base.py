@@ -137,14 +137,21 @@ def make_loss(name: Any, options: Mapping[str, Any], path: str) -> tuple[Loss, C
     if name not in _LOSSES:
         raise ConfigError(path, f"unknown loss {name!r}{did_you_mean(str(name), loss_names())}")
     cls = _LOSSES[name]
-    own = {n for n, p in inspect.signature(cls).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    signature = inspect.signature(cls).parameters
+    own = {n for n, p in signature.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     common = set(CommonLossOptions.__dataclass_fields__)
     for key in options:
         if key not in own | common:
             known = sorted(own | common)
             text = f"loss {name!r} has no option {key!r}{did_you_mean(key, known)}; its options: {', '.join(known)}"
             raise ConfigError(f'{path}["loss_opts"]', text)
-    made = cls(**{k: v for k, v in options.items() if k in own})
+    missing = sorted(n for n in own if signature[n].default is inspect.Parameter.empty and n not in options)
+    if missing:
+        raise ConfigError(f'{path}["loss_opts"]', f"loss {name!r} needs the option {missing[0]!r}, but it is missing")
+    try:
+        made = cls(**{k: v for k, v in options.items() if k in own})
+    except ConfigError as exc:
+        raise ConfigError(f'{path}["loss_opts"]', exc.message) from exc
     return made, CommonLossOptions(**{k: v for k, v in options.items() if k in common})
 
 

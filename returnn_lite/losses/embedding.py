@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 
 from returnn_lite.errors import ConfigError
@@ -23,7 +21,7 @@ class TripletLoss(Loss):
     `multi_view_training`: two views, (B, 6 F), whose losses are added. The norm factor is 1 / (9 B) per view.
     """
 
-    compares_frames: ClassVar[bool] = False
+    compares_frames = False
 
     def __init__(self, *, margin: float, multi_view_training: bool = False) -> None:
         self.margin = margin
@@ -65,6 +63,9 @@ class DeepClustering(SequenceLoss):
     `nr_of_sources`; frames behind the sequence end count as 0.
     """
 
+    recurrent = False
+    compares_frames = False
+
     def __init__(self, *, embedding_dimension: int, nr_of_sources: int) -> None:
         self.embedding_dimension = embedding_dimension
         self.nr_of_sources = nr_of_sources
@@ -85,6 +86,7 @@ class DeepClustering(SequenceLoss):
     @staticmethod
     def _rows(x: Tensor, size: int, option: str) -> torch.Tensor:
         """(B, T, n * size) -> (B, T * n, size)"""
+        x = x.batch_major()
         if (x.spec.dim or 0) % size:
             raise ConfigError(
                 "loss_opts", f"`{option}` must divide the number of features {x.spec.dim}, but is {size} instead"

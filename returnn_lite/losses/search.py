@@ -16,8 +16,8 @@ from returnn_lite.tensor import Beam, Tensor, to_beam
 class SearchScore(Loss):
     """Minus the scores of all hypotheses of a search, summed. Without search there is no value."""
 
-    recurrent = True
     needs_target = False
+    compares_frames = False
 
     def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
         """The sum."""

@@ -1,6 +1,6 @@
 """What common options do to the output of a layer, whatever its class.
 
-`batch_norm`, `copy_output_loss_from_source_idx`, `size_target`; and the check of `out_shape`.
+`batch_norm`, `copy_output_loss_from_source_idx`; and what `out_shape`, `out_type` and `mask` forbid.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from typing import Any
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.batch_statistics import from_option
+from returnn_lite.layers.registry import own_options
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import describe
 
 Step = Callable[[Tensor, list[Tensor]], Tensor]  # output and sources of a layer -> its changed output
+
+FIXED_TYPE = ("conv", "pool", "stft")
+MASKS = (None, "dropout", "unity")
 
 
 def steps_after(layer: Layer, spec: Spec) -> list[Step]:
@@ -29,8 +33,6 @@ def steps_after(layer: Layer, spec: Spec) -> list[Step]:
     index = layer.options.copy_output_loss_from_source_idx
     if index is not None:
         steps.append(lambda x, sources: _with_loss_of(layer, index, x, sources))
-    if _size_target(layer):
-        steps.append(lambda x, _: _sized(layer, x))
     return steps
 
 
@@ -47,49 +49,15 @@ def _with_loss_of(layer: Layer, index: int, x: Tensor, sources: list[Tensor]) ->
 # --- axes -------------------------------------------------------------------------------------------------------------
 
 
-def checked_spec(layer: Layer, spec: Spec) -> Spec:
-    """The Spec of the output: undefined axes are those of `size_target`. Raises ConfigError if it contradicts
-    `out_shape`.
-    """
-    if _size_target(layer):
-        spec = _with_target_axes(layer, spec)
+def check_output(layer: Layer, spec: Spec) -> None:
+    """Raises ConfigError if an output contradicts the options `out_shape`, `out_type` and `mask`."""
+    if layer.options.out_type is not None and layer.class_name in FIXED_TYPE:
+        text = f"`out_type` is not allowed for layer class {layer.class_name!r}, whose output is {spec}"
+        raise ConfigError(layer.path, text)
+    if layer.options.mask not in MASKS and "mask" not in own_options(type(layer)):
+        raise ConfigError(layer.path, f"`mask` must be one of {MASKS} and has no effect, but is {layer.options.mask!r}")
     if layer.options.out_shape is not None:
         _check_shape(layer, spec, layer.options.out_shape)
-    return spec
-
-
-def _is_undefined(dim: Dim) -> bool:
-    return dim.dynamic and dim.name == "undefined"
-
-
-def _size_target(layer: Layer) -> str | None:
-    """The data key of `size_target` where it counts: where losses are evaluated, and no loop takes its length from
-    it.
-    """
-    key = layer.options.size_target
-    return key if key and layer.context.losses and layer.class_name != "rec" else None
-
-
-def _with_target_axes(layer: Layer, spec: Spec) -> Spec:
-    """`spec` with the dynamic axes of the data key in place of undefined ones, in order."""
-    undefined = [i for i, d in enumerate(spec.dims) if _is_undefined(d)]
-    if not undefined:
-        return spec
-    target = layer.context.network.extern_data.spec(_size_target(layer))
-    given = dict(zip(undefined, (d for d in target.dims if d.dynamic), strict=False))
-    dims = [given.get(i, d) for i, d in enumerate(spec.dims)]
-    return Spec(dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=spec.loop)
-
-
-def _sized(layer: Layer, x: Tensor) -> Tensor:
-    """`x` with the lengths of the data key."""
-    key = _size_target(layer)
-    data = layer.context.run["data"].get(key)
-    if data is None:
-        raise ConfigError(layer.path, f"`size_target` must be a data key of the batch, but {key!r} is missing")
-    sized = x.with_lengths({d: data.length(d) for d in data.spec.dims if d.dynamic})
-    sized.spec = _with_target_axes(layer, x.spec)
-    return sized
 
 
 def _check_shape(layer: Layer, spec: Spec, wanted: Any) -> None:

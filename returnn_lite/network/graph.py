@@ -8,7 +8,7 @@ from typing import Any
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.params import Derived
-from returnn_lite.network.after import Step, checked_spec, steps_after
+from returnn_lite.network.after import Step, check_output, steps_after
 from returnn_lite.network.placed import Slot, placed, slots
 from returnn_lite.tensor import Spec, Tensor
 
@@ -47,8 +47,7 @@ class Node:
         specs = tuple(n.spec for n in self.sources)
         refs = {k: n.spec for k, n in self.refs.items()}
         try:
-            spec = self.layer.output_spec(specs, refs)
-            self.spec = None if spec is None else checked_spec(self.layer, spec)
+            self.spec = self.layer.output_spec(specs, refs)
         except ConfigError as exc:
             raise self._located(exc) from exc
         return self.spec
@@ -65,6 +64,7 @@ class Node:
             refs = {k: n.spec for k, n in self.refs.items() if n.spec is not None}
             self.layer.build_with(specs, refs)
             if self.spec is not None:
+                check_output(self.layer, self.spec)
                 self.after = steps_after(self.layer, self.spec)
         except ConfigError as exc:
             raise self._located(exc) from exc

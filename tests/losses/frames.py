@@ -2,7 +2,7 @@
 
 import torch
 
-from returnn_lite.losses import sequence, simple  # noqa: F401 - fills the register
+import returnn_lite.catalog  # noqa: F401 - fills the registers
 from returnn_lite.losses.base import make_loss
 from returnn_lite.tensor import Dim, Lengths, PreActivation, Spec, Tensor, batch_dim
 
