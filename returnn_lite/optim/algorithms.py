@@ -160,6 +160,31 @@ class Adagrad(LazyRule):
         torch._foreach_addcdiv_(w, g, torch._foreach_sqrt(a), -rate)
 
 
+@optimizer("adagradda")
+class AdagradDA(Rule):
+    """G += g;  A += g^2;  w = -lr shrink(G, t l1) / (sqrt(A) + lr t l2), shrink(x, s) = sign(x) max(|x| - s, 0).
+
+    Dual averaging: the parameter's initial value is forgotten.  (Duchi, Hazan, Singer 2011)
+    """
+
+    def __init__(
+        self,
+        *,
+        initial_gradient_squared_accumulator_value: float = 0.1,
+        l1_regularization_strength: float = 0.0,
+        l2_regularization_strength: float = 0.0,
+    ) -> None:
+        self.l1, self.l2 = l1_regularization_strength, l2_regularization_strength
+        self.slots = {"sum": 0.0, "accumulator": initial_gradient_squared_accumulator_value, "updates": 0.0}
+
+    def update(self, w: Tensors, g: Tensors, rate: float, total: Tensors, a: Tensors, updates: Tensors) -> None:
+        torch._foreach_add_(total, g)
+        torch._foreach_addcmul_(a, g, g)
+        torch._foreach_add_(updates, 1.0)
+        for x, s, square, t in zip(w, total, a, updates, strict=True):
+            x.copy_(-rate * _shrink(s, t * self.l1, 0.0) / (square.sqrt() + rate * self.l2 * t))
+
+
 @optimizer("rmsprop")
 class RMSProp(LazyRule):
     """S += (1-decay)(g^2-S);  M = momentum M + lr g / sqrt(S+epsilon);  w -= M.  S starts at 1.

@@ -12,7 +12,7 @@ from returnn_lite.log import Log
 
 from .family import Family
 from .param_groups import ParamInfo, options_by_param, param_infos, read_rules
-from .registry_form import class_of_registry
+from .registry_form import REGISTRY, class_of_registry
 from .resolve import default_options, make_optimizer
 
 
@@ -146,6 +146,8 @@ def make_groups(
             continue
         if own.get("optimizer") is not None:
             chosen, where = {"class": default["class"], **own["optimizer"]}, f'{path}["optimizer"]'
+            if REGISTRY in chosen:
+                chosen = class_of_registry(own["optimizer"], where)
         key = f"{sorted(chosen.items(), key=lambda item: item[0])!r} / {options.accum_grad_multiple_step}"
         key += f" / {around}" if around != GroupOptions() else ""
         if key not in result.optimizers:

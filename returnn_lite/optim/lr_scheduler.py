@@ -46,7 +46,7 @@ class LRScheduler:
             raise ConfigError(f'{OPTION}["interval"]', 'ReduceLROnPlateau must have "epoch", but has "step" instead')
         self.intervals = 0  # done since start_epoch
         self.epoch = 0  # the one begun last
-        self.ended = False
+        self.surplus = 0  # intervals done behind the last value
         self.current = self.shadow.values()
 
     @property
@@ -69,9 +69,10 @@ class LRScheduler:
         self.intervals += 1
         if self.intervals % self.every or (self.shadow.needs_metric and score is None):
             return
-        if not self.shadow.step(score) and not self.ended:
-            self.ended = True
-            self.log.v2(f"Warning: {OPTION}: all {self.shadow.end} values are used up, the last one stays.")
+        if not self.shadow.step(score):
+            self.surplus += 1
+            if self.surplus == 2:  # an interval was begun without a value of its own
+                self.log.v2(f"Warning: {OPTION}: all {self.shadow.end} values are used up, the last one stays.")
         self.current = self.shadow.values()
 
     def values(self) -> list[Values]:

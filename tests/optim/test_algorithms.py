@@ -20,6 +20,7 @@ OPTIONS = {
     "amsgrad": {"epsilon": EPSILON},
     "adadelta": {"epsilon": 1e-3},
     "adagrad": {"initial_accumulator_value": 0.3},
+    "adagradda": {"l1_regularization_strength": 0.05, "l2_regularization_strength": 0.1},
     "rmsprop": {"epsilon": 1e-4, "momentum": 0.5},
     "rmsprop centered": {"epsilon": 1e-4, "centered": True},
     "normalizedsgd": {},
@@ -128,7 +129,14 @@ def ftrl(w, g, s, t, l1_regularization_strength, l2_regularization_strength):
     return np.where(np.abs(s["z"]) > l1, moved, 0)
 
 
+def dual_averaging(w, g, s, t, l1_regularization_strength, l2_regularization_strength):
+    s["G"], s["A"] = s.get("G", 0) + g, s.get("A", 0.1) + g * g
+    shrunk = np.sign(s["G"]) * np.maximum(np.abs(s["G"]) - t * l1_regularization_strength, 0)
+    return -LR * shrunk / (np.sqrt(s["A"]) + LR * t * l2_regularization_strength)
+
+
 FORMULAS = {
+    "adagradda": dual_averaging,
     "gradientdescent": lambda w, g, s, t: w - LR * g,
     "momentum": momentum,
     "nesterov": momentum,

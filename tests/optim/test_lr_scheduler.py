@@ -60,7 +60,7 @@ def test_total_steps():
     assert run({**cycle, "total_steps": "auto"}).updater.scheduler.shadow.end == 8
     assert run({**cycle, "interval": "epoch"}).updater.scheduler.shadow.end == 4
     short = run({**cycle, "total_steps": 3}).epochs(3)
-    assert len(set(short.rates[2:])) == 1 and short.updater.scheduler.ended
+    assert len(set(short.rates[2:])) == 1 and short.updater.scheduler.surplus == 4
 
 
 def test_plateau():
