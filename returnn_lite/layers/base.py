@@ -29,7 +29,8 @@ class Context:
     `search`: choices search; `beams`: tensors may hold beams. `differentiates`: gradients are always kept, since a layer
     needs them. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of
     dropout and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`: set
-    by the engine. `run`: what the present call of the network was given (tags …).
+    by the engine. `tick_offset`: where the ticks of loops with `use_global_rec_step_offset` start; callers may set it.
+    `run`: what the present call of the network was given (tags …).
     """
 
     config: Config
@@ -44,6 +45,7 @@ class Context:
     eval_names: Mapping[str, Any] = field(default_factory=dict)
     global_step: int = 0
     epoch: int = 1
+    tick_offset: int = 0
     run: dict[str, Any] = field(default_factory=dict)
     network: Any = None
 

@@ -56,7 +56,7 @@ class LoopRun:
     @property
     def offset(self) -> int:
         """The first value of ":i"."""
-        return int(self.layer.context.run.get("rec_step_offset", 0)) if self.layer.use_global_rec_step_offset else 0
+        return self.layer.context.tick_offset if self.layer.use_global_rec_step_offset else 0
 
     # --- values over the whole axis -----------------------------------------------------------------------------------
 
@@ -76,6 +76,8 @@ class LoopRun:
                 return self._counter()
             x = self.outer[layer.key]
             return x if layer.kind == "outer" else self._entered(x, layer.key)
+        if _is_constant(node):
+            return self.compute(node)
         raise layer.error("is read before it was computed")
 
     def _entered(self, x: Tensor, key: str) -> Tensor:
@@ -216,6 +218,14 @@ class LoopRun:
         if left.state is not None:
             left.state = None
         return left
+
+
+def _is_constant(node: Node) -> bool:
+    """Whether a layer depends on nothing but layers outside of the loop."""
+    layer: Any = node.layer
+    if isinstance(layer, InnerSource):
+        return layer.kind == "outer"
+    return node.previous is None and not layer.hidden_state and all(_is_constant(n) for n in node.inputs)
 
 
 def _renamed(spec: Spec, dim: Dim) -> Spec:

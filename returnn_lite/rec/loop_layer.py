@@ -31,7 +31,7 @@ class RecLoop(Layer):
     long as `end` is False, at most `max_seq_len` (see `loop_axis.py`). What does not depend on the previous tick runs
     once over the whole axis (see `plan.py`; `optimize_move_layers_out` False keeps all inside). `include_eos`: the tick
     of the end counts. `back_prop` False: no gradients through the loop. `use_global_rec_step_offset`: ":i" starts at
-    the entry "rec_step_offset" of the run.
+    the context's `tick_offset`.
     """
 
     class_name = "rec"

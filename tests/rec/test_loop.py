@@ -1,215 +1,213 @@
-"""Loops: moved out of the loop or not, the numbers are equal; what names, lengths and initial outputs mean."""
+"""Which axis a loop runs over, how long it runs, what it can read, and errors."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from returnn_lite.errors import ConfigError
-from tests.nets import batch, gradients, valid_part
-from tests.rec.nets import ATTENTION, LANGUAGE_MODEL, SIMPLE, decoder, linear, loop, make, run, softmax
+from tests.nets import batch, network, randomised
 
-NESTED = {
-    "class": "subnetwork", "from": ["emb"],
-    "subnetwork": {
-        "s": {"class": "rnn_cell", "unit": "LSTMBlock", "n_out": 3, "from": ["data", "prev:ff"]},
-        "ff": linear("s"),
-        "output": linear(["ff", "prev:output", "base:emb"]),
-    },
-}  # fmt: skip
-ACCUMULATED = {
-    **ATTENTION,
-    "sum": {"class": "combine", "kind": "add", "from": ["weights", "prev:sum"]},
-    "location": linear("prev:sum"),
-    "energy_in": {"class": "combine", "kind": "add", "from": ["base:encoder", "s", "location"]},
+DATA = {"data": {"dim": 4}, "classes": {"dim": 5, "sparse": True}, "other": {"dim": 2}, "one": {"shape": (3,)}}
+LENGTHS = {"data": [5, 3, 2], "classes": [4, 2, 3], "other": [2, 6, 1]}
+
+
+def lin(source, size=3, activation="tanh", **more):
+    return {"class": "linear", "activation": activation, "from": source, "n_out": size, **more}
+
+
+def loop(unit, **more):
+    return {"class": "rec", "from": [], "unit": unit, **more}
+
+
+def run(net, lengths=LENGTHS, *, search=False, evaluate=True, feed=None, **config):
+    made = randomised(network(net, DATA, search=search, evaluate=evaluate, **config))
+    data, sizes = batch(DATA, lengths)
+    return made, made(data | (feed or {}), sizes)
+
+
+def lengths_of(x):
+    return x.length(x.spec.time_dim).values.tolist()
+
+
+BASE = {
+    "ctx": {"class": "reduce", "mode": "mean", "axes": "T", "from": "data:data"},
+    "len": {"class": "length", "from": "data:data"},
+    "ends": {"class": "cast", "from": "len", "dtype": "float32"},
 }
-NETS = {
-    "plain": decoder(SIMPLE),
-    "attention": decoder(ATTENTION),
-    "attention with feedback of its weights": decoder(ACCUMULATED),
-    "language model": decoder(LANGUAGE_MODEL),
-    "nested sub-network": decoder({"emb": linear("prev:output"), "s": NESTED}),
-    "several cells": decoder({
-        "emb": linear("prev:output"),
-        "lstm": {"class": "rec", "unit": "nativelstm2", "n_out": 3, "from": ["emb", "prev:lstm"]},
-        "gru": {"class": "rnn_cell", "unit": "gru", "n_out": 3, "from": ["lstm", "prev:later"]},
-        "later": {"class": "rnn_cell", "unit": "LSTMBlock", "n_out": 3, "from": "gru"},
-        "s": linear(["lstm", "later"]),
-    }),
-    "tagger over its source": {
-        "output": loop({"s": linear(["data:source", "prev:s"]), "output": softmax("s")}, ["data:frames"]),
-    },
-    "losses inside": decoder({
-        **SIMPLE, "aux": softmax("prev:s", loss_scale=0.3), "two": linear("emb", 2),
-        "mse": linear("s", 2, loss="mse", target="layer:two"),
-    }),
-    "initial outputs": decoder({
-        "emb": linear("prev:output"),
-        "a": linear(["emb", "prev:b"], initial_output="var"),
-        "b": linear(["a", "prev:b"], initial_output=0.5),
-        "c": linear(["emb", "prev:c"], initial_output="apply(0)"),
-        "d": linear(["emb", "prev:d"], initial_output="base:start"),
-        "s": linear(["b", "c", "d", "prev:a"]),
-    }) | {"start": {"class": "reduce", "mode": "mean", "axes": "T", "from": "encoder"}},
-}  # fmt: skip
 
 
-def results(net, optimize, loops=("output",)):
-    """(losses, gradients, outputs) with layers moved out of the loop or all inside."""
-    net = make(net, optimize_move_layers_out=optimize)
-    plan = net.net.nodes["output"].layer.graph.plan
-    assert optimize or not plan.before + plan.after
-    out = run(net)
-    losses = {n: v.sum.detach() for n, v in out.losses.items() if v.sum is not None}
-    errors = {n: v.error for n, v in out.losses.items()}
-    return losses, errors, gradients(net, out.objective), {n: valid_part(out[n]) for n in loops}
+def counted(**more):
+    """A loop that ends by itself, at the length of the data."""
+    unit = {
+        "n": {"class": "combine", "kind": "add", "from": ["prev:n", "base:step"], "initial_output": 0},
+        "end": {"class": "compare", "from": ["n", "base:ends"], "kind": "greater_equal"},
+        "output": lin(["prev:output", "base:ctx"]),
+    }
+    step = {"class": "eval", "from": "ends", "eval": "source(0) * 0.0 + 1.0"}
+    return {**BASE, "step": step, "output": loop(unit, **more)}
 
 
-def assert_moving_changes_nothing(net):
-    moved, inside = results(net, True), results(net, False)
-    assert moved[0].keys() == inside[0].keys()
-    for first, second in zip(moved, inside, strict=True):
-        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
-    return moved
+@pytest.mark.parametrize("include_eos", [False, True])
+def test_ends_by_itself(include_eos):
+    made, out = run(counted(max_seq_len=20, include_eos=include_eos))
+    want = [n if include_eos else n - 1 for n in LENGTHS["data"]]
+    assert lengths_of(out["output"]) == want
+    assert out["output"].batch_major().data.shape == (3, max(want), 3)
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_moved_out_or_not_the_numbers_are_equal(name):
-    losses, _, grads, _ = assert_moving_changes_nothing(NETS[name])
-    assert losses and grads
-    assert {n for n, g in grads.items() if n.startswith("output/") and not bool(g.any())} == set()
+@pytest.mark.parametrize("bound", [1, 3, "max_len_from('base:data:data') - 2", "tf.minimum(max_len_from('ctx2'), 4)"])
+def test_bound(bound):
+    net = {**counted(max_seq_len=bound), "ctx2": {"class": "copy", "from": "data:data"}}
+    made, out = run(net)
+    limit = {"max_len_from('base:data:data') - 2": 3, "tf.minimum(max_len_from('ctx2'), 4)": 4}.get(bound, bound)
+    assert lengths_of(out["output"]) == [min(n - 1, limit) for n in LENGTHS["data"]]
 
 
-# --- random sub-networks -------------------------------------------------------------------------------------------
-
-NAMES = ["a", "b", "c", "d"]
-
-
-@st.composite
-def units(draw):
-    """Dicts of up to four layers of 3 features; each reads the source, earlier layers, or any layer's last output."""
-    names = NAMES[: draw(st.integers(1, len(NAMES)))]
-    unit = {}
-    for i, name in enumerate(names):
-        known = ["data:source", *names[:i]]
-        first = draw(st.sampled_from(known))  # circles of layers that read nothing else have no axes
-        others = st.lists(st.sampled_from([*known, *(f"prev:{n}" for n in names)]), max_size=2, unique=True)
-        sources = list(dict.fromkeys([first, *draw(others)]))
-        unit[name] = draw(st.sampled_from([layer_linear, layer_cell, layer_combine, layer_activation]))(sources)
-        unit[name] |= draw(st.sampled_from([{}, {}, {"is_output_layer": True}]))
-        if unit[name]["class"] != "rnn_cell":
-            unit[name] |= draw(st.sampled_from([{}, {"initial_output": 0.5}, {"initial_output": "var"}]))
-    unit["output"] = softmax(draw(st.lists(st.sampled_from(names), min_size=1, unique=True)))
-    return unit
+def test_a_layer_gives_the_bound():
+    net = {**counted(max_seq_len_via="bound"), "bound": {"class": "constant", "value": 2}}
+    assert lengths_of(run(net)[1]["output"]) == [2, 2, 1]
 
 
-def layer_linear(sources):
-    return linear(sources)
+AXES = {
+    "the source": ({"from": "data:data"}, "data"),
+    "the target": ({"target": "classes"}, "classes"),
+    "size_target": ({"size_target": "other", "target": "classes"}, "other"),
+    "the source before size_target": ({"from": "data:data", "size_target": "other"}, "data"),
+}
 
 
-def layer_cell(sources):
-    return {"class": "rnn_cell", "unit": "gru", "n_out": 3, "from": sources}
+@pytest.mark.parametrize("name", list(AXES))
+def test_axis(name):
+    options, key = AXES[name]
+    _, out = run({**BASE, "output": loop({"output": lin(["prev:output", "base:ctx"])}, **options)})
+    assert lengths_of(out["output"]) == LENGTHS[key]
 
 
-def layer_combine(sources):
-    return {"class": "combine", "kind": "add", "from": sources}
+def test_data_read_frame_by_frame_gives_the_axis():
+    unit = {"output": lin(["prev:output", "base:ctx", "data:other"])}
+    _, out = run({**BASE, "output": loop(unit)})
+    assert lengths_of(out["output"]) == LENGTHS["other"]
+    unit["end"] = {"class": "compare", "from": ":i", "value": 0}  # ignored: the length is known
+    _, out = run({**BASE, "output": loop(unit, max_seq_len=1)})
+    assert lengths_of(out["output"]) == LENGTHS["other"]
 
 
-def layer_activation(sources):
-    return {"class": "activation", "activation": "tanh", "from": sources[:1]}
+def test_data_without_time_is_read_whole():
+    unit = {"output": lin(["data:source", "prev:output", "data:one"])}
+    made, out = run({"output": loop(unit, **{"from": "data:data"})})
+    data = batch(DATA, LENGTHS)[0]
+    first = torch.cat([data["data"][:, 0], torch.zeros(3, 3), data["one"]], 1)
+    want = torch.tanh(first @ made.params["output/rec/output/W"] + made.params["output/rec/output/b"])
+    torch.testing.assert_close(out["output"].batch_major().data[:, 0], want)
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
-@given(unit=units())
-def test_moving_changes_nothing_in_any_small_net(unit):
-    assert_moving_changes_nothing({"output": loop(unit, ["data:frames"])})
+@pytest.mark.parametrize("moved", [True, False])
+def test_offset_of_the_tick(moved):
+    unit = {
+        "t": {"class": "cast", "from": ":i", "dtype": "float32"},
+        "output": {"class": "eval", "from": ["data:source", "t"], "eval": "source(0) * 0.0 + source(1)"},
+    }
+    more = {"from": "data:data", "optimize_move_layers_out": moved, "use_global_rec_step_offset": True}
+    made = network({"output": loop(unit, **more)}, DATA)
+    for start in (0, 7):
+        made.context.tick_offset = start
+        out = made(*batch(DATA, LENGTHS))["output"].batch_major().data
+        assert out[0, :, 0].tolist() == [start + t for t in range(5)]
 
 
-# --- what names mean inside ----------------------------------------------------------------------------------------
+INITIAL = {
+    None: 0.0,
+    0: 0.0,
+    2.5: 2.5,
+    "zeros": 0.0,
+    "ones": 1.0,
+    "base:const": 7.0,
+    "const2": 7.0,
+}
 
 
-def test_the_counter():
-    as_float = {"eval": "source(0) + tf.cast(source(1), tf.float32)"}
-    unit = {"output": {"class": "eval", "from": ["data:source", ":i"], **as_float}}
-    net = make({"output": loop(unit, ["data:frames"])})
-    out = run(net)
-    frames = run(make({"output": {"class": "copy", "from": "data:frames"}}))["output"].data
-    counted = out["output"].batch_major().data - frames
-    torch.testing.assert_close(counted[0, :, 0], torch.arange(4.0))
+@pytest.mark.parametrize("moved", [True, False])
+@pytest.mark.parametrize("value", list(INITIAL))
+def test_initial_output(value, moved):
+    unit = {
+        "x": {"class": "copy", "from": "data:source", "initial_output": value},
+        "const2": {"class": "copy", "from": "base:const"},
+        "output": {"class": "copy", "from": "prev:x"},
+    }
+    const = {"class": "eval", "from": "ctx", "eval": "source(0) * 0.0 + 7.0"}
+    net = {**BASE, "const": const, "output": loop(unit, **{"from": "data:data", "optimize_move_layers_out": moved})}
+    _, out = run(net)
+    got = out["output"].batch_major().data
+    assert (got[:, 0] == INITIAL[value]).all()
+    assert torch.equal(got[0, 1:], batch(DATA, LENGTHS)[0]["data"][0, :-1])
 
 
-def test_the_loop_is_equal_to_a_plain_loop_in_python():
-    unit = {"output": linear(["data:source", "prev:output"], initial_output=1.0)}
-    net = make({"output": loop(unit, ["data:frames"])})
-    weights, bias = net.params["output/rec/output/W"], net.params["output/rec/output/b"]
-    x = run(make({"output": {"class": "copy", "from": "data:frames"}}))["output"].data
-    out = run(net)["output"]
-    h = torch.ones(3, 3)
-    for t in range(x.shape[1]):
-        h = torch.tanh(torch.cat([x[:, t], h], -1) @ weights + bias)
-        torch.testing.assert_close(out.data[t], h)
-    assert out.spec.time == 0 and out.length(out.spec.dims[0]).values.tolist() == [3, 4, 2]
+@pytest.mark.parametrize("moved", [True, False])
+def test_initial_flags_and_labels(moved):
+    unit = {
+        "flag": {"class": "compare", "from": "data:classes", "value": 9, "initial_output": True},
+        "label": {"class": "copy", "from": "data:classes", "initial_output": 3},
+        "f": {"class": "cast", "from": "prev:flag", "dtype": "float32"},
+        "l": {"class": "cast", "from": "prev:label", "dtype": "float32"},
+        "output": {"class": "combine", "kind": "add", "from": ["f", "l"]},
+    }
+    _, out = run({"output": loop(unit, optimize_move_layers_out=moved)})
+    got = out["output"].batch_major().data
+    assert (got[:, 0] == 4.0).all()
+    assert torch.equal(got[0, 1:].int(), batch(DATA, LENGTHS)[0]["classes"][0, :-1])
 
 
-def test_layers_of_the_loop_are_seen_from_outside():
-    inside = linear(["data:source", "prev:h"], is_output_layer=True)
-    unit = {"h": inside, "after": linear("h"), "output": linear("after")}
-    net = make({"output": linear(["rec", "rec/h", "rec/after"]), "rec": loop(unit, ["data:frames"])})
-    assert net.params["output/W"].shape == (9, 3)
+def test_initial_output_over_an_outer_axis():
+    """Accumulated attention weights start from zeros of the encoder's length."""
+    unit = {
+        "e0": {"class": "combine", "kind": "add", "from": ["base:keys", "q"]},
+        "q": lin("data:source"),
+        "e": lin(["e0", "prev:acc"], 1),
+        "w": {"class": "softmax_over_spatial", "from": "e"},
+        "acc": {"class": "combine", "kind": "add", "from": ["w", "prev:acc"], "is_output_layer": True},
+        "last": {"class": "reduce", "mode": "sum", "axes": "stag:other", "from": "acc", "n_out": 1},
+        "output": {"class": "copy", "from": "last"},
+    }
+    _, out = run({"keys": lin("data:other"), "output": loop(unit, **{"from": "data:data"})})
+    sums = out["output"].batch_major().data[:, :, 0]
+    torch.testing.assert_close(sums[0], torch.arange(1.0, 6.0))  # one more at each tick
 
 
-def test_a_layer_inside_the_loop_is_hidden_from_outside():
-    unit = {"h": linear(["data:source", "prev:h"]), "output": linear(["h", "prev:output"])}
-    with pytest.raises(ConfigError) as caught:
-        make({"output": linear(["rec", "rec/h"]), "rec": loop(unit, ["data:frames"])})
-    assert "layer 'h' runs inside the loop" in str(caught.value) and '"is_output_layer": True' in str(caught.value)
+def test_differing_lengths():
+    unit = {"output": lin(["data:source", "data:other"])}
+    with pytest.raises(ConfigError, match=r"the length of 'data:other' \(6\) differs from the length of the loop"):
+        run({"output": loop(unit, **{"from": "data:data"})})
 
 
-def test_unused_layers_may_be_wrong():
-    unit = {"output": linear("data:source"), "unused": {"class": "nonsense"}}
-    assert set(make({"output": loop(unit, ["data:frames"])}).params) == {"output/rec/output/W", "output/rec/output/b"}
+OUT = {"output": lin("data:source")}
+WRONG = {
+    "no output": (loop({"x": lin("data:source")}, **{"from": "data"}), 'the unit needs a layer "output"'),
+    "no source": (loop(OUT), "'data:source' needs a source, but `from` of the rec layer is empty"),
+    "unknown length": (loop({"output": lin("base:ctx")}), "the length of the loop is not known"),
+    "no bound": (
+        loop({"output": lin("base:ctx"), "end": {"class": "compare", "from": "output", "value": 0}}),
+        "`max_seq_len` must be given for a loop that ends by its layer `end`",
+    ),
+    "two ticks back": (loop({"output": lin("prev:prev:output")}, **{"from": "data"}), "only one tick is kept"),
+    "labels without a start": (
+        loop({"l": {"class": "copy", "from": "data:classes"}, "output": lin("prev:l")}),
+        "`initial_output` must be given",
+    ),
+    "a vector for labels": (
+        loop({"l": {"class": "copy", "from": "data:classes", "initial_output": "var"}, "output": lin("prev:l")}),
+        '`initial_output` "var" needs a dense layer with features',
+    ),
+    "an unknown layer": (loop({"output": lin("dta:source")}, **{"from": "data"}), "layer 'dta:source' not found"),
+    "direction": (loop(OUT, direction=-1, **{"from": "data"}), "`direction` must be 1 for a loop"),
+    "initial state": (loop(OUT, initial_state="var", **{"from": "data"}), "`initial_state` is only for named units"),
+    "a wrong bound": (
+        loop({"output": lin("base:ctx"), "end": {"class": "compare", "from": ":i", "value": 0}}, max_seq_len=[3]),
+        r"`max_seq_len` must be an int or an expression, but is \[3\] instead",
+    ),
+}
 
 
-def test_losses_inside_bear_the_loops_name():
-    out = run(make(NETS["losses inside"]))
-    assert set(out.losses) == {"output/prob", "output/aux", "output/mse"}
-    assert float(out.losses["output/prob"].inv_norm) == 9
-
-
-# --- mistakes ------------------------------------------------------------------------------------------------------
-
-
-SOURCE = ["data:frames"]
-LABELS = {"class": "copy", "from": "data:classes"}
-WRONG = [
-    ({"s": linear("data:source")}, SOURCE, 'the unit needs a layer "output"'),
-    ({"output": linear("data:source")}, [], "'data:source' needs a source, but `from` of the rec layer is empty"),
-    ({"output": linear("prev:prev:output")}, SOURCE, '"prev:prev:output" is impossible: only one tick is kept'),
-    ({"output": linear("prev:nope")}, SOURCE, "layer 'nope' not found"),
-    ({"output": linear("nope")}, SOURCE, "layer 'nope' not found"),
-    ({"output": linear("base:nope")}, SOURCE, "layer 'nope' not found"),
-    ({"output": linear("a"), "a": linear("output")}, SOURCE, "there is a dependency loop on layer 'output'"),
-    ({"output": linear("data:source", bias=1)}, SOURCE, "layer class 'linear' has no option 'bias'"),
-    ({"output": linear(["data:source", "prev:x"]), "x": LABELS}, SOURCE, "only if all are dense"),
-    ({"output": linear("a"), "a": linear("prev:a")}, [], "the axes of 'a', 'output' could not be found out"),
-]
-
-
-@pytest.mark.parametrize(("unit", "source", "message"), WRONG)
-def test_errors(unit, source, message):
-    with pytest.raises(ConfigError) as caught:
-        make({"output": loop(unit, source)})
-    assert message in str(caught.value) and str(caught.value).startswith('network["output"]')
-
-
-def test_a_previous_label_needs_an_initial_output():
-    unit = {"output": linear("prev:x"), "x": {"class": "copy", "from": "data:classes"}}
-    for optimize in (True, False):
-        with pytest.raises(ConfigError, match='`initial_output` must be given, since "prev:" of this layer is read'):
-            run(make({"output": loop(unit)}, optimize_move_layers_out=optimize))
-
-
-def test_lengths_that_differ_are_an_error():
-    net = make({"output": loop({"output": linear(["data:source", "data:data"])}, ["data:frames"])})
-    with pytest.raises(ConfigError, match="the length of 'data:data' .* differs from the length of the loop"):
-        net(*batch({"data": {"dim": 4}, "frames": {"dim": 3}}, {"data": [5, 2, 3], "frames": [3, 4, 2]}))
+@pytest.mark.parametrize("name", list(WRONG))
+def test_errors(name):
+    layer, text = WRONG[name]
+    with pytest.raises(ConfigError, match=text):
+        run({**BASE, "output": layer})
