@@ -18,7 +18,7 @@ from returnn_lite.log import Log
 from .base import RULES, Optimizer, Rule
 from .family import RATE_NAMES, Family, Lookahead, Scheduled
 from .registry_form import REGISTRY, class_of_registry, optimizer_section
-from .schedules import make_schedule
+from .schedules import make_schedule, replayed
 from .thinc_family import CLASSES, make_thinc, thinc_name
 from .torch_family import EXTRA, PREFIXES, TORCH, imported_class, make_torch, torch_class
 
@@ -35,7 +35,9 @@ def default_options(config: Config, log: Log) -> dict[str, Any]:
         return legacy_options(config, log)
     if not isinstance(value, Mapping):
         return {"class": value}
-    options = dict(value)
+    options = replayed(value)
+    config.set("optimizer", options)  # an iterator is used up once, optimizers may be made anew
+    options = dict(options)
     if any(isinstance(key, str) and key.startswith("@") for key in options):
         options = class_of_registry(options, "optimizer")
     if "class" not in options:

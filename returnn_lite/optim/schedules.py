@@ -6,7 +6,7 @@ stays), a function of the step, an iterator, a dict of a torch scheduler ({"clas
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -198,10 +198,37 @@ class Plateau(Schedule):
         self.schedule.load(state.get("schedule", {}))
 
 
+class Replay:
+    """The items of an iterator, any number of times."""
+
+    def __init__(self, iterator: Iterator[float]) -> None:
+        self.iterator, self.known = iterator, list[float]()
+
+    def __iter__(self) -> Iterator[float]:
+        at = 0
+        while True:
+            if at == len(self.known):
+                try:
+                    self.known.append(next(self.iterator))
+                except StopIteration:
+                    return
+            yield self.known[at]
+            at += 1
+
+
+def replayed(value: Any) -> Any:
+    """A config value with a `Replay` in place of every iterator, such that several schedules can be made of it."""
+    if isinstance(value, Mapping):
+        return {key: replayed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [replayed(item) for item in value]
+    return Replay(value) if isinstance(value, Iterator) else value
+
+
 class Listed(Schedule):
     """The step's item of a list or iterator; after its end the last one. Steps of an iterator may not go back."""
 
-    def __init__(self, items: Sequence[float] | Iterator[float]) -> None:
+    def __init__(self, items: Iterable[float]) -> None:
         self.iterator = iter(items)
         self.last, self.taken, self.latest = 0.0, 0, 0
         self._take()
@@ -264,7 +291,7 @@ def make_schedule(value: Any, path: str) -> Schedule:
     if isinstance(value, Mapping):
         return _from_dict(dict(value), path)
     try:
-        if isinstance(value, list | tuple | Iterator):
+        if isinstance(value, list | tuple | Iterator | Replay):
             return Listed(value)
     except (TypeError, ValueError) as error:
         raise ConfigError(path, f"must be a list of numbers, but {error}") from None

@@ -115,7 +115,9 @@ def _objective(case: dict[str, Any], params: dict[str, torch.Tensor], step: int)
 
 def lr_scheduler(case: dict[str, Any]) -> list[list[dict[str, float]]]:
     """Per step and group the values in force."""
-    momentum = {"beta1": 0.9} if case["optimizer"]["class"] == "Adam" else {"momentum": case["optimizer"]["momentum"]}
+    options = case["optimizer"]
+    momentum = {"beta1": options.get("betas", [0.9])[0]} if "Adam" in options["class"] else {}
+    momentum = momentum or {"momentum": options.get("momentum", 0.0)}
     groups = [{"lr": rate, **momentum} for rate in case["group_lrs"]]
     scheduler = LRScheduler({**case["lr_scheduler"], "interval": "epoch"}, groups, Log.silent())
     found = []

@@ -27,10 +27,11 @@ class Run:
 
     def __init__(self, **config) -> None:
         self.params = parameters()
+        self.config = Config(config)
         steps: Callable[[], int] = lambda: 2  # noqa: E731
         self.updater = Updater(
             self.params,
-            Config(config),
+            self.config,
             param_options={},
             initial_learning_rate=0.1,
             log=Log.silent(),

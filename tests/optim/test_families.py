@@ -60,6 +60,15 @@ def test_schedules_go_on_after_a_reset():
     assert run.epochs(2).rates == [0.4, 0.3, 0.2, 0.1]
 
 
+def test_iterators_are_for_all_groups_and_networks():
+    own = {"class": "adam", "schedules": {"beta1": iter([0.5, 0.6, 0.7])}, "param_groups": [{"layer": "h", "lr": 1}]}
+    first = Run(optimizer=own).epoch(1)
+    second = Run(optimizer=first.config.typed["optimizer"])
+    second.updater.take_over(first.updater)
+    for run in (first, second):
+        assert [made.options()["beta1"] for made in run.updater.optimizers.values()] == [0.7, 0.7]
+
+
 def test_an_option_with_a_schedule_keeps_to_it():
     run = Run(optimizer={"class": "torch.Adam", "schedules": {"beta1": [0.5, 0.6]}}).epochs(1)
     (optimizer,) = run.updater.optimizers.values()
