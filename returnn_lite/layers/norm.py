@@ -122,8 +122,9 @@ class Norm(Layer):
 
 @layer("math_norm")
 class MathNorm(Layer):
-    """(sum |x|^p)^(1/p) over `axes`, valid frames only.  Shape: (B, T, F), axes="F" -> (B, T), or (B, T, 1) to
-    `keep_dims`
+    """(sum |x|^p)^(1/p) over `axes`, valid frames only.
+
+    Shape: (B, T, F), axes="F" -> (B, T), or (B, T, 1) with `keep_dims`
     """
 
     def __init__(self, *, p: float, axis: Any = None, axes: Any = None, keep_dims: bool = False) -> None:

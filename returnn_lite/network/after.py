@@ -1,6 +1,6 @@
 """What common options do to the output of a layer, whatever its class.
 
-`batch_norm`, `copy_output_loss_from_source_idx`; and what `out_shape`, `out_type` and `mask` forbid.
+`batch_norm`, `copy_output_loss_from_source_idx`; and what options forbid.
 """
 
 from __future__ import annotations
@@ -50,14 +50,17 @@ def _with_loss_of(layer: Layer, index: int, x: Tensor, sources: list[Tensor]) ->
 
 
 def check_output(layer: Layer, spec: Spec) -> None:
-    """Raises ConfigError if an output contradicts the options `out_shape`, `out_type` and `mask`."""
-    if layer.options.out_type is not None and layer.class_name in FIXED_TYPE:
+    """Raises ConfigError for options that contradict the output, or one another."""
+    options = layer.options
+    if not options.loss and (options.loss_scale is not None or options.loss_opts is not None):
+        raise ConfigError(layer.path, "`loss_scale` and `loss_opts` need the option `loss`, but it is missing")
+    if options.out_type is not None and layer.class_name in FIXED_TYPE:
         text = f"`out_type` is not allowed for layer class {layer.class_name!r}, whose output is {spec}"
         raise ConfigError(layer.path, text)
-    if layer.options.mask not in MASKS and "mask" not in own_options(type(layer)):
-        raise ConfigError(layer.path, f"`mask` must be one of {MASKS} and has no effect, but is {layer.options.mask!r}")
-    if layer.options.out_shape is not None:
-        _check_shape(layer, spec, layer.options.out_shape)
+    if options.mask not in MASKS and "mask" not in own_options(type(layer)):
+        raise ConfigError(layer.path, f"`mask` must be one of {MASKS} and has no effect, but is {options.mask!r}")
+    if options.out_shape is not None:
+        _check_shape(layer, spec, options.out_shape)
 
 
 def _check_shape(layer: Layer, spec: Spec, wanted: Any) -> None:
