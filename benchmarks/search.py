@@ -10,6 +10,7 @@ sequences and the ratio (goal: at most 1.25).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from common import CPU, TOLERANCE, Batch, Ours, arguments, in_turn, make_batches
@@ -38,7 +39,8 @@ class HandWrittenSearch(HandWritten):
 
     def search(self, batch: Batch, beam: int) -> Found:
         """The best `beam` hypotheses of each sequence."""
-        encoder, valid = self.encode(torch.from_numpy(batch.data["data"]), torch.from_numpy(batch.lengths["data"]).long())
+        frames = torch.from_numpy(batch.lengths["data"]).long()
+        encoder, valid = self.encode(torch.from_numpy(batch.data["data"]), frames)
         keys, count, size = self.keys(encoder).unsqueeze(1), len(encoder), 1
         weight = torch.cat([self.from_label, self.from_context, self.from_state])
         behind = ~valid.unsqueeze(1)  # (B, 1, T)
@@ -72,7 +74,8 @@ class HandWrittenSearch(HandWritten):
             size = beam
             if bool(ended.all()):
                 break
-        return Found(followed(chosen, sources)[: int(lengths.max())], lengths.flatten(), scores / (int(lengths.max()) + 1))
+        longest = int(lengths.max())
+        return Found(followed(chosen, sources)[:longest], lengths.flatten(), scores / (longest + 1))
 
     def chosen(
         self, probs: torch.Tensor, scores: torch.Tensor, ended: torch.Tensor, tick: int, beam: int
@@ -149,7 +152,8 @@ def main() -> None:
             found = [(ours(batch), theirs.search(batch, beam)) for batch in batches]
             for pair in found:
                 check(*pair)
-            times = in_turn(ours, lambda batch, theirs=theirs, beam=beam: theirs.search(batch, beam), batches, args.rounds)
+            by_hand = partial(theirs.search, beam=beam)
+            times = in_turn(ours, by_hand, batches, args.rounds)
         lengths = torch.cat([mine.lengths for mine, _ in found])
         print(f"{name}: {len(lengths)} equal hypotheses of {int(lengths.min())} to {int(lengths.max())} labels")
         print("ours {:.3f} s, hand-written {:.3f} s, ratio {:.3f} (goal: at most 1.25)".format(*times))
