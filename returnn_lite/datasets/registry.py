@@ -14,10 +14,9 @@ from returnn_lite.log import Log
 DATASETS: dict[str, type[Dataset]] = {}
 
 PLANNED = frozenset(
-    """BlissDataset DatasetWithTimeContext DistributeFilesDataset Enwik8Corpus ExternSprintDataset
-    HuggingFaceDataset LibriSpeechCorpus LmDataset MultiProcDataset NextGenHDFDataset NltkTimitDataset
-    OggZipDataset RawWavDataset SiameseHDFDataset SprintCacheDataset SprintDataset StereoHdfDataset
-    TextDictDataset TimitDataset TranslationDataset TranslationFactorsDataset""".split()
+    """BlissDataset DatasetWithTimeContext DistributeFilesDataset ExternSprintDataset HuggingFaceDataset
+    LibriSpeechCorpus MultiProcDataset NextGenHDFDataset NltkTimitDataset OggZipDataset RawWavDataset
+    SiameseHDFDataset SprintCacheDataset SprintDataset StereoHdfDataset TimitDataset""".split()
 )
 NEEDS_SPRINT = "needs RASR, a program of its own; write its data to HDF files and use HDFDataset with the same keys"
 
@@ -36,8 +35,17 @@ def dataset(name: str) -> Callable[[D], D]:
 
 def own_options(cls: type[Dataset]) -> dict[str, inspect.Parameter]:
     """The options that a dataset class adds to those of every dataset."""
-    parameters = inspect.signature(cls.__init__).parameters.values()
-    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "log"}
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        for p in parameters:
+            if p.kind is p.KEYWORD_ONLY and p.name != "log":
+                found.setdefault(p.name, p)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):  # else those of the base class are options, too
+            break
+    return found
 
 
 def dataset_class(value: Any, path: str) -> type[Dataset]:

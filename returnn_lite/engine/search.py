@@ -11,10 +11,11 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset, init_dataset
+from returnn_lite.datasets.vocab import Vocabulary
 from returnn_lite.engine import data, report
 from returnn_lite.engine.checkpoint import write_atomically
 from returnn_lite.engine.evaluate import step_meter
-from returnn_lite.engine.labels import Labels, labels_of_output
+from returnn_lite.engine.labels import dataset_labels, labels_of_output
 from returnn_lite.engine.serialize import better_repr
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import explained, forward_batch, run_step
@@ -163,10 +164,10 @@ def float32_number(value: Any) -> float:
     return float(str(numpy.float32(value)))
 
 
-def _readable(value: Any, labels: Labels | None) -> Any:
+def _readable(value: Any, labels: Vocabulary | None) -> Any:
     if isinstance(value, list):
         return [(score, _readable(array, labels)) for score, array in value]
-    return labels.text(numpy.atleast_1d(value).tolist()) if labels is not None else value
+    return labels.get_seq_labels(numpy.atleast_1d(value).tolist()) if labels is not None else value
 
 
 def _log_sequence(
@@ -178,7 +179,8 @@ def _log_sequence(
     target = net.extern_data.default_target
     if target in batch.data and target in batch.lengths and target in dataset.labels:
         reference = batch.data[target][i][: int(batch.lengths[target][i])]
-        log.v4(f"  ref: {Labels.from_list(dataset.labels[target]).text(reference.tolist())}")
+        labels = dataset_labels(dataset, target)
+        log.v4(f"  ref: {labels.get_seq_labels(reference.tolist()) if labels else reference.tolist()}")
     if isinstance(readable, list):
         for k, (score, text) in enumerate(readable):
             log.v4(f"  hyp {k}, score {score:f}: {text}")

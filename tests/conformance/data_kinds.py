@@ -82,14 +82,21 @@ def _epoch(data: Any, call: dict[str, Any], recorded: dict[str, Any]) -> dict[st
 
 def _provoke(data: Any) -> None:
     """Where an error is wanted and the calls that led to it were not recorded: reads an epoch, then a list of tags."""
-    for lists in ({}, {"seq_list": True}):
-        seq_list = {name: [data.get_tag(0)] for name in lists}
-        data.init_seq_order(epoch=1, **seq_list)
+    for seq_list in (None, True):
+        data.init_seq_order(epoch=1, seq_list=seq_list and _tags(data))
         i = 0
         while data.is_less_than_num_seqs(i):
             data.load_seqs(i, i + 1)
             [data.get_data(i, key) for key in data.get_data_keys()]
             i += 1
+
+
+def _tags(data: Any) -> list[str]:
+    """All tags, or the first one of the epoch where they cannot be listed."""
+    try:
+        return list(data.get_all_tags())
+    except NotImplementedError:
+        return [data.get_tag(0)]
 
 
 def _with_noted(options: dict[str, Any], note: str) -> dict[str, Any]:

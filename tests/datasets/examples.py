@@ -1,6 +1,7 @@
 """A small example of each dataset class, for the tests that run over all of them."""
 
 import gzip
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,31 @@ def files(folder: Path):
     }
 
 
+def texts(folder: Path):
+    """Datasets of texts."""
+    (folder / "lm.txt").write_text("a b\nb\n\nc a b\n")
+    (folder / "symbols.txt").write_text("[END]\na\nb\nc\n")
+    for side in ("source", "target"):
+        (folder / f"{side}.train").write_text("a b\nb a\na\n")
+        (folder / f"{side}.vocab.pkl").write_bytes(pickle.dumps({"</S>": 0, "a": 1, "b": 2}))
+        (folder / f"{side}.factors").write_text("a|b b|a\n" if side == "source" else "a b\n")
+    (folder / "factor.vocab.pkl").write_bytes(pickle.dumps({"a": 0, "b": 1, "</S>": 2}))
+    (folder / "texts.py").write_text("{'s1': [(-inf, 'a b'), (-0.5, 'b')], 's2': [(nan, 'a')]}")
+    (folder / "enwik8").write_bytes(bytes(97 + i % 5 for i in range(100)))
+    pair = {"path": str(folder), "file_postfix": "train", "source_postfix": " </S>", "target_postfix": " </S>"}
+    return {
+        "LmDataset": {
+            "corpus_file": str(folder / "lm.txt"), "orth_symbols_file": str(folder / "symbols.txt"), "word_based": True,
+        },
+        "TranslationDataset": pair,
+        "TranslationFactorsDataset": {**pair, "file_postfix": "factors", "source_factors": "factor"},
+        "TextDictDataset": {
+            "filename": str(folder / "texts.py"), "vocab": {"labels": ["a", "b"], "unknown_label": None},
+        },
+        "Enwik8Corpus": {"path": str(folder), "subset": "test", "seq_len": 30},
+    }  # fmt: skip
+
+
 def examples(folder: Path):
     """Options by the name of the class."""
-    return {**made_up(), **wrappers(folder), **files(folder)}
+    return {**made_up(), **wrappers(folder), **files(folder), **texts(folder)}

@@ -198,10 +198,7 @@ def test_concat():
 
 def test_concatenated_seqs(tmp_path):
     options = wrappers(tmp_path)["ConcatSeqsDataset"]
-    changes = {
-        "repeat_in_between_last_frame_up_to_multiple_of": {"data": 2},
-        "remove_in_between_postfix": {"classes": 2},
-    }
+    repeat = {"repeat_in_between_last_frame_up_to_multiple_of": {"data": 2}}
     dataset = made("ConcatSeqsDataset", **options, **repeat, remove_in_between_postfix={"classes": 2})
     with pytest.raises(ConfigError, match='"seq-3;seq-3": the last "classes" of each part but the last must be 2'):
         tags(dataset)

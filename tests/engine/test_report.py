@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 from returnn_lite.engine import report
-from returnn_lite.engine.labels import Labels, read_vocab_file, vocab_labels
+from returnn_lite.engine.labels import vocab_option
 from returnn_lite.engine.serialize import better_repr
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
@@ -64,19 +64,9 @@ def test_better_repr():
     assert better_repr(long) == "{\n'score': {\n'cost:aux': 0.123456789,\n'cost:output': 0.123456789,\n},\n}"
 
 
-def test_labels(tmp_path):
-    assert Labels.from_list(["a", "b", " "]).text([0, 2, 1]) == "a b"
-    assert Labels.from_list(["th@@", "is", "</s>"]).text([0, 1]) == "th@@ is"
-    assert Labels.from_list([chr(i) for i in range(256)]).text(list("ü".encode())) == "ü"
-    with pytest.raises(ConfigError, match="3 labels, but a class index is 3"):
-        Labels.from_list(["aa", "b", "c"]).text([3])
-    (tmp_path / "lines").write_text("a\nb\n")
-    (tmp_path / "dict").write_text("{'b': 1, 'a': 0, 'A': 0}")
-    assert read_vocab_file(str(tmp_path / "lines"), "v") == ["a", "b"]
-    assert read_vocab_file(str(tmp_path / "dict"), "v") == ["a", "b"]
-    assert vocab_labels({"class": "CharacterTargets", "labels": ["a", "b"]}, "x").text([0, 1]) == "ab"
-    (tmp_path / "dict").write_text("{'b': 2, 'a': 0}")
-    with pytest.raises(ConfigError, match="must use all indices"):
-        read_vocab_file(str(tmp_path / "dict"), "v")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        vocab_labels({"vocab_file": str(tmp_path / "none")}, "x")
+def test_vocabularies_of_data_keys(tmp_path):
+    assert vocab_option(None, "x") is None
+    assert vocab_option({"class": "CharacterTargets", "labels": ["a", "b"]}, "x").get_seq_labels([0, 1]) == "ab"
+    assert vocab_option({"labels": ["th@@", "is", "</s>"]}, "x").get_seq_labels([0, 1]) == "th@@ is"
+    with pytest.raises(ConfigError, match=r'extern_data."x"...vocab".: vocab_file: there is no file'):
+        vocab_option({"vocab_file": str(tmp_path / "none")}, "x")
