@@ -147,7 +147,7 @@ class Trainer:
         """One pass over the training data; returns its scores and its time in seconds."""
         config, net, device = self.config, self.net.train(), self.device
         start_epoch(net, config, epoch)
-        start_rate = numpy.float32(self.updater.start_rate(self.global_step, rate))
+        start_rate = numpy.float32(self.updater.rates.common_of_step(self.global_step, rate))
         self.control.set_meta(epoch, {"global_train_step": self.global_step, "effective_learning_rate": start_rate})
         loader = data.load_batches(self.train_data, data.train_batching(config, net, epoch), net, config)
         meter = step_meter(config, f"train epoch {epoch}", self.log)
@@ -172,7 +172,7 @@ class Trainer:
         self.train_data.finish_epoch()
         steps, seconds = meter.progress.steps, meter.progress.elapsed
         self.control.set_meta(epoch, {"epoch_num_train_steps": steps, "epoch_train_time_secs": round(seconds)})
-        if self.updater.rate_changes_within_epochs:
+        if self.updater.rates.change_within_epochs:
             end_rate = numpy.float32(self.updater.effective_learning_rate)
             self.control.set_meta(epoch, {"effective_learning_rate_end": end_rate})
         return means, seconds
@@ -193,8 +193,8 @@ class Trainer:
             self.control.override(epoch, override)
         rate = self.control.for_epoch(epoch)
         self.updater.start_epoch(epoch, self.control.measure(epoch - 1, self.updater.measure))
-        if self.updater.owns_rate:
-            rate = self.updater.epoch_rate(rate)
+        if self.updater.rates.owned:
+            rate = self.updater.rates.of_epoch(rate)
             self.control.record(epoch, rate)
         return rate
 

@@ -152,15 +152,15 @@ def _with_total(options: dict[str, Any], per_step: bool, num_epochs: int, steps:
     return options
 
 
-def group_values(optimizers: Sequence[Family], learning_rate: float) -> list[Values]:
-    """The groups as a scheduler sees them at the start."""
+def group_values(optimizers: Sequence[Family], learning_rate: float | None) -> list[Values]:
+    """The groups as a scheduler sees them at the start; without a learning rate it says factors, from 1 on."""
     found = []
     for optimizer in optimizers:
         options = optimizer.options()
         momentum = {name: float(options[name]) for name in ("beta1", "momentum") if name in options}
         if len(momentum) == 2:
             del momentum["momentum"]
-        found.append({"lr": optimizer.rate(learning_rate), **momentum})
+        found.append({"lr": 1.0 if learning_rate is None else optimizer.rate(learning_rate), **momentum})
     return found
 
 
@@ -180,7 +180,7 @@ def make_lr_scheduler(
         raise ConfigError(OPTION, f"sets the learning rate, but so does the optimizer {owner.name}; drop one")
     if not multiply:
         _refuse_others(config, f'{OPTION} (use {OPTION}["mode_with_control"] = "multiply" or drop one)')
-    groups, epochs = group_values(optimizers, 1.0 if multiply else learning_rate), config.int("num_epochs", 5) or 0
+    groups, epochs = group_values(optimizers, None if multiply else learning_rate), config.int("num_epochs", 5) or 0
     made = LRScheduler(value, groups, log, num_epochs=epochs, steps_per_epoch=steps_per_epoch)
     if made.shadow.cycles_momentum and any(group.get("momentum") == 0 for group in groups):
         log.v2(f'note: {OPTION} turns on the optimizer\'s momentum, which is 0 ("cycle_momentum": False leaves it).')

@@ -18,8 +18,10 @@ from .averaging import WeightAveraging
 from .dynamic import step_learning_rate
 from .family import Family
 from .gradients import Gradients, NoiseGenerators
-from .groups import GradientOptions, ParamGroup, make_groups
+from .groups import ParamGroup, make_groups
 from .lr_scheduler import Count, make_lr_scheduler
+from .process import Norms, clip_together, process
+from .rates import Rates
 
 
 class Updater:
@@ -55,7 +57,7 @@ class Updater:
         self.closure = self._closure_optimizer()
         self.scheduler = make_lr_scheduler(config, list(self.optimizers.values()), log, steps_per_epoch=steps_per_epoch)
         self.averaging = WeightAveraging.from_config(config, params, self.optimizers.values(), log)
-        self.learning_rate_at = step_learning_rate(config, network)
+        self.rates = Rates(self.optimizers, self.scheduler, step_learning_rate(config, network))
         self.effective_learning_rate = initial_learning_rate  # the one of the latest step
         self.reset_every = config.int("reset_updater_vars_mod_step", 0) or 0  # steps within the epoch
         self.noise_seed = config.int("random_seed", 42) or 0
@@ -88,7 +90,7 @@ class Updater:
                 raise ConfigError(f'extra_updates["{name}"]', f"there is no such trainable parameter{hint}")
         return found
 
-    # --- learning rates -----------------------------------------------------------------------------------------------
+    # --- epochs -------------------------------------------------------------------------------------------------------
 
     def start_epoch(self, epoch: int, score: float | None = None) -> None:
         """Begins an epoch; `score` is what the one before reached, None if that is not known. Lower is better."""
@@ -123,83 +125,10 @@ class Updater:
         """The score that the scheduler waits for, if it names one."""
         return None if self.scheduler is None else self.scheduler.measure
 
-    @property
-    def rate_changes_within_epochs(self) -> bool:
-        """Whether a scheduler, or the optimizer, sets the learning rate at every step."""
-        scheduled = self.scheduler is not None and self.scheduler.per_step
-        return scheduled or any(optimizer.own_rate() is not None for optimizer in self.optimizers.values())
-
-    @property
-    def owns_rate(self) -> bool:
-        """Whether the learning rate is said by a scheduler, or by the optimizer, and not from outside."""
-        scheduled = self.scheduler is not None and self.scheduler.mode == "replace" and self.scheduler.started
-        return scheduled or any(optimizer.own_rate() is not None for optimizer in self.optimizers.values())
-
-    def base_rates(self, learning_rate: float) -> dict[str, float]:
-        """By optimizer the learning rate of the next step, before `dynamic_learning_rate`, from that of the epoch."""
-        scheduler = self.scheduler if self.scheduler is not None and self.scheduler.started else None
-        values = scheduler.values() if scheduler is not None else [{}] * len(self.optimizers)
-        rates = {}
-        for (key, optimizer), group in zip(self.optimizers.items(), values, strict=True):
-            own = optimizer.own_rate()
-            rate = optimizer.rate(learning_rate if own is None else own)
-            if group and optimizer.learning_rate_absolute is None:
-                rate = group["lr"] if scheduler is not None and scheduler.mode == "replace" else rate * group["lr"]
-                if scheduler is not None and scheduler.mode == "multiply":
-                    rate /= optimizer.learning_rate_multiplier or 1.0  # which the group's value has, too
-            rates[key] = rate
-        return rates
-
-    def common_rate(self, rates: Mapping[str, float]) -> float:
-        """Of the learning rates by optimizer that of a parameter without a multiplier."""
-        plain = [
-            key
-            for key, optimizer in self.optimizers.items()
-            if optimizer.learning_rate_multiplier == 1 and optimizer.learning_rate_absolute is None
-        ]
-        return rates[next(iter(plain or rates))]
-
-    def epoch_rate(self, learning_rate: float) -> float:
-        """What the learning rate file is to record at the start of an epoch."""
-        return self.common_rate(self.base_rates(learning_rate)) if self.owns_rate else learning_rate
-
-    def step_rates(self, global_step: int, learning_rate: float) -> dict[str, float]:
-        """By optimizer the learning rate of a step."""
-        bases = self.base_rates(learning_rate)
-        fixed = {key for key, optimizer in self.optimizers.items() if optimizer.learning_rate_absolute is not None}
-        known = {
-            base: self.learning_rate_at(global_step, base) for base in {bases[key] for key in bases if key not in fixed}
-        }
-        return {key: base if key in fixed else known[base] for key, base in bases.items()}
-
-    def start_rate(self, global_step: int, learning_rate: float) -> float:
-        """The learning rate of a step for parameters without a multiplier."""
-        return self.common_rate(self.step_rates(global_step, learning_rate))
-
     def preview(self, global_step: int, learning_rate: float) -> dict[str, float]:
         """The learning rates of a step and all numbers with a schedule; the step then counts as made."""
-        rates = self.step_rates(global_step, learning_rate)
-        names = {key: ", ".join(names) for key, names in self._names_by_optimizer().items()}
-        values = {"learning_rate": self.common_rate(rates)}
-        if len(set(rates.values())) > 1:
-            values = {f"learning_rate of {shortened(names[key])}": rate for key, rate in rates.items()}
-        if self.scheduler is not None and self.scheduler.shadow.cycles_momentum:
-            values.update((name, value) for name, value in self.scheduler.values()[0].items() if name != "lr")
-        for optimizer in self.optimizers.values():
-            values |= optimizer.scheduled()
-            optimizer.skip()
-        if self.scheduler is not None:
-            self.scheduler.after_update()
-        return values
-
-    def _set_momenta(self) -> None:
-        """The momentum that a scheduler cycles."""
-        if self.scheduler is None or not self.scheduler.started or not self.scheduler.shadow.cycles_momentum:
-            return
-        for optimizer, group in zip(self.optimizers.values(), self.scheduler.values(), strict=True):
-            for name, value in group.items():
-                if name != "lr":
-                    optimizer.set_option(name, value)
+        names = {key: shortened(", ".join(names)) for key, names in self._names_by_optimizer().items()}
+        return self.rates.preview(global_step, learning_rate, names)
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -216,10 +145,10 @@ class Updater:
 
         `evaluate` computes the objective anew, with the same random numbers: for optimizers with a closure.
         """
-        rates = self.step_rates(global_step, learning_rate)
-        self.effective_learning_rate = self.common_rate(rates)
+        rates = self.rates.of_step(global_step, learning_rate)
+        self.effective_learning_rate = rates[self.rates.common]
         self._reset_by_step(epoch_step)
-        self._set_momenta()
+        self.rates.set_momenta()
         if self.closure is not None and evaluate is not None:
             self._step_by_closure(self.closure, objective, evaluate, global_step, rates)
             applied = True
@@ -400,52 +329,3 @@ def _best_match(
 def shortened(text: str, length: int = 30) -> str:
     """The text, or its beginning."""
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def clip_together(grads: Gradients, limit: float) -> Gradients:
-    """All gradients scaled such that their common norm is at most the limit."""
-    values = [grad.value_of(value) for value in grads.values()]
-    if not values:
-        return grads
-    norm = grad.global_norm(values, like=values[0])
-    scaled = torch._foreach_mul(values, (limit / norm).clamp(max=1.0))
-    return {name: grad.with_value(old, new) for (name, old), new in zip(grads.items(), scaled, strict=True)}
-
-
-class Norms:
-    """Norms of the batch's gradients as they came: over all parameters, or over those with a tag; once each."""
-
-    def __init__(self, grads: Gradients, tags: Mapping[str, set[str]]) -> None:
-        self.grads, self.tags = grads, tags
-        self.known: dict[str | None, Tensor] = {}
-
-    def __call__(self, tag: str | None) -> Tensor:
-        if tag not in self.known:
-            names = self.grads.keys() if tag is None else self.grads.keys() & self.tags.get(tag, set())
-            values = [grad.value_of(self.grads[name]) for name in self.grads if name in names]
-            self.known[tag] = grad.global_norm(values, like=next(iter(self.grads.values())))
-        return self.known[tag]
-
-
-def process(grads: Gradients, options: GradientOptions, norms: Norms, noise: NoiseGenerators) -> Gradients:
-    """All stages between the gradients and the optimizer, in their fixed order."""
-    if options.gradient_noise:  # noise on all rows makes a gradient dense
-        grads = grad.dense(grads)
-    values = [grad.value_of(value) for value in grads.values()]
-    if not values:
-        return {}
-    if options.gradient_noise:
-        values = grad.add_noise(values, options.gradient_noise, noise)
-    if options.gradient_clip:
-        values = grad.clip_values(values, options.gradient_clip)
-    if options.gradient_clip_norm:
-        values = grad.clip_norms(values, options.gradient_clip_norm)
-    if options.gradient_clip_avg_norm:
-        values = grad.clip_average_norms(values, options.gradient_clip_avg_norm)
-    if options.gradient_clip_global_norm:
-        values = grad.clip_global_norm(values, options.gradient_clip_global_norm, norms(options.clip_tag))
-    if options.gradient_nan_inf_filter:
-        values = grad.without_nan_and_inf(values)
-    if options.grad_norm_to_clip_to_zero:
-        values = grad.zero_above(values, options.grad_norm_to_clip_to_zero, norms(options.global_norm_tag))
-    return {name: grad.with_value(old, new) for (name, old), new in zip(grads.items(), values, strict=True)}

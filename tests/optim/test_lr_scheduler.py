@@ -40,7 +40,7 @@ def test_groups_have_their_own():
     for scheduler, expected in ((two, [0.2, 0.08]), ({**two, "mode_with_control": "multiply"}, [0.2, 0.08])):
         made = run(scheduler, optimizer={"class": "torch.SGD", "param_groups": rules})
         made.epochs(2, learning_rate=0.8)
-        assert list(made.updater.step_rates(0, 0.8).values()) == pytest.approx(expected)
+        assert list(made.updater.rates.of_step(0, 0.8).values()) == pytest.approx(expected)
 
 
 def test_momentum_is_cycled():
@@ -72,7 +72,7 @@ def test_plateau():
 def test_beginning_an_epoch_again_changes_nothing():
     made = run(HALF).epochs(2)
     made.updater.start_epoch(2)
-    assert made.updater.base_rates(1.0) == pytest.approx(dict.fromkeys(made.updater.optimizers, 0.4))
+    assert made.updater.rates.before_dynamic(1.0) == pytest.approx(dict.fromkeys(made.updater.optimizers, 0.4))
 
 
 def test_a_changed_scheduler_goes_on_at_the_same_place():

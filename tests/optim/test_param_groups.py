@@ -87,7 +87,7 @@ def test_learning_rates():
     run = Run(optimizer={"class": "torch.SGD", "param_groups": rules}, learning_rate=0.1)
     run.updater.start_epoch(1)
     rates = {
-        name: run.updater.step_rates(0, 0.2)[group.optimizer] for group in run.updater.groups for name in group.names
+        name: run.updater.rates.of_step(0, 0.2)[group.optimizer] for group in run.updater.groups for name in group.names
     }
     assert rates == pytest.approx({"h/W": 0.04, "h/b": 0.1, "output/W": 0.2, "output/b": 3})
     run.epoch(1, learning_rate=0.2)

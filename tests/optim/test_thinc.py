@@ -181,4 +181,4 @@ def test_cfg_files(tmp_path):
 
 def test_own_learning_rate():
     run = Run(optimizer={"@optimizers": "SGD.v1", "learn_rate": [0.1, 0.2, 0.3]}).epochs(2)
-    assert run.rates == [0.1, 0.2, 0.3, 0.3] and run.updater.owns_rate
+    assert run.rates == [0.1, 0.2, 0.3, 0.3] and run.updater.rates.owned

@@ -262,7 +262,7 @@ def test_dynamic_learning_rate_as_dict():
         run.steps(step, step + 1, learning_rate=0.8)
         rates.append(run.updater.effective_learning_rate)
     assert rates == [0.8, 0.4, 0.2, 0.8, 0.4]
-    assert run.updater.learning_rate_at(7, 1.0) == 0.5
+    assert run.updater.rates.dynamic(7, 1.0) == 0.5
 
 
 def test_dynamic_learning_rate_as_function():
@@ -273,7 +273,7 @@ def test_dynamic_learning_rate_as_function():
         return learning_rate * min(global_train_step**-0.5, global_train_step * 4**-1.5)
 
     run = Run({"dynamic_learning_rate": noam}, network="net")
-    found = [run.updater.learning_rate_at(step, 2.0) for step in range(10)]
+    found = [run.updater.rates.dynamic(step, 2.0) for step in range(10)]
     assert found == pytest.approx([0.0] + [2.0 * min(step**-0.5, step / 8) for step in range(1, 10)])
     assert all(isinstance(rate, float) for rate in found)
 
