@@ -139,6 +139,10 @@ class RecLoop(Layer):
                 node.build()
                 build_initial(node, inner)
                 inner.tell(node)
+        end = inner.nodes.get("end")
+        if end is not None and end.spec is not None and not self.length.known:
+            if end.spec.dtype != "bool" or any(not d.is_batch for d in end.spec.dims):
+                raise end.layer.error(f"`end` must be bool (B,), but is {end.spec} instead")
         optimize = self.optimize
         if optimize is None:
             optimize = bool(self.context.config.bool("optimize_move_layers_out", True))

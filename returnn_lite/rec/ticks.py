@@ -201,7 +201,10 @@ class Ticks:
         lengths = self.run_of.lengths
         if lengths is None or self.run_of.size is None:
             return None
-        return tick >= Carried({"n": lengths.values}, self.run_of.base_beam).on(beam)["n"] + more
+        outer = self.run_of.base_beam
+        if outer is None and beam is not None:
+            return tick >= lengths.tile(beam.size).values + more
+        return tick >= Carried({"n": lengths.values}, outer).on(beam)["n"] + more
 
     def _count(self, end: Node | None) -> None:
         """Adds this tick to the lengths of the sequences that go on, and notes which have ended."""

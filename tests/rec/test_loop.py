@@ -199,6 +199,10 @@ WRONG = {
     "an unknown layer": (loop({"output": lin("dta:source")}, **{"from": "data"}), "layer 'dta:source' not found"),
     "direction": (loop(OUT, direction=-1, **{"from": "data"}), "`direction` must be 1 for a loop"),
     "initial state": (loop(OUT, initial_state="var", **{"from": "data"}), "`initial_state` is only for named units"),
+    "an end per feature": (
+        loop({"output": lin("base:ctx"), "end": {"class": "compare", "from": "output", "value": 0}}, max_seq_len=3),
+        r"`end` must be bool \(B,\), but is",
+    ),
     "a wrong bound": (
         loop({"output": lin("base:ctx"), "end": {"class": "compare", "from": ":i", "value": 0}}, max_seq_len=[3]),
         r"`max_seq_len` must be an int or an expression, but is \[3\] instead",
