@@ -55,16 +55,14 @@ class HDFDump(Layer):
         for key, name in self.extra.items():
             node.refs[f"extra:{key}"] = net.get(name)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The source."""
-        x = sources[0]
         if x is not None and (x.batch is None or x.time is None):
             raise self.error(f"the source must have a batch and a time axis, but is {x} instead")
         return x
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The source, written."""
-        x = sources[0]
         data, lengths = self._arrays(x)
         more = {key.removeprefix("extra:"): self._arrays(t) for key, t in refs.items()}
         tags = self.context.run.get("tags") or [f"seq-{i}" for i in range(len(data))]

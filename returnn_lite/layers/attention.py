@@ -63,9 +63,8 @@ class SoftmaxOverSpatial(Layer):
             raise self.error(f"the source needs a time axis, or give `axis`; the source is {describe(x)}")
         return find_axis(x, "T" if self.axis is None else self.axis)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The axis at the end."""
-        x = sources[0]
         if x is None:
             return None
         at = self._axis(x)
@@ -156,7 +155,9 @@ class GenericAttention(Layer):
         for i in reversed(common_b):
             j = next((j for j in reversed(left_w) if weights.dims[j].size == base.dims[i].size), None)
             if j is None:
-                raise self.error(f"the axis {base.dims[i]} of the base matches no axis of the weights; {weights}, {base}")
+                raise self.error(
+                    f"the axis {base.dims[i]} of the base matches no axis of the weights; {weights}, {base}"
+                )
             pairs[i] = j
             left_w.remove(j)
         squeezed = [j for j in left_w if weights.dims[j].size == 1 and self.auto_squeeze]

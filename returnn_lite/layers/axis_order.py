@@ -21,14 +21,12 @@ class Permuting(Layer):
         """The permutation."""
         raise NotImplementedError
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The axes in the new order; each keeps its role."""
-        x = sources[0]
         return None if x is None else x.permuted(self.order(x))
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The permuted source."""
-        x = sources[0]
         return x.with_data(x.data.permute(self.order(x.spec)), self.spec(x.spec))
 
 
@@ -97,9 +95,8 @@ class Squeeze(Layer):
             raise self.error(f"`axis` must name axes of size 1, but names {wrong[0]}; the source: {describe(x)}")
         return found
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source without these axes."""
-        x = sources[0]
         if x is None:
             return None
         x = x.permuted(ordered(x, self.batch_at))
@@ -145,9 +142,8 @@ class ExpandDims(Layer):
     def _batch_at(self) -> int | None:
         return 0 if isinstance(self.axis, int) else None
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source with one more axis."""
-        x = sources[0]
         if x is None:
             return None
         x = x.permuted(ordered(x, self._batch_at()))

@@ -57,7 +57,6 @@ class BatchNorm(Layer):
         self.statistics = BatchStatistics(self.behavior, **self.given)
         self.statistics.build(self, sources[0])
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The normalised source."""
-        x = sources[0]
         return x.with_data(self.statistics.normalised(x, self.training))

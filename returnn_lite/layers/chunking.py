@@ -39,9 +39,8 @@ class TimeChunking(Layer):
             raise self.error(f"the source needs a batch axis, but is {describe(x)}")
         return x.order(at, x.batch)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """(chunk, batch of chunks, the others)."""
-        x = sources[0]
         if x is None:
             return None
         x = x.permuted(self._order(x))

@@ -29,9 +29,8 @@ class Remove(Layer):
         self.symbol = symbol
         self.axis = axis
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The shorter axis."""
-        x = sources[0]
         if x is None:
             return None
         at = find_axis(x, self.axis)
@@ -78,9 +77,8 @@ class UnflattenNd(Layer):
         for i, name in self.same_as.items():
             node.refs[f"same:{i}"] = net.get(name)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Batch, the new axes, the others."""
-        x = sources[0]
         if x is None or any(r is None for r in refs.values()):
             return None
         if x.batch is None or x.time is None:

@@ -180,9 +180,8 @@ class Split(Layer):
             raise self.error(f"the parts {[d.size for d in dims]} must add up to the size {size} of {x.dims[at]}")
         return at, dims
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source."""
-        x = sources[0]
         if x is not None:
             self._parts(x)
         return x

@@ -129,15 +129,13 @@ class Cast(Layer):
         self.dtype = dtype
         check_dtype(self, dtype)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source with this dtype."""
-        x = sources[0]
         if x is None:
             return None
         keeps_classes = x.sparse and "int" in self.dtype
         return x.with_dtype(self.dtype, x.sparse_dim if keeps_classes else None)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The cast source."""
-        x = sources[0]
         return x.with_data(x.data.to(DTYPES[self.dtype]), self.spec(x.spec))

@@ -112,9 +112,8 @@ class Conv(Layer):
     def _axes(self, x: Spec) -> tuple[int, ...]:
         return spatial_axes(x, self.in_spatial_dims, len(self.windows), self.behavior)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Batch axes, spatial axes with new lengths, features."""
-        x = sources[0]
         if x is None:
             return None
         x = self.prepared(x)
@@ -166,9 +165,8 @@ class Conv(Layer):
             self.inner[x] = prepared, self._axes(prepared)
         return self.inner[x]
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The convolved source."""
-        x = sources[0]
         out = self.spec(x.spec, **{k: t.spec for k, t in refs.items()})
         inner, axes = self._inner(x.spec)
         if inner is not x.spec:

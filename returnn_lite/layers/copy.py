@@ -19,14 +19,11 @@ class Copy(Layer):
         super().__init__()
         self.extra_deps = extra_deps
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The source; its further outputs are not its own."""
-        x = sources[0]
         if x.parts is None:
             return x
-        return x.with_data(
-            x.data, pre=x.pre, state=x.state, sequence_loss=x.sequence_loss, zero_padded=x.zero_padded
-        )
+        return x.with_data(x.data, pre=x.pre, state=x.state, sequence_loss=x.sequence_loss, zero_padded=x.zero_padded)
 
 
 @layer("dropout")

@@ -45,7 +45,9 @@ def noise_axes(spec: Spec, options: CommonOptions, path: str) -> tuple[int, ...]
         return axes(spec, options.dropout_axis, option="dropout_axis")
     if isinstance(shape, (tuple, list)) and shape:
         if len(shape) != spec.rank:
-            raise ConfigError(path, f"`dropout_noise_shape` must have {spec.rank} entries, but has {len(shape)} instead")
+            raise ConfigError(
+                path, f"`dropout_noise_shape` must have {spec.rank} entries, but has {len(shape)} instead"
+            )
         return tuple(i for i, n in enumerate(shape) if n in (None, -1))
     return _from_dict(spec, dict(shape or {}))
 

@@ -36,7 +36,9 @@ _KINDS: dict[str, Binary] = {
     "squared_difference": lambda a, b: (a - b).square(),
     "logaddexp": torch.logaddexp,
     "atan2": torch.atan2,
-    "divide_no_nan": lambda a, b: torch.where(b == 0, torch.zeros_like(a), a / torch.where(b == 0, torch.ones_like(b), b)),
+    "divide_no_nan": lambda a, b: torch.where(
+        b == 0, torch.zeros_like(a), a / torch.where(b == 0, torch.ones_like(b), b)
+    ),
 }
 _SIGNS = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "**": "pow", "%": "mod"}
 _OTHER_NAMES = {"subtract": "sub", "multiply": "mul", "divide": "truediv", "average": "average", "power": "pow"}
@@ -72,7 +74,9 @@ class Elementwise(Layer):
         """From behaviour version 4 on some source must have all axes, unless an option allows more."""
         if self.behavior < 4 or self.allow_broadcast or self.options.out_shape is not None or self.options.out_type:
             return
-        if not any(set(match(layout, s, self.behavior)) == set(range(s.rank)) and s.rank == layout.rank for s in sources):
+        if not any(
+            set(match(layout, s, self.behavior)) == set(range(s.rank)) and s.rank == layout.rank for s in sources
+        ):
             text = f"all inputs {', '.join(map(str, sources))} require broadcasting to {layout}"
             raise self.error(f"{text}; this must be explicitly allowed, e.g. by `out_shape` (behavior_version >= 4)")
 
@@ -156,7 +160,13 @@ _COMPARISONS: dict[str, Callable[[Any, Any], torch.Tensor]] = {
     "greater": operator.gt,
     "greater_equal": operator.ge,
 }
-_COMPARISON_SIGNS = dict(zip(("==", "!=", "<>", "<", "<=", ">", ">="), ("equal", "not_equal", "not_equal", "less", "less_equal", "greater", "greater_equal"), strict=True))
+_COMPARISON_SIGNS = dict(
+    zip(
+        ("==", "!=", "<>", "<", "<=", ">", ">="),
+        ("equal", "not_equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
+        strict=True,
+    )
+)
 
 
 @layer("compare")
@@ -207,9 +217,8 @@ class ActivationLayer(Layer):
         self.opts = dict(opts or {})
         self.activation = find_activation(None)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source; complex numbers become real for abs and angle."""
-        x = sources[0]
         if x is None:
             return None
         if self.activation_text in ("softmax", "log_softmax") and x.feature is not None:
@@ -224,9 +233,8 @@ class ActivationLayer(Layer):
         """Only a softmax over a dynamic axis is."""
         return False
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The function's result."""
-        x = sources[0]
         spec = self.spec(x.spec)
         if self.activation_text in ("softmax", "log_softmax") and x.spec.feature is not None:
             x = x.axis_last(x.spec.feature)

@@ -64,9 +64,13 @@ class Eval(Elementwise):
             raise self.error(f"the value of `eval` must be a tensor, but is {type(value).__name__} instead")
         dtype = DTYPE_NAMES.get(value.dtype, str(value.dtype))
         if dtype != spec.dtype:
-            raise self.error(f'the value of `eval` must have dtype {spec.dtype}, but has {dtype}; give `out_type`: {{"dtype": …}}')
+            raise self.error(
+                f'the value of `eval` must have dtype {spec.dtype}, but has {dtype}; give `out_type`: {{"dtype": …}}'
+            )
         if value.dim() != spec.rank:
-            raise self.error(f"the value of `eval` must have the axes {spec}, but has shape {tuple(value.shape)} instead")
+            raise self.error(
+                f"the value of `eval` must have the axes {spec}, but has shape {tuple(value.shape)} instead"
+            )
         return joined(value, spec, with_target_lengths(self, spec, value, sources))
 
     def _value(self, source: Any, sources: tuple[Tensor, ...]) -> Any:

@@ -38,9 +38,8 @@ class FlattenBatch(Layer):
         self.axis = axis
         self.batch_major = batch_major
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The packed batch axis, then the others."""
-        x = sources[0]
         if x is None:
             return None
         at = find_axis(x, self.axis)
@@ -52,9 +51,8 @@ class FlattenBatch(Layer):
         left = left.permuted(order)
         return left.with_dims([packed if d.is_batch else d for d in left.dims])
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The valid frames."""
-        x = sources[0]
         at, batch = find_axis(x.spec, self.axis), x.spec.batch or 0
         first = (batch, at) if self.batch_major else (at, batch)
         loops = [i for i, d in enumerate(x.spec.dims) if d in x.spec.loop]
@@ -94,9 +92,8 @@ class UnflattenBatch(Layer):
             raise self.error(f"the batch axis must come from `flatten_batch`, but the source is {describe(x)}")
         return dim.parts[0], bool(dim.parts[1])
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """Batch and time in place of the packed axis."""
-        x = sources[0]
         if x is None:
             return None
         dim, batch_major = self._packed(x)
@@ -106,9 +103,8 @@ class UnflattenBatch(Layer):
         dims = (*x.dims[:at], *pair, *x.dims[at + 1 :])
         return Spec(dims, x.dtype, sparse_dim=x.sparse_dim, time=dim, feature=feature, loop=x.loop)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The frames back at their places."""
-        x = sources[0]
         dim, batch_major = self._packed(x.spec)
         at = x.spec.batch or 0
         lengths = x.length(dim) if dim.dynamic else None
@@ -187,9 +183,8 @@ class BooleanMask(Layer):
     def _axes(self, x: Spec) -> tuple[int, ...]:
         return find_axes(x, self.dims, option="dims")
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The packed axis, then the others."""
-        x = sources[0]
         if x is None:
             return None
         new = self.options.out_dim or self.dim("mask", None, SPATIAL)
@@ -199,9 +194,8 @@ class BooleanMask(Layer):
         feature: Any = 1 + rest.index(x.feature) if x.feature in rest else None if x.sparse else AUTO
         return Spec(dims, x.dtype, sparse_dim=x.sparse_dim, time=time, feature=feature, loop=x.loop)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The entries."""
-        x = sources[0]
         found, spec = self._axes(x.spec), self.spec(x.spec)
         layout = Spec([x.spec.dims[i] for i in found], "bool", time=None, feature=None)
         keep = place(refs["mask"], layout, self.behavior).expand([x.data.shape[i] for i in found])

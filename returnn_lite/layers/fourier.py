@@ -70,9 +70,8 @@ class Stft(_Signal):
         self.frame_size = frame_size
         self.fft_size = fft_size or frame_size
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """Frames, then frequency bins."""
-        x = sources[0]
         if x is None:
             return None
         self._check(x)
@@ -81,9 +80,8 @@ class Stft(_Signal):
         time = x.dims[x.time or 0].window(self.frame_size, self.frame_shift)
         return _framed_spec(x, time, self.dim("frequency", self.fft_size // 2 + 1), "complex64")
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The spectrum of every frame."""
-        x = sources[0]
         parts = frames(self._single_channel(x), self.frame_size, self.frame_shift)
         data = torch.fft.rfft(parts * hann_window(self.frame_size, x.device), n=self.fft_size)
         return x.with_data(data, self.spec(x.spec))
@@ -106,9 +104,8 @@ class InverseStft(_Signal):
         self.frame_size = frame_size
         self.fft_size = fft_size or frame_size
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """Samples, one channel."""
-        x = sources[0]
         if x is None:
             return None
         self._check(x)
@@ -117,9 +114,8 @@ class InverseStft(_Signal):
         time = x.dims[x.time or 0] * self.frame_shift + (self.frame_size - self.frame_shift)
         return _framed_spec(x, time, self.dim("channel", 1), "float32")
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Overlapping frames added."""
-        x = sources[0]
         order = [i for i in range(x.spec.rank) if i not in (x.spec.time, x.spec.feature)]
         spectrum = x.data.permute((*order, x.spec.time or 0, x.spec.feature or 0))
         parts = torch.fft.irfft(spectrum, n=self.fft_size)[..., : self.frame_size]
@@ -178,9 +174,8 @@ class MultichannelStft(_Signal):
             hint = did_you_mean(self.window, _WINDOWS)
             raise self.error(f"`window` must be one of {', '.join(_WINDOWS)}, but is {window!r} instead{hint}")
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """Frames, then the frequency bins of all channels."""
-        x = sources[0]
         if x is None:
             return None
         self._check(x)
@@ -197,9 +192,8 @@ class MultichannelStft(_Signal):
         )
         return _framed_spec(x, time, self.dim("frequency", bins * self.channels), "complex64")
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The spectra of every frame."""
-        x = sources[0]
         spec = self.spec(x.spec)
         if self.pad_last_frame:
             x = x.with_data(fill_padding(x, 0.0))

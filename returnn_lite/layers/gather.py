@@ -155,9 +155,8 @@ class Gather(Layer):
         order.sort(key=lambda p: (x, position)[p[0]].dims[p[1]] not in x.loop | position.loop)
         return _Plan(at, tuple(common), tuple(order))
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Common axes, source's before, position's, source's after."""
-        x = sources[0]
         if x is None or ("position" in refs and refs["position"] is None):
             return None
         position = refs.get("position")
@@ -165,9 +164,8 @@ class Gather(Layer):
             return x.without([find_axis(x, self.axis)])
         return self._plan(x, position).spec(x, position)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The picked entries."""
-        x = sources[0]
         at = find_axis(x.spec, self.axis)
         if "position" not in refs:
             return x.with_data(x.data.select(at, int(self.position)), self.spec(x.spec))
@@ -276,4 +274,3 @@ def _added(updates: torch.Tensor, index: torch.Tensor, batch: int, frames: int, 
     flat = _checked(index, frames) + torch.arange(batch, device=index.device).unsqueeze(1) * frames
     zeros = torch.zeros((batch * frames, updates.shape[1]), dtype=updates.dtype, device=updates.device)
     return zeros.index_add(0, flat.reshape(-1), updates)
-

@@ -22,9 +22,8 @@ class Gating(Layer):
         self.texts = (activation, gate_activation)
         self.activation = self.gate = find_activation(None)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """Half of the features."""
-        x = sources[0]
         if x is None:
             return None
         if x.sparse or x.feature is None or not x.dim or x.dim % 2:
@@ -36,9 +35,8 @@ class Gating(Layer):
         names = self.context.eval_names
         self.activation, self.gate = (find_activation(text, names, path=self.path) for text in self.texts)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The gated half."""
-        x = sources[0]
         at = x.spec.feature or 0
         values, gates = x.data.chunk(2, at)
         return x.with_data(self.activation(values, at) * self.gate(gates, at), self.spec(x.spec))

@@ -36,9 +36,8 @@ class ScaledGrad(Layer):
         self.shift = float(shift or 0.0)
         self.sum_axis = scale_shift_by_sum_over_axis
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The source."""
-        x = sources[0]
         if not x.data.dtype.is_floating_point:
             return x
         if self.scale == 0 and self.shift == 0:

@@ -25,9 +25,8 @@ class Print(Layer):
         """The source."""
         return sources[0]
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The source."""
-        x = sources[0]
         values = x.data.detach().cpu().numpy()
         shown = str(values) if values.size <= self.summarize else f"{values.reshape(-1)[: self.summarize]} …"
         print("PrintLayer", self.name, *self.extra, shown)  # the reference's line

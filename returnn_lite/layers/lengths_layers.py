@@ -46,9 +46,8 @@ class Length(Layer):
             raise self.error(f'`axis` "sparse_dim" needs sparse data, but the source is {x}')
         return x.sparse_dim
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """(B,), or (B, 1), or a single number."""
-        x = sources[0]
         if x is None:
             return None
         dim = self.measured(x)
@@ -63,9 +62,8 @@ class Length(Layer):
             feature=None,
         )
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The lengths."""
-        x = sources[0]
         spec, dim = self.spec(x.spec), self.measured(x.spec)
         if dim.dynamic:
             lengths = x.length(dim)
@@ -139,17 +137,15 @@ class RangeInAxis(Layer):
         self.sparse = sparse
         check_dtype(self, dtype)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """That axis alone."""
-        x = sources[0]
         if x is None:
             return None
         dim = x.dims[find_axis(x, self.axis)]
         return Spec([dim], self.dtype, sparse_dim=dim if self.sparse else None)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The positions."""
-        x = sources[0]
         size = x.data.shape[find_axis(x.spec, self.axis)]
         return x.with_data(torch.arange(size, dtype=DTYPES[self.dtype], device=x.device), self.spec(x.spec))
 
@@ -187,9 +183,8 @@ class RangeFromLength(Layer):
         dim = self._new_dim()
         return Spec([dim], self.dtype, sparse_dim=dim if self.sparse else None)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The positions up to the largest length."""
-        x = sources[0]
         spec = self.spec(x.spec)
         dim = spec.dims[0]
         if dim in x.lengths:
@@ -229,9 +224,8 @@ class SeqLenMask(Layer):
         if window_start is not None and window_size is None:
             raise self.error("`window_start` needs `window_size`")
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The masked source."""
-        x = sources[0]
         at = find_axis(x.spec, self.axis)
         positions = torch.arange(x.data.shape[at], device=x.device).reshape((-1, *(1,) * (x.spec.rank - 1 - at)))
         end = self._value("seq_len_source", x, refs)

@@ -44,32 +44,30 @@ class Linear(Layer):
         self.bias_init = bias_init
         self.transposed = use_transposed_weights
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source with a new feature axis, in place of the old one; at the end for sparse input."""
-        x = sources[0]
         if x is None:
             return None
         if not x.sparse and x.feature is None:
             raise self.error(f"the source needs a feature axis, but is {x} instead")
         return x.with_dtype("float32").with_feature(self.feature_dim(self.n_out, x))
 
-    def build(self, *sources: Spec, **refs: Spec) -> None:
+    def build(self, x: Spec) -> None:
         """`W`, `b`."""
         if not self.with_bias and self.bias_init:
             raise self.error(f"`bias_init` must be 0 without a bias, but is {self.bias_init} instead")
-        out = self.spec(*sources)
-        n_in, n_out = sources[0].dim, out.dim if out is not None else None
+        out = self.spec(x)
+        n_in, n_out = x.dim, out.dim if out is not None else None
         if n_in is None or n_out is None:
-            raise self.error(f"the feature axis of the source has no size: {sources[0]}")
+            raise self.error(f"the feature axis of the source has no size: {x}")
         shape = (n_out, n_in) if self.transposed else (n_in, n_out)
         self.W = self.param("W", shape, self.weights_init)
         self.b = self.param("b", (n_out,), self.bias_init) if self.with_bias else None
         names = self.context.eval_names
         self.activation = find_activation(self.activation_text, names, path=self.path)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The activated product."""
-        x = sources[0]
         spec = self.spec(x.spec)
         feature = spec.feature if spec is not None else None
         data = self._product(x)

@@ -47,9 +47,8 @@ class MergeDims(Layer):
         after = [i for i in range(anchor, x.rank) if i not in merged]
         return (*before, *merged, *after), len(before)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The product of the axes: the batch axis, the new feature axis, or an axis with the product of the lengths."""
-        x = sources[0]
         if x is None or len(self._axes(x)) < 2:
             return x
         merged = self._axes(x)
@@ -74,9 +73,8 @@ class MergeDims(Layer):
             product = product * dim
         return product.as_kind(FEATURE) if feature else product
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The source reshaped."""
-        x = sources[0]
         merged = self._axes(x.spec)
         spec = self.spec(x.spec)
         if len(merged) < 2 or spec is None:

@@ -36,9 +36,8 @@ class LayerNorm(Layer):
             raise self.error(f"the source needs a feature axis, but is {x} instead")
         return x.feature
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source; with `out_dim` the axis gets that Dim."""
-        x = sources[0]
         if x is None or self._axis(x) is None or not isinstance(self.options.out_dim, Dim):
             return x
         at = self._axis(x)
@@ -52,9 +51,8 @@ class LayerNorm(Layer):
         self.scale = self.param("scale", (size,), 1.0)
         self.bias = self.param("bias", (size,), 0.0)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The normalised source."""
-        x = sources[0]
         at = self._axis(x.spec)
         last = at == x.spec.rank - 1
         data = x.data if last else x.data.movedim(at, -1)
@@ -93,9 +91,8 @@ class Norm(Layer):
     def _param_axes(self, x: Spec) -> tuple[int, ...]:
         return tuple(sorted(find_axes(x, self.param_shape, option="param_shape")))
 
-    def build(self, *sources: Spec, **refs: Spec) -> None:
+    def build(self, x: Spec) -> None:
         """`scale`, `bias`."""
-        x = sources[0]
         if x.sparse:
             raise self.error(f"needs dense input, but gets {x}")
         shape = tuple(x.dims[i].size for i in self._param_axes(x))
@@ -105,9 +102,8 @@ class Norm(Layer):
         self.scale = self.param("scale", known, 1.0) if self.with_scale else None
         self.bias = self.param("bias", known, 0.0) if self.with_bias else None
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The normalised source."""
-        x = sources[0]
         axes = find_axes(x.spec, self.axes, option="axes")
         variance, mean = torch.var_mean(x.data, axes, correction=0, keepdim=True)
         data = (x.data - mean) * torch.rsqrt(variance + self.epsilon)
@@ -137,9 +133,8 @@ class MathNorm(Layer):
         self.axes = axes if axis is None else axis
         self.keep_dims = keep_dims
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source without the axes (or with size 1)."""
-        x = sources[0]
         if x is None:
             return None
         gone = find_axes(x, self.axes, option="axes")
@@ -148,9 +143,8 @@ class MathNorm(Layer):
         dims = tuple(self.dim(f"keep-dim:{i}", 1, d.kind) if i in gone else d for i, d in enumerate(x.dims))
         return Spec(dims, x.dtype, time=x.time, feature=x.feature, loop=x.loop)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The norm."""
-        x = sources[0]
         gone = find_axes(x.spec, self.axes, option="axes")
         data = torch.linalg.vector_norm(fill_padding(x, 0.0, gone), self.p, gone, keepdim=self.keep_dims)
         return x.with_data(data, self.spec(x.spec))

@@ -35,7 +35,10 @@ def overridden(spec: Spec, out_type: Mapping[str, Any] | None, sources: Sequence
     if isinstance(shape, int):
         raise ConfigError("out_type", f"`shape` must be a tuple (write `({shape},)`), but is {shape} instead")
     dims = tuple(tags) if tags else _dims(shape or (), out_type, sources, layer)
-    roles: dict[str, Any] = {"time": out_type.get("time_dim_axis", AUTO), "feature": out_type.get("feature_dim_axis", AUTO)}
+    roles: dict[str, Any] = {
+        "time": out_type.get("time_dim_axis", AUTO),
+        "feature": out_type.get("feature_dim_axis", AUTO),
+    }
     return Spec(dims, dtype, sparse_dim=sparse_dim, **({**roles, "feature": None} if sparse_dim is not None else roles))
 
 
@@ -43,7 +46,9 @@ def _same_axes(spec: Spec, out_type: Mapping[str, Any], dtype: str, sparse_dim: 
     """The axes stay; dtype, classes and roles may change."""
     dim = out_type.get("dim")
     if dim is not None and sparse_dim is None and spec.dim is not None and spec.dim != dim:
-        text = f"`dim` must be {spec.dim}, the size of the feature axis, but is {dim} instead; to change it give `shape`"
+        text = (
+            f"`dim` must be {spec.dim}, the size of the feature axis, but is {dim} instead; to change it give `shape`"
+        )
         raise ConfigError("out_type", text)
     feature: Any = None if sparse_dim is not None else AUTO if spec.sparse else spec.feature
     if "feature_dim_axis" in out_type and sparse_dim is None:

@@ -68,18 +68,16 @@ class Pad(Layer):
             raise self.error(f"{text}, but is {self.padding!r} instead; the source: {describe(x)}")
         return dict(zip(found, pairs, strict=True))
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The longer axes."""
-        x = sources[0]
         if x is None:
             return None
         for at, (left, right) in self._margins(x).items():
             x = with_axis(x, at, (left + x.dims[at]) + right)
         return x
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The padded source."""
-        x = sources[0]
         value = refs["value"].data if "value" in refs else self.value
         data = x.data
         margins = self._margins(x.spec)
@@ -95,7 +93,7 @@ class Pad(Layer):
     def _behind_sequences(self, x: Tensor, out: Tensor, at: int, margins: tuple[int, int], value: Any) -> Tensor:
         """`value` behind each sequence's own end."""
         if self.mode != "constant":
-            raise self.error(f"`handle_dynamic_dims` needs mode \"constant\", but the mode is {self.mode!r}")
+            raise self.error(f'`handle_dynamic_dims` needs mode "constant", but the mode is {self.mode!r}')
         used = (margins[0] + x.spec.dims[at]) + 0
         lengths = x.length(used)
         valid = mask(out.with_data(out.data, with_axis(out.spec, at, used)).with_lengths({used: lengths}), at)
@@ -153,9 +151,8 @@ class PrefixInTime(Layer):
         if not isinstance(repeat, int):
             raise self.error(f"`repeat` must be a number of frames, but is {repeat!r} instead")
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The longer axis."""
-        x = sources[0]
         if x is None or any(r is None for r in refs.values()):
             return None
         at = find_axis(x, self.axis)
@@ -163,9 +160,8 @@ class PrefixInTime(Layer):
         new = base.time_dim if base is not None else self.options.out_dim
         return with_axis(x, at, self.repeat + x.dims[at] if new is None else new)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The prefix and the source."""
-        x = sources[0]
         at = find_axis(x.spec, self.axis)
         spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
         data = _padded(x.data, at, self.repeat, 0, "constant", self.prefix)
@@ -202,9 +198,8 @@ class PostfixInTime(Layer):
         longer = with_axis(x, at, self.options.out_dim or x.dims[at] + self.repeat)
         return longer if postfix is None else common((longer, postfix), self.behavior)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The source and the postfix."""
-        x = sources[0]
         at = find_axis(x.spec, self.axis)
         spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
         valid = mask(x, at)

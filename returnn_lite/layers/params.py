@@ -32,7 +32,9 @@ class ParamStore:
     params: dict[str, torch.nn.Parameter] = field(default_factory=dict)
     options: dict[str, ParamOptions] = field(default_factory=dict)
 
-    def get(self, name: str, shape: Shape, init: Any, *, trainable: bool, dtype: torch.dtype, path: str) -> torch.nn.Parameter:
+    def get(
+        self, name: str, shape: Shape, init: Any, *, trainable: bool, dtype: torch.dtype, path: str
+    ) -> torch.nn.Parameter:
         """The parameter of this name, made and initialised at its first use. Raises ConfigError if its shape is
         another.
         """
@@ -43,7 +45,9 @@ class ParamStore:
             found = self.params[name] = torch.nn.Parameter(values, requires_grad=trains)
             self.options[name] = ParamOptions()
         elif tuple(found.shape) != tuple(shape):
-            text = f"parameter {name!r} is shared and must have shape {tuple(shape)}, but is {tuple(found.shape)} instead"
+            text = (
+                f"parameter {name!r} is shared and must have shape {tuple(shape)}, but is {tuple(found.shape)} instead"
+            )
             raise ConfigError(path, text)
         return found
 

@@ -55,9 +55,8 @@ class Pool(Layer):
         """Whether every window is one position."""
         return all(w.size == 1 and w.stride == 1 for w in self.windows)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """Batch axes, spatial axes with new lengths, features."""
-        x = sources[0]
         if x is None or self.trivial:
             return x
         feature = None if x.feature is None else x.dims[x.feature]
@@ -66,9 +65,8 @@ class Pool(Layer):
     def _axes(self, x: Spec) -> tuple[int, ...]:
         return spatial_axes(x, self.in_spatial_dims, len(self.windows), self.behavior)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The pooled source."""
-        x = sources[0]
         if self.trivial:
             return x
         axes = self._axes(x.spec)

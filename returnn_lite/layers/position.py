@@ -104,9 +104,8 @@ class PositionalEncoding(Stateful):
         if sources[0].batch is None:
             self.stays_in_loop = "counts the ticks of each sequence"
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """All frames of the axis."""
-        x = sources[0]
         at = find_axis(x.spec, "T" if self.axis is None else self.axis)
         return self._encoded(x, x.spec.dims[at], refs)
 

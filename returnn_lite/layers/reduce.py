@@ -64,9 +64,8 @@ class Reduce(Layer):
             raise self.error(f"{self.mode} needs one axis, but {self.axes!r} names {len(found)} of {describe(x)}")
         return found
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source without the axes (or with axes of size 1)."""
-        x = sources[0]
         if x is None:
             return None
         if x.sparse:

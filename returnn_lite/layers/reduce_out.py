@@ -21,18 +21,18 @@ class ReduceOut(Layer):
         self.mode = mode
         self.num_pieces = num_pieces
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The feature axis divided by `num_pieces`."""
-        x = sources[0]
         if x is None:
             return None
         if x.feature != x.rank - 1 or x.dim is None or x.dim % self.num_pieces:
-            raise self.error(f"the last axis must be the features, a multiple of {self.num_pieces}, but the source is {x}")
+            raise self.error(
+                f"the last axis must be the features, a multiple of {self.num_pieces}, but the source is {x}"
+            )
         return x.with_feature(x.dims[x.feature] // self.num_pieces)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The reduced features."""
-        x = sources[0]
         groups = x.data.unflatten(-1, (-1, self.num_pieces))
         if self.mode == "max":
             data = groups.amax(-1)

@@ -127,9 +127,8 @@ class ReinterpretData(Layer):
             return value
         return self.dim("sparse-dim", int(value), FEATURE)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The same data."""
-        x = sources[0]
         specs = {k: r.spec for k, r in refs.items()}
         spec = self.spec(x.spec, **specs)
         if spec is None:

@@ -125,9 +125,8 @@ class RelativePositionalEncoding(Stateful):
         """Whether the one query is the tick of a loop."""
         return self.query_dim is None and super().carries_state(sources)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Queries, keys, features; no batch."""
-        x = sources[0]
         if x is None:
             return None
         feature = self.feature_dim(self.n_out, x)
@@ -151,9 +150,8 @@ class RelativePositionalEncoding(Stateful):
         else:
             self.encoding_matrix = self.param("encoding_matrix", (rows, size), self.weights_init)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """All queries and all keys."""
-        x = sources[0]
         spec = self.spec(x.spec)
         if spec is None or not spec.dims[0].dynamic and self.query_dim is None:
             raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")

@@ -35,18 +35,16 @@ class Tile(Layer):
             raise self.error(f"`multiples` must name static axes, but names {wrong[0]}; `repeat` repeats frames")
         return counts
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The larger axes."""
-        x = sources[0]
         if x is None:
             return None
         for at, n in self._counts(x).items():
             x = with_axis(x, at, x.dims[at] * n)
         return x
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The repeated source."""
-        x = sources[0]
         counts = self._counts(x.spec)
         return x.with_data(x.data.repeat([counts.get(i, 1) for i in range(x.spec.rank)]), self.spec(x.spec))
 
@@ -78,9 +76,8 @@ class Repeat(_AxisAfterBatch):
         self.repetitions = repetitions
         self.axis = axis
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The longer axis."""
-        x = sources[0]
         if x is None or any(r is None for r in refs.values()):
             return None
         order, at = self.order(x)
@@ -167,9 +164,8 @@ class Resize(_AxisAfterBatch):
         size = None if dim.size is None or isinstance(self.factor, str) else math.ceil(dim.size * self.factor)
         return self.dim("resize", size, SPATIAL)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The longer axis."""
-        x = sources[0]
         if x is None:
             return None
         order, at = self.order(x)

@@ -65,9 +65,8 @@ class Reshape(Layer):
             product = product * dim
         return product.ceildiv(known) if product.size is None else self.dim(f"reshape:{i}", product.size // known)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The new axes in place of the old ones."""
-        x = sources[0]
         if x is None:
             return None
         order, at = self._order(x)

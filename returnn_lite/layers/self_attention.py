@@ -76,9 +76,8 @@ class SelfAttention(Stateful):
             raise self.error(f"`n_out` must be divisible by `num_heads` ({self.num_heads}), but is {size} instead")
         return int(size)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Batch in front, time and features last."""
-        x = sources[0]
         if x is None:
             return None
         if x.sparse or x.feature is None:
@@ -103,9 +102,8 @@ class SelfAttention(Stateful):
 
     # --- all frames ---------------------------------------------------------------------------------------------------
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """All frames of the time axis."""
-        x = sources[0]
         time = x.spec.time_dim
         if time is None:
             raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")

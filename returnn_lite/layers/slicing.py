@@ -75,17 +75,15 @@ class Slice(Layer):
             dim = dim - -self.end
         return dim.ceildiv(abs(self.step))
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The axis with its new size or lengths."""
-        x = sources[0]
         if x is None:
             return None
         at = find_axis(x, self.axis)
         return with_axis(x, at, self._out_dim(x, at))
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The sliced source."""
-        x = sources[0]
         at = find_axis(x.spec, self.axis)
         spec = self.spec(x.spec)
         dim = spec.dims[at]
@@ -134,9 +132,8 @@ class ShiftAxis(Layer):
         """Whether the Dim stays."""
         return self.pad and (not x.dims[at].dynamic or not self.adjust_size_info)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The axis with its new lengths."""
-        x = sources[0]
         if x is None:
             return None
         at = find_axis(x, self.axis)
@@ -146,9 +143,8 @@ class ShiftAxis(Layer):
         new = None if size is None else max(size - abs(self.amount), 0)
         return with_axis(x, at, self.dim("shift_axis", new, kind_of(x, at), "_"))
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The shifted source."""
-        x = sources[0]
         at = find_axis(x.spec, self.axis)
         size = x.data.shape[at]
         step = min(abs(self.amount), size)

@@ -58,7 +58,9 @@ class Window:
         if dynamic:
             left = (self.size - self.stride) // 2
             if left < 0:
-                raise ConfigError("strides", f"must be at most the window size {self.size}, but is {self.stride} instead")
+                raise ConfigError(
+                    "strides", f"must be at most the window size {self.size}, but is {self.stride} instead"
+                )
             return left, self.size - 1 - left
         total = self.size - 1 - ((size + self.stride - 1) % self.stride)
         return total // 2, total - total // 2
@@ -77,7 +79,10 @@ def _padding(value: Any) -> str | int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if not isinstance(value, str) or value.lower() not in _MODES:
-        raise ConfigError("padding", f"invalid padding {value!r}{did_you_mean(str(value), _MODES)}; give one of {', '.join(_MODES)} or a number")
+        raise ConfigError(
+            "padding",
+            f"invalid padding {value!r}{did_you_mean(str(value), _MODES)}; give one of {', '.join(_MODES)} or a number",
+        )
     return value.lower()
 
 
@@ -100,7 +105,9 @@ def spatial_axes(spec: Spec, named: Any, count: int, behavior: int) -> tuple[int
         batchlike = (spec.batch, spec.feature, *(spec.dims.index(d) for d in spec.loop))
         found = tuple(i for i in range(spec.rank) if i not in batchlike)
     if len(found) != count:
-        raise ConfigError("", f"the window has {count} axes, which does not match the {len(found)} spatial axes of the source {spec}")
+        raise ConfigError(
+            "", f"the window has {count} axes, which does not match the {len(found)} spatial axes of the source {spec}"
+        )
     return found
 
 

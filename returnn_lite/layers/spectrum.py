@@ -72,9 +72,8 @@ class Dct(_Features):
                 matrix[0] /= 2.0
         self.register_buffer("matrix", matrix, persistent=False)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The transformed features."""
-        x = sources[0]
         return self._made(x, self._last(x) @ self.matrix.to(x.device))
 
 
@@ -116,9 +115,8 @@ class MelFilterbank(_Features):
         matrix = mel_matrix(fft_size // 2 + 1, nr_of_filters, sampling_rate, fft_size, *band)
         self.register_buffer("matrix", matrix, persistent=False)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source with mel bands as features."""
-        x = sources[0]
         if x is None:
             return None
         if self._features(x) != self.matrix.shape[0]:
@@ -127,9 +125,8 @@ class MelFilterbank(_Features):
             )
         return x.with_feature(self.feature_dim(self.filters, x))
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The bands."""
-        x = sources[0]
         return self._made(x, self._last(x) @ self.matrix.to(x.device))
 
 
@@ -137,18 +134,16 @@ class MelFilterbank(_Features):
 class AlternatingRealToComplex(_Features):
     """Neighbouring features as real and imaginary part.  Shape: (B, T, 2 F) -> (B, T, F) complex64"""
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """Half of the features."""
-        x = sources[0]
         if x is None:
             return None
         if self._features(x) % 2:
             raise self.error(f"the number of features must be even, but is {x.dim} instead")
         return x.with_dtype("complex64").with_feature(x.dims[x.feature or 0] // 2)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Complex numbers."""
-        x = sources[0]
         return self._made(x, torch.view_as_complex(self._last(x).unflatten(-1, (-1, 2)).contiguous()))
 
 
@@ -156,17 +151,15 @@ class AlternatingRealToComplex(_Features):
 class ComplexToAlternatingReal(_Features):
     """Real and imaginary parts as neighbouring features.  Shape: (B, T, F) complex64 -> (B, T, 2 F)"""
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """Twice the features."""
-        x = sources[0]
         if x is None:
             return None
         self._features(x, "complex64")
         return x.with_dtype("float32").with_feature(x.dims[x.feature or 0] * 2)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Real numbers."""
-        x = sources[0]
         return self._made(x, torch.view_as_real(self._last(x).resolve_conj()).flatten(-2))
 
 
@@ -178,16 +171,14 @@ class TileFeatures(_Features):
         super().__init__()
         self.repetitions = repetitions
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """More features."""
-        x = sources[0]
         if x is None:
             return None
         if x.sparse or x.feature is None:
             raise self.error(f"the source must be dense with features, but is {x} instead")
         return x.with_feature(x.dims[x.feature] * self.repetitions)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The repeated features."""
-        x = sources[0]
         return x.with_data(torch.cat([x.data] * self.repetitions, x.spec.feature or 0), self.spec(x.spec))

@@ -43,9 +43,8 @@ class SplitDims(Layer):
             raise self.error(f"`dims` must be positive numbers, Dims, and one -1, but is {dims!r} instead")
         self.fixed = math.prod(n for n in sizes if isinstance(n, int))
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The parts in place of the axis; the last part of a feature axis is the new one, time goes to the rest."""
-        x = sources[0]
         if x is None:
             return None
         at = find_axis(x, self.axis)
@@ -97,9 +96,8 @@ class SplitDims(Layer):
             text = f"the product of `dims` {self.parts!r} must be the size {size} of the axis {self.axis!r}"
             raise self.error(f"{text}, but is not; the source: {describe(x)}")
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The source, padded and reshaped."""
-        x = sources[0]
         at = find_axis(x.spec, self.axis)
         dim, data = x.spec.dims[at], x.data
         pad = dim.dynamic if self.pad_to_multiples is None else self.pad_to_multiples

@@ -42,9 +42,8 @@ class AccumulateMean(Layer):
         named = find_axes(x, self.axes, option="axes")
         return tuple(i for i, d in enumerate(x.dims) if i in named or d in x.loop)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """What is left of the axes: the features."""
-        x = sources[0]
         if x is None:
             return None
         left = [d for i, d in enumerate(x.dims) if i not in self._reduced(x)]
@@ -60,9 +59,8 @@ class AccumulateMean(Layer):
             initial = 1.0 / size if self.is_prob_distribution else 0.0
         self.mean = self.param("mean_1", (size,), initial, trainable=False)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The value so far."""
-        x = sources[0]
         before = self.mean.detach().clone()
         if self.training:
             self.mean.data.add_(self.exp_average * (self._mean(x) - before))

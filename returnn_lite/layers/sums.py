@@ -39,16 +39,14 @@ class Cumsum(Layer):
         self.summand = additional_left_summand_per_element
         self.reverse = reverse
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source."""
-        x = sources[0]
         if x is not None:
             find_axis(x, self.axis)
         return x
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The running sums."""
-        x = sources[0]
         at = find_axis(x.spec, self.axis)
         data = x.data if self.summand is None else x.data + self.summand
         if self.reverse:
@@ -88,9 +86,8 @@ class WeightedSum(Layer):
             raise self.error(f"`axes` {self.axes!r} must be static axes, or `size` must be given; the source: {x}")
         return found, tuple(int(n or 0) for n in sizes)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The axes gone, or with what is left of them."""
-        x = sources[0]
         if x is None:
             return None
         found, sizes = self._sizes(x)
@@ -104,9 +101,8 @@ class WeightedSum(Layer):
         _, sizes = self._sizes(sources[0])
         self.W = self.param("W", sizes, 1.0 / math.prod(sizes))
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The weighted sums."""
-        x = sources[0]
         found, sizes = self._sizes(x.spec)
         data = x.data
         if self.padding == "same":
@@ -145,10 +141,8 @@ class ElemwiseProd(Layer):
         """`W`."""
         self.W = self.param("W", self._shape(sources[0])[1], 1.0)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The product."""
-        x = sources[0]
         found, _ = self._shape(x.spec)
         shape = [n if i in found else 1 for i, n in enumerate(x.data.shape)]
         return x.with_data(x.data * self.W.reshape(shape))
-

@@ -43,9 +43,8 @@ class TopK(Layer):
         """Not along the features."""
         return not (isinstance(self.axis, str) and self.axis.lower() in ("f", "feature"))
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """All other axes, then K."""
-        x = sources[0]
         if x is None:
             return None
         new = self.k_dim or self.dim("topk", self.k, SPATIAL)
@@ -71,9 +70,8 @@ class TopK(Layer):
             raise self.error(f"the parts are {', '.join(names)}, but {part!r} was asked for")
         return Spec(output.dims, "int32", time=output.time, feature=None, loop=output.loop)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The values, with their positions as parts."""
-        x = sources[0]
         found, spec = self._axes(x.spec), self.spec(x.spec)
         lowest = float("-inf") if x.data.dtype.is_floating_point else torch.iinfo(x.data.dtype).min
         data = fill_padding(x, lowest, [i for i in found if x.spec.dims[i].dynamic])

@@ -112,9 +112,8 @@ class TransposedConv(Layer):
             raise self.error(f"the source needs a feature axis, but is {x} instead")
         return spatial_axes(x, self.in_spatial_dims, len(self.spreads), self.behavior)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Batch axes, spatial axes with new lengths, features."""
-        x = sources[0]
         return None if x is None else window_spec(x, self._axes(x), self.spreads, self.feature_dim(self.n_out))
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
@@ -132,9 +131,8 @@ class TransposedConv(Layer):
         del self.bias
         self.bias = self.param("bias", (n_out,), self.bias_init) if own else None
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The spread source."""
-        x = sources[0]
         axes = self._axes(x.spec)
         if self.use_time_mask:
             x = x.with_data(fill_padding(x, 0.0, axes))

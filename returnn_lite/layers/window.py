@@ -87,9 +87,8 @@ class Window(Layer):
         order = x.order(at, *front) if self.behavior >= 18 else x.order(*front)
         return order, order.index(at)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The window axis behind the axis (or, from version 18 without a stride, before it)."""
-        x = sources[0]
         if x is None:
             return None
         order, at = self._order(x)
@@ -109,9 +108,8 @@ class Window(Layer):
         """Whether the window axis comes before the axis."""
         return self.behavior >= 18 and self.stride == 1
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The windows."""
-        x = sources[0]
         order, at = self._order(x.spec)
         dim, spec = x.spec.dims[order[at]], self.spec(x.spec)
         data = x.data.permute(order)
@@ -172,9 +170,8 @@ class Fold(Layer):
         """The frames that the windows cover."""
         return (dim - 1) * self.stride + size if self.valid else dim * self.stride
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """Time in front, then the other axes."""
-        x = sources[0]
         if x is None:
             return None
         time, window = self._axes(x)
@@ -183,9 +180,8 @@ class Fold(Layer):
         feature = order.index(x.feature) if x.feature in order else None
         return Spec(dims, x.dtype, sparse_dim=x.sparse_dim, time=len(x.loop), feature=feature, loop=x.loop)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The sums or means of the overlaps."""
-        x = sources[0]
         time, window = self._axes(x.spec)
         size = x.data.shape[window]
         steps = x.data.shape[time]

@@ -63,7 +63,14 @@ class CTC(Loss):
 
     def _check_options(self) -> None:
         plain = ("preprocess_collapse_repeated", "ctc_merge_repeated", "ignore_longer_outputs_than_inputs")
-        native = ("logits_normalize", "grad_wrt_softmax_in", "label_loop", "ctc_merge_repeated", "blank_index", "zero_infinity")
+        native = (
+            "logits_normalize",
+            "grad_wrt_softmax_in",
+            "label_loop",
+            "ctc_merge_repeated",
+            "blank_index",
+            "zero_infinity",
+        )
         known = native if self.native else plain
         for key in self.options:
             if key not in known:
@@ -91,7 +98,9 @@ class CTC(Loss):
             return output.pre.data
         return safe_log(output.data)
 
-    def _error(self, logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    def _error(
+        self, logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, sizes: torch.Tensor
+    ) -> torch.Tensor:
         if self.training or self.beam_width == 1:
             found, found_lengths = greedy_decode(logits, lengths)
         else:

@@ -237,7 +237,9 @@ class Net:
                 description.pop(key, None)
         return description
 
-    def internal(self, name: str, layer: Layer, sources: Iterable[Node] = (), refs: Mapping[str, Node] | None = None) -> Node:
+    def internal(
+        self, name: str, layer: Layer, sources: Iterable[Node] = (), refs: Mapping[str, Node] | None = None
+    ) -> Node:
         """A node that stands in no dict."""
         self._place(layer, name, self.layer_path(name))
         return self._finish(Node(name, layer, list(sources), dict(refs or {})))
@@ -295,7 +297,7 @@ class Net:
         value = options.from_
         if value is None:
             if cls.default_from and cls.sources != "none" and self.shared.context.behavior >= 1:
-                raise ConfigError(path, '`from` is missing (required since behavior_version >= 1)')
+                raise ConfigError(path, "`from` is missing (required since behavior_version >= 1)")
             value = () if cls.sources == "none" else cls.default_from
         if isinstance(value, str):
             value = [value]
@@ -303,7 +305,9 @@ class Net:
             raise ConfigError(path, f"`from` must be a layer name or a list of them, but is {value!r} instead")
         found = [v for v in value if v != "none"]
         if cls.sources == "none" and found:
-            raise ConfigError(path, f"`from` must be empty for layer class {cls.class_name!r}, but is {value!r} instead")
+            raise ConfigError(
+                path, f"`from` must be empty for layer class {cls.class_name!r}, but is {value!r} instead"
+            )
         if cls.sources == "one" and not found and cls.needs_source:
             raise ConfigError(path, f"layer class {cls.class_name!r} needs a source, but `from` is empty")
         return found

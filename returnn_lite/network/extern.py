@@ -58,9 +58,13 @@ class ExternData:
         fits = len(shape) == len(dims) and all(d.size in (None, n) for d, n in zip(dims, shape, strict=True))
         if not fits:
             want = tuple(d.size for d in dims)
-            raise ConfigError(f"extern_data[{key!r}]", f"`shape` must be that of the data, {shape}, but is {want} instead")
+            raise ConfigError(
+                f"extern_data[{key!r}]", f"`shape` must be that of the data, {shape}, but is {want} instead"
+            )
 
-    def _lengths(self, key: str, spec: Spec, values: torch.Tensor, given: Mapping[str, torch.Tensor]) -> dict[Dim, Lengths]:
+    def _lengths(
+        self, key: str, spec: Spec, values: torch.Tensor, given: Mapping[str, torch.Tensor]
+    ) -> dict[Dim, Lengths]:
         found: dict[Dim, Lengths] = {}
         for i, dim in enumerate(spec.dims):
             if not dim.dynamic:

@@ -93,7 +93,9 @@ class Node:
                 raise
             inputs = ", ".join(f"{n.name!r} {n.spec} {tuple(values[n].data.shape)}" for n in self.inputs)
             first = str(exc).strip().splitlines()[0] if str(exc) else ""
-            raise self.layer.error(f"{type(exc).__name__} in layer class {self.layer.class_name!r}: {first}; inputs: {inputs}") from exc
+            raise self.layer.error(
+                f"{type(exc).__name__} in layer class {self.layer.class_name!r}: {first}; inputs: {inputs}"
+            ) from exc
 
     def _located(self, exc: ConfigError) -> ConfigError:
         """The same error with the layer's path in front, if it has no layer path yet."""

@@ -44,9 +44,8 @@ class LossLayer(Layer):
         if made.needs_target or self.target:
             node.refs["target"] = net.target_node(self.target)
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The frames of the source: without its feature axis."""
-        x = sources[0]
         if x is None:
             return None
         if x.sparse or x.feature is None:

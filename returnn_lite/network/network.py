@@ -74,7 +74,9 @@ class Network(torch.nn.Module):
         self.net = Net(net_dict, self.shared, path="network")
         self._construct(extra_layers)
         self.loss_nodes = list(self._losses()) if eval else []
-        self.constraints = constraints((m.scope, m.options) for m in counts_once(self.shared.modules) if m.scope is not None)
+        self.constraints = constraints(
+            (m.scope, m.options) for m in counts_once(self.shared.modules) if m.scope is not None
+        )
         self.output_constraints = output_constraints(self._whole_nodes(self.net))
         self.used_data_keys = {m.key for m in self.shared.modules if isinstance(m, DataSource)}
         self.layer_modules = torch.nn.ModuleList(self.shared.modules)
@@ -85,7 +87,9 @@ class Network(torch.nn.Module):
 
     def _construct(self, extra_layers: tuple[str, ...]) -> None:
         entries = {n: d for n, d in self.net.descriptions.items() if not n.startswith("#")}
-        registered = sorted(n for n, d in entries.items() if isinstance(d, Mapping) and d.get("register_as_extern_data"))
+        registered = sorted(
+            n for n, d in entries.items() if isinstance(d, Mapping) and d.get("register_as_extern_data")
+        )
         for name in registered:
             node = self.net.get(name)
             key = node.layer.options.register_as_extern_data

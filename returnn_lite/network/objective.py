@@ -84,9 +84,16 @@ class LossNode:
         both = f"target: {describe(target.spec)}, output: {describe(output.spec)}"
         if (output.spec.time is None) != (target.spec.time is None):
             raise ConfigError(self.path, f"output and target must both have a time axis, or none; {both}")
-        if target.spec.sparse and output.spec.dim is not None and target.spec.dim is not None and not output.spec.sparse:
+        if (
+            target.spec.sparse
+            and output.spec.dim is not None
+            and target.spec.dim is not None
+            and not output.spec.sparse
+        ):
             if output.spec.dim != target.spec.dim:
-                raise ConfigError(self.path, f"the output must have dim {target.spec.dim}, but has {output.spec.dim}; {both}")
+                raise ConfigError(
+                    self.path, f"the output must have dim {target.spec.dim}, but has {output.spec.dim}; {both}"
+                )
         frames, wanted = output.data.shape[:-1], target.data.shape if target.spec.sparse else target.data.shape[:-1]
         if frames != wanted:
             text = f"output and target must have the same frames, but have {tuple(frames)} and {tuple(wanted)}"

@@ -175,9 +175,8 @@ class FastBaumWelch(Alignment):
             raise self.error(f"the source must have {labels.dim + 1} classes (labels and blank), but has {x.dim}")
         return x.permuted([i for i in (x.time, x.batch, x.feature) if i is not None])
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The shares; `sequence_loss` is -log of the total score."""
-        x = sources[0]
         scores, lengths = self.log_scores(x, self.input_type)
         if self.align_target == "ctc":
             loops = self.ctc_opts.get("label_loop", True) and self.ctc_opts.get("ctc_merge_repeated", True)

@@ -33,9 +33,8 @@ class CumConcat(Stateful):
         """Always one frame per tick."""
         return True
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The new axis behind the batch axis; it is the time axis if there was none."""
-        x = sources[0]
         if x is None:
             return None
         at = self._at(x)

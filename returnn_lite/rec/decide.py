@@ -31,9 +31,8 @@ class Decide(Layer):
         super().__init__()
         self.length_normalization = length_normalization
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None) -> Spec | None:
         """The source, batch-major."""
-        x = sources[0]
         if x is None or x.batch is None:
             return x
         return x.permuted((x.batch, *(i for i in range(x.rank) if i != x.batch)))
@@ -159,9 +158,8 @@ class SplitBatchBeam(_OfBeam):
         """Notes the nodes from which the beam size is known later."""
         self.__dict__["from_node"] = node.sources[0]
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The source with one more axis, batch in front."""
-        x = sources[0]
         if x is None or x.batch is None:
             return x
         size = beam_size(self.__dict__["from_node"])

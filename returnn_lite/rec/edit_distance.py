@@ -104,9 +104,8 @@ class EditDistanceTable(OfTarget, Stateful):
         loop = frozenset() if x is None else x.loop
         return Spec((*dims, target.dims[1 - (target.batch or 0)] + 1), "int32", loop=loop)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """All rows."""
-        x = sources[0]
         if x.spec.time is None:
             raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")
         return self._rows(x, x.spec.time, refs["target"])

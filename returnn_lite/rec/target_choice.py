@@ -84,9 +84,8 @@ class SampledChoice(TargetChoice):
         loops = [d for d in x.dims if d in x.loop]
         return Spec((*loops, batch_dim), "int32", sparse_dim=self._classes(0, x), time=None, feature=None, loop=x.loop)
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """A sample, or the target."""
-        x = sources[0]
         if self.input_type == "regression":
             return x
         spec = self.spec(x.spec)

@@ -67,9 +67,8 @@ class Unit(Stateful):
             node.refs[key] = net.get(name)
             request_state(node.refs[key])
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Time-major with `n_out` features; without a time axis one tick, (B, n_out)."""
-        x = sources[0]
         feature = self.feature_dim(self.cell.n_out, x)
         if x is None or not self._runs_over_time(x):
             loops = [d for d in (x.dims if x is not None else ()) if x is not None and d in x.loop]
@@ -108,9 +107,8 @@ class Unit(Stateful):
 
     # --- over the time axis -------------------------------------------------------------------------------------------
 
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """All frames."""
-        x = sources[0]
         if not self._runs_over_time(x.spec):
             raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")
         return self._sequence(x, self._axis(x.spec), refs, self.spec(x.spec))

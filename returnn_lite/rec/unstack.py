@@ -57,9 +57,8 @@ class RecUnstack(Stateful):
             raise self.error(f"the source lacks the axis {owner.length.dim} of the loop: {describe(x)}; give `axis`")
         return found[0]
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The source without the axis."""
-        x = sources[0]
         return None if x is None else x.without([self._axis(x)])
 
     def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:

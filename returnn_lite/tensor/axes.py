@@ -111,7 +111,9 @@ def _by_text(spec: Spec, text: str, option: str) -> tuple[int, ...]:
         return _nth(_tagged(spec, tag, spatial_only=True), index, text, spec, option)
     if head in _INDEXED and rest:
         return _nth(_NAMED[_INDEXED[head]](spec), rest, text, spec, option)
-    raise ConfigError(option, f"invalid axis {text!r}{did_you_mean(low, [n for n in _NAMED if n])}; axes: {describe(spec)}")
+    raise ConfigError(
+        option, f"invalid axis {text!r}{did_you_mean(low, [n for n in _NAMED if n])}; axes: {describe(spec)}"
+    )
 
 
 def _present(spec: Spec, position: int | None, role: str) -> tuple[int, ...]:
