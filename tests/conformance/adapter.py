@@ -10,9 +10,12 @@ from tests.conformance.optim_kinds import (
     weight_averaging,
 )
 from tests.conformance.schedule_kind import learning_rate_control
+from tests.conformance.tf_checkpoint_kind import read_tf_checkpoint, write_tf_checkpoint
+from tests.conformance.tf_kind import tf_call
 from tests.conformance.updater_kind import updater
 
 __all__ = [
-    "batching", "config_imports", "dataset", "learning_rate_control", "lr_scheduler", "network", "seq_order",
-    "thinc_optimizer", "thinc_schedule", "torch_optimizer", "updater", "weight_averaging",
+    "batching", "config_imports", "dataset", "learning_rate_control", "lr_scheduler", "network",
+    "read_tf_checkpoint", "seq_order", "tf_call", "thinc_optimizer", "thinc_schedule", "torch_optimizer", "updater",
+    "weight_averaging", "write_tf_checkpoint",
 ]  # fmt: skip

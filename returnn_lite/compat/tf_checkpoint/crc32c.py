@@ -1,0 +1,124 @@
+"""CRC-32C (Castagnoli) of large arrays in numpy.
+
+The register is linear over GF(2), so the data is cut into lanes that advance side by side, four bytes at a time; then
+neighbours are joined: the register of the left one advances by the length of the right one, and both are added.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy
+
+POLYNOMIAL = 0x82F63B78  # reflected
+LANE_WORDS = 64  # words of 4 bytes in a lane
+LANE_BYTES = 4 * LANE_WORDS
+MAX_LANES = 4096  # a chunk of 1 MiB stays in the cache
+ONES = 0xFFFFFFFF
+
+Words = numpy.ndarray
+
+
+def crc32c(*parts: bytes | bytearray | memoryview | numpy.ndarray) -> int:
+    """The checksum over the parts one after the other; b"123456789" -> 0xE3069283."""
+    register = ONES
+    for part in parts:
+        register = _advance_over(register, numpy.frombuffer(part, numpy.uint8) if len(part) else _EMPTY)
+    return register ^ ONES
+
+
+def masked(crc: int) -> int:
+    """The form in which checksums are stored."""
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & ONES
+
+
+_EMPTY = numpy.zeros(0, numpy.uint8)
+
+
+def _advance_over(register: int, data: numpy.ndarray) -> int:
+    """The register after the bytes: the tail byte by byte, all before it in chunks of lanes."""
+    whole = len(data) // LANE_BYTES * LANE_BYTES
+    at = 0
+    while at < whole:
+        lanes = min(MAX_LANES, 1 << ((whole - at) // LANE_BYTES).bit_length() - 1)
+        end = at + lanes * LANE_BYTES
+        words = data[at:end].view("<u4").reshape(lanes, LANE_WORDS)
+        register = int(_apply(_lanes_operator(lanes), numpy.array([register], numpy.uint32))[0]) ^ _chunk(words)
+        at = end
+    table = _byte_table()
+    for byte in data[whole:].tobytes():
+        register = table[(register ^ byte) & 0xFF] ^ (register >> 8)
+    return register
+
+
+def _chunk(words: Words) -> int:
+    """The register after a chunk (lanes, LANE_WORDS) that begins with register 0."""
+    low, high = _word_operator()
+    register = numpy.zeros(len(words), numpy.uint32)
+    for column in words.T:
+        register = register ^ column
+        register = low[register & 0xFFFF] ^ high[register >> 16]
+    lanes = 1
+    while len(register) > 1:
+        register = _apply(_lanes_operator(lanes), register[0::2]) ^ register[1::2]
+        lanes *= 2
+    return int(register[0])
+
+
+# --- operators: what a register becomes after a number of zero bytes, as two tables for its lower and upper half ------
+
+Operator = tuple[Words, Words]
+
+
+def _apply(operator: Operator, register: Words) -> Words:
+    low, high = operator
+    after: Words = low[register & 0xFFFF] ^ high[register >> 16]
+    return after
+
+
+def _operator(images: Words) -> Operator:
+    """The tables of a linear map that is given by the images of the 32 single bits."""
+    tables = []
+    for half in (images[:16], images[16:]):
+        table = numpy.zeros(1, numpy.uint32)
+        for image in half:
+            table = numpy.concatenate([table, table ^ image])
+        tables.append(table)
+    return tables[0], tables[1]
+
+
+def _bits() -> Words:
+    return numpy.left_shift(numpy.uint32(1), numpy.arange(32, dtype=numpy.uint32), dtype=numpy.uint32)
+
+
+@cache
+def _byte_table() -> list[int]:
+    """The register's lower byte -> what it adds to the rest when it is shifted out."""
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (POLYNOMIAL if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+@cache
+def _word_operator() -> Operator:
+    """After 4 zero bytes."""
+    table = numpy.array(_byte_table(), numpy.uint32)
+    images = _bits()
+    for _ in range(4):
+        images = table[images & 0xFF] ^ (images >> 8)
+    return _operator(images)
+
+
+@cache
+def _lanes_operator(lanes: int) -> Operator:
+    """After `lanes` (a power of two) lanes of zeros."""
+    if lanes > 1:
+        half = _lanes_operator(lanes // 2)
+        return _operator(_apply(half, _apply(half, _bits())))
+    images = _bits()
+    for _ in range(LANE_WORDS):
+        images = _apply(_word_operator(), images)
+    return _operator(images)
