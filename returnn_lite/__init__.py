@@ -1,7 +1,8 @@
 """RETURNN's config language on PyTorch: datasets, layer networks, training, forward and search from one config file.
 
-Importing this package is cheap: nothing heavy (torch, h5py, …) is loaded before a task needs it. For layers of one's own,
-in a config or in a module that it imports, `returnn_lite.layer`, `Layer`, `LayerRef`, `Tensor`, `Spec` and `Dim` are here.
+Importing this package is cheap: nothing heavy (torch, h5py, …) is loaded before a task needs it. For layers of one's
+own, in a config or in a module that it imports, `returnn_lite.layer`, `Layer`, `LayerRef`, `Tensor`, `Spec` and `Dim`
+are here.
 """
 
 from importlib import import_module

@@ -87,7 +87,7 @@ Exit code: 0 success, 1 error (the first line on stderr says what; log_verbosity
 
 @dataclass
 class Command:
-    """A parsed command line. `show` is the text to print instead of running anything, `layers` what to say of layers."""
+    """A parsed command line. `show`: a text to print instead of running anything, `layers`: what to say of layers."""
 
     files: list[str] = field(default_factory=list)
     overrides: list[tuple[str, str]] = field(default_factory=list)

@@ -122,8 +122,9 @@ def _both(a: torch.Tensor | None, b: torch.Tensor) -> torch.Tensor:
 class GenericAttention(Layer):
     """Sum over the time axis of `weights` times `base`.  Shape: base (B, T, F), weights (B, T, 1) -> (B, F)
 
-    Axes: time of both summed; batch and axes that match (from the right, by size) common, e.g. heads: base (B, T, H, V),
-    weights (B, T, H) -> (B, H, V); other axes of the weights are kept before the features, unless they have size 1.
+    Axes: time of both summed; batch and axes that match (from the right, by size) common, e.g. heads: base (B, T, H,
+    V), weights (B, T, H) -> (B, H, V); other axes of the weights are kept before the features, unless they have size
+    1.
     """
 
     sources = "none"

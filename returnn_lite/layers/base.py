@@ -26,11 +26,11 @@ LayerRef = str  # annotation of options whose value names a layer
 class Context:
     """What the layers of one network share: the config, flags, random numbers, and names for eval strings.
 
-    `search`: choices search; `beams`: tensors may hold beams. `differentiates`: gradients are always kept, since a layer
-    needs them. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of
-    dropout and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`: set
-    by the engine. `tick_offset`: where the ticks of loops with `use_global_rec_step_offset` start; callers may set it.
-    `run`: what the present call of the network was given (tags …).
+    `search`: choices search; `beams`: tensors may hold beams. `differentiates`: gradients are always kept, since a
+    layer needs them. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of dropout
+    and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`: set
+    by the engine. `tick_offset`: where the ticks of loops with `use_global_rec_step_offset` start; callers may set
+    it. `run`: what the present call of the network was given (tags …).
     """
 
     config: Config
@@ -58,14 +58,15 @@ class Context:
 class Layer(torch.nn.Module):
     """A named node of a net.
 
-    A class says its options as keyword-only parameters of `__init__` (the list of options *is* the signature), what comes
-    out as `spec(*source_specs, **refs)`, its parameters in `build(...)`, and computes in `forward(...)`. `spec` returns
-    None as long as a source is None and the answer depends on it (inside loops); it is remembered per arguments.
+    A class says its options as keyword-only parameters of `__init__` (the list of options *is* the signature), what
+    comes out as `spec(*source_specs, **refs)`, its parameters in `build(...)`, and computes in `forward(...)`. `spec`
+    returns None as long as a source is None and the answer depends on it (inside loops); it is remembered per
+    arguments.
 
-    Class attributes: `sources`: "one" = the sources are concatenated along the feature axis and dropped out as the common
-    options say, "many" = each is an argument, "none"; `default_from`; `recurrent`: frames depend on each other, so batches
-    keep sequences apart; `lets_padding_through`: valid frames near a sequence end see frames behind it, as in the
-    reference; `hidden_state`: the layer carries its own state from tick to tick.
+    Class attributes: `sources`: "one" = the sources are concatenated along the feature axis and dropped out as the
+    common options say, "many" = each is an argument, "none"; `default_from`; `recurrent`: frames depend on each
+    other, so batches keep sequences apart; `lets_padding_through`: valid frames near a sequence end see frames behind
+    it, as in the reference; `hidden_state`: the layer carries its own state from tick to tick.
     """
 
     class_name: ClassVar[str] = ""

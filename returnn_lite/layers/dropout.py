@@ -53,7 +53,7 @@ def noise_axes(spec: Spec, options: CommonOptions, path: str) -> tuple[int, ...]
 
 
 def _from_dict(spec: Spec, shape: dict[Any, Any]) -> tuple[int, ...]:
-    """{axis: 1 | "x" (one value for all) | None | -1 (independent)}; key "*" is the default, which is the feature axis."""
+    """{axis: 1 | "x" (one value for all) | None | -1 (independent)}; key "*" is the default: the feature axis."""
     others = shape.pop("*", "feature only")
     everywhere = others in (None, -1)
     varying = set(range(spec.rank)) if everywhere else set()

@@ -173,7 +173,8 @@ _COMPARISON_SIGNS = dict(
 class Compare(Elementwise):
     """Compares neighbouring sources (and `value` last) with `kind`; several comparisons are joined by "and".
 
-    Shape: (B, T) -> (B, T) bool, never sparse. Kinds: equal, not_equal, less, less_equal, greater, greater_equal or signs.
+    Shape: (B, T) -> (B, T) bool, never sparse. Kinds: equal, not_equal, less, less_equal, greater, greater_equal or
+    signs.
     """
 
     def __init__(self, *, kind: str = "equal", value: Any = None, allow_broadcast_all_sources: bool = False) -> None:
@@ -209,7 +210,7 @@ class Compare(Elementwise):
 
 @layer("activation")
 class ActivationLayer(Layer):
-    """The activation function of this name on the source.  Shape: (B, T, F) -> (B, T, F); softmax puts the features last."""
+    """The activation function of this name on the source.  Shape: (B, T, F) -> (B, T, F); softmax: features last."""
 
     def __init__(self, *, activation: str | None, opts: Mapping[str, Any] | None = None) -> None:
         super().__init__()

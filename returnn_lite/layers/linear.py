@@ -15,7 +15,7 @@ from returnn_lite.tensor import PreActivation, Spec, Tensor
 
 @layer("linear", "hidden", "forward")
 class Linear(Layer):
-    """y = act(x W + b); a row of W for sparse input.  Shape: (B, T, F) -> (B, T, n_out); sparse (B, T) -> (B, T, n_out).
+    """y = act(x W + b); a row of W for sparse input.  Shape: (B, T, F) -> (B, T, n_out); (B, T) -> (B, T, n_out)
 
     The feature axis stays in its place. Parameters: `W` (in, n_out), or (n_out, in) with `use_transposed_weights`; `b`.
     `grad_filter` g: the gradient of a sequence is zeroed unless the largest squared entry is below g.
@@ -97,7 +97,7 @@ class Linear(Layer):
 
 @layer("softmax")
 class Softmax(Linear):
-    """y = softmax(x W + b) over the features.  Shape: (B, T, F) -> (B, T, n_out). Options and parameters as `linear`."""
+    """y = softmax(x W + b) over the features, otherwise as `linear`.  Shape: (B, T, F) -> (B, T, n_out)"""
 
     def __init__(
         self,

@@ -11,11 +11,12 @@ class CommonOptions:
     """Options of every layer class, taken off its dict before the class sees the rest.
 
     Sources and shape: `from_` (config word `from`), `n_out`, `out_dim`, `in_dim`, `out_type`, `out_shape`, `target`,
-    `size_target`. Loss: `loss`, `loss_scale`, `loss_opts`, `loss_only_on_non_search`, `only_on_eval`, `only_on_search`,
-    `is_output_layer`. Constraints: `L2`, `darc1`, `spatial_smoothing`. Input noise: `dropout` (rate), `dropout_noise_shape`,
-    `dropout_axis`, `dropout_on_forward`. Parameters: `trainable`, `reuse_params`, `name_scope`, `param_variational_noise`,
-    `param_dropout`, `param_dropout_min_ndim`, `updater_opts`, `custom_param_importer`. Loops: `initial_output`, `need_last`.
-    The others are accepted because configs have them and have no effect on the numbers here.
+    `size_target`. Loss: `loss`, `loss_scale`, `loss_opts`, `loss_only_on_non_search`, `only_on_eval`,
+    `only_on_search`, `is_output_layer`. Constraints: `L2`, `darc1`, `spatial_smoothing`. Input noise: `dropout`
+    (rate), `dropout_noise_shape`, `dropout_axis`, `dropout_on_forward`. Parameters: `trainable`, `reuse_params`,
+    `name_scope`, `param_variational_noise`, `param_dropout`, `param_dropout_min_ndim`, `updater_opts`,
+    `custom_param_importer`. Loops: `initial_output`, `need_last`. The others are accepted because configs have them
+    and have no effect on the numbers here.
     """
 
     from_: Any = None

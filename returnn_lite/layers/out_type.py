@@ -18,8 +18,8 @@ _OPTIONS = (
 def overridden(spec: Spec, out_type: Mapping[str, Any] | None, sources: Sequence[Spec], layer: str) -> Spec:
     """`spec` with the overrides of `out_type`.
 
-    `shape` (without batch): None takes the next unused dynamic axis of the sources, a number a static axis of that size.
-    Raises ConfigError for unknown entries and contradictions.
+    `shape` (without batch): None takes the next unused dynamic axis of the sources, a number a static axis of that
+    size. Raises ConfigError for unknown entries and contradictions.
     """
     if not out_type:
         return spec

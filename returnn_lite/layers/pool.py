@@ -20,9 +20,9 @@ _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 class Pool(Layer):
     """Max or average pooling over the spatial axes.  Shape: (B, T, F) -> (B, T', F); lengths as for convolutions.
 
-    `padding`: "valid", "same", "same_static" (zeros, also for max) or a number. Max: "same" padding never wins. Average,
-    "same": divided by the number of positions inside the padded tensor. Frames behind a sequence end count as they are,
-    unless `use_time_mask`.
+    `padding`: "valid", "same", "same_static" (zeros, also for max) or a number. Max: "same" padding never wins.
+    Average, "same": divided by the number of positions inside the padded tensor. Frames behind a sequence end count
+    as they are, unless `use_time_mask`.
     """
 
     recurrent = True

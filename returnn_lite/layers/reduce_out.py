@@ -9,7 +9,7 @@ from returnn_lite.tensor import Spec, Tensor
 
 @layer("reduce_out")
 class ReduceOut(Layer):
-    """Groups of `num_pieces` neighbouring features reduced by `mode` max, sum or mean.  Shape: (B, T, F) -> (B, T, F / n)
+    """Groups of `num_pieces` neighbouring features, each reduced by `mode`.  Shape: (B, T, F) -> (B, T, F / n)
 
     y_j = f(x_(jn), …, x_(jn + n - 1)); with max this is maxout (Goodfellow et al. 2013).
     """

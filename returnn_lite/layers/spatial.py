@@ -95,7 +95,7 @@ def _as_tuple(value: Any, rank: int) -> tuple[Any, ...]:
 
 
 def spatial_axes(spec: Spec, named: Any, count: int, behavior: int) -> tuple[int, ...]:
-    """The axes a window slides over: those named, else all but batch and feature. Raises ConfigError for a wrong number."""
+    """The axes a window slides over: those named, else all but batch and feature. ConfigError for a wrong number."""
     if named:
         listed = named if isinstance(named, (list, tuple)) else (named,)
         found = tuple(axis(spec, a, option="in_spatial_dims") for a in listed)

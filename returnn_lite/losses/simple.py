@@ -22,10 +22,11 @@ IGNORED = -100
 class CrossEntropy(Loss):
     """Cross-entropy: -log p[target] (sparse target) or -sum t log p (dense), natural log, summed over frames.
 
-    On the logits where the layer's activation is softmax; else on safe_log of the output. `label_smoothing` e: the right
-    class gets 1 - e, the others e / (V - 1), minus the entropy of that distribution; `label_smoothing_gaussian`: a normal
-    density around the target with standard deviation 1 - e. `focal_loss_factor` g: times (1 - p[target])^g (Lin et al.
-    2017). `fake_upper_bound` u: reports min(loss, u) with the gradient of the loss.
+    On the logits where the layer's activation is softmax; else on safe_log of the output. `label_smoothing` e: the
+    right class gets 1 - e, the others e / (V - 1), minus the entropy of that distribution;
+    `label_smoothing_gaussian`: a normal density around the target with standard deviation 1 - e. `focal_loss_factor`
+    g: times (1 - p[target])^g (Lin et al. 2017). `fake_upper_bound` u: reports min(loss, u) with the gradient of the
+    loss.
     """
 
     def __init__(

@@ -47,9 +47,15 @@ class Net:
     is_loop = False
 
     def __init__(
-        self, descriptions: Mapping[str, Any], shared: Shared, *, path: str, prefix: str = "", parent: Net | None = None,
+        self,
+        descriptions: Mapping[str, Any],
+        shared: Shared,
+        *,
+        path: str,
+        prefix: str = "",
+        parent: Net | None = None,
         trainable: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if not isinstance(descriptions, Mapping):
             raise ConfigError(path, f"must be a dict of layers, but is {type(descriptions).__name__} instead")
         self.descriptions = descriptions
@@ -268,8 +274,11 @@ class Net:
             self.data(node.layer.options.size_target)
 
     def _finish(self, node: Node) -> Node:
-        """The node's axes and parameters. It can be found before it has parameters: a layer that it shares some with may
-        read it; if that one is under construction itself, this one gets its parameters later."""
+        """The node's axes and parameters.
+
+        It can be found before it has parameters: a layer that it shares some with may read it; if that one is under
+        construction itself, this one gets its parameters later.
+        """
         if self.immediate:
             node.infer()
             if node.description:

@@ -15,7 +15,7 @@ def scope_name(layer: str) -> str:
 
 
 def join(prefix: str, scope: str | None, layer: str) -> str:
-    """The full scope of a layer: its own `name_scope` ("" = none, leading "/" = absolute) or its name, below `prefix`."""
+    """The full scope of a layer: its `name_scope` ("" = none, leading "/" = absolute) or its name, below `prefix`."""
     if scope is None:
         scope = scope_name(layer)
     elif scope.startswith("/"):

@@ -43,10 +43,10 @@ class NetworkOutput:
 class Network(torch.nn.Module):
     """The layers of `net_dict` that outputs and losses need, constructed on demand.
 
-    `search`: `choice` layers search; `eval`: losses are evaluated; `train()` / `eval()` set the train flag. `params` holds
-    all parameters by the reference's names, `used_data_keys` are the keys that a batch must hold. `eval_names`: makes the
-    names that eval strings may use (the look-alike `tf` …), default: those of the config. `extra_layers` are built as well.
-    Raises ConfigError(s) for everything that is wrong with the dict.
+    `search`: `choice` layers search; `eval`: losses are evaluated; `train()` / `eval()` set the train flag. `params`
+    holds all parameters by the reference's names, `used_data_keys` are the keys that a batch must hold. `eval_names`:
+    makes the names that eval strings may use (the look-alike `tf` …), default: those of the config. `extra_layers`
+    are built as well. Raises ConfigError(s) for everything that is wrong with the dict.
     """
 
     def __init__(

@@ -20,8 +20,8 @@ from returnn_lite.tensor.axes import describe
 class LossValue:
     """A loss over one batch: `sum` and `error` are sums over frames or sequences (None: the loss has none).
 
-    `inv_norm` is 1 / norm factor, so that `sum / inv_norm` is what is reported; `scale` and `normalized` say how the sum
-    enters the objective.
+    `inv_norm` is 1 / norm factor, so that `sum / inv_norm` is what is reported; `scale` and `normalized` say how the
+    sum enters the objective.
     """
 
     sum: torch.Tensor | None

@@ -17,8 +17,8 @@ class Subnetwork(Layer):
     """The dict `subnetwork` as one layer; its output is the inner layer "output".
 
     Inside, "data" is the (concatenated, dropped out) source; with `concat_sources` False "data:0", "data:1" … and
-    "data:<source name>", "data" being the first; other "data:key" are the root's; "base:x" is a layer outside. From outside
-    "sub/inner" names inner layers. Parameters are "<sub>/<inner>/<name>".
+    "data:<source name>", "data" being the first; other "data:key" are the root's; "base:x" is a layer outside. From
+    outside "sub/inner" names inner layers. Parameters are "<sub>/<inner>/<name>".
     """
 
     recurrent = True

@@ -66,8 +66,8 @@ def combine(
 def pick(scores: torch.Tensor, size: int, *, keep_beams: bool = False) -> Picked:
     """The best `size` continuations per sequence, best first.  Shape: (B, K, V) -> (B, size)
 
-    Of equal ones the lower index comes first. `keep_beams`: every hypothesis keeps size / K successors. Fewer candidates
-    than `size`: filled up with label 0, source 0, score -inf.
+    Of equal ones the lower index comes first. `keep_beams`: every hypothesis keeps size / K successors. Fewer
+    candidates than `size`: filled up with label 0, source 0, score -inf.
     """
     batch, beams, classes = scores.shape
     if keep_beams:

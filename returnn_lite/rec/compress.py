@@ -17,9 +17,7 @@ def renamed(spec: Spec, old: Dim, new: Dim) -> Spec:
     def make() -> Spec:
         dims = (new if d == old else d for d in spec.dims)
         loop = frozenset(new if d == old else d for d in spec.loop)
-        return Spec(
-            dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=loop
-        )
+        return Spec(dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=loop)
 
     return spec.memo(("renamed", old, new), make) if old in spec.dims else spec  # type: ignore[no-any-return]
 

@@ -103,7 +103,7 @@ class LoopRun:
         return Tensor(ticks, spec, {self.dim: self.lengths} if self.lengths is not None else {})
 
     def _shifted(self, of: Node) -> Tensor:
-        """"prev:" of a layer over the whole axis: its initial output in front, the last frame dropped."""
+        """ "prev:" of a layer over the whole axis: its initial output in front, the last frame dropped."""
         x = self.value(of)
         if self.dim not in x.spec.loop:
             x = self._repeated(x)

@@ -174,7 +174,7 @@ class RecLoop(Layer):
                 raise node.layer.error('to read its last frame from outside, set "need_last": True on it')
             return node.spec
         if part in graph.plan.inside and part not in graph.accumulated():
-            text = "runs inside the loop; to read it from outside, set \"is_output_layer\": True on it"
+            text = 'runs inside the loop; to read it from outside, set "is_output_layer": True on it'
             raise self.error(f"layer {part!r} {text}")
         return self._outside(node)
 

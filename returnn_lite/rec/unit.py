@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Unit(Stateful):
-    """Base of `rec` with a named unit and of `rnn_cell`: a recurrent cell over the time axis, or one tick of it in a loop.
+    """Base of `rec` with a named unit and `rnn_cell`: a recurrent cell over the time axis, or one tick of it in a loop.
 
     Shape: (B, T, F) -> (T, B, n_out), frames behind the sequence ends are 0; in a loop (B, F) -> (B, n_out). Parameters
     are those of the cell, below `rec/`.
@@ -33,7 +33,9 @@ class Unit(Stateful):
     checks_n_out = False
     single_step: ClassVar[bool] = False
 
-    def __init__(self, *, n_out: int | None, unit: str, unit_opts: Mapping[str, Any] | None, initial_state: Any) -> None:
+    def __init__(
+        self, *, n_out: int | None, unit: str, unit_opts: Mapping[str, Any] | None, initial_state: Any
+    ) -> None:
         super().__init__()
         if not isinstance(unit, str):
             raise self.error(f"`unit` must be the name of a unit, but is {unit!r} instead")
@@ -95,7 +97,7 @@ class Unit(Stateful):
         self.initial.build(self, self.cell)
 
     def _init(self, init: Any) -> Any:
-        """The initialiser of a parameter: that of the option it belongs to, else the unit's own, else glorot uniform."""
+        """The initialiser of a parameter: of the option it belongs to, else the unit's own, else glorot uniform."""
         default = self.inits.get("recurrent") or self.inits.get("weights") or "glorot_uniform"
         if init in ("weights", "recurrent", "default"):
             return self.inits.get(init) or default

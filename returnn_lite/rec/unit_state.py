@@ -20,7 +20,7 @@ _WORDS = {"zeros": 0.0, "ones": 1.0}
 
 
 class InitialState:
-    """The option `initial_state`: None, 0, 1, "zeros", "ones", "var", "keep_over_epoch", a layer, or one of these per key.
+    """`initial_state`: None, 0, 1, "zeros", "ones", "var", "keep_over_epoch", a layer, or one of these per key.
 
     A layer with a last hidden state gives that; any other its output (B, H).
     """
@@ -40,7 +40,8 @@ class InitialState:
             return {k: value.get(k) for k in keys}
         if isinstance(value, (list, tuple)):
             if len(value) != len(keys):
-                raise ConfigError("initial_state", f"must have {len(keys)} entries ({', '.join(keys)}), but has {len(value)}")
+                text = f"must have {len(keys)} entries ({', '.join(keys)}), but has {len(value)}"
+                raise ConfigError("initial_state", text)
             return dict(zip(keys, value, strict=True))
         return dict.fromkeys(keys, value)
 

@@ -21,8 +21,8 @@ ONE_MATCHES_UNTIL = 11  # behaviour version from which an axis of size 1 no long
 def match(source: Spec, target: Spec, behavior: int = 0) -> tuple[int | None, ...]:
     """For each axis of `source` the axis of `target` it corresponds to, or None.
 
-    Tried in the order: equal Dim, equal static size, size 1 with any other (behaviour below 11), unknown length with any
-    dynamic axis; of several candidates the first unused one.
+    Tried in the order: equal Dim, equal static size, size 1 with any other (behaviour below 11), unknown length with
+    any dynamic axis; of several candidates the first unused one.
     """
     found: list[int | None] = [None] * source.rank
     used: set[int] = set()
@@ -54,7 +54,8 @@ _RULES = [
 def common(specs: tuple[Spec, ...], behavior: int = 0) -> Spec:
     """The layout that all of `specs` fit into: that of the first one with most axes, missing axes inserted.
 
-    An axis of size 1 gives way to the other's size (behaviour below 11). dtype and sparse Dim are those of the chosen one.
+    An axis of size 1 gives way to the other's size (behaviour below 11). dtype and sparse Dim are those of the chosen
+    one.
     """
     loop = frozenset(d for s in specs for d in s.loop)
     bare = [_bare(s) for s in specs]

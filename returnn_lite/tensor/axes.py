@@ -1,4 +1,4 @@
-"""Axis texts of configs ("T", "F", "spatial:0", "stag:x", "except_time", ints, Dims …) to axis positions – only here."""
+"""Axis texts of configs ("T", "F", "spatial:0", "stag:x", "except_time", ints, Dims …) to positions – only here."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ class Dim:
     """One axis: a static `size`, or None for an axis whose lengths differ per sequence (these live in the Tensor).
 
     `Dim(5, name="heads")` and `Dim(None, name="time")` are new axes, each equal only to itself. Arithmetic (`+ - *`,
-    `ceildiv`, `//`) gives derived Dims: `time.ceildiv(2)` made twice is the same axis, which is why two convolutions with
-    one stride can be added. `kind` is "batch", "spatial" or "feature"; it never decides equality.
+    `ceildiv`, `//`) gives derived Dims: `time.ceildiv(2)` made twice is the same axis, which is why two convolutions
+    with one stride can be added. `kind` is "batch", "spatial" or "feature"; it never decides equality.
     """
 
     __slots__ = ("_hash", "_key", "kind", "name", "op", "parts", "size")

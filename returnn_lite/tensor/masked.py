@@ -23,7 +23,7 @@ def mask(x: Tensor, axis: int) -> torch.Tensor | None:
 
 
 def mask_all(x: Tensor, axes: Sequence[int] | None = None) -> torch.Tensor | None:
-    """Bool: True where the positions of all the given (default: all) dynamic axes are valid; None if none is dynamic."""
+    """Bool: True where the positions on all the given dynamic axes (default: all) are valid; None if there is none."""
     total: torch.Tensor | None = None
     for axis in range(x.spec.rank) if axes is None else axes:
         part = mask(x, axis)

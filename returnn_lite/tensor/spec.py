@@ -13,9 +13,9 @@ AUTO: Any = object()  # "take the default role"
 class Spec:
     """Axes (`dims`, in physical order), `dtype`, the role axes, and the number of classes of sparse data.
 
-    `time` and `feature` are positions or None. `sparse_dim` is the Dim of the classes of sparse data (then there is no
-    feature axis). `loop` lists axes of enclosing loops that a layer moved out of its loop carries along: no axis text ever
-    names them, so a layer computes on each of their frames what it would compute inside the loop.
+    `time` and `feature` are positions or None. `sparse_dim` is the Dim of the classes of sparse data (then there is
+    no feature axis). `loop` lists axes of enclosing loops that a layer moved out of its loop carries along: no axis
+    text ever names them, so a layer computes on each of their frames what it would compute inside the loop.
     Immutable; equal when all parts are; hashed once. Read off the axes: `batch` (position or None), `dynamic_dims`.
     """
 
@@ -130,7 +130,7 @@ class Spec:
     # --- changed copies -----------------------------------------------------------------------------------------------
 
     def with_dims(self, dims: Iterable[Dim], *, time: Any = None, feature: Any = None, **changes: Any) -> Spec:
-        """A copy with these axes; roles stay with their Dims unless given (a Dim, position, None=keep, AUTO=default)."""
+        """A copy with these axes; roles stay with their Dims unless given (Dim, position, None=keep, AUTO=default)."""
         dims = tuple(dims)
         new_time = _kept(self.time_dim, dims) if time is None else time
         feature_dim = None if self.feature is None else self.dims[self.feature]

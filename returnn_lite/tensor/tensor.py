@@ -31,9 +31,9 @@ DTYPE_NAMES = {v: k for k, v in DTYPES.items()}
 class Beam:
     """The hypotheses after one search choice; folded into the batch axis as B * size, beam index fastest.
 
-    `source` int [B * size]: for every hypothesis the row it extends, counted in the parent's batch axis (the plain batch
-    without a parent). `scores` float [B, size]: natural log, higher is better. `decided`: only the best one was kept.
-    `gold` int [B]: which of them is the reference's, where the search keeps it.
+    `source` int [B * size]: for every hypothesis the row it extends, counted in the parent's batch axis (the plain
+    batch without a parent). `scores` float [B, size]: natural log, higher is better. `decided`: only the best one was
+    kept. `gold` int [B]: which of them is the reference's, where the search keeps it.
     """
 
     size: int
@@ -91,7 +91,7 @@ class Tensor:
         return self.data.shape[self.spec.dims.index(dim)]
 
     def with_data(self, data: torch.Tensor, spec: Spec | None = None, **changes: object) -> Tensor:
-        """A Tensor of the same sequences with new data (and Spec); lengths of new axes are derived. Side entries end."""
+        """A Tensor of the same sequences with new data (and Spec); lengths of new axes follow. Side entries end."""
         spec = self.spec if spec is None else spec
         lengths = self.lengths
         missing = [d for d in spec.dynamic_dims if d not in lengths]

@@ -26,17 +26,29 @@ def network(config, params, batch, seq_lens, mode, layers):
     """Runs the net of `config` on one batch, with the given parameters."""
     torch.set_num_threads(1)
     net = Network(
-        Config(dict(config)), config["network"], search=mode == "search", eval_names=eval_names, extra_layers=tuple(layers)
+        Config(dict(config)),
+        config["network"],
+        search=mode == "search",
+        eval_names=eval_names,
+        extra_layers=tuple(layers),
     )
     _set_params(net, params)
     net.train(mode == "train")
-    data = {k: torch.from_numpy(numpy.ascontiguousarray(v)) if v.dtype.kind not in "SU" else list(v) for k, v in batch.items()}
+    data = {
+        k: torch.from_numpy(numpy.ascontiguousarray(v)) if v.dtype.kind not in "SU" else list(v)
+        for k, v in batch.items()
+    }
     lengths = {k: torch.from_numpy(v) for k, v in seq_lens.items()}
     with torch.set_grad_enabled(mode == "train"):
         out = net(data, lengths)
         outputs = {name: _output(out[name]) for name in layers}
         losses = {name: _loss(value) for name, value in out.losses.items()}
-        answer = {"outputs": outputs, "losses": losses, "objective": float(out.objective.detach()), "scores": _scores(out, layers)}
+        answer = {
+            "outputs": outputs,
+            "losses": losses,
+            "objective": float(out.objective.detach()),
+            "scores": _scores(out, layers),
+        }
         answer["grads"] = _gradients(net, out) if mode == "train" else {}
     return answer
 

@@ -20,7 +20,9 @@ def model(folder, epoch):
 
 
 def test_tf_and_helpers(tmp_path):
-    lines = run(options(tmp_path, num_epochs=1, network=with_eval("tf.clip_by_value(safe_log(tf.exp(source(0))), -1.0, 1.0)")))
+    lines = run(
+        options(tmp_path, num_epochs=1, network=with_eval("tf.clip_by_value(safe_log(tf.exp(source(0))), -1.0, 1.0)"))
+    )
     assert lines[-1] == "Finished training in epoch 1."
 
 

@@ -27,7 +27,9 @@ def test_a_wrong_option_of_an_own_layer(tmp_path):
     done = rnn("own.config", folder=tmp_path)
     assert done.returncode == 1
     first = done.stderr.splitlines()[0]
-    assert first.startswith('network["r"]: layer class \'shifted_relu\' has no option \'strt\'; did you mean "start"?'), first
+    assert first.startswith(
+        "network[\"r\"]: layer class 'shifted_relu' has no option 'strt'; did you mean \"start\"?"
+    ), first
 
 
 def test_public_names():

@@ -32,7 +32,9 @@ def test_list_layers(capsys):
 def test_help_layer(capsys):
     assert main(["--help-layer", "softmax_over_spatial"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("### softmax_over_spatial\n") and "`energy_factor = None`" in out and "Shape: (B, T, H)" in out
+    assert (
+        out.startswith("### softmax_over_spatial\n") and "`energy_factor = None`" in out and "Shape: (B, T, H)" in out
+    )
 
 
 @pytest.mark.parametrize("name", ["linaer"])
