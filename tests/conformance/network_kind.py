@@ -84,7 +84,7 @@ def _gradients(net, out):
     if not out.objective.requires_grad:
         return {}
     grads = torch.autograd.grad(out.objective, list(trainable.values()), allow_unused=True)
-    return {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in zip(trainable, grads) if g is not None}
+    return {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in zip(trainable, grads, strict=True) if g is not None}
 
 
 def _scores(out, layers):
