@@ -23,7 +23,8 @@ _RUN = """
 """
 _MODEL = """
     network get_network extern_data num_inputs num_outputs target default_input sparse_input hidden_size hidden_type
-    activation loss inf_value tf_native_ctc_zero_infinity flat_net_construction optimize_move_layers_out pretrain pretrain_copy_output_layer
+    activation loss inf_value tf_native_ctc_zero_infinity
+    flat_net_construction optimize_move_layers_out pretrain pretrain_copy_output_layer
     pretrain_repetitions pretrain_construction_algo pretrain_greedy pretrain_learning_rate param_dropout
     param_dropout_min_ndim param_variational_noise init_new_network_callback reinit_network_each_epoch
     search_train_network_layers debug_print_layer_output debug_print_layer_output_template search_flag
