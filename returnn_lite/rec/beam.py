@@ -92,6 +92,9 @@ def _pick_per_beam(scores: torch.Tensor, each: int) -> Picked:
 
 def top(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The largest values along the last axis in falling order; of equal ones the lower index first."""
+    if count == 1:
+        largest, at = values.max(-1, keepdim=True)
+        return largest, at
     best, index = values.topk(count, dim=-1)
     ties = (values >= best[..., -1:]).sum() > best.numel()  # at the edge, where topk may choose any
     if bool(ties | (best[..., 1:] == best[..., :-1]).any()):

@@ -250,8 +250,9 @@ class Choice(Layer):
         self, x: Tensor, labels: list[torch.Tensor], picked: beams.Picked, gold: torch.Tensor | None, moment: Moment
     ) -> Tensor:
         first = torch.arange(picked.source.shape[0], device=picked.source.device).unsqueeze(-1) * moment.count
-        new = Beam(self.beam_size, picked.scores, (picked.source + first).flatten(), moment.beam, gold=gold)
-        lengths = to_beam(x, new).lengths if x.lengths else {}
+        rows, size = (picked.source + first).flatten(), self.beam_size
+        new = Beam(size, picked.scores, rows, moment.beam, gold=gold, in_place=size == moment.count == 1)
+        lengths = {d: n.tile(size) if x.beam is None else n.following(rows, size) for d, n in x.lengths.items()}
         made = []
         for i, chosen in enumerate(labels):
             spec = self._labels(i)

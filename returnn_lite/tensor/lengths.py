@@ -23,6 +23,7 @@ class Lengths:
     dims: tuple[Dim, ...] = (batch_dim,)
     _masks: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
     _tiled: dict[int, Lengths] = field(default_factory=dict, repr=False)
+    _single: Lengths | None = field(default=None, repr=False)  # what it is tiled from
 
     @staticmethod
     def of(values: torch.Tensor) -> Lengths:
@@ -45,7 +46,8 @@ class Lengths:
             if batch_dim not in self.dims:
                 return self
             axis = self.dims.index(batch_dim)
-            tiled = self._tiled[beam] = Lengths(self.values.repeat_interleave(beam, axis), self.max, self.dims)
+            values = self.values.repeat_interleave(beam, axis) if beam > 1 else self.values
+            tiled = self._tiled[beam] = Lengths(values, self.max, self.dims, _single=self)
         return tiled
 
     def every(self, step: int) -> Lengths:
@@ -63,6 +65,13 @@ class Lengths:
         axis = self.dims.index(batch_dim)
         values = torch.cat([self.values.repeat_interleave(after, axis)] * before, axis)
         return Lengths(values, self.max, self.dims)
+
+    def following(self, index: torch.Tensor, beam: int) -> Lengths:
+        """The lengths of `beam` hypotheses per sequence, each of which extends the batch entry `index`.
+
+        Where all hypotheses of a sequence are of one length, the index does not matter.
+        """
+        return self.gather(index) if self._single is None else self._single.tile(beam)
 
     def gather(self, index: torch.Tensor) -> Lengths:
         """The lengths of the batch entries `index`."""

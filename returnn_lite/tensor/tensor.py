@@ -42,6 +42,7 @@ class Beam:
     parent: Beam | None = None
     decided: bool = False
     gold: torch.Tensor | None = None
+    in_place: bool = False  # whether every hypothesis extends its own row
 
 
 @dataclass(eq=False, slots=True)
@@ -141,12 +142,16 @@ class Tensor:
 
     def gather_batch(self, index: torch.Tensor, beam: Beam | None) -> Tensor:
         """The batch entries `index` (int [B']), as hypotheses of `beam`."""
+        return self.taken(index, beam, {d: n.gather(index) for d, n in self.lengths.items()})
+
+    def taken(self, index: torch.Tensor, beam: Beam | None, lengths: Mapping[Dim, Lengths]) -> Tensor:
+        """The batch entries `index`, whose lengths are known."""
         at = self.spec.batch
         if at is None:
             return self
         changed = self.copy()
         changed.data = self.data.index_select(at, index)
-        changed.lengths = {d: n.gather(index) for d, n in self.lengths.items()}
+        changed.lengths = lengths
         changed.beam = beam
         if self.pre is not None:
             changed.pre = PreActivation(self.pre.activation, self.pre.data.index_select(at, index))
@@ -169,6 +174,8 @@ class Tensor:
     def _repeated(self, count: int, at: int) -> Tensor:
         """Every sequence `count` times."""
         changed = self.copy()
+        if count == 1:
+            return changed
         changed.data = self.data.repeat_interleave(count, at)
         changed.lengths = {d: n.tile(count) for d, n in self.lengths.items()}
         if self.pre is not None:
@@ -179,7 +186,7 @@ class Tensor:
 
 
 def ancestor_index(beam: Beam, older: Beam | None) -> torch.Tensor | None:
-    """For every hypothesis of `beam` its row in the batch of `older`; None if both are the same.
+    """For every hypothesis of `beam` its row in the batch of `older`; None if the rows are the same.
 
     Raises ValueError when `older` is not in the past of `beam`.
     """
@@ -188,7 +195,8 @@ def ancestor_index(beam: Beam, older: Beam | None) -> torch.Tensor | None:
     while current is not older:
         if current is None:
             raise ValueError("the beam is not a successor of the older beam")
-        index = current.source if index is None else current.source.index_select(0, index)
+        if not current.in_place:
+            index = current.source if index is None else current.source.index_select(0, index)
         current = current.parent
     return index
 
@@ -209,7 +217,11 @@ def to_beam(x: Tensor, beam: Beam | None) -> Tensor:
     if x.beam is None:
         return x.tile(beam)
     index = ancestor_index(beam, x.beam)
-    return x if index is None else x.gather_batch(index, beam)
+    if index is not None:
+        return x.taken(index, beam, {d: n.following(index, beam.size) for d, n in x.lengths.items()})
+    same = x.copy()
+    same.beam = beam
+    return same
 
 
 def latest_beam(tensors: list[Tensor]) -> Beam | None:
