@@ -38,7 +38,7 @@ def collate(dataset: Dataset, plan: SliceBatch, dtypes: Mapping[str, str], stati
     seq_idx = plan.slices.seq_idx.tolist()
     for key, dtype in dtypes.items():
         arrays = [dataset.get_data(i, key) for i in seq_idx]
-        if dtype == "string":
+        if dtype in ("string", "object"):
             data[key] = [text(array) for array in arrays]
         elif key in static_keys or not dataset.has_time(key):
             data[key] = stack(dataset, key, plan, arrays, dtype)

@@ -15,8 +15,8 @@ DATASETS: dict[str, type[Dataset]] = {}
 
 PLANNED = frozenset(
     """BlissDataset DatasetWithTimeContext DistributeFilesDataset ExternSprintDataset HuggingFaceDataset
-    LibriSpeechCorpus MultiProcDataset NextGenHDFDataset NltkTimitDataset OggZipDataset RawWavDataset
-    SiameseHDFDataset SprintCacheDataset SprintDataset StereoHdfDataset TimitDataset""".split()
+    MultiProcDataset NextGenHDFDataset NltkTimitDataset RawWavDataset SiameseHDFDataset
+    SprintCacheDataset SprintDataset StereoHdfDataset TimitDataset""".split()
 )
 NEEDS_SPRINT = "needs RASR, a program of its own; write its data to HDF files and use HDFDataset with the same keys"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -183,6 +184,25 @@ def _blocks(tags: Iterable[str]) -> Iterator[list[bytes]]:
     iterator = iter(tags)
     while block := list(islice(iterator, TAGS_AT_ONCE)):
         yield [tag.encode("utf8") for tag in block]
+
+
+class TableBuilder:
+    """Collects the texts of a TagTable, as bytes without an object each."""
+
+    def __init__(self) -> None:
+        self.text, self.ends = bytearray(), array("q")
+
+    def append(self, text: str) -> None:
+        """Adds one."""
+        self.text += text.encode("utf8")
+        self.ends.append(len(self.text))
+
+    def table(self) -> TagTable:
+        """What was collected."""
+        borders = np.concatenate([[0], np.array(self.ends, np.int64)])
+        table = TagTable(())
+        table._set(bytes(self.text), borders[:-1], borders[1:])
+        return table
 
 
 class TagView(Tags):

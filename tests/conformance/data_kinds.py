@@ -15,6 +15,7 @@ from returnn_lite.datasets.map_wrapper import FromList
 from returnn_lite.datasets.ordering import OrderOptions
 from returnn_lite.datasets.ordering import seq_order as order_of_epoch
 
+MANY_LABELS = 256  # longer lists were not recorded
 ORDER_OPTIONS = [f.name for f in fields(OrderOptions) if f.name != "seq_list_filter"]
 
 
@@ -58,14 +59,14 @@ def dataset(options: dict[str, Any], calls: list[dict[str, Any]], case: dict[str
     """Description of the dataset, and the sequences of the epoch that each call starts."""
     data = init_dataset(_with_noted(options, case.get("note", "")))
     if case.get("error") and not calls:
-        _provoke(data)
+        _provoke(data, unknown_tag="requested seqs" in case["error"]["message"])
     keys = data.get_data_keys()
     return {
         "data_keys": keys,
         "num_outputs": data.num_outputs,
         "get_data_dtype": {key: data.get_data_dtype(key) for key in keys},
-        "is_data_sparse": {key: data.is_data_sparse(key) for key in keys},
-        "labels": data.labels,
+        "is_data_sparse": {key: data.is_data_sparse(key) for key in keys} | _failed(case, "is_data_sparse"),
+        "labels": {key: labels for key, labels in data.labels.items() if len(labels) < MANY_LABELS},
         "calls": [_epoch(data, call, recorded) for call, recorded in zip(calls, case["calls"], strict=True)],
     }
 
@@ -80,10 +81,15 @@ def _epoch(data: Any, call: dict[str, Any], recorded: dict[str, Any]) -> dict[st
     return {"num_seqs": None if math.isinf(data.num_seqs) else data.num_seqs, "tags": tags, "data": seqs}
 
 
-def _provoke(data: Any) -> None:
+def _failed(case: dict[str, Any], field: str) -> dict[str, str]:
+    """The keys for which the reference has no answer but an error, which says nothing about the data."""
+    return {key: value for key, value in case.get(field, {}).items() if str(value).startswith("error: ")}
+
+
+def _provoke(data: Any, unknown_tag: bool) -> None:
     """Where an error is wanted and the calls that led to it were not recorded: reads an epoch, then a list of tags."""
     for seq_list in (None, True):
-        data.init_seq_order(epoch=1, seq_list=seq_list and _tags(data))
+        data.init_seq_order(epoch=1, seq_list=seq_list and [*_tags(data), *["unknown"] * unknown_tag])
         i = 0
         while data.is_less_than_num_seqs(i):
             data.load_seqs(i, i + 1)

@@ -1,7 +1,10 @@
 """A small example of each dataset class, for the tests that run over all of them."""
 
 import gzip
+import io
 import pickle
+import wave
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +112,60 @@ def texts(folder: Path):
     }  # fmt: skip
 
 
+def wav(samples, rate=8000, channels=1):
+    """A WAV file's content, from numbers in [-1, 1]."""
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setparams((channels, 2, rate, 0, "NONE", ""))
+        file.writeframes((np.asarray(samples) * 32767).astype("<i2").tobytes())
+    return content.getvalue()
+
+
+def sounds(frames=FRAMES):
+    """Tones of so many tenths of seconds."""
+    return [wav(np.sin(np.arange(800 * n) * 0.1 * n)) for n in frames]
+
+
+def ogg_zip(path: Path, entries=None, name=None, files=None):
+    """A zip file of sounds; `entries` and `files` replace its list and its audio files."""
+    name = name or path.name.removesuffix(".zip")
+    listed = [
+        {"text": "ab" * n, "duration": n / 10, "file": f"{i}.wav", "seq_name": f"s{i}"} for i, n in enumerate(FRAMES)
+    ]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.txt", repr(listed) if entries is None else entries)
+        audio = {f"{name}/{i}.wav": sound for i, sound in enumerate(sounds())}
+        for file, content in (audio if files is None else files).items():
+            archive.writestr(file, content)
+    return str(path)
+
+
+def librispeech(folder: Path):
+    """A corpus of two parts, as zip files."""
+    for part, speakers in (("train-clean-100", (9, 10)), ("dev-clean", (1,))):
+        with zipfile.ZipFile(folder / f"{part}.zip", "w") as archive:
+            for speaker in speakers:
+                base = f"LibriSpeech/{part}/{speaker}/1/{speaker}-1"
+                archive.writestr(f"{base}.trans.txt", f"{speaker}-1-0001 AB\n{speaker}-1-0000 A\n")
+                for i, sound in enumerate(sounds((1, 2))):
+                    archive.writestr(f"{base}-{i:04}.flac", sound)
+    return str(folder)
+
+
+def audio(folder: Path):
+    """Datasets of audio."""
+    features = {"features": "log_mel_filterbank", "num_feature_filters": 5}
+    chars = {"labels": ["a", "b", "A", "B", "@"]}
+    return {
+        "OggZipDataset": {
+            "path": ogg_zip(folder / "x.zip"), "audio": features, "targets": {"class": "CharacterTargets", **chars},
+        },
+        "LibriSpeechCorpus": {
+            "path": librispeech(folder), "prefix": "train", "use_zip": True, "audio": features, "chars": chars,
+        },
+    }  # fmt: skip
+
+
 def examples(folder: Path):
     """Options by the name of the class."""
-    return {**made_up(), **wrappers(folder), **files(folder), **texts(folder)}
+    return {**made_up(), **wrappers(folder), **files(folder), **texts(folder), **audio(folder)}
