@@ -48,13 +48,14 @@ def eval_names(context: Any) -> Mapping[str, Any]:
 
 
 def find_task(name: str) -> Task:
-    """The function of a task; all layers, losses and datasets are registered after that."""
+    """The function of a task; all layers, losses, datasets and file formats are registered after that."""
     if name in PLANNED:
         raise ConfigError("task", f"task {name!r} is not supported yet")
     if name not in TASKS:
         known = [*TASKS, "nop", *FUNCTION_PREFIXES]
         raise ConfigError("task", f"unknown task: {name!r}{did_you_mean(name, known)}; tasks: {', '.join(known)}")
     importlib.import_module("returnn_lite.catalog")
+    importlib.import_module("returnn_lite.compat.formats")
     module, function = TASKS[name].split(":")
     task: Task = getattr(importlib.import_module(module), function)
     return task

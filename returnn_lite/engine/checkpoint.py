@@ -6,18 +6,21 @@ Each file is written to a temporary name in the same folder, synced to disk and 
 
 import glob
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 import numpy
 import torch
 
-from returnn_lite.engine.find import existing_models, model_file
-from returnn_lite.errors import ConfigError
+from returnn_lite.config import Config
+from returnn_lite.engine.find import existing_models, model_file, strip_suffix
+from returnn_lite.engine.formats import FORMATS, format_of
+from returnn_lite.errors import ConfigError, did_you_mean
 
 TEMPORARY = ".tmp"
 AVERAGED = ".avg.pt"
 KEPT_OPTIMIZER_STATES = 2
+OWN_FORMAT, ALL_FORMATS = "pt", "both"
 
 
 def write_atomically(path: str, write: Callable[[BinaryIO], None]) -> None:
@@ -37,12 +40,43 @@ def remove_stale_files(model: str | None) -> None:
         os.remove(path)
 
 
-def save_model(base: str, params: Mapping[str, torch.Tensor], *, info: Mapping[str, Any], suffix: str = ".pt") -> None:
-    """Writes `<base>.pt`: {"model": {name: tensor}, "epoch", "step", …}; "global_step" is in "model" as well."""
+def checkpoint_formats(config: Config) -> tuple[str, ...]:
+    """The formats to write, by `checkpoint_format`: "pt" (the default), another program's ("tf"), or "both"."""
+    wanted = config.value("checkpoint_format", OWN_FORMAT) or OWN_FORMAT
+    known = [OWN_FORMAT, *FORMATS]
+    if wanted not in [*known, ALL_FORMATS]:
+        names = ", ".join(f'"{name}"' for name in [*known, ALL_FORMATS])
+        hint = did_you_mean(wanted, [*known, ALL_FORMATS])
+        text = f"`checkpoint_format` must be one of {names}, but is {wanted!r} instead{hint}"
+        raise ConfigError("checkpoint_format", text)
+    return tuple(reversed(known)) if wanted == ALL_FORMATS else (wanted,)
+
+
+def save_model(
+    base: str,
+    params: Mapping[str, torch.Tensor],
+    *,
+    info: Mapping[str, Any],
+    suffix: str = ".pt",
+    formats: Iterable[str] = (OWN_FORMAT,),
+) -> None:
+    """Writes `<base>.pt`: {"model": {name: tensor}, "epoch", "step", …}; "global_step" is in "model" as well.
+
+    formats: further or other ones to write, as from `checkpoint_formats`.
+    """
     model = {name: param.detach().cpu() for name, param in sorted(params.items())}
     model["global_step"] = torch.tensor(info["step"], dtype=torch.int64)
-    content = {"model": model, **info}
-    write_atomically(base + suffix, lambda file: torch.save(content, file))
+    for name in formats:
+        if name == OWN_FORMAT:
+            content = {"model": model, **info}
+            write_atomically(base + suffix, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
+        else:
+            FORMATS[name].write(base, as_arrays(model))
+
+
+def as_arrays(model: Mapping[str, torch.Tensor]) -> dict[str, numpy.ndarray]:
+    """The tensors (on the CPU) as arrays; bfloat16, which numpy does not have, as float32."""
+    return {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in model.items()}
 
 
 def save_checkpoint(
@@ -52,17 +86,20 @@ def save_checkpoint(
     info: Mapping[str, Any],
     resume: Mapping[str, Any],
     averaged: Mapping[str, torch.Tensor] | None = None,
+    formats: Iterable[str] = (OWN_FORMAT,),
 ) -> None:
-    """Writes `<base>.opt.pt` (`resume` and `info`), `<base>.avg.pt` if there are averages, and last `<base>.pt`: where
-    the model is whole, its state is, too."""
+    """Writes `<base>.opt.pt` (`resume` and `info`), `<base>.avg.pt` if there are averages, and last the model: where it
+    is whole, its state is, too."""
     write_atomically(base + ".opt.pt", lambda file: torch.save({**resume, **info}, file))
     if averaged is not None:
         save_model(base, averaged, info=info, suffix=AVERAGED)
-    save_model(base, params, info=info)
+    save_model(base, params, info=info, formats=formats)
 
 
-def load_resume_state(base: str) -> dict[str, Any]:
-    """The content of `<base>.opt.pt`."""
+def load_resume_state(base: str) -> dict[str, Any] | None:
+    """The content of `<base>.opt.pt`; None beside a model of another program, which has no such file."""
+    if not os.path.isfile(base + ".opt.pt") and not os.path.isfile(base + ".pt"):
+        return None
     state: dict[str, Any] = _torch_load(base + ".opt.pt")
     return state
 
@@ -71,19 +108,21 @@ def drop_old_resume_states(model: str) -> None:
     """Removes all optimizer states but those of the last epochs."""
     resumable = list(existing_models(model, 0, resumable=True).values())
     for base in resumable[:-KEPT_OPTIMIZER_STATES]:
-        os.remove(base + ".opt.pt")
+        if os.path.isfile(base + ".opt.pt"):
+            os.remove(base + ".opt.pt")
 
 
 def read_model(name: str) -> dict[str, torch.Tensor]:
-    """{parameter name: tensor on the CPU} of a model file: `.pt`, or an `.npz` of named arrays.
+    """{parameter name: tensor on the CPU} of a model file: `.pt`, an `.npz` of named arrays, or a registered format.
 
     name: with or without suffix.  Raises ConfigError if there is no such file or it is of another kind.
     """
     path = model_file(name)
     if path is None:
-        foreign = os.path.isfile(name + ".index")
-        what = "is a TensorFlow checkpoint, which cannot be read yet" if foreign else "does not exist"
-        raise ConfigError("load", f"`load` must name a model file, but {name!r} {what}")
+        raise ConfigError("load", f"`load` must name a model file, but {name!r} does not exist")
+    form = format_of(path)
+    if form is not None:
+        return as_tensors(form.read(strip_suffix(path)))
     if path.endswith(".npz"):
         with numpy.load(path, allow_pickle=False) as arrays:
             return {key: torch.from_numpy(numpy.asarray(arrays[key])) for key in arrays.files}
@@ -92,6 +131,11 @@ def read_model(name: str) -> dict[str, torch.Tensor]:
     if not isinstance(model, dict) or not all(isinstance(value, torch.Tensor) for value in model.values()):
         raise ConfigError("load", f"{path!r} must hold named tensors, but is of another kind")
     return model
+
+
+def as_tensors(arrays: Mapping[str, numpy.ndarray]) -> dict[str, torch.Tensor]:
+    """The arrays as tensors; without strings, which no parameter is made of."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items() if array.dtype.kind not in "OSU"}
 
 
 def _torch_load(path: str) -> Any:

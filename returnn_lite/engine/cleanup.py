@@ -1,5 +1,6 @@
 """Which epochs' checkpoints stay, and the removal of the others."""
 
+import glob
 import os
 from collections.abc import Iterable, Mapping
 
@@ -114,10 +115,11 @@ def _short(epochs: list[int]) -> str:
 def _remove(base: str) -> int:
     """Removes all files of one checkpoint; returns their size in bytes."""
     size = 0
-    for suffix in (".opt.pt", ".avg.pt", ".pt", ".index", ".meta", ".data-00000-of-00001"):
-        if os.path.isfile(base + suffix):
-            size += os.path.getsize(base + suffix)
-            os.remove(base + suffix)
+    files = [base + suffix for suffix in (".opt.pt", ".avg.pt", ".pt", ".index", ".meta")]
+    for path in [*files, *glob.glob(glob.escape(base) + ".data-*")]:
+        if os.path.isfile(path):
+            size += os.path.getsize(path)
+            os.remove(path)
     return size
 
 

@@ -20,7 +20,7 @@ def strip_suffix(name: str) -> str:
 def model_file(name: str) -> str | None:
     """The readable file behind a checkpoint name given with or without suffix; None if there is none."""
     base = strip_suffix(name)
-    for candidate in (name, base + ".pt", base + ".npz", base):
+    for candidate in (name, base + ".pt", base + ".npz", base, base + ".index"):
         if os.path.isfile(candidate):
             return candidate
     return None
@@ -43,21 +43,22 @@ def epoch_base(model: str, epoch: int, *, pretrain: bool = False) -> str:
 def existing_models(model: str | None, final_epoch: int, *, resumable: bool = False) -> dict[int, str]:
     """{epoch: base name} of the checkpoints on disk up to `final_epoch` (0: no limit), ascending.
 
-    With `resumable` only those that training can continue from, i.e. with their optimizer state.
+    With `resumable` only those that training can continue from: with their optimizer state, or from another program
+    that does not keep it.
     """
     if not model:
         return {}
     folder, prefix = os.path.split(model)
     if not os.path.isdir(folder or "."):
         return {}
-    pattern = re.compile(re.escape(prefix) + r"\.(pretrain\.)?([0-9]{3,})\.pt")
+    pattern = re.compile(re.escape(prefix) + r"\.(pretrain\.)?([0-9]{3,})(\.pt|\.index)")
     found: dict[int, str] = {}
     for name in sorted(os.listdir(folder or ".")):
         match = pattern.fullmatch(name)
         epoch = int(match.group(2)) if match else 0
-        base = os.path.join(folder, name[: -len(".pt")])
+        base = os.path.join(folder, os.path.splitext(name)[0])
         if epoch >= 1 and (final_epoch <= 0 or epoch <= final_epoch):
-            if not resumable or os.path.isfile(base + ".opt.pt"):
+            if not resumable or os.path.isfile(base + ".opt.pt") or not os.path.isfile(base + ".pt"):
                 found[epoch] = base
     return dict(sorted(found.items()))
 

@@ -3,7 +3,7 @@
 from returnn_lite import __version__
 from returnn_lite.config import Config
 from returnn_lite.engine import data
-from returnn_lite.engine.checkpoint import save_model
+from returnn_lite.engine.checkpoint import checkpoint_formats, save_model
 from returnn_lite.engine.cleanup import cleanup_old_models, cleanup_options
 from returnn_lite.engine.find import existing_models
 from returnn_lite.engine.load import preload
@@ -40,7 +40,7 @@ def initialize_model_task(config: Config, log: Log) -> None:
     log.v4(f"Save model under {name}")
     rate = config.float("learning_rate", 1.0)
     info = {"epoch": 0, "step": 0, "effective_learning_rate": rate, "version": __version__}
-    save_model(name, net.params, info=info)
+    save_model(name, net.params, info=info, formats=checkpoint_formats(config))
 
 
 def cleanup_task(config: Config, log: Log) -> None:

@@ -8,6 +8,7 @@ import numpy
 import torch
 
 from returnn_lite.engine.checkpoint import read_model
+from returnn_lite.engine.conversion import convert
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
@@ -23,8 +24,19 @@ def load_params(
     """
     values = read_model(filename)
     wanted = {name: name for name in params if name not in set(skip)}
+    values = with_conversions({name: tuple(param.shape) for name, param in params.items()}, values, log)
     _copy(params, values, wanted, filename, log, path="load", ignore_missing=ignore_missing)
     return int(values["global_step"]) if "global_step" in values else 0
+
+
+def with_conversions(shapes: Mapping[str, tuple[int, ...]], values: Params, log: Log) -> Params:
+    """The file's values, and those of `shapes` that it has only in another form (`engine/conversion.py`)."""
+    found = convert(shapes, values)
+    for name, origins in found.origins.items():
+        log.v2(f"parameter {name} is made from {', '.join(origins)} of the file")
+    for scope, remark in found.remarks.items():
+        log.v2(f"note: {scope}: {remark}")
+    return {**values, **found.values}
 
 
 def _copy(
@@ -120,10 +132,11 @@ def _preload_one(params: Params, name: str, entry: Preload, done: set[str], log:
     if not wanted:
         text = f'no parameter of the network contains the prefix "{entry.prefix}"'
         raise ConfigError(path, f"{text}; parameters: {', '.join(sorted(params))}")
-    values = dict(read_model(entry.filename))
+    file = read_model(entry.filename)
+    values = dict(with_conversions({key: tuple(params[param].shape) for param, key in wanted.items()}, file, log))
     for param, key in wanted.items():
-        if key not in values:
-            values.update(_missing_value(param, key, tuple(params[param].shape), values, entry))
+        if key not in file:
+            values.update(_missing_value(param, key, tuple(params[param].shape), file, values, entry))
     log.v3(f"pre-load {len(wanted)} parameters from {entry.filename!r} (prefix {entry.prefix!r})")
     loaded = _copy(params, values, wanted, entry.filename, log, path=path, ignore_missing=entry.ignore_missing)
     unused = sorted(set(values) - {wanted[p] for p in loaded} - {"global_step"})
@@ -135,14 +148,15 @@ def _preload_one(params: Params, name: str, entry: Preload, done: set[str], log:
 
 
 def _missing_value(
-    param: str, key: str, shape: tuple[int, ...], values: Params, entry: Preload
+    param: str, key: str, shape: tuple[int, ...], file: Params, values: Params, entry: Preload
 ) -> dict[str, torch.Tensor]:
-    """The value of a parameter that the file lacks: under its mapped name, or by the user's function."""
+    """The value of a parameter that the file lacks: under its mapped name, or, if it was not found in another form
+    (`values`), by the user's function."""
     mapped = entry.var_name_mapping.get(key, entry.var_name_mapping.get(param))
-    if mapped in values:
-        return {key: values[mapped]}  # type: ignore[index]
-    if entry.custom_missing_load_func:
-        made = entry.custom_missing_load_func(name=param, shape=shape, reader=FileReader(values))
+    if mapped in file:
+        return {key: file[mapped]}  # type: ignore[index]
+    if entry.custom_missing_load_func and key not in values:
+        made = entry.custom_missing_load_func(name=param, shape=shape, reader=FileReader(file))
         if made is not None:
             return {key: torch.as_tensor(numpy.asarray(made))}
     return {}

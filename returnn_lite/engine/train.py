@@ -52,6 +52,7 @@ class Trainer:
         self.config, self.log = config, log
         self.model = None if config.is_true("dry_run") else model_name(config)
         self.final_epoch = final_epoch(config)
+        self.formats = checkpoint.checkpoint_formats(config)
         self.save_interval = config.int("save_interval", 1) or 1
         self.cleanup = cleanup_options(config.bool_or_other("cleanup_old_models", None))
         self.overrides = EpochOverrides(config, log)
@@ -81,7 +82,11 @@ class Trainer:
         print_network(self.net, self.log)
         self.global_step = load_start(self.config, self.net, choice, self.log, task="train")
         if choice.resume and choice.filename:
-            self.restore(checkpoint.load_resume_state(choice.filename), choice.epoch or 0)
+            state = checkpoint.load_resume_state(choice.filename)
+            if state is None:
+                self.log.v2("note: there is no optimizer state beside the model; the optimizer starts anew")
+            else:
+                self.restore(state, choice.epoch or 0)
 
     def restore(self, state: dict[str, Any], epoch: int) -> None:
         """Takes over what `resume_state` saved: optimizer, and scores that did not reach the learning-rate file."""
@@ -257,7 +262,12 @@ class Trainer:
         self.log.v4(f"Save model under {base}")
         averaged = self.updater.averaged_model(self.net.params)
         checkpoint.save_checkpoint(
-            base, self.net.params, info=self.info(epoch), resume=self.resume_state(), averaged=averaged
+            base,
+            self.net.params,
+            info=self.info(epoch),
+            resume=self.resume_state(),
+            averaged=averaged,
+            formats=self.formats,
         )
         if not self.config.is_true("apply_cleanup_old_models_to_optim_states"):
             checkpoint.drop_old_resume_states(self.model or "")
@@ -266,7 +276,7 @@ class Trainer:
         """The parameters before the first step, as epoch 0."""
         base = epoch_base(self.model or "", 0)
         self.log.v4(f"Save model under {base}")
-        checkpoint.save_model(base, self.net.params, info=self.info(0))
+        checkpoint.save_model(base, self.net.params, info=self.info(0), formats=self.formats)
 
     def clean_up(self, options: dict) -> None:
         """Removes checkpoints that are not worth keeping."""

@@ -37,8 +37,8 @@ def write_checkpoint(prefix: str, arrays: Mapping[str, Any]) -> None:
 
 
 def write_with_companions(prefix: str, arrays: Mapping[str, Any]) -> None:
-    """As `write_checkpoint`, and what other programs look for: the list `checkpoint` in the folder, and an empty `P.meta`
-    (nobody reads the graph in it)."""
+    """As `write_checkpoint`, and what other programs look for: the list `checkpoint` in the folder, and `P.meta`, empty
+    because nobody reads the graph."""
     write_checkpoint(prefix, arrays)
     write_list(prefix)
     _write(prefix + ".meta", lambda: b"")
