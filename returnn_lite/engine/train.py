@@ -13,6 +13,7 @@ from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores, step
 from returnn_lite.engine.find import Choice, epoch_base, existing_models
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.load import load_params
+from returnn_lite.engine.lock import model_lock
 from returnn_lite.engine.model import (
     EpochOverrides,
     build_network,
@@ -37,9 +38,11 @@ DATASET_OPTIONS = {"train", "dev", "eval", "eval_datasets", "chunking", "min_chu
 
 def train_task(config: Config, log: Log) -> None:
     """Task `train`: from the last complete epoch on disk to `num_epochs`."""
-    trainer = Trainer(config, log)
-    with StopRequest() as stop:
-        trainer.run(stop)
+    model = None if config.is_true("dry_run") else model_name(config)
+    with model_lock(model, log):
+        trainer = Trainer(config, log)
+        with StopRequest() as stop:
+            trainer.run(stop)
 
 
 class Trainer:

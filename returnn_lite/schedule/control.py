@@ -48,6 +48,8 @@ class LearningRateControl:
         if not self.filename:
             text = "no file specified, not saving history (no proper restart possible)"
         else:
+            if self.saves:
+                lr_file.require_writable(self.filename)
             text = f"loading file {self.filename}" if exists else f"file {self.filename} does not exist yet"
         self.log.v4(f"Learning-rate-control: {text}")
         return lr_file.read(self.filename) if self.filename and exists else {}

@@ -77,6 +77,15 @@ def write(path: str, epochs: Mapping[int, Record]) -> None:
     os.replace(temporary, path)
 
 
+def require_writable(path: str) -> None:
+    """ConfigError if the file's folder is none that can be written or made: better before an epoch than after it."""
+    folder = os.path.dirname(path) or "."
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder) or "."
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError("learning_rate_file", f"{path!r} cannot be written: {folder!r} is no folder that may be")
+
+
 # Reading
 
 

@@ -16,7 +16,17 @@ from returnn_lite.engine.checkpoint import read_model
 from returnn_lite.engine.model import description_diff, same_description
 from returnn_lite.errors import ConfigError
 
-from .helpers import CONFIG_FILE, command, dataset, network, options, rnn, run
+from .helpers import CONFIG_FILE, ROOT, command, dataset, network, options, rnn, run
+
+
+LOCK_HOLDER = """
+import sys, time
+from returnn_lite.engine.lock import model_lock
+from returnn_lite.log import Log
+with model_lock(sys.argv[1], Log.silent()):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
 
 
 def model(folder, epoch, name="model"):
@@ -122,6 +132,28 @@ def test_stale_files_are_removed(tmp_path):
     (tmp_path / "other.001.pt.tmp").write_text("half")
     run(options(tmp_path, num_epochs=1))
     assert sorted(path.name for path in tmp_path.glob("*.tmp")) == ["other.001.pt.tmp"]
+
+
+def test_one_training_at_a_time(tmp_path):
+    command_line = [sys.executable, "-c", LOCK_HOLDER, str(tmp_path / "model")]
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE, cwd=ROOT) as holder:
+        try:
+            assert holder.stdout.readline() == b"locked\n"
+            with pytest.raises(ConfigError, match=rf"another run \(pid {holder.pid} on .*\) is training"):
+                run(options(tmp_path))
+            run(options(tmp_path, model=str(tmp_path / "other"), num_epochs=1))
+        finally:
+            holder.kill()
+    run(options(tmp_path, num_epochs=1))
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    for key in "model", "learning_rate_file":
+        with pytest.raises(ConfigError, match=f"{key}: .*cannot be written: "):
+            run(options(tmp_path, **{key: str(tmp_path / "file" / "x")}))
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_save_interval_and_initial_model(tmp_path):
