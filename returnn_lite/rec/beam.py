@@ -95,12 +95,32 @@ def top(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     if count == 1:
         largest, at = values.max(-1, keepdim=True)
         return largest, at
+    if values.device.type != "cpu":
+        return top_by_key(values, count)
     best, index = values.topk(count, dim=-1)
     ties = (values >= best[..., -1:]).sum() > best.numel()  # at the edge, where topk may choose any
     if bool(ties | (best[..., 1:] == best[..., :-1]).any()):
-        order = values.sort(dim=-1, descending=True, stable=True)
-        return order.values[..., :count], order.indices[..., :count]
+        return _top_by_sort(values, count)
     return best, index
+
+
+def _top_by_sort(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    order = values.sort(dim=-1, descending=True, stable=True)
+    return order.values[..., :count], order.indices[..., :count]
+
+
+def top_by_key(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`top` without asking the device whether there are ties: no two keys are equal, topk has no choice.
+
+    A key holds the bits of the number, as an int that orders like it, above the bits of the falling index.
+    """
+    if values.dtype == torch.float64:
+        return _top_by_sort(values, count)
+    bits = (values.detach().to(torch.float32) + 0.0).view(torch.int32)  # + 0.0: the bits of -0.0 are others
+    rising = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64)
+    falling = torch.arange(values.shape[-1] - 1, -1, -1, device=values.device)
+    index = ((rising << 32) | falling).topk(count, dim=-1).indices
+    return values.gather(-1, index), index
 
 
 def gold_of(scores: torch.Tensor, label: torch.Tensor, source: torch.Tensor) -> Gold:

@@ -79,3 +79,16 @@ def test_combinations_run_with_the_last_one_fastest():
     assert found.scores.tolist() == [[[23.0, 13.0, 22.0, 12.0]]]
     labels = found.split(beam.pick(found.scores, 3))
     assert [x.tolist() for x in labels] == [[[1, 2, 1]], [[1, 1, 0]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(40,), (3, 40), (2, 3, 40)])
+def test_keys_order_as_a_stable_sort(dtype, shape):
+    values = torch.randint(-6, 6, shape, generator=torch.Generator().manual_seed(2)).to(dtype) / 3
+    values[..., 5], values[..., 7], values[..., 9] = -INF, INF, -1e-30
+    values[..., 11], values[..., 13] = 0.0, -0.0
+    expected = values.sort(dim=-1, descending=True, stable=True)
+    for count in (1, 6, 40):
+        best, index = beam.top_by_key(values, count)
+        assert torch.equal(index, expected.indices[..., :count])
+        assert torch.equal(best, expected.values[..., :count])
