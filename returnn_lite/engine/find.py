@@ -20,7 +20,8 @@ def strip_suffix(name: str) -> str:
 def model_file(name: str) -> str | None:
     """The readable file behind a checkpoint name given with or without suffix; None if there is none."""
     base = strip_suffix(name)
-    for candidate in (name, base + ".pt", base + ".npz", base, base + ".index"):
+    given = base if name.endswith(".meta") else name  # such a file is only a sign that there is a checkpoint
+    for candidate in (given, base + ".pt", base + ".npz", base, base + ".index"):
         if os.path.isfile(candidate):
             return candidate
     return None

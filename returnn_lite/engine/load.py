@@ -22,11 +22,11 @@ def load_params(
 
     Returns the file's global step (0 if it has none).  Raises ConfigError naming what is missing or has another shape.
     """
-    values = read_model(filename)
+    file = read_model(filename)
     wanted = {name: name for name in params if name not in set(skip)}
-    values = with_conversions({name: tuple(param.shape) for name, param in params.items()}, values, log)
+    values = with_conversions({name: tuple(param.shape) for name, param in params.items()}, file, log)
     _copy(params, values, wanted, filename, log, path="load", ignore_missing=ignore_missing)
-    return int(values["global_step"]) if "global_step" in values else 0
+    return int(file["global_step"]) if "global_step" in file else 0
 
 
 def with_conversions(shapes: Mapping[str, tuple[int, ...]], values: Params, log: Log) -> Params:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,10 +98,12 @@ class Bundle:
     def _assembled(self, name: str, entry: Entry) -> numpy.ndarray:
         """A tensor that is stored in parts."""
         with _defects_of(self.prefix + ".index", f"tensor {name!r}"):
+            places = [_place(extents, entry.shape) for extents in entry.slices]
+            if sum(math.prod(part.stop - part.start for part in place) for place in places) != entry.count:
+                raise Defect(f"has parts which do not make up the shape {entry.shape}")
             missing = numpy.ones(entry.shape, bool)
             array: numpy.ndarray | None = None
-            for extents in entry.slices:
-                place = _place(extents, entry.shape)
+            for place, extents in zip(places, entry.slices, strict=True):
                 part = self._part(name, extents, entry)
                 if part.shape != missing[place].shape:
                     raise Defect(f"has a part of shape {part.shape} for a place of shape {missing[place].shape}")
