@@ -144,4 +144,5 @@ def _torch_load(path: str) -> Any:
     except FileNotFoundError:
         raise ConfigError("load", f"file {path!r} does not exist") from None
     except Exception as exc:  # torch raises many kinds for damaged and foreign files
-        raise ConfigError("load", f"{path!r} cannot be read as a checkpoint: {str(exc).splitlines()[0]}") from exc
+        reason = "it is empty" if os.path.getsize(path) == 0 else str(exc).split(". ")[0].split("\n")[0]
+        raise ConfigError("load", f"{path!r} cannot be read as a checkpoint: {reason}") from exc

@@ -24,7 +24,7 @@ def open_eval_datasets(config: Config, log: Log) -> dict[str, Dataset]:
     """All datasets that scores are computed for: dev, eval, then those of `eval_datasets` (which get no defaults)."""
     found = {name: open_dataset(config, name, log) for name in EVAL_NAMES}
     datasets = {name: dataset for name, dataset in found.items() if dataset is not None}
-    extra = config.typed_value("eval_datasets") or {}
+    extra = config.literal("eval_datasets") or {}
     if not isinstance(extra, dict):
         raise ConfigError("eval_datasets", f"must be a dict of datasets by name, but is {extra!r} instead")
     for name, value in extra.items():

@@ -13,7 +13,7 @@ from returnn_lite.engine.checkpoint import write_atomically
 from returnn_lite.engine.model import start_epoch
 from returnn_lite.engine.serialize import better_repr
 from returnn_lite.engine.setup import load_network, requested_epoch
-from returnn_lite.engine.step import StepMeter, run_step
+from returnn_lite.engine.step import StepMeter, explained, run_step
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule.control import LearningRateControl
@@ -40,7 +40,8 @@ class Evaluation:
         meter = step_meter(self.config, f"epoch {epoch} {name!r} eval", self.log)
         with torch.no_grad():
             for batch in loader:
-                meter.add(run_step(net, batch, self.device), batch)
+                with explained(batch, self.config, net):
+                    meter.add(run_step(net, batch, self.device), batch)
                 meter.end_step()
                 self.after_step()
         return meter.finish(loader.wait_time)

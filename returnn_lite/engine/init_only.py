@@ -35,7 +35,7 @@ def nop_init_net_train_task(config: Config, log: Log) -> None:
 def initialize_model_task(config: Config, log: Log) -> None:
     """Task `initialize_model`: the freshly initialised parameters, saved under exactly the name `model`."""
     net = build_for_training(config, log, 1)
-    preload(net.params, config.typed_value("preload_from_files"), log, training=True, fresh=True)
+    preload(net.params, config.literal("preload_from_files"), log, training=True, fresh=True)
     name = model_name(config) or "dummy"
     log.v4(f"Save model under {name}")
     rate = config.float("learning_rate", 1.0)

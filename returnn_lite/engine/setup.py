@@ -102,7 +102,7 @@ def averaged_file(config: Config, filename: str, task: str, log: Log) -> str:
 
 def load_start(config: Config, net: Any, choice: Choice, log: Log, *, task: str) -> int:
     """Fills the parameters by `preload_from_files` and the chosen checkpoint; returns the global step."""
-    entries = config.typed_value("preload_from_files")
+    entries = config.literal("preload_from_files")
     done = preload(net.params, entries, log, training=task == "train", fresh=choice.filename is None)
     if choice.filename is None:
         return 0

@@ -161,7 +161,7 @@ class Trainer:
         meter = step_meter(config, f"train epoch {epoch}", self.log)
         for step, batch in enumerate(loader):
             net.global_step = self.global_step
-            with explained(batch, config):
+            with explained(batch, config, net):
                 again = repeatable_objective(net, batch, device) if self.updater.closure else None
                 result = run_step(net, batch, device)
                 self.check_scores(meter, result, batch)

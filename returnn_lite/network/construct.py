@@ -233,7 +233,10 @@ class Net:
         for option in layer_valued(cls):
             self._refer(node, option, getattr(layer, option, None))
         if hasattr(layer, "link"):
-            layer.link(self, node)
+            try:
+                layer.link(self, node)
+            except ConfigError as exc:
+                raise exc if exc.path.startswith("network") else ConfigError(path, str(exc)) from exc
         return self._finish(node)
 
     def _effective(self, description: dict[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,19 @@ class LossNode:
         if frames != wanted:
             text = f"output and target must have the same frames, but have {tuple(frames)} and {tuple(wanted)}"
             raise ConfigError(self.path, f"{text}; {both}")
+        found, wanted_lengths = _lengths(output), _lengths(target)
+        if found is not None and wanted_lengths is not None and not torch.equal(found, wanted_lengths):
+            text = f"the sequences of output and target must have the same lengths, but have {found.tolist()}"
+            raise ConfigError(self.path, f"{text} and {wanted_lengths.tolist()}; {both}")
+
+
+def _lengths(x: Tensor) -> torch.Tensor | None:
+    """The lengths on the time axis; None without any, and on a GPU, which would have to wait for them."""
+    dim = None if x.spec.time is None else x.spec.dims[x.spec.time]
+    if dim is None or not dim.dynamic:
+        return None
+    values = x.length(dim).values
+    return None if values.is_cuda else values
 
 
 def _is_time_major(x: Tensor) -> bool:

@@ -18,7 +18,6 @@ from returnn_lite.errors import ConfigError
 
 from .helpers import CONFIG_FILE, ROOT, command, dataset, network, options, rnn, run
 
-
 LOCK_HOLDER = """
 import sys, time
 from returnn_lite.engine.lock import model_lock

@@ -22,6 +22,19 @@ def output(**changes):
     return {"network": net}
 
 
+def recurrent(unit="lstm"):
+    return {**network(), "h": {"class": "rec", "unit": unit, "n_out": 3, "from": "data"}}
+
+
+def one_changed(classes=None, shorter=0):
+    """Three sequences, the second with a wrong class or too few of them."""
+    made = dataset(3, 1)["data"]
+    made[1]["classes"] = made[1]["classes"][shorter:].copy()
+    if classes is not None:
+        made[1]["classes"][0] = classes
+    return made
+
+
 LOOP = {"a": {"class": "linear", "from": "b", "n_out": 3}, "b": {"class": "linear", "from": "a", "n_out": 3}}
 
 # name -> (changes of the config, pattern of the first line on stderr)
@@ -85,6 +98,19 @@ CASES = {
         {"learning_rate": float("inf"), "optimizer": None},
         r"Inf/nan score in train epoch 1, step \d+",
     ),
+    "class that is none": (
+        {"train": {**dataset(3, 1), "data": one_changed(classes=9)}},
+        r"extern_data\['classes'\]: classes must be from 0 to 3, but one of \['seq-0'.*\] has 9",
+    ),
+    "class that is none, whole sequences": (
+        {"train": {**dataset(3, 1), "data": one_changed(classes=-2)}, "network": recurrent(), "batch_size": 1000},
+        r"extern_data\['classes'\]: classes must be from 0 to 3, but sequence 'seq-1' has -2",
+    ),
+    "frames and classes of other lengths": (
+        {"train": {**dataset(3, 1), "data": one_changed(shorter=1)}, "network": recurrent(), "batch_size": 1000},
+        r'network\["output"\]: the sequences of output and target must have the same lengths',
+    ),
+    "unknown cell": ({"network": recurrent("lsmt")}, r'network\["h"\].*lsmt'),
     "unknown clean-up option": ({"cleanup_old_models": {"keep_lst_n": 2}}, r'.*keep_lst_n.*did you mean "keep_last_n"'),
     "task config: without function": ({"task": "config:mian"}, r"task: `mian` must be a function of the config"),
 }
