@@ -13,8 +13,8 @@ from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.axes import describe
+from returnn_lite.tensor.hypotheses import product_of
 from returnn_lite.tensor.masked import fill_padding, mask
-from returnn_lite.tensor.product import product
 
 
 @layer("softmax_over_spatial")
@@ -180,10 +180,9 @@ class GenericAttention(Layer):
         weights, base = refs["weights"], refs["base"]
         self.spec(weights=weights.spec, base=base.spec)
         plan: _Plan = base.spec.memo(("attention", weights.spec, self.auto_squeeze), lambda: None)
-        w, b = weights.data, base.data
         if not (weights.zero_padded or base.zero_padded) and weights.spec.dims[plan.time_w].dynamic:
-            w = fill_padding(weights, 0.0, [plan.time_w])
-        data = product(plan.equation, w, b)
+            weights = weights.with_data(fill_padding(weights, 0.0, [plan.time_w]))
+        data = product_of(plan.equation, weights, base)
         for i in plan.squeezed:
             data = data.squeeze(i)
         return joined(data, plan.out, [weights, base])

@@ -16,6 +16,7 @@ from returnn_lite.tensor.align import joined, match
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.dim import FEATURE
+from returnn_lite.tensor.hypotheses import product_of
 from returnn_lite.tensor.masked import fill_padding
 
 Axes = tuple[int, ...]
@@ -171,7 +172,7 @@ class Dot(Layer):
         if self.use_mask and not (a.zero_padded or b.zero_padded):
             dynamic = [i for i in plan.red[0] if a.spec.dims[i].dynamic]
             a = a.with_data(fill_padding(a, 0.0, dynamic)) if dynamic else a
-        data = torch.einsum(plan.equation, a.data, b.data)
+        data = product_of(plan.equation, a, b)
         return joined(data.unsqueeze(-1) if plan.added else data, plan.out, [a, b])
 
 

@@ -12,11 +12,13 @@ import torch
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.base import Layer
+from returnn_lite.layers.eval_view import called_out_type
 from returnn_lite.layers.out_type import overridden
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.size_target import with_target_axes
 from returnn_lite.tensor import PreActivation, Spec, Tensor
 from returnn_lite.tensor.align import common, joined, match, place
+from returnn_lite.tensor.hypotheses import hypotheses, place_apart
 
 Binary = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -60,7 +62,7 @@ class Elementwise(Layer):
         self._check_broadcast(layout, known)
         out_type = self.options.out_type
         if callable(out_type):
-            raise self.error("`out_type` as a function is not supported; give a dict")
+            out_type = called_out_type(self, out_type, known)
         return self.checked(with_target_axes(self, overridden(layout, out_type, known, self.name)))
 
     def checked(self, spec: Spec) -> Spec:
@@ -140,7 +142,7 @@ class Combine(Elementwise):
         dtypes = sorted({x.spec.dtype for x in sources})
         if len(dtypes) > 1:
             raise self.error(f"all sources must have one dtype, but have {', '.join(dtypes)} instead")
-        data = reduce(self.function, [place(x, spec, self.behavior) for x in sources])
+        data = self._folded(sources, spec)
         if self.kind == "average":
             data = data / len(sources)
         if self.with_bias:
@@ -150,6 +152,15 @@ class Combine(Elementwise):
             return joined(data, spec, sources)
         axis = -1 if spec.feature is None else spec.feature
         return joined(self.activation(data, axis), spec, sources, pre=PreActivation(self.activation.name, data))
+
+
+    def _folded(self, sources: tuple[Tensor, ...], spec: Spec) -> torch.Tensor:
+        """The sources combined by the function."""
+        size = hypotheses(sources) if self.context.beams else 0
+        if not size:
+            return reduce(self.function, [place(x, spec, self.behavior) for x in sources])
+        at = spec.batch or 0
+        return reduce(self.function, [place_apart(x, spec, self.behavior, size) for x in sources]).flatten(at, at + 1)
 
 
 _COMPARISONS: dict[str, Callable[[Any, Any], torch.Tensor]] = {

@@ -79,7 +79,18 @@ class Ticks:
             else:
                 self._add_outside(node, self.run_of.value(node))
         self._prepare_states()
-        self.turns = [(node, self._turn(node)) for node in self.inside]
+        done = self._last_reads()
+        self.turns = [(node, self._turn(node), done.get(node, ())) for node in self.inside]
+
+    def _last_reads(self) -> dict[Node, list[Node]]:
+        """For each layer the layers inside that nothing reads after it: their values need not be kept."""
+        kept = {*self.collect, *(node.previous for node in self.previous), self._end_node()}
+        last = {read: node for node in self.inside for read in node.inputs if read not in kept}
+        done: dict[Node, list[Node]] = {}
+        for read in self.inside:
+            if read in last:
+                done.setdefault(last[read], []).append(read)
+        return done
 
     def _turn(self, node: Node) -> Turn:
         """How a layer is computed at each tick."""
@@ -146,8 +157,10 @@ class Ticks:
             values[node] = Tensor(frames[tick], template.spec, template.lengths, template.beam)
         for node in self.counters:
             values[node] = counter(tick + self.run_of.offset, self.run_of.initial.device)
-        for node, turn in self.turns:
+        for node, turn, done in self.turns:
             values[node] = turn(node, values, tick)
+            for read in done:
+                del values[read]
         for node in self.collect:
             self.frames[node].append(values[node])
         for node in self.previous:

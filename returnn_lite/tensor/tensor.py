@@ -60,6 +60,7 @@ class Tensor:
     `beam`: the search hypotheses that the batch axis holds. `pre`: the values before the activation. `state`: the last
     hidden state of a recurrent layer, key -> (B, H). `sequence_loss`: (B,) of layers such as fast_bw. `zero_padded`:
     frames behind the sequence ends are known to be 0. `parts`: further outputs of a layer, by sub-layer name.
+    `single`: what it is tiled from, if all hypotheses of a sequence are the same.
     """
 
     data: torch.Tensor
@@ -71,6 +72,7 @@ class Tensor:
     sequence_loss: torch.Tensor | None = None
     zero_padded: bool = False
     parts: Mapping[str, Tensor] | None = None
+    single: Tensor | None = None
     _tiles: dict[int, Tensor] | None = None
 
     @property
@@ -169,6 +171,7 @@ class Tensor:
             self._tiles[beam.size] = self._repeated(beam.size, self.spec.batch)
         tiled = self._tiles[beam.size].copy()
         tiled.beam = beam
+        tiled.single = self if beam.size > 1 else None
         return tiled
 
     def _repeated(self, count: int, at: int) -> Tensor:
