@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from optparse import SUPPRESS_USAGE, OptionParser, Values
 
+from returnn_lite.compat.config_imports import config_imports
 from returnn_lite.config import Config, load_into
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import MAX_VERBOSITY, Log, log_end, log_greeting, startup_text
@@ -204,6 +205,11 @@ def main(argv: Sequence[str]) -> int:
 
 def run_command(command: Command, config: Config, argv: Sequence[str]) -> None:
     """Reads the config, opens the log, runs the task."""
+    with config_imports(config):
+        _run_command(command, config, argv)
+
+
+def _run_command(command: Command, config: Config, argv: Sequence[str]) -> None:
     start = time.time()
     load_into(config, command.files, command.overrides)
     apply_environment(config, os.environ)

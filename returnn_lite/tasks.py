@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from returnn_lite.compat.running import RUNNING
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
@@ -43,6 +44,7 @@ def run_task(config: Config, log: Log) -> None:
 
 def eval_names(context: Any) -> Mapping[str, Any]:
     """The names that eval strings may use: a look-alike of `tf`, and tensor helpers."""
+    RUNNING.context = context  # imported functions of `tf` draw their random numbers there
     names: Mapping[str, Any] = importlib.import_module("returnn_lite.compat.tf").eval_names(context)
     return names
 

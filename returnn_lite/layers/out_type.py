@@ -19,7 +19,7 @@ def overridden(spec: Spec, out_type: Mapping[str, Any] | None, sources: Sequence
     """`spec` with the overrides of `out_type`.
 
     `shape` (without batch): None takes the next unused dynamic axis of the sources, a number a static axis of that
-    size. Raises ConfigError for unknown entries and contradictions.
+    size, a Dim is itself. Raises ConfigError for unknown entries and contradictions.
     """
     if not out_type:
         return spec
@@ -74,6 +74,9 @@ def _dims(shape: Sequence[Any], out_type: Mapping[str, Any], sources: Sequence[S
     static = list(dict.fromkeys(d for d in known if not d.dynamic))
     dims: list[Dim] = []
     for i, size in enumerate(shape):
+        if isinstance(size, Dim):
+            dims.append(size)
+            continue
         if size is None:
             dims.append(dynamic.pop(0) if dynamic else Dim(None, "undefined"))
             continue

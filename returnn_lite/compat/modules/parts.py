@@ -1,0 +1,139 @@
+"""Modules about everything but tensors: layers, datasets, the config, the log."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+from returnn_lite.compat.refusals import Refusal, is_refused, refused, user_line
+from returnn_lite.compat.running import RUNNING
+from returnn_lite.config import Config
+from returnn_lite.datasets.bliss_corpus import read_lexicon
+from returnn_lite.datasets.seq_list import read_bytes
+from returnn_lite.datasets.vocab.create import VOCABULARIES, create_vocab
+from returnn_lite.layers.base import Layer
+from returnn_lite.layers.registry import layer
+
+_GRAPH = "it is part of the TensorFlow graph; write a torch module and register it (see docs/own_layers.md)"
+_GRAPH_CLASSES = ("LayerBase", "_ConcatInputLayer", "Loss", "RecSeqCellOp", "SearchChoices", "SelectSearchSourcesLayer")
+
+
+def config() -> dict[str, Any]:
+    """`returnn.config`."""
+    return {"Config": Config, "get_global_config": get_global_config}
+
+
+def get_global_config(raise_exception: bool = True, **_options: Any) -> Config | None:
+    """The config that is running."""
+    if RUNNING.config is None and raise_exception:
+        raise RuntimeError("there is no config yet")
+    return RUNNING.config  # type: ignore[no-any-return]
+
+
+def log() -> dict[str, Any]:
+    """`Log`: streams `v1` … `v5` to print to."""
+    return {"log": _Streams()}
+
+
+class _Streams:
+    """All streams are stdout."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("v1", "v2", "v3", "v4", "v5", "error"):
+            return sys.stdout
+        raise AttributeError(name)
+
+
+def vocabularies() -> dict[str, Any]:
+    """`GeneratingDataset`."""
+    classes = {name: vocabulary(name) for name in VOCABULARIES}
+    return {**classes, "Vocabulary": vocabulary(None)}
+
+
+def vocabulary(name: str | None) -> Any:
+    """The class as configs call it: `Vocabulary(…)`, `Vocabulary.create_vocab(…)`."""
+    given = {} if name is None else {"class": name}
+
+    def create(**options: Any) -> Any:
+        return create_vocab({**given, **options})
+
+    return type(name or "Vocabulary", (), {"__new__": lambda cls, **options: create(**options), "create_vocab": create})
+
+
+class Lexicon:
+    """A lexicon file: `lemmas` by orthography, with "orth" and "phons"; `phonemes`, `phoneme_list`."""
+
+    def __init__(self, filename: str) -> None:
+        self.phoneme_list, lemmas = read_lexicon(read_bytes(filename, "Lexicon"), "Lexicon")
+        self.phonemes = {p: {"index": i, "symbol": p, "variation": "context"} for i, p in enumerate(self.phoneme_list)}
+        self.lemmas = lemmas
+
+
+def lm_dataset() -> dict[str, Any]:
+    """`LmDataset`."""
+    return {"Lexicon": Lexicon}
+
+
+def layers() -> dict[str, Any]:
+    """`TFNetworkLayer`: classes to derive from, and what registers the derived ones."""
+    return {
+        **{name: refused(name, _GRAPH) for name in _GRAPH_CLASSES},
+        "register_layer_class": register_layer_class,
+        "auto_register_layer_classes": auto_register_layer_classes,
+        "register_loss_class": lambda cls: cls,
+    }
+
+
+def register_layer_class(layer_class: Any) -> Any:
+    """Registers a torch layer under its `layer_class`, or what says why a layer for TensorFlow cannot be built."""
+    name = layer_class.__dict__.get("layer_class") or layer_class.__name__
+    if not is_refused(layer_class):
+        return layer(name)(layer_class)
+    where = user_line()
+
+    class Unbuildable(Layer):
+        """A layer class of a config that works on TensorFlow's graph."""
+
+        def __init__(self, **_options: Any) -> None:
+            super().__init__()
+            raise Refusal(
+                "", f"layer class {name!r} is defined in the config by means of the TF graph API ({where});"
+                " write it as a torch module and register it",
+            )  # fmt: skip
+
+    layer(name)(Unbuildable)
+    return layer_class
+
+
+def auto_register_layer_classes(vars_values: Any) -> None:
+    """Registers all layer classes among these values (`globals().values()`)."""
+    for value in list(vars_values.values() if isinstance(vars_values, dict) else vars_values):
+        if inspect.isclass(value) and "layer_class" in value.__dict__ and value.__dict__["layer_class"]:
+            register_layer_class(value)
+
+
+def network() -> dict[str, Any]:
+    """`TFNetwork`: classes to refer to."""
+    return {
+        "CannotHandleUndefinedSourcesException": type("CannotHandleUndefinedSourcesException", (Exception,), {}),
+        "LayerNotFound": type("LayerNotFound", (Exception,), {}),
+        "TFNetwork": refused("TFNetwork", _GRAPH),
+        "ExternData": refused("ExternData", _GRAPH),
+    }
+
+
+def horovod() -> dict[str, Any]:
+    """`TFHorovod`."""
+    return {"get_ctx": get_ctx}
+
+
+def get_ctx(config: Any = None) -> None:  # noqa: ARG001
+    """None: there is no Horovod."""
+    if RUNNING.config is not None and RUNNING.config.is_true("use_horovod"):
+        raise Refusal("use_horovod", "training with Horovod is not supported")
+
+
+def downloads() -> dict[str, Any]:
+    """`returnn.import_`."""
+    return {"import_": refused("import_", "needs to download code; not supported")}

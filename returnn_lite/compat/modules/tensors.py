@@ -1,0 +1,120 @@
+"""Modules about tensors: `tensorflow`, `TFUtil` = `returnn.tf.util.basic`, `returnn.tf.util.data`, `returnn.tensor`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from returnn_lite.compat import config_dims
+from returnn_lite.compat.config_data import Data
+from returnn_lite.compat.refusals import Refusal, refused, user_line
+from returnn_lite.compat.running import RUNNING
+from returnn_lite.compat.tf import eval_names
+from returnn_lite.compat.tf.namespace import Namespace
+
+_WARP = "image warping needs a torch module of your own"
+
+
+def helpers() -> dict[str, Any]:
+    """`TFUtil`."""
+    refusals = {name: refused(name, _WARP) for name in ("create_random_warp_flow_2d", "dense_image_warp")}
+    return {
+        **eval_names(RUNNING),  # type: ignore[arg-type]
+        **data_names(),
+        **refusals,
+        "OpCodeCompiler": OpCodeCompiler,
+    }
+
+
+def data_names() -> dict[str, Any]:
+    """`returnn.tf.util.data`."""
+    return {**config_dims.NAMES, "Data": Data}
+
+
+def tensor_names() -> dict[str, Any]:
+    """`returnn.tensor`."""
+    return {**data_names(), "Tensor": Data}
+
+
+def tf() -> Namespace:
+    """`tensorflow`."""
+    found: Namespace = eval_names(RUNNING)["tf"]  # type: ignore[arg-type]
+    return found
+
+
+def tf_compat() -> dict[str, Any]:
+    """`returnn.tf.compat`: v1 and v2."""
+    both = tf()
+    return {"v1": both, "v2": both}
+
+
+def get_filtered_score(prev_str: Any, scores: torch.Tensor, labels: Any) -> torch.Tensor:
+    """Of hypotheses with equal strings the best gets the logsumexp of all their scores, the others -inf.
+
+    Shape: prev_str (B, K) of strings, scores (B, K) -> (B, K)
+    """
+    rows = []
+    for strings, row in zip(prev_str, scores, strict=True):
+        same = torch.tensor([[a == b for b in strings] for a in strings], device=row.device)
+        sums = row.expand(len(row), -1).masked_fill(~same, -torch.inf).logsumexp(dim=1)
+        best = row.expand(len(row), -1).masked_fill(~same, -torch.inf).argmax(dim=1)
+        kept = best == torch.arange(len(row), device=row.device)
+        rows.append(torch.where(kept, sums, -torch.inf))
+    return torch.stack(rows)
+
+
+class OpCodeCompiler:
+    """Compiles C++ in the original; here the one operation that published configs search with is known."""
+
+    known: dict[str, tuple[str, Callable[..., Any]]] = {
+        "GetFilteredScore": ("get_filtered_score", get_filtered_score),
+    }
+
+    def __init__(self, base_name: str = "", code_version: Any = None, code: str = "", **options: Any) -> None:
+        self.base_name = base_name
+
+    def load_tf_module(self) -> Namespace:
+        """The module with the operation as function. Refusal for any other than the known one."""
+        if self.base_name not in self.known:
+            raise Refusal(user_line(), f"OpCodeCompiler: C++ code ({self.base_name!r}) is not compiled")
+        name, function = self.known[self.base_name]
+        return Namespace(self.base_name, {name: function})
+
+
+def rnnt_loss(
+    acts: torch.Tensor,
+    labels: torch.Tensor,
+    input_lengths: torch.Tensor,
+    label_lengths: torch.Tensor,
+    blank_label: int = 0,
+) -> torch.Tensor:
+    """-log of the sum over all paths of blanks (to the next frame) and labels (within the frame).
+
+    Shape: acts (B, T, U+1, V), labels (B, U), lengths (B,) -> (B,)
+    """
+    scores = acts.log_softmax(-1)
+    blank = scores[..., blank_label]
+    index = labels.long()[:, None, :, None].expand(-1, scores.shape[1], -1, 1)
+    label = scores[:, :, :-1].gather(-1, index)[..., 0]
+    rows = [_label_row(label[:, 0], blank.new_zeros(len(acts), 1))]
+    for t in range(1, scores.shape[1]):
+        rows.append(_label_row(label[:, t], (rows[-1] + blank[:, t - 1])))
+    alpha = torch.stack(rows, dim=1) + blank
+    at = torch.arange(len(acts), device=acts.device)
+    return -alpha[at, input_lengths.long() - 1, label_lengths.long()]
+
+
+def _label_row(label: torch.Tensor, entering: torch.Tensor) -> torch.Tensor:
+    """Log sums of all ways to be in a frame after u labels; `entering` (B, U+1) or, in the first frame, (B, 1)."""
+    row = [entering[:, 0]]
+    for u in range(label.shape[1]):
+        stayed = row[-1] + label[:, u]
+        row.append(stayed if entering.shape[1] == 1 else torch.logaddexp(stayed, entering[:, u + 1]))
+    return torch.stack(row, dim=1)
+
+
+def transducer_names() -> dict[str, Any]:
+    """`returnn.extern.HawkAaronWarpTransducer`."""
+    return {"rnnt_loss": rnnt_loss}
