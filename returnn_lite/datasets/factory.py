@@ -9,7 +9,7 @@ from typing import Any
 
 from returnn_lite.config import Config
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.datasets.registry import DATASETS, NEEDS_SPRINT, PLANNED, make_dataset
+from returnn_lite.datasets.registry import DATASETS, NEEDS_SPRINT, REFUSED, make_dataset
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 
@@ -118,7 +118,7 @@ def _from_text(text: str, name: str, config: Config | None) -> dict[str, Any]:
     head, colon, rest = text.partition(":")
     if colon and head == "sprint":
         raise ConfigError(name, f'"sprint:…" {NEEDS_SPRINT}')
-    if colon and (head in DATASETS or head in PLANNED or head.isidentifier() and head[0].isupper() and "=" in rest):
+    if colon and (head in DATASETS or head in REFUSED or head.isidentifier() and head[0].isupper() and "=" in rest):
         return {"class": head, **_keywords(rest, name)}
     files = [part.strip() for part in text.split(",") if part.strip()]
     if not files:

@@ -13,12 +13,14 @@ from returnn_lite.log import Log
 
 DATASETS: dict[str, type[Dataset]] = {}
 
-PLANNED = frozenset(
-    """BlissDataset DatasetWithTimeContext DistributeFilesDataset ExternSprintDataset HuggingFaceDataset
-    MultiProcDataset NextGenHDFDataset NltkTimitDataset RawWavDataset SiameseHDFDataset
-    SprintCacheDataset SprintDataset StereoHdfDataset TimitDataset""".split()
-)
 NEEDS_SPRINT = "needs RASR, a program of its own; write its data to HDF files and use HDFDataset with the same keys"
+REFUSED = {  # known names without a class here, and what to do instead
+    **dict.fromkeys(("ExternSprintDataset", "SprintDataset", "SprintCacheDataset"), NEEDS_SPRINT),
+    "NltkTimitDataset": "downloads its data; unpack TIMIT into a folder and use TimitDataset",
+    "ClusteringDataset": "is not supported; use MetaDataset with the clusters in an HDFDataset",
+    "ChunkShuffleDataset": "is not supported; use the option chunking and a random seq_ordering",
+    "ConfusionNetworkDataset": "is not supported; write the networks to HDF files and use HDFDataset",
+}
 
 D = TypeVar("D", bound=type[Dataset])
 
@@ -54,11 +56,10 @@ def dataset_class(value: Any, path: str) -> type[Dataset]:
         return value
     if value in DATASETS:
         return DATASETS[value]
-    if value in PLANNED:
-        reason = f"; it {NEEDS_SPRINT}" if "Sprint" in value else ""
-        raise ConfigError(f'{path}["class"]', f'dataset class "{value}" is not supported yet{reason}')
+    if value in REFUSED:
+        raise ConfigError(f'{path}["class"]', f'dataset class "{value}" {REFUSED[value]}')
     known = f"; there are {', '.join(sorted(DATASETS))}"
-    hint = did_you_mean(str(value), [*DATASETS, *PLANNED]) or known
+    hint = did_you_mean(str(value), [*DATASETS, *REFUSED]) or known
     raise ConfigError(f'{path}["class"]', f'dataset class "{value}" not found{hint}')
 
 

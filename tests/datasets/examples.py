@@ -7,6 +7,7 @@ import wave
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from returnn_lite.datasets.map_wrapper import FromList
@@ -166,6 +167,91 @@ def audio(folder: Path):
     }  # fmt: skip
 
 
+def next_gen(path: Path, classes=(0, 1, 0, 1)):
+    """A file of streams: frames, words, an alignment."""
+    with h5py.File(path, "w") as file:
+        file["seq_names"] = np.array([f"c/{i}" for i in range(len(FRAMES))], object)
+        streams = {"frames": "feature_sequence", "words": "sparse", "align": "segment_alignment"}
+        for stream, parser in streams.items():
+            group = file.create_group(f"streams/{stream}")
+            group.attrs["parser"] = parser
+            if stream != "frames":
+                group["feature_names"] = np.array(["x", "y", "z"], object)
+        for i, n in enumerate(FRAMES):
+            name = f"c\\{i}"
+            file[f"streams/frames/data/{name}"] = np.full((n, 2), i, "float32")
+            file[f"streams/words/data/{name}"] = np.array([classes[i]])
+            file[f"streams/align/data/{name}"] = np.array([[1, 1], [2, n]])
+    return str(path)
+
+
+def stereo(path: Path):
+    """A file of inputs and outputs."""
+    with h5py.File(path, "w") as file:
+        for i, n in enumerate(FRAMES):
+            file[f"inputs/{i}"] = np.full((n, 2), i + 1, "float32")
+            file[f"outputs/{i}"] = np.full((n, 3), i, "float32")
+        for group, width in (("inputs", 2), ("outputs", 3)):
+            file[f"norm/{group}/mean"], file[f"norm/{group}/variance"] = np.ones(width), np.full(width, 4.0)
+    return str(path)
+
+
+def hdf_of(files):
+    """For DistributeFilesDataset."""
+    return {"class": "HDFDataset", "files": files, "seq_ordering": "default"}
+
+
+def streams(folder: Path):
+    """HDF files of other layouts, many files, many processes."""
+    grouped = {"input_stream_name": "frames", "files": [next_gen(folder / "next.hdf")]}
+    parts = [write(folder / f"part{i}.hdf", (i + 1, 2), tags=[f"{i}a", f"{i}b"]) for i in range(3)]
+    return {
+        "NextGenHDFDataset": grouped,
+        "SiameseHDFDataset": grouped,
+        "StereoHdfDataset": {"hdfFile": stereo(folder / "stereo.hdf")},
+        "DatasetWithTimeContext": {"hdfFile": stereo(folder / "stereo.hdf"), "tau": 2},
+        "DistributeFilesDataset": {"files": parts, "get_sub_epoch_dataset": hdf_of, "partition_epoch": 2},
+        "MultiProcDataset": {"dataset": hdf_of(parts), "num_workers": 2, "buffer_size": 2},
+    }
+
+
+def recordings(folder: Path):
+    """Lists of audio files."""
+    names = [f"{i}.wav" for i in range(len(FRAMES))]
+    (folder / "train").mkdir(exist_ok=True)
+    for name, sound in zip(names, sounds(), strict=True):
+        (folder / "train" / name).write_bytes(sound)
+        (folder / "train" / name.replace("wav", "phn")).write_text("0 100 h#\n100 200 ax-h\n200 300 q\n")
+    (folder / "train" / "filelist.phn").write_text("".join(name.replace("wav", "phn\n") for name in names))
+    (folder / "wavs.txt").write_text("".join(f"{folder}/train/{name}\n" for name in names))
+    segment = '<segment name="{}" start="0.05" end="0.1"><orth>a b</orth></segment>'
+    parts = [f'<recording name="r{i}" audio="train/{n}">{segment.format(i)}</recording>' for i, n in enumerate(names)]
+    (folder / "bliss.xml").write_text(f'<corpus name="c">{"".join(parts)}</corpus>')
+    (folder / "words.txt").write_text("a\nb\n")
+    return {
+        "RawWavDataset": {
+            "listFile": str(folder / "wavs.txt"),
+            "frameLength": 300,
+            "frameShift": 200,
+            "num_outputs": 1,
+        },
+        "TimitDataset": {"timit_dir": str(folder), "num_phones": 39, "random_permute_audio": False},
+        "BlissDataset": {"path": str(folder / "bliss.xml"), "vocab_file": str(folder / "words.txt")},
+    }
+
+
+def tables():
+    """A table in memory, if its package is there."""
+    rows = {"id": ["x", "y"], "data": [[1, 2, 0], [1]], "text": ["a b", "b"]}
+    formats = {"data": {"dim": 3, "sparse": True}, "text": {"vocab": {"labels": ["a", "b"], "unknown_label": None}}}
+    try:
+        import datasets
+    except ImportError:
+        return {}
+    return {"HuggingFaceDataset": {"dataset_opts": datasets.Dataset.from_dict(rows), "data_format": formats}}
+
+
 def examples(folder: Path):
     """Options by the name of the class."""
-    return {**made_up(), **wrappers(folder), **files(folder), **texts(folder), **audio(folder)}
+    of_files = (wrappers, files, texts, audio, streams, recordings)
+    return {**made_up(), **tables(), **{name: options for group in of_files for name, options in group(folder).items()}}

@@ -12,7 +12,7 @@ from returnn_lite.errors import ConfigError
 from tests.datasets.examples import examples
 
 REFUSED = {"TaskVariableAssignmentDataset"}
-OPTIONAL: dict[str, str] = {}  # by class: the package it needs
+OPTIONAL = {"HuggingFaceDataset": "datasets"}  # by class: the package it needs
 ENDLESS = 3  # sequences that are read of a dataset without end
 
 
@@ -66,6 +66,8 @@ def test_contract(dataset):
     for _, seq in first:
         for key in keys:
             assert seq[key].ndim == len(dataset.get_data_shape(key)) + dataset.has_time(key), key
+            if not dataset.is_data_sparse(key) and seq[key].ndim > 1:
+                assert seq[key].shape[-1] == dataset.get_data_dim(key), key
             if dataset.is_data_sparse(key) and dataset.get_data_dim(key) and seq[key].size:
                 assert 0 <= seq[key].min() and seq[key].max() < dataset.get_data_dim(key)
     assert same(read(dataset, 1), first)

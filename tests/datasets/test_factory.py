@@ -8,7 +8,7 @@ import pytest
 from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset, DatasetDefaults, dataset_defaults, init_dataset
 from returnn_lite.datasets.factory import default_seed_offset
-from returnn_lite.datasets.registry import DATASETS, PLANNED, dataset_class
+from returnn_lite.datasets.registry import DATASETS, REFUSED, dataset_class
 from returnn_lite.datasets.static import StaticDataset
 from returnn_lite.errors import ConfigError
 from tests.datasets.hdf_files import write
@@ -99,7 +99,7 @@ def test_a_dataset_is_taken_as_it_is():
     ({}, 'train: a dataset dict needs the entry "class"'),
     ({"class": "StaticDatset", "data": []}, 'dataset class "StaticDatset" not found; did you mean "StaticDataset"'),
     ({"class": "Unrelated"}, "not found; there are AnythingDataset, .*StaticDataset"),
-    ({"class": "ExternSprintDataset"}, "not supported yet; it needs RASR, .* write its data to HDF files"),
+    ({"class": "ExternSprintDataset"}, "needs RASR, .* write its data to HDF files"),
     ({"class": "StaticDataset"}, "train: StaticDataset needs the option data"),
     ({**STATIC, "seq_orderin": "x"}, 'train."seq_orderin".: unknown option of StaticDataset; did you mean "seq_ord'),
     ({**STATIC, "zzz": 1}, "its options are: data, target_list, input_dim, output_dim, name, window, "),
@@ -122,8 +122,8 @@ def test_what_does_not_work(value, message):
         made(value)
 
 
-def test_planned_names_and_known_ones_are_apart():
-    assert not PLANNED & set(DATASETS)
+def test_refused_names_and_known_ones_are_apart():
+    assert not set(REFUSED) & set(DATASETS)
     with pytest.raises(ConfigError, match='x."class".: dataset class "3" not found'):
         dataset_class(3, "x")
 

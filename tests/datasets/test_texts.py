@@ -90,8 +90,8 @@ def test_vocabularies_and_files(tmp_path):
     words = made("LmDataset", corpus_file=options["corpus_file"], orth_vocab={"labels": ["a", "b"], "unknown_label": 1})
     assert read(words) == {"line-0": [0, 1], "line-1": [1], "line-2": [1, 0, 1]}
     (tmp_path / "map.txt").write_text("a 0\nb 1\nc 2\n[END] 3\n")
-    mapped = made("LmDataset", corpus_file=[options["corpus_file"]] * 2, orth_symbols_map_file=str(tmp_path / "map.txt"),
-                  word_based=True, seq_end_symbol=None)  # fmt: skip
+    symbols = {"orth_symbols_map_file": str(tmp_path / "map.txt"), "word_based": True, "seq_end_symbol": None}
+    mapped = made("LmDataset", corpus_file=[options["corpus_file"]] * 2, **symbols)
     assert list(read(mapped).values()) == [[0, 1], [1], [2, 0, 1]] * 2
     (tmp_path / "lm.gz").write_bytes(gzip.compress(b" a \nb"))
     assert read(lm(tmp_path, corpus_file=str(tmp_path / "lm.gz"))) == {"line-0": [1, 0], "line-1": [2, 0]}
