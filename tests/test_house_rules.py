@@ -41,7 +41,9 @@ SEPARATE = 7  # the packages of this floor do not import each other
 # Imports inside functions: third parties which a user may lack, ...
 OPTIONAL = {
     "confection",
+    "datasets",
     "gymnasium",
+    "inflect",
     "matplotlib",
     "sentencepiece",
     "sklearn",
@@ -49,6 +51,8 @@ OPTIONAL = {
     "stable_baselines3",
     "tensorboard",
     "torch.utils.tensorboard",
+    "transformers",
+    "unidecode",
 }
 # ... and what is put off so that `rnn.py --help` starts without torch.
 LAZY = {"cli": {"torch", "returnn_lite.tasks", "returnn_lite.tools.layer_reference"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -96,8 +97,6 @@ def shift_pitch(audio: np.ndarray, semitones: float) -> np.ndarray:
 
 def _scipy(module: str) -> Any:
     try:
-        import importlib
-
         return importlib.import_module(f"scipy.{module}")
     except ImportError:
         raise ConfigError("random_permute", 'needs the package scipy: pip install "returnn-lite[audio]"') from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -162,8 +163,6 @@ def _from_file(filename: str, path: str) -> Any:
         if ending == ".json":
             return json.loads(text)
         if ending == ".py":
-            import ast
-
             return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError) as exc:
         raise ConfigError(path, f"{filename} must hold a list: {exc}") from None

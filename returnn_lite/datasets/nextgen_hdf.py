@@ -157,7 +157,8 @@ class SiameseHDFDataset(NextGenHDFDataset):
     """Triplets: a sequence, a random other one with the same label, a random one of another class.
 
     Labels are the first entry of the stream `seq_label_stream`. `class_distribution` (npz, arr_0
-    [classes, classes]) holds the probabilities of the other class by the class. Keys: <stream>_0, _1, _2, <label stream>_all, "data".
+    [classes, classes]) holds the probabilities of the other class by the class. Keys: <stream>_0, _1, _2,
+    <label stream>_all, "data".
     """
 
     def __init__(

@@ -91,8 +91,11 @@ def test_stereo(tmp_path):
     assert made("StereoHdfDataset", hdfFile=str(tmp_path / "all.bundle")).get_total_num_seqs() == 8
     stacked = made("DatasetWithTimeContext", **options, tau=1)
     assert read(stacked)["seq-3"] == [[0, 0, 4, 4, 4, 4], [4, 4, 4, 4, 0, 0]] and stacked.num_inputs == 6
-    for changes, message in [({"hdfFile": "none.hdf"}, "there is no such file"), ({"hdfFile": "none.bundle"}, "no file"),
-                             ({"normalizationFile": options["hdfFile"]}, "must have the arrays mean")]:  # fmt: skip
+    for changes, message in [
+        ({"hdfFile": "none.hdf"}, "there is no such file"),
+        ({"hdfFile": "none.bundle"}, "there is no file none.bundle"),
+        ({"normalizationFile": options["hdfFile"]}, "must have the arrays mean"),
+    ]:
         with pytest.raises(ConfigError, match=message):
             made("StereoHdfDataset", **{**options, **changes})
 
