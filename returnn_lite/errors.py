@@ -35,11 +35,17 @@ class ConfigErrors(ConfigError):
 
 
 def closest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The candidate most similar to `name`, or None. `cutoff` in [0, 1]: 1 = only the very same name."""
+    """The candidate most similar to `name`, of equally similar ones the first; None if none is.
+
+    `cutoff` in [0, 1]: 1 = only the very same name.
+    """
     names = [candidate for candidate in candidates if isinstance(candidate, str)]
     same_but_case = [candidate for candidate in names if candidate.lower() == name.lower()]
-    found = same_but_case or difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
-    return found[0] if found else None
+    if same_but_case:
+        return same_but_case[0]
+    near = set(difflib.get_close_matches(name, names, n=len(names) or 1, cutoff=cutoff))
+    found = [candidate for candidate in names if candidate in near]
+    return max(found, key=lambda candidate: difflib.SequenceMatcher(None, candidate, name).ratio(), default=None)
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

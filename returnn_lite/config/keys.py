@@ -19,7 +19,7 @@ _RUN = """
     task backend use_tensorflow use_pytorch device log log_verbosity log_format behavior_version startup_callback
     need_data random_seed dry_run use_dummy_datasets description include tensorboard_opts tf_log_dir torch_amp
     torch_dataloader_opts torch_distributed checkpoint_format default_float_dtype float32_matmul_precision
-    debug_mode
+    debug_mode torch_compile
 """
 _MODEL = """
     network get_network extern_data num_inputs num_outputs target default_input sparse_input hidden_size hidden_type

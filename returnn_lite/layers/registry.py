@@ -79,7 +79,7 @@ def split_options(cls: type[Layer], description: Mapping[str, Any], path: str) -
         if word in _COMMON:
             common[word] = value
         elif word not in own:
-            known = sorted((*own, *_COMMON - {"from_"}, "from"))
+            known = (*sorted(own), *sorted((*_COMMON - {"from_"}, "from")))  # its own first: they win ties
             kind = description.get("class")
             text = f"layer class {kind!r} has no option {key!r}{did_you_mean(str(key), known)}"
             errors.append(ConfigError(path, f"{text}; its own options: {', '.join(own) or 'none'}"))

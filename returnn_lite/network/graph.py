@@ -89,7 +89,7 @@ class Node:
         except ConfigError as exc:
             raise self._located(exc) from exc
         except (RuntimeError, IndexError, TypeError, ValueError) as exc:
-            if "out of memory" in str(exc):
+            if "out of memory" in str(exc) or type(exc).__module__.startswith("torch._dynamo"):
                 raise
             inputs = ", ".join(f"{n.name!r} {n.spec} {tuple(values[n].data.shape)}" for n in self.inputs)
             first = str(exc).strip().splitlines()[0] if str(exc) else ""

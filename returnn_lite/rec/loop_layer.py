@@ -12,12 +12,14 @@ from returnn_lite.layers.registry import layer
 from returnn_lite.network.construct import Net, collect
 from returnn_lite.network.graph import Node
 from returnn_lite.network.network import start_points
+from returnn_lite.rec.compiled import CompiledTick, compile_options
 from returnn_lite.rec.fold import Folding, loop_axes
 from returnn_lite.rec.initial import build_initial, link_initial
 from returnn_lite.rec.loop import LoopRun
 from returnn_lite.rec.loop_axis import LoopAxis
 from returnn_lite.rec.loop_graph import LoopGraph
 from returnn_lite.rec.loop_net import LoopNet, infer
+from returnn_lite.rec.ticks import turn_all
 from returnn_lite.tensor import Spec, Tensor
 
 LAST = "last:"  # the part of a loop that is an inner layer's last frame
@@ -31,7 +33,8 @@ class RecLoop(Layer):
     long as `end` is False, at most `max_seq_len` (see `loop_axis.py`). What does not depend on the previous tick runs
     once over the whole axis (see `plan.py`; `optimize_move_layers_out` False keeps all inside). `include_eos`: the tick
     of the end counts. `back_prop` False: no gradients through the loop. `use_global_rec_step_offset`: ":i" starts at
-    the context's `tick_offset`.
+    the context's `tick_offset`. The global option `torch_compile` (True, or a dict of options of torch.compile such as
+    {"backend": "inductor", "mode": "reduce-overhead"}) compiles what is left inside, from the second batch on.
     """
 
     class_name = "rec"
@@ -70,6 +73,7 @@ class RecLoop(Layer):
         self.use_global_rec_step_offset = use_global_rec_step_offset
         self.has_source = False
         self.outer_specs: dict[str, Spec | None] = {}
+        self.read_outside: set[str] = set()  # inner layers that the net outside reads
         self.__dict__["length"] = LoopAxis(self)
 
     @property
@@ -86,6 +90,11 @@ class RecLoop(Layer):
     def graph(self) -> LoopGraph:
         """The inner layers, and where they run."""
         return self.__dict__["graph"]  # type: ignore[no-any-return]
+
+    @property
+    def compiled(self) -> CompiledTick | None:
+        """The compiled tick, if the config asks for it."""
+        return self.__dict__["compiled"]  # type: ignore[no-any-return]
 
     # --- construction -------------------------------------------------------------------------------------------------
 
@@ -146,6 +155,8 @@ class RecLoop(Layer):
         optimize = self.optimize
         if optimize is None:
             optimize = bool(self.context.config.bool("optimize_move_layers_out", True))
+        options = compile_options(self.context.config)
+        self.__dict__["compiled"] = CompiledTick(turn_all, options, self.path) if options is not None else None
         self.graph.make_plan(known_length=self.length.known, optimize=optimize)
         if self.context.log.verbosity >= 4:
             plan = self.graph.plan.text()
@@ -165,6 +176,7 @@ class RecLoop(Layer):
     def part_spec(self, part: str) -> Spec | None:
         """The Spec of an inner layer, seen from outside. Raises ConfigError for one that exists only tick by tick."""
         graph, label = self.graph, part.removeprefix(LAST)
+        self.read_outside.add(label)
         node = graph.nodes.get(label)
         if node is None:
             needed = ", ".join(graph.nodes)

@@ -60,6 +60,7 @@ class Ticks:
         self.ended: Tensor | None = None
         self.counted: torch.Tensor | None = None
         self.width = self._width()
+        self.turn_all = turn_all
 
     # --- what does not change -----------------------------------------------------------------------------------------
 
@@ -137,6 +138,14 @@ class Ticks:
     def run(self) -> None:
         """All ticks: as many as known, or until every sequence has ended or the bound is reached."""
         self._prepare()
+        compiled = self.layer.compiled
+        if compiled is None:
+            self._all_ticks()
+            return
+        with compiled.running() as self.turn_all:
+            self._all_ticks()
+
+    def _all_ticks(self) -> None:
         known = self.run_of.size
         bound = self.layer.length.bound(self.run_of.outer) if known is None else known
         end = self._end_node()
@@ -157,10 +166,7 @@ class Ticks:
             values[node] = Tensor(frames[tick], template.spec, template.lengths, template.beam)
         for node in self.counters:
             values[node] = counter(tick + self.run_of.offset, self.run_of.initial.device)
-        for node, turn, done in self.turns:
-            values[node] = turn(node, values, tick)
-            for read in done:
-                del values[read]
+        self.turn_all(self, values, tick)
         for node in self.collect:
             self.frames[node].append(values[node])
         for node in self.previous:
@@ -229,6 +235,14 @@ class Ticks:
         runs = ~before.data if self.layer.include_eos else ~now
         self.counted = old + runs.to(torch.int32)
         self.ended = Tensor(now, before.spec, {}, self.beam)
+
+
+def turn_all(ticks: Ticks, values: dict[Node, Tensor], tick: int) -> None:
+    """Computes every layer inside, in order, and forgets what is not read again."""
+    for node, turn, done in ticks.turns:
+        values[node] = turn(node, values, tick)
+        for read in done:
+            del values[read]
 
 
 def _forget_lengths(x: Tensor) -> None:

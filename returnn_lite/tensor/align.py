@@ -59,7 +59,9 @@ def common(specs: tuple[Spec, ...], behavior: int = 0) -> Spec:
     """
     loop = frozenset(d for s in specs for d in s.loop)
     bare = [_bare(s) for s in specs]
-    layout = max(bare, key=lambda s: s.rank)
+    layout = bare[0]
+    for spec in bare[1:]:
+        layout = spec if spec.rank > layout.rank else layout
     result = layout
     for spec in bare:
         if spec is not layout:

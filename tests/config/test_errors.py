@@ -34,3 +34,9 @@ def test_did_you_mean():
     assert did_you_mean("xyz", ["softmax", "linear"]) == ""
     assert did_you_mean("a", []) == ""
     assert closest("batchsize", ["batch_size"], 0.99) is None
+
+
+def test_of_equally_similar_names_the_first_wins():
+    assert closest("ax", ["axb", "axa"]) == "axb"
+    assert closest("ax", ["axa", "axb"]) == "axa"
+    assert closest("ax", ["axis", "axa", "axb"]) == "axa"
