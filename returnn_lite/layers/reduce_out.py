@@ -33,7 +33,7 @@ class ReduceOut(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The reduced features."""
-        groups = x.data.unflatten(-1, (-1, self.num_pieces))
+        groups = x.data.reshape(*x.data.shape[:-1], -1, self.num_pieces)
         if self.mode == "max":
             data = groups.amax(-1)
         else:

@@ -75,7 +75,7 @@ def pick(scores: torch.Tensor, size: int, *, keep_beams: bool = False) -> Picked
     flat = scores.reshape(batch, beams * classes)
     count = min(size, beams * classes)
     best, index = top(flat, count)
-    labels, source = index % classes, index // classes
+    labels, source = (index, torch.zeros_like(index)) if beams == 1 else (index % classes, index // classes)
     if count < size:
         fill = (0, size - count)
         best = torch.nn.functional.pad(best, fill, value=float("-inf"))

@@ -249,9 +249,11 @@ class Choice(Layer):
     def _chosen(
         self, x: Tensor, labels: list[torch.Tensor], picked: beams.Picked, gold: torch.Tensor | None, moment: Moment
     ) -> Tensor:
-        first = torch.arange(picked.source.shape[0], device=picked.source.device).unsqueeze(-1) * moment.count
-        rows, size = (picked.source + first).flatten(), self.beam_size
-        new = Beam(size, picked.scores, rows, moment.beam, gold=gold, in_place=size == moment.count == 1)
+        rows, size = torch.arange(picked.source.shape[0], device=picked.source.device), self.beam_size
+        alone = size == moment.count == 1
+        if not alone:
+            rows = (picked.source + (rows * moment.count).unsqueeze(-1)).flatten()
+        new = Beam(size, picked.scores, rows, moment.beam, gold=gold, in_place=alone)
         lengths = {d: n.tile(size) if x.beam is None else n.following(rows, size) for d, n in x.lengths.items()}
         made = []
         for i, chosen in enumerate(labels):

@@ -176,7 +176,15 @@ class LoopRun:
         readers = [self.nodes[label] for label in self.layer.graph.plan.after]
         read = {n.previous or n for reader in readers for n in reader.inputs}
         wanted = self.layer.graph.accumulated()
+        if self.layer.last_beam_size() is not None:  # losses are not computed, and scores of all labels are large
+            wanted = {label for label in wanted if self._is_read(label)}
         return [n for label, n in self.nodes.items() if n in inside and (n in read or label in wanted)]
+
+    def _is_read(self, label: str) -> bool:
+        """Whether the net outside reads the layer, or a user may."""
+        options = self.nodes[label].description
+        asked = options.get("is_output_layer") or options.get("need_last")
+        return bool(label == "output" or asked or label in self.layer.read_outside)
 
     def _collected(self, ticks: Ticks) -> None:
         """The frames of the layers inside, put together over the axis."""
