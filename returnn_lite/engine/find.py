@@ -66,10 +66,15 @@ def existing_models(model: str | None, final_epoch: int, *, resumable: bool = Fa
 
 @dataclass(frozen=True)
 class Request:
-    """What the config asks for and what is there; `existing` = {epoch: base name} usable by the task."""
+    """What the config asks for and what is there, as {epoch: base name}.
+
+    `existing`: what the task can start from as it is; `stored`: all models, for a training also those without their
+    optimizer state.
+    """
 
     task: str = "train"
     existing: dict[int, str] = field(default_factory=dict)
+    stored: dict[int, str] = field(default_factory=dict)
     load: str = ""
     load_epoch: int = 0
     start_epoch: int | None = None
@@ -139,6 +144,7 @@ def _explicit(request: Request) -> Choice:
 def _apply_start_epoch(request: Request, choice: Choice) -> Choice:
     start = request.start_epoch
     if start is None:
+        _spare_models(request, choice)
         return choice
     if choice.epoch is None and choice.filename:
         return Choice(start - 1, choice.filename, notes=choice.notes)
@@ -149,9 +155,21 @@ def _apply_start_epoch(request: Request, choice: Choice) -> Choice:
         return Choice(notes=(*choice.notes, note))
     if choice.epoch == start - 1:
         return choice
+    if start - 1 not in request.existing and start - 1 in request.stored:
+        note = f"warning: the optimizer starts anew, its state of epoch {start - 1} is not there"
+        return Choice(start - 1, request.stored[start - 1], notes=(*choice.notes, note))
     if start - 1 not in request.existing:
-        known = sorted(request.existing)
+        known = sorted({*request.stored, *request.existing})
         text = f"`start_epoch` must be one more than an existing epoch, of {known}, but is {start} instead"
         raise ConfigError("start_epoch", text)
     note = f"warning: start_epoch {start} but there is {(choice.epoch, choice.filename)}"
     return Choice(start - 1, request.existing[start - 1], resume=True, notes=(*choice.notes, note))
+
+
+def _spare_models(request: Request, choice: Choice) -> None:
+    """Raises ConfigError where a training from its first epoch on would write over models that it cannot continue."""
+    if choice.epoch or not request.stored:
+        return
+    last = max(request.stored)
+    text = f"there are models up to epoch {last}, but without optimizer state (.opt.pt), so nothing can be continued"
+    raise ConfigError("start_epoch", f"{text}; `start_epoch` {last + 1} goes on with a fresh one, 1 begins anew")

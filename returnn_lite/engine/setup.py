@@ -1,5 +1,6 @@
 """What every task starts with: the device, the checkpoint to start from, and a network with its parameters."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from returnn_lite.config import Config
 from returnn_lite.engine.checkpoint import AVERAGED
 from returnn_lite.engine.find import Choice, Request, choose, existing_models, model_file, strip_suffix
 from returnn_lite.engine.load import load_params, preload
-from returnn_lite.engine.model import build_network, describe_network, print_network
+from returnn_lite.engine.model import NetworkPlan, build_network, print_network
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.optim.averaging import AveragingOptions
@@ -56,13 +57,14 @@ def find_start(config: Config, task: str, log: Log) -> Choice:
     if not training and last:
         last = max(last, requested_epoch(config, task))
     existing = existing_models(model, last, resumable=training)
-    if training:
-        lacking = [epoch for epoch in existing_models(model, last) if epoch > max(existing, default=0)]
-        if lacking:
-            log.v2(f"note: models without optimizer state, from which training cannot continue: epochs {lacking}")
+    stored = existing_models(model, last)
+    lacking = [epoch for epoch in stored if epoch > max(existing, default=0)] if training else []
+    if lacking:
+        log.v2(f"note: models without optimizer state, from which training cannot continue: epochs {lacking}")
     request = Request(
         task=task,
         existing=existing,
+        stored=stored,
         load=config.value("load", "") or "",
         load_epoch=requested_epoch(config, task),
         start_epoch=_start_epoch(config) if training else None,
@@ -103,14 +105,17 @@ def averaged_file(config: Config, filename: str, task: str, log: Log) -> str:
 def load_start(config: Config, net: Any, choice: Choice, log: Log, *, task: str) -> int:
     """Fills the parameters by `preload_from_files` and the chosen checkpoint; returns the global step."""
     entries = config.literal("preload_from_files")
-    done = preload(net.params, entries, log, training=task == "train", fresh=choice.filename is None)
+    own = task == "train" and choice.resume  # then the model file is newer than what the net began with
+    began = () if own else net.loaded_on_init
+    done = preload(net.params, entries, log, training=task == "train", fresh=choice.filename is None, done=began)
     if choice.filename is None:
         return 0
     filename = choice.filename if task == "train" else averaged_file(config, choice.filename, task, log)
     log.v2(f"loading weights from {filename}")
     ignore_missing = config.is_true("load_ignore_missing_vars")
+    optional = {name for name, options in net.param_options.items() if not options.critical}
     try:
-        return load_params(net.params, filename, log, skip=done, ignore_missing=ignore_missing)
+        return load_params(net.params, filename, log, skip=done, optional=optional, ignore_missing=ignore_missing)
     except ConfigError:
         log.v1("Exiting now because model cannot be loaded.")
         raise
@@ -118,12 +123,13 @@ def load_start(config: Config, net: Any, choice: Choice, log: Log, *, task: str)
 
 @dataclass
 class Loaded:
-    """A trained network for a task without training."""
+    """A trained network for a task without training; `title`: what the log calls an epoch."""
 
     net: Any
     epoch: int
     device: torch.device
     global_step: int
+    title: Callable[[int], str]
 
 
 def load_network(
@@ -133,7 +139,8 @@ def load_network(
     device = choose_device(config, log)
     choice = find_start(config, task, log)
     epoch = choice.epoch or 1
-    description = describe_network(config, epoch)
+    plan = NetworkPlan(config)
+    description = plan.describe(epoch)
     net = build_network(
         config, description, epoch=epoch, device=device, log=log, search=search, eval=eval, extra_layers=extra_layers
     )
@@ -141,4 +148,4 @@ def load_network(
     step = load_start(config, net, choice, log, task=task)
     net.global_step = step
     net.eval()
-    return Loaded(net, epoch, device, step)
+    return Loaded(net, epoch, device, step, plan.title)

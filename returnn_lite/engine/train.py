@@ -16,8 +16,8 @@ from returnn_lite.engine.load import load_params
 from returnn_lite.engine.lock import model_lock
 from returnn_lite.engine.model import (
     EpochOverrides,
+    NetworkPlan,
     build_network,
-    describe_network,
     description_diff,
     print_network,
     same_description,
@@ -58,6 +58,7 @@ class Trainer:
         self.formats = checkpoint.checkpoint_formats(config)
         self.save_interval = config.int("save_interval", 1) or 1
         self.cleanup = cleanup_options(config.bool_or_other("cleanup_old_models", None))
+        self.plan = NetworkPlan(config)
         self.overrides = EpochOverrides(config, log)
         self.last_best = LastBest.from_config(config)
         self.scalars = ScalarLog.from_config(config)
@@ -118,7 +119,7 @@ class Trainer:
         size, seqs = self.config.number_or_dict("batch_size", 1), self.config.int("max_seqs", -1)
         self.log.v4(f"using batch size: {size}, max seqs: {seqs}")
         self.log.v4(f"learning rate control: {self.control!r}")
-        self.log.v4("pretrain: None")
+        self.log.v4(f"pretrain: {self.plan.pretrain}")
         warn_misspelt_keys(self.config, self.log)
         epoch = first
         while not last or epoch <= last:
@@ -136,7 +137,7 @@ class Trainer:
         self.go_back_to_best(epoch)
         self.train_data.init_seq_order(epoch=epoch)
         rate = self.learning_rate(epoch)
-        self.log.v4(f"start epoch {epoch} with learning rate {rate} ...")
+        self.log.v4(f"start {self.plan.title(epoch)} with learning rate {rate} ...")
         if epoch == 1 and self.model and self.config.is_true("save_epoch1_initial_model"):
             self.write_initial_model()
         means, seconds = self.train_steps(epoch, rate, stop)
@@ -145,7 +146,7 @@ class Trainer:
         if self.model and (epoch % self.save_interval == 0 or epoch == self.final_epoch):
             self.write_checkpoint(epoch)
         self.control.save()
-        self.log.v1(report.epoch_line(f"epoch {epoch}", means, seconds))
+        self.log.v1(report.epoch_line(self.plan.title(epoch), means, seconds))
         results = self.evaluate(self.eval_data, epoch, stop)
         self.scalars.epoch(epoch, self.global_step, {"train": means, **results}, rate)
         if self.cleanup and self.model:
@@ -158,7 +159,7 @@ class Trainer:
         start_rate = numpy.float32(self.updater.rates.common_of_step(self.global_step, rate))
         self.control.set_meta(epoch, {"global_train_step": self.global_step, "effective_learning_rate": start_rate})
         loader = data.load_batches(self.train_data, data.train_batching(config, net, epoch), net, config)
-        meter = step_meter(config, f"train epoch {epoch}", self.log)
+        meter = step_meter(config, self.plan.train_title(epoch), self.log)
         for step, batch in enumerate(loader):
             net.global_step = self.global_step
             with explained(batch, config, net):
@@ -179,6 +180,8 @@ class Trainer:
         means = meter.finish(loader.wait_time)
         self.train_data.finish_epoch()
         steps, seconds = meter.progress.steps, meter.progress.elapsed
+        if not steps:
+            self.log.v1(f"warning: train epoch {epoch} has no batches, see max_seq_length, min_seq_length, seq_drop")
         self.control.set_meta(epoch, {"epoch_num_train_steps": steps, "epoch_train_time_secs": round(seconds)})
         if self.updater.rates.change_within_epochs:
             end_rate = numpy.float32(self.updater.effective_learning_rate)
@@ -198,8 +201,8 @@ class Trainer:
         if its scheduler or optimizer is in charge."""
         override = (self.description or {}).get("#config", {}).get("learning_rate")
         if override is not None:
-            self.control.override(epoch, override)
-        rate = self.control.for_epoch(epoch)
+            self.control.override(epoch, override, pretrain_epochs=self.plan.pretrain_epochs)
+        rate = self.control.for_epoch(epoch, pretrain_epochs=self.plan.pretrain_epochs)
         self.updater.start_epoch(epoch, self.control.measure(epoch - 1, self.updater.measure))
         if self.updater.rates.owned:
             rate = self.updater.rates.of_epoch(rate)
@@ -214,7 +217,7 @@ class Trainer:
 
     def prepare_network(self, epoch: int) -> None:
         """Makes network and options those of `epoch`; a new network takes over the old parameters."""
-        description = describe_network(self.config, epoch)
+        description = self.plan.describe(epoch)
         changed = self.overrides.apply(epoch, description.get("#config", {}))
         if changed & DATASET_OPTIONS:
             self.open_datasets()
@@ -229,7 +232,7 @@ class Trainer:
         self.net = build_network(self.config, description, epoch=epoch, device=self.device, log=self.log)
         if before is not None:
             print_network(self.net, self.log)
-            take_over_params(before, self.net, description.get("#copy_param_mode"), self.log)
+            take_over_params(before, self.net, self.plan.copy_modes(description), self.log)
         self.description = copy.deepcopy(description)
         self.updater = Updater(
             self.net.params,
@@ -247,12 +250,16 @@ class Trainer:
         """`use_last_best_model`: the parameters of a better earlier epoch, and a fresh optimizer state."""
         best = self.last_best.epoch(self.control, epoch) if self.last_best and self.model else None
         if best is not None:
-            base = epoch_base(self.model or "", best)
+            base = self.base(best)
             self.log.v2(f"Loading the model of epoch {best}, which was better than the last one: {base}")
             load_params(self.net.params, base, self.log)
             self.updater.reset()
 
     # --- files -----------------------------------------------------------------------------------------------------
+
+    def base(self, epoch: int) -> str:
+        """The name of the epoch's checkpoint without suffix."""
+        return epoch_base(self.model or "", epoch, pretrain=self.plan.is_pretrain(epoch))
 
     def info(self, epoch: int) -> dict[str, Any]:
         """The entries beside the parameters in every checkpoint file."""
@@ -261,7 +268,7 @@ class Trainer:
 
     def write_checkpoint(self, epoch: int) -> None:
         """Optimizer state, then model; older optimizer states go."""
-        base = epoch_base(self.model or "", epoch)
+        base = self.base(epoch)
         self.log.v4(f"Save model under {base}")
         averaged = self.updater.averaged_model(self.net.params)
         checkpoint.save_checkpoint(
@@ -277,7 +284,7 @@ class Trainer:
 
     def write_initial_model(self) -> None:
         """The parameters before the first step, as epoch 0."""
-        base = epoch_base(self.model or "", 0)
+        base = self.base(0)
         self.log.v4(f"Save model under {base}")
         checkpoint.save_model(base, self.net.params, info=self.info(0), formats=self.formats)
 
@@ -292,7 +299,7 @@ class Trainer:
     def evaluate(self, datasets: dict[str, Any], epoch: int, stop: StopRequest) -> Results:
         """The scores of the network as it is now, or of its averaged parameters if they are to be used."""
         with self.updater.averaged_for("dev"):
-            return Evaluation(self.config, self.log, self.net, self.device, stop.check).run_all(
+            return Evaluation(self.config, self.log, self.net, self.device, self.plan.title, stop.check).run_all(
                 datasets, epoch, self.control
             )
 

@@ -29,6 +29,9 @@ CASES = {
     "start 1 ignores models": (Request(existing=MODELS, start_epoch=1), (None, None, False, 1)),
     "start 3 goes back": (Request(existing=MODELS, start_epoch=3), (2, "m.002", True, 3)),
     "start 4 goes on": (Request(existing=MODELS, start_epoch=4), (3, "m.003", True, 4)),
+    "start 3 without optimizer state": (Request(stored=MODELS, start_epoch=3), (2, "m.002", False, 3)),
+    "start 1 over models without": (Request(stored=MODELS, start_epoch=1), (None, None, False, 1)),
+    "resume before models without": (Request(stored=MODELS, existing={2: "m.002"}), (2, "m.002", True, 3)),
     "start 1, nothing there": (Request(start_epoch=1), (None, None, False, 1)),
     "load_epoch and start": (Request(load_epoch=2, start_epoch=1, existing=MODELS), (0, "m.002", False, 1)),
     "eval the last": (Request("eval", existing=MODELS), (3, "m.003", True, 4)),
@@ -50,6 +53,7 @@ def test_choice(name):
 ERRORS = {
     "There was also no model found": Request("search"),
     "must be the epoch of an existing model": Request("eval", existing=MODELS, load_epoch=4),
+    "`start_epoch` 4 goes on with a fresh one": Request(stored=MODELS),
     "must be one more than an existing epoch": Request(existing=MODELS, start_epoch=6),
 }
 

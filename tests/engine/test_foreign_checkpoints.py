@@ -120,3 +120,57 @@ def test_damaged_file(tmp_path):
     data.write_bytes(data.read_bytes()[:-1] + b"\1")
     with pytest.raises(ConfigError, match="tensor 'h/W': is damaged: its checksum does not match"):
         run(options(tmp_path, import_model_train_epoch1=str(tmp_path / "m.001")))
+
+
+def subnet_net(filename, **changes) -> dict:
+    """A net whose sub-network starts from a file."""
+    inner = {"output": {"class": "linear", "activation": "tanh", "n_out": 5, "from": "data"}}
+    return {
+        "sub": {"class": "subnetwork", "from": "data", "subnetwork": inner, "load_on_init": filename, **changes},
+        "output": {"class": "softmax", "loss": "ce", "from": "sub", "target": "classes"},
+    }
+
+
+def test_load_on_init(tmp_path):
+    """The sub-network's values come from its file; a run that goes on takes them from its own model."""
+    source = {"output/W": numpy.ones((4, 5), "float32"), "output/b": numpy.ones(5, "float32")}
+    write_checkpoint(str(tmp_path / "lm.001"), source)
+    net = subnet_net(str(tmp_path / "lm.001"))
+    for epoch in (1, 2, 3):
+        run(options(tmp_path, network=net, num_epochs=epoch, learning_rates=[0.0, 0.1, 0.0]))
+    first, second, third = (read_model(str(tmp_path / f"model.00{i}"))["sub/output/W"] for i in (1, 2, 3))
+    assert torch.equal(first, torch.ones(4, 5))
+    assert not torch.equal(second, first) and torch.equal(third, second)
+
+
+def test_load_on_init_with_options(tmp_path):
+    write_checkpoint(str(tmp_path / "lm.001"), {"W": numpy.ones((4, 5), "float32")})
+    net = subnet_net({"filename": str(tmp_path / "lm.001"), "params_prefix": "sub/output/", "ignore_missing": True})
+    run(options(tmp_path, network=net, num_epochs=1, learning_rate=0.0))
+    assert torch.equal(read_model(str(tmp_path / "model.001"))["sub/output/W"], torch.ones(4, 5))
+
+
+@pytest.mark.parametrize("value, text", [
+    (3, r'network\["sub"\]\["load_on_init"\]: `load_on_init` must be a model file'),
+    ({"filename": "x", "ignore_mising": True}, 'there is no option "ignore_mising"; did you mean "ignore_missing"'),
+    ({"filename": "x", "params_prefix": "lm/"}, "`params_prefix` must be the begin of all names"),
+    ("missing.001", "'missing.001' does not exist"),
+])  # fmt: skip
+def test_wrong_load_on_init(tmp_path, value, text):
+    with pytest.raises(ConfigError, match=text):
+        run(options(tmp_path, network=subnet_net(value)))
+
+
+def test_what_is_not_critical_may_be_missing(tmp_path):
+    run(options(tmp_path, num_epochs=1))
+    for critical in (False, True):
+        scale = {"class": "variable", "shape": (4,), "init": 1.0, "non_critical_for_restore": not critical}
+        product = {"class": "combine", "kind": "mul", "from": ["data", "scale"]}
+        net = {**network(), "scale": scale, "product": product}
+        net["h"] = {**net["h"], "from": "product"}
+        config = {**options(tmp_path, network=net), "task": "eval", "load_epoch": 1}
+        if critical:
+            with pytest.raises(ConfigError, match="scale/scale"):
+                run(config)
+        else:
+            run(config)

@@ -126,6 +126,22 @@ def test_epoch_without_optimizer_state_is_no_start(tmp_path):
     assert "start training at epoch 3" in lines
 
 
+def test_models_that_cannot_be_continued_are_not_overwritten(tmp_path):
+    run(options(tmp_path))
+    for path in tmp_path.glob("*.opt.pt"):
+        path.unlink()
+    with pytest.raises(ConfigError, match="`start_epoch` 4 goes on with a fresh one, 1 begins anew"):
+        run(options(tmp_path, num_epochs=4))
+    lines = run(options(tmp_path, num_epochs=4, start_epoch=4))
+    assert "warning: the optimizer starts anew, its state of epoch 3 is not there" in lines
+    assert model(tmp_path, 4)["step"] == 12
+
+
+def test_epoch_without_batches(tmp_path):
+    lines = run(options(tmp_path, num_epochs=1, min_seq_length=100))
+    assert any(line.startswith("warning: train epoch 1 has no batches") for line in lines)
+
+
 def test_stale_files_are_removed(tmp_path):
     (tmp_path / "model.001.pt.tmp").write_text("half")
     (tmp_path / "other.001.pt.tmp").write_text("half")
