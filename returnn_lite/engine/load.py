@@ -16,15 +16,23 @@ Params = Mapping[str, torch.Tensor]
 
 
 def load_params(
-    params: Params, filename: str, log: Log, *, skip: Iterable[str] = (), ignore_missing: bool = False
+    params: Params,
+    filename: str,
+    log: Log,
+    *,
+    skip: Iterable[str] = (),
+    optional: Iterable[str] = (),
+    ignore_missing: bool = False,
 ) -> int:
-    """Copies the file's values into all parameters but those in `skip`; further entries of the file are ignored.
+    """Copies the file's values into all parameters but those in `skip`; further entries of the file are ignored, and
+    so are parameters in `optional` that the file lacks.
 
     Returns the file's global step (0 if it has none).  Raises ConfigError naming what is missing or has another shape.
     """
     file = read_model(filename)
     wanted = {name: name for name in params if name not in set(skip)}
     values = with_conversions({name: tuple(param.shape) for name, param in params.items()}, file, log)
+    wanted = {name: key for name, key in wanted.items() if key in values or name not in set(optional)}
     _copy(params, values, wanted, filename, log, path="load", ignore_missing=ignore_missing)
     return int(file["global_step"]) if "global_step" in file else 0
 
@@ -109,27 +117,30 @@ class Preload:
         }
 
 
-def preload(params: Params, entries: object, log: Log, *, training: bool, fresh: bool) -> set[str]:
+def preload(
+    params: Params, entries: object, log: Log, *, training: bool, fresh: bool, done: Iterable[str] = ()
+) -> set[str]:
     """Loads what `preload_from_files` names; returns the parameters set, which later loaders leave alone.
 
     training, fresh: entries with `init_for_train` act only at a fresh start of a training, the others in other tasks.
+    done: the parameters that an earlier loader set.
     """
+    done = set(done)
     if not entries:
-        return set()
+        return done
     if not isinstance(entries, dict):
         raise ConfigError("preload_from_files", f"`preload_from_files` must be a dict, but is {entries!r} instead")
-    done: set[str] = set()
     for name in sorted(entries):
         entry = Preload.from_value(name, entries[name])
         if (training and fresh) if entry.init_for_train else not training:
-            done |= _preload_one(params, name, entry, done, log)
+            done |= preload_entry(params, f'preload_from_files["{name}"]', entry, done, log)
     return done
 
 
-def _preload_one(params: Params, name: str, entry: Preload, done: set[str], log: Log) -> set[str]:
-    path = f'preload_from_files["{name}"]'
+def preload_entry(params: Params, path: str, entry: Preload, done: set[str], log: Log) -> set[str]:
+    """Loads what one entry (at `path` of the config) selects, without `done`; returns the names of what was set."""
     wanted = entry.selected(params, done)
-    if not wanted:
+    if not wanted and not entry.selected(params, set()):
         text = f'no parameter of the network contains the prefix "{entry.prefix}"'
         raise ConfigError(path, f"{text}; parameters: {', '.join(sorted(params))}")
     file = read_model(entry.filename)

@@ -7,6 +7,7 @@ import numpy
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.engine.load_on_init import load_on_init
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.network import Network
@@ -49,6 +50,7 @@ def build_network(
     """Constructs the network with initial values that depend on the seed of `epoch` alone, on `device`."""
     seed = network_seed(config, epoch)
     net = Network(config, description, search=search, eval=eval, log=log, seed=seed, extra_layers=extra_layers)
+    net.loaded_on_init = load_on_init(net.params, net.layer_modules, log)
     net.to(device)
     start_epoch(net, config, epoch)
     return net

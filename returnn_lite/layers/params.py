@@ -22,6 +22,7 @@ class ParamOptions:
 
     updater_opts: dict[str, Any] | None = None
     l2: float = 0.0
+    critical: bool = True  # a model file must have it
 
 
 @dataclass

@@ -22,7 +22,8 @@ class Variable(Layer):
     """A parameter as a tensor.  Shape: `shape`; with `add_batch_axis` and `add_time_axis` (B, 1, …)
 
     Parameter: `param_name`, by default the name of the layer. `init`: an initialiser or number; `init_by_layer`: a
-    `constant` layer with the initial value. `saveable`, `non_critical_for_restore` have no effect.
+    `constant` layer with the initial value. `non_critical_for_restore`: a model file may lack it. `saveable` has no
+    effect.
     """
 
     sources = "none"
@@ -45,6 +46,7 @@ class Variable(Layer):
         self.dtype = dtype
         self.add_batch_axis = add_batch_axis
         self.add_time_axis = add_time_axis
+        self.non_critical_for_restore = non_critical_for_restore
         self.init = init
         self.init_by_layer = init_by_layer
         self.param_name = param_name
@@ -80,6 +82,8 @@ class Variable(Layer):
         name = self.param_name or self.name
         init = 0 if self.init is None else self.init
         self.value = self.param(name, sizes, init, dtype=DTYPES[self.dtype])
+        if self.non_critical_for_restore and self.scope is not None:
+            self.scope.store.options[self.scope.full_name(name)].critical = False
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The parameter, repeated for the batch (as a view)."""

@@ -18,7 +18,8 @@ class Subnetwork(Layer):
 
     Inside, "data" is the (concatenated, dropped out) source; with `concat_sources` False "data:0", "data:1" … and
     "data:<source name>", "data" being the first; other "data:key" are the root's; "base:x" is a layer outside. From
-    outside "sub/inner" names inner layers. Parameters are "<sub>/<inner>/<name>".
+    outside "sub/inner" names inner layers. Parameters are "<sub>/<inner>/<name>". `load_on_init`: a model file with
+    their initial values, by their names inside, or a dict of `filename` and options as in `preload_from_files`.
     """
 
     recurrent = True
@@ -29,10 +30,11 @@ class Subnetwork(Layer):
         self.subnetwork = subnetwork
         self.concat_sources = concat_sources
         self.load_on_init = load_on_init
+        self.param_prefix = ""
 
     def link(self, net: Net, node: Node) -> None:
         """Opens the inner net and builds its output."""
-        prefix = join(net.prefix, self.options.name_scope, self.name)
+        prefix = self.param_prefix = join(net.prefix, self.options.name_scope, self.name)
         path = f'{self.path}["subnetwork"]'
         inner = net.subnet(self.subnetwork, path=path, prefix=prefix, trainable=bool(self.options.trainable))
         net.subnets[self.name] = inner
