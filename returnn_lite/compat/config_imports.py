@@ -186,8 +186,8 @@ class _Module(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if is_known(f"{self.__name__}.{name}"):
-            return importlib.import_module(f"{self.__name__}.{name}")
         if self.source is not None:
             return getattr(self.source, name)
+        if is_known(f"{self.__name__}.{name}"):
+            return importlib.import_module(f"{self.__name__}.{name}")
         return unknown(self.__name__, name, [n for n in self.__dict__ if not n.startswith("_")])

@@ -23,12 +23,16 @@ Results = dict[str, dict[str, float]]  # dataset -> {"cost:output": …}
 
 @dataclass
 class Evaluation:
-    """What is needed to compute scores: the network on its device, and the config. `after_step` may raise to end it."""
+    """What is needed to compute scores: the network on its device, and the config.
+
+    `title`: what the log calls an epoch; `after_step` may raise to end it.
+    """
 
     config: Config
     log: Log
     net: Any
     device: torch.device
+    title: Callable[[int], str]
     after_step: Callable[[], None] = lambda: None
 
     def run(self, name: str, dataset: Dataset, epoch: int) -> dict[str, float]:
@@ -37,7 +41,7 @@ class Evaluation:
         start_epoch(net, self.config, epoch)
         dataset.init_seq_order(epoch=epoch)
         loader = data.load_batches(dataset, data.eval_batching(self.config, net, name, epoch), net, self.config)
-        meter = step_meter(self.config, f"epoch {epoch} {name!r} eval", self.log)
+        meter = step_meter(self.config, f"{self.title(epoch)} {name!r} eval", self.log)
         with torch.no_grad():
             for batch in loader:
                 with explained(batch, self.config, net):
@@ -89,7 +93,7 @@ def eval_task(config: Config, log: Log) -> None:
         raise ConfigError("eval_output_file_per_seq", "scores per sequence are not supported yet")
     loaded = load_network(config, log, task="eval")
     control = None if config.value("load", "") else LearningRateControl.from_config(config, log)
-    evaluation = Evaluation(config, log, loaded.net, loaded.device)
+    evaluation = Evaluation(config, log, loaded.net, loaded.device, loaded.title)
     results = evaluation.run_all(datasets, loaded.epoch, control)
     filename = config.value("eval_output_file", "")
     if filename:

@@ -1,6 +1,7 @@
 """The network of each epoch: its description, its construction, and taking over parameters from the previous one."""
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy
@@ -8,26 +9,69 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine.load_on_init import load_on_init
+from returnn_lite.engine.pretrain import COPY_MODES, Pretrain, PretrainOptions, resolve_epoch_values
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.network import Network
 
-COPY_MODES = (None, "ifpossible", "reset")
+
+class NetworkPlan:
+    """The net description of every epoch: by `get_network(epoch=…)`, by `pretrain`, or `network` all the time."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.get_network = config.typed_value("get_network")
+        self.pretrain: Pretrain | None = None
+        if not callable(self.get_network):
+            self.pretrain = Pretrain.from_config(config, config.typed_value("network"))
+        elif config.bool_or_other("pretrain", None):
+            raise ConfigError("pretrain", "`pretrain` and `get_network` exclude each other")
+
+    @property
+    def pretrain_epochs(self) -> int:
+        """The number of pretrain epochs."""
+        return self.pretrain.num_epochs if self.pretrain is not None else 0
+
+    def is_pretrain(self, epoch: int) -> bool:
+        """Whether `epoch` is a pretrain epoch."""
+        return epoch <= self.pretrain_epochs
+
+    def title(self, epoch: int) -> str:
+        """What the log calls the epoch: `pretrain epoch 1`, `epoch 7`."""
+        return f"{'pretrain ' if self.is_pretrain(epoch) else ''}epoch {epoch}"
+
+    def train_title(self, epoch: int) -> str:
+        """The same for lines about training: `pretrain epoch 1`, `train epoch 7`."""
+        return f"{'pretrain' if self.is_pretrain(epoch) else 'train'} epoch {epoch}"
+
+    def describe(self, epoch: int) -> dict[str, Any]:
+        """The net dict of `epoch`. ConfigError if there is none."""
+        if self.pretrain is not None:
+            return self.pretrain.description(epoch)
+        by_function = callable(self.get_network)
+        description = self.get_network(epoch=epoch) if by_function else self.config.typed_value("network")
+        if not isinstance(description, dict):
+            name = "get_network" if by_function else "network"
+            raise ConfigError(name, f"`{name}` must be a dict of layers, but is {description!r} instead")
+        return resolve_epoch_values(description, epoch)  # type: ignore[no-any-return]
+
+    def copy_modes(self, description: Mapping[str, Any]) -> Callable[[str], str | None]:
+        """How a parameter (by name) is taken over into the net of this description: one of `COPY_MODES`."""
+        options = self.pretrain.options if self.pretrain is not None else PretrainOptions()
+        mode = description.get("#copy_param_mode", options.copy_param_mode)
+        if mode not in COPY_MODES:
+            text = f"must be one of {COPY_MODES}, but is {mode!r} instead"
+            raise ConfigError('network["#copy_param_mode"]', text)
+        if options.copy_output_layer is None or self.pretrain is None:
+            return lambda name: mode
+        of_outputs = {True: "ifpossible", False: "reset"}.get(options.copy_output_layer, options.copy_output_layer)
+        outputs = tuple(f"{name}/" for name in self.pretrain.outputs)
+        return lambda name: of_outputs if name.startswith(outputs) else mode
 
 
 def describe_network(config: Config, epoch: int) -> dict[str, Any]:
-    """The net dict of `epoch`, from `get_network(epoch=…)` or `network`; raises ConfigError if there is none."""
-    if config.bool_or_other("pretrain", None):
-        raise ConfigError("pretrain", "pretraining is not supported yet; `get_network` is")
-    get_network = config.typed_value("get_network")
-    if callable(get_network):
-        description = get_network(epoch=epoch)
-    else:
-        description = config.typed_value("network")
-    if not isinstance(description, dict):
-        name = "get_network" if callable(get_network) else "network"
-        raise ConfigError(name, f"`{name}` must be a dict of layers, but is {description!r} instead")
-    return description
+    """The net dict of `epoch`; raises ConfigError if there is none."""
+    return NetworkPlan(config).describe(epoch)
 
 
 def network_seed(config: Config, epoch: int) -> int:
@@ -102,22 +146,45 @@ def description_diff(old: Any, new: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {old!r} -> {new!r}"
 
 
-def take_over_params(old: Any, new: Any, mode: str | None, log: Log) -> None:
-    """Copies the parameters that both networks have under one name and in one shape; others stay as initialised."""
-    if mode not in COPY_MODES:
-        text = f"must be one of {COPY_MODES}, but is {mode!r} instead (not supported yet)"
-        raise ConfigError('network["#copy_param_mode"]', text)
-    if mode == "reset":
-        return
+def take_over_params(old: Network, new: Network, mode_of: Callable[[str], str | None], log: Log) -> None:
+    """Copies the parameters that both networks have under one name and in one shape; others stay as initialised.
+
+    mode_of: by name; "reset": not copied, "subset": of parameters of different shape as much as both have.
+    """
     with torch.no_grad():
         for name, param in new.params.items():
-            before = old.params.get(name)
-            if before is None:
+            before, mode = old.params.get(name), mode_of(name)
+            if before is None or mode == "reset":
                 continue
             if before.shape == param.shape:
                 param.copy_(before)
+            elif mode == "subset" and before.dim() == param.dim():
+                copy_blocks(before, param, old.param_options[name].blocks, new.param_options[name].blocks)
             else:
                 log.v3(f"Will not set param {name!r} because its shape {list(before.shape)} != {list(param.shape)}.")
+
+
+Blocks = tuple[tuple[int, ...], ...] | None
+
+
+def copy_blocks(old: torch.Tensor, new: torch.Tensor, old_blocks: Blocks, new_blocks: Blocks) -> None:
+    """Copies the leading part of each block (a gate, a source) that both have.
+
+    An axis without blocks, or with another number of them, is one block.
+    """
+    axes = []
+    for axis, (old_size, new_size) in enumerate(zip(old.shape, new.shape, strict=True)):
+        parts = (old_blocks[axis], new_blocks[axis]) if old_blocks and new_blocks else ((old_size,), (new_size,))
+        axes.append(_block_slices(*(parts if len(parts[0]) == len(parts[1]) else ((old_size,), (new_size,)))))
+    for combination in itertools.product(*axes):
+        new[tuple(there for _, there in combination)] = old[tuple(here for here, _ in combination)]
+
+
+def _block_slices(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """Where the common part of each block lies in the old and in the new axis."""
+    starts = zip(itertools.accumulate(old, initial=0), itertools.accumulate(new, initial=0), strict=True)
+    sizes = (min(a, b) for a, b in zip(old, new, strict=True))
+    return [(slice(a, a + n), slice(b, b + n)) for (a, b), n in zip(starts, sizes, strict=False)]
 
 
 class EpochOverrides:

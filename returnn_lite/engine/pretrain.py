@@ -109,6 +109,11 @@ class Pretrain:
         return Pretrain(options, network)
 
     @property
+    def outputs(self) -> list[str]:
+        """The output layers of the whole network."""
+        return _outputs(self.steps[-1], self.options)
+
+    @property
     def num_epochs(self) -> int:
         """The number of pretrain epochs."""
         return len(self.epoch_steps)

@@ -85,6 +85,7 @@ class Layer(torch.nn.Module):
         self.options = CommonOptions()
         self.scope: ParamScope | None = None
         self.context: Context = _no_context()
+        self.source_sizes: tuple[int, ...] = ()  # features of each source, known in `build`
         self._dims: dict[tuple[str, int | None], Dim] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -112,11 +113,15 @@ class Layer(torch.nn.Module):
 
     # --- helpers for classes ------------------------------------------------------------------------------------------
 
-    def param(self, name: str, shape: tuple[int, ...], init: Any = 0.0, **kwargs: Any) -> torch.nn.Parameter:
-        """The parameter `name` (the reference's name), registered on the module."""
+    def param(
+        self, name: str, shape: tuple[int, ...], init: Any = 0.0, *, blocks: Any = None, **kwargs: Any
+    ) -> torch.nn.Parameter:
+        """The parameter `name` (the reference's name), registered on the module; `blocks`: see `ParamOptions`."""
         if self.scope is None:
             raise RuntimeError(f"layer {self.name!r} is not part of a network")
         value = self.scope.get(name, shape, init, **kwargs)
+        if blocks is not None and name in self.scope.owned:
+            self.scope.store.options[self.scope.full_name(name)].blocks = blocks
         self.register_parameter(name.replace("/", "__").replace(".", "__"), value)
         return value
 
@@ -172,6 +177,7 @@ class Layer(torch.nn.Module):
 
     def build_with(self, sources: tuple[Spec, ...], refs: Mapping[str, Spec]) -> None:
         """`build` with the Specs that `forward` will see."""
+        self.source_sizes = tuple(s.dim or 0 for s in sources)
         if self.sources == "one" and len(sources) > 1:
             sources = (concat_plan(sources, self.behavior)[0],)
         self.build(*sources, **refs)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from returnn_lite.layers.elementwise import Elementwise
 from returnn_lite.layers.data_view import SourceView
+from returnn_lite.layers.elementwise import Elementwise
 from returnn_lite.layers.eval_view import LayerView
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.size_target import with_target_lengths

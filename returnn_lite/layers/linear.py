@@ -61,7 +61,8 @@ class Linear(Layer):
         if n_in is None or n_out is None:
             raise self.error(f"the feature axis of the source has no size: {x}")
         shape = (n_out, n_in) if self.transposed else (n_in, n_out)
-        self.W = self.param("W", shape, self.weights_init)
+        blocks = (self.source_sizes, (n_out,))
+        self.W = self.param("W", shape, self.weights_init, blocks=blocks[::-1] if self.transposed else blocks)
         self.b = self.param("b", (n_out,), self.bias_init) if self.with_bias else None
         names = self.context.eval_names
         self.activation = find_activation(self.activation_text, names, path=self.path)

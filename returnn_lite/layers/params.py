@@ -16,12 +16,14 @@ Shape = tuple[int, ...]
 
 @dataclass
 class ParamOptions:
-    """What the optimizer needs to know of a parameter: its layer's `updater_opts`, and the sum of `L2` over its
-    owner.
+    """What others need to know of a parameter: its layer's `updater_opts`, and the sum of `L2` over its owner.
+
+    `blocks`: for each axis the sizes of the blocks that it consists of (sources, gates); None: one block an axis.
     """
 
     updater_opts: dict[str, Any] | None = None
     l2: float = 0.0
+    blocks: tuple[Shape, ...] | None = None
     critical: bool = True  # a model file must have it
 
 
