@@ -18,6 +18,7 @@ from returnn_lite.errors import ConfigError
 
 from .helpers import CONFIG_FILE, ROOT, command, dataset, network, options, rnn, run
 
+RECURRENT = {**network(), "h": {"class": "rec", "unit": "lstm", "n_out": 3, "from": "data"}}
 LOCK_HOLDER = """
 import sys, time
 from returnn_lite.engine.lock import model_lock
@@ -138,7 +139,7 @@ def test_models_that_cannot_be_continued_are_not_overwritten(tmp_path):
 
 
 def test_epoch_without_batches(tmp_path):
-    lines = run(options(tmp_path, num_epochs=1, min_seq_length=100))
+    lines = run(options(tmp_path, num_epochs=1, min_seq_length=100, network=RECURRENT))
     assert any(line.startswith("warning: train epoch 1 has no batches") for line in lines)
 
 
