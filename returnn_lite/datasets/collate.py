@@ -28,10 +28,17 @@ class Batch:
     complete: float
 
 
-def collate(dataset: Dataset, plan: SliceBatch, dtypes: Mapping[str, str], static_keys: frozenset[str]) -> Batch:
+def collate(
+    dataset: Dataset,
+    plan: SliceBatch,
+    dtypes: Mapping[str, str],
+    static_keys: frozenset[str],
+    classes: Mapping[str, int] | None = None,
+) -> Batch:
     """The batch's frames as arrays of these dtypes ("string": texts); the sequences must be loaded.
 
-    Keys in `static_keys` have no time axis in the batch. Raises DataError for sequences that do not fit together.
+    Keys in `static_keys` have no time axis in the batch; `classes` are the numbers of classes of sparse keys. Raises
+    DataError for sequences that do not fit together, class indices out of range, and NaN in frames.
     """
     data: dict[str, np.ndarray | list[str]] = {}
     lengths: dict[str, np.ndarray] = {}
@@ -44,6 +51,7 @@ def collate(dataset: Dataset, plan: SliceBatch, dtypes: Mapping[str, str], stati
             data[key] = stack(dataset, key, plan, arrays, dtype)
         else:
             data[key], lengths[key] = pad(dataset, key, plan, arrays, dtype)
+        _check_values(dataset, key, plan, arrays, data[key], (classes or {}).get(key))
     return Batch(data, lengths, [dataset.get_tag(i) for i in seq_idx], plan.slices.seq_idx, plan.complete)
 
 
@@ -87,6 +95,40 @@ def _check_shape(
             f'{dataset.name}: sequence "{tag}"',
             f'"{key}" must have frames of shape {expected}, but has {shape} instead',
         )
+
+
+def _may_hold_nan(batch: np.ndarray) -> bool:
+    """Whether the sum is NaN: so it is, too, if there are infinite numbers of both signs."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return bool(np.isnan(batch.sum()))
+
+
+def _check_values(
+    dataset: Dataset,
+    key: str,
+    plan: SliceBatch,
+    arrays: list[np.ndarray],
+    batch: np.ndarray | list[str],
+    classes: int | None,
+) -> None:
+    """Looks at the whole batch first, and only if something is wrong there at each sequence."""
+    if isinstance(batch, list) or not batch.size:
+        return
+    if batch.dtype.kind == "f" and batch.ndim > 2 and _may_hold_nan(batch):
+        wrong = [bool(np.isnan(array).any()) for array in arrays]
+        problem = "holds NaN"
+    elif batch.dtype.kind in "iu" and classes and (batch.min() < 0 or batch.max() >= classes):
+        wrong = [array.size > 0 and not 0 <= array.min() <= array.max() < classes for array in arrays]
+        problem = f"must be class indices from 0 to {classes - 1}, but holds"
+    else:
+        return
+    if any(wrong):
+        i = wrong.index(True)
+        if batch.dtype.kind in "iu":
+            outside = arrays[i][(arrays[i] < 0) | (arrays[i] >= (classes or 0))]
+            problem += f" {outside.ravel()[0]}"
+        tag = dataset.get_tag(int(plan.slices.seq_idx[i]))
+        raise DataError(f'{dataset.name}: sequence "{tag}"', f'"{key}" {problem}')
 
 
 def text(array: np.ndarray) -> str:

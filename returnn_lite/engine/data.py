@@ -134,5 +134,6 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Any, config: C
     keys = sorted(key for key in net.used_data_keys if key in specs)
     dtypes = {key: specs[key].dtype for key in keys}
     static = [key for key in keys if specs[key].time is None]
+    classes = {key: sparse.size for key in keys if (sparse := specs[key].sparse_dim) is not None and sparse.size}
     workers = 1 if config.int("num_workers", 1) else 0
-    return Loader(dataset, options, keys=keys, dtypes=dtypes, static_keys=static, workers=workers)
+    return Loader(dataset, options, keys=keys, dtypes=dtypes, static_keys=static, classes=classes, workers=workers)
