@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
-from returnn_lite.engine.checkpoint import read_model, save_model
-from returnn_lite.engine.find import epoch_base, epoch_of_file, strip_suffix
+from returnn_lite.engine.checkpoint import read_model
+from returnn_lite.engine.find import epoch_base, epoch_of_file, model_file
+from returnn_lite.engine.formats import format_of
 from returnn_lite.errors import ConfigError
+from returnn_lite.tools.convert_checkpoint import suffix_format, write
 
 Params = Mapping[str, torch.Tensor]
 
@@ -52,10 +54,10 @@ def filenames(args: argparse.Namespace) -> list[str]:
 def main(argv: Sequence[str]) -> int:
     """Runs the tool; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="avg_checkpoints.py", description="Averages the parameters of several epochs."
+        prog="avg_checkpoints.py", description="Averages the parameters of several epochs (also of TensorFlow's files)."
     )
-    parser.add_argument("output", help="the model file to write, such as out/model.avg.pt")
-    parser.add_argument("models", nargs="*", help="model files, with or without .pt")
+    parser.add_argument("output", help="the model file to write, such as out/model.avg.pt; without suffix as the first")
+    parser.add_argument("models", nargs="*", help="model files, with or without suffix")
     parser.add_argument("--model", help="the config's `model`, for --epochs")
     parser.add_argument("--epochs", help="epochs and ranges of epochs: 10-12,15")
     args = parser.parse_args(argv)
@@ -65,12 +67,10 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError("models", "there must be at least one model file")
         models: list[dict[str, Any]] = [read_model(name) for name in names]
         averaged = average(models, names)
+        form = suffix_format(args.output) or ("tf" if format_of(model_file(names[0]) or "") else "pt")
+        name = write(args.output, averaged, form, epoch=epoch_of_file(names[-1]) or 0)
     except (ConfigError, ValueError) as exc:
         print(exc, file=sys.stderr)
         return 1
-    step = int(averaged.get("global_step", torch.tensor(0)))
-    epoch = epoch_of_file(names[-1]) or 0
-    base = strip_suffix(args.output)
-    save_model(base, {k: v for k, v in averaged.items() if k != "global_step"}, info={"epoch": epoch, "step": step})
-    print(f"{base}.pt: average of {len(names)} models, {len(averaged)} entries")
+    print(f"{name}: average of {len(names)} models, {len(averaged)} entries")
     return 0

@@ -18,10 +18,14 @@ from returnn_lite.errors import ConfigError
 SUFFIXES = {".pt": "pt", ".npz": "npz", **{form.suffix: name for name, form in FORMATS.items()}}
 
 
+def suffix_format(name: str) -> str | None:
+    """The format that a name's suffix says, if it has one."""
+    return next((form for suffix, form in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
 def target_format(output: str, source: str) -> str:
     """The format to write: by the suffix of `output`; without one, TensorFlow's from `.pt` or `.npz`, `.pt` from it."""
-    by_suffix = [form for suffix, form in SUFFIXES.items() if output.endswith(suffix)]
-    return by_suffix[0] if by_suffix else "pt" if format_of(source) else "tf"
+    return suffix_format(output) or ("pt" if format_of(source) else "tf")
 
 
 def write(output: str, model: Mapping[str, torch.Tensor], form: str, *, epoch: int) -> str:

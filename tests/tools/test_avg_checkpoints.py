@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from returnn_lite.compat.tf_checkpoint import read_checkpoint
 from returnn_lite.engine.checkpoint import read_model, save_model
 from returnn_lite.tools.avg_checkpoints import main
+from returnn_lite.tools.convert_checkpoint import main as convert
 
 
 @pytest.fixture
@@ -27,6 +29,17 @@ def test_average(models, capsys):
 def test_epochs(models):
     assert main([f"{models}.mean", "--model", str(models), "--epochs", "1-2,3"]) == 0
     assert read_model(f"{models}.mean")["w"].tolist() == [[2, 2], [2, 2]]
+
+
+def test_files_of_tensorflow(models):
+    """The result is of the first file's format, if its name does not say otherwise."""
+    for epoch in (1, 2):
+        assert convert([f"{models}.00{epoch}", f"{models}.tf.00{epoch}"]) == 0
+    assert main([f"{models}.tf.avg", f"{models}.tf.001", f"{models}.tf.002.index"]) == 0
+    arrays = read_checkpoint(f"{models}.tf.avg")
+    assert arrays["w"].tolist() == [[1.5, 1.5], [1.5, 1.5]] and arrays["global_step"] == 20
+    assert main([f"{models}.tf.avg.pt", f"{models}.tf.001", f"{models}.002"]) == 0
+    assert read_model(f"{models}.tf.avg.pt")["w"].tolist() == [[1.5, 1.5], [1.5, 1.5]]
 
 
 def test_errors(models, capsys):
