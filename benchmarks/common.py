@@ -77,6 +77,7 @@ class Ours:
         """One training step; returns the objective."""
         result = run_step(self.net, batch, CPU)
         loss = result.scores.tolist()[-1]  # the engine looks at the scores of every step
+        result.out.forget_layers()
         self.updater.step(result.out.objective, global_step=self.steps, learning_rate=self.rate, epoch_step=self.steps)
         self.steps += 1
         return loss

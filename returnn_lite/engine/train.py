@@ -166,6 +166,7 @@ class Trainer:
                 again = repeatable_objective(net, batch, device) if self.updater.closure else None
                 result = run_step(net, batch, device)
                 self.check_scores(meter, result, batch)
+                result.out.forget_layers()
                 self.updater.step(
                     result.out.objective,
                     global_step=self.global_step,

@@ -39,6 +39,10 @@ class NetworkOutput:
         """The output of a layer ("output", "rec/sub"). Raises KeyError for a layer that was not built."""
         return self.values[self.nodes[name]]
 
+    def forget_layers(self) -> None:
+        """Drops the outputs of the layers: what gradients do not need of them is free memory for the backward pass."""
+        self.values = {}
+
 
 class Network(torch.nn.Module):
     """The layers of `net_dict` that outputs and losses need, constructed on demand.
