@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import zipfile
 import zlib
@@ -13,6 +14,8 @@ from returnn_lite.errors import ConfigError
 MAX_ENTRY = 4 << 30  # bytes of one entry
 MAX_RATIO = 500  # of an entry that is larger than MIN_SUSPECT
 MIN_SUSPECT = 64 << 20
+LOCAL_HEADER = 30  # bytes that each entry has at least, beside its data
+MAX_TAIL = 1 << 17  # bytes at the end of a file in which its directory is described
 
 
 class ZipFiles:
@@ -69,12 +72,16 @@ class ZipFiles:
 def _opened(path: str) -> zipfile.ZipFile:
     if not os.path.isfile(path):
         raise ConfigError(path, "there is no such file")
+    size = os.path.getsize(path)
+    count, directory = _directory(path, size)
+    if count * LOCAL_HEADER + directory > size:
+        raise ConfigError(path, f"its {count} entries cannot be in {size} bytes: this is a zip bomb or damaged")
     try:
         file = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as exc:
         raise ConfigError(path, f"cannot be read as a zip file: {exc}") from None
     entries = file.infolist()
-    if sum(info.compress_size for info in entries) > os.path.getsize(path):
+    if sum(info.compress_size + LOCAL_HEADER for info in entries) > size:
         file.close()
         raise ConfigError(path, f"its {len(entries)} entries overlap: this is no zip file of data, but a zip bomb")
     for info in entries:
@@ -82,6 +89,23 @@ def _opened(path: str) -> zipfile.ZipFile:
             file.close()
             raise ConfigError(path, f'has an entry with the unsafe name "{info.filename}"')
     return file
+
+
+def _directory(path: str, size: int) -> tuple[int, int]:
+    """(number of entries, bytes of their directory) as the end of the file says; 0, 0 if it does not."""
+    with open(path, "rb") as file:
+        file.seek(max(0, size - MAX_TAIL))
+        tail = file.read()
+        at = tail.rfind(b"PK\5\6")
+        if at < 0 or at + 22 > len(tail):
+            return 0, 0
+        count, directory = struct.unpack_from("<HL", tail, at + 10)
+        if count == 0xFFFF and at >= 20 and tail[at - 20 : at - 16] == b"PK\6\7":
+            file.seek(min(struct.unpack_from("<Q", tail, at - 12)[0], size))
+            record = file.read(56)
+            if len(record) == 56 and record[:4] == b"PK\6\6":
+                count, directory = struct.unpack_from("<QQ", record, 32)
+    return count, directory
 
 
 def unsafe(name: str) -> bool:

@@ -1,6 +1,8 @@
 """Datasets of audio, their features, and damaged files."""
 
 import pickle
+import struct
+import time
 import zipfile
 
 import numpy as np
@@ -260,7 +262,33 @@ def test_zip_bombs(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
         archive.writestr("y.txt", bytes(1000))
         archive.filelist *= 1000  # all entries are the same bytes
-    with pytest.raises(ConfigError, match="1000 entries overlap: .* a zip bomb"):
+    with pytest.raises(ConfigError, match="its 1000 entries cannot be in .* bytes: this is a zip bomb"):
+        ZipFiles().read(str(tmp_path / "y.zip"), "y.txt")
+
+
+def test_a_million_entries_that_are_one(tmp_path):
+    path, count = tmp_path / "x.zip", 1_000_000
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.txt", "[]")
+    content = path.read_bytes()
+    start, end = content.index(b"PK\1\2"), content.index(b"PK\5\6")
+    directory = content[start:end] * count
+    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(directory), start)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, start + len(directory), 1)
+    tail = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    path.write_bytes(content[:start] + directory + record + locator + tail)
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="x.zip: its 1000000 entries cannot be in"):
+        ogg_read(tmp_path, {"path": str(path)})
+    assert time.monotonic() - began < 2
+
+
+def test_entries_that_overlap(tmp_path):
+    with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
+        for name, size in (("y.txt", 10_000), ("small", 1)):
+            archive.writestr(name, bytes(size))
+        archive.filelist.append(archive.filelist[0])
+    with pytest.raises(ConfigError, match="3 entries overlap: .* a zip bomb"):
         ZipFiles().read(str(tmp_path / "y.zip"), "y.txt")
 
 
