@@ -11,8 +11,8 @@ from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.align import joined
+from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axis as find_axis
-from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.hypotheses import product_of
 from returnn_lite.tensor.masked import fill_padding, mask
 
@@ -30,7 +30,7 @@ class SoftmaxOverSpatial(Layer):
     def __init__(
         self,
         *,
-        axis: str | int | Dim | None = None,
+        axis: AxisText = None,
         energy_factor: float | None = None,
         start: LayerRef | None = None,
         window_start: LayerRef | int | None = None,

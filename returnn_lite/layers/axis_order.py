@@ -119,7 +119,7 @@ class ExpandDims(Layer):
     is the time axis if there was none. A number: at that position of the batch-major source.
     """
 
-    def __init__(self, *, axis: str | int, dim: int = 1) -> None:
+    def __init__(self, *, axis: AxisText, dim: int = 1) -> None:
         super().__init__()
         self.axis = axis
         self.size = dim

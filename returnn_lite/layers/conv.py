@@ -13,6 +13,7 @@ from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.spatial import channels_first, channels_last, pad_edges, spatial_axes, window_spec, windows
 from returnn_lite.tensor import Dim, PreActivation, Spec, Tensor
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import FEATURE, SPATIAL
 from returnn_lite.tensor.masked import fill_padding
@@ -50,7 +51,7 @@ class Conv(Layer):
         input_expand_dims: int = 0,
         input_add_feature_dim: bool = False,
         input_split_feature_dim: int | None = None,
-        in_spatial_dims: Any = None,
+        in_spatial_dims: AxisText = None,
         with_bias: bool | None = None,
         activation: str | None = None,
         forward_weights_init: Any = "glorot_uniform",
@@ -117,12 +118,12 @@ class Conv(Layer):
         if x is None:
             return None
         x = self.prepared(x)
-        return window_spec(x, self._axes(x), self.windows, self._out_dim(refs.get("filter")))
+        return window_spec(x, self._axes(x), self.windows, self._out_dim(refs.get("filter")), self.name)
 
     def _out_dim(self, filter_spec: Spec | None) -> Dim:
         if self.n_out is None and filter_spec is not None and filter_spec.dim is not None:
             return filter_spec.dims[-1].as_kind(FEATURE)
-        return self.feature_dim(self.n_out)
+        return self.feature_dim(self.n_out, name="channel")
 
     # --- parameters ---------------------------------------------------------------------------------------------------
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.align import joined, place
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 
 
@@ -22,7 +21,7 @@ class SparseSoftmaxCrossEntropy(Layer):
 
     sources = "none"
 
-    def __init__(self, *, logits: LayerRef, targets: LayerRef, axis: Any = None) -> None:
+    def __init__(self, *, logits: LayerRef, targets: LayerRef, axis: AxisText = None) -> None:
         super().__init__()
         self.logits = logits
         self.targets = targets

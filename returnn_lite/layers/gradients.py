@@ -10,6 +10,7 @@ import torch
 from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 
 
@@ -26,7 +27,7 @@ class ScaledGrad(Layer):
         *,
         scale: float,
         shift: float | None = None,
-        scale_shift_by_sum_over_axis: Any = None,
+        scale_shift_by_sum_over_axis: AxisText = None,
         clip_max_axis: Any = None,
     ) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.masked import fill_padding
 
@@ -72,8 +73,8 @@ class Norm(Layer):
     def __init__(
         self,
         *,
-        axis: Any = None,
-        axes: Any = None,
+        axis: AxisText = None,
+        axes: AxisText = None,
         param_shape: Any = "F",
         scale: bool = True,
         bias: bool = True,
@@ -123,7 +124,7 @@ class MathNorm(Layer):
     Shape: (B, T, F), axes="F" -> (B, T), or (B, T, 1) with `keep_dims`
     """
 
-    def __init__(self, *, p: float, axis: Any = None, axes: Any = None, keep_dims: bool = False) -> None:
+    def __init__(self, *, p: float, axis: AxisText = None, axes: AxisText = None, keep_dims: bool = False) -> None:
         super().__init__()
         if (axis is None) == (axes is None):
             raise self.error("give one of `axis` and `axes`")

@@ -11,6 +11,7 @@ from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.spatial import channels_first, channels_last, pad_edges, spatial_axes, window_spec, windows
 from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.masked import fill_padding
 
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -36,7 +37,7 @@ class Pool(Layer):
         padding: Any = "VALID",
         dilation_rate: Any = 1,
         strides: Any = None,
-        in_spatial_dims: Any = None,
+        in_spatial_dims: AxisText = None,
         use_time_mask: bool = False,
         use_channel_first: Any = None,
     ) -> None:
@@ -60,7 +61,7 @@ class Pool(Layer):
         if x is None or self.trivial:
             return x
         feature = None if x.feature is None else x.dims[x.feature]
-        return window_spec(x, self._axes(x), self.windows, feature)
+        return window_spec(x, self._axes(x), self.windows, feature, self.name)
 
     def _axes(self, x: Spec) -> tuple[int, ...]:
         return spatial_axes(x, self.in_spatial_dims, len(self.windows), self.behavior)

@@ -14,6 +14,7 @@ from returnn_lite.layers.registry import layer
 from returnn_lite.layers.stateful import State, Stateful, Tick
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import common, joined, place, sizes
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
 
@@ -45,7 +46,7 @@ class PositionalEncoding(Stateful):
         self,
         *,
         n_out: int | None = None,
-        axis: Any = None,
+        axis: AxisText = None,
         add_to_input: bool = False,
         constant: int = -1,
         offset: LayerRef | None = None,

@@ -111,10 +111,16 @@ def spatial_axes(spec: Spec, named: Any, count: int, behavior: int) -> tuple[int
     return found
 
 
-def window_spec(spec: Spec, axes: Sequence[int], steps: Sequence[Window], feature: Dim | None) -> Spec:
-    """The output: batch and all other axes, then the spatial ones, then the features."""
+def window_spec(spec: Spec, axes: Sequence[int], steps: Sequence[Window], feature: Dim | None, name: str = "") -> Spec:
+    """The output: batch and all other axes, then the spatial ones, then the features.
+
+    `name` of a layer: its i-th spatial axis, if it is a new one, is called "<name>:conv:s<i>".
+    """
     others = [spec.dims[i] for i in range(spec.rank) if i not in axes and i != spec.feature]
     new = [w.out_dim(spec.dims[i]) for i, w in zip(axes, steps, strict=True)]
+    if name:
+        changed = [dim is not spec.dims[i] for dim, i in zip(new, axes, strict=True)]
+        new = [dim.named(f"{name}:conv:s{i}") if changed[i] else dim for i, dim in enumerate(new)]
     last = [feature] if feature is not None else []
     dims = (*others, *new, *last)
     time = None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.masked import mask_all
 
@@ -27,7 +26,7 @@ class AccumulateMean(Layer):
         self,
         *,
         exp_average: float,
-        axes: Any = "bt",
+        axes: AxisText = "bt",
         initial_value: float | None = None,
         is_prob_distribution: bool | None = None,
     ) -> None:

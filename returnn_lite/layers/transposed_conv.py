@@ -14,6 +14,7 @@ from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.spatial import channels_first, channels_last, spatial_axes, window_spec
 from returnn_lite.tensor import Dim, PreActivation, Spec, Tensor
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.masked import fill_padding
 
 _CONV = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
@@ -75,7 +76,7 @@ class TransposedConv(Layer):
         output_padding: Any = None,
         activation: str | None = None,
         with_bias: bool = True,
-        in_spatial_dims: Any = None,
+        in_spatial_dims: AxisText = None,
         forward_weights_init: Any = "glorot_uniform",
         bias_init: Any = 0.0,
         filter: LayerRef | None = None,  # noqa: A002 - the config word
@@ -114,7 +115,7 @@ class TransposedConv(Layer):
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Batch axes, spatial axes with new lengths, features."""
-        return None if x is None else window_spec(x, self._axes(x), self.spreads, self.feature_dim(self.n_out))
+        return None if x is None else window_spec(x, self._axes(x), self.spreads, self.feature_dim(self.n_out, name="channel"))
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """`W_native_transposed_conv`, `bias`."""

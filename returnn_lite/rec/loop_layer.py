@@ -21,6 +21,7 @@ from returnn_lite.rec.loop_graph import LoopGraph
 from returnn_lite.rec.loop_net import LoopNet, infer
 from returnn_lite.rec.ticks import turn_all
 from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.axes import AxisText
 
 LAST = "last:"  # the part of a loop that is an inner layer's last frame
 
@@ -48,7 +49,7 @@ class RecLoop(Layer):
         unit: dict[str, Any],
         max_seq_len: Any = None,
         max_seq_len_via: LayerRef | None = None,
-        axis: Any = None,
+        axis: AxisText = None,
         include_eos: bool = False,
         optimize_move_layers_out: bool | None = None,
         back_prop: bool | None = None,

@@ -10,10 +10,11 @@ import torch
 from returnn_lite.layers.base import LayerRef
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.stateful import State, Stateful, Tick
-from returnn_lite.rec.cells import Cell, make_cell
+from returnn_lite.rec.cells import Cell, ParamSpec, make_cell
 from returnn_lite.rec.last_state import request_state
 from returnn_lite.rec.unit_state import InitialState
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
+from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class Unit(Stateful):
             raise self.error(f"the source needs features, but is {sources[0]}")
         self.weights = {}
         for p in self.cell.params(n_in, input_projection=self.input_projection):
-            self.weights[p.name] = self.param(f"rec/{p.name}", p.shape, self._init(p.init))
+            blocks = _axis_blocks(p, self.source_sizes, self.cell.n_out)
+            self.weights[p.name] = self.param(f"rec/{p.name}", p.shape, self._init(p.init), blocks=blocks)
         self.initial.build(self, self.cell)
 
     def _init(self, init: Any) -> Any:
@@ -218,7 +220,7 @@ class RecUnit(Unit):
         recurrent_weights_init: Any = None,
         bias_init: Any = None,
         unroll: bool = False,
-        axis: Any = None,
+        axis: AxisText = None,
         optimize_move_layers_out: bool | None = None,
         include_eos: bool = False,
         back_prop: bool | None = None,
@@ -262,3 +264,11 @@ class RnnCell(Unit):
     ) -> None:
         super().__init__(n_out=n_out, unit=unit, unit_opts=unit_opts, initial_state=initial_state)
         self.inits = {"weights": forward_weights_init or weights_init}
+
+
+def _axis_blocks(p: ParamSpec, source_sizes: tuple[int, ...], size: int) -> tuple[tuple[int, ...], ...]:
+    """The blocks of a cell's parameter: sources on the axis of the input, gates on the others."""
+    blocks = [(size,) * (n // size) if n % size == 0 else (n,) for n in p.shape]
+    if len(p.shape) > 1 and p.shape[0] == sum(source_sizes) and not p.name.endswith("_re"):
+        blocks[0] = source_sizes
+    return tuple(blocks)

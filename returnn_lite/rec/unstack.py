@@ -9,9 +9,9 @@ import torch
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.stateful import State, Stateful, Tick
 from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
-from returnn_lite.tensor.axes import describe
 
 if TYPE_CHECKING:
     from returnn_lite.network.construct import Net
@@ -28,7 +28,7 @@ class RecUnstack(Stateful):
 
     takes_whole_sources = True
 
-    def __init__(self, *, axis: Any = None, declare_rec_time: bool = False) -> None:
+    def __init__(self, *, axis: AxisText = None, declare_rec_time: bool = False) -> None:
         super().__init__()
         self.axis = axis
         self.declares = declare_rec_time

@@ -111,11 +111,12 @@ class Dim:
 
     def ceildiv(self, other: int) -> Dim:
         """This length divided by `other`, rounded up."""
-        return _derive("ceildiv", (self, other), f"⌈{self.name}/{other}⌉")
+        return _derive("ceildiv", (self, other), f"⌈{_wrapped(self)}/{other}⌉")
 
     def window(self, size: int, stride: int = 1) -> Dim:
         """Number of windows of `size` that fit: max(0, ceil((n - size + 1) / stride))."""
-        return (self - (size - 1)).ceildiv(stride)
+        left = (size - 1) // 2
+        return (-left + self - (size - 1 - left)).ceildiv(stride)
 
     def clipped(self, other: int) -> Dim:
         """The smaller of this length and `other`."""
