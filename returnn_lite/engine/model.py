@@ -170,12 +170,13 @@ Blocks = tuple[tuple[int, ...], ...] | None
 def copy_blocks(old: torch.Tensor, new: torch.Tensor, old_blocks: Blocks, new_blocks: Blocks) -> None:
     """Copies the leading part of each block (a gate, a source) that both have.
 
-    An axis without blocks, or with another number of them, is one block.
+    An axis without blocks is one block. Where one has more blocks, its last ones are those of the other.
     """
     axes = []
     for axis, (old_size, new_size) in enumerate(zip(old.shape, new.shape, strict=True)):
         parts = (old_blocks[axis], new_blocks[axis]) if old_blocks and new_blocks else ((old_size,), (new_size,))
-        axes.append(_block_slices(*(parts if len(parts[0]) == len(parts[1]) else ((old_size,), (new_size,)))))
+        count = max(map(len, parts))
+        axes.append(_block_slices(*((0,) * (count - len(part)) + part for part in parts)))
     for combination in itertools.product(*axes):
         new[tuple(there for _, there in combination)] = old[tuple(here for here, _ in combination)]
 

@@ -61,7 +61,7 @@ class Linear(Layer):
         if n_in is None or n_out is None:
             raise self.error(f"the feature axis of the source has no size: {x}")
         shape = (n_out, n_in) if self.transposed else (n_in, n_out)
-        blocks = (self.source_sizes, (n_out,))
+        blocks = (_input_blocks(x, n_in, n_out, in_loop="/" in self.scope.prefix if self.scope else False), (n_out,))
         self.W = self.param("W", shape, self.weights_init, blocks=blocks[::-1] if self.transposed else blocks)
         self.b = self.param("b", (n_out,), self.bias_init) if self.with_bias else None
         names = self.context.eval_names
@@ -119,6 +119,18 @@ class Softmax(Linear):
             bias_init=bias_init,
             use_transposed_weights=use_transposed_weights,
         )
+
+
+def _input_blocks(x: Spec, n_in: int, n_out: int, in_loop: bool) -> tuple[int, ...]:
+    """The blocks of the input axis for `subset` copies: the outputs that were concatenated, where that is known.
+
+    As in the reference not known inside of loops, nor where input and output have one size.
+    """
+    base = x.feature_dim.base if x.feature_dim is not None else None
+    if in_loop or base is None or base.op != "+" or n_in == n_out:
+        return (n_in,)
+    sizes = [part if isinstance(part, int) else part.size or 0 for part in base.parts]
+    return tuple(sizes) if sum(sizes) == n_in else (n_in,)
 
 
 class _GradFilter(torch.autograd.Function):
