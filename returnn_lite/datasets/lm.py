@@ -129,7 +129,7 @@ class LmDataset(Dataset):
 
     def _replace_map(self, filename: str | None) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        if filename is not None:
+        if filename:
             path = f"{self.name}: orth_replace_map_file"
             try:
                 replacements = json.loads(read_text(filename, path))

@@ -57,7 +57,7 @@ class MetaDataset(EpochDataset):
         self.num_outputs.update({key: _pair(value) for key, value in (data_dims or {}).items() if key in data_map})
         if seq_list_file is None:
             self._check_none_is_missing()
-        self._unread: tuple[Any, ...] | None = None  # the arguments of an epoch of which nothing was read yet
+        self._unread: int | None = None  # an epoch in its own order of which nothing was read yet
 
     def _default_name(self) -> str:
         if self.control is not None:
@@ -175,12 +175,11 @@ class MetaDataset(EpochDataset):
         self, epoch: int | None = None, seq_list: Sequence[str] | None = None, seq_order: Sequence[int] | None = None
     ) -> bool:
         """Starts an epoch in all sub-datasets; nothing happens if the same epoch was just started."""
-        arguments = (epoch, None if seq_list is None else tuple(seq_list), None if seq_order is None else seq_order)
-        if self._unread is not None and seq_order is None and epoch is not None and self._unread == arguments:
+        if self._unread is not None and self._unread == epoch and seq_list is None and seq_order is None:
             return False
         self._unread = None
         changed = super().init_seq_order(epoch, seq_list, seq_order)
-        self._unread = arguments
+        self._unread = epoch if seq_list is None and seq_order is None else None
         return changed
 
     def _new_order(
