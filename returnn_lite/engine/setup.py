@@ -9,6 +9,7 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.engine.checkpoint import AVERAGED
 from returnn_lite.engine.find import Choice, Request, choose, existing_models, model_file, strip_suffix
+from returnn_lite.engine.importers import import_params
 from returnn_lite.engine.load import load_params, preload
 from returnn_lite.engine.model import NetworkPlan, build_network, print_network
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -115,6 +116,8 @@ def load_start(config: Config, net: Any, choice: Choice, log: Log, *, task: str)
     ignore_missing = config.is_true("load_ignore_missing_vars")
     optional = {name for name, options in net.param_options.items() if not options.critical}
     try:
+        if not choice.resume:
+            done |= import_params(net, filename, log, done=done)
         return load_params(net.params, filename, log, skip=done, optional=optional, ignore_missing=ignore_missing)
     except ConfigError:
         log.v1("Exiting now because model cannot be loaded.")
