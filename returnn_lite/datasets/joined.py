@@ -17,8 +17,6 @@ from returnn_lite.datasets.sub import Joined, dataset_dict, sub_dataset
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
-UNSIZED = ("default", "reverse", "reversed", "random_dataset", "interleave")  # orders that need no corpus lengths
-
 
 @dataset("CombinedDataset")
 class CombinedDataset(Joined):
