@@ -12,6 +12,7 @@ from returnn_lite.rec.initial import Initial, first_output
 from returnn_lite.rec.loop_net import InnerSource, counter
 from returnn_lite.rec.ticks import Ticks
 from returnn_lite.rec.trace import Trace
+from returnn_lite.rec.varying import varies
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, latest_beam, to_beam
 from returnn_lite.tensor.align import merged_lengths, place
 
@@ -134,6 +135,8 @@ class LoopRun:
         """A layer over the whole axis."""
         values = {n: self.value(n) for n in node.inputs}
         layer: Any = node.layer
+        if layer.is_recurrent() and not any(self.dim in x.spec.loop for x in values.values()):
+            values = {n: self._repeated(x) if varies(x, self.dim) else x for n, x in values.items()}
         if layer.hidden_state and layer.carries_state(tuple(n.spec for n in node.sources)):
             return self._over(node, values)
         return node.compute(values)

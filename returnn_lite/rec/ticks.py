@@ -12,6 +12,7 @@ from returnn_lite.layers.stateful import Tick
 from returnn_lite.network.graph import Node
 from returnn_lite.rec.choice import Moment
 from returnn_lite.rec.loop_net import InnerSource, counter
+from returnn_lite.rec.varying import frames, varies
 from returnn_lite.tensor import Beam, Dim, Spec, Tensor, latest_beam, to_beam
 from returnn_lite.tensor.spec import vector
 from returnn_lite.tensor.tensor import ancestor_index
@@ -71,6 +72,7 @@ class Ticks:
         self.sequences: list[tuple[Node, Tensor, tuple[torch.Tensor, ...]]] = []
         self.previous: list[Node] = []
         self.growing = any(getattr(node.layer, "grows", False) for node in self.inside)
+        self.varying: list[tuple[Node, list[Tensor]]] = []
         self.counters: list[Node] = []
         for node in dict.fromkeys(n for inner in self.inside for n in inner.inputs if n not in known):
             if node.previous is not None and node.previous in known:
@@ -106,6 +108,10 @@ class Ticks:
 
     def _add_outside(self, node: Node, x: Tensor) -> None:
         dim = self.run_of.dim
+        if varies(x, dim):
+            self.varying.append((node, frames(x, dim)))
+            self.growing = True
+            return
         if dim not in x.spec.loop:
             self.values[node] = x
             return
@@ -162,8 +168,10 @@ class Ticks:
     def _tick(self, tick: int) -> None:
         """One tick: frames in, every layer in order, what is carried on to the next one."""
         values = self.values
-        for node, template, frames in self.sequences:
-            values[node] = Tensor(frames[tick], template.spec, template.lengths, template.beam)
+        for node, template, whole in self.sequences:
+            values[node] = Tensor(whole[tick], template.spec, template.lengths, template.beam)
+        for node, made in self.varying:
+            values[node] = made[tick]
         for node in self.counters:
             values[node] = counter(tick + self.run_of.offset, self.run_of.initial.device)
         self.turn_all(self, values, tick)

@@ -64,11 +64,6 @@ BY_AXIS = [
     ({"class": "math_norm", "p": 2}, "axes", 2, "static:0"),
     ({"class": "softmax_over_spatial"}, "axis", 1, "dyn:0"),
     ({"class": "positional_encoding"}, "axis", 1, "dyn:0"),
-    (
-        "axis",
-        2,
-        "static:0",
-    ),
     ({"class": "rec", "unit": "lstm", "n_out": 3}, "axis", 1, "dyn:0"),
     ({"class": "accumulate_mean", "exp_average": 0.1}, "axes", [0, 1], ["B", "spatial:0"]),
 ]

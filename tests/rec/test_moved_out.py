@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from returnn_lite.tensor import Dim
 from tests.nets import batch, network, randomised, valid_part
 
 DATA = {"data": {"dim": 4}, "classes": {"dim": 5, "sparse": True}, "other": {"dim": 3}}
+HISTORY = Dim(None, "history")
 LENGTHS = {"data": [5, 3, 1], "classes": [5, 3, 1], "other": [2, 4, 3]}
 
 
@@ -137,6 +139,26 @@ UNITS = {
         **MASK,
         "um": {"class": "unmask", "from": "base:chosen", "mask": "m"},
         "output": lin(["um", "data:source"]),
+    },
+    "all frames so far, reduced": {
+        "all": {"class": "cum_concat", "from": "data:source", "out_spatial_dim": HISTORY},
+        "most": {"class": "reduce", "mode": "max", "axes": HISTORY, "from": "all"},
+        "mean": {"class": "reduce", "mode": "mean", "axes": "stag:history", "from": "all"},
+        "output": lin(["most", "mean"]),
+    },
+    "all frames so far, weighted": {
+        "all": {"class": "cum_concat", "from": "data:source", "out_spatial_dim": HISTORY},
+        "energy": lin("all", 1),
+        "weights": {"class": "softmax_over_spatial", "from": "energy", "axis": HISTORY},
+        "sum": {"class": "dot", "from": ["weights", "all"], "reduce": HISTORY, "var1": "auto", "var2": "auto"},
+        "output": {"class": "merge_dims", "axes": "except_batch", "from": "sum"},
+    },
+    "all frames so far, read inside": {
+        "all": {"class": "cum_concat", "from": "data:source", "out_spatial_dim": HISTORY},
+        "shift": lin("prev:output", 4),
+        "shifted": {"class": "combine", "kind": "add", "from": ["all", "shift"]},
+        "mean": {"class": "reduce", "mode": "mean", "axes": HISTORY, "from": "shifted"},
+        "output": lin("mean", 4),
     },
     "a loop inside": {
         "h": {
