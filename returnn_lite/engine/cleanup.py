@@ -4,6 +4,7 @@ import glob
 import os
 from collections.abc import Iterable, Mapping
 
+from returnn_lite.config.values import parse_literal
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
@@ -12,9 +13,14 @@ Scores = Mapping[int, Mapping[str, float]]
 
 
 def cleanup_options(value: object) -> dict | None:
-    """Checks `cleanup_old_models` (True or a dict); None where nothing is to be cleaned up."""
+    """Checks `cleanup_old_models` (True or a dict, or its text); None where nothing is to be cleaned up."""
+    if isinstance(value, str):
+        value = parse_literal("cleanup_old_models", value)
     if not value:
         return None
+    if not isinstance(value, dict) and value not in (True,):
+        text = f"`cleanup_old_models` must be True, False or a dict of options, but is {value!r} instead"
+        raise ConfigError("cleanup_old_models", text)
     given = value if isinstance(value, dict) else {}
     for name in given:
         if name not in DEFAULTS:

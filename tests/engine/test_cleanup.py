@@ -105,3 +105,13 @@ def test_options():
         cleanup_options({"keep_best": 3})
     with pytest.raises(ConfigError, match="at least 1"):
         cleanup_options({"keep_last_n": 0})
+
+
+def test_options_as_text():
+    """As they come from the command line where the config has none."""
+    assert cleanup_options("{'keep': [3]}") == {"keep_last_n": 2, "keep_best_n": 4, "keep": [3]}
+    with pytest.raises(ConfigError, match='did you mean "keep_last_n"'):
+        cleanup_options("{'keep_last': 2}")
+    for value in (5, "5", "best", [3]):
+        with pytest.raises(ConfigError, match="must be True, False or a dict"):
+            cleanup_options(value)
