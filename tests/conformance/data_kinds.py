@@ -65,7 +65,7 @@ def dataset(options: dict[str, Any], calls: list[dict[str, Any]], case: dict[str
         "data_keys": keys,
         "num_outputs": data.num_outputs,
         "get_data_dtype": {key: data.get_data_dtype(key) for key in keys},
-        "is_data_sparse": {key: data.is_data_sparse(key) for key in keys} | _failed(case, "is_data_sparse"),
+        "is_data_sparse": {key: data.is_data_sparse(key) for key in keys},
         "labels": {key: labels for key, labels in data.labels.items() if len(labels) < MANY_LABELS},
         "calls": [_epoch(data, call, recorded) for call, recorded in zip(calls, case["calls"], strict=True)],
     }
@@ -79,11 +79,6 @@ def _epoch(data: Any, call: dict[str, Any], recorded: dict[str, Any]) -> dict[st
         tags.append(data.get_tag(i))
         seqs.append({key: data.get_data(i, key) for key in data.get_data_keys()})
     return {"num_seqs": None if math.isinf(data.num_seqs) else data.num_seqs, "tags": tags, "data": seqs}
-
-
-def _failed(case: dict[str, Any], field: str) -> dict[str, str]:
-    """The keys for which the reference has no answer but an error, which says nothing about the data."""
-    return {key: value for key, value in case.get(field, {}).items() if str(value).startswith("error: ")}
 
 
 def _provoke(data: Any, unknown_tag: bool) -> None:
