@@ -184,10 +184,11 @@ class Layer(torch.nn.Module):
 
     def run(self, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
         """The output: sources brought to the newest beam, concatenated and dropped out, then `forward`."""
-        beam = latest_beam([*sources, *refs.values()]) if self.context.beams else None
-        if beam is not None:
-            sources = [to_beam(x, beam) for x in sources]
-            refs = {k: to_beam(x, beam) for k, x in refs.items()}
+        if self.context.beams and (refs or len(sources) > 1):
+            beam = latest_beam([*sources, *refs.values()])
+            if beam is not None:
+                sources = [to_beam(x, beam) for x in sources]
+                refs = {k: to_beam(x, beam) for k, x in refs.items()}
         if self.sources != "one" or not sources:
             return self.forward(*sources, **refs)
         return self.forward(self.run_input(sources), **refs)

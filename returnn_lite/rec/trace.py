@@ -30,6 +30,7 @@ class Trace:
         self.beam = self._final_beam(final) if final is not None else None
         if self.beam is not None and run.size is not None and self.lengths is not None:
             self.lengths = self.lengths.gather(self.beam.source)
+        self._in_order: torch.Tensor | None = None  # the rows of the final hypotheses
         self._rows = self._ancestors(final) if final is not None else []
 
     def _final_beam(self, last: Beam) -> Beam:
@@ -51,7 +52,7 @@ class Trace:
         """Per tick: for each beam met in it (by identity; 0 = the beam outside) the row of every final hypothesis."""
         rows: list[dict[int, torch.Tensor]] = []
         count = last.scores.numel()
-        index = torch.arange(count, device=last.source.device)
+        index = self._in_order = torch.arange(count, device=last.source.device)
         ends = self.ticks.beams
         for tick in range(len(ends) - 1, -1, -1):
             beam = ends[tick]
@@ -92,8 +93,11 @@ class Trace:
             return x
         rows = self._rows[tick]
         key = id(x.beam) if x.beam is not None else 0
-        if key in rows:
-            return x.gather_batch(rows[key], self.beam)
+        if key in rows and self.beam is not None:
+            index, size = rows[key], self.beam.size
+            if index is self._in_order:
+                return x
+            return x.taken(index, self.beam, {d: n.following(index, size) for d, n in x.lengths.items()})
         if x.beam is None and self.beam is not None:
             return x.tile(self.beam)
         raise node_error(x)
@@ -126,7 +130,7 @@ def _of_one_size(frames: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def index_of(beam: Beam, rows: torch.Tensor) -> torch.Tensor:
     """The rows that the hypotheses in `rows` of `beam` extend."""
-    return beam.source.index_select(0, rows)
+    return rows if beam.in_place else beam.source.index_select(0, rows)
 
 
 def node_error(x: Tensor) -> RuntimeError:

@@ -231,6 +231,6 @@ def latest_beam(tensors: list[Tensor]) -> Beam | None:
     """The newest of the beams of these tensors."""
     latest: Beam | None = None
     for x in tensors:
-        if x.beam is not None and x.beam is not latest and is_successor(x.beam, latest):
+        if x.beam is not None and x.beam is not latest and (latest is None or is_successor(x.beam, latest)):
             latest = x.beam
     return latest
