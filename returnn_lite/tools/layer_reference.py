@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 from collections import defaultdict
 from collections.abc import Sequence
@@ -76,10 +77,12 @@ def reference() -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Writes the page to the file that is named, or prints it."""
-    if not argv:
+    parser = argparse.ArgumentParser(description="Writes the reference of all layer classes, in Markdown.")
+    parser.add_argument("file", nargs="?", type=Path, help="default: standard output")
+    target: Path | None = parser.parse_args(argv).file
+    if target is None:
         print(reference(), end="")
         return 0
-    target = Path(argv[0])
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(reference())
     return 0
