@@ -34,7 +34,7 @@ class NetworkPlan:
 
     def is_pretrain(self, epoch: int) -> bool:
         """Whether `epoch` is a pretrain epoch."""
-        return epoch <= self.pretrain_epochs
+        return self.pretrain is not None and epoch <= self.pretrain_epochs
 
     def title(self, epoch: int) -> str:
         """What the log calls the epoch: `pretrain epoch 1`, `epoch 7`."""
