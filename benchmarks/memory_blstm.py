@@ -3,7 +3,8 @@
     python benchmarks/memory_blstm.py [--steps 3] [--threads N]
 
 4 x 256 BLSTM, 4 sequences of up to 3,000 frames, Adam. Each side trains in a process of its own; what counts is the
-peak of its resident memory, less that before its first step. Prints megabytes of both and the ratio (goal: at most 1.2).
+peak of its resident memory, less that before its first step. Prints megabytes of both and the ratio (goal: at most
+1.2).
 """
 
 import argparse
@@ -78,7 +79,8 @@ def main() -> None:
     if abs(mine - theirs) > 1e-3 * abs(theirs):
         raise SystemExit(f"the losses must be equal, but are {mine} (ours) and {theirs} (hand-written)")
     print(f"{LEVELS} levels, {len(LENGTHS)} sequences of up to {max(LENGTHS)} frames, loss {mine:.3f}")
-    print(f"ours {our_peak:.0f} MB, hand-written {their_peak:.0f} MB, ratio {our_peak / their_peak:.3f} (goal: at most 1.2)")
+    ratio = our_peak / their_peak
+    print(f"ours {our_peak:.0f} MB, hand-written {their_peak:.0f} MB, ratio {ratio:.3f} (goal: at most 1.2)")
 
 
 if __name__ == "__main__":
