@@ -37,7 +37,7 @@ def forward_task(config: Config, log: Log) -> None:
     meter = step_meter(config, f"epoch {epoch} forward", log)
     with open_writer(filename, net, layer, dataset) as writer, torch.no_grad():
         for step, batch in enumerate(loader):
-            with explained(batch, config, net):
+            with explained(batch, config):
                 output = forward_batch(net, batch, device)[layer]
                 write_output(writer, output, batch.tags, layer)
             meter.end_step()

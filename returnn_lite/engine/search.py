@@ -72,7 +72,7 @@ def search_task(config: Config, log: Log) -> None:
     found: dict[int, tuple[str, Any]] = {}
     with torch.no_grad():
         for batch in loader:
-            with explained(batch, config, net):
+            with explained(batch, config):
                 if options.evaluate:
                     result = run_step(net, batch, device)
                     out = result.out

@@ -99,29 +99,11 @@ class OutOfMemory(ConfigError):
     """The device has not enough memory for a batch."""
 
 
-def require_classes(net: Any, batch: BatchLike) -> None:
-    """Raises ConfigError for the first sequence with a class outside of 0 .. number of classes - 1."""
-    for key, values in batch.data.items():
-        spec = net.extern_data.specs.get(key)
-        if spec is None or not spec.sparse or not spec.dim or not isinstance(values, numpy.ndarray):
-            continue
-        wrong = (values < 0) | (values >= spec.dim)
-        if wrong.any():
-            row = int(wrong.nonzero()[0][0])
-            whose = f"sequence {batch.tags[row]!r}" if len(values) == len(batch.tags) else f"one of {batch.tags}"
-            text = f"classes must be from 0 to {spec.dim - 1}, but {whose} has {values[wrong][0]}"
-            raise ConfigError(f"extern_data[{key!r}]", text)
-
-
 @contextmanager
-def explained(batch: BatchLike, config: Config, net: Any) -> Iterator[None]:
-    """Turns running out of GPU memory into an error that describes the batch, and an index that is out of bounds into
-    one that names the sequence."""
+def explained(batch: BatchLike, config: Config) -> Iterator[None]:
+    """Turns running out of GPU memory into an error that describes the batch."""
     try:
         yield
-    except IndexError:
-        require_classes(net, batch)
-        raise
     except torch.OutOfMemoryError as exc:
         lengths = {key: values.tolist() for key, values in batch.lengths.items()}
         shapes = {key: tuple(numpy.shape(value)) for key, value in batch.data.items()}
@@ -129,9 +111,6 @@ def explained(batch: BatchLike, config: Config, net: Any) -> Iterator[None]:
         text = f"out of GPU memory in a batch of shapes {shapes}, with {options}"
         text = f"{text}; sequences {batch.tags}, lengths {lengths}"
         raise OutOfMemory("batch_size", f"{text}; {str(exc).splitlines()[0]}") from exc
-    except RuntimeError:  # a GPU reports a wrong index late and without saying so
-        require_classes(net, batch)
-        raise
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ class Trainer:
         meter = step_meter(config, self.plan.train_title(epoch), self.log)
         for step, batch in enumerate(loader):
             net.global_step = self.global_step
-            with explained(batch, config, net):
+            with explained(batch, config):
                 again = repeatable_objective(net, batch, device) if self.updater.closure else None
                 result = run_step(net, batch, device)
                 self.check_scores(meter, result, batch)

@@ -100,11 +100,11 @@ CASES = {
     ),
     "class that is none": (
         {"train": {**dataset(3, 1), "data": one_changed(classes=9)}},
-        r"extern_data\['classes'\]: classes must be from 0 to 3, but one of \['seq-0'.*\] has 9",
+        r'train: sequence "seq-1": "classes" must be class indices from 0 to 3, but holds 9',
     ),
     "class that is none, whole sequences": (
         {"train": {**dataset(3, 1), "data": one_changed(classes=-2)}, "network": recurrent(), "batch_size": 1000},
-        r"extern_data\['classes'\]: classes must be from 0 to 3, but sequence 'seq-1' has -2",
+        r'train: sequence "seq-1": "classes" must be class indices from 0 to 3, but holds -2',
     ),
     "frames and classes of other lengths": (
         {"train": {**dataset(3, 1), "data": one_changed(shorter=1)}, "network": recurrent(), "batch_size": 1000},
