@@ -19,6 +19,7 @@ class Linear(Layer):
 
     The feature axis stays in its place. Parameters: `W` (in, n_out), or (n_out, in) with `use_transposed_weights`; `b`.
     `grad_filter` g: the gradient of a sequence is zeroed unless the largest squared entry is below g.
+    For sparse input the gradient of `W` has only the rows that occurred, unless `sparse_grad` is False.
     """
 
     default_activation: ClassVar[str | None] = None
@@ -33,6 +34,7 @@ class Linear(Layer):
         forward_weights_init: Any = "glorot_uniform",
         bias_init: Any = 0.0,
         use_transposed_weights: bool = False,
+        sparse_grad: bool = True,
     ) -> None:
         super().__init__()
         self.n_out = n_out
@@ -43,6 +45,7 @@ class Linear(Layer):
         self.weights_init = forward_weights_init
         self.bias_init = bias_init
         self.transposed = use_transposed_weights
+        self.sparse_grad = sparse_grad
 
     def spec(self, x: Spec | None) -> Spec | None:
         """The source with a new feature axis, in place of the old one; at the end for sparse input."""
@@ -86,7 +89,7 @@ class Linear(Layer):
         if x.spec.sparse:
             weights = self.W.t() if self.transposed else self.W
             of_its_own = isinstance(self.W, torch.nn.Parameter) and not self.transposed
-            rows = F.embedding(x.data, weights, sparse=of_its_own)
+            rows = F.embedding(x.data, weights, sparse=of_its_own and self.sparse_grad)
             return rows if self.b is None else rows + self.b
         data = x.data
         if x.spec.feature is not None and x.spec.feature != data.dim() - 1:
@@ -109,6 +112,7 @@ class Softmax(Linear):
         forward_weights_init: Any = "glorot_uniform",
         bias_init: Any = 0.0,
         use_transposed_weights: bool = False,
+        sparse_grad: bool = True,
     ) -> None:
         super().__init__(
             n_out=n_out,
@@ -118,6 +122,7 @@ class Softmax(Linear):
             forward_weights_init=forward_weights_init,
             bias_init=bias_init,
             use_transposed_weights=use_transposed_weights,
+            sparse_grad=sparse_grad,
         )
 
 

@@ -115,7 +115,9 @@ class TransposedConv(Layer):
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Batch axes, spatial axes with new lengths, features."""
-        return None if x is None else window_spec(x, self._axes(x), self.spreads, self.feature_dim(self.n_out, name="channel"))
+        if x is None:
+            return None
+        return window_spec(x, self._axes(x), self.spreads, self.feature_dim(self.n_out, name="channel"))
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """`W_native_transposed_conv`, `bias`."""

@@ -10,8 +10,9 @@ from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.params import ParamOptions
 from returnn_lite.log import Log
 
+from .decay_choice import custom_groups, without_decay
 from .family import Family
-from .param_groups import ParamInfo, options_by_param, param_infos, read_rules
+from .param_groups import options_by_param, param_infos, read_rules
 from .registry_form import REGISTRY, class_of_registry
 from .resolve import default_options, make_optimizer
 
@@ -130,9 +131,11 @@ def make_groups(
     """Groups the parameters. One optimizer (with its own count of updates) per optimizer dict, group options and N."""
     common, default = GradientOptions.from_config(config), default_options(config, log)
     rules = read_rules(default.pop("param_groups", []), 'optimizer["param_groups"]')
-    special = options_by_param(rules, param_infos(params, network)) if rules else {}
-    if config.value("backend", None) == "torch":
-        special = without_decay(default, param_infos(params, network), special)
+    infos, special = param_infos(params, network), custom_groups(default, params, network)
+    if rules and special:
+        raise ConfigError("optimizer", "`param_groups` and `param_groups_custom` cannot be used together")
+    special = special or options_by_param(rules, infos)
+    special = without_decay(default, infos, special, torch_backend=config.value("backend", None) == "torch")
     result = Groups([], {}, {})
     groups: dict[tuple[str, GradientOptions], ParamGroup] = {}
     for name in params:
@@ -177,18 +180,6 @@ def _of_group(
     if schedules or "schedules" in chosen:
         chosen["schedules"] = schedules
     return chosen, path, around
-
-
-def without_decay(
-    default: Mapping[str, Any], infos: Mapping[str, ParamInfo], special: Mapping[str, tuple[dict[str, Any], str]]
-) -> dict[str, tuple[dict[str, Any], str]]:
-    """With `backend = "torch"`: no `weight_decay` of biases, norms and embeddings unless a group says so."""
-    found = dict(special)
-    for name, info in infos.items() if default.get("weight_decay") else ():
-        options, path = found.get(name, ({}, "optimizer"))
-        if info.kinds & {"bias", "norm", "embedding"}:
-            found[name] = {"weight_decay": 0.0, **options}, path
-    return found
 
 
 def _updater_opts(name: str, param_options: Mapping[str, ParamOptions]) -> Mapping[str, Any]:

@@ -23,6 +23,8 @@ from .lr_scheduler import Count, make_lr_scheduler
 from .process import Norms, clip_together, process
 from .rates import Rates
 
+INVALID_STEPS = "num_allowed_consec_invalid_gradient_steps"
+
 
 class Updater:
     """Owns the optimizers of all trainable parameters, their `lr_scheduler` and `weight_averaging`, and the gradients
@@ -64,6 +66,10 @@ class Updater:
         self.decay = self._decoupled_decay(config, param_options)
         self.extra_updates = self._extra_updates(config)
         self.accumulated: Gradients = {}
+        self.allowed_invalid = config.int(INVALID_STEPS, 0) or 0  # steps in a row without an update
+        self.invalid = 0  # such steps in a row so far
+        if self.closure is not None and self.allowed_invalid:
+            raise ConfigError(INVALID_STEPS, f"must be 0 with {self.closure.name}, which takes a closure")
 
     def _log_groups(self) -> None:
         """Which parameters have which optimizer, if there are several."""
@@ -166,6 +172,10 @@ class Updater:
     def _step_by_gradients(self, objective: Tensor, global_step: int, rates: Mapping[str, float]) -> bool:
         """Returns whether an optimizer was applied, which accumulation may put off."""
         batch = self._gradients(objective)
+        if self.allowed_invalid and self._is_invalid(batch):
+            for group in self.groups:
+                self._accumulate(group, {}, global_step)
+            return False
         with torch.no_grad():
             due = self._processed(batch, global_step)
             for key, grads in due.items():
@@ -173,6 +183,19 @@ class Updater:
                 self.optimizers[key].apply(self.params, grads, rates[key])
                 self._update_extra(grads)
         return bool(due)
+
+    def _is_invalid(self, batch: Gradients) -> bool:
+        """Whether the gradients are not finite, so that the step is left out. ConfigError after too many in a row."""
+        values = [grad.value_of(value).detach() for value in batch.values()]
+        if not batch or bool(torch.isfinite(grad.global_norm(values, like=values[0]))):
+            self.invalid = 0
+            return False
+        self.invalid += 1
+        if self.invalid > self.allowed_invalid:
+            text = f"the gradients were not finite in {self.invalid} steps in a row"
+            raise ConfigError(INVALID_STEPS, f"{text}, but {self.allowed_invalid} are allowed")
+        self.log.v3(f"Gradients are not finite, no update ({self.invalid} of {self.allowed_invalid} in a row).")
+        return True
 
     def _processed(self, batch: Gradients, global_step: int) -> dict[str, Gradients]:
         """By optimizer what it gets in this step."""
@@ -273,7 +296,8 @@ class Updater:
         """Everything a resumed run needs to go on with the same numbers: dicts of numbers, texts and tensors."""
         names = self._names_by_optimizer()
         optimizers = {key: {**opt.state_dict(), "params": names[key]} for key, opt in self.optimizers.items()}
-        return {"optimizers": optimizers, "accumulated": dict(self.accumulated), **self.schedule_state()}
+        state = {"optimizers": optimizers, "accumulated": dict(self.accumulated), "invalid": self.invalid}
+        return {**state, **self.schedule_state()}
 
     def schedule_state(self) -> dict[str, Any]:
         """The part of the state that does not end with the network: scheduler and averages."""
@@ -305,6 +329,7 @@ class Updater:
         for name, value in state["accumulated"].items():
             if name in self.params and value.shape == self.params[name].shape:
                 self.accumulated[name] = value.to(self.params[name].device, copy=True)
+        self.invalid = state.get("invalid", 0)
         self.load_schedule_state(state)
 
     def _names_by_optimizer(self) -> dict[str, list[str]]:

@@ -1,0 +1,88 @@
+"""Keys of torch-backend configs that choose parameters: which are decayed, and groups by a function of the config."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from returnn_lite.errors import ConfigError
+
+from .param_groups import ParamInfo
+
+BLACKLIST, CHECK, CUSTOM = "weight_decay_modules_blacklist", "weight_decay_custom_include_check", "param_groups_custom"
+UNDECAYED = ("torch.nn.LayerNorm", "torch.nn.Embedding")
+_KINDS = {"norm": "norm", "embedding": "embedding"}  # by how the name of the class ends
+Special = dict[str, tuple[dict[str, Any], str]]
+
+
+def without_decay(
+    default: dict[str, Any], infos: Mapping[str, ParamInfo], special: Mapping[str, Any], *, torch_backend: bool
+) -> Special:
+    """Parameters without `weight_decay`, unless a group says so; takes the two keys off the optimizer dict.
+
+    With `backend = "torch"`, or one of the keys: biases, and those of the classes in `weight_decay_modules_blacklist`
+    (norms and embeddings). `weight_decay_custom_include_check(module=…, full_param_name=…)` goes first: True, False, or
+    None for what the rest says. ConfigError for values of another kind.
+    """
+    given = BLACKLIST in default or CHECK in default
+    blacklist, check = default.pop(BLACKLIST, None), default.pop(CHECK, None)
+    names = UNDECAYED if blacklist is None else blacklist
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f'optimizer["{BLACKLIST}"]', f"must be a list of class names, but is {blacklist!r} instead")
+    if check is not None and not callable(check):
+        raise ConfigError(f'optimizer["{CHECK}"]', f"must be a function, but is {check!r} instead")
+    found = dict(special)
+    if not default.get("weight_decay") or not (given or torch_backend):
+        return found
+    for name, info in infos.items():
+        wanted = check(module=info.module, full_param_name=name) if check is not None else None
+        if wanted is False or wanted is None and _is_exempt(info, names):
+            options, path = found.get(name, ({}, "optimizer"))
+            found[name] = {"weight_decay": 0.0, **options}, path
+    return found
+
+
+def _is_exempt(info: ParamInfo, names: list[str] | tuple[str, ...]) -> bool:
+    is_bias = "bias" in info.kinds or info.role.endswith("bias")
+    return is_bias or any(_is_of_class(info, name) for name in names)
+
+
+def _is_of_class(info: ParamInfo, name: str) -> bool:
+    """Whether a parameter belongs to a module class such as "torch.nn.LayerNorm" or "rf.Linear", by its last word."""
+    word = re.sub(r"\d+d$", "", name.rpartition(".")[2]).lower().replace("_", "")
+    kind = next((kind for end, kind in _KINDS.items() if word.endswith(end)), None)
+    return kind in info.kinds if kind is not None else word == info.layer_class.replace("_", "")
+
+
+def custom_groups(default: dict[str, Any], params: Mapping[str, Any], network: Any) -> Special:
+    """The groups that the function `param_groups_custom` gives; takes the key off the optimizer dict.
+
+    It is called by those of the keywords `model`, `rf_model`, `optimizer_class`, `optimizer_opts` that it knows, and
+    returns dicts with "params" (the tensors) and options. As in torch what is in no group is not trained.
+    """
+    function: Callable[..., Any] | None = default.pop(CUSTOM, None)
+    if function is None:
+        return {}
+    path = f'optimizer["{CUSTOM}"]'
+    if not callable(function):
+        raise ConfigError(path, f"must be a function, but is {function!r} instead")
+    offered = {
+        "model": network,
+        "rf_model": network,
+        "optimizer_class": default.get("class"),
+        "optimizer_opts": default,
+    }
+    wanted = inspect.signature(function).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in wanted.values())
+    groups = list(function(**{key: value for key, value in offered.items() if takes_all or key in wanted}))
+    names = {id(param): name for name, param in params.items()}
+    found: Special = {name: ({"freeze": True}, path) for name in params}
+    for i, group in enumerate(groups):
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise ConfigError(path, f'must return dicts with "params", but number {i} is {group!r} instead')
+        options = {key: value for key, value in group.items() if key != "params"}
+        for param in group["params"]:
+            if id(param) not in names:
+                raise ConfigError(path, f"number {i} has a tensor that is no trainable parameter of the network")
+            found[names[id(param)]] = options, f"{path}[{i}]"
+    return found

@@ -1,0 +1,88 @@
+"""`weight_decay_modules_blacklist`, `weight_decay_custom_include_check`, `param_groups_custom`."""
+
+import pytest
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.errors import ConfigError
+from returnn_lite.log import Log
+from returnn_lite.optim import Updater
+from tests.nets import network
+
+NET = {
+    "embedding": {"class": "linear", "n_out": 3, "from": "data:classes", "activation": None},
+    "norm": {"class": "layer_norm", "from": "embedding"},
+    "hidden": {"class": "linear", "n_out": 3, "from": "norm", "activation": "tanh"},
+    "output": {"class": "softmax", "n_out": 5, "from": "hidden", "loss": "ce", "target": "classes"},
+}
+MATRICES = {"embedding/W", "hidden/W", "output/W"}
+WEIGHTS = {"hidden/W", "output/W"}
+
+
+def updater(options, **config):
+    net = network(NET)
+    optimizer = {"class": "torch.AdamW", "weight_decay": 0.1, **options}
+    settings = Config({"optimizer": optimizer, "learning_rate": 0.1, **config})
+    return Updater(
+        net.params, settings, param_options=net.param_options, initial_learning_rate=0.1, log=Log.silent(), network=net
+    )
+
+
+def decayed(options, **config):
+    made = updater(options, **config)
+    return {n for g in made.groups for n in g.names if made.optimizers[g.optimizer].options()["weight_decay"]}
+
+
+def test_blacklist():
+    assert decayed({}, backend="torch") == WEIGHTS
+    assert decayed({"weight_decay_modules_blacklist": []}) == MATRICES | {"norm/scale"}
+    assert decayed({"weight_decay_modules_blacklist": ["torch.nn.LayerNorm"]}) == MATRICES
+    assert decayed({"weight_decay_modules_blacklist": ["rf.Linear", "rf.Embedding"]}) == {"output/W", "norm/scale"}
+    assert "hidden/b" in decayed({})
+
+
+def test_check_goes_first():
+    seen = {}
+
+    def check(*, module, full_param_name, **_):
+        seen[full_param_name] = module.class_name
+        return {"hidden/b": True, "output/W": False}.get(full_param_name)
+
+    found = decayed({"weight_decay_custom_include_check": check})
+    assert found == {"hidden/W", "hidden/b"}
+    assert seen["norm/scale"] == "layer_norm" and len(seen) == 8
+
+
+def test_groups_by_a_function():
+    def groups(*, model, optimizer_class, **_):
+        assert optimizer_class == "torch.AdamW"
+        yield {"params": [model.params["hidden/W"]], "weight_decay": 0.3}
+        yield {"params": [model.params["hidden/b"], model.params["output/W"]], "lr_multiplier": 0.5}
+
+    made = updater({"param_groups_custom": groups})
+    by_name = {name: made.optimizers[group.optimizer] for group in made.groups for name in group.names}
+    assert set(by_name) == {"hidden/W", "hidden/b", "output/W"}
+    assert by_name["hidden/W"].options()["weight_decay"] == 0.3
+    assert by_name["output/W"].learning_rate_multiplier == 0.5
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"weight_decay_modules_blacklist": "LayerNorm"}, "must be a list of class names"),
+    ({"weight_decay_custom_include_check": 3}, "must be a function"),
+    ({"param_groups_custom": [1]}, "must be a function"),
+    ({"param_groups_custom": lambda: [{"lr": 1}]}, 'must return dicts with "params"'),
+    ({"param_groups_custom": lambda: [{"params": [torch.ones(1)]}]}, "no trainable parameter"),
+    ({"param_groups_custom": lambda: [], "param_groups": [{"layer": "hidden", "lr": 1.0}]}, "cannot be used together"),
+])  # fmt: skip
+def test_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        updater(options)
+
+
+def test_sparse_grad_of_a_layer():
+    for wanted, options in ((True, {}), (False, {"sparse_grad": False})):
+        net = network({**NET, "embedding": {**NET["embedding"], **options}})
+        rows = {"data": torch.zeros(1, 2, 4), "classes": torch.tensor([[0, 1]], dtype=torch.int32)}
+        out = net(rows, {key: torch.tensor([2], dtype=torch.int32) for key in rows})
+        (grad,) = torch.autograd.grad(out.objective, [net.params["embedding/W"]])
+        assert grad.is_sparse is wanted
