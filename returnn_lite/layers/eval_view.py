@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy
+import torch
 
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.data_view import DataView, SourceView
@@ -56,6 +57,21 @@ class NetworkView:
     def cond_on_train(self, fn_train: Callable[[], Any], fn_eval: Callable[[], Any]) -> Any:
         """One of two functions' values, by the train flag."""
         return fn_train() if self._layer.training else fn_eval()
+
+    def have_rec_step_info(self) -> bool:
+        """Whether a loop is at one of its ticks."""
+        return self._layer.context.run.get("tick") is not None
+
+    is_inside_rec_layer = have_rec_step_info
+
+    def get_rec_step_index(self) -> torch.Tensor:
+        """The tick of the loop, an int32 scalar. ConfigError outside of loops, and for a layer moved out of one."""
+        tick = self._layer.context.run.get("tick")
+        if tick is None:
+            raise ConfigError(self._layer.path, "`get_rec_step_index()` needs a layer that runs inside of a loop")
+        wrap = self._layer.context.eval_names.get("as_tf_tensor", _unchanged)
+        index: torch.Tensor = wrap(torch.tensor(tick, dtype=torch.int32, device=self._layer.context.device))
+        return index
 
     def get_root_network(self) -> NetworkView:
         """Itself."""

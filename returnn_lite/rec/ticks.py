@@ -155,12 +155,16 @@ class Ticks:
         known = self.run_of.size
         bound = self.layer.length.bound(self.run_of.outer) if known is None else known
         end = self._end_node()
+        at = self.layer.context.run  # where functions of configs see the tick
+        outer = at.get("tick")
         for tick in range(bound):
+            at["tick"] = tick
             self._tick(tick)
             self._count(end)
             self.beams.append(self.beam)
             if end is not None and self.ended is not None and bool(self.ended.data.all()):
                 break
+        at["tick"] = outer
 
     def _end_node(self) -> Node | None:
         return self.run_of.nodes.get("end") if self.run_of.size is None else None
@@ -213,6 +217,8 @@ class Ticks:
         self.states[node] = Carried(new, beam)
         if out.beam is not beam and out.spec.batch is not None:  # what it reads has no batch axis, its state has
             out.beam = beam
+        for step in node.after:
+            out = step(out, sources)
         return out
 
     def _ended_on(self, beam: Beam | None, tick: int) -> torch.Tensor | None:

@@ -58,3 +58,38 @@ def test_views(tmp_path):
     (tmp_path / "my.config").write_text(CONFIG)
     done = rnn("my.config", folder=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+LOOP = """#!rnn.py
+import atexit, numpy
+task, device = "train", "cpu"
+seqs = [{"data": numpy.ones((n, 1), "float32")} for n in (3, 2)]
+train = {"class": "StaticDataset", "data": seqs, "output_dim": {"data": (1, 2)}}
+extern_data = {"data": {"dim": 1}}
+seen = []
+atexit.register(lambda: print("ticks", seen))
+
+def count(source, self, **_):
+    seen.append(int(self.network.get_rec_step_index()))
+    assert self.network.have_rec_step_info()
+    return source(0) + source(1)
+
+inner = {"output": {"class": "eval", "from": ["data:source", "prev:output"], "eval": count}}
+network = {
+    "loop": {"class": "rec", "from": "data", "unit": inner},
+    "output": {"class": "linear", "n_out": 1, "from": "loop", "loss": "as_is"},
+}
+batch_size, num_epochs = 100, 1
+"""
+
+
+def test_the_tick_of_a_loop(tmp_path):
+    (tmp_path / "my.config").write_text(LOOP)
+    done = rnn("my.config", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "ticks [0, 1, 2]" in done.stdout
+    after = """"after": {"class": "eval", "from": "loop", "eval": "source(0) * self.network.get_rec_step_index()"}"""
+    outside = LOOP.replace('"from": "loop", "loss"', '"from": "after", "loss"')
+    (tmp_path / "my.config").write_text(outside.replace("network = {", f"network = {{{after},"))
+    done = rnn("my.config", folder=tmp_path)
+    assert done.returncode == 1 and "needs a layer that runs inside of a loop" in done.stderr
