@@ -150,6 +150,8 @@ class LoopRun:
         if not layer.takes_whole_sources and not any(self.dim in x.spec.loop for x in sources):
             sources = [self._repeated(x) for x in sources]
         made: Tensor = layer.over(self.dim, sources, refs)
+        for step in node.after:
+            made = step(made, sources)
         return made
 
     # --- the run ------------------------------------------------------------------------------------------------------

@@ -31,10 +31,12 @@ MASK = {
     "m0": {"class": "reduce", "mode": "sum", "axes": "F", "from": "data:source"},
     "m": {"class": "compare", "from": "m0", "value": 0.0, "kind": "greater"},
 }
+NORMALISED = {"masked_time": False, "update_sample_only_in_training": True}  # by the running values in these tests
 SUBNET = {"a": lin("data"), "c": cell("a"), "output": lin(["c", "a"], 2)}
 UNITS = {
     "a cell with its own output": {"s": cell(["data:source", "prev:o"]), "o": lin("s"), "output": lin("o")},
     "a cell alone": {"s": cell("data:source"), "output": lin("s")},
+    "a normalised cell": {"s": cell("data:source", batch_norm=NORMALISED), "output": lin(["s", "prev:s"])},
     "a cell of constant input": {"s": cell("base:ctx"), "output": lin(["s", "data:source"])},
     "a cell of constant previous input": {
         "k": lin("base:ctx"),
@@ -224,3 +226,12 @@ def test_frames_behind_the_ends_do_not_matter(name, moved):
     values, _, _ = result(UNITS[name], moved)
     others, _, _ = result(UNITS[name], moved, padding="garbage")
     torch.testing.assert_close(values, others)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_the_output_of_a_cell_is_normalised_in_training(moved):
+    unit = {"output": cell("data:source", batch_norm={"masked_time": False, "use_shift": False, "use_std": False})}
+    net = {"output": {"class": "rec", "from": "data:data", "unit": unit, "optimize_move_layers_out": moved}}
+    out = randomised(network(net, DATA)).train()(*batch(DATA, {"data": [5, 5, 5]}))["output"]
+    over = (0, 1) if moved else 1  # all frames at once, or those of a tick
+    torch.testing.assert_close(out.data.mean(over), torch.zeros_like(out.data.mean(over)), rtol=0, atol=1e-5)
