@@ -271,11 +271,6 @@ def test_descriptions_are_compared_deeply():
         assert list(description_diff(a, other))
 
 
-def test_pretrain_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="pretraining is not supported yet"):
-        run(options(tmp_path, pretrain={"copy_param_mode": "subset"}))
-
-
 # --- broken scores --------------------------------------------------------------------------------------------------
 
 
