@@ -34,6 +34,7 @@ class LoopGraph:
             for name, node in list(net.nodes.items()):
                 if name in net.descriptions and (prefix + name == "output" or _is_root(net.descriptions[name])):
                     yield prefix + name, node
+            yield from ((prefix + name, net.nodes[name]) for name, *_ in loop_losses(net) if name in net.nodes)
         yield from ((name, self.inner.nodes[name]) for name in self.inner.loss_targets())
 
     def with_loss(self) -> Iterator[tuple[str, Net, Node]]:
@@ -42,6 +43,8 @@ class LoopGraph:
             for name, node in list(net.nodes.items()):
                 if name in net.descriptions and node.name == name and node.description.get("loss"):
                     yield prefix + name, net, node
+            for name, _, inner_net, node in loop_losses(net):
+                yield prefix + name, inner_net, node
 
     def accumulated(self) -> set[str]:
         """The layers whose frames may be read after the loop."""
@@ -88,6 +91,14 @@ def _nets(net: Net, prefix: str) -> Iterator[tuple[str, Net]]:
     for name, inner in net.subnets.items():
         if not inner.is_loop:
             yield from _nets(inner, f"{prefix}{name}/")
+
+
+def loop_losses(net: Net) -> Iterator[tuple[str, str, Net, Node]]:
+    """("loop/label", "loop", net, node) of the layers with a loss in the loops inside this net."""
+    for name, subnet in list(net.subnets.items()):
+        if subnet.is_loop and name in net.nodes:
+            layer: Any = net.nodes[name].layer
+            yield from ((f"{name}/{label}", name, inner, node) for label, inner, node in layer.loss_nodes())
 
 
 def _owner(node: Node) -> Node:

@@ -17,7 +17,7 @@ from returnn_lite.rec.fold import Folding, loop_axes
 from returnn_lite.rec.initial import build_initial, link_initial
 from returnn_lite.rec.loop import LoopRun
 from returnn_lite.rec.loop_axis import LoopAxis
-from returnn_lite.rec.loop_graph import LoopGraph
+from returnn_lite.rec.loop_graph import LoopGraph, loop_losses
 from returnn_lite.rec.loop_net import LoopNet, infer
 from returnn_lite.rec.ticks import turn_all
 from returnn_lite.tensor import Spec, Tensor
@@ -109,7 +109,7 @@ class RecLoop(Layer):
         collect(self._start_points(), inner)
         inner.link_previous()
         _complete(inner)
-        for name in inner.loss_targets():
+        for name in [*inner.loss_targets(), *(found for found, *_ in loop_losses(inner))]:
             inner.get(name)
         for inner_node in list(inner.order):
             link_initial(inner_node, inner)
