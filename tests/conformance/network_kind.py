@@ -84,7 +84,8 @@ def _gradients(net, out):
     if not out.objective.requires_grad:
         return {}
     grads = torch.autograd.grad(out.objective, list(trainable.values()), allow_unused=True)
-    return {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in zip(trainable, grads, strict=True) if g is not None}
+    found = {n: g for n, g in zip(trainable, grads, strict=True) if g is not None}
+    return {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in found.items()}
 
 
 def _scores(out, layers):
