@@ -27,7 +27,7 @@ OPTIONS = (
     ("g", "lreg", "lreg", "no effect (old configs)"),
     ("i", "save_interval", "save_interval", "save the model every so many epochs"),
     ("j", "dropout", "dropout", "no effect (old configs)"),
-    ("k", "output_file", "output_file", "file that forward or compute_priors writes"),
+    ("k", "output_file", "output_file", "file that forward or plot_schedule writes"),
     ("l", "log", "log", "log target: a file path, stdout, or |command"),
     ("L", "load", "load", "model file to load"),
     ("m", "momentum", "momentum", "momentum of the optimizer (old form)"),
@@ -73,9 +73,7 @@ Tasks (++task NAME; default train):
   eval                 scores of a trained model (++load MODEL or ++epoch N) on `dev`, `eval` and `eval_datasets`
   forward              write the outputs of a layer for the `eval` data to an HDF file
   search               beam search on `search_data`, texts to `search_output_file`
-  compute_priors       mean of the outputs over the training data, as log, to `output_file`
-  analyze              scores and statistics of layers
-  analyze_data         mean, standard deviation and priors of a dataset
+  plot_schedule        a picture of the learning rate over the whole run, without training, to `output_file`
   initialize_model     save a freshly initialised model
   cleanup_old_models   delete models that are not worth keeping (asks first)
   nop, nop_init_net_train    nothing; only build the network

@@ -34,11 +34,13 @@ def collate(
     dtypes: Mapping[str, str],
     static_keys: frozenset[str],
     classes: Mapping[str, int] | None = None,
+    refuse_nan: bool = True,
 ) -> Batch:
     """The batch's frames as arrays of these dtypes ("string": texts); the sequences must be loaded.
 
     Keys in `static_keys` have no time axis in the batch; `classes` are the numbers of classes of sparse keys. Raises
-    DataError for sequences that do not fit together, class indices out of range, and NaN in frames.
+    DataError for sequences that do not fit together, class indices out of range, and (with
+    `refuse_nan`) NaN in frames.
     """
     data: dict[str, np.ndarray | list[str]] = {}
     lengths: dict[str, np.ndarray] = {}
@@ -51,7 +53,7 @@ def collate(
             data[key] = stack(dataset, key, plan, arrays, dtype)
         else:
             data[key], lengths[key] = pad(dataset, key, plan, arrays, dtype)
-        _check_values(dataset, key, plan, arrays, data[key], (classes or {}).get(key))
+        _check_values(dataset, key, plan, arrays, data[key], (classes or {}).get(key), refuse_nan)
     return Batch(data, lengths, [dataset.get_tag(i) for i in seq_idx], plan.slices.seq_idx, plan.complete)
 
 
@@ -110,11 +112,12 @@ def _check_values(
     arrays: list[np.ndarray],
     batch: np.ndarray | list[str],
     classes: int | None,
+    refuse_nan: bool,
 ) -> None:
     """Looks at the whole batch first, and only if something is wrong there at each sequence."""
     if isinstance(batch, list) or not batch.size:
         return
-    if batch.dtype.kind == "f" and batch.ndim > 2 and _may_hold_nan(batch):
+    if refuse_nan and batch.dtype.kind == "f" and batch.ndim > 2 and _may_hold_nan(batch):
         wrong = [bool(np.isnan(array).any()) for array in arrays]
         problem = "holds NaN"
     elif batch.dtype.kind in "iu" and classes and (batch.min() < 0 or batch.max() >= classes):

@@ -29,8 +29,8 @@ class Loader:
 
     `keys` are loaded as arrays of `dtypes` (by key; the dataset's own where not given; "string" for lists of str).
     `workers` is 1 (background thread, up to `prefetch` batches ahead) or 0 (all in the calling thread). `static_keys`
-    have no time axis, `classes` says how many classes sparse keys have. `transform` is applied to each batch in the
-    worker. An error there is raised in the consumer, naming the sequence.
+    have no time axis, `classes` says how many classes sparse keys have, `refuse_nan` makes NaN in frames an error.
+    `transform` is applied to each batch in the worker. An error there is raised in the consumer, naming the sequence.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Loader:
         prefetch: int = 4,
         static_keys: Sequence[str] = (),
         classes: Mapping[str, int] | None = None,
+        refuse_nan: bool = True,
         transform: Callable[[Batch], Any] | None = None,
     ):
         known = dataset.get_data_keys()
@@ -55,7 +56,7 @@ class Loader:
         self.dataset, self.options = dataset, options
         self.dtypes = {key: (dtypes or {}).get(key) or dataset.get_data_dtype(key) for key in keys}
         self.workers, self.prefetch = workers, prefetch
-        self.classes = dict(classes or {})
+        self.classes, self.refuse_nan = dict(classes or {}), refuse_nan
         self.static_keys, self.transform = frozenset(static_keys), transform
         self.wait_time = 0.0  # seconds that the consumer waited for batches
         dataset.limit_keys(list(keys))
@@ -84,7 +85,7 @@ class Loader:
         seq_idx = plan.slices.seq_idx
         try:
             self.dataset.load_seqs(int(seq_idx.min()), int(seq_idx.max()) + 1)
-            return collate(self.dataset, plan, self.dtypes, self.static_keys, self.classes)
+            return collate(self.dataset, plan, self.dtypes, self.static_keys, self.classes, self.refuse_nan)
         except DataError:
             raise
         except Exception as exc:

@@ -136,4 +136,13 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Any, config: C
     static = [key for key in keys if specs[key].time is None]
     classes = {key: sparse.size for key in keys if (sparse := specs[key].sparse_dim) is not None and sparse.size}
     workers = 1 if config.int("num_workers", 1) else 0
-    return Loader(dataset, options, keys=keys, dtypes=dtypes, static_keys=static, classes=classes, workers=workers)
+    return Loader(
+        dataset,
+        options,
+        keys=keys,
+        dtypes=dtypes,
+        static_keys=static,
+        classes=classes,
+        refuse_nan=config.bool("stop_on_nonfinite_train_score", True),
+        workers=workers,
+    )

@@ -56,7 +56,7 @@ class SoftmaxOverSpatial(Layer):
 
     def is_recurrent(self) -> bool:
         """Not over a static axis."""
-        return not (isinstance(self.axis, str) and self.axis.startswith("static"))
+        return not (isinstance(self.axis, str) and self.axis.lower().startswith(("static", "dim:", "f")))
 
     def _axis(self, x: Spec) -> int:
         if self.axis is None and x.time is None:

@@ -153,7 +153,6 @@ class Combine(Elementwise):
         axis = -1 if spec.feature is None else spec.feature
         return joined(self.activation(data, axis), spec, sources, pre=PreActivation(self.activation.name, data))
 
-
     def _folded(self, sources: tuple[Tensor, ...], spec: Spec) -> torch.Tensor:
         """The sources combined by the function."""
         size = hypotheses(sources) if self.context.beams else 0

@@ -274,23 +274,28 @@ def test_descriptions_are_compared_deeply():
 # --- broken scores --------------------------------------------------------------------------------------------------
 
 
-def broken_train():
+def broken_train(value):
     data = dataset(14, 1)
-    data["data"][9]["data"][1] = float("nan")
+    data["data"][9]["data"][1] = value
     return data
 
 
 def test_nan_stops_before_the_checkpoint(tmp_path):
     with pytest.raises(ConfigError) as error:
-        run(options(tmp_path, train=broken_train()))
+        run(options(tmp_path, train=broken_train([float("inf"), float("-inf"), 0.0, 0.0])))
     text = str(error.value)
     assert text.startswith("Inf/nan score in train epoch 1, step 1: cost:output nan")
     assert "seq-9" in text and "data:data is not finite" in text
     assert not list(tmp_path.glob("model*"))
 
 
+def test_nan_in_the_data_is_found_there(tmp_path):
+    with pytest.raises(ConfigError, match='sequence "seq-9": "data" holds NaN'):
+        run(options(tmp_path, train=broken_train(float("nan"))))
+
+
 def test_nan_goes_on_if_asked(tmp_path):
-    lines = run(options(tmp_path, train=broken_train(), stop_on_nonfinite_train_score=False, num_epochs=1))
+    lines = run(options(tmp_path, train=broken_train(float("nan")), stop_on_nonfinite_train_score=False, num_epochs=1))
     assert any(line.startswith("Model seems broken, got inf or nan final score: {'cost:output': nan") for line in lines)
     assert "'train_score': float('nan')" in (tmp_path / "rates").read_text()
 

@@ -75,8 +75,11 @@ AXIS_CASES: list[Case] = [
     row("switch", {"condition": "chosen", "true_from": "data:data", "false_from": "data:flat"}, (), extra=CHOSEN),
     row("switch", {"condition": "chosen", "true_from": "data:classes", "false_from": 0}, (), extra=CHOSEN),
     row(
-        "cond", {"condition": "flag", "true_layer": LINEAR, "false_layer": {**LINEAR, "activation": "tanh"}}, (),
-        extra={"flag": {"class": "train_flag"}}, params={"W": (4, 2), "b": (2,)},
+        "cond",
+        {"condition": "flag", "true_layer": LINEAR, "false_layer": {**LINEAR, "activation": "tanh"}},
+        (),
+        extra={"flag": {"class": "train_flag"}},
+        params={"W": (4, 2), "b": (2,)},
     ),  # fmt: skip
     row("train_flag", {}, ()),
     row("global_train_step", {}, ()),
@@ -85,8 +88,13 @@ AXIS_CASES: list[Case] = [
     row("gather", {"axis": "dim:6", "position": "data:classes", "clip_to_valid": True}, "image"),
     row("gather_nd", {"position": "last"}, extra=LAST),
     row(
-        "scatter_nd", {"position": "data:classes", "position_axis": "T", "output_dim_via_time_from": "data:memory",
-                       "filter_invalid_indices": True},
+        "scatter_nd",
+        {
+            "position": "data:classes",
+            "position_axis": "T",
+            "output_dim_via_time_from": "data:memory",
+            "filter_invalid_indices": True,
+        },
     ),  # fmt: skip
     row("slice", {"axis": "F", "slice_start": 1, "slice_end": -1}),
     row("slice", {"axis": "T", "slice_start": 1, "slice_step": 2}),
@@ -104,7 +112,10 @@ AXIS_CASES: list[Case] = [
     row("window", {"window_size": 3}),
     row("window", {"window_size": 2, "padding": "valid", "stride": 2}, "image"),
     row(
-        "fold", {"mode": "mean", "in_spatial_dim": TIME, "window_dim": "stag:window"}, "windows", extra=WINDOWS,
+        "fold",
+        {"mode": "mean", "in_spatial_dim": TIME, "window_dim": "stag:window"},
+        "windows",
+        extra=WINDOWS,
     ),  # fmt: skip
     row("concat", {}, [("data:data", "T"), ("data:memory", "T")]),
     row("concat", {}, [("data:data", "F"), ("data:more", "F")]),

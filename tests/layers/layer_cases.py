@@ -98,24 +98,29 @@ CASES: list[Case] = [
     row("dropout", {"dropout": 0.5}),
     row("reduce_out", {"mode": "max", "num_pieces": 2}),
     row("pool", {"mode": "max", "pool_size": (2,), "padding": "same"}),
-    row("pool", {"mode": "avg", "pool_size": (2, 3), "strides": (1, 2), "in_spatial_dims": ["T", 2]}, "image"),
+    row("pool", {"mode": "avg", "pool_size": (2, 3), "strides": (1, 2), "in_spatial_dims": ["T", "dim:6"]}, "image"),
     row("softmax_over_spatial"),
-    row("softmax_over_spatial", {"axis": "static:0", "log_space": True}, "image"),
+    row("softmax_over_spatial", {"axis": "dim:6", "log_space": True}, "image"),
     row("softmax_over_spatial", {"window_start": "data:position", "window_size": 2}),
     row("generic_attention", {"weights": "weights", "base": "data:data"}, (), extra=ATTENTION),
     row(
-        "rec", {"unit": "nativelstm2", "n_out": 3},
+        "rec",
+        {"unit": "nativelstm2", "n_out": 3},
         params={"rec/W": (4, 12), "rec/W_re": (3, 12), "rec/b": (12,)},
     ),  # fmt: skip
     row("rec", {"unit": FEEDBACK}, params={"rec/output/W": (7, 3), "rec/output/b": (3,)}),
     row(
-        "rnn_cell", {"unit": "LSTMBlock", "n_out": 3}, "data:source", loop=True,
+        "rnn_cell",
+        {"unit": "LSTMBlock", "n_out": 3},
+        "data:source",
+        loop=True,
         params={"rec/lstm_cell/kernel": (7, 12), "rec/lstm_cell/bias": (12,)},
     ),  # fmt: skip
     row("choice", {"beam_size": 2, "target": "classes", "initial_output": 0}, (), loop=True),
     row("decide", {}, "labels"),
     row(
-        "subnetwork", {"subnetwork": {"output": {"class": "linear", "n_out": 3, "from": "data"}}},
+        "subnetwork",
+        {"subnetwork": {"output": {"class": "linear", "n_out": 3, "from": "data"}}},
         params={"output/W": (4, 3), "output/b": (3,)},
     ),  # fmt: skip
     row("positional_encoding", {"add_to_input": True}),
@@ -125,17 +130,25 @@ CASES: list[Case] = [
     row("positional_encoding", {"n_out": 5, "offset": "data:position"}, "data:source", loop=True),
     row("relative_positional_encoding", {"n_out": 3, "clipping": 2}, params={"encoding_matrix": (5, 3)}),
     row(
-        "self_attention", {"num_heads": 2, "total_key_dim": 6, "n_out": 4, "key_shift": "shift"},
-        extra={"shift": {"class": "relative_positional_encoding", "n_out": 3, "from": "data"}}, params={"QKV": (4, 16)},
+        "self_attention",
+        {"num_heads": 2, "total_key_dim": 6, "n_out": 4, "key_shift": "shift"},
+        extra={"shift": {"class": "relative_positional_encoding", "n_out": 3, "from": "data"}},
+        params={"QKV": (4, 16)},
     ),  # fmt: skip
     row("self_attention", {"num_heads": 1, "total_key_dim": 6, "n_out": 4}, "image", params={"QKV": (4, 16)}),
     row(
-        "self_attention", {"num_heads": 2, "total_key_dim": 6, "n_out": 4, "attention_left_only": True},
-        ["data:source", "prev:it"], loop=True, params={"QKV": (8, 16)},
+        "self_attention",
+        {"num_heads": 2, "total_key_dim": 6, "n_out": 4, "attention_left_only": True},
+        ["data:source", "prev:it"],
+        loop=True,
+        params={"QKV": (8, 16)},
     ),  # fmt: skip
     row("get_last_hidden_state", {"n_out": 6}, "lstm", extra={"lstm": {"class": "rec", "n_out": 3, "from": "data"}}),
     row(
-        "get_last_hidden_state", {"n_out": 6, "key": "c"}, ["cell", "prev:cell"], loop=True,
+        "get_last_hidden_state",
+        {"n_out": 6, "key": "c"},
+        ["cell", "prev:cell"],
+        loop=True,
         extra={"cell": {"class": "rnn_cell", "unit": "lstmblock", "n_out": 3, "from": "data:source"}},
     ),  # fmt: skip
     row("rec_unstack", {}, "base:data", loop=True),
@@ -143,38 +156,56 @@ CASES: list[Case] = [
     row("dot_attention", {"base": MEMORY, "base_ctx": MEMORY}, "prev:it", loop=True),
     row("concat_attention", {"base": MEMORY, "base_ctx": MEMORY}, "data:source", loop=True, params={"v": (4,)}),
     row(
-        "gauss_window_attention", {"base": MEMORY, "window_size": 3}, "location", loop=True,
+        "gauss_window_attention",
+        {"base": MEMORY, "window_size": 3},
+        "location",
+        loop=True,
         extra={"location": {"class": "linear", "n_out": 1, "from": ["data:source", "prev:it"]}},
     ),  # fmt: skip
     row(
-        "gauss_window_attention", {"base": "data:memory", "window_size": 2, "inner_size": 3}, "location",
+        "gauss_window_attention",
+        {"base": "data:memory", "window_size": 2, "inner_size": 3},
+        "location",
         extra={"location": {"class": "linear", "n_out": 1, "from": "data:flat"}},
     ),  # fmt: skip
     row("ctc_loss", {"logits": "scores", "targets": "data:labels"}, (), extra=SCORES),
     row("fast_bw", {"align_target": "ctc", "align_target_key": "labels", "input_type": "prob"}, "scores", extra=SCORES),
     row("fast_bw", {"align_target": "staircase", "staircase_seq_len_source": "data:labels"}),
     row(
-        "forced_align", {"align_target": "data:labels", "topology": "rna", "input_type": "prob"}, "scores",
+        "forced_align",
+        {"align_target": "data:labels", "topology": "rna", "input_type": "prob"},
+        "scores",
         extra=SCORES,
     ),  # fmt: skip
     row(
-        "forced_align", {"align_target": "data:label", "topology": "ctc", "input_type": "prob"}, "scores",
-        extra=SCORES, part="scores",
+        "forced_align",
+        {"align_target": "data:label", "topology": "ctc", "input_type": "prob"},
+        "scores",
+        extra=SCORES,
+        part="scores",
     ),  # fmt: skip
     row("edit_distance", {"a": "data:classes", "b": "data:labels"}, ()),
     row("edit_distance_table", {"target": "labels"}, "classes"),
     row("edit_distance_table", {"target": "layer:base:data:labels", "blank_idx": 0}, "data:classes", loop=True),
     row(
-        "optimal_completions", {"target": "layer:base:data:labels"}, "prev:table", loop=True,
+        "optimal_completions",
+        {"target": "layer:base:data:labels"},
+        "prev:table",
+        loop=True,
         extra={"table": {"class": "edit_distance_table", "from": "data:classes", "target": "layer:base:data:labels"}},
     ),  # fmt: skip
     row("cum_concat", {"out_spatial_dim": Dim(None, "history")}, "data:source", loop=True),
     row(
-        "twod_lstm", {"n_out": 3, "pooling": "weighted"}, ["data:memory", "data"],
+        "twod_lstm",
+        {"n_out": 3, "pooling": "weighted"},
+        ["data:memory", "data"],
         params={**TWOD, "rec-twod/W_re": (8, 15), "rec-twod/W_att": (4, 3)},
     ),  # fmt: skip
     row(
-        "twod_lstm", {"n_out": 3, "pooling": "average"}, [MEMORY, "prev:it"], loop=True,
+        "twod_lstm",
+        {"n_out": 3, "pooling": "average"},
+        [MEMORY, "prev:it"],
+        loop=True,
         params={**TWOD, "rec-twod/W_re": (7, 15)},
     ),  # fmt: skip
 ]

@@ -252,8 +252,11 @@ def test_frames_before_and_behind_each_sequence():
     assert x.data[1, :, 0].tolist() == [6, 9, 9, 9, 9] and lengths_of(x, 1) == [5, 3]
     x = run({"class": "prefix_in_time", "prefix": 9})
     assert x.data[1, :2, 0].tolist() == [9, 6] and lengths_of(x, 1) == [4, 2]
-    both = run({"class": "combine", "kind": "add", "from": ["before", "after"]},
-               before={"class": "prefix_in_time", "from": "data"}, after={"class": "postfix_in_time", "from": "data"})
+    both = run(
+        {"class": "combine", "kind": "add", "from": ["before", "after"]},
+        before={"class": "prefix_in_time", "from": "data"},
+        after={"class": "postfix_in_time", "from": "data"},
+    )
     assert both.data.shape == (2, 4, 2)  # x + 1 and 1 + x are one axis
 
 
@@ -268,8 +271,10 @@ def test_windows():
 
 
 def test_parts_put_together_are_the_whole():
-    x = run({"class": "concat", "from": [("split/0", "F"), ("split/1", "F")]},
-            split={"class": "split", "size_splits": (1, 1), "from": "data"})
+    x = run(
+        {"class": "concat", "from": [("split/0", "F"), ("split/1", "F")]},
+        split={"class": "split", "size_splits": (1, 1), "from": "data"},
+    )
     assert torch.equal(x.data, DATA)
     refused({"class": "split", "num_splits": 3}, ["num_splits", "3"])
     refused({"class": "split", "size_splits": (1, 2)}, ["add up"])
@@ -279,9 +284,11 @@ def test_parts_put_together_are_the_whole():
 
 
 def test_repeating_by_a_layer():
-    x = run({"class": "repeat", "axis": "T", "repetitions": "times"},
-            times={"class": "cast", "dtype": "int32", "from": "same"},
-            same={"class": "reinterpret_data", "size_base": "data", "set_sparse": False, "from": "data:classes"})
+    x = run(
+        {"class": "repeat", "axis": "T", "repetitions": "times"},
+        times={"class": "cast", "dtype": "int32", "from": "same"},
+        same={"class": "reinterpret_data", "size_base": "data", "set_sparse": False, "from": "data:classes"},
+    )
     assert x.data[0, :, 0].tolist() == [0, 0, 4] and x.data[1, :, 0].tolist() == [6, 0, 0]
     assert lengths_of(x, 1) == [3, 1]
 
@@ -353,10 +360,15 @@ def test_flattened_images_are_parted():
 
 
 def test_positions_outside_are_told():
-    refused({"class": "gather", "axis": "T", "position": "five"}, ["[0, 3)", "5"],
-            five={"class": "constant", "value": 5, "with_batch_dim": True})
-    x = run({"class": "gather", "axis": "T", "position": "five", "clip_to_valid": True},
-            five={"class": "constant", "value": 5, "with_batch_dim": True})
+    refused(
+        {"class": "gather", "axis": "T", "position": "five"},
+        ["[0, 3)", "5"],
+        five={"class": "constant", "value": 5, "with_batch_dim": True},
+    )
+    x = run(
+        {"class": "gather", "axis": "T", "position": "five", "clip_to_valid": True},
+        five={"class": "constant", "value": 5, "with_batch_dim": True},
+    )
     assert x.data.tolist() == [[4, 5], [6, 7]]
 
 
@@ -377,8 +389,11 @@ def test_switch_takes_numbers_and_known_conditions():
     assert x.data[0, :, 0].tolist() == [0, 0, 4] and x.spec.dtype == "float32"
     x = run({"class": "switch", "condition": lambda: True, "true_from": "data", "false_from": "nothing"})
     assert torch.equal(x.data, DATA)
-    refused({"class": "switch", "condition": "chosen", "true_from": "data", "false_from": "data:classes", "from": ()},
-            ["one dtype"], chosen=chosen)
+    refused(
+        {"class": "switch", "condition": "chosen", "true_from": "data", "false_from": "data:classes", "from": ()},
+        ["one dtype"],
+        chosen=chosen,
+    )
 
 
 def test_cond_computes_one_branch():

@@ -174,7 +174,7 @@ def test_norm_is_the_number_of_frames():
 def test_errors():
     with pytest.raises(ConfigError, match='`input_type` must be "prob" or "logits", but is \'log\' instead'):
         loss("ce", input_type="log")
-    with pytest.raises(ConfigError, match='unknown loss \'mce\'; did you mean "ce"'):
+    with pytest.raises(ConfigError, match="unknown loss 'mce'; did you mean \"ce\""):
         make_loss("mce", {}, "network")
     with pytest.raises(ConfigError, match="loss 'mse' has no option 'scal'; did you mean \"scale\""):
         make_loss("mse", {"scal": 1}, "network")

@@ -361,7 +361,7 @@ def test_the_layers_that_asked_are_named():
 
 def test_unknown_loss_options():
     text = error({"output": output(loss_opts={"label_smothing": 1})})
-    assert text.startswith('network["output"]["loss_opts"]: loss \'ce\' has no option \'label_smothing\'; did you mean')
+    assert text.startswith("network[\"output\"][\"loss_opts\"]: loss 'ce' has no option 'label_smothing'; did you mean")
 
 
 def test_dependency_loop_shows_the_chain():
@@ -426,7 +426,7 @@ def test_a_failure_at_run_time_names_layer_and_inputs():
 
 def test_a_layer_can_be_asked_for_by_name():
     net = network({"output": linear()})
-    with pytest.raises(ConfigError, match='layer \'outpt\' was not built; did you mean "output"?'):
+    with pytest.raises(ConfigError, match="layer 'outpt' was not built; did you mean \"output\"?"):
         net.spec("outpt")
     assert not net.recurrent and net.global_step == 0
 

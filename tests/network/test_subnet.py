@@ -143,7 +143,7 @@ def test_errors(layers, text):
 def test_a_part_that_does_not_exist():
     with pytest.raises(ConfigError, match="layer 'nope' not found"):
         network({"output": linear("sub/nope"), "sub": subnet({"output": linear()})})
-    with pytest.raises(ConfigError, match='network\\["output"\\]: layer \'a\' has no part \'x\''):
+    with pytest.raises(ConfigError, match="network\\[\"output\"\\]: layer 'a' has no part 'x'"):
         network({"output": linear("a/x"), "a": linear()})
 
 

@@ -144,7 +144,7 @@ def test_optimal_completions_are_the_least_of_the_next_row():
     [
         ({**SOFT, "align_target": "sprint"}, '"sprint" needs an external speech toolkit'),
         ({**SOFT, "align_target": "hmm"}, '`align_target` must be "ctc" or "staircase", but is \'hmm\' instead'),
-        ({**SOFT, "ctc_opts": {"label_lop": True}}, '`ctc_opts` has no entry \'label_lop\'; did you mean "label_loop"'),
+        ({**SOFT, "ctc_opts": {"label_lop": True}}, "`ctc_opts` has no entry 'label_lop'; did you mean \"label_loop\""),
         ({**SOFT, "from": "data"}, "the source must have 5 classes"),
         ({**BEST, "topology": "hmm"}, '`topology` must be "ctc" or "rna"'),
         ({**BEST, "input_type": "logprob"}, "`input_type` must be one of log_prob, prob, but is 'logprob'"),

@@ -188,7 +188,7 @@ def test_layers_that_read_hypotheses():
     assert (raw[:, :, 0].sort(1).values[:, 1:] != raw[:, :, 0].sort(1).values[:, :-1]).all()  # three labels at first
     for t in range(ticks):
         assert set(labels[0, :, t].tolist()) <= set(raw[0, :, t].tolist())
-    assert torch.equal(out["split"].data[:, :, : ticks], labels)
+    assert torch.equal(out["split"].data[:, :, :ticks], labels)
     best = out["output"].beam.scores.argmax(1)
     vectors = out["vector"].batch_major().data.unflatten(0, (3, 3))
     assert torch.equal(out["dense"].data, vectors[torch.arange(3), best])
@@ -207,7 +207,7 @@ def test_decide_with_lengths():
     whole = out["output"].batch_major()
     lengths = whole.length(whole.spec.dims[1]).values.unflatten(0, (3, 3))
     scores = (whole.beam.scores / lengths).tolist()
-    want = [max(range(3), key=lambda k, row=row: (row[k] if not math.isnan(row[k]) else -math.inf)) for row in scores]
+    want = [max(range(3), key=lambda k, row=row: row[k] if not math.isnan(row[k]) else -math.inf) for row in scores]
     decided = out["decision"].beam
     best = [row[k] for row, k in zip(scores, want, strict=True)]
     torch.testing.assert_close(decided.scores[:, 0].tolist(), best)
@@ -218,7 +218,7 @@ WRONG = {
     "no target": ({"class": "choice", "from": "prob", "beam_size": 2}, "`choice` needs the option 'target'"),
     "no beam size": ({"class": "choice", "from": "prob", "target": "classes"}, "needs the option 'beam_size'"),
     "beam size": (choice("prob", beam_size=0), "`beam_size` must be an int above 0, but is 0 instead"),
-    "input type": (choice("prob", input_type="log_probs"), 'but is \'log_probs\' instead; did you mean "log_prob"'),
+    "input type": (choice("prob", input_type="log_probs"), "but is 'log_probs' instead; did you mean \"log_prob\""),
     "cheating": (choice("prob", cheating="often"), "but is 'often' instead"),
     "unknown option": (choice("prob", beam_sizes=2), "has no option 'beam_sizes'"),
     "given with normalisation": (choice("prob", search=False), "`length_normalization` must be False"),

@@ -7,7 +7,7 @@ from tests.rec.nets import ATTENTION, LANGUAGE_MODEL, SIMPLE, decoder, linear, m
 
 
 def items(graph):
-    """"a: b prev:c !why ?why" -> layer a reads b and the last c; ! must stay inside, ? must not run before."""
+    """ "a: b prev:c !why ?why" -> layer a reads b and the last c; ! must stay inside, ? must not run before."""
     made = []
     for line in graph.strip().splitlines():
         name, _, rest = line.strip().partition(":")

@@ -74,7 +74,7 @@ def test_one_axis():
         (SPEC, "s:x", "'s:x' names no axis"),
         (SPEC, "dim:9", "'dim:9' must name one axis, but 0 match"),
         (SPEC, 5, "5 must be an axis of ["),
-        (SPEC, "spatail", 'invalid axis \'spatail\'; did you mean "spatial"?'),
+        (SPEC, "spatail", "invalid axis 'spatail'; did you mean \"spatial\"?"),
         (SPEC, 1.5, "an axis must be a text, an int or a Dim, but is 1.5 instead"),
         (SPEC, True, "an axis must be a text, an int or a Dim, but is True instead"),
     ],

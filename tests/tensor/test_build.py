@@ -50,7 +50,7 @@ def test_keys_share_an_axis_only_by_a_common_dim():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dimm": 4}, 'unknown option \'dimm\'; did you mean "dim"?'),
+        ({"dimm": 4}, "unknown option 'dimm'; did you mean \"dim\"?"),
         ({"dim": 4, "shape": (None, 5)}, "`dim` must be the last entry of `shape` (None, 5), but is 4 instead"),
         ({"shape": 5}, "`shape` must be a tuple without the batch axis, but is 5 instead"),
         ({"dim": "4", "sparse": True}, "`dim` must be an int, but is '4' instead"),
