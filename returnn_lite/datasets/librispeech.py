@@ -11,13 +11,14 @@ import numpy as np
 
 from returnn_lite.datasets.audio_file import read_audio
 from returnn_lite.datasets.audio_pipeline import AudioFeatures
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.epoch_filter import EpochFilter
 from returnn_lite.datasets.ogg_zip import TEXT, read_bytes_of
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.tags import TagTable
 from returnn_lite.datasets.text import TextFunction
+from returnn_lite.datasets.transcribed import Transcribed
 from returnn_lite.datasets.vocab import Vocabulary, create_vocab
 from returnn_lite.datasets.zip_files import ZipFiles
 from returnn_lite.errors import ConfigError
@@ -29,7 +30,7 @@ FILTER_OPTIONS = ("max_mean_len", "subdirs", "use_new_filter")
 
 
 @dataset("LibriSpeechCorpus")
-class LibriSpeechCorpus(Dataset):
+class LibriSpeechCorpus(Transcribed):
     """LibriSpeech: all parts of `path` whose names begin with `prefix`, as folders, or as zip files with `use_zip`.
 
     Keys: "data" (features by `audio`; one zero without), "classes" (by `targets`, `chars` or `bpe`), "raw". Orders by
@@ -170,12 +171,6 @@ class LibriSpeechCorpus(Dataset):
     def _new_order(
         self, epoch: int | None, seq_list: Sequence[str] | None, given: Sequence[int] | None
     ) -> np.ndarray | None:
-        if epoch is None and seq_list is None and given is None:
-            return np.empty(0, np.int64)
-        seed = self.order_options.seed(epoch)
-        self.rng = np.random.RandomState(seed)
-        if self.targets is not None:
-            self.targets.set_random_seed(seed)
         order = super()._new_order(epoch, seq_list, given)
         for options in self.filter.options(epoch) if epoch is not None and order is not None else ():
             order = self._filtered(np.asarray(order), options)

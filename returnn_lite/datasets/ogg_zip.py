@@ -16,13 +16,14 @@ import numpy as np
 
 from returnn_lite.datasets.audio_file import read_audio
 from returnn_lite.datasets.audio_pipeline import AudioFeatures
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.epoch_filter import EpochFilter
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.seq_list import read_bytes, read_seq_list
 from returnn_lite.datasets.tags import TableBuilder, TagTable
 from returnn_lite.datasets.text import TextFunction
+from returnn_lite.datasets.transcribed import Transcribed
 from returnn_lite.datasets.vocab import Vocabulary, create_vocab
 from returnn_lite.datasets.zip_files import ZipFiles, unsafe
 from returnn_lite.errors import ConfigError
@@ -43,7 +44,7 @@ class Source:
 
 
 @dataset("OggZipDataset")
-class OggZipDataset(Dataset):
+class OggZipDataset(Transcribed):
     """Audio and texts of zip files; or of the folder `path` with the list `path`.txt beside it.
 
     `<name>.txt` in the zip is a list of dicts with "text", "duration" (seconds), "file" and "seq_name"; audio files are
@@ -153,12 +154,6 @@ class OggZipDataset(Dataset):
     def _new_order(
         self, epoch: int | None, seq_list: Sequence[str] | None, given: Sequence[int] | None
     ) -> np.ndarray | None:
-        if epoch is None and seq_list is None and given is None:
-            return np.empty(0, np.int64)
-        seed = self.order_options.seed(epoch)
-        self.rng = np.random.RandomState(seed)
-        if self.targets is not None:
-            self.targets.set_random_seed(seed)
         order = super()._new_order(epoch, seq_list, given)
         if order is not None and epoch is not None and seq_list is None and given is None and self.filter:
             order = self.filter.apply(order, self.corpus.lengths, epoch, self.log)

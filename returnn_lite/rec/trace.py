@@ -100,7 +100,7 @@ class Trace:
             return x.taken(index, self.beam, {d: n.following(index, size) for d, n in x.lengths.items()})
         if x.beam is None and self.beam is not None:
             return x.tile(self.beam)
-        raise node_error(x)
+        raise RuntimeError(f"a frame {x.spec} belongs to no beam of this loop")
 
     def _empty(self, node: Node) -> Tensor:
         """No tick at all."""
@@ -131,8 +131,3 @@ def _of_one_size(frames: list[torch.Tensor]) -> list[torch.Tensor]:
 def index_of(beam: Beam, rows: torch.Tensor) -> torch.Tensor:
     """The rows that the hypotheses in `rows` of `beam` extend."""
     return rows if beam.in_place else beam.source.index_select(0, rows)
-
-
-def node_error(x: Tensor) -> RuntimeError:
-    """A frame whose beam is none of the run: a fault of the loop itself."""
-    return RuntimeError(f"a frame {x.spec} belongs to no beam of this loop")

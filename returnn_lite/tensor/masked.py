@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from returnn_lite.tensor.dim import Dim, batch_dim
-from returnn_lite.tensor.lengths import Lengths
 from returnn_lite.tensor.tensor import Tensor
 
 
@@ -53,8 +52,3 @@ def _position(x: Tensor, dim: Dim) -> int:
         if d == dim or (d.is_batch and dim.is_batch):
             return i
     raise KeyError(f"the lengths have an axis {dim} that the tensor lacks")
-
-
-def lengths_as_int64(lengths: Lengths) -> torch.Tensor:
-    """The length values as int64, for torch functions that insist on it."""
-    return lengths.values.to(torch.int64)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
-from returnn_lite.tensor.masked import fill_padding, lengths_as_int64, mask, mask_all
+from returnn_lite.tensor.masked import fill_padding, mask, mask_all
 
 TIME, OTHER, FEAT = Dim(None, "time"), Dim(None, "other"), Dim(2, "feat")
 LENGTHS = {TIME: Lengths.of(torch.tensor([1, 3])), OTHER: Lengths.of(torch.tensor([2, 1]))}
@@ -67,7 +67,3 @@ def test_lengths_with_another_axis_that_the_tensor_lacks_are_an_error():
     lengths = Lengths(torch.tensor([1, 2, 3]), 3, (TIME,))
     with pytest.raises(KeyError, match="that the tensor lacks"):
         mask(Tensor(torch.ones(2, 3), Spec((batch_dim, OTHER)), {OTHER: lengths}), 1)
-
-
-def test_lengths_as_int64():
-    assert lengths_as_int64(Lengths.of(torch.tensor([1], dtype=torch.int32))).dtype == torch.int64
