@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.options import BaseOptions, DataError
+from returnn_lite.datasets.options import BaseOptions, NoSuchKey
 from returnn_lite.datasets.ordering import OrderOptions, indices_of_tags, ordering_name, seq_order
 from returnn_lite.datasets.seq_list import read_seq_lens, read_seq_list
 from returnn_lite.datasets.tags import NumberedTags, Tags, TagTable
@@ -252,7 +252,7 @@ class Dataset(ABC):
         """Array of one key, time first."""
         seq = self._seq(seq_idx)
         if key not in seq:
-            raise DataError(self.name, f'there is no key "{key}"{did_you_mean(key, seq)}; there are {sorted(seq)}')
+            raise NoSuchKey(self.name, f'there is no key "{key}"{did_you_mean(key, seq)}; there are {sorted(seq)}')
         return seq[key]
 
     def get_seq_length(self, seq_idx: int) -> dict[str, int]:
@@ -315,12 +315,18 @@ class Dataset(ABC):
 
     def get_data_dim(self, key: str) -> int:
         """Size of the feature axis, or number of classes."""
-        return self._dim_ndim(key)[0]
+        return self._known_dims(key)[0]
+
+    def _known_dims(self, key: str) -> tuple[int, int]:
+        """As `_dim_ndim`; raises NoSuchKey for objects, which have neither dimension nor classes."""
+        if self.get_data_dtype(key) == "object":
+            raise NoSuchKey(self.name, f'"{key}" are objects, which have no dimension')
+        return self._dim_ndim(key)
 
     def _dim_ndim(self, key: str) -> tuple[int, int]:
-        """The entry of `num_outputs`; raises DataError for an unknown key."""
+        """The entry of `num_outputs`; raises NoSuchKey for an unknown key."""
         if key not in self.num_outputs:
-            raise DataError(
+            raise NoSuchKey(
                 self.name,
                 f'there is no key "{key}"{did_you_mean(key, self.num_outputs)}; there are {self.get_data_keys()}',
             )
@@ -329,18 +335,22 @@ class Dataset(ABC):
 
     def is_data_sparse(self, key: str) -> bool:
         """Whether the data are class indices."""
-        return self._dim_ndim(key)[1] <= 1 and not isinstance(self.num_outputs[key], dict)
+        return self._known_dims(key)[1] <= 1 and not self.is_text(key)
 
     def get_data_dtype(self, key: str) -> str:
-        """Name of the numpy dtype, or "string"."""
+        """Name of the numpy dtype; for texts "string" or, where they are objects to numpy, "object"."""
         entry: Any = self.num_outputs.get(key)
         if isinstance(entry, dict):
             return str(entry["dtype"])
-        return "int32" if self.is_data_sparse(key) else "float32"
+        return "int32" if self._dim_ndim(key)[1] <= 1 else "float32"
+
+    def is_text(self, key: str) -> bool:
+        """Whether the data are texts."""
+        return self.get_data_dtype(key) in ("string", "object")
 
     def get_data_shape(self, key: str) -> list[int | None]:
         """Shape without time; empty for class indices."""
-        ndim = self._dim_ndim(key)[1]
+        ndim = self._known_dims(key)[1]
         return [] if ndim <= 1 else [None] * (ndim - 2) + [self.get_data_dim(key)]
 
     def has_time(self, key: str) -> bool:
@@ -352,12 +362,15 @@ class Dataset(ABC):
         return {key: self._extern_data_of(key) for key in self.get_data_keys()}
 
     def _extern_data_of(self, key: str) -> dict[str, Any]:
-        dtype, dim = self.get_data_dtype(key), self.get_data_dim(key)
+        dtype, for_inference = self.get_data_dtype(key), key not in self.get_target_list()
+        if dtype == "object":
+            return {"shape": (), "dtype": "string", "available_for_inference": for_inference}
+        dim = self.get_data_dim(key)
         found: dict[str, Any] = {
             "shape": ((None,) if self.has_time(key) else ()) + tuple(self.get_data_shape(key)),
             "sparse": self.is_data_sparse(key) and dtype.startswith(("int", "uint")),
             "dtype": dtype,
-            "available_for_inference": key not in self.get_target_list(),
+            "available_for_inference": for_inference,
         }
         if dim and dtype != "string":
             found["dim"] = dim

@@ -133,7 +133,7 @@ class HDFDataset(Dataset):
 
     def is_data_sparse(self, key: str) -> bool:
         """Whether the data are whole numbers without a feature axis."""
-        return self.streams[key].dtype.kind in "iu" and self.num_outputs[key][1] <= 1
+        return self._dim_ndim(key)[1] <= 1 and self.streams[key].dtype.kind in "iu"
 
     def get_data_dtype(self, key: str) -> str:
         """Dtype in the file; "string" for texts."""
@@ -143,5 +143,6 @@ class HDFDataset(Dataset):
 
     def get_data_shape(self, key: str) -> list[int | None]:
         """Shape of a frame."""
+        self._dim_ndim(key)
         shape: list[Any] = list(self.streams[key].shape)
         return [shape[0] * self.window] if key == "data" and self.window > 1 else shape

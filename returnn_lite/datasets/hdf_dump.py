@@ -45,7 +45,7 @@ def hdf_from_dataset(
 
 def stored_keys(dataset: Dataset) -> tuple[str | None, dict[str, str]]:
     """(the key for `inputs`, {name in the file: key} of the targets, sorted by name)."""
-    keys = [key for key in dataset.get_data_keys() if key not in LEFT_OUT and dataset.get_data_dtype(key) != "string"]
+    keys = [key for key in dataset.get_data_keys() if key not in LEFT_OUT and not dataset.is_text(key)]
     inputs = [key for key in keys if key not in dataset.get_target_list()]
     input_key = (inputs[0] if len(inputs) == 1 else "data") if inputs else None
     if input_key is not None and input_key not in inputs:

@@ -175,10 +175,9 @@ class CombinedDataset(Joined):
 
     def _empty(self, key: str) -> np.ndarray:
         dim, ndim = self._dim_ndim(key)
-        dtype = self.get_data_dtype(key)
-        if dtype == "string":
+        if self.is_text(key):
             return np.array("")
-        return np.zeros([0] * (ndim - 1) + [dim] if ndim > 1 else [0] * ndim, dtype)
+        return np.zeros([0] * (ndim - 1) + [dim] if ndim > 1 else [0] * ndim, self.get_data_dtype(key))
 
     def get_seq_length(self, seq_idx: int) -> dict[str, int]:
         """Frames per key."""
@@ -201,8 +200,9 @@ class CombinedDataset(Joined):
             return self.dtypes[key]
         for part, keys in zip(self.parts, self.key_maps, strict=True):
             if key in keys:
-                dtype = part.get_data_dtype(keys[key])
-                return dtype if dtype == "string" else "int32" if part.is_data_sparse(keys[key]) else "float32"
+                if part.is_text(keys[key]):
+                    return part.get_data_dtype(keys[key])
+                return "int32" if part.is_data_sparse(keys[key]) else "float32"
         return super().get_data_dtype(key)
 
 

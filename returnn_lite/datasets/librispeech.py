@@ -249,7 +249,7 @@ class LibriSpeechCorpus(Transcribed):
 
     def is_data_sparse(self, key: str) -> bool:
         """Only "classes" are."""
-        self._dim_ndim(key)
+        self._known_dims(key)
         return key == "classes"
 
     def get_data_dtype(self, key: str) -> str:
@@ -258,9 +258,3 @@ class LibriSpeechCorpus(Transcribed):
         if key == "data" and self.audio is None:
             return "float64"
         return {"raw": "object", "classes": "int32"}.get(key, "float32")
-
-    def extern_data(self) -> dict[str, dict[str, Any]]:
-        """Options of a config's `extern_data`; texts are strings there."""
-        found = super().extern_data()
-        found["raw"]["dtype"] = "string"
-        return found

@@ -12,6 +12,10 @@ class DataError(ConfigError):
     """A sequence cannot be read, or is not what its dataset announced."""
 
 
+class NoSuchKey(DataError, KeyError):
+    """A question about a key that the dataset lacks, or of which it does not know the answer. A look-up that fails."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BaseOptions:
     """The options that every dataset has."""

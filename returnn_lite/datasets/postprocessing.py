@@ -127,6 +127,8 @@ class PostprocessingDataset(Wrapper):
 
     def _tensor(self, key: str, array: np.ndarray) -> SeqTensor:
         inner = self.inner
+        if inner.is_text(key):
+            return SeqTensor(key, array, "string")
         time: tuple[int | None, ...] = (None,) if inner.has_time(key) else ()
         return SeqTensor(
             key,

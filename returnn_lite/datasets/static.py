@@ -99,6 +99,7 @@ class StaticDataset(Dataset):
 
     def get_data_shape(self, key: str) -> list[int | None]:
         """Shape of the arrays without time."""
+        self._dim_ndim(key)
         return list(self.data[0][key].shape[1:])
 
 

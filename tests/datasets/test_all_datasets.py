@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from returnn_lite.datasets import BatchingOptions, Loader, init_dataset
+from returnn_lite.datasets.options import NoSuchKey
 from returnn_lite.datasets.registry import DATASETS
 from returnn_lite.errors import ConfigError
 from tests.datasets.examples import examples
@@ -65,6 +66,10 @@ def test_contract(dataset):
     assert first
     for _, seq in first:
         for key in keys:
+            if dataset.get_data_dtype(key) == "object":
+                with pytest.raises(NoSuchKey, match="objects, which have no dimension"):
+                    dataset.is_data_sparse(key)
+                continue
             assert seq[key].ndim == len(dataset.get_data_shape(key)) + dataset.has_time(key), key
             if not dataset.is_data_sparse(key) and seq[key].ndim > 1:
                 assert seq[key].shape[-1] == dataset.get_data_dim(key), key
@@ -73,8 +78,10 @@ def test_contract(dataset):
     assert same(read(dataset, 1), first)
     dataset.finish_epoch(free_resources=True)
     assert same(read(dataset, 1), first)
-    with pytest.raises(ConfigError, match="no-such-key"):
-        dataset.get_data_dtype("no-such-key")
+    questions = (dataset.get_data_dtype, dataset.get_data_dim, dataset.get_data_shape, dataset.is_data_sparse)
+    for question in questions:
+        with pytest.raises(NoSuchKey, match="no-such-key"):
+            question("no-such-key")
 
 
 def test_a_copy_in_another_process_reads_the_same(dataset):
