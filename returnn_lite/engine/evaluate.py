@@ -11,6 +11,7 @@ from returnn_lite.datasets.base import Dataset
 from returnn_lite.engine import data, report
 from returnn_lite.engine.checkpoint import write_atomically
 from returnn_lite.engine.model import start_epoch
+from returnn_lite.engine.plan import Plan
 from returnn_lite.engine.serialize import better_repr
 from returnn_lite.engine.setup import load_network, requested_epoch
 from returnn_lite.engine.step import StepMeter, explained, run_step
@@ -23,16 +24,16 @@ Results = dict[str, dict[str, float]]  # dataset -> {"cost:output": …}
 
 @dataclass
 class Evaluation:
-    """What is needed to compute scores: the network on its device, and the config.
+    """What is needed to compute scores: the network on its device, its plan, and the config.
 
-    `title`: what the log calls an epoch; `after_step` may raise to end it.
+    `after_step` may raise to end it.
     """
 
     config: Config
     log: Log
     net: Any
     device: torch.device
-    title: Callable[[int], str]
+    plan: Plan
     after_step: Callable[[], None] = lambda: None
 
     def run(self, name: str, dataset: Dataset, epoch: int) -> dict[str, float]:
@@ -41,7 +42,7 @@ class Evaluation:
         start_epoch(net, self.config, epoch)
         dataset.init_seq_order(epoch=epoch)
         loader = data.load_batches(dataset, data.eval_batching(self.config, net, name, epoch), net, self.config)
-        meter = step_meter(self.config, f"{self.title(epoch)} {name!r} eval", self.log)
+        meter = step_meter(self.config, f"{self.plan.title(epoch)} {name!r} eval", self.log)
         with torch.no_grad():
             for batch in loader:
                 with explained(batch, self.config):
@@ -56,7 +57,7 @@ class Evaluation:
         for name, dataset in datasets.items():
             results[name] = self.run(name, dataset, epoch)
             if control is not None:
-                control.set_scores(epoch, report.record_entries(name, results[name]))
+                control.set_scores(epoch, self.plan.score_entries(name, results[name]))
                 control.save()
         if results:
             self.log.v1(report.eval_line(results))
@@ -93,7 +94,7 @@ def eval_task(config: Config, log: Log) -> None:
         raise ConfigError("eval_output_file_per_seq", "scores per sequence are not supported yet")
     loaded = load_network(config, log, task="eval")
     control = None if config.value("load", "") else LearningRateControl.from_config(config, log)
-    evaluation = Evaluation(config, log, loaded.net, loaded.device, loaded.title)
+    evaluation = Evaluation(config, log, loaded.net, loaded.device, loaded.plan)
     results = evaluation.run_all(datasets, loaded.epoch, control)
     filename = config.value("eval_output_file", "")
     if filename:

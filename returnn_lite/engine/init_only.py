@@ -1,5 +1,7 @@
 """Tasks that only build, save or remove models."""
 
+from typing import Any
+
 from returnn_lite import __version__
 from returnn_lite.config import Config
 from returnn_lite.engine import data
@@ -7,20 +9,20 @@ from returnn_lite.engine.checkpoint import checkpoint_formats, save_model
 from returnn_lite.engine.cleanup import cleanup_old_models, cleanup_options
 from returnn_lite.engine.find import existing_models
 from returnn_lite.engine.load import preload
-from returnn_lite.engine.model import build_network, describe_network, print_network
+from returnn_lite.engine.model import print_network
+from returnn_lite.engine.plan import make_plan
 from returnn_lite.engine.setup import choose_device, final_epoch, find_start, load_start, model_name
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
-from returnn_lite.network import Network
 from returnn_lite.schedule import LearningRateControl
 
 
-def build_for_training(config: Config, log: Log, epoch: int) -> Network:
-    """The network of `epoch` as the training would build it."""
+def build_for_training(config: Config, log: Log, epoch: int, filename: str | None = None) -> Any:
+    """The network of `epoch` as the training would build it, to be filled from a checkpoint or not."""
     if config.is_true("need_data", True):
         data.complete_extern_data(config, [data.open_dataset(config, "train", log)])
-    device = choose_device(config, log)
-    net = build_network(config, describe_network(config, epoch), epoch=epoch, device=device, log=log)
+    device, plan = choose_device(config, log), make_plan(config)
+    net = plan.build(plan.describe(epoch), epoch=epoch, device=device, log=log, filename=filename)
     print_network(net, log)
     return net
 
@@ -28,7 +30,7 @@ def build_for_training(config: Config, log: Log, epoch: int) -> Network:
 def nop_init_net_train_task(config: Config, log: Log) -> None:
     """Task `nop_init_net_train`: builds the network and loads its parameters, as the training would, and ends."""
     choice = find_start(config, "train", log)
-    net = build_for_training(config, log, choice.start_epoch)
+    net = build_for_training(config, log, choice.start_epoch, choice.filename)
     load_start(config, net, choice, log, task="train")
 
 

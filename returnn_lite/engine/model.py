@@ -8,6 +8,7 @@ import numpy
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.engine import report
 from returnn_lite.engine.load_on_init import load_on_init
 from returnn_lite.engine.pretrain import COPY_MODES, Pretrain, PretrainOptions, resolve_epoch_values
 from returnn_lite.errors import ConfigError
@@ -16,7 +17,9 @@ from returnn_lite.network import Network
 
 
 class NetworkPlan:
-    """The net description of every epoch: by `get_network(epoch=…)`, by `pretrain`, or `network` all the time."""
+    """The layer net of every epoch: by `get_network(epoch=…)`, by `pretrain`, or `network` all the time."""
+
+    score_entries = staticmethod(report.record_entries)
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -55,6 +58,10 @@ class NetworkPlan:
             raise ConfigError(name, f"`{name}` must be a dict of layers, but is {description!r} instead")
         return resolve_epoch_values(description, epoch)  # type: ignore[no-any-return]
 
+    def build(self, description: dict[str, Any], *, filename: str | None = None, **options: Any) -> Network:
+        """The network of a description; `options` as for `build_network`. What `filename` holds does not matter."""
+        return build_network(self.config, description, **options)
+
     def copy_modes(self, description: Mapping[str, Any]) -> Callable[[str], str | None]:
         """How a parameter (by name) is taken over into the net of this description: one of `COPY_MODES`."""
         options = self.pretrain.options if self.pretrain is not None else PretrainOptions()
@@ -67,11 +74,6 @@ class NetworkPlan:
         of_outputs = {True: "ifpossible", False: "reset"}.get(options.copy_output_layer, options.copy_output_layer)
         outputs = tuple(f"{name}/" for name in self.pretrain.outputs)
         return lambda name: of_outputs if name.startswith(outputs) else mode
-
-
-def describe_network(config: Config, epoch: int) -> dict[str, Any]:
-    """The net dict of `epoch`; raises ConfigError if there is none."""
-    return NetworkPlan(config).describe(epoch)
 
 
 def network_seed(config: Config, epoch: int) -> int:
@@ -100,22 +102,16 @@ def build_network(
     return net
 
 
-def start_epoch(net: Network, config: Config, epoch: int) -> None:
+def start_epoch(net: Any, config: Config, epoch: int) -> None:
     """Seeds everything random in the network, so that an epoch does not depend on what was run before it."""
-    net.context.epoch = epoch
+    net.epoch = epoch
     net.seed(network_seed(config, epoch))
 
 
-def print_network(net: Network, log: Log) -> None:
-    """The layers and the number of parameters (verbosity 2)."""
-    specs = net.extern_data.specs
-    log.v2("Network layer topology:")
-    log.v2(f"  extern data: {', '.join(f'{key}: {specs[key]}' for key in sorted(specs))}")
-    log.v2(f"  used data keys: {sorted(net.used_data_keys)}")
-    log.v2("  layers:")
-    for name, layer in sorted(net.layers.items()):
-        if name != "data" and not name.startswith("data:"):
-            log.v2(f"    layer {layer.class_name} {name!r} #: {net.spec(name).dim}")
+def print_network(net: Any, log: Log) -> None:
+    """The network and the number of parameters (verbosity 2)."""
+    for line in net.summary():
+        log.v2(line)
     log.v2(f"net params #: {sum(param.numel() for param in net.params.values())}")
     log.v2(f"net trainable params: {sorted(name for name, param in net.params.items() if param.requires_grad)}")
 

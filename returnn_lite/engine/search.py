@@ -68,7 +68,7 @@ def search_task(config: Config, log: Log) -> None:
         force_order(dataset, log)
     dataset.init_seq_order(epoch=loaded.epoch)
     loader = data.load_batches(dataset, batching, net, config)
-    meter = step_meter(config, f"{loaded.title(loaded.epoch)} search", log)
+    meter = step_meter(config, f"{loaded.plan.title(loaded.epoch)} search", log)
     found: dict[int, tuple[str, Any]] = {}
     with torch.no_grad():
         for batch in loader:

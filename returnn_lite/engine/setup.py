@@ -1,6 +1,5 @@
 """What every task starts with: the device, the checkpoint to start from, and a network with its parameters."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,8 @@ from returnn_lite.engine.checkpoint import AVERAGED
 from returnn_lite.engine.find import Choice, Request, choose, existing_models, model_file, strip_suffix
 from returnn_lite.engine.importers import import_params
 from returnn_lite.engine.load import load_params, preload
-from returnn_lite.engine.model import NetworkPlan, build_network, print_network
+from returnn_lite.engine.model import print_network
+from returnn_lite.engine.plan import Plan, make_plan
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.optim.averaging import AveragingOptions
@@ -126,13 +126,13 @@ def load_start(config: Config, net: Any, choice: Choice, log: Log, *, task: str)
 
 @dataclass
 class Loaded:
-    """A trained network for a task without training; `title`: what the log calls an epoch."""
+    """A trained network for a task without training."""
 
     net: Any
     epoch: int
     device: torch.device
     global_step: int
-    title: Callable[[int], str]
+    plan: Plan
 
 
 def load_network(
@@ -142,13 +142,13 @@ def load_network(
     device = choose_device(config, log)
     choice = find_start(config, task, log)
     epoch = choice.epoch or 1
-    plan = NetworkPlan(config)
-    description = plan.describe(epoch)
-    net = build_network(
-        config, description, epoch=epoch, device=device, log=log, search=search, eval=eval, extra_layers=extra_layers
-    )
+    plan = make_plan(config)
+    net = plan.build(
+        plan.describe(epoch), epoch=epoch, device=device, log=log, filename=choice.filename, search=search, eval=eval,
+        extra_layers=extra_layers,
+    )  # fmt: skip
     print_network(net, log)
     step = load_start(config, net, choice, log, task=task)
     net.global_step = step
     net.eval()
-    return Loaded(net, epoch, device, step, plan.title)
+    return Loaded(net, epoch, device, step, plan)

@@ -57,12 +57,12 @@ def repeatable_objective(net: Any, batch: BatchLike, device: torch.device) -> Ca
 
     What layers count by themselves (running statistics) is not counted again.
     """
-    random_state = net.context.generator.get_state()
+    random_state = net.random_state
     counted = [param for param in net.params.values() if not param.requires_grad]
 
     def objective() -> torch.Tensor:
         before = [param.clone() for param in counted]
-        net.context.generator.set_state(random_state)
+        net.random_state = random_state
         found: torch.Tensor = forward_batch(net, batch, device).objective
         with torch.no_grad():
             for param, value in zip(counted, before, strict=True):

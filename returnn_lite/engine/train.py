@@ -16,14 +16,13 @@ from returnn_lite.engine.load import load_params
 from returnn_lite.engine.lock import model_lock
 from returnn_lite.engine.model import (
     EpochOverrides,
-    NetworkPlan,
-    build_network,
     description_diff,
     print_network,
     same_description,
     start_epoch,
     take_over_params,
 )
+from returnn_lite.engine.plan import make_plan
 from returnn_lite.engine.setup import choose_device, final_epoch, find_start, load_start, model_name
 from returnn_lite.engine.step import BrokenScores, explained, nonfinite_layer, repeatable_objective, run_step
 from returnn_lite.engine.summary import ScalarLog
@@ -58,7 +57,7 @@ class Trainer:
         self.formats = checkpoint.checkpoint_formats(config)
         self.save_interval = config.int("save_interval", 1) or 1
         self.cleanup = cleanup_options(config.bool_or_other("cleanup_old_models", None))
-        self.plan = NetworkPlan(config)
+        self.plan = make_plan(config)
         self.overrides = EpochOverrides(config, log)
         self.last_best = LastBest.from_config(config)
         self.scalars = ScalarLog.from_config(config)
@@ -82,7 +81,8 @@ class Trainer:
     def start(self, choice: Choice) -> None:
         """Builds the network, fills it from the checkpoint, and brings back the optimizer's state."""
         self.start_epoch = choice.start_epoch
-        self.prepare_network(choice.epoch if choice.resume and choice.epoch else self.start_epoch)
+        epoch = choice.epoch if choice.resume and choice.epoch else self.start_epoch
+        self.prepare_network(epoch, choice.filename)
         print_network(self.net, self.log)
         self.global_step = load_start(self.config, self.net, choice, self.log, task="train")
         if choice.resume and choice.filename:
@@ -142,7 +142,7 @@ class Trainer:
             self.write_initial_model()
         means, seconds = self.train_steps(epoch, rate, stop)
         self.updater.end_epoch()
-        self.control.set_scores(epoch, report.record_entries("train", means))
+        self.control.set_scores(epoch, self.plan.score_entries("train", means))
         if self.model and (epoch % self.save_interval == 0 or epoch == self.final_epoch):
             self.write_checkpoint(epoch)
         self.control.save()
@@ -216,8 +216,11 @@ class Trainer:
 
     # --- the network of an epoch -----------------------------------------------------------------------------------
 
-    def prepare_network(self, epoch: int) -> None:
-        """Makes network and options those of `epoch`; a new network takes over the old parameters."""
+    def prepare_network(self, epoch: int, filename: str | None = None) -> None:
+        """Makes network and options those of `epoch`; a new network takes over the old parameters.
+
+        `filename`: the checkpoint that the first network is filled from later.
+        """
         description = self.plan.describe(epoch)
         changed = self.overrides.apply(epoch, description.get("#config", {}))
         if changed & DATASET_OPTIONS:
@@ -230,7 +233,7 @@ class Trainer:
                 self.log.v3(line)
         before = self.net if self.description is not None else None
         old_updater = self.updater if before is not None else None
-        self.net = build_network(self.config, description, epoch=epoch, device=self.device, log=self.log)
+        self.net = self.plan.build(description, epoch=epoch, device=self.device, log=self.log, filename=filename)
         if before is not None:
             print_network(self.net, self.log)
             take_over_params(before, self.net, self.plan.copy_modes(description), self.log)
@@ -300,7 +303,7 @@ class Trainer:
     def evaluate(self, datasets: dict[str, Any], epoch: int, stop: StopRequest) -> Results:
         """The scores of the network as it is now, or of its averaged parameters if they are to be used."""
         with self.updater.averaged_for("dev"):
-            return Evaluation(self.config, self.log, self.net, self.device, self.plan.title, stop.check).run_all(
+            return Evaluation(self.config, self.log, self.net, self.device, self.plan, stop.check).run_all(
                 datasets, epoch, self.control
             )
 

@@ -202,9 +202,42 @@ class Network(torch.nn.Module):
     def global_step(self, step: int) -> None:
         self.context.global_step = step
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that is running; layers may ask for it."""
+        return self.context.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self.context.epoch = epoch
+
     def seed(self, seed: int) -> None:
         """Seeds dropout and all other random numbers of the layers."""
         self.context.generator = torch.Generator(self.device).manual_seed(seed)
+
+    @property
+    def random_state(self) -> torch.Tensor:
+        """Where the random numbers of the layers are; set it to repeat them."""
+        return self.context.generator.get_state()
+
+    @random_state.setter
+    def random_state(self, state: torch.Tensor) -> None:
+        self.context.generator.set_state(state)
+
+    def summary(self) -> list[str]:
+        """Data keys and layers, a line each."""
+        specs = self.extern_data.specs
+        return [
+            "Network layer topology:",
+            f"  extern data: {', '.join(f'{key}: {specs[key]}' for key in sorted(specs))}",
+            f"  used data keys: {sorted(self.used_data_keys)}",
+            "  layers:",
+            *(
+                f"    layer {layer.class_name} {name!r} #: {self.spec(name).dim}"
+                for name, layer in sorted(self.layers.items())
+                if name != "data" and not name.startswith("data:")
+            ),
+        ]
 
     # --- running ------------------------------------------------------------------------------------------------------
 

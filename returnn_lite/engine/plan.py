@@ -1,0 +1,72 @@
+"""What the engine trains, whatever it is made of: `Model` and `Plan` say all that the engine asks of a network."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.engine.model import NetworkPlan
+from returnn_lite.layers.params import ParamOptions
+
+
+class Model(Protocol):
+    """A network: parameters by name, and `net(data, lengths, tags=…)` for the losses and outputs of a batch.
+
+    `train()`, `eval()` set the train flag. `params`: all that a checkpoint holds, those trained require a gradient.
+    `extern_data`, `used_data_keys`: which data it wants. `recurrent`: whether batches must keep sequences apart.
+    `random_state`: of dropout and the like, readable and settable. `layers`: what there is to ask by name.
+    """
+
+    params: Mapping[str, torch.Tensor]
+    param_options: Mapping[str, ParamOptions]
+    loaded_on_init: frozenset[str]
+    extern_data: Any
+    used_data_keys: set[str]
+    recurrent: bool
+    epoch: int
+    global_step: int
+    random_state: Any
+    layers: Mapping[str, Any]
+
+    def seed(self, seed: int) -> None:
+        """Seeds everything random."""
+
+    def summary(self) -> list[str]:
+        """What it is made of, as lines of the log."""
+
+
+class Plan(Protocol):
+    """The network of every epoch, by a description that says whether it changes; names for the log and the scores."""
+
+    pretrain: Any
+    pretrain_epochs: int
+
+    def is_pretrain(self, epoch: int) -> bool:
+        """Whether `epoch` is a pretrain epoch."""
+
+    def title(self, epoch: int) -> str:
+        """What the log calls the epoch."""
+
+    def train_title(self, epoch: int) -> str:
+        """The same for lines about training."""
+
+    def describe(self, epoch: int) -> dict[str, Any]:
+        """The description of the network of `epoch`; ConfigError if there is none."""
+
+    def build(self, description: dict[str, Any], *, filename: str | None = None, **options: Any) -> Any:
+        """The `Model` of a description. `filename`: the checkpoint that it is filled from afterwards, if any.
+
+        options: epoch, device, log; search, eval, extra_layers: what is asked of it beside losses.
+        """
+
+    def copy_modes(self, description: Mapping[str, Any]) -> Callable[[str], str | None]:
+        """How a parameter (by name) is taken over from the network before."""
+
+    def score_entries(self, dataset: str, means: Mapping[str, float]) -> dict[str, Any]:
+        """The entries of the learning-rate file for an epoch's scores."""
+
+
+def make_plan(config: Config) -> Plan:
+    """The plan for what the config describes."""
+    return NetworkPlan(config)
