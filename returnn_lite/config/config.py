@@ -23,6 +23,8 @@ IntPair = tuple[int, int]
 
 # Names that a Python config has among its globals but that are no options. (`config` may be rebound by the file.)
 NO_OPTIONS = frozenset({"config", "__builtins__"})
+# Options that the reference ignores in line-based files: published results were made without them.
+NOT_FROM_LINES = frozenset({"batch_size"})
 LISTS = (list, tuple)
 _ABSENT = object()
 
@@ -45,6 +47,7 @@ class Config:
         self.untyped: Untyped = {}
         self.warnings: list[str] = []  # found before there is a log; the command line logs them at verbosity 1
         self.eval_names: Callable[[Any], Mapping[str, Any]] | None = None
+        self._from_lines: set[str] = set()  # untyped options that a line-based file gave, not the command line
         self._read: set[str] = set()
 
     def __repr__(self) -> str:
@@ -75,6 +78,7 @@ class Config:
                 self.warnings.append(warning)
         else:
             self.untyped[key] = values.split_text(text)
+            self._from_lines.discard(key)
 
     def load_file(self, filename: str | os.PathLike[str]) -> None:
         """Reads a config file of any form into these options, at once. ConfigError if there is none or it is wrong."""
@@ -107,6 +111,8 @@ class Config:
                 hint = "the file is read as lines `key value` (a Python config starts with the line #!rnn.py)"
                 self.warnings.append(f"WARNING: {filename}: option {key!r} gets the text {rest!r}; {hint}")
             self.set_text(key, rest)
+            if key in self.untyped:
+                self._from_lines.add(key)
 
     # Access
 
@@ -145,8 +151,9 @@ class Config:
 
     def number_or_dict(self, key: str, default: Any) -> Any:
         """As `literal`, for options which are a number or a dict, list, tuple of numbers, such as `batch_size`: text
-        that is none of these is an error. Unlike in the reference, such options also count where they are untyped."""
-        value = self.literal(key, default)
+        that is none of these is an error. The default for options that count for nothing in line-based files
+        (`ignored_keys`)."""
+        value = default if key in self.ignored_keys() else self.literal(key, default)
         if isinstance(value, str) and self.has(key):
             value = values.parse_literal(key, value)
             if isinstance(value, str):
@@ -213,6 +220,11 @@ class Config:
         """The names of all options; without those which Python itself puts into a config's globals."""
         names = [*self.typed, *(key for key in self.untyped if key not in self.typed)]
         return [key for key in names if key not in NO_OPTIONS and not (key.startswith("__") and key.endswith("__"))]
+
+    def ignored_keys(self) -> builtins.list[str]:
+        """The options that count for nothing, since a line-based file gives them and nothing else does: `batch_size`, as
+        in the reference. The command line's `++batch_size` and the typed options of other files do count."""
+        return sorted(NOT_FROM_LINES & self._from_lines - self.typed.keys())
 
     def unread_keys(self) -> builtins.list[str]:
         """The options that nobody has asked for so far. Helper names of a Python config are among them."""

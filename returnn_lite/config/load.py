@@ -24,6 +24,10 @@ def load_into(config: Config, files: Sequence[str], overrides: Sequence[tuple[st
     for filename in files:
         config.load_file(filename)
     _apply(config, overrides)
+    for key in config.ignored_keys():
+        text = config.value(key, "")
+        how = f"to have it honoured, give ++{key} {text} on the command line, or use a Python config"
+        config.warnings.append(f"WARNING: `{key} {text}` of a line-based config is ignored, as RETURNN does; {how}")
     config.warnings[:] = dict.fromkeys(config.warnings)  # each one once
 
 

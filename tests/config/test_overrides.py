@@ -134,6 +134,39 @@ def test_include_and_the_config_option_load_files(tmp_path: Path, monkeypatch: p
     assert load_config([], [("include", "a.json")]).typed == {"a": 1}
 
 
+LINES_ARE_IGNORED = (
+    "WARNING: `batch_size 40` of a line-based config is ignored, as RETURNN does; "
+    "to have it honoured, give ++batch_size 40 on the command line, or use a Python config"
+)
+
+
+@pytest.mark.parametrize("files, overrides, size, warnings", [
+    ({"a.config": "batch_size 40\n"}, [], 1, [LINES_ARE_IGNORED]),
+    ({"a.config": "include b.config\n", "b.config": "batch_size 40\n"}, [], 1, [LINES_ARE_IGNORED]),
+    ({"a.config": "batch_size 40\n"}, [("batch_size", "40")], 40, []),
+    ({"a.config": "batch_size 40\n"}, [("batch_size", "{'data': 9}")], {"data": 9}, []),
+    ({"a.config": "max_seqs 4\n"}, [("batch_size", "40")], 40, []),
+    ({"a.config": "batch_size 40\ninclude b.json\n", "b.json": '{"batch_size": 7}'}, [], 7, []),
+    ({"a.config": "include b.json\nbatch_size 40\n", "b.json": '{"batch_size": 7}'}, [], 40, []),
+])  # fmt: skip
+def test_a_batch_size_of_lines_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], overrides: Any, size: Any, warnings: Any
+):
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        write(tmp_path / name, text)
+    config = load_config(["a.config"], overrides)
+    assert config.number_or_dict("batch_size", 1) == size
+    assert config.warnings == warnings
+
+
+def test_configs_still_see_an_ignored_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.config", "batch_size 40\ninclude b.py\n")
+    write(tmp_path / "b.py", "batch_size = config.int('batch_size', 0) * 2\n")
+    assert load_config(["a.config"]).number_or_dict("batch_size", 1) == 80
+
+
 def test_warnings_are_given_once(tmp_path: Path):
     file = write(tmp_path / "a.py", "x = 1\n")
     config = load_config([file, file], [("x", "a b"), ("x", "a b")])
