@@ -1,6 +1,6 @@
 """Holds a conformance run's results against the cases that are expected to pass.
 
-    python ../shared/conformance/run.py network updater --json out.json
+    python ../shared/conformance/run.py network updater run --json out.json
     python tests/conformance/check_expected.py out.json             exit code 1 if a case of expected.txt does not pass
     python tests/conformance/check_expected.py out.json --update    adds the newly passing cases to expected.txt
 
