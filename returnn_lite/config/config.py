@@ -222,7 +222,7 @@ class Config:
         return [key for key in names if key not in NO_OPTIONS and not (key.startswith("__") and key.endswith("__"))]
 
     def ignored_keys(self) -> builtins.list[str]:
-        """The options that count for nothing, since a line-based file gives them and nothing else does: `batch_size`, as
+        """Options that count for nothing, since a line-based file gives them and nothing else does: `batch_size`, as
         in the reference. The command line's `++batch_size` and the typed options of other files do count."""
         return sorted(NOT_FROM_LINES & self._from_lines - self.typed.keys())
 
