@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from optparse import SUPPRESS_USAGE, OptionParser, Values
 
@@ -73,6 +73,7 @@ Tasks (++task NAME; default train):
   eval                 scores of a trained model (++load MODEL or ++epoch N) on `dev`, `eval` and `eval_datasets`
   forward              write the outputs of a layer for the `eval` data to an HDF file
   search               beam search on `search_data`, texts to `search_output_file`
+  compute_priors       log of the mean output (over the frames of `train`) of each class, as text to `output_file`
   plot_schedule        a picture of the learning rate over the whole run, without training, to `output_file`
   initialize_model     save a freshly initialised model
   cleanup_old_models   delete models that are not worth keeping (asks first)
@@ -176,8 +177,14 @@ def layers_text(name: str) -> str:
     return layer_reference.list_layers() if name == "*" else layer_reference.describe_layer(name)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs one command line (without the program's name); the exit code. SystemExit of a task passes through."""
+Prepare = Callable[[Config], None]
+
+
+def main(argv: Sequence[str], prepare: Prepare = lambda config: None) -> int:
+    """Runs one command line (without the program's name); the exit code. SystemExit of a task passes through.
+
+    prepare: may change the config before its task runs.
+    """
     try:
         command = parse_command_line(argv)
     except UsageError as exc:
@@ -191,7 +198,7 @@ def main(argv: Sequence[str]) -> int:
         if command.layers:
             print(layers_text(command.layers), end="")
         else:
-            run_command(command, config, argv)
+            run_command(command, config, argv, prepare)
     except KeyboardInterrupt:
         print("KeyboardInterrupt", file=sys.stderr)
         return 1
@@ -201,16 +208,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def run_command(command: Command, config: Config, argv: Sequence[str]) -> None:
+def run_command(command: Command, config: Config, argv: Sequence[str], prepare: Prepare) -> None:
     """Reads the config, opens the log, runs the task."""
     with config_imports(config):
-        _run_command(command, config, argv)
+        _run_command(command, config, argv, prepare)
 
 
-def _run_command(command: Command, config: Config, argv: Sequence[str]) -> None:
+def _run_command(command: Command, config: Config, argv: Sequence[str], prepare: Prepare) -> None:
     start = time.time()
     load_into(config, command.files, command.overrides)
+    check_launcher(os.environ)
     apply_environment(config, os.environ)
+    prepare(config)
     log = Log.from_config(config)
     try:
         log_greeting(log, argv)
@@ -228,6 +237,18 @@ def apply_environment(config: Config, environ: Mapping[str, str]) -> None:
     """TF_DEVICE wins over the option `device`."""
     if environ.get("TF_DEVICE"):
         config.set("device", environ["TF_DEVICE"])
+
+
+MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # the number of processes, by MPI's launchers
+
+
+def check_launcher(environ: Mapping[str, str]) -> None:
+    """ConfigError for one of several processes that MPI started: each would train, and all would write the same."""
+    count = max(int(environ.get(name) or 1) for name in MPI_SIZES)
+    if count > 1 and "WORLD_SIZE" not in environ:
+        raise ConfigError("", f"{count} processes started by mpirun are not supported; use torchrun, or a single one")
+    if int(environ.get("WORLD_SIZE") or 1) > 1:
+        raise ConfigError("", f"{environ['WORLD_SIZE']} processes started by torchrun are not supported; use one")
 
 
 # The message of these says it all; any other exception is a fault of the program or of code in the config.
@@ -250,6 +271,6 @@ def wants_traceback(config: Config) -> bool:
         return False
 
 
-def run() -> None:
-    """The console script."""
-    sys.exit(main(sys.argv[1:]))
+def run(prepare: Prepare = lambda config: None) -> None:
+    """The console script; `prepare` as for `main`."""
+    sys.exit(main(sys.argv[1:], prepare))

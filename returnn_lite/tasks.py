@@ -17,12 +17,13 @@ TASKS = {
     "forward": "returnn_lite.engine.forward:forward_task",
     "hpx": "returnn_lite.engine.forward:forward_task",
     "search": "returnn_lite.engine.search:search_task",
+    "compute_priors": "returnn_lite.engine.priors:compute_priors_task",
     "plot_schedule": "returnn_lite.engine.plot_schedule:plot_schedule_task",
     "initialize_model": "returnn_lite.engine.init_only:initialize_model_task",
     "nop_init_net_train": "returnn_lite.engine.init_only:nop_init_net_train_task",
     "cleanup_old_models": "returnn_lite.engine.init_only:cleanup_task",
 }
-PLANNED = ("compute_priors", "analyze", "analyze_data", "search_server", "hyper_param_tuning", "debug_shell")
+PLANNED = ("analyze", "analyze_data", "search_server", "hyper_param_tuning", "debug_shell")
 FUNCTION_PREFIXES = ("config:", "optional-config:")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from returnn_lite.layers.base import Layer
 from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Spec, Tensor
 
+PACKED = "<->"  # between the tags of one row
+
 
 @layer("hdf_dump")
 class HDFDump(Layer):
@@ -21,7 +24,7 @@ class HDFDump(Layer):
     `filename`: a path, or a function of the run options if `dump_per_run`. `extra` {key: layer}: further streams. The
     file appears when the network is not needed any more, at the latest as the process ends; with `dump_per_run` each
     time the epoch changes, and its name may hold "{epoch}" and "{global_step}". `dump_whole_batches`: the padding is
-    written too.
+    written too. Where a training packs frames of several sequences into one row, that is one entry.
     """
 
     sources = "many"
@@ -48,7 +51,12 @@ class HDFDump(Layer):
         self.per_run = dump_per_run
         self.run_key: Any = None
         self.files: list[HDFWriter] = []  # the open one
-        weakref.finalize(self, _close, self.files)  # at the latest at the end of the process
+        weakref.finalize(self, _close, self.files)
+        atexit.register(_close, self.files)  # at the latest; the finalizers run after h5py has shut down
+
+    def is_recurrent(self) -> bool:
+        """Outside of the training, batches keep sequences apart: an entry per sequence is what one wants."""
+        return not self.training
 
     def link(self, net: Any, node: Any) -> None:
         """The layers of the further streams."""
@@ -65,9 +73,11 @@ class HDFDump(Layer):
         """The source, written."""
         data, lengths = self._arrays(x)
         more = {key.removeprefix("extra:"): self._arrays(t) for key, t in refs.items()}
-        tags = self.context.run.get("tags") or [f"seq-{i}" for i in range(len(data))]
+        tags = list(self.context.run.get("tags") or (f"seq-{i}" for i in range(len(data))))
+        if len(data) == 1:
+            tags = [PACKED.join(tags)]
         ends = {key: ends[0] for key, (_, ends) in more.items() if 0 in ends}
-        self._file(x.spec).insert_batch(data, lengths, list(tags), {k: v for k, (v, _) in more.items()}, ends)
+        self._file(x.spec).insert_batch(data, lengths, tags, {k: v for k, (v, _) in more.items()}, ends)
         return x
 
     def _arrays(self, x: Tensor) -> tuple[np.ndarray, dict[int, np.ndarray]]:

@@ -106,6 +106,11 @@ def forward_batching(config: Config, net: Any) -> BatchingOptions:
     return BatchingOptions(**(_common(config, net) | {"batch_size": size}), recurrent_net=True)
 
 
+def prior_batching(config: Config, net: Any) -> BatchingOptions:
+    """The batches of the training, but of all sequences."""
+    return BatchingOptions(**_common(config, net), recurrent_net=net.recurrent)
+
+
 def search_batching(config: Config, net: Any) -> BatchingOptions:
     """One row per sequence, none left out."""
     if config.number_or_dict("max_seq_length", 0):

@@ -294,8 +294,8 @@ def test_cleanup_task(trained, tmp_path):
 def test_unknown_tasks():
     with pytest.raises(ConfigError, match="""unknown task: 'trian'; did you mean "train"\\?"""):
         run({"task": "trian"})
-    with pytest.raises(ConfigError, match="task 'compute_priors' is not supported yet"):
-        run({"task": "compute_priors"})
+    with pytest.raises(ConfigError, match="task 'analyze_data' is not supported yet"):
+        run({"task": "analyze_data"})
 
 
 def test_extern_data_from_the_dataset(tmp_path):

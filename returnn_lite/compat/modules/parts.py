@@ -1,14 +1,12 @@
-"""Modules about everything but tensors: layers, datasets, the config, the log."""
+"""Modules about layers, networks and vocabularies."""
 
 from __future__ import annotations
 
 import inspect
-import sys
 from typing import Any
 
 from returnn_lite.compat.refusals import Refusal, is_refused, refused, user_line
 from returnn_lite.compat.running import RUNNING
-from returnn_lite.config import Config
 from returnn_lite.datasets.bliss_corpus import read_lexicon
 from returnn_lite.datasets.seq_list import read_bytes
 from returnn_lite.datasets.vocab.create import VOCABULARIES, create_vocab
@@ -17,32 +15,6 @@ from returnn_lite.layers.registry import layer
 
 _GRAPH = "it is part of the TensorFlow graph; write a torch module and register it (see docs/own_layers.md)"
 _GRAPH_CLASSES = ("LayerBase", "_ConcatInputLayer", "Loss", "RecSeqCellOp", "SearchChoices", "SelectSearchSourcesLayer")
-
-
-def config() -> dict[str, Any]:
-    """`returnn.config`."""
-    return {"Config": Config, "get_global_config": get_global_config}
-
-
-def get_global_config(raise_exception: bool = True, **_options: Any) -> Config | None:
-    """The config that is running."""
-    if RUNNING.config is None and raise_exception:
-        raise RuntimeError("there is no config yet")
-    return RUNNING.config  # type: ignore[no-any-return]
-
-
-def log() -> dict[str, Any]:
-    """`Log`: streams `v1` … `v5` to print to."""
-    return {"log": _Streams()}
-
-
-class _Streams:
-    """All streams are stdout."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("v1", "v2", "v3", "v4", "v5", "error"):
-            return sys.stdout
-        raise AttributeError(name)
 
 
 def vocabularies() -> dict[str, Any]:

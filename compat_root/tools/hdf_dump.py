@@ -1,0 +1,1 @@
+../../tools/hdf_dump.py

@@ -1,0 +1,1 @@
+../../tools/tf_avg_checkpoints.py
