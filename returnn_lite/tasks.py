@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from returnn_lite.compat.running import RUNNING
-from returnn_lite.config import Config
+from returnn_lite.config import Config, refuse_keys
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
@@ -39,6 +39,7 @@ def run_task(config: Config, log: Log) -> None:
         call_config_function(config, name, log)
         return
     task = find_task(name)
+    refuse_keys(config)
     config.eval_names = eval_names
     task(config, log)
 

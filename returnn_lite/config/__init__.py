@@ -2,7 +2,7 @@
 
 from returnn_lite.config.behavior import LATEST_BEHAVIOR, Behavior
 from returnn_lite.config.config import Config
-from returnn_lite.config.keys import KNOWN_KEYS, misspelt_keys, warn_misspelt_keys
+from returnn_lite.config.keys import KNOWN_KEYS, misspelt_keys, refuse_keys, warn_misspelt_keys
 from returnn_lite.config.load import load_config, load_into
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "load_config",
     "load_into",
     "misspelt_keys",
+    "refuse_keys",
     "warn_misspelt_keys",
 ]

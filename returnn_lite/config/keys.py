@@ -10,44 +10,39 @@ import types
 from typing import TYPE_CHECKING
 
 from returnn_lite.config.config import Config
-from returnn_lite.errors import closest
+from returnn_lite.errors import ConfigError, closest
 
 if TYPE_CHECKING:
     from returnn_lite.log import Log
 
 _RUN = """
-    task backend use_tensorflow use_pytorch device log log_verbosity log_format behavior_version startup_callback
-    need_data random_seed dry_run use_dummy_datasets description include tensorboard_opts tf_log_dir torch_amp
-    torch_dataloader_opts torch_distributed checkpoint_format default_float_dtype float32_matmul_precision
-    debug_mode torch_compile
+    task backend device log log_verbosity log_format behavior_version startup_callback need_data random_seed dry_run
+    include tensorboard_opts tf_log_dir torch_amp torch_distributed checkpoint_format float32_matmul_precision
+    torch_compile
 """
 _MODEL = """
-    network get_network extern_data num_inputs num_outputs target default_input sparse_input hidden_size hidden_type
-    activation loss inf_value tf_native_ctc_zero_infinity
-    flat_net_construction optimize_move_layers_out pretrain pretrain_copy_output_layer
-    pretrain_repetitions pretrain_construction_algo pretrain_greedy pretrain_learning_rate param_dropout
-    param_dropout_min_ndim param_variational_noise init_new_network_callback reinit_network_each_epoch
-    search_train_network_layers debug_print_layer_output debug_print_layer_output_template search_flag
+    network get_network extern_data num_inputs num_outputs target default_input sparse_input inf_value
+    tf_native_ctc_zero_infinity optimize_move_layers_out pretrain pretrain_copy_output_layer pretrain_repetitions
+    pretrain_construction_algo pretrain_greedy pretrain_learning_rate param_dropout param_dropout_min_ndim
+    param_variational_noise reinit_network_each_epoch
 """
 _FILES = """
     model load load_epoch epoch import_model_train_epoch1 preload_from_files load_ignore_missing_vars
     allow_random_model_init save_interval save_epoch1_initial_model cleanup_old_models
-    apply_cleanup_old_models_to_optim_states keep_epochs reset_optimizer_on_restart load_optimizer_state
-    load_averaged output_file eval_output_file eval_output_file_per_seq
+    apply_cleanup_old_models_to_optim_states reset_optimizer_on_restart load_averaged output_file eval_output_file
+    eval_output_file_per_seq
 """
 _TRAINING = """
     num_epochs start_epoch start_batch batch_size max_seqs max_seq_length min_seq_length max_pad_size inc_seq_length
-    seq_drop seq_drop_freq max_total_num_seqs packed_batch_size shuffle_batches stop_on_nonfinite_train_score
-    calculate_exp_loss log_batch_size train_in_eval eval_use_train_flag train_step forward_step get_model
-    on_size_limit use_last_best_model log_batch_interval
+    seq_drop seq_drop_freq packed_batch_size shuffle_batches stop_on_nonfinite_train_score calculate_exp_loss
+    log_batch_size train_step forward_step get_model on_size_limit use_last_best_model log_batch_interval
 """
 _OPTIMIZER = """
-    optimizer optimizer_epsilon optimizer_use_locking adam nadam adadelta adagrad rmsprop momentum gradient_noise
-    gradient_clip gradient_clip_norm gradient_clip_avg_norm gradient_clip_global_norm gradient_clip_global_norm_tag
+    optimizer optimizer_epsilon adam nadam adadelta adagrad rmsprop momentum gradient_noise gradient_clip
+    gradient_clip_norm gradient_clip_avg_norm gradient_clip_global_norm gradient_clip_global_norm_tag
     global_norm_tag gradient_nan_inf_filter grad_norm_to_clip_to_zero maximize_grad_norm accum_grad_multiple_step
-    decouple_constraints decouple_constraints_factor reset_updater_vars_mod_step extra_updates debug_grad_summaries
-    debug_save_updater_vars num_allowed_consec_invalid_gradient_steps weight_decay_modules_blacklist
-    weight_decay_custom_include_check param_groups_custom weight_averaging
+    decouple_constraints reset_updater_vars_mod_step extra_updates num_allowed_consec_invalid_gradient_steps
+    weight_decay_modules_blacklist weight_decay_custom_include_check param_groups_custom weight_averaging
 """
 _LEARNING_RATE = """
     learning_rate learning_rates min_learning_rate learning_rate_control learning_rate_file
@@ -60,31 +55,56 @@ _LEARNING_RATE = """
 """
 _DATA = """
     train dev eval eval_datasets window context_window chunking batching shuffle_frames_of_nseqs min_chunk_size
-    chunking_variance chunk_eval cache_size num_workers sprint_interface_dataset_opts sprint_trainer_exec_path
-    horovod_dataset_distribution
+    chunking_variance chunk_eval num_workers
 """
 _OTHER_TASKS = """
     forward_output_layer forward_batch_size forward_override_hdf_output forward_use_search forward_callback
     forward_data search_data search_do_eval search_output_layer search_output_file search_output_file_format
-    beam_size analyze_dataset statistics_save_prefix
 """
-# Accepted for old configs, without any effect.
+# Accepted without any effect: of old configs, or read by configs themselves.
 _IGNORED = """
     multiprocessing update_on_device truncation truncate EpochSplit tf_log_memory_usage tf_session_opts
     tf_run_options seq_train_parallel patch_atfork store_metadata_mod_step debug_add_check_numerics_ops
     debug_add_check_numerics_on_output combine_labels gate_factors lreg cache order hidden_sizes dropout use_horovod
-    horovod_reduce_type horovod_param_sync_time_diff horovod_scale_lr use_lovely_tensors
+    horovod_reduce_type horovod_param_sync_time_diff horovod_scale_lr horovod_dataset_distribution use_lovely_tensors
+    cache_size debug_mode debug_grad_summaries debug_print_layer_output debug_print_layer_output_template
+    debug_save_updater_vars decouple_constraints_factor flat_net_construction keep_epochs load_optimizer_state
+    optimizer_use_locking search_flag search_train_network_layers sprint_interface_dataset_opts
+    sprint_trainer_exec_path torch_dataloader_opts use_pytorch use_tensorflow hidden_size hidden_type activation loss
+    description beam_size
 """
+_NO_TRAIN_FLAG = "evaluations always run without the train flag"
+_NO_ANALYSIS = "it belongs to the task analyze_data, which is not supported; use tools/dump-dataset.py --stats"
+# Options that would change what is computed, and that do nothing here: why, and what to use instead.
+REFUSED_KEYS = {
+    "analyze_dataset": _NO_ANALYSIS,
+    "default_float_dtype": "parameters are float32; `torch_amp` computes in less",
+    "eval_use_train_flag": _NO_TRAIN_FLAG,
+    "init_new_network_callback": "a network is built without callbacks; use `custom_param_importer` or `get_network`",
+    "max_total_num_seqs": "use a dataset with fewer sequences, or its option `partition_epoch`",
+    "statistics_save_prefix": _NO_ANALYSIS,
+    "train_in_eval": _NO_TRAIN_FLAG,
+    "use_dummy_datasets": "use a DummyDataset as `train` and `dev`",
+}
 
 IGNORED_KEYS = frozenset(_IGNORED.split())
 KNOWN_KEYS = IGNORED_KEYS.union(
-    *(group.split() for group in (_RUN, _MODEL, _FILES, _TRAINING, _OPTIMIZER, _LEARNING_RATE, _DATA, _OTHER_TASKS))
+    REFUSED_KEYS,
+    *(group.split() for group in (_RUN, _MODEL, _FILES, _TRAINING, _OPTIMIZER, _LEARNING_RATE, _DATA, _OTHER_TASKS)),
 )
 
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
 # How alike (difflib ratio) a name must be to be taken for a misspelling: batchsize, learning_rte, optimiser are;
 # data_files, num_layers, seq_order are helper names.
 _ALIKE = 0.84
+
+
+def refuse_keys(config: Config) -> None:
+    """Raises ConfigError for an option that is set to something and would be without effect."""
+    for key, reason in REFUSED_KEYS.items():
+        value = config.opt_typed_value(key)
+        if value and value not in ("float32", -1):
+            raise ConfigError(key, f"this option is not supported: {reason}")
 
 
 def misspelt_keys(config: Config) -> dict[str, str]:

@@ -122,9 +122,11 @@ def search_batching(config: Config, net: Any) -> BatchingOptions:
 
 
 def _common(config: Config, net: Any) -> dict[str, Any]:
-    size, seqs = config.number_or_dict("batch_size", 1), config.int("max_seqs", -1)
+    packed = config.number_or_dict("packed_batch_size", None)
+    size, seqs = config.number_or_dict("batch_size", None if packed else 1), config.int("max_seqs", -1)
     seqs = -1 if seqs is None else seqs
-    return {"batch_size": size, "max_seqs": seqs, "used_data_keys": frozenset(net.used_data_keys)}
+    limits = {"batch_size": size, "packed_batch_size": packed, "max_seqs": seqs}
+    return {**limits, "used_data_keys": frozenset(net.used_data_keys)}
 
 
 def count_batches(dataset: Dataset, options: BatchingOptions) -> int:

@@ -16,6 +16,8 @@ from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.optim.averaging import AveragingOptions
 
+PRECISIONS = ("highest", "high", "medium")  # of products of float32 matrices; the latter two compute in TF32 or less
+
 
 def choose_device(config: Config, log: Log) -> torch.device:
     """The device by the option `device`: "gpu", "cpu", or unset for the GPU if there is one."""
@@ -26,6 +28,13 @@ def choose_device(config: Config, log: Log) -> torch.device:
     found = wanted != "cpu" and torch.cuda.is_available()
     if wanted == "gpu" and not found:
         raise ConfigError("device", "no GPU available")
+    precision = config.value("float32_matmul_precision", "highest")
+    if precision not in PRECISIONS:
+        hint = did_you_mean(precision, PRECISIONS)
+        raise ConfigError(
+            "float32_matmul_precision", f"must be one of {PRECISIONS}, but is {precision!r} instead{hint}"
+        )
+    torch.set_float32_matmul_precision(precision)
     if not wanted:
         log.v2(f"Device not set explicitly, and {'we found a GPU, which we will use.' if found else 'no GPU found.'}")
     return torch.device("cuda" if found else "cpu")

@@ -226,9 +226,10 @@ class Trainer:
         if changed & DATASET_OPTIONS:
             self.open_datasets()
         if self.description is not None:
-            if same_description(self.description, description):
+            anew = self.config.is_true("reinit_network_each_epoch") and epoch != self.net.context.epoch
+            if same_description(self.description, description) and not anew:
                 return
-            self.log.v3("reinit because network description differs. Diff:")
+            self.log.v3("reinit because network description differs. Diff:" if not anew else "reinit of each epoch")
             for line in description_diff(self.description, description):
                 self.log.v3(line)
         before = self.net if self.description is not None else None

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from returnn_lite.config import KNOWN_KEYS, Config, misspelt_keys, warn_misspelt_keys
+from returnn_lite.config import KNOWN_KEYS, Config, misspelt_keys, refuse_keys, warn_misspelt_keys
+from returnn_lite.errors import ConfigError
 from returnn_lite.log import FileTarget, Log
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,3 +98,9 @@ def test_warning(tmp_path: Path):
     log.close()
     text = (tmp_path / "log").read_text()
     assert text == 'WARNING: config option "batchsize" is not known and was not read; did you mean "batch_size"?\n'
+
+
+def test_options_that_would_be_without_effect_are_refused():
+    refuse_keys(Config({"train_in_eval": False, "default_float_dtype": "float32", "max_total_num_seqs": -1}))
+    with pytest.raises(ConfigError, match="eval_use_train_flag: this option is not supported: evaluations always run"):
+        refuse_keys(Config({"eval_use_train_flag": True}))

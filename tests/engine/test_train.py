@@ -257,6 +257,26 @@ def test_get_network_resumes(tmp_path, stop):
     assert rates(whole / "rates") == rates(parts / "rates")
 
 
+def test_a_new_network_each_epoch(tmp_path):
+    lines = run(options(tmp_path, reinit_network_each_epoch=True))
+    assert lines.count("reinit of each epoch") == 2
+
+
+def test_packed_batches(tmp_path):
+    """Only real frames count: 30 of them are more sequences than 30 with padding."""
+    changes = {"batch_size": None, "max_seqs": 100, "num_epochs": 1, "log_batch_size": True, "network": {
+        **network(), "e": {"class": "eval", "from": "h", "eval": "source(0)", "loss": "as_is"}}}  # fmt: skip
+    lines = run(options(tmp_path, packed_batch_size=60, **changes))
+    sizes = [line for line in lines if line.startswith("train epoch 1, step ")]
+    frames = sum(len(seq["data"]) for seq in dataset(14, 1)["data"])
+    assert len(sizes) == -(-frames // 60)
+
+
+def test_precision_is_checked(tmp_path):
+    with pytest.raises(ConfigError, match="must be one of .* but is 'hihg' instead; did you mean \"high\""):
+        run(options(tmp_path, float32_matmul_precision="hihg"))
+
+
 def test_config_entry_must_exist(tmp_path):
     with pytest.raises(ConfigError, match="max_seq_length.* must be an option of the config"):
         run(options(tmp_path, network={**network(), "#config": {"max_seq_length": 3}}))
