@@ -3,6 +3,4 @@
 
 import sys
 
-sys.exit(
-    "torch_export_to_onnx.py: the export to ONNX is not supported; the model files are plain dicts of tensors (torch.load)"
-)
+sys.exit("torch_export_to_onnx.py: the export to ONNX is not supported; model files are dicts of tensors (torch.load)")
