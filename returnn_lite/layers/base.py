@@ -45,6 +45,7 @@ class Context:
     eval_names: Mapping[str, Any] = field(default_factory=dict)
     global_step: int = 0
     epoch: int = 1
+    epoch_start: int | None = None  # global_step of the epoch's first step; None before it
     tick_offset: int = 0
     run: dict[str, Any] = field(default_factory=dict)
     network: Any = None
@@ -85,6 +86,7 @@ class Layer(torch.nn.Module):
         self.options = CommonOptions()
         self.scope: ParamScope | None = None
         self.context: Context = _no_context()
+        self.made_in: Any = None  # the net whose layer it is
         self.source_sizes: tuple[int, ...] = ()  # features of each source, known in `build`
         self._dims: dict[tuple[str, int | None], Dim] = {}
 

@@ -10,6 +10,7 @@ import torch
 from returnn_lite.layers.data_view import SourceView
 from returnn_lite.layers.elementwise import Elementwise
 from returnn_lite.layers.eval_view import LayerView
+from returnn_lite.layers.network_view import ComputedLayer, wrapper
 from returnn_lite.layers.registry import layer
 from returnn_lite.layers.size_target import with_target_lengths
 from returnn_lite.tensor import Spec, Tensor
@@ -46,6 +47,17 @@ class Eval(Elementwise):
         self.allow_broadcast = allow_broadcast_all_sources
         self.code = compile(eval.strip(), "<eval of layer>", "eval") if isinstance(eval, str) else None
 
+    @classmethod
+    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+        """Code that reads hidden states of the sources makes it a layer that asks for them."""
+        code = getattr(description.get("eval"), "__code__", None) or description.get("eval")
+        reads = "get_last_hidden_state" in (code if isinstance(code, str) else getattr(code, "co_names", ()))
+        return {**description, "class": "eval.states"} if reads else description
+
+    def link(self, net: Any, node: Any) -> None:
+        """Remembers who its sources are."""
+        self.__dict__["node"] = node
+
     def checked(self, spec: Spec) -> Spec:
         """`n_out` is only a hint where `out_type` gives the shape."""
         return spec if self.options.out_type else super().checked(spec)
@@ -56,7 +68,7 @@ class Eval(Elementwise):
         if spec is None:
             raise self.error("needs at least one source")
         used: set[int] = set()
-        value = self._value(lambda i=0, **how: self._source(i, sources, spec, used, **how), sources)
+        value = self._value(lambda i=0, **how: self._source(i, sources, spec, used, **how), sources, spec)
         unused = set(range(len(sources))) - used
         if unused:
             raise self.error(f"not used sources: {unused}")
@@ -74,12 +86,17 @@ class Eval(Elementwise):
             )
         return joined(value, spec, with_target_lengths(self, spec, value, sources))
 
-    def _value(self, source: Any, sources: tuple[Tensor, ...]) -> Any:
-        view = LayerView(self, sources)
+    def _value(self, source: Any, sources: tuple[Tensor, ...], spec: Spec) -> Any:
+        view = LayerView(self, sources, self._names(len(sources)), spec)
         if self.code is None:
             return self.eval(source=source, self=view, **self.eval_locals)
         names = {**self.context.eval_names, **self.eval_locals, "source": source, "self": view}
         return eval(self.code, names)  # noqa: S307 - the config's own code
+
+    def _names(self, count: int) -> list[str]:
+        """The names of the sources."""
+        node = self.__dict__.get("node")
+        return [f"source{i}" for i in range(count)] if node is None else [n.name for n in node.sources]
 
     def _source(
         self,
@@ -97,9 +114,11 @@ class Eval(Elementwise):
             raise self.error(f"`source({i})` must be below {len(sources)}, the number of sources")
         used.add(i)
         x = sources[i]
-        wrap = self.context.eval_names.get("as_tf_tensor", _unchanged)
-        if as_layer or as_data:
-            return SourceView(x, name=f"{self.name}:source{i}", wrap=wrap)
+        wrap, name = wrapper(self), self._names(len(sources))[i]
+        if as_layer:
+            return ComputedLayer(self, x, name)
+        if as_data:
+            return SourceView(x, name, wrap)
         if enforce_batch_major:
             return wrap(x.batch_major().data)
         return wrap(place(x, spec, self.behavior) if auto_convert else x.data)

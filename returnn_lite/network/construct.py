@@ -255,7 +255,7 @@ class Net:
 
     def _place(self, layer: Layer, name: str, path: str) -> None:
         shared = self.shared
-        layer.name, layer.path, layer.context = name, path, shared.context
+        layer.name, layer.path, layer.context, layer.made_in = name, path, shared.context, self
         options = layer.options
         layer.scope = ParamScope(
             shared.store, names.join(self.prefix, options.name_scope, name), path,

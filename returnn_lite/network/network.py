@@ -201,6 +201,8 @@ class Network(torch.nn.Module):
     @global_step.setter
     def global_step(self, step: int) -> None:
         self.context.global_step = step
+        if self.context.epoch_start is None:
+            self.context.epoch_start = step
 
     @property
     def epoch(self) -> int:
@@ -209,7 +211,7 @@ class Network(torch.nn.Module):
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self.context.epoch = epoch
+        self.context.epoch, self.context.epoch_start = epoch, None
 
     def seed(self, seed: int) -> None:
         """Seeds dropout and all other random numbers of the layers."""
@@ -247,8 +249,8 @@ class Network(torch.nn.Module):
         """Runs all layers on a batch: batch-first arrays by key, and int lengths [B] of the keys with a time axis."""
         feed = {k: self.extern_data.feed(k, v, lengths) for k, v in data.items() if k in self.used_data_keys}
         batch = next((len(v) for v in (*lengths.values(), *data.values())), None)
-        self.context.run = {"data": feed, "tags": tags, "batch": batch}
         values: dict[Node, Tensor] = {}
+        self.context.run = {"data": feed, "tags": tags, "batch": batch, "values": [values]}
         grad = torch.is_grad_enabled() or self.context.differentiates
         with torch.set_grad_enabled(grad), self.placed_params.running(self.training, self.context.generator):
             for node in self.net.order:

@@ -22,6 +22,9 @@ class ChoiceView(LayerView):
         self, layer: Choice, sources: list[Tensor], explicit: Mapping[str, Tensor], wrap: Callable[..., Any]
     ) -> None:
         super().__init__(layer, tuple(sources))
+        self.search_scores_in: Any = None  # set when a step's candidates are scored, as the function gets them
+        self.search_scores_base: Any = None
+        self.search_scores_combined: Any = None
         self.beam_size = layer.beam_size
         self.cheating = layer.cheating
         views = {k: SourceView(x, layer.explicit[k], wrap) for k, x in explicit.items()}
@@ -40,10 +43,12 @@ def combined_by_function(
     unwrap: Callable[[Any], torch.Tensor] = names.get("as_plain_tensor", _unchanged)
     flags = torch.zeros_like(base, dtype=torch.bool) if ended is None else ended
     function: Any = layer.combine
+    view.search_scores_in, view.search_scores_base = wrap(log_probs), wrap(base.unsqueeze(-1))
     found = unwrap(
         function(
-            layer=view, scores_in=wrap(log_probs), scores_base=wrap(base.unsqueeze(-1)), t=tick, end_flags=wrap(flags),
-            batch_dim=base.shape[0], scores_beam_in=log_probs.shape[1], base_beam_in=base.shape[1],
+            layer=view, scores_in=view.search_scores_in, scores_base=view.search_scores_base, t=tick,
+            end_flags=wrap(flags), batch_dim=base.shape[0], scores_beam_in=log_probs.shape[1],
+            base_beam_in=base.shape[1],
         )
     )  # fmt: skip
     if found.shape != log_probs.shape:

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.base import Layer
 from returnn_lite.layers.copy import Copy
+from returnn_lite.layers.eval import Eval
 from returnn_lite.layers.registry import layer
+from returnn_lite.layers.states import state_part
 from returnn_lite.network.construct import Net
 from returnn_lite.network.graph import Node
 from returnn_lite.network.subnet import Subnetwork
@@ -40,6 +41,29 @@ def request_state(node: Node) -> None:
     layer: Any = state_owner(node).layer
     if hasattr(layer, "needs_state"):
         layer.needs_state = True
+
+
+def request_states(reader: Node) -> str:
+    """`request_state` of all sources of a node; returns why the reader has to stay in its loop, "" if it need not."""
+    reason = ""
+    for source in reader.sources:
+        request_state(source)
+        owner: Any = state_owner(source).layer
+        if owner.hidden_state and not isinstance(source.layer, InnerSource):
+            reason = f"reads the state of {owner.name!r} tick by tick"
+    return reason
+
+
+@layer("eval.states")
+class EvalOfStates(Eval):
+    """`eval` whose code reads hidden states of its sources: `self.sources[i].get_last_hidden_state(key)`."""
+
+    stays_in_loop = ""
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """Asks the sources to keep their states."""
+        super().build(*sources, **refs)
+        self.stays_in_loop = request_states(self.__dict__["node"])
 
 
 @layer("get_last_hidden_state")
@@ -73,11 +97,7 @@ class GetLastHiddenState(Layer):
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """Asks the sources to keep their states."""
-        for source in self.__dict__["readers"].sources:
-            request_state(source)
-            owner: Any = state_owner(source).layer
-            if owner.hidden_state and not isinstance(source.layer, InnerSource):
-                self.stays_in_loop = f"reads the state of {owner.name!r} tick by tick"
+        self.stays_in_loop = request_states(self.__dict__["readers"])
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The states."""
@@ -92,15 +112,4 @@ class GetLastHiddenState(Layer):
         """The wanted part of the state of one source."""
         if not x.state:
             raise self.error(f"a source has no hidden state: {x.spec}")
-        keys = list(x.state)
-        if self.key in (None, "*", "flat"):
-            if self.key == "flat" and len(keys) < 2:
-                raise self.error('`key` "flat" needs a state of several parts, but there is one; use "*"')
-            return torch.cat(list(x.state.values()), -1)
-        if isinstance(self.key, int) and 0 <= self.key < len(keys) and len(keys) > 1:
-            return x.state[keys[self.key]]
-        known = ["*", *(k for k in keys if len(keys) > 1 or k == "c")]
-        if self.key not in known:
-            guess = did_you_mean(str(self.key), known)
-            raise self.error(f"`key` must be one of {known}, but is {self.key!r} instead{guess}")
-        return x.state[str(self.key)]
+        return state_part(x.state, self.key, self.error)

@@ -155,8 +155,10 @@ class Ticks:
         known = self.run_of.size
         bound = self.layer.length.bound(self.run_of.outer) if known is None else known
         end = self._end_node()
-        at = self.layer.context.run  # where functions of configs see the tick
-        outer = at.get("tick")
+        at = self.layer.context.run  # where functions of configs see the tick, the layers computed so far, the ends
+        outer = {key: at.get(key) for key in ("tick", "values", "ended")}
+        at["values"] = [self.values, self.run_of.whole, *(outer["values"] or ())]
+        at["ended"] = self._ended_flags
         for tick in range(bound):
             at["tick"] = tick
             self._tick(tick)
@@ -164,7 +166,7 @@ class Ticks:
             self.beams.append(self.beam)
             if end is not None and self.ended is not None and bool(self.ended.data.all()):
                 break
-        at["tick"] = outer
+        at.update(outer)
 
     def _end_node(self) -> Node | None:
         return self.run_of.nodes.get("end") if self.run_of.size is None else None
@@ -228,6 +230,13 @@ class Ticks:
         if self.run_of.size is None:
             return to_beam(self.ended, beam).data
         return self._over_on(beam, tick, 0 if self.layer.include_eos else 1)
+
+    def _ended_flags(self, beam: Beam | None) -> torch.Tensor:
+        """Which hypotheses (of `beam`, else of the present one) have ended before this tick, bool (B * K,)."""
+        beam = self.beam if beam is None else beam
+        ended = self._ended_on(beam, self.layer.context.run["tick"])
+        count = self.run_of.initial.batch * (beam.size if beam is not None else 1)
+        return torch.zeros(count, dtype=torch.bool, device=self.run_of.initial.device) if ended is None else ended
 
     def _over_on(self, beam: Beam | None, tick: int, more: int) -> torch.Tensor | None:
         """Which sequences are over since `more` ticks, bool (B,); None if their lengths are not known."""
