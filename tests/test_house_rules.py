@@ -45,6 +45,7 @@ OPTIONAL = {
     "gymnasium",
     "inflect",
     "matplotlib",
+    "rapidfuzz",
     "sentencepiece",
     "sklearn",
     "soundfile",

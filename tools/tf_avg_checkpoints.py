@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from returnn_lite.tools.tf_avg_checkpoints import main  # noqa: E402
+from returnn_lite.tools.avg_checkpoints import tf_main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(tf_main(sys.argv[1:]))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from returnn_lite.errors import ConfigError
+
+_UTF8 = re.compile(rb"""^\s*(<\?xml[^>]*\bencoding=["'])utf_?8(?=["'])""", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -28,24 +31,32 @@ def is_bliss(content: bytes) -> bool:
     return head.startswith(b"<") and b"<corpus" in head
 
 
+def _readable(content: bytes) -> bytes:
+    """With the standard's name for the encoding UTF-8, for which some files have "utf8"."""
+    return _UTF8.sub(rb"\1UTF-8", content, count=1)
+
+
 def segments(content: bytes, path: str) -> Iterator[Segment]:
     """The segments of a corpus, in order. Raises ConfigError for damaged XML."""
     names: list[str] = []
-    audio = speaker = ""
+    speakers = [""]  # a speaker is that of the element he stands in, and of all in it
+    audio = ""
     try:
-        for event, element in ElementTree.iterparse(io.BytesIO(content), events=("start", "end")):
+        for event, element in ElementTree.iterparse(io.BytesIO(_readable(content)), events=("start", "end")):
             if event == "start" and element.tag in ("corpus", "subcorpus", "recording", "segment"):
                 number = element.get("name") or str(len(names))
                 names.append(number)
+                speakers.append(speakers[-1])
                 audio = element.get("audio", audio) if element.tag == "recording" else audio
             if event == "start":
                 continue
             if element.tag == "speaker":
-                speaker = element.get("name") or ""
+                speakers[-1] = element.get("name") or ""
             if element.tag == "segment":
-                yield _segment(element, "/".join(names), audio, speaker)
+                yield _segment(element, "/".join(names), audio, speakers[-1])
             if element.tag in ("corpus", "subcorpus", "recording", "segment"):
                 names.pop()
+                speakers.pop()
                 element.clear()
     except (ElementTree.ParseError, ValueError) as exc:
         raise ConfigError(path, f"is no Bliss corpus: {exc}") from None
@@ -76,7 +87,7 @@ class Lemma:
 def read_lexicon(content: bytes, path: str) -> tuple[list[Phoneme], dict[str, Lemma]]:
     """(phonemes in order, {orth: lemma}) of a lexicon. Raises ConfigError for damaged XML."""
     try:
-        root = ElementTree.fromstring(content)
+        root = ElementTree.fromstring(_readable(content))
     except ElementTree.ParseError as exc:
         raise ConfigError(path, f"is no lexicon: {exc}") from None
     phonemes = []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.each_seq import each_seq
 from returnn_lite.datasets.hdf_growing import GrowingFile, write_labels
 from returnn_lite.errors import ConfigError
 
@@ -15,23 +17,28 @@ LEFT_OUT = ("orth", "raw")  # texts, which the file cannot hold
 
 
 def hdf_from_dataset(
-    dataset: Dataset, filename: str | os.PathLike[str], *, epoch: int = 1, start_seq: int = 0, end_seq: float = math.inf
+    dataset: Dataset,
+    filename: str | os.PathLike[str],
+    *,
+    epoch: int = 1,
+    start_seq: int = 0,
+    end_seq: float = math.inf,
+    after_seq: Callable[[float], object] = lambda complete: None,
 ) -> int:
     """Writes the sequences start_seq ≤ i < end_seq of the dataset's epoch, in its order; returns how many these are.
 
-    An empty file may exist already. Raises ConfigError if it is not empty, or for data that HDF cannot hold.
+    `after_seq` is called after each with the fraction of the epoch that is done. An empty file may exist already.
+    Raises ConfigError if it is not empty, or for data that HDF cannot hold.
     """
     growing = GrowingFile(filename, replace_empty=True)
     try:
         tags, lengths = [], []
         input_key, targets = stored_keys(dataset)
         dataset.init_seq_order(epoch)
-        i = start_seq
-        while i < end_seq and dataset.is_less_than_num_seqs(i):
-            dataset.load_seqs(i, i + 1)
+        for i in each_seq(dataset, start_seq, end_seq):
             tags.append(dataset.get_tag(i))
             lengths.append(_append(growing, dataset, i, input_key, targets))
-            i += 1
+            after_seq(dataset.get_complete_frac(i))
         if not tags:
             raise ConfigError(dataset.name, f"epoch {epoch} has no sequences from number {start_seq} on")
         growing.flush()

@@ -15,8 +15,9 @@ from typing import Any
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batching import BatchingOptions, SliceBatch
 from returnn_lite.datasets.collate import Batch, collate
+from returnn_lite.datasets.each_seq import tag_or_number
 from returnn_lite.datasets.epoch_batches import epoch_batches
-from returnn_lite.datasets.options import DataError
+from returnn_lite.datasets.options import DataError, blamed
 from returnn_lite.errors import ConfigError, did_you_mean
 
 __all__ = ["Batch", "Loader"]
@@ -101,8 +102,7 @@ class Loader:
             except Exception as own:
                 guilty, exc = i, own
                 break
-        text = str(exc) if isinstance(exc, ConfigError) else f"{type(exc).__name__}: {exc}"
-        return DataError(f'{self.dataset.name}: sequence "{self.dataset.get_tag(guilty)}"', text)
+        return blamed(self.dataset.name, tag_or_number(self.dataset, guilty), exc)
 
     def _in_background(self) -> Generator[Any, None, None]:
         channel = Channel(self.prefetch)

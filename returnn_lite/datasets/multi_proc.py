@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
-from returnn_lite.datasets.options import BaseOptions, DataError
+from returnn_lite.datasets.each_seq import tag_or_number
+from returnn_lite.datasets.options import BaseOptions, DataError, blamed
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.sub import Wrapper, sub_dataset
 from returnn_lite.errors import ConfigError
@@ -262,13 +263,6 @@ def _work(content: bytes, results: Any) -> None:
             if item is None:
                 return
             i += step
-    except ConfigError as exc:
-        results.put(DataError(exc.path, exc.message))
     except Exception as exc:
-        tag = "?"
-        if inner is not None:
-            try:
-                tag = inner.get_tag(i)
-            except Exception:  # the first error is the one to report
-                tag = f"number {i}"
-        results.put(DataError(f'{inner and inner.name}: sequence "{tag}"', f"{type(exc).__name__}: {exc}"))
+        name, tag = ("worker", "?") if inner is None else (inner.name, tag_or_number(inner, i))
+        results.put(blamed(name, tag, exc))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.datasets.base import Seq
-from returnn_lite.datasets.options import BaseOptions, DataError
+from returnn_lite.datasets.options import BaseOptions, DataError, blamed
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.seq_tensors import SeqTensor, TensorDict, items_of, raw
 from returnn_lite.datasets.sub import Wrapper, loaded, sub_dataset
@@ -64,6 +64,7 @@ class PostprocessingDataset(Wrapper):
         self._stream: Iterator[tuple[Seq, str, float]] = iter(())
         self._made: dict[int, tuple[Seq, str, float]] = {}
         self._count, self._ended = 0, False
+        self._last_input = ""  # the tag of the sequence that went into the function last
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_stream": iter(()), "_made": {}}
@@ -92,13 +93,16 @@ class PostprocessingDataset(Wrapper):
         """The mapped sequences with tag and how much of the epoch is done."""
         rngs = self._rngs()
         streams = deque(self._mapped(self._inputs(i, len(rngs)), rng) for i, rng in enumerate(rngs))
-        while streams:
-            for tensors in streams[0]:
-                yield self._output(tensors)
-                streams.rotate(-1)
-                break
-            else:
-                streams.popleft()
+        try:
+            while streams:
+                for tensors in streams[0]:
+                    yield self._output(tensors)
+                    streams.rotate(-1)
+                    break
+                else:
+                    streams.popleft()
+        except Exception as exc:
+            raise blamed(self.name, self._last_input, exc) from exc
 
     def _mapped(self, inputs: Iterator[TensorDict], rng: np.random.RandomState) -> Iterator[Any]:
         if self.map_stream is not None:
@@ -121,7 +125,8 @@ class PostprocessingDataset(Wrapper):
             fraction = np.array(inner.get_complete_frac(i), "float32")
             tensors["complete_frac"] = SeqTensor("complete_frac", fraction)
             tensors["seq_idx"] = SeqTensor("seq_idx", np.array(i, "int32"), "int32")
-            tensors["seq_tag"] = SeqTensor("seq_tag", np.array(inner.get_tag(i)), "string")
+            self._last_input = inner.get_tag(i)
+            tensors["seq_tag"] = SeqTensor("seq_tag", np.array(self._last_input), "string")
             yield TensorDict(tensors)
             i += step
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 
 import numpy
@@ -13,7 +12,7 @@ from returnn_lite.compat import formats  # noqa: F401 - registers the formats
 from returnn_lite.engine.checkpoint import as_arrays, read_model, save_model, write_atomically
 from returnn_lite.engine.find import epoch_of_file, model_file, strip_suffix
 from returnn_lite.engine.formats import FORMATS, format_of
-from returnn_lite.errors import ConfigError
+from returnn_lite.tools.common import tool
 
 SUFFIXES = {".pt": "pt", ".npz": "npz", **{form.suffix: name for name, form in FORMATS.items()}}
 
@@ -46,8 +45,9 @@ def describe(model: Mapping[str, torch.Tensor]) -> list[str]:
     return [f"{k:{width}}  {str(v.dtype)[6:]:8} {tuple(v.shape)}" for k, v in sorted(model.items())]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the tool; returns the exit code."""
+@tool
+def main(argv: Sequence[str]) -> None:
+    """Runs the tool."""
     parser = argparse.ArgumentParser(
         prog="convert_checkpoint.py",
         description="Converts model files between .pt (or .npz) and TensorFlow's format; without OUTPUT, shows what is"
@@ -57,15 +57,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("input", help="a model file, with or without .pt, .npz, .index")
     parser.add_argument("output", nargs="?", help="with .pt, .npz or .index; without: TensorFlow's from .pt, and back")
     args = parser.parse_args(argv)
-    try:
-        model = read_model(args.input)
-        if args.output is None:
-            print("\n".join(describe(model)))
-            return 0
-        form = target_format(args.output, model_file(args.input) or args.input)
-        name = write(args.output, model, form, epoch=epoch_of_file(args.input) or 0)
-    except ConfigError as exc:
-        print(exc, file=sys.stderr)
-        return 1
+    model = read_model(args.input)
+    if args.output is None:
+        print("\n".join(describe(model)))
+        return
+    form = target_format(args.output, model_file(args.input) or args.input)
+    name = write(args.output, model, form, epoch=epoch_of_file(args.input) or 0)
     print(f"{name}: {len(model)} entries")
-    return 0

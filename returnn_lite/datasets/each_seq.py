@@ -1,0 +1,32 @@
+"""Sequences of an epoch one after another, for those who look at each of them alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.options import blamed
+
+
+def each_seq(dataset: Dataset, first: int = 0, end: float = math.inf) -> Iterator[int]:
+    """The indices first ≤ i < end of the dataset's epoch; each sequence is loaded when it comes.
+
+    Raises DataError with the tag of a sequence that cannot be loaded.
+    """
+    i = first
+    while i < end and dataset.is_less_than_num_seqs(i):
+        try:
+            dataset.load_seqs(i, i + 1)
+        except Exception as exc:
+            raise blamed(dataset.name, tag_or_number(dataset, i), exc) from exc
+        yield i
+        i += 1
+
+
+def tag_or_number(dataset: Dataset, seq_idx: int) -> str:
+    """How an error message names a sequence, also where the error lies in its tag."""
+    try:
+        return dataset.get_tag(seq_idx)
+    except Exception:  # the first error is the one to report
+        return f"number {seq_idx}"
