@@ -1,0 +1,1 @@
+../../tools/analyze-dataset-batches.py

@@ -1,0 +1,1 @@
+../../tools/avg_checkpoints.py

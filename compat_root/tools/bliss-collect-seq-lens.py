@@ -1,0 +1,1 @@
+../../tools/bliss-collect-seq-lens.py

@@ -1,0 +1,1 @@
+../../tools/bliss-dump-text.py

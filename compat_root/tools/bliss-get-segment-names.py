@@ -1,0 +1,1 @@
+../../tools/bliss-get-segment-names.py

@@ -1,0 +1,1 @@
+../../tools/bliss-to-ogg-zip.py

@@ -1,0 +1,1 @@
+../../tools/calculate-word-error-rate.py

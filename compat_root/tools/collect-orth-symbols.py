@@ -1,0 +1,1 @@
+../../tools/collect-orth-symbols.py

@@ -1,0 +1,1 @@
+../../tools/dump-dataset-raw-strings.py

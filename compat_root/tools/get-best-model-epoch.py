@@ -1,0 +1,1 @@
+../../tools/get-best-model-epoch.py

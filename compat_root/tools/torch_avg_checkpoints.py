@@ -1,0 +1,1 @@
+../../tools/torch_avg_checkpoints.py
