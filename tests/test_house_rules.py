@@ -25,6 +25,7 @@ FLOORS = {  # first part of the path in the package -> floor
     "losses": 4,
     "network": 5,
     "rec": 6,
+    "frontend": 6,
     "optim": 7,
     "schedule": 7,
     "datasets": 7,

@@ -130,6 +130,8 @@ def read_model(name: str) -> dict[str, torch.Tensor]:
     model = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(model, dict) or not all(isinstance(value, torch.Tensor) for value in model.values()):
         raise ConfigError("load", f"{path!r} must hold named tensors, but is of another kind")
+    if "global_step" not in model and isinstance(content.get("step"), int):  # files of other programs
+        model = {**model, "global_step": torch.tensor(content["step"])}
     return model
 
 

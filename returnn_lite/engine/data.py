@@ -40,6 +40,14 @@ def require_dataset(config: Config, name: str, log: Log) -> Dataset:
     return dataset
 
 
+def named_dataset(config: Config, option: str, log: Log) -> Dataset:
+    """The dataset of `search_data` or `forward_data`: the name train, dev or eval (the default), or one of its own."""
+    value = config.literal(option, None) or "eval"
+    if isinstance(value, str) and value in ("train", "dev", "eval"):
+        return require_dataset(config, value, log)
+    return init_dataset(value, name=option, config=config, log=log)
+
+
 def print_data_info(datasets: dict[str, Dataset], log: Log) -> None:
     """Dimensions and size of each dataset (verbosity 2)."""
     for name, dataset in datasets.items():

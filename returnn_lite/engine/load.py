@@ -37,6 +37,11 @@ def load_params(
     return int(file["global_step"]) if "global_step" in file else 0
 
 
+def stored_step(filename: str) -> int:
+    """The global step that a model file was written at; 0 if it does not say."""
+    return int(read_model(filename).get("global_step", 0))
+
+
 def with_conversions(shapes: Mapping[str, tuple[int, ...]], values: Params, log: Log) -> Params:
     """The file's values, and those of `shapes` that it has only in another form (`engine/conversion.py`)."""
     found = convert(shapes, values)

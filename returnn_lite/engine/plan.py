@@ -7,7 +7,8 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine.model import NetworkPlan
-from returnn_lite.layers.params import ParamOptions
+from returnn_lite.engine.torch_model import TorchPlan
+from returnn_lite.layers.params import ParamOptions, ParamOwner
 
 
 class Model(Protocol):
@@ -15,7 +16,8 @@ class Model(Protocol):
 
     `train()`, `eval()` set the train flag. `params`: all that a checkpoint holds, those trained require a gradient.
     `extern_data`, `used_data_keys`: which data it wants. `recurrent`: whether batches must keep sequences apart.
-    `random_state`: of dropout and the like, readable and settable. `layers`: what there is to ask by name.
+    `lengths_on_host`: whether it wants the lengths of sequences on the CPU. `random_state`: of dropout and the like,
+    readable and settable. `layers`: those there are to ask by name.
     """
 
     params: Mapping[str, torch.Tensor]
@@ -24,6 +26,7 @@ class Model(Protocol):
     extern_data: Any
     used_data_keys: set[str]
     recurrent: bool
+    lengths_on_host: bool
     epoch: int
     global_step: int
     random_state: Any
@@ -31,6 +34,9 @@ class Model(Protocol):
 
     def seed(self, seed: int) -> None:
         """Seeds everything random."""
+
+    def param_owners(self) -> dict[str, ParamOwner]:
+        """Who has which parameter."""
 
     def summary(self) -> list[str]:
         """What it is made of, as lines of the log."""
@@ -68,5 +74,8 @@ class Plan(Protocol):
 
 
 def make_plan(config: Config) -> Plan:
-    """The plan for what the config describes."""
-    return NetworkPlan(config)
+    """The plan for what the config describes: a torch module by `get_model`, or a net of layers."""
+    layers = config.typed_value("network") or config.typed_value("get_network")
+    if config.typed_value("get_model") is None or layers and config.value("backend", None) != "torch":
+        return NetworkPlan(config)
+    return TorchPlan(config)

@@ -75,6 +75,12 @@ def record_entries(dataset: str, means: Mapping[str, float]) -> dict[str, dict[s
     return {key: scores for key, scores in named.items() if scores}
 
 
+def loss_entries(dataset: str, means: Mapping[str, float]) -> dict[str, float]:
+    """The same for models written in torch: {"dev_loss_ctc": 1.2, "dev_loss_fer": 0.1}."""
+    kinds = ("cost", "error")
+    return {f"{dataset}_loss_{name}": value for kind in kinds for name, value in by_kind(means, kind).items()}
+
+
 def score_text(scores: Mapping[str, float]) -> str:
     """`None`, `1.2`, or `aux 1.3 exp 3.7 output 1.2 exp 3.3` (losses sorted)."""
     value = score_or_dict(scores)

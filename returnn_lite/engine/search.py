@@ -10,7 +10,7 @@ import numpy
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.datasets import Dataset, init_dataset
+from returnn_lite.datasets import Dataset
 from returnn_lite.datasets.vocab import Vocabulary
 from returnn_lite.engine import data, report
 from returnn_lite.engine.checkpoint import write_atomically
@@ -59,7 +59,7 @@ class SearchOptions:
 def search_task(config: Config, log: Log) -> None:
     """Searches all sequences of `search_data`; texts go to `search_output_file` in corpus order."""
     options = SearchOptions.from_config(config, log)
-    dataset = search_dataset(config, log)
+    dataset = data.named_dataset(config, "search_data", log)
     data.complete_extern_data(config, [dataset])
     loaded = load_network(config, log, task="search", search=True, eval=options.evaluate, extra_layers=options.layers)
     net, device = loaded.net, loaded.device
@@ -87,14 +87,6 @@ def search_task(config: Config, log: Log) -> None:
         write_results(options, [found[i] for i in sorted(found)])
     score, error = report.score_text(report.by_kind(means, "cost")), report.score_text(report.by_kind(means, "error"))
     log.v1(f"Search done. Num steps {meter.progress.steps}, Final: score {score} error {error}")
-
-
-def search_dataset(config: Config, log: Log) -> Dataset:
-    """`search_data`: the name train, dev or eval, or a dataset of its own."""
-    value = config.literal("search_data", "eval")
-    if isinstance(value, str) and value in ("train", "dev", "eval"):
-        return data.require_dataset(config, value, log)
-    return init_dataset(value, name="search_data", config=config, log=log)
 
 
 def force_order(dataset: Dataset, log: Log) -> None:

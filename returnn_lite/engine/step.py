@@ -12,6 +12,8 @@ from returnn_lite.config import Config
 from returnn_lite.engine.report import Column, EpochScores, Progress, is_finite
 from returnn_lite.errors import ConfigError
 
+HOST = torch.device("cpu")
+
 
 class BatchLike(Protocol):
     """What a step needs of a batch: padded arrays [B, T, …], lengths [B], tags, and the progress of the pass."""
@@ -46,9 +48,10 @@ def run_step(net: Any, batch: BatchLike, device: torch.device) -> StepResult:
 
 
 def forward_batch(net: Any, batch: BatchLike, device: torch.device) -> Any:
-    """The network's output for `batch`, which is moved to `device`."""
+    """The network's output for `batch`, which is moved to `device` (lengths only if the network wants them there)."""
     data = {key: to_device(value, device) for key, value in batch.data.items()}
-    lengths = {key: to_device(value, device) for key, value in batch.lengths.items()}
+    lengths_on = HOST if net.lengths_on_host else device
+    lengths = {key: to_device(value, lengths_on) for key, value in batch.lengths.items()}
     return net(data, lengths, tags=batch.tags)
 
 

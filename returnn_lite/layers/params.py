@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,27 @@ class ParamOptions:
     l2: float = 0.0
     blocks: tuple[Shape, ...] | None = None
     critical: bool = True  # a model file must have it
+
+
+@dataclass(frozen=True)
+class ParamOwner:
+    """What has a parameter: `name` and class of a layer, such as "conv"; `sparse_input`: whether it looks up rows.
+
+    `classes`: names of the class and its bases, where `module` is one of torch.
+    """
+
+    name: str
+    kind: str
+    sparse_input: bool
+    module: Any
+    classes: frozenset[str] = frozenset()
+
+    @classmethod
+    def of_torch(cls, name: str, module: torch.nn.Module) -> ParamOwner:
+        """A module of torch: LayerNorm is a "layer_norm", Conv1d a "conv"."""
+        bases = [base.__name__ for base in type(module).__mro__]
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"\d+d$", "", bases[0])).lower()
+        return cls(name, words, isinstance(module, torch.nn.Embedding), module, frozenset(bases))
 
 
 @dataclass

@@ -37,10 +37,13 @@ class ExternData:
         """A layer's output as a further key."""
         self.specs[key] = spec
 
-    def feed(self, key: str, values: Any, lengths: Mapping[str, torch.Tensor]) -> Tensor:
+    def feed(
+        self, key: str, values: Any, lengths: Mapping[str, torch.Tensor], *, lengths_on: torch.device | None = None
+    ) -> Tensor:
         """The Tensor of one key from a batch-first array (B, T, …), and int lengths [B] of its time axis.
 
-        Raises ConfigError when number of axes or sizes differ from extern_data.
+        lengths_on: the device for lengths, that of the data by default. Raises ConfigError when number of axes or sizes
+        differ from extern_data.
         """
         spec = self.spec(key)
         if not isinstance(values, torch.Tensor):
@@ -50,7 +53,7 @@ class ExternData:
             order = list(range(1, spec.rank))
             order.insert(spec.batch or 0, 0)
             values = values.permute(order)
-        return Tensor(values, spec, self._lengths(key, spec, values, lengths))
+        return Tensor(values, spec, self._lengths(key, spec, values, lengths, lengths_on or values.device))
 
     def _check(self, key: str, spec: Spec, values: torch.Tensor) -> None:
         dims = [d for d in spec.dims if not d.is_batch]
@@ -63,7 +66,7 @@ class ExternData:
             )
 
     def _lengths(
-        self, key: str, spec: Spec, values: torch.Tensor, given: Mapping[str, torch.Tensor]
+        self, key: str, spec: Spec, values: torch.Tensor, given: Mapping[str, torch.Tensor], device: torch.device
     ) -> dict[Dim, Lengths]:
         found: dict[Dim, Lengths] = {}
         for i, dim in enumerate(spec.dims):
@@ -72,10 +75,10 @@ class ExternData:
             name = key if i == spec.time else f"{key}:{i}"
             size = values.shape[i]
             if name in given:
-                found[dim] = Lengths(given[name].to(values.device), size)
+                found[dim] = Lengths(given[name].to(device), size)
             else:
                 batch = values.shape[spec.batch or 0]
-                found[dim] = Lengths(torch.full((batch,), size, dtype=torch.int32, device=values.device), size)
+                found[dim] = Lengths(torch.full((batch,), size, dtype=torch.int32, device=device), size)
         return found
 
 

@@ -11,7 +11,7 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.base import Context, Layer
-from returnn_lite.layers.params import ParamOptions, ParamStore
+from returnn_lite.layers.params import ParamOptions, ParamOwner, ParamStore
 from returnn_lite.log import Log
 from returnn_lite.network.constraints import output_constraints
 from returnn_lite.network.construct import Net, Shared, collect
@@ -39,6 +39,10 @@ class NetworkOutput:
         """The output of a layer ("output", "rec/sub"). Raises KeyError for a layer that was not built."""
         return self.values[self.nodes[name]]
 
+    def asked(self, name: str) -> dict[str, Tensor]:
+        """The outputs for somebody who asked for this layer: its own."""
+        return {name: self[name]}
+
     def forget_layers(self) -> None:
         """Drops the outputs of the layers: what gradients do not need of them is free memory for the backward pass."""
         self.values = {}
@@ -52,6 +56,8 @@ class Network(torch.nn.Module):
     makes the names that eval strings may use (the look-alike `tf` …), default: those of the config. `extra_layers`
     are built as well. Raises ConfigError(s) for everything that is wrong with the dict.
     """
+
+    lengths_on_host = False
 
     def __init__(
         self,
@@ -171,6 +177,17 @@ class Network(torch.nn.Module):
         """What the optimizer needs to know per parameter."""
         return self.shared.store.options
 
+    def param_owners(self) -> dict[str, ParamOwner]:
+        """The layer of each parameter."""
+        found: dict[str, ParamOwner] = {}
+        for node in nodes_of(self.net):
+            scope = node.layer.scope
+            sparse = any(source.spec is not None and source.spec.sparse for source in node.sources)
+            for local in scope.owned if scope is not None else ():
+                owner = ParamOwner(scope.prefix, node.layer.class_name, sparse, node.layer)
+                found.setdefault(scope.full_name(local), owner)
+        return found
+
     @property
     def layers(self) -> dict[str, Layer]:
         """The built layers of the root net by name."""
@@ -274,6 +291,11 @@ class Network(torch.nn.Module):
         terms += [term(out.values[node]) for node, term in self.output_constraints]
         if terms:
             out.objective = terms[0] if len(terms) == 1 else torch.stack([t.reshape(()) for t in terms]).sum()
+
+
+def nodes_of(net: Net) -> list[Node]:
+    """The nodes of a net and of the nets inside."""
+    return [*net.nodes.values(), *(node for inner in net.subnets.values() for node in nodes_of(inner))]
 
 
 def start_points(entries: Mapping[str, Any], context: Context) -> list[str]:

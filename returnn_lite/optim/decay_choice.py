@@ -49,6 +49,8 @@ def _is_exempt(info: ParamInfo, names: list[str] | tuple[str, ...]) -> bool:
 
 def _is_of_class(info: ParamInfo, name: str) -> bool:
     """Whether a parameter belongs to a module class such as "torch.nn.LayerNorm" or "rf.Linear", by its last word."""
+    if info.classes:
+        return name.rpartition(".")[2] in info.classes
     word = re.sub(r"\d+d$", "", name.rpartition(".")[2]).lower().replace("_", "")
     kind = next((kind for end, kind in _KINDS.items() if word.endswith(end)), None)
     return kind in info.kinds if kind is not None else word == info.layer_class.replace("_", "")
@@ -67,8 +69,8 @@ def custom_groups(default: dict[str, Any], params: Mapping[str, Any], network: A
     if not callable(function):
         raise ConfigError(path, f"must be a function, but is {function!r} instead")
     offered = {
-        "model": network,
-        "rf_model": network,
+        "model": getattr(network, "model", network),
+        "rf_model": getattr(network, "model", network),
         "optimizer_class": default.get("class"),
         "optimizer_opts": default,
     }

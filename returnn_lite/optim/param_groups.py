@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.layers.params import ParamOwner
 
 SELECTORS = ("params", "layer", "kind", "filter")
 KINDS = ("weight", "bias", "norm", "embedding", "recurrent", "conv", "ndim1", "ndim2+")
@@ -28,11 +29,17 @@ class ParamInfo:
     layer_class: str = ""
     sparse_input: bool = False
     module: Any = None
+    classes: frozenset[str] = frozenset()
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of the name: "lstm/rec/W", or "lstm.weight" of a torch module."""
+        return self.name.split("/" if "/" in self.name else ".")
 
     @property
     def role(self) -> str:
         """The last part of the name, such as "W"."""
-        return self.name.rpartition("/")[2]
+        return self.parts[-1]
 
     @property
     def kinds(self) -> set[str]:
@@ -46,34 +53,21 @@ class ParamInfo:
         found.add("weight")
         if self.sparse_input and self.ndim >= 2:
             found.add("embedding")
-        if {"re", "recurrent"} & set(words):
+        if {"re", "recurrent", "hh"} & set(words):
             found.add("recurrent")
         return found | {"conv"} if "conv" in self.layer_class else found
 
 
 def param_infos(params: Mapping[str, Any], network: Any = None) -> dict[str, ParamInfo]:
     """What is known of the parameters; without a network only what the names say."""
-    layers: dict[str, tuple[str, Any, bool]] = {}
-    for node in _nodes(getattr(network, "net", None)):
-        scope = node.layer.scope
-        sparse = any(source.spec is not None and source.spec.sparse for source in node.sources)
-        for local in scope.owned if scope is not None else ():
-            layers.setdefault(scope.full_name(local), (scope.prefix, node.layer, sparse))
+    owners: Mapping[str, ParamOwner] = getattr(network, "param_owners", dict)()
     found = {}
     for name, param in params.items():
-        layer, module, sparse = layers.get(name, (name.rpartition("/")[0], None, False))
-        kind = module.class_name if module is not None else ""
-        found[name] = ParamInfo(name, param.dim(), layer, kind, sparse, module)
+        owner = owners.get(name) or ParamOwner(name.rpartition("/")[0], "", False, None)
+        found[name] = ParamInfo(
+            name, param.dim(), owner.name, owner.kind, owner.sparse_input, owner.module, owner.classes
+        )
     return found
-
-
-def _nodes(net: Any) -> list[Any]:
-    """The nodes of a net and of the nets inside."""
-    if net is None:
-        return []
-    own = list(net.nodes.values())
-    inner = [node for subnet in getattr(net, "subnets", {}).values() for node in _nodes(subnet)]
-    return own + inner
 
 
 @dataclass(frozen=True)
@@ -105,8 +99,8 @@ def _by_name(value: Any, info: ParamInfo) -> bool:
 
 def _by_layer(value: Any, info: ParamInfo) -> bool:
     """The layer itself, or one that holds it."""
-    parts = info.name.split("/")
-    holders = {"/".join(parts[:n]) for n in range(1, len(parts))} | {info.layer}
+    parts, between = info.parts, "/" if "/" in info.name else "."
+    holders = {between.join(parts[:n]) for n in range(1, len(parts))} | {info.layer}
     return any(fnmatch.fnmatchcase(holder, text) for holder in holders for text in _texts(value))
 
 
