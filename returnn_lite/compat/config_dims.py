@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from returnn_lite.tensor import Dim as CoreDim
+from returnn_lite.frontend import Dim as LengthsDim
 from returnn_lite.tensor import batch_dim
 from returnn_lite.tensor.dim import BATCH, FEATURE, SPATIAL
 
@@ -19,7 +19,7 @@ class Types:
     Unspecified = SPATIAL
 
 
-class Dim(CoreDim):
+class Dim(LengthsDim):
     """`Dim(5, name="heads")`, `Dim(None, name="time")`, `Dim(kind=Dim.Types.Feature, description="x", dimension=5)`."""
 
     __slots__ = ()
@@ -27,7 +27,7 @@ class Dim(CoreDim):
 
     def __init__(
         self,
-        dimension: int | None = None,
+        dimension: Any = None,
         name: str = "",
         *,
         description: str = "",

@@ -122,7 +122,8 @@ def entries(output: Tensor, layer: str) -> list[numpy.ndarray]:
     if output.beam is not None and not output.beam.decided:
         text = f"layer {layer!r} still has a beam of hypotheses; forward the layer that decides (class `decide`)"
         raise ConfigError("forward_output_layer", text)
-    rows = unpadded(feature_last(batch_first(output, layer)))
+    output = batch_first(output, layer)
+    rows = unpadded(output if output.spec.feature is None else feature_last(output))
     return [row.astype("int32") for row in rows] if output.spec.sparse else rows
 
 
@@ -134,8 +135,13 @@ def batch_first(output: Tensor, layer: str) -> Tensor:
 
 
 def feature_last(output: Tensor) -> Tensor:
-    """(B, …) with the feature axis, if there is one, moved behind all others."""
-    return output if output.spec.feature is None else output.axis_last(output.spec.feature)
+    """(B, …) with the feature axis moved behind all others; ConfigError without feature axis or classes."""
+    if output.spec.sparse:
+        return output
+    if output.spec.feature is None:
+        text = f"the output must have a feature axis or classes, but is {output.spec}"
+        raise ConfigError("forward_output_layer", text)
+    return output.axis_last(output.spec.feature)
 
 
 # --- to the config ----------------------------------------------------------------------------------------------------

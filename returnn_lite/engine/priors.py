@@ -30,7 +30,7 @@ def compute_priors_task(config: Config, log: Log) -> None:
     dataset.init_seq_order(epoch=config.int("epoch", 1) or 1)
     loader = data.load_batches(dataset, data.prior_batching(config, net), net, config)
     meter = step_meter(config, "compute priors", log)
-    total, frames = torch.zeros(net.spec(layer).dim or 0, dtype=torch.float64, device=device), 0
+    total, frames = torch.zeros((), dtype=torch.float64, device=device), 0
     with torch.no_grad():
         for step, batch in enumerate(loader):
             with explained(batch, config):

@@ -69,7 +69,7 @@ def repeatable_objective(net: Any, batch: BatchLike, device: torch.device) -> Ca
         found: torch.Tensor = forward_batch(net, batch, device).objective
         with torch.no_grad():
             for param, value in zip(counted, before, strict=True):
-                param.copy_(value)
+                param.data.copy_(value)  # past autograd, which may hold it though no gradient depends on it
         return found
 
     return objective

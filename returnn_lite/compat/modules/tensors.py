@@ -1,4 +1,4 @@
-"""Modules about tensors: `tensorflow`, `TFUtil` = `returnn.tf.util.basic`, `returnn.tf.util.data`, `returnn.tensor`."""
+"""Modules about tensors: `tensorflow`, `TFUtil` = `returnn.tf.util.basic`, `returnn.tf.util.data`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,6 @@ def helpers() -> dict[str, Any]:
 def data_names() -> dict[str, Any]:
     """`returnn.tf.util.data`."""
     return {**config_dims.NAMES, "Data": Data}
-
-
-def tensor_names() -> dict[str, Any]:
-    """`returnn.tensor`."""
-    return {**data_names(), "Tensor": Data}
 
 
 def tf() -> Namespace:
