@@ -43,9 +43,10 @@ format: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# docs/layers.md from the registry: every layer class with its options and defaults.
+# From the code's own tables: every layer class with its options and defaults; what is supported and what is refused.
 docs: $(READY)
 	$(BIN)/python tools/layer_reference.py docs/layers.md
+	$(BIN)/python tools/compatibility.py docs/usage_counts.txt docs/compatibility.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
+from returnn_lite.layers import legacy
 from returnn_lite.layers.options import CommonOptions
 from returnn_lite.layers.refused import refusal
 
@@ -70,7 +71,8 @@ def split_options(cls: type[Layer], description: Mapping[str, Any], path: str) -
     common: dict[str, Any] = {}
     mine: dict[str, Any] = {}
     errors: list[ConfigError] = []
-    for key, value in description.items():
+    kind = description.get("class")
+    for key, value in legacy.present_day(kind, description, own).items():
         word = _SPELLING.get(key, key)
         if not word:
             continue
@@ -80,12 +82,12 @@ def split_options(cls: type[Layer], description: Mapping[str, Any], path: str) -
             common[word] = value
         elif word not in own:
             known = (*sorted(own), *sorted((*_COMMON - {"from_"}, "from")))  # its own first: they win ties
-            kind = description.get("class")
-            text = f"layer class {kind!r} has no option {key!r}{did_you_mean(str(key), known)}"
+            hint = f"; {legacy.REFUSED[key]}" if key in legacy.REFUSED else did_you_mean(str(key), known)
+            text = f"layer class {kind!r} has no option {key!r}{hint}"
             errors.append(ConfigError(path, f"{text}; its own options: {', '.join(own) or 'none'}"))
     for name, parameter in own.items():
         if parameter.default is parameter.empty and name not in mine:
-            text = f"layer class {description.get('class')!r} needs the option {name!r}, but it is missing"
+            text = f"layer class {kind!r} needs the option {name!r}, but it is missing"
             errors.append(ConfigError(path, text))
     if errors:
         raise errors[0] if len(errors) == 1 else ConfigErrors(errors)

@@ -130,6 +130,11 @@ def loss_names() -> list[str]:
     return sorted(_LOSSES)
 
 
+def loss_class(name: str) -> type[Loss]:
+    """The class of a config word. KeyError if there is none."""
+    return _LOSSES[name]
+
+
 def make_loss(name: Any, options: Mapping[str, Any], path: str) -> tuple[Loss, CommonLossOptions]:
     """The loss of a config word with its `loss_opts`. Raises ConfigError for unknown names and options."""
     if name in REFUSED:

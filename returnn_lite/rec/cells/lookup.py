@@ -28,7 +28,7 @@ UNITS: dict[str, type[Cell]] = {
 }
 _ALIASES = {"lstm": "nativelstm2", "lstmp": "nativelstm2"}
 _BLOCK_LSTMS = ("lstmblock", "lstmblockfused", "cudnnlstm")
-_ELSEWHERE = {
+ELSEWHERE = {
     "blocksparselstm": "it needs the blocksparse library, which is not supported",
     "blocksparsemultiplicativemultisteplstm": "it needs the blocksparse library, which is not supported",
     "twodnativelstm": 'it is the unit of the layer class "twod_lstm"',
@@ -45,10 +45,15 @@ def resolve_unit(unit: str, *, single_step: bool) -> str:
     name = _ALIASES.get(name, name)
     if name in UNITS:
         return name
-    known = sorted([*UNITS, *_ALIASES, *_BLOCK_LSTMS])
-    reason = f" ({_ELSEWHERE[name]})" if name in _ELSEWHERE else ""
+    known = known_units()
+    reason = f" ({ELSEWHERE[name]})" if name in ELSEWHERE else ""
     hint = "" if reason else did_you_mean(name, known)
     raise ConfigError("unit", f"unknown cell {unit!r}{reason}. known cells: {', '.join(known)}{hint}")
+
+
+def known_units() -> list[str]:
+    """All names that `resolve_unit` knows, sorted."""
+    return sorted([*UNITS, *_ALIASES, *_BLOCK_LSTMS])
 
 
 def make_cell(unit: str, n_out: int, unit_opts: dict[str, Any] | None, *, single_step: bool) -> Cell:
