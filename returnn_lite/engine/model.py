@@ -23,6 +23,8 @@ class NetworkPlan:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        if config.literal("torch_amp", None):
+            raise ConfigError("torch_amp", "is for models by `get_model`; layers compute in float32")
         self.get_network = config.typed_value("get_network")
         self.pretrain: Pretrain | None = None
         if not callable(self.get_network):

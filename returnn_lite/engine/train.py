@@ -173,6 +173,7 @@ class Trainer:
                     learning_rate=rate,
                     epoch_step=step,
                     evaluate=again,
+                    complete=batch.complete,
                 )
                 self.scalars.step(self.global_step, result, self.updater.effective_learning_rate)
             self.global_step += 1

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.config import Config
@@ -22,30 +23,47 @@ class Step(int):
         return pow(int(self), exponent, modulo)
 
 
-def step_learning_rate(config: Config, network: Any = None) -> StepRate:
+@dataclass
+class Clock:
+    """Where a run is: the epoch, from 1, and which part of it is done."""
+
+    epoch: int = 1
+    complete: float = 0.0
+
+    @property
+    def epoch_continuous(self) -> float:
+        """Epochs that have passed: 1.5 in the middle of epoch 2."""
+        return self.epoch - 1 + self.complete
+
+
+def step_learning_rate(config: Config, network: Any = None, clock: Clock | None = None) -> StepRate:
     """The function that the option describes; without it the epoch's learning rate stays."""
     value = config.typed_value(OPTION, None)
     if value is None:
         return lambda step, learning_rate: learning_rate
     if callable(value):
-        return _by_function(value, network)
+        by_epoch = config.value("backend", None) == "torch"
+        return _by_function(value, network, (clock or Clock()) if by_epoch else None)
     if isinstance(value, Mapping) and set(value) == {"interval", "decay"}:
         interval, decay = int(value["interval"]), float(value["decay"])
         return lambda step, learning_rate: learning_rate * decay ** (step % interval)
     raise ConfigError(OPTION, f'must be a function or a dict with "interval" and "decay", but is {value!r} instead')
 
 
-def _by_function(function: Callable[..., Any], network: Any) -> StepRate:
-    """f(network=, global_train_step=, learning_rate=, **kwargs) -> number.
+def _by_function(function: Callable[..., Any], network: Any, clock: Clock | None) -> StepRate:
+    """f(network=, global_train_step=, learning_rate=, **kwargs) -> number, with a clock also of epoch=,
+    epoch_continuous=.
 
     The step is passed as a `Step`."""
     parameters = inspect.signature(function).parameters
     if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
         raise ConfigError(OPTION, "the function must take **kwargs (further arguments may be added)")
-    if "epoch" in parameters:
-        raise ConfigError(OPTION, "the function must not take `epoch`; it gets global_train_step and learning_rate")
+    if "epoch" in parameters and clock is None:
+        text = 'it gets global_train_step and learning_rate (and the epoch with `backend` "torch")'
+        raise ConfigError(OPTION, f"the function must not take `epoch`; {text}")
 
     def rate(step: int, learning_rate: float) -> float:
-        return float(function(network=network, global_train_step=Step(step), learning_rate=learning_rate))
+        epochs = {"epoch": clock.epoch, "epoch_continuous": clock.epoch_continuous} if clock is not None else {}
+        return float(function(network=network, global_train_step=Step(step), learning_rate=learning_rate, **epochs))
 
     return rate

@@ -15,7 +15,7 @@ from returnn_lite.log import Log
 
 from . import gradients as grad
 from .averaging import WeightAveraging
-from .dynamic import step_learning_rate
+from .dynamic import Clock, step_learning_rate
 from .family import Family
 from .gradients import Gradients, NoiseGenerators
 from .groups import ParamGroup, make_groups
@@ -59,7 +59,8 @@ class Updater:
         self.closure = self._closure_optimizer()
         self.scheduler = make_lr_scheduler(config, list(self.optimizers.values()), log, steps_per_epoch=steps_per_epoch)
         self.averaging = WeightAveraging.from_config(config, params, self.optimizers.values(), log)
-        self.rates = Rates(self.optimizers, self.scheduler, step_learning_rate(config, network))
+        self.clock = Clock()
+        self.rates = Rates(self.optimizers, self.scheduler, step_learning_rate(config, network, self.clock))
         self.effective_learning_rate = initial_learning_rate  # the one of the latest step
         self.reset_every = config.int("reset_updater_vars_mod_step", 0) or 0  # steps within the epoch
         self.noise_seed = config.int("random_seed", 42) or 0
@@ -100,6 +101,7 @@ class Updater:
 
     def start_epoch(self, epoch: int, score: float | None = None) -> None:
         """Begins an epoch; `score` is what the one before reached, None if that is not known. Lower is better."""
+        self.clock.epoch, self.clock.complete = epoch, 0.0
         if self.scheduler is not None:
             self.scheduler.start(epoch, score)
         if self.averaging is not None:
@@ -131,8 +133,9 @@ class Updater:
         """The score that the scheduler waits for, if it names one."""
         return None if self.scheduler is None else self.scheduler.measure
 
-    def preview(self, global_step: int, learning_rate: float) -> dict[str, float]:
+    def preview(self, global_step: int, learning_rate: float, complete: float = 0.0) -> dict[str, float]:
         """The learning rates of a step and all numbers with a schedule; the step then counts as made."""
+        self.clock.complete = complete
         names = {key: shortened(", ".join(names)) for key, names in self._names_by_optimizer().items()}
         return self.rates.preview(global_step, learning_rate, names)
 
@@ -146,11 +149,14 @@ class Updater:
         learning_rate: float,
         epoch_step: int,
         evaluate: Callable[[], Tensor] | None = None,
+        complete: float = 0.0,
     ) -> None:
         """One training step. Steps count from 0, `global_step` over all epochs; `learning_rate` is the epoch's.
 
-        `evaluate` computes the objective anew, with the same random numbers: for optimizers with a closure.
+        `complete`: the part of the epoch that is done with it. `evaluate` computes the objective anew, with the same
+        random numbers: for optimizers with a closure.
         """
+        self.clock.complete = complete
         rates = self.rates.of_step(global_step, learning_rate)
         self.effective_learning_rate = rates[self.rates.common]
         self._reset_by_step(epoch_step)

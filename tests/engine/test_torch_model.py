@@ -136,6 +136,19 @@ def test_mixed_precision(tmp_path):
     assert types == {torch.bfloat16} and model(tmp_path, 1)["model"]["hidden.weight"].dtype == torch.float32
 
 
+def test_a_learning_rate_by_parts_of_epochs(tmp_path):
+    asked = []
+
+    def rate(*, global_train_step, epoch, epoch_continuous, learning_rate, **_):
+        asked.append((global_train_step, epoch, epoch_continuous))
+        return learning_rate * 2.0**-epoch_continuous
+
+    run(options(tmp_path, num_epochs=2, dynamic_learning_rate=rate, learning_rate_control=None))
+    assert {epoch for _, epoch, _ in asked} == {1, 2} and all(e - 1 <= part <= e for _, e, part in asked)
+    assert [part for *_, part in asked] == sorted(part for *_, part in asked) and asked[-1][2] == 2.0
+    assert model(tmp_path, 2)["effective_learning_rate"] == pytest.approx(0.02 / 4)
+
+
 def test_get_model_knows_epoch_and_step(tmp_path):
     asked = []
 

@@ -55,6 +55,7 @@ CASES = {
     "unknown target": (output(target="clases"), r".*clases.*did you mean.*classes"),
     "dimensions do not fit": (output(n_out=7), r'network\["output"\].*(7|4).*(4|7)'),
     "network is no dict": ({"network": [1, 2]}, r"network: `network` must be a dict"),
+    "mixed precision": ({"torch_amp": "bfloat16"}, r"torch_amp: is for models by `get_model`"),
     "no network": ({"network": None}, r"network: `network` must be a dict"),
     "extern_data of another size": (
         {"extern_data": {"data": {"dim": 5}, "classes": {"dim": 4, "sparse": True}}},
