@@ -32,6 +32,8 @@ class Loader:
     `workers` is 1 (background thread, up to `prefetch` batches ahead) or 0 (all in the calling thread). `static_keys`
     have no time axis, `classes` says how many classes sparse keys have, `refuse_nan` makes NaN in frames an error.
     `transform` is applied to each batch in the worker. An error there is raised in the consumer, naming the sequence.
+    After the pass, `wait_time` are the seconds that the consumer waited for batches, without those in which its device
+    still had work: `busy` says so.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Loader:
         classes: Mapping[str, int] | None = None,
         refuse_nan: bool = True,
         transform: Callable[[Batch], Any] | None = None,
+        busy: Callable[[], bool] = lambda: False,
     ):
         known = dataset.get_data_keys()
         for key in keys:
@@ -59,7 +62,7 @@ class Loader:
         self.workers, self.prefetch = workers, prefetch
         self.classes, self.refuse_nan = dict(classes or {}), refuse_nan
         self.static_keys, self.transform = frozenset(static_keys), transform
-        self.wait_time = 0.0  # seconds that the consumer waited for batches
+        self.busy, self.wait_time = busy, 0.0
         dataset.limit_keys(list(keys))
 
     def __iter__(self) -> Iterator[Any]:
@@ -69,7 +72,8 @@ class Loader:
             while True:
                 asked = time.monotonic()
                 batch = next(batches, END)
-                self.wait_time += time.monotonic() - asked
+                waited = time.monotonic() - asked
+                self.wait_time += 0.0 if self.busy() else waited
                 if batch is END:
                     return
                 yield batch

@@ -1,10 +1,14 @@
 """The datasets of a task with the config's defaults, and the batches they are cut into."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+import numpy
+import torch
+
 from returnn_lite.config import Config
-from returnn_lite.datasets import BatchingOptions, Dataset, Loader, dataset_defaults, init_dataset
+from returnn_lite.datasets import Batch, BatchingOptions, Dataset, Loader, dataset_defaults, init_dataset
 from returnn_lite.datasets.epoch_batches import new_batches
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
@@ -160,4 +164,18 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Any, config: C
         classes=classes,
         refuse_nan=config.bool("stop_on_nonfinite_train_score", True),
         workers=workers,
+        **(_for_gpu(net.device) if net.device.type == "cuda" else {}),
     )
+
+
+def _for_gpu(device: torch.device) -> dict[str, Any]:
+    """Options of the loader: the worker puts batches where the GPU copies them from while it computes; while the GPU
+    has work, nothing waits for data."""
+    return {"transform": pinned, "busy": lambda: not torch.cuda.current_stream(device).query()}
+
+
+def pinned(batch: Batch) -> Batch:
+    """The batch with its arrays as tensors in page-locked memory; texts stay as they are."""
+    arrays = {key: value for key, value in batch.data.items() if isinstance(value, numpy.ndarray)}
+    tensors = {key: torch.from_numpy(array).pin_memory() for key, array in arrays.items()}
+    return replace(batch, data={**batch.data, **tensors})

@@ -11,6 +11,13 @@ from returnn_lite.log import Log
 F = numpy.float32
 Column = tuple[str, str]  # (kind, loss name); kind "cost", "error", "inv_norm", or "loss" (the objective, no name)
 
+SLOW_DATA = 0.9  # less computing time than that is worth a hint
+ENOUGH_SECONDS = 30.0  # shorter passes say nothing about that
+FASTER_DATA = (
+    'it may help to read the dataset in several processes, {"class": "MultiProcDataset", "dataset": …,'
+    ' "num_workers": 4, "buffer_size": 10}, or to write what is computed from it to HDF files (tools/hdf_dump.py)'
+)
+
 
 class EpochScores:
     """Sums of losses and errors over the steps of an epoch, in float32 like each step's values."""
@@ -124,8 +131,9 @@ class Progress:
         computing = 1 - wait_time / elapsed if elapsed > 0 else 1.0
         share = f"({min(max(computing, 0.0), 1.0):.1%} computing time)"
         self.log.v3(f"{self.prefix}, finished after {self.steps} steps, {hms(elapsed)} elapsed {share}")
-        if computing < 0.9 and wait_time > 10:
-            self.log.v4(f"{self.prefix}: the data loading holds up the work, {wait_time:.0f} of {elapsed:.0f} seconds")
+        if computing < SLOW_DATA and elapsed > ENOUGH_SECONDS:
+            waited = f"{self.prefix}: {wait_time:.0f} of {elapsed:.0f} seconds were spent waiting for data"
+            self.log.v2(f"{waited}; {FASTER_DATA}")
 
 
 def is_finite(scores: Mapping[str, float]) -> bool:

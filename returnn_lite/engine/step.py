@@ -76,13 +76,11 @@ def repeatable_objective(net: Any, batch: BatchLike, device: torch.device) -> Ca
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """An array as a tensor on `device`; lists of strings stay as they are."""
-    if not isinstance(value, numpy.ndarray):
-        return value
-    tensor = torch.from_numpy(value)
-    if device.type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+    """An array, or a tensor in pinned memory, as a tensor on `device`; lists of strings stay as they are."""
+    if isinstance(value, numpy.ndarray):
+        tensor = torch.from_numpy(value)
+        value = tensor if device.type == "cpu" else tensor.pin_memory()
+    return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
 
 
 def loss_columns(losses: Mapping[str, Any]) -> tuple[list[Column], list[Any]]:

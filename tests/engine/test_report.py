@@ -70,3 +70,16 @@ def test_vocabularies_of_data_keys(tmp_path):
     assert vocab_option({"labels": ["th@@", "is", "</s>"]}, "x").get_seq_labels([0, 1]) == "th@@ is"
     with pytest.raises(ConfigError, match=r'extern_data."x"...vocab".: vocab_file: there is no file'):
         vocab_option({"vocab_file": str(tmp_path / "none")}, "x")
+
+
+@pytest.mark.parametrize("elapsed, wait, hint", [(100, 11, True), (100, 9, False), (20, 19, False)])
+def test_slow_data_gets_a_hint(elapsed, wait, hint):
+    target = Lines()
+    progress = report.Progress("train epoch 1", Log([target]))
+    progress.start -= elapsed
+    progress.finish(wait)
+    assert target.lines[0].startswith("train epoch 1, finished after 0 steps, ")
+    assert target.lines[0].endswith(f"({1 - wait / elapsed:.1%} computing time)")
+    assert len(target.lines) == 1 + hint
+    if hint:
+        assert target.lines[1].startswith("train epoch 1: 11 of 100 seconds were spent waiting for data; it may help")
