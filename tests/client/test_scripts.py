@@ -1,5 +1,6 @@
 """Scripts of a client: the tools it calls, and its own with `sys.path.append(ROOT)`."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import h5py
 import numpy
 import pytest
+import torch
 
 from returnn_lite.compat.tf_checkpoint import read_checkpoint, write_checkpoint
 from tests.engine.helpers import ROOT
@@ -128,6 +130,38 @@ def test_averages_with_an_empty_environment(tmp_path):
     options = ["--checkpoints", "001,002", "--prefix", f"{tmp_path}/epoch.", "--output_path", f"{tmp_path}/epoch.002"]
     tool("tf_avg_checkpoints.py", *options, folder=tmp_path, environment={"CUDA_VISIBLE_DEVICES": ""})
     assert read_checkpoint(str(tmp_path / "epoch.002"))["w"].tolist() == [1.5, 1.5]
+
+
+def test_averages_of_torch_files(tmp_path):
+    for epoch in (1, 2):
+        torch.save({"model": {"w": torch.full((2,), float(epoch))}, "epoch": epoch}, tmp_path / f"epoch.00{epoch}.pt")
+    options = ["--checkpoints", "epoch.001.pt", "epoch.002.pt", "--output_path", tmp_path / "average.pt"]
+    tool("torch_avg_checkpoints.py", *options, folder=tmp_path)
+    assert torch.load(tmp_path / "average.pt", weights_only=True)["model"]["w"].tolist() == [1.5, 1.5]
+
+
+def test_feature_statistics(tmp_path):
+    (tmp_path / "returnn.config").write_text(f"#!rnn.py\ntrain = {DUMMY!r}\n")
+    options = "--endseq -1 --type null --stats --dump_stats stats --key data"
+    tool("dump-dataset.py", "returnn.config", *options.split(), folder=tmp_path)
+    tool("hdf_dump.py", "returnn.config", "all.hdf", folder=tmp_path)
+    with h5py.File(tmp_path / "all.hdf") as file:
+        frames = file["inputs"][()]
+    for name, expected in (("mean", frames.mean(0)), ("std_dev", frames.std(0))):
+        text = (tmp_path / f"stats.{name}.txt").read_text()
+        numpy.testing.assert_allclose([float(line) for line in text.splitlines()], expected, rtol=1e-5)
+
+
+def test_word_error_rate(tmp_path):
+    """Of several hypotheses the first counts, whatever its score; files may be compressed."""
+    refs = {"a": "x y z", "b": "u v"}
+    hyps = {"a": [(-3.0, "x y"), (-1.0, "x y z")], "b": [(-1.0, "u v"), (-2.0, "")]}
+    (tmp_path / "refs.py").write_text(repr(refs))
+    with gzip.open(tmp_path / "hyps.py.gz", "wt") as file:
+        file.write(repr(hyps))
+    options = "--expect_full --hyps hyps.py.gz --refs refs.py --out wer"
+    tool("calculate-word-error-rate.py", *options.split(), folder=tmp_path)
+    assert (tmp_path / "wer").read_text().strip() == "20.00"
 
 
 @pytest.mark.parametrize("name", ["compile_tf_graph.py", "compile_native_op.py", "torch_export_to_onnx.py"])
