@@ -65,6 +65,7 @@ Options, each the same as ++KEY VALUE:
 {{options}}
   -h,     --help                 this text
   -V,     --version              version of the program
+          --check                check the config: all set-up and one step on two sequences, on the CPU; writes nothing
           --list-layers          all layer classes, a line each
           --help-layer NAME      what a layer class does, its options and their defaults
 
@@ -87,12 +88,14 @@ Exit code: 0 success, 1 error (the first line on stderr says what; log_verbosity
 
 @dataclass
 class Command:
-    """A parsed command line. `show`: a text to print instead of running anything, `layers`: what to say of layers."""
+    """A parsed command line. `show`: a text to print instead of running anything, `layers`: what to say of layers;
+    `check`: whether to check the config only."""
 
     files: list[str] = field(default_factory=list)
     overrides: list[tuple[str, str]] = field(default_factory=list)
     show: str = ""
     layers: str = ""  # "*": all of them, else the name of one
+    check: bool = False
 
 
 class UsageError(Exception):
@@ -113,6 +116,7 @@ class _Parser(OptionParser):
             self.add_option(*flags, type="string", action="callback", callback=_store, callback_args=(command, key))
         self.add_option("-h", "--help", action="store_true", default=False)
         self.add_option("-V", "--version", action="store_true", default=False)
+        self.add_option("--check", action="store_true", default=False)
         self.add_option("--list-layers", dest="layers", action="store_const", const="*", default="")
         self.add_option("--help-layer", dest="layers", type="string")
 
@@ -143,6 +147,7 @@ def parse_command_line(argv: Sequence[str]) -> Command:
     elif flags.layers:
         command.layers = flags.layers
     else:
+        command.check = flags.check
         command.overrides += _pairs(rest)
     return command
 
@@ -227,7 +232,7 @@ def _run_command(command: Command, config: Config, argv: Sequence[str], prepare:
             log.v1(warning)
         from returnn_lite.tasks import run_task  # brings torch, which --help and a wrong config do without
 
-        run_task(config, log)
+        run_task(config, log, check=command.check)
     finally:
         log_end(log, start)
         log.close()

@@ -27,8 +27,11 @@ PLANNED = ("analyze", "analyze_data", "search_server", "hyper_param_tuning", "de
 FUNCTION_PREFIXES = ("config:", "optional-config:")
 
 
-def run_task(config: Config, log: Log) -> None:
-    """Runs the config's `task`. Raises ConfigError for an unknown one."""
+CHECK = "returnn_lite.engine.check:check_task"
+
+
+def run_task(config: Config, log: Log, *, check: bool = False) -> None:
+    """Runs the config's `task`, or checks the config instead. Raises ConfigError for an unknown task."""
     name = config.value("task", "train")
     callback = config.typed_value("startup_callback")
     if callable(callback):
@@ -38,7 +41,7 @@ def run_task(config: Config, log: Log) -> None:
     if name.startswith(FUNCTION_PREFIXES):
         call_config_function(config, name, log)
         return
-    task = find_task(name)
+    task = _imported(CHECK) if check and find_task(name) else find_task(name)
     refuse_keys(config)
     config.eval_names = eval_names
     task(config, log)
@@ -60,7 +63,12 @@ def find_task(name: str) -> Task:
         raise ConfigError("task", f"unknown task: {name!r}{did_you_mean(name, known)}; tasks: {', '.join(known)}")
     importlib.import_module("returnn_lite.catalog")
     importlib.import_module("returnn_lite.compat.formats")
-    module, function = TASKS[name].split(":")
+    return _imported(TASKS[name])
+
+
+def _imported(place: str) -> Task:
+    """The function at "module:name"."""
+    module, function = place.split(":")
     task: Task = getattr(importlib.import_module(module), function)
     return task
 

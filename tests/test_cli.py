@@ -24,7 +24,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Callable[[Task], None]:
 
     def replace(run_task: Task) -> None:
         module = types.ModuleType("returnn_lite.tasks")
-        module.run_task = run_task  # type: ignore[attr-defined]
+        module.run_task = lambda config, log, check=False: run_task(config, log)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "returnn_lite.tasks", module)
 
     return replace

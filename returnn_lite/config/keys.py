@@ -108,13 +108,21 @@ def refuse_keys(config: Config) -> None:
             raise ConfigError(key, f"this option is not supported: {reason}")
 
 
+def helper_names(config: Config) -> list[str]:
+    """Values that nobody has read, under names that are no options; without code, and what starts with "_"."""
+    return [
+        key
+        for key in config.unread_keys()
+        if key not in KNOWN_KEYS and not key.startswith("_") and not isinstance(config.typed.get(key), _CODE)
+    ]
+
+
 def misspelt_keys(config: Config) -> dict[str, str]:
     """Option -> the known option that was probably meant: of values that nobody has read, and unless the known option
     is given as well (`learning_rate2` beside `learning_rate` is a helper name)."""
     found = {}
-    for key in config.unread_keys():
-        is_code = isinstance(config.typed.get(key), _CODE)
-        if key in KNOWN_KEYS or key.startswith("_") or len(key) < 4 or is_code:
+    for key in helper_names(config):
+        if len(key) < 4:
             continue
         meant = closest(key, KNOWN_KEYS, _ALIKE)
         if meant is not None and meant not in config.typed and meant not in config.untyped:
