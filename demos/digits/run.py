@@ -11,11 +11,9 @@ Every step is a call of rnn.py, which is printed. Run again after an interruptio
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -25,8 +23,10 @@ from picture import draw
 
 from returnn_lite.schedule import lr_file
 
-ROOT = Path(__file__).resolve().parents[2]
-HERE = Path("demos/digits")  # from the root, where all commands run
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from experiment import ROOT, Experiment  # noqa: E402
+
+HERE = Path("demos/digits")
 NUM_EPOCHS = {"": 12, "-short": 2, "-long": 30}
 SHORT_LINES = {"train": 400, "dev": 40, "test": 40}
 BLANK = len(LABELS)  # CTC's additional output
@@ -34,33 +34,8 @@ BLANK = len(LABELS)  # CTC's additional output
 Sequences = dict[str, dict[str, numpy.ndarray]]  # tag -> {key: values}
 
 
-class Experiment:
-    """One model in one form: where its files are, and calls of rnn.py for it."""
-
-    def __init__(self, model: str, form: str) -> None:
-        self.config = HERE / f"{model}.config"
-        self.data_dir = HERE / ("data-short" if form == "-short" else "data")
-        self.exp_dir = HERE / "out" / (model + form)
-        self.num_epochs = NUM_EPOCHS[form]
-        self.options = ["++data_dir", self.data_dir, "++exp_dir", self.exp_dir, "++num_epochs", self.num_epochs]
-        if not form:
-            self.options = []  # the config says the same
-
-    def rnn(self, *options: object) -> None:
-        """Run rnn.py, and stop here if it fails."""
-        arguments = [str(option) for option in ("rnn.py", self.config, *self.options, *options)]
-        print("\n$ ./" + " ".join(arguments), flush=True)
-        # These nets are so small that a second thread costs more than it gives.
-        environment = {"OMP_NUM_THREADS": "1", **os.environ}
-        code = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment).returncode
-        if code:
-            sys.exit(f"rnn.py failed with exit code {code}")
-
-    def use(self, task: str, output: Path, *options: object) -> Path:
-        """Run a task that writes the file `output` with the trained model."""
-        (ROOT / output).unlink(missing_ok=True)
-        self.rnn("++task", task, "++load_epoch", self.num_epochs, *options)
-        return ROOT / output
+class Reader(Experiment):
+    """One of the two models in one form."""
 
     def forward(self, name: str, *options: object) -> Sequences:
         """What a layer gives on the test lines."""
@@ -142,12 +117,9 @@ def show(experiment: Experiment, model: str, test: Sequences, posteriors: Sequen
 def demo(model: str, form: str) -> None:
     """All the steps."""
     start = time.time()
-    experiment = Experiment(model, form)
-    if form == "-short":
-        shutil.rmtree(ROOT / experiment.exp_dir, ignore_errors=True)
-    if not (ROOT / experiment.data_dir / "test.hdf").exists():  # the last of the three
-        make_data(ROOT / experiment.data_dir, num_lines=SHORT_LINES if form == "-short" else NUM_LINES)
-
+    experiment = Reader(HERE / f"{model}.config", form, NUM_EPOCHS[form])
+    num_lines = SHORT_LINES if form == "-short" else NUM_LINES
+    experiment.prepare("test.hdf", partial(make_data, num_lines=num_lines))
     experiment.rnn()
     trained = time.time()
 
