@@ -265,7 +265,7 @@ class Network(torch.nn.Module):
     ) -> NetworkOutput:
         """Runs all layers on a batch: batch-first arrays by key, and int lengths [B] of the keys with a time axis."""
         feed = {k: self.extern_data.feed(k, v, lengths) for k, v in data.items() if k in self.used_data_keys}
-        batch = next((len(v) for v in (*lengths.values(), *data.values())), None)
+        batch = next((len(v) for v in (*lengths.values(), *data.values(), tags) if v is not None), None)
         values: dict[Node, Tensor] = {}
         self.context.run = {"data": feed, "tags": tags, "batch": batch, "values": [values]}
         grad = torch.is_grad_enabled() or self.context.differentiates

@@ -35,13 +35,18 @@ class LoopRun:
         self.nodes: dict[str, Node] = layer.graph.nodes
         self.whole: dict[Node, Tensor] = {}
         self.size, self.lengths = self._known_length()
-        known = [*outer.values(), *layer.context.run["data"].values()]  # a loop may read nothing at all
-        first = next((x for x in known if x.spec.batch is not None), None)
-        if first is None:
-            raise layer.error("neither the loop nor any other layer reads data that has a batch axis")
-        lengths = merged_lengths(list(outer.values()) or [first])
-        self.initial = Initial(first.data.shape[first.spec.batch or 0], first.data.device, lengths)
+        self.initial = self._initial()
         self.base_beam = next((x.beam for x in outer.values() if x.beam is not None), None)
+
+    def _initial(self) -> Initial:
+        """For as many sequences as a tensor has that the loop or the net reads, or the batch if none reads anything."""
+        run, outer = self.layer.context.run, list(self.outer.values())
+        first = next((x for x in [*outer, *run["data"].values()] if x.spec.batch is not None), None)
+        if first is not None:
+            return Initial(first.data.shape[first.spec.batch or 0], first.data.device, merged_lengths(outer or [first]))
+        if run["batch"] is None:
+            raise self.layer.error("neither the loop nor any other layer reads data that has a batch axis")
+        return Initial(run["batch"], self.layer.context.device, merged_lengths(outer) if outer else {})
 
     def _known_length(self) -> tuple[int | None, Lengths | None]:
         """Number of ticks and the lengths, where they are known before the loop runs."""

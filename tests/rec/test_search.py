@@ -199,6 +199,26 @@ def test_noise_is_seeded():
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
+@pytest.mark.parametrize("tags", [["a"], ["a", "b", "c"]])
+def test_a_loop_that_reads_no_data(tags):
+    """One hypothesis for each sequence of the batch, as a language model writes texts."""
+    unit = {
+        "emb": lin("prev:output", with_bias=False),
+        "prob": {"class": "softmax", "from": "emb", "target": "classes"},
+        "output": {
+            "class": "choice", "from": "prob", "target": "classes", "beam_size": 1, "initial_output": 0,
+            "random_sample_scale": 1.0,
+        },
+        "end": {"class": "compare", "from": "output", "value": 0},
+    }  # fmt: skip
+    rec = {"class": "rec", "from": [], "target": "classes", "max_seq_len": 6, "unit": unit}
+    net = randomised(network({"output": rec}, DATA, search=True))
+    assert not net.used_data_keys
+    with torch.no_grad():
+        output = net({}, {}, tags=tags)["output"].batch_major()
+    assert output.data.shape[0] == len(tags) and 0 < output.data.shape[1] <= 6
+
+
 def test_several_sources():
     """Two decisions at once: the scores are those of the best combinations of an exhaustive search."""
     choice = {"from": ["prob", "prob2"], "target": ["classes", "classes"], "source_beam_sizes": [5, 5], "beam_size": 25}
