@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint format types docs clean
+.PHONY: help setup demo demo-speech demo-lm test lint format types docs clean
 
 help:
 	@echo "make demo    train, forward and search on handwritten digits (below 5 minutes after the set-up)"
+	@echo "make demo-speech | demo-lm    spoken numbers (needs espeak-ng) | a language model of Python's sources"
 	@echo "make test    the test suite"
 	@echo "make lint | types | format | docs | setup | clean"
 
@@ -27,6 +28,13 @@ $(READY): pyproject.toml constraints.txt
 # ARGS: --model ctc, --long, --short
 demo: $(READY)
 	$(BIN)/python demos/digits/run.py $(ARGS)
+
+# ARGS: --short
+demo-speech: $(READY)
+	$(BIN)/python demos/spoken-digits/run.py $(ARGS)
+
+demo-lm: $(READY)
+	$(BIN)/python demos/char-lm/run.py $(ARGS)
 
 # Two processes with one thread each: the suite's tensors are too small for more.
 test: $(READY)

@@ -1,7 +1,8 @@
 """Let espeak-ng speak numbers: `make_data.py FOLDER` writes train.zip, dev.zip, test.zip for OggZipDataset.
 
 A number of 100 to 999,999 is read out word by word ("seven hundred forty two thousand nineteen"), with an accent, a
-speaker, a speed and a pitch chosen at random. No speaker and no number is in two of the three sets. Beside the zips:
+speaker, a speed and a pitch chosen at random, into more or less noise. No speaker and no number is in two of the three
+sets. Beside the zip files:
 
     words.txt       a label a line: 0 is the end label `</s>`, then the 29 words
     NAME.refs       {tag: text} of each set, as a Python dict
@@ -19,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -36,6 +38,7 @@ SPEAKERS = {
 ACCENTS = ["en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029"]
 SPEEDS = (120, 240)  # words per minute
 PITCHES = (20, 80)  # of 0 to 99
+SNRS = (0, 20)  # signal to noise, dB
 SMALLEST, LARGEST = 100, 999_999
 NUM_UTTERANCES = {"train": 1500, "dev": 100, "test": 300}
 
@@ -50,11 +53,17 @@ class Utterance:
     """What is said, and how."""
 
     tag: str
-    text: str
+    number: int
     accent: str
     speaker: str
     speed: int
     pitch: int
+    snr: int
+
+    @property
+    def text(self) -> str:
+        """The number's words."""
+        return " ".join(words(self.number))
 
 
 Voice = Callable[[Utterance], numpy.ndarray]
@@ -91,11 +100,12 @@ def plan(num_utterances: dict[str, int], seed: int) -> dict[str, list[Utterance]
         name: [
             Utterance(
                 tag=f"{name}-{i:05d}",
-                text=" ".join(words(next(numbers))),
+                number=next(numbers),
                 accent=rng.choice(ACCENTS),
                 speaker=rng.choice(SPEAKERS[name]),
                 speed=rng.randint(*SPEEDS),
                 pitch=rng.randint(*PITCHES),
+                snr=rng.randint(*SNRS),
             )
             for i in range(amount)
         ]
@@ -111,9 +121,11 @@ def speak(utterance: Utterance) -> numpy.ndarray:
 
 
 def record(utterance: Utterance, voice: Voice) -> tuple[bytes, float]:
-    """(an Ogg Vorbis file, its seconds)"""
-    samples, content = voice(utterance), io.BytesIO()
-    soundfile.write(content, samples, RATE, format="OGG", subtype="VORBIS")
+    """(an Ogg Vorbis file of the utterance and the noise, its seconds)"""
+    samples, content = voice(utterance) / 2**15, io.BytesIO()
+    loudness = samples.std() * 10 ** (-utterance.snr / 20)
+    noise = numpy.random.RandomState(utterance.number).normal(0.0, loudness, len(samples))
+    soundfile.write(content, (samples + noise) / 2, RATE, format="OGG", subtype="VORBIS")
     return content.getvalue(), len(samples) / RATE
 
 
@@ -122,9 +134,8 @@ def write_zip(filename: Path, utterances: list[Utterance], voice: Voice) -> floa
     name, entries = filename.stem, []
     unfinished = filename.with_suffix(".unfinished")
     with zipfile.ZipFile(unfinished, "w") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for utterance, (audio, seconds) in zip(
-            utterances, pool.map(lambda u: record(u, voice), utterances), strict=True
-        ):
+        recordings = pool.map(partial(record, voice=voice), utterances)
+        for utterance, (audio, seconds) in zip(utterances, recordings, strict=True):
             file.writestr(f"{name}/{utterance.tag}.ogg", audio)
             names = {"file": f"{utterance.tag}.ogg", "seq_name": utterance.tag}
             entries.append({"text": utterance.text, "duration": seconds, **names})

@@ -3,8 +3,8 @@
     demos/spoken-digits/run.py            below 5 minutes on two CPU cores
     demos/spoken-digits/run.py --short    every step on very little data: works, but understands nothing
 
-Needs the program espeak-ng. Every step is a call, which is printed. Run again after an interruption, and it goes on where
-it stopped.
+Needs the program espeak-ng. Every step is a call, which is printed. Run again after an interruption, and it goes on
+where it stopped.
 """
 
 from __future__ import annotations
