@@ -20,6 +20,7 @@ from returnn_lite.engine.model import build_network  # noqa: E402
 from returnn_lite.engine.step import run_step  # noqa: E402
 from returnn_lite.log import Log  # noqa: E402
 from returnn_lite.optim.updater import Updater  # noqa: E402
+from returnn_lite.tasks import eval_names  # noqa: E402
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4  # of the first losses, relative
@@ -65,6 +66,7 @@ class Ours:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = Config(dict(config))
+        self.config.eval_names = eval_names
         log = Log.silent()
         self.rate = float(config["learning_rate"])
         self.net = build_network(self.config, config["network"], epoch=1, device=CPU, log=log).train()
