@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from returnn_lite.compat.tf import helpers
-from returnn_lite.compat.tf.namespace import Namespace, UnknownName, tf_namespace, without_name
+from returnn_lite.compat.tf import control, helpers
+from returnn_lite.compat.tf.namespace import Namespace, UnknownName, at_once, tf_namespace, without_name
 from returnn_lite.compat.tf.values import Context, TFTensor, unwrap, wrap
 
 __all__ = ["Context", "Namespace", "TFTensor", "UnknownName", "eval_names", "helper_functions", "unwrap", "wrap"]
@@ -17,7 +17,8 @@ __all__ = ["Context", "Namespace", "TFTensor", "UnknownName", "eval_names", "hel
 
 def helper_functions(context: Context) -> dict[str, Any]:
     """The tensor helpers by name, each with an ignored keyword `name`."""
-    return {name: without_name(function) for name, function in helpers.all_functions(context).items()}
+    dressed = {name: at_once(function) for name, function in helpers.all_functions(context).items()}
+    return dressed | {"cond": without_name(control.cond)}
 
 
 def eval_names(context: Context | None = None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Tensors as TensorFlow code expects them: dtypes, conversion of Python numbers, the attributes torch lacks.
 
-A result computed from a `TFTensor` is one again (torch does that), one computed from plain tensors is plain.
+A result computed from a `TFTensor` is one again (torch does that), and so is what any function of `tf` gives.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def wrap(x: Tensor) -> TFTensor:
     if isinstance(x, TFTensor):
         return x
     wrapped = x.as_subclass(TFTensor)
-    wrapped.__dict__.update(x.__dict__)
+    if x.__dict__:
+        wrapped.__dict__.update(x.__dict__)
     return wrapped
 
 
@@ -178,6 +179,16 @@ def unwrap(x: Any) -> Any:
         return {key: unwrap(value) for key, value in x.items()}
     if type(x) in (list, tuple):
         return type(x)(unwrap(value) for value in x)
+    return x
+
+
+def wrap_all(x: Any) -> Any:
+    """Tensors wrapped, also within tuples and lists; other things as they are."""
+    if isinstance(x, Tensor):
+        return wrap(x)
+    if isinstance(x, (tuple, list)) and not isinstance(x, torch.Size):
+        parts = [wrap_all(part) for part in x]
+        return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
     return x
 
 
