@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
 
 
 class ConfigError(Exception):
@@ -52,3 +56,30 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """The end of an error message about an unknown `name`: '; did you mean "x"?', or '' if nothing is similar."""
     found = closest(name, candidates)
     return f'; did you mean "{found}"?' if found is not None else ""
+
+
+def user_line() -> str:
+    """file:line of the nearest caller outside the library; "" if there is none."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith((_PACKAGE, "<frozen")):
+        frame = frame.f_back  # type: ignore[assignment]
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
+
+
+class UnknownName(ConfigError, AttributeError):
+    """A name that an object which configs use does not have; `path` is the line of the config that asks for it."""
+
+
+class NamesKnown:
+    """Base of the objects that functions of configs are handed: an unknown attribute is told with the nearest known.
+
+    `what`: how errors call such an object.
+    """
+
+    what = "object"
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        known = [known for known in dir(self) if not known.startswith("_")]
+        raise UnknownName(user_line(), f"the {self.what} has no attribute {name!r}{did_you_mean(name, known)}")

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-import returnn_lite
-from returnn_lite.errors import ConfigError, did_you_mean
-
-_PACKAGE = str(Path(returnn_lite.__file__).parent)
+from returnn_lite.errors import ConfigError, did_you_mean, user_line
 
 
 class Refusal(ConfigError, NotImplementedError):
     """Something that configs can import but that does not exist here; `path` is the line of the config that uses it."""
-
-
-def user_line() -> str:
-    """file:line of the nearest caller outside the library; "" if there is none."""
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith((_PACKAGE, "<frozen")):
-        frame = frame.f_back  # type: ignore[assignment]
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
 
 class _Refused(type):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from returnn_lite.errors import ConfigError
+from returnn_lite.errors import ConfigError, NamesKnown
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 
 
@@ -19,9 +19,10 @@ class LengthsOf:
     dim: Dim
 
 
-class DataView:
+class DataView(NamesKnown):
     """The axes of an output: their positions, sizes and tags. `placeholder` is None."""
 
+    what = "Data object"
     placeholder: Any = None
     beam: Any = None
     vocab: Any = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from returnn_lite.errors import NamesKnown
 from returnn_lite.layers.data_view import DataView
 from returnn_lite.layers.network_view import ComputedLayer, NetworkView, SearchChoices, choices_of
 from returnn_lite.tensor import Spec, Tensor
@@ -13,11 +14,13 @@ if TYPE_CHECKING:
     from returnn_lite.layers.base import Layer
 
 
-class LayerView:
+class LayerView(NamesKnown):
     """The layer itself (`self`) as eval functions see it.
 
     `names`: those of its sources, "<name>:source<i>" without. `spec`: its own output's axes.
     """
+
+    what = "layer"
 
     def __init__(
         self, layer: Layer, sources: tuple[Tensor, ...], names: list[str] | None = None, spec: Spec | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 
-from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.errors import ConfigError, NamesKnown, did_you_mean
 from returnn_lite.layers.data_view import SourceView
 from returnn_lite.layers.states import state_part
 from returnn_lite.tensor import Beam, Tensor
@@ -21,8 +21,10 @@ class LayerNotFound(ConfigError, KeyError):
     """`network.get_layer(name)` of a layer that does not exist or has no value yet."""
 
 
-class NetworkView:
+class NetworkView(NamesKnown):
     """The network of a layer: the root net, a sub-network or the unit of a loop."""
+
+    what = "network"
 
     def __init__(self, layer: Layer, net: Any = None) -> None:
         self._layer = layer
@@ -149,8 +151,10 @@ class NetworkView:
         return numpy.random.RandomState(self._layer.context.generator.initial_seed() % 2**32)
 
 
-class StepInfo:
+class StepInfo(NamesKnown):
     """What `network.get_rec_step_info()` gives: `step`, and `get_end_flag`."""
+
+    what = "rec step info"
 
     def __init__(self, step: Any, ended: Callable[[Beam | None], torch.Tensor]) -> None:
         self.step = step
@@ -161,8 +165,10 @@ class StepInfo:
         return self._ended(getattr(target_search_choices, "beam", None))
 
 
-class SearchChoices:
+class SearchChoices(NamesKnown):
     """`search_choices` of a layer: `beam_scores` (B, K) natural log, `beam_size`, `src_beams` (B, K)."""
+
+    what = "search choices"
 
     def __init__(self, beam: Beam, wrap: Callable[[torch.Tensor], Any]) -> None:
         self.beam = beam
@@ -176,8 +182,10 @@ class SearchChoices:
         return (self.beam.source % before).unflatten(0, (-1, self.beam_size)).to(torch.int32)
 
 
-class ComputedLayer:
+class ComputedLayer(NamesKnown):
     """A layer other than the present one: `name`, `network`, `params`, and if it has been computed its `output`."""
+
+    what = "layer"
 
     def __init__(self, layer: Layer, x: Tensor | None, name: str | None = None) -> None:
         self.name = name or layer.name
@@ -233,8 +241,10 @@ class _Layers(Mapping[str, ComputedLayer]):
         return sum(1 for _ in self)
 
 
-class ExternView:
+class ExternView(NamesKnown):
     """`network.extern_data`."""
+
+    what = "extern data"
 
     def __init__(self, layer: Layer) -> None:
         self._layer = layer

@@ -185,3 +185,27 @@ def look_at_beam(source, self):
         assert choices.beam_size == 3 and choices.src_beams.shape == (3, 3)
         assert torch.equal(choices.beam_scores, self.search_choices.beam_scores)
     return source(0)
+
+
+@pytest.mark.parametrize("code, message", [
+    ("self.network.get_confg()", "the network has no attribute 'get_confg'; did you mean \"get_config\"?"),
+    ("self.sorces[0]", "the layer has no attribute 'sorces'; did you mean \"sources\"?"),
+    ("source(0, as_data=True).placholder", "no attribute 'placholder'; did you mean \"placeholder\"?"),
+    ("source(0, as_layer=True).ouput", "the layer has no attribute 'ouput'; did you mean \"output\"?"),
+    ("self.network.extern_data.dat", "the extern data has no attribute 'dat'; did you mean \"data\"?"),
+    ("tf.clip_by_valu(source(0))", "has no attribute 'clip_by_valu'; did you mean \"clip_by_value\"?"),
+])  # fmt: skip
+def test_unknown_names_are_told_with_the_nearest_known(code, message):
+    with pytest.raises(ConfigError) as caught:
+        run({"output": eval_layer("data", code)})
+    assert str(caught.value).startswith('network["output"]') and message in str(caught.value)
+
+
+def test_and_with_the_line_of_the_config():
+    def function(source, self):
+        return self.network.get_confg()
+
+    line = f"{__file__}:{function.__code__.co_firstlineno + 1}"
+    with pytest.raises(ConfigError) as caught:
+        run({"output": eval_layer("data", function)})
+    assert line in str(caught.value)

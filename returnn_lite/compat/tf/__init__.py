@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from returnn_lite.compat.tf import control, helpers
-from returnn_lite.compat.tf.namespace import Namespace, UnknownName, at_once, tf_namespace, without_name
+from returnn_lite.compat.tf.namespace import Namespace, at_once, tf_namespace, without_name
 from returnn_lite.compat.tf.values import Context, TFTensor, unwrap, wrap
+from returnn_lite.errors import UnknownName
 
 __all__ = ["Context", "Namespace", "TFTensor", "UnknownName", "eval_names", "helper_functions", "unwrap", "wrap"]
 

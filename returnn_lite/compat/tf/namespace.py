@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-import returnn_lite
 from returnn_lite.compat.tf import control, creation, maths, nn, shapes
 from returnn_lite.compat.tf.values import DTYPES, Context, Dimension, TensorShape, wrap_all
-from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.errors import UnknownName, did_you_mean, user_line
 
-_PACKAGE = str(Path(returnn_lite.__file__).parent)
 _GRAPH_ONLY = {
     "Session", "InteractiveSession", "placeholder", "Graph", "get_default_graph", "get_variable", "Variable", "layers",
     "contrib", "train", "keras", "py_func", "numpy_function", "gradients", "map_fn", "scan", "foldl", "ctc_loss",
@@ -23,10 +19,6 @@ _GRAPH_ONLY = {
 }  # fmt: skip
 
 _NN_AND_MATH = ("tanh", "sigmoid", "log_sigmoid", "softplus", "l2_normalize", "zero_fraction")
-
-
-class UnknownName(ConfigError, AttributeError):
-    """A name that a look-alike does not have; `path` is the line of the config that uses it."""
 
 
 class Namespace:
@@ -39,7 +31,7 @@ class Namespace:
     def __getattr__(self, name: str) -> Any:
         reason = "it belongs to TensorFlow's graphs" if name in _GRAPH_ONLY else ""
         hint = f"; {reason}" if reason else did_you_mean(name, self.__dict__)
-        raise UnknownName(_user_line(), f"module '{self.__name__}' (PyTorch stand-in) has no attribute '{name}'{hint}")
+        raise UnknownName(user_line(), f"module '{self.__name__}' (PyTorch stand-in) has no attribute '{name}'{hint}")
 
     def __repr__(self) -> str:
         return f"<PyTorch stand-in for module {self.__name__}>"
@@ -52,14 +44,6 @@ class NothingDone(Namespace):
         if name.startswith("__"):
             raise AttributeError(name)
         return control.no_op
-
-
-def _user_line() -> str:
-    """file:line of the nearest caller outside the library."""
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
 
 def without_name(function: Callable[..., Any]) -> Callable[..., Any]:
