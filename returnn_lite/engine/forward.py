@@ -156,7 +156,8 @@ class ToCallback:
     """
 
     def __init__(self, callback: Any, net: Any) -> None:
-        made = callback() if isinstance(callback, type) or not hasattr(callback, METHODS[1]) else callback
+        makes_it = callable(callback) and (isinstance(callback, type) or not hasattr(callback, METHODS[1]))
+        made = callback() if makes_it else callback
         for method in METHODS:
             if not callable(getattr(made, method, None)):
                 text = f"must have the methods {', '.join(METHODS)}, but {made!r} lacks `{method}`"

@@ -7,7 +7,7 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine.model import NetworkPlan
-from returnn_lite.engine.torch_model import TorchPlan
+from returnn_lite.engine.torch_plan import TorchPlan
 from returnn_lite.layers.params import ParamOptions, ParamOwner
 
 

@@ -1,9 +1,9 @@
-"""Models written in torch: the config's functions `get_model`, `train_step`, `forward_step` as a network."""
+"""Models written in torch as the engine's network: a module, and the functions that run it on a batch."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,132 +12,16 @@ import numpy
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.engine import report
-from returnn_lite.engine.load import stored_step
-from returnn_lite.engine.model import network_seed, start_epoch
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend import Dim, RunContext, TensorDict, batch_dim
 from returnn_lite.frontend import Tensor as NamedTensor
 from returnn_lite.frontend.values import declared, of_spec
 from returnn_lite.layers.params import ParamOptions, ParamOwner
-from returnn_lite.log import Log
 from returnn_lite.network.extern import ExternData
 from returnn_lite.network.objective import LossValue
 from returnn_lite.tensor import Tensor
 
-AMP_TYPES = {"bfloat16": torch.bfloat16}
 HOST = torch.device("cpu")
-
-
-class TorchPlan:
-    """One torch module in all epochs: what `get_model` returns at the start of the task."""
-
-    pretrain = None
-    pretrain_epochs = 0
-    score_entries = staticmethod(report.loss_entries)
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        if config.value("backend", None) != "torch":
-            found = config.value("backend", None)
-            raise ConfigError("backend", f'`backend` must be "torch" with `get_model`, but is {found!r} instead')
-        for other in ("network", "get_network", "pretrain"):
-            if config.typed_value(other):
-                raise ConfigError(other, f"`{other}` and `get_model` exclude each other; drop one of them")
-        self.autocast = autocast_type(config)
-        if not config.has("forward_batch_size") and config.has("batch_size"):
-            config.set("forward_batch_size", config.number_or_dict("batch_size", 1))
-
-    def is_pretrain(self, epoch: int) -> bool:
-        """Never."""
-        return False
-
-    def title(self, epoch: int) -> str:
-        """`epoch 7`."""
-        return f"epoch {epoch}"
-
-    def train_title(self, epoch: int) -> str:
-        """`train epoch 7`."""
-        return f"train epoch {epoch}"
-
-    def describe(self, epoch: int) -> dict[str, Any]:
-        """The same in all epochs."""
-        return {}
-
-    def copy_modes(self, description: Mapping[str, Any]) -> Callable[[str], str | None]:
-        """As far as possible."""
-        return lambda name: None
-
-    def build(
-        self,
-        description: dict[str, Any],
-        *,
-        epoch: int,
-        device: torch.device,
-        log: Log,
-        filename: str | None = None,
-        search: bool = False,
-        eval: bool = True,
-        extra_layers: tuple[str, ...] = (),
-    ) -> TorchNet:
-        """Calls `get_model(epoch=…, step=…)`, with random numbers that depend on the seed of `epoch` alone.
-
-        eval: whether `train_step` is run for losses; extra_layers: the outputs that `forward_step` is run for.
-        """
-        functions = {name: step_function(self.config, name) for name in ("get_model", "train_step", "forward_step")}
-        needed = ["get_model", *["train_step"] * eval, *["forward_step"] * bool(extra_layers)]
-        for name in needed:
-            if functions[name] is None:
-                text = (
-                    f"`{name}` must be a function of the config, but there is none; `get_model` needs it for this task"
-                )
-                raise ConfigError(name, text)
-        step = stored_step(filename) if filename else 0
-        torch.manual_seed(network_seed(self.config, epoch))
-        with RunContext("init", epoch, step).running():
-            model = call(functions["get_model"], "get_model", {"epoch": epoch, "step": step})
-        if not isinstance(model, torch.nn.Module):
-            raise ConfigError("get_model", f"must return a torch.nn.Module, but returned {model!r} instead")
-        steps = {name: functions[name] for name in needed if name != "get_model"}
-        net = TorchNet(model, self.config, steps, autocast=self.autocast).to(device)
-        start_epoch(net, self.config, epoch)
-        return net
-
-
-def step_function(config: Config, name: str) -> Any:
-    """A function of the config; None if there is none. ConfigError if it is something else."""
-    function = config.typed_value(name)
-    if function is not None and not callable(function):
-        raise ConfigError(name, f"`{name}` must be a function, but is {function!r} instead")
-    return function
-
-
-def call(function: Any, name: str, offered: Mapping[str, Any], on_request: Mapping[str, Any] | None = None) -> Any:
-    """Calls a function of the config with those of the arguments that it takes; those `on_request` only by name."""
-    wanted = inspect.signature(function).parameters.values()
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in wanted)
-    known = {**offered, **(on_request or {})}
-    named = [p.name for p in wanted if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    missing = [p.name for p in wanted if p.name in named and p.default is p.empty and p.name not in known]
-    if missing:
-        text = f"`{name}` may take {', '.join(known)}, but wants `{missing[0]}`{did_you_mean(missing[0], list(known))}"
-        raise ConfigError(name, text)
-    return function(**{key: value for key, value in known.items() if key in named or takes_all and key in offered})
-
-
-def autocast_type(config: Config) -> torch.dtype | None:
-    """The type of mixed precision by `torch_amp` (a name, or a dict with "dtype"); None without."""
-    value = config.literal("torch_amp", None)
-    name = value.get("dtype") if isinstance(value, Mapping) else value
-    scaler = config.typed_value("grad_scaler", None) or isinstance(value, Mapping) and value.get("grad_scaler")
-    if scaler:
-        raise ConfigError("grad_scaler", 'scaling of gradients is not supported; use torch_amp = "bfloat16" without it')
-    if not name:
-        return None
-    if name not in AMP_TYPES:
-        text = f'`torch_amp` must be "bfloat16" (float16 would need scaling of gradients), but is {name!r} instead'
-        raise ConfigError("torch_amp", text)
-    return AMP_TYPES[name]
 
 
 @dataclass
@@ -305,3 +189,16 @@ def extern_tensors(feed: Mapping[str, Tensor], tags: list[str]) -> TensorDict:
             seen[dim].dyn_size_ext = NamedTensor(dim.name, (batch,), raw_tensor=values.values)
     found["seq_tag"] = NamedTensor("seq_tag", (batch,), "string", raw_tensor=numpy.array(tags))
     return found
+
+
+def call(function: Any, name: str, offered: Mapping[str, Any], on_request: Mapping[str, Any] | None = None) -> Any:
+    """Calls a function of the config with those of the arguments that it takes; those `on_request` only by name."""
+    wanted = inspect.signature(function).parameters.values()
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in wanted)
+    known = {**offered, **(on_request or {})}
+    named = [p.name for p in wanted if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    missing = [p.name for p in wanted if p.name in named and p.default is p.empty and p.name not in known]
+    if missing:
+        text = f"`{name}` may take {', '.join(known)}, but wants `{missing[0]}`{did_you_mean(missing[0], list(known))}"
+        raise ConfigError(name, text)
+    return function(**{key: value for key, value in known.items() if key in named or takes_all and key in offered})

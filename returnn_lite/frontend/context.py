@@ -103,7 +103,7 @@ class RunContext:
         for i, dim in enumerate(dims):
             if not dim.dynamic:
                 continue
-            valid = self.lengths_of(dim, data.shape[i]).mask(data.shape[i]).to(data.device)  # (B, size of the axis)
+            valid = self.lengths_of(dim, data.shape[i], data.device).mask()  # (B, size of the axis)
             shape = [1] * data.dim()
             shape[batch], shape[i] = data.shape[batch], data.shape[i]
             valid = (valid if batch < i else valid.T).reshape(shape)
@@ -122,6 +122,7 @@ class RunContext:
         if name in self.outputs:
             raise ConfigError("forward_step", f"output {name!r} is marked twice; the names must differ")
         data, own = plain(tensor)
+        data = data.float() if data.dtype in (torch.bfloat16, torch.float16) else data  # numpy lacks one of them
         like = tensor if isinstance(tensor, Tensor) else Tensor()
         expected = self.expected_outputs.get(name) or Tensor()
         found = dims or shape or own or expected.dims
@@ -132,18 +133,21 @@ class RunContext:
         feature = like.feature_dim or expected.feature_dim or AUTO
         sparse = like.sparse_dim or expected.sparse_dim
         spec = Spec(known, DTYPE_NAMES[data.dtype], sparse_dim=sparse, feature=None if sparse is not None else feature)
-        lengths = {dim: self.lengths_of(dim, data.shape[i]) for i, dim in enumerate(known) if dim.dynamic}
+        lengths = {d: self.lengths_of(d, data.shape[i], data.device) for i, d in enumerate(known) if d.dynamic}
         self.outputs[name] = CoreTensor(data.detach(), spec, lengths)
 
     # --- both ---------------------------------------------------------------------------------------------------------
 
-    def lengths_of(self, dim: CoreDim, size: int) -> Lengths:
-        """Lengths of an axis: its own, else those of the data. ConfigError if nobody knows them."""
+    def lengths_of(self, dim: CoreDim, size: int, device: torch.device) -> Lengths:
+        """Lengths of an axis: its own, else those of the data. ConfigError if nobody knows them.
+
+        size: with padding; device: for the lengths.
+        """
         own = dim.dyn_size if isinstance(dim, Dim) else None
         if own is not None:
-            return Lengths(torch.as_tensor(own), size)
+            return Lengths(torch.as_tensor(own, device=device), size)
         try:
-            return Lengths(derive(dim, self.lengths).values, size)
+            return Lengths(derive(dim, self.lengths).values.to(device), size)
         except KeyError:
             text = (
                 f"the lengths of axis {dim} are not known; make it by Dim(lengths, name=…), or set its `dyn_size_ext`"

@@ -309,6 +309,19 @@ def test_axes_with_new_lengths(trained, tmp_path, way):
         assert file["seqLengths"][:, 0].tolist() == lengths and len(file["inputs"]) == sum(lengths)
 
 
+def test_forward_in_mixed_precision(trained, tmp_path):
+    use(trained, tmp_path, "forward", torch_amp="bfloat16", forward_step=in_less)
+    with h5py.File(tmp_path / "out") as file:
+        assert file["inputs"].dtype == "float32" and file["inputs"].shape[1] == 5
+
+
+def in_less(*, model, extern_data, run_ctx):
+    data = extern_data["data"]
+    hidden = model.hidden(data.raw_tensor)
+    assert hidden.dtype == torch.bfloat16
+    run_ctx.mark_as_output(hidden, "hidden", dims=[*data.dims[:2], 5])
+
+
 def test_search_writes_what_forward_step_found(trained, tmp_path):
     labels = {"vocab": {"class": "Vocabulary", "labels": ["a", "b", "c", "d"]}}
 
@@ -330,6 +343,22 @@ def test_search_writes_what_forward_step_found(trained, tmp_path):
 
 
 CLASSES = Dim(4, name="classes")
+
+
+def test_priors(trained, tmp_path):
+    def forward_step(*, model, extern_data, run_ctx):
+        data = extern_data["data"]
+        run_ctx.mark_as_output(model(data.raw_tensor).exp(), "output", dims=[*data.dims[:2], 4])
+
+    use(trained, tmp_path, "compute_priors", forward_step=forward_step)
+    assert numpy.exp(numpy.loadtxt(tmp_path / "out")).sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_fresh_model_is_saved(tmp_path):
+    run(options(tmp_path, task="initialize_model"))
+    fresh = torch.load(tmp_path / "model.pt", weights_only=True)
+    run(options(tmp_path / "run", num_epochs=1, save_epoch1_initial_model=True))
+    assert same(fresh, model(tmp_path / "run", 0))
 
 
 def test_keys_that_are_not_there_for_inference(trained, tmp_path):
@@ -387,7 +416,7 @@ def wrong_key(*, extern_data, **_):
 
 
 WRONG = {
-    "no train_step": ({"train_step": None}, r"train_step: `train_step` must be a function of the config"),
+    "no train_step": ({"train_step": None}, r"train_step: `train_step` must be a function for this task"),
     "train_step is no function": ({"train_step": 3}, r"train_step: `train_step` must be a function, but is 3"),
     "no module": ({"get_model": lambda: 7}, r"get_model: must return a torch.nn.Module, but returned 7"),
     "another argument": (
@@ -440,6 +469,7 @@ WRONG_FORWARD = {
     "no output": ({"forward_step": nothing}, r"forward_step: must mark an output 'output'; it marked none"),
     "none is the main output": ({"forward_step": other_names}, r"must mark an output 'output'; it marked 'x', 'y'"),
     "no batch axis": ({"forward_step": without_batch}, r"output 'x' must have a batch axis"),
+    "callback that is none": ({"forward_callback": 3}, r"forward_callback: must have the methods.*3 lacks `init`"),
     "callback without methods": ({"forward_callback": dict}, r"forward_callback: must have the methods.*lacks `init`"),
 }
 
