@@ -276,6 +276,10 @@ class Dataset(ABC):
         """Name of a sequence of the epoch."""
         return self.corpus_tag(self.get_corpus_seq_idx(seq_idx))
 
+    def file_of(self, seq_idx: int, key: str) -> str | None:
+        """The file that the data of a key come from; None where there is none, or it is not known."""
+        return None
+
     def get_corpus_seq_idx(self, seq_idx: int) -> int:
         """Corpus index of a sequence of the epoch."""
         return seq_idx if self._order is None else int(self._order[seq_idx])

@@ -9,6 +9,7 @@ import numpy as np
 
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batching import SliceBatch
+from returnn_lite.datasets.each_seq import place_of
 from returnn_lite.datasets.options import DataError
 
 
@@ -92,11 +93,8 @@ def _check_shape(
     dataset: Dataset, key: str, plan: SliceBatch, i: int, shape: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
     if shape != expected:
-        tag = dataset.get_tag(int(plan.slices.seq_idx[i]))
-        raise DataError(
-            f'{dataset.name}: sequence "{tag}"',
-            f'"{key}" must have frames of shape {expected}, but has {shape} instead',
-        )
+        place = place_of(dataset, int(plan.slices.seq_idx[i]), key)
+        raise DataError(place, f'"{key}" must have frames of shape {expected}, but has {shape} instead')
 
 
 def _may_hold_nan(batch: np.ndarray) -> bool:
@@ -130,8 +128,7 @@ def _check_values(
         if batch.dtype.kind in "iu":
             outside = arrays[i][(arrays[i] < 0) | (arrays[i] >= (classes or 0))]
             problem += f" {outside.ravel()[0]}"
-        tag = dataset.get_tag(int(plan.slices.seq_idx[i]))
-        raise DataError(f'{dataset.name}: sequence "{tag}"', f'"{key}" {problem}')
+        raise DataError(place_of(dataset, int(plan.slices.seq_idx[i]), key), f'"{key}" {problem}')
 
 
 def text(array: np.ndarray) -> str:

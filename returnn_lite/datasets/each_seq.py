@@ -19,14 +19,16 @@ def each_seq(dataset: Dataset, first: int = 0, end: float = math.inf) -> Iterato
         try:
             dataset.load_seqs(i, i + 1)
         except Exception as exc:
-            raise blamed(dataset.name, tag_or_number(dataset, i), exc) from exc
+            raise blamed(place_of(dataset, i), exc) from exc
         yield i
         i += 1
 
 
-def tag_or_number(dataset: Dataset, seq_idx: int) -> str:
-    """How an error message names a sequence, also where the error lies in its tag."""
+def place_of(dataset: Dataset, seq_idx: int, key: str | None = None) -> str:
+    """How an error message names a sequence, and with `key` the file that this key comes from."""
     try:
-        return dataset.get_tag(seq_idx)
-    except Exception:  # the first error is the one to report
-        return f"number {seq_idx}"
+        place = f'{dataset.name}: sequence "{dataset.get_tag(seq_idx)}"'
+    except Exception:  # the error that is to be reported is another one
+        return f"{dataset.name}: sequence number {seq_idx}"
+    file = None if key is None else dataset.file_of(seq_idx, key)
+    return place if file is None else f"{place} of {file}"

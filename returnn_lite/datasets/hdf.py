@@ -121,6 +121,11 @@ class HDFDataset(Dataset):
                     found[position][key] = stack_window(array, self.window) if key == "data" else array
         return found
 
+    def file_of(self, seq_idx: int, key: str) -> str:
+        """The HDF file."""
+        number = np.searchsorted(self.file_starts, self.get_corpus_seq_idx(seq_idx), "right") - 1
+        return self.files[number].path
+
     def finish_epoch(self, free_resources: bool = False) -> None:
         """Ends the epoch; with `free_resources` the files are closed until they are needed again."""
         super().finish_epoch(free_resources)

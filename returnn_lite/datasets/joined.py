@@ -173,6 +173,10 @@ class CombinedDataset(Joined):
         keys = self.key_maps[part]
         return {key: seq[keys[key]] if key in keys else self._empty(key) for key in self.num_outputs}
 
+    def key_of_part(self, part: int, key: str) -> str | None:
+        """By the data map."""
+        return self.key_maps[part].get(key)
+
     def _empty(self, key: str) -> np.ndarray:
         dim, ndim = self._dim_ndim(key)
         if self.is_text(key):

@@ -15,7 +15,7 @@ from typing import Any
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batching import BatchingOptions, SliceBatch
 from returnn_lite.datasets.collate import Batch, collate
-from returnn_lite.datasets.each_seq import tag_or_number
+from returnn_lite.datasets.each_seq import place_of
 from returnn_lite.datasets.epoch_batches import epoch_batches
 from returnn_lite.datasets.options import DataError, blamed
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -106,7 +106,7 @@ class Loader:
             except Exception as own:
                 guilty, exc = i, own
                 break
-        return blamed(self.dataset.name, tag_or_number(self.dataset, guilty), exc)
+        return blamed(place_of(self.dataset, guilty), exc)
 
     def _in_background(self) -> Generator[Any, None, None]:
         channel = Channel(self.prefetch)

@@ -309,6 +309,11 @@ class MetaDataset(EpochDataset):
         """As the dataset that the sequences are named after."""
         return self.subs[self.default].get_complete_frac(seq_idx)
 
+    def file_of(self, seq_idx: int, key: str) -> str | None:
+        """As the dataset that the key comes from."""
+        name, sub_key = self._of(key)
+        return self.subs[name].file_of(seq_idx, sub_key)
+
     def finish_epoch(self, free_resources: bool = False) -> None:
         """Ends the epoch of all."""
         super().finish_epoch(free_resources)

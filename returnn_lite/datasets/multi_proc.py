@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
-from returnn_lite.datasets.each_seq import tag_or_number
+from returnn_lite.datasets.each_seq import place_of
 from returnn_lite.datasets.options import BaseOptions, DataError, blamed
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.sub import Wrapper, sub_dataset
@@ -264,5 +264,4 @@ def _work(content: bytes, results: Any) -> None:
                 return
             i += step
     except Exception as exc:
-        name, tag = ("worker", "?") if inner is None else (inner.name, tag_or_number(inner, i))
-        results.put(blamed(name, tag, exc))
+        results.put(blamed("a worker process" if inner is None else place_of(inner, i), exc))

@@ -186,6 +186,10 @@ class OggZipDataset(Transcribed):
             raise DataError(f'{self.name}: sequence "{tag}"', str(exc)) from None
         return {**seq, "orth": np.frombuffer(text.encode("utf8"), np.uint8), "raw": np.array(text)}
 
+    def file_of(self, seq_idx: int, key: str) -> str:
+        """The zip file, or the folder."""
+        return self.sources[self.corpus.source[self.get_corpus_seq_idx(seq_idx)]].path
+
     def _audio_of(self, index: int) -> tuple[bytes, str]:
         """(content of the audio file, where it is)."""
         source, name = self.sources[self.corpus.source[index]], self.corpus.files[index]

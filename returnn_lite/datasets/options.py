@@ -16,12 +16,12 @@ class NoSuchKey(DataError, KeyError):
     """A question about a key that the dataset lacks, or of which it does not know the answer. A look-up that fails."""
 
 
-def blamed(name: str, tag: str, exc: Exception) -> DataError:
-    """The error with the sequence that it is about, as far as it does not say so itself."""
+def blamed(place: str, exc: Exception) -> DataError:
+    """The error with the sequence that it is about (`place`), as far as it does not say so itself."""
     if isinstance(exc, DataError):
         return exc
     text = str(exc) if isinstance(exc, ConfigError) else f"{type(exc).__name__}: {exc}"
-    return DataError(f'{name}: sequence "{tag}"', text)
+    return DataError(place, text)
 
 
 @dataclass(frozen=True, kw_only=True)

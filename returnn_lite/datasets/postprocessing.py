@@ -102,7 +102,7 @@ class PostprocessingDataset(Wrapper):
                 else:
                     streams.popleft()
         except Exception as exc:
-            raise blamed(self.name, self._last_input, exc) from exc
+            raise blamed(f'{self.name}: sequence "{self._last_input}"', exc) from exc
 
     def _mapped(self, inputs: Iterator[TensorDict], rng: np.random.RandomState) -> Iterator[Any]:
         if self.map_stream is not None:

@@ -106,6 +106,11 @@ class Wrapper(EpochDataset):
         """As the inner dataset."""
         return self.inner.get_tag(seq_idx)
 
+    def file_of(self, seq_idx: int, key: str) -> str | None:
+        """As the inner dataset, where that has the sequence at the same place."""
+        same = key in self.inner.get_data_keys() and self.inner.get_tag(seq_idx) == self.get_tag(seq_idx)
+        return self.inner.file_of(seq_idx, key) if same else None
+
     def get_complete_frac(self, seq_idx: int) -> float:
         """As the inner dataset."""
         return self.inner.get_complete_frac(seq_idx)
@@ -189,6 +194,16 @@ class Joined(EpochDataset):
     def get_tag(self, seq_idx: int) -> str:
         """Name in its own dataset."""
         return self.parts[self.which[seq_idx]].get_tag(int(self.where[seq_idx]))
+
+    def file_of(self, seq_idx: int, key: str) -> str | None:
+        """As its own dataset."""
+        part = int(self.which[seq_idx])
+        own = self.key_of_part(part, key)
+        return None if own is None else self.parts[part].file_of(int(self.where[seq_idx]), own)
+
+    def key_of_part(self, part: int, key: str) -> str | None:
+        """What a dataset itself calls a key; None if it does not have it."""
+        return key
 
     def get_total_num_seqs(self, *, fast: bool = False) -> int | float:
         """Sum over the datasets."""

@@ -1,10 +1,17 @@
 """Numbers that cannot be right are found when batches are made, with the tag and the key."""
 
+import os
+import threading
+
+import h5py
 import numpy as np
 import pytest
 
-from returnn_lite.datasets import BatchingOptions, Loader, init_dataset
+from returnn_lite.datasets import BatchingOptions, DataError, Loader, init_dataset
 from returnn_lite.errors import ConfigError
+from returnn_lite.tools.hdf_dump import main as hdf_dump
+from tests.datasets.examples import ogg_zip
+from tests.datasets.hdf_files import write
 
 GOOD = {"data": np.ones((2, 3), "float32"), "classes": np.array([0, 4])}
 
@@ -32,3 +39,96 @@ def test_infinite_numbers_and_empty_sequences_are_data():
     empty = {"data": np.zeros((0, 3)), "classes": np.zeros(0, "int64")}
     assert batches(odd)[0].data["data"][1, 0, 0] == np.inf
     assert batches(empty)[0].lengths["classes"].tolist() == [2, 0]
+
+
+# --- in files: the message says which, whatever stands around them ---
+
+FRAMES = (3, 2, 4)
+NAN = np.ones((9, 2), "float32")
+NAN[4, 1] = np.nan
+BAD_FILES = {
+    "classes": ({"targets/data/classes": np.array([0, 1, 2, 4, 9, 0, 0, 0, 0])}, "classes", "but holds 9"),
+    "negative": ({"targets/data/classes": np.array([0, 1, 2, -1, 4, 0, 0, 0, 0])}, "classes", "but holds -1"),
+    "nan": ({"inputs": NAN}, "data", "holds NaN"),
+}
+
+
+def around(kind, path):
+    """The HDF file's dataset inside of others."""
+    inner = {"class": "HDFDataset", "files": [path]}
+    maps = {"data": ("a", "data"), "classes": ("a", "classes")}
+    mixed = {("a", "data"): "data", ("a", "classes"): "classes", ("b", "x"): "x"}
+    other = {"class": "StaticDataset", "data": [{"x": np.zeros((1, 1))}]}
+    return {
+        "alone": inner,
+        "meta": {"class": "MetaDataset", "datasets": {"a": inner}, "data_map": maps},
+        "combined": {"class": "CombinedDataset", "datasets": {"a": inner, "b": other}, "data_map": mixed},
+        "concat": {"class": "ConcatDataset", "datasets": [inner]},
+        "processes": {"class": "MultiProcDataset", "dataset": inner, "num_workers": 1, "buffer_size": 2},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["alone", "meta", "combined", "concat", "processes"])
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_values_in_files(tmp_path, name, kind):
+    change, key, problem = BAD_FILES[name]
+    path = write(tmp_path / "bad.hdf", FRAMES, classes=5, **change)
+    dataset = init_dataset(around(kind, path), name="toy")
+    dataset.init_seq_order(1)
+    loader = Loader(dataset, BatchingOptions(batch_size=100), keys=["data", "classes"], classes={"classes": 5})
+    with pytest.raises(DataError, match=f'sequence "t1" of {path}: "{key}" .*{problem}'):
+        list(loader)
+    dataset.finish_epoch()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+    assert os.listdir(tmp_path) == ["bad.hdf"]
+
+
+def test_the_right_one_of_several_files_is_named(tmp_path):
+    good = write(tmp_path / "good.hdf", FRAMES, classes=5, tags=list("abc"))
+    bad = write(tmp_path / "bad.hdf", FRAMES, classes=5, **BAD_FILES["nan"][0])
+    dataset = init_dataset({"class": "HDFDataset", "files": [good, bad], "seq_ordering": "reverse"}, name="toy")
+    dataset.init_seq_order(1)
+    with pytest.raises(DataError, match=f'toy: sequence "t1" of {bad}: "data" holds NaN'):
+        list(Loader(dataset, BatchingOptions(batch_size=100), keys=["data"]))
+
+
+def test_labels_of_a_zip_file(tmp_path):
+    path = ogg_zip(tmp_path / "x.zip")
+    vocab = {"class": "CharacterTargets", "labels": ["a", "b", "@"]}
+    dataset = init_dataset({"class": "OggZipDataset", "path": path, "audio": None, "targets": vocab}, name="toy")
+    dataset.init_seq_order(1)
+    with pytest.raises(DataError, match=f'toy: sequence "s0" of {path}: "classes" must be .*, but holds 1'):
+        list(Loader(dataset, BatchingOptions(batch_size=100), keys=["classes"], classes={"classes": 1}))
+
+
+def test_a_missing_key(tmp_path):
+    dataset = init_dataset(around("alone", write(tmp_path / "x.hdf", FRAMES, classes=5)), name="toy")
+    with pytest.raises(ConfigError, match='toy: there is no data key "clases"; did you mean "classes"'):
+        Loader(dataset, BatchingOptions(batch_size=100), keys=["data", "clases"])
+
+
+def test_sequences_without_frames_are_batched_as_the_others(tmp_path):
+    path = write(tmp_path / "x.hdf", (0, 3, 0, 0), classes=5)
+    dataset = init_dataset(around("alone", path), name="toy")
+    dataset.init_seq_order(1)
+    made = list(Loader(dataset, BatchingOptions(batch_size=100, max_seqs=1), keys=["data", "classes"]))
+    assert [(b.tags, b.data["data"].shape) for b in made] == [
+        (["t0"], (1, 0, 2)),
+        (["t1"], (1, 3, 2)),
+        (["t2"], (1, 0, 2)),
+    ]  # fmt: skip (a last batch of nothing is left out)
+
+
+def test_a_dump_of_bad_data_leaves_no_file(tmp_path, capsys):
+    """A chunk of the file is damaged."""
+    path = tmp_path / "bad.hdf"
+    with h5py.File(write(path, inputs=None), "a") as file:
+        made = file.create_dataset("inputs", data=np.ones((9, 2)), chunks=(3, 2), fletcher32=True)
+        place = made.id.get_chunk_info(1).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(content)
+    assert hdf_dump([str(path), str(tmp_path / "out.hdf")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and 'sequence "t1"' in error and f"{path}: inputs: cannot be read" in error
+    assert os.listdir(tmp_path) == ["bad.hdf"]

@@ -1,12 +1,14 @@
 """Batches on their way to the device."""
 
 import numpy
+import pytest
 import torch
 
 from returnn_lite.datasets import Batch, BatchingOptions, Loader, init_dataset
 from returnn_lite.engine.data import pinned
 from returnn_lite.engine.step import to_device
-from tests.engine.helpers import dataset
+from tests.datasets.hdf_files import write
+from tests.engine.helpers import CONFIG_FILE, dataset, options, rnn, run
 
 CPU = torch.device("cpu")
 
@@ -34,3 +36,26 @@ def test_waiting_counts_only_while_the_device_has_nothing_to_do():
         assert len(list(loader)) > 3
         waits.append(loader.wait_time)
     assert waits[0] == 0 and waits[1] > 0
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"inputs": numpy.full((9, 4), numpy.nan, "float32")}, 'train: sequence "t0" of {path}: "data" holds NaN'),
+    ({"targets/data/classes": numpy.full(9, 4)}, '"classes" must be class indices from 0 to 3, but holds 4'),
+    ({"seqTags": numpy.array([b"a"])}, "{path}: seqTags: must have one tag for each of 3 sequences"),
+])  # fmt: skip
+def test_bad_data_end_a_training_with_one_line_and_no_files(tmp_path, change, message):
+    path = write(tmp_path / "bad.hdf", dim=4, classes=4, **change)
+    train = {"class": "HDFDataset", "files": [path]}
+    (tmp_path / "train.config").write_text(CONFIG_FILE + f"train, dev = {train!r}, None\n")
+    done = rnn("train.config", folder=tmp_path)
+    assert done.returncode == 1
+    error = done.stderr.splitlines()
+    assert len(error) == 1 and message.format(path=path) in error[0]
+    assert not list(tmp_path.rglob("*.pt")) and not (tmp_path / "out" / "rates").exists()
+
+
+def test_sequences_without_frames_can_be_trained_on(tmp_path):
+    path = write(tmp_path / "x.hdf", (0, 3, 0, 4), dim=4, classes=4)
+    train = {"class": "HDFDataset", "files": [path]}
+    lines = run(options(tmp_path, train=train, dev=None, num_epochs=1, max_seqs=2))
+    assert any(line.startswith("epoch 1 score: ") and "nan" not in line for line in lines)
