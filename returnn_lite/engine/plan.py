@@ -11,6 +11,9 @@ from returnn_lite.engine.torch_plan import TorchPlan
 from returnn_lite.layers.params import ParamOptions, ParamOwner
 
 
+LAYERS, TORCH = ("network", "get_network"), ("get_model", "train_step", "forward_step")
+
+
 class Model(Protocol):
     """A network: parameters by name, and `net(data, lengths, tags=…)` for the losses and outputs of a batch.
 
@@ -75,7 +78,8 @@ class Plan(Protocol):
 
 def make_plan(config: Config) -> Plan:
     """The plan for what the config describes: a torch module by `get_model`, or a net of layers."""
-    layers = config.typed_value("network") or config.typed_value("get_network")
-    if config.typed_value("get_model") is None or layers and config.value("backend", None) != "torch":
-        return NetworkPlan(config)
-    return TorchPlan(config)
+    given = {name for name in (*LAYERS, *TORCH) if config.typed_value(name) is not None}
+    if given.isdisjoint(LAYERS):
+        return TorchPlan(config) if given else NetworkPlan(config)
+    both = "get_model" in given and config.value("backend", None) == "torch"  # for which there is an error
+    return TorchPlan(config) if both else NetworkPlan(config)

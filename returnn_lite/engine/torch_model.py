@@ -75,7 +75,7 @@ class TorchNet(torch.nn.Module):
             key for key, options in self.extern_data.options.items() if not options.get("available_for_inference", True)
         }  # fmt: skip
         self.used_data_keys = set(self.extern_data.specs) - hidden
-        self.model_outputs = config.typed_value("model_outputs", {})
+        self.model_outputs = config.typed_value("model_outputs", None) or {}
         declared(self.model_outputs, "model_outputs")  # what is wrong there is told at once
 
     # --- reading ------------------------------------------------------------------------------------------------------

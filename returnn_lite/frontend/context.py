@@ -69,7 +69,7 @@ class RunContext:
         scale: float = 1.0,
         as_error: bool = False,
         use_normalized_loss: bool = False,
-        use_flatten_frames: bool = True,  # noqa: ARG002 - changes no number
+        use_flatten_frames: bool = True,  # changes no number
         custom_inv_norm_factor: Any = None,
     ) -> None:
         """Adds a loss: `scale` times its sum goes into the objective, reported is the sum by the number of entries.

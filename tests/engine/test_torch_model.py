@@ -417,6 +417,7 @@ def wrong_key(*, extern_data, **_):
 
 WRONG = {
     "no train_step": ({"train_step": None}, r"train_step: `train_step` must be a function for this task"),
+    "no get_model": ({"get_model": None}, r"get_model: `get_model` must be a function"),
     "train_step is no function": ({"train_step": 3}, r"train_step: `train_step` must be a function, but is 3"),
     "no module": ({"get_model": lambda: 7}, r"get_model: must return a torch.nn.Module, but returned 7"),
     "another argument": (

@@ -5,9 +5,10 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
+from returnn_lite.layers.params import ParamOwner
 from returnn_lite.log import Log
 from returnn_lite.optim import Updater
-from returnn_lite.optim.param_groups import param_infos
+from returnn_lite.optim.param_groups import param_infos, read_rules
 from tests.nets import network
 
 from .small_net import Run, parameters
@@ -63,6 +64,32 @@ def test_kinds_of_a_network():
     updater = updater_of(net, [{"layer": "loop", "momentum": 0.5}])
     found = [group.names for group in updater.groups if updater.optimizers[group.optimizer].options()["momentum"]]
     assert [sorted(names) for names in found] == [sorted(inside)]
+
+
+class Module(torch.nn.Module):
+    """Some layers of torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.emb = torch.nn.Embedding(3, 4)
+        self.lstm = torch.nn.LSTM(4, 5)
+        self.norm = torch.nn.LayerNorm(5)
+        self.convs = torch.nn.ModuleList([torch.nn.Conv1d(5, 6, 3)])
+
+    def param_owners(self):
+        modules = dict(self.named_modules())
+        return {n: ParamOwner.of_torch(at := n.rpartition(".")[0], modules[at]) for n, _ in self.named_parameters()}
+
+
+def test_kinds_of_a_torch_module():
+    net = Module()
+    infos = param_infos(dict(net.named_parameters()), net)
+    kinds = {name: info.kinds - {"ndim1", "ndim2+"} for name, info in infos.items()}
+    assert kinds["emb.weight"] == {"weight", "embedding"} and kinds["norm.weight"] == kinds["norm.bias"] == {"norm"}
+    assert kinds["lstm.weight_hh_l0"] == {"weight", "recurrent"} and kinds["lstm.bias_ih_l0"] == {"bias"}
+    assert kinds["convs.0.weight"] == {"weight", "conv"} and infos["convs.0.weight"].layer == "convs.0"
+    rule = read_rules([{"layer": "convs", "momentum": 0.5}], "x")[0]
+    assert {name for name, info in infos.items() if rule.matches(info)} == {"convs.0.weight", "convs.0.bias"}
 
 
 def updater_of(net, rules: list[dict], **config) -> Updater:
