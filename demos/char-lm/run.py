@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from experiment import Experiment  # noqa: E402
 
 CONFIG = Path("demos/char-lm/lstm.config")
-NUM_EPOCHS = {"": 8, "-short": 2}
+NUM_EPOCHS = {"": 12, "-short": 2}
 SHORT_CHARACTERS = {"train": 40_000, "dev": 5_000, "test": 5_000}
 
 

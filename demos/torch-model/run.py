@@ -9,24 +9,14 @@ Every step is a call of rnn.py, which is printed. Run again after an interruptio
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG, MAKE_DATA = "demos/torch-model/ctc.config", "demos/digits/make_data.py"  # from the root, where all commands run
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from experiment import ROOT, run  # noqa: E402
 
-
-def run(*command: object) -> None:
-    """Run a Python script with this interpreter, and stop here if it fails."""
-    words = [str(word) for word in command]
-    print("\n$ ./" + " ".join(words), flush=True)
-    # The net is so small that a second thread costs more than it gives.
-    code = subprocess.run([sys.executable, *words], cwd=ROOT, env={"OMP_NUM_THREADS": "1", **os.environ}).returncode
-    if code:
-        sys.exit(f"{words[0]} failed with exit code {code}")
+CONFIG, MAKE_DATA = "demos/torch-model/ctc.config", "demos/digits/make_data.py"
 
 
 def demo(short: bool) -> None:
