@@ -17,13 +17,15 @@ LAYERS, TORCH = ("network", "get_network"), ("get_model", "train_step", "forward
 class Model(Protocol):
     """A network: parameters by name, and `net(data, lengths, tags=…)` for the losses and outputs of a batch.
 
-    `train()`, `eval()` set the train flag. `params`: all that a checkpoint holds, those trained require a gradient.
+    `train()`, `eval()` set the train flag. `params`: all that a checkpoint holds, those trained require a gradient;
+    they lie on `device`.
     `extern_data`, `used_data_keys`: which data it wants. `recurrent`: whether batches must keep sequences apart.
     `lengths_on_host`: whether it wants the lengths of sequences on the CPU. `random_state`: of dropout and the like,
     readable and settable. `layers`: those there are to ask by name.
     """
 
     params: Mapping[str, torch.Tensor]
+    device: torch.device
     param_options: Mapping[str, ParamOptions]
     loaded_on_init: frozenset[str]
     extern_data: Any

@@ -92,6 +92,11 @@ class TorchNet(torch.nn.Module):
         return found
 
     @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next((p.device for p in self.params.values()), HOST)
+
+    @property
     def param_options(self) -> dict[str, ParamOptions]:
         """Nothing special about any."""
         return {name: ParamOptions() for name in self.params}
