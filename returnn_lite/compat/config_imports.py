@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
+import functools
 import importlib
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 from returnn_lite.compat.modules.commands import stand_in_commands
 from returnn_lite.compat.refusals import unknown
@@ -56,8 +59,6 @@ MODULES: dict[str, str] = {
     "returnn.util": "",
     "returnn.util.basic": "util:names",
     "returnn.util.better_exchook": "util:exchook",
-    # tensorboard asks for this before it tries TensorFlow, which it must not take from here
-    "tensorboard.compat.notf": "",
 }
 # old flat name -> the name of the same module today; each is also importable from the package
 _FLAT = {
@@ -95,19 +96,17 @@ TF = "tensorflow"
 def config_imports(config: Any = None) -> Iterator[None]:
     """While open, `TFUtil`, `returnn.tensor`, `tensorflow` … are importable.
 
-    An installed package wins over a stand-in, except that code outside installed packages gets the stand-in for
-    `tensorflow`: it is handed torch tensors. `config`: what `get_global_config()` gives.
+    An installed package wins over a stand-in, except for `tensorflow`: code of configs gets the stand-in, since it is
+    handed torch tensors, and installed packages get TensorFlow, if it is installed. `config`: what
+    `get_global_config()` gives.
     """
     finder = _Finder()
-    first = _TensorFlowFinder(finder)
-    sys.meta_path.insert(0, first)
     sys.meta_path.append(finder)
     RUNNING.config = config
     try:
-        with stand_in_commands():
+        with stand_in_commands(), patch.object(builtins, "__import__", _tensorflow_for_configs(builtins.__import__)):
             yield
     finally:
-        sys.meta_path.remove(first)
         sys.meta_path.remove(finder)
         for name in finder.made:
             sys.modules.pop(name, None)
@@ -116,7 +115,7 @@ def config_imports(config: Any = None) -> Iterator[None]:
 
 def is_known(name: str) -> bool:
     """Whether there is a stand-in for this module."""
-    return name in MODULES or name in OLD_NAMES or name == TF or name.startswith((f"{TF}.", "returnn.tf.compat."))
+    return name in MODULES or name in OLD_NAMES or name.startswith("returnn.tf.compat.")
 
 
 class _Finder(MetaPathFinder, Loader):
@@ -130,7 +129,7 @@ class _Finder(MetaPathFinder, Loader):
         if not is_known(fullname):
             return None
         known = (*MODULES, *OLD_NAMES)
-        is_package = fullname.startswith(TF) or any(name.startswith(fullname + ".") for name in known)
+        is_package = any(name.startswith(fullname + ".") for name in known)
         return ModuleSpec(fullname, self, is_package=is_package or fullname in OLD_NAMES)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
@@ -142,35 +141,31 @@ class _Finder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Puts the names into it."""
-        if not isinstance(module, _Module) or module.filled:
-            return
-        module.filled = True
-        found = contents(module.__name__)
-        module.source = None if isinstance(found, Mapping) else found
-        members = found if isinstance(found, Mapping) else vars(found)
-        module.__dict__.update({key: value for key, value in members.items() if not key.startswith("__")})
+        if isinstance(module, _Module):
+            module.fill()
 
 
-class _TensorFlowFinder(MetaPathFinder):
-    """Stands first, for `tensorflow` alone, where installed packages do not ask."""
+def _tensorflow_for_configs(real: Callable[..., Any]) -> Callable[..., Any]:
+    """What `import` calls: the stand-in for `tensorflow` where no installed package asks, else what it always called.
 
-    def __init__(self, finder: _Finder) -> None:
-        self.finder = finder
+    The stand-in is not in `sys.modules`, where everybody would find it, or a real TensorFlow hide it.
+    """
+    installed = (*site.getsitepackages(), sysconfig.get_path("stdlib"), site.getusersitepackages())
 
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """The stand-in's spec."""
-        if fullname != TF and not fullname.startswith(f"{TF}."):
-            return None
-        return None if _asked_by_package() else self.finder.find_spec(fullname)
+    @functools.cache
+    def stand_in(name: str) -> ModuleType:
+        module = _Module(name)
+        module.fill()
+        return module
 
+    def find(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
+        if level == 0 and name.split(".", 1)[0] == TF:
+            asking = sys._getframe(1).f_code.co_filename
+            if not asking.startswith((*installed, "<frozen")):
+                return stand_in(name if fromlist else TF)
+        return real(name, globals, locals, fromlist, level)
 
-def _asked_by_package() -> bool:
-    """Whether the import statement stands in an installed package or the standard library."""
-    folders = (*site.getsitepackages(), sysconfig.get_path("stdlib"), site.getusersitepackages())
-    frame = sys._getframe(2)
-    while frame is not None and (frame.f_code.co_filename.startswith("<frozen") or frame.f_globals is globals()):
-        frame = frame.f_back  # type: ignore[assignment]
-    return frame is not None and frame.f_code.co_filename.startswith(folders)
+    return find
 
 
 def contents(name: str) -> Any:
@@ -191,6 +186,16 @@ class _Module(ModuleType):
 
     filled = False
     source: Any = None  # an object that knows better what to do about unknown names
+
+    def fill(self) -> None:
+        """Puts the names into it, once."""
+        if self.filled:
+            return
+        self.filled = True
+        found = contents(self.__name__)
+        self.source = None if isinstance(found, Mapping) else found
+        members = found if isinstance(found, Mapping) else vars(found)
+        self.__dict__.update({key: value for key, value in members.items() if not key.startswith("__")})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -1,5 +1,6 @@
 """The module names that configs import exist while a config is executed, and only then."""
 
+import site
 import subprocess
 import sys
 
@@ -69,6 +70,39 @@ def test_an_installed_module_wins(tmp_path, monkeypatch):
     with config_imports():
         assert names("import TFUtil")["TFUtil"].mine == 1
     sys.modules.pop("TFUtil", None)
+
+
+@pytest.mark.parametrize("first", ["package", "config"])
+def test_an_installed_tensorflow_is_that_of_packages_alone(tmp_path, monkeypatch, first):
+    """Whoever imports it first: packages get the real one, configs the stand-in."""
+    (tmp_path / "tensorflow.py").write_text("installed = True\n")
+    (tmp_path / "user_of_tf.py").write_text(
+        "import tensorflow\ndef again():\n    import tensorflow as tf\n    return tf\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(site, "getsitepackages", lambda: [str(tmp_path)])
+    config = "import tensorflow as tf\nfrom tensorflow.compat.v1 import where\nx = tf.shape([1, 2])\n"
+    with config_imports():
+        steps = [lambda: names(config), lambda: names("import user_of_tf")]
+        made = [step() for step in (steps if first == "config" else reversed(steps))]
+        found = {**made[0], **made[1]}
+        assert found["tf"].__name__ == "tensorflow" and not hasattr(found["tf"], "installed")
+        assert found["user_of_tf"].tensorflow.installed and found["user_of_tf"].again().installed
+        assert sys.modules["tensorflow"].installed
+    for name in ("tensorflow", "user_of_tf"):
+        sys.modules.pop(name)
+
+
+def test_packages_do_not_find_a_tensorflow_that_is_not_installed(tmp_path, monkeypatch):
+    (tmp_path / "asks_for_tf.py").write_text(
+        "try:\n    import tensorflow\nexcept ImportError:\n    tensorflow = None\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(site, "getsitepackages", lambda: [str(tmp_path)])
+    with config_imports():
+        names("import tensorflow")
+        assert names("import asks_for_tf")["asks_for_tf"].tensorflow is None
+    sys.modules.pop("asks_for_tf")
 
 
 def test_tensorflow_is_one_module_under_its_many_names():

@@ -61,6 +61,7 @@ def test_a_function_gets_copies():
         (2, [2, 2, 2]),
         ([3, 1], [3, 1, 1]),
         ({0: 4, "default": 2, "final": 1}, [4, 2, 1]),
+        ({"default": 0, "final": 6}, [0, 0, 6]),
     ],
 )
 def test_repetitions(value, counts):
@@ -78,6 +79,28 @@ def test_epoch_values_at_any_depth():
     pretrain = Pretrain(options, net)
     found = [pretrain.description(epoch)["output"]["unit"]["x"]["opts"] for epoch in (1, 2, 9)]
     assert found == [[(0.5, 1)], [(1.0, 1)], [(1.0, 1)]]
+
+
+def test_epoch_values_without_pretraining_are_those_of_the_epoch():
+    plan = NetworkPlan(Config({"network": {"output": {"class": "copy", "x": WrapEpochValue(lambda epoch: -epoch)}}}))
+    assert [plan.describe(epoch)["output"]["x"] for epoch in (1, 7)] == [-1, -7]
+
+
+@pytest.mark.parametrize(
+    ("options", "description", "of_h1", "of_output"),
+    [
+        ({}, {}, None, None),
+        ({"copy_param_mode": "subset"}, {}, "subset", "subset"),
+        ({"copy_param_mode": "subset"}, {"#copy_param_mode": "reset"}, "reset", "reset"),
+        ({"copy_param_mode": "subset", "copy_output_layer": False}, {}, "subset", "reset"),
+        ({"copy_output_layer": True}, {}, None, "ifpossible"),
+        ({"copy_output_layer": "subset"}, {}, None, "subset"),
+    ],
+)
+def test_how_parameters_are_taken_over(options, description, of_h1, of_output):
+    plan = NetworkPlan(Config({"pretrain": options or True, "network": STACK}))
+    mode = plan.copy_modes(description)
+    assert (mode("h1/W"), mode("output/W")) == (of_h1, of_output)
 
 
 def test_wrong_options():
