@@ -199,11 +199,11 @@ class DataView(NamesKnown):
 class SourceView(DataView):
     """A source with its values."""
 
-    def __init__(self, x: Tensor, name: str, wrap: Callable[[torch.Tensor], Any] = lambda t: t) -> None:
+    def __init__(self, x: Tensor, name: str, wrap: Callable[..., Any] = lambda t, dtype=None: t) -> None:
         super().__init__(x.spec, name)
         self._x = x
         self._wrap = wrap
-        self.placeholder = wrap(x.data)
+        self.placeholder = wrap(x.data, x.spec.dtype)
         self.beam = x.beam
 
     def permuted(self, order: tuple[int, ...]) -> SourceView:

@@ -72,10 +72,11 @@ class Eval(Elementwise):
         unused = set(range(len(sources))) - used
         if unused:
             raise self.error(f"not used sources: {unused}")
+        texts = hasattr(value, "texts")
         value = self.context.eval_names.get("as_plain_tensor", _unchanged)(value)
         if not isinstance(value, torch.Tensor):
             raise self.error(f"the value of `eval` must be a tensor, but is {type(value).__name__} instead")
-        dtype = DTYPE_NAMES.get(value.dtype, str(value.dtype))
+        dtype = "string" if texts else DTYPE_NAMES.get(value.dtype, str(value.dtype))
         if dtype != spec.dtype:
             raise self.error(
                 f'the value of `eval` must have dtype {spec.dtype}, but has {dtype}; give `out_type`: {{"dtype": …}}'
@@ -120,8 +121,8 @@ class Eval(Elementwise):
         if as_data:
             return SourceView(x, name, wrap)
         if enforce_batch_major:
-            return wrap(x.batch_major().data)
-        return wrap(place(x, spec, self.behavior) if auto_convert else x.data)
+            return wrap(x.batch_major().data, x.spec.dtype)
+        return wrap(place(x, spec, self.behavior) if auto_convert else x.data, x.spec.dtype)
 
 
 def _unchanged(x: Any) -> Any:

@@ -277,11 +277,11 @@ def choices_of(xs: list[Tensor], layer: Layer) -> SearchChoices | None:
     return None if beam is None else SearchChoices(beam, wrapper(layer))
 
 
-def wrapper(layer: Layer) -> Callable[[Any], Any]:
-    """What makes tensors as functions of configs expect them."""
-    found: Callable[[Any], Any] = layer.context.eval_names.get("as_tf_tensor", _unchanged)
+def wrapper(layer: Layer) -> Callable[..., Any]:
+    """What makes tensors (and their dtype, where it may be "string") as functions of configs expect them."""
+    found: Callable[..., Any] = layer.context.eval_names.get("as_tf_tensor", _unchanged)
     return found
 
 
-def _unchanged(x: Any) -> Any:
+def _unchanged(x: Any, dtype: str | None = None) -> Any:  # noqa: ARG001 - as the wrapper is called
     return x

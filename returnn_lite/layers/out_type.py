@@ -26,7 +26,7 @@ def overridden(spec: Spec, out_type: Mapping[str, Any] | None, sources: Sequence
     for key in out_type:
         if key not in _OPTIONS:
             raise ConfigError("out_type", f"unknown entry {key!r}{did_you_mean(str(key), _OPTIONS)}")
-    sparse_dim = _sparse_dim(spec, out_type, layer)
+    sparse_dim = _sparse_dim(spec, out_type, layer) if out_type.get("dtype") != "string" else None
     dtype = out_type.get("dtype") or ("int32" if sparse_dim is not None and not spec.sparse else spec.dtype)
     tags = out_type.get("dim_tags") or out_type.get("dims")
     shape = out_type.get("shape")

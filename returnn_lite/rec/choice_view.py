@@ -57,5 +57,5 @@ def combined_by_function(
     return found
 
 
-def _unchanged(x: Any) -> Any:
+def _unchanged(x: Any, dtype: str | None = None) -> Any:  # noqa: ARG001 - as the wrapper is called
     return x

@@ -65,7 +65,8 @@ class Initial:
     def full(self, spec: Spec, value: float) -> Tensor:
         """A tensor of this Spec full of `value`."""
         shape = [self._size(d, self.lengths) for d in spec.dims]
-        data = torch.full(shape, value, dtype=DTYPES[spec.dtype], device=self.device)
+        dtype = DTYPES["int64" if spec.dtype == "string" else spec.dtype]  # texts are numbers, 0 the empty one
+        data = torch.full(shape, value, dtype=dtype, device=self.device)
         return Tensor(data, spec, self.lengths)
 
     def output(self, node: Node, value_of: Callable[[Node], Tensor]) -> Tensor:

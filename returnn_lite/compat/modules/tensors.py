@@ -13,6 +13,7 @@ from returnn_lite.compat.refusals import Refusal, refused, user_line
 from returnn_lite.compat.running import RUNNING
 from returnn_lite.compat.tf import eval_names
 from returnn_lite.compat.tf.namespace import Namespace
+from returnn_lite.compat.tf.values import as_tensor
 
 _WARP = "image warping needs a torch module of your own"
 
@@ -25,6 +26,7 @@ def helpers() -> dict[str, Any]:
         **data_names(),
         **refusals,
         "OpCodeCompiler": OpCodeCompiler,
+        "get_shared_vocab": as_tensor,
     }
 
 
@@ -50,14 +52,11 @@ def get_filtered_score(prev_str: Any, scores: torch.Tensor, labels: Any) -> torc
 
     Shape: prev_str (B, K) of strings, scores (B, K) -> (B, K)
     """
-    rows = []
-    for strings, row in zip(prev_str, scores, strict=True):
-        same = torch.tensor([[a == b for b in strings] for a in strings], device=row.device)
-        sums = row.expand(len(row), -1).masked_fill(~same, -torch.inf).logsumexp(dim=1)
-        best = row.expand(len(row), -1).masked_fill(~same, -torch.inf).argmax(dim=1)
-        kept = best == torch.arange(len(row), device=row.device)
-        rows.append(torch.where(kept, sums, -torch.inf))
-    return torch.stack(rows)
+    numbers = as_tensor(prev_str).to(scores.device)
+    same = numbers.unsqueeze(2) == numbers.unsqueeze(1)
+    grouped = scores.unsqueeze(1).expand(same.size()).masked_fill(~same, -torch.inf)
+    best = grouped.argmax(dim=2) == torch.arange(scores.size(1), device=scores.device)
+    return torch.where(best, grouped.logsumexp(dim=2), -torch.inf)
 
 
 class OpCodeCompiler:

@@ -43,7 +43,7 @@ class Creation:
 
     def constant(self, value: Any, dtype: Any = None, shape: Any = None) -> Tensor:
         """A tensor of numbers; one number fills a `shape`."""
-        x = as_tensor(value, dtype).to(self._device)
+        x = as_tensor(value, dtype, device=self._device).to(self._device)
         if shape is None:
             return x
         return x.expand(to_ints(shape)) if x.numel() == 1 else x.reshape(to_ints(shape))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from returnn_lite.compat.tf import control, creation, maths, nn, shapes
-from returnn_lite.compat.tf.values import DTYPES, Context, Dimension, TensorShape, wrap_all
+from returnn_lite.compat.tf.values import DTYPES, Context, Dimension, TensorShape, TextTensor, wrap_all
 from returnn_lite.errors import UnknownName, did_you_mean, user_line
 
 _GRAPH_ONLY = {
@@ -66,10 +66,16 @@ def at_once(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         kwargs.pop("name", None)
+        texts = any(map(_holds_texts, (*args, *kwargs.values())))
         with torch._C.DisableTorchFunctionSubclass():  # the documented way to run subclasses as plain tensors
-            return wrap_all(function(*args, **kwargs))
+            return wrap_all(function(*args, **kwargs), texts)
 
     return call
+
+
+def _holds_texts(value: Any) -> bool:
+    parts = value if isinstance(value, (list, tuple)) else (value,)
+    return any(isinstance(part, TextTensor) for part in parts)
 
 
 def _dressed(functions: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from returnn_lite.compat.tf.texts import numbers_of, texts_of
 from returnn_lite.errors import ConfigError, did_you_mean
 
 
@@ -159,8 +160,40 @@ for _name in ("add", "sub", "mul", "floordiv", "mod", "pow"):
     setattr(TFTensor, f"__{_name}__", _in_left_dtype(getattr(torch.Tensor, f"__{_name}__")))
 
 
-def wrap(x: Tensor) -> TFTensor:
-    """The same tensor with TensorFlow's attributes. An exact logarithm (of a softmax …) stays known."""
+class TextTensor(TFTensor):
+    """Texts, as their numbers (`texts.py`): `+` joins them, and int64 results of torch are texts again."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Results other than numbers of texts are tensors as usual."""
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        return result.as_subclass(TFTensor) if isinstance(result, Tensor) and result.dtype != torch.int64 else result
+
+    def __add__(self, other: Any) -> Tensor:
+        return _joined(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return _joined(other, self)
+
+    def texts(self) -> Any:
+        """As nested lists of str, or one str."""
+        return texts_of(self.tolist())
+
+
+def _joined(x: Any, y: Any) -> Tensor:
+    first, second = torch.broadcast_tensors(*[as_tensor(part).as_subclass(torch.Tensor) for part in (x, y)])
+    pairs = zip(texts_of(first.reshape(-1).tolist()), texts_of(second.reshape(-1).tolist()), strict=True)
+    made = torch.tensor(numbers_of([a + b for a, b in pairs]), dtype=torch.int64, device=first.device)
+    return made.reshape(first.size()).as_subclass(TextTensor)
+
+
+def wrap(x: Tensor, dtype: str | None = None) -> TFTensor:
+    """The same tensor with TensorFlow's attributes. An exact logarithm (of a softmax …) stays known.
+
+    `dtype`: "string" if it holds numbers of texts.
+    """
+    if dtype == "string":
+        return x.as_subclass(TextTensor)
     if isinstance(x, TFTensor):
         return x
     wrapped = x.as_subclass(TFTensor)
@@ -182,12 +215,12 @@ def unwrap(x: Any) -> Any:
     return x
 
 
-def wrap_all(x: Any) -> Any:
-    """Tensors wrapped, also within tuples and lists; other things as they are."""
+def wrap_all(x: Any, texts: bool = False) -> Any:
+    """Tensors wrapped, also within tuples and lists; other things as they are. `texts`: int64 holds texts."""
     if isinstance(x, Tensor):
-        return wrap(x)
+        return wrap(x, "string" if texts and x.dtype == torch.int64 else None)
     if isinstance(x, (tuple, list)) and not isinstance(x, torch.Size):
-        parts = [wrap_all(part) for part in x]
+        parts = [wrap_all(part, texts) for part in x]
         return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
     return x
 
@@ -202,7 +235,7 @@ def as_tensor(value: Any, dtype: Any = None, *, device: torch.device | None = No
 
     Python floats become float32, ints int32 (int64 where they must), bools bool; arrays keep their dtype.
     """
-    if dtype is not None:
+    if dtype is not None and dtype != "string":
         dtype = to_dtype(dtype)
     if isinstance(value, Tensor):
         return value if dtype is None or dtype == value.dtype else cast(value, dtype)
@@ -210,6 +243,8 @@ def as_tensor(value: Any, dtype: Any = None, *, device: torch.device | None = No
         parts = [as_tensor(part, dtype, device=device) for part in value]
         return torch.stack(common(parts))
     array = numpy.asarray(value)
+    if array.dtype.kind == "U" or dtype == "string":
+        return torch.tensor(numbers_of(array.tolist()), dtype=torch.int64, device=device).as_subclass(TextTensor)
     if array.dtype.kind not in "biufc":
         raise TypeError(f"a tensor cannot be made of {value!r}")
     if dtype is None:
