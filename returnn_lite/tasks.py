@@ -12,13 +12,15 @@ from returnn_lite.log import Log
 Task = Callable[[Config, Log], None]
 
 TASKS = {
-    "train": "returnn_lite.engine.train:train_task",
+    "train": "returnn_lite.engine.training:train_task",
     "eval": "returnn_lite.engine.evaluate:eval_task",
     "forward": "returnn_lite.engine.forward:forward_task",
     "hpx": "returnn_lite.engine.forward:forward_task",
     "search": "returnn_lite.engine.search:search_task",
     "compute_priors": "returnn_lite.engine.priors:compute_priors_task",
     "plot_schedule": "returnn_lite.engine.plot_schedule:plot_schedule_task",
+    "train_lr_agent": "returnn_lite.agent.train:train_lr_agent_task",
+    "eval_lr_agent": "returnn_lite.agent.evaluate:eval_lr_agent_task",
     "initialize_model": "returnn_lite.engine.init_only:initialize_model_task",
     "nop_init_net_train": "returnn_lite.engine.init_only:nop_init_net_train_task",
     "cleanup_old_models": "returnn_lite.engine.init_only:cleanup_task",

@@ -52,7 +52,7 @@ _LEARNING_RATE = """
     newbob_learning_rate_decay newbob_learning_rate_growth newbob_relative_error_div_by_old
     newbob_relative_error_threshold newbob_error_threshold newbob_multi_num_epochs newbob_multi_update_interval
     newbob_relative_error_grow_threshold use_learning_rate_control_always dynamic_learning_rate lr_scheduler
-    lr_agent learning_rate_agent
+    lr_agent lr_agent_eval learning_rate_agent
 """
 _DATA = """
     train dev eval eval_datasets window context_window chunking batching shuffle_frames_of_nseqs min_chunk_size

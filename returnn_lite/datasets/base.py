@@ -46,6 +46,8 @@ class Dataset(ABC):
 
     have_corpus_seq_idx = True
     supports_sharding = True
+    shared = False  # several trainings use it in turns: loaders make all batches of an epoch at once
+    constant = False  # the data of a sequence are the same whenever they are loaded, and in memory
     reuses_batches = False  # keeps the batches of an epoch for the next one if the order is the same
 
     num_inputs: int = 0
@@ -60,6 +62,7 @@ class Dataset(ABC):
         self.num_outputs, self.labels = {}, {}
         self.epoch: int | None = None
         self.batch_cache = BatchCache()
+        self.frame_tables: dict[Any, Any] = {}  # of a shared one, by the keys and dtypes that were asked for
         self.wanted_keys: Sequence[str] | None = None
         self._order: np.ndarray | None = np.empty(0, np.int64)  # None: 0, 1, 2, … without end
         self._loaded: dict[int, Seq] = {}

@@ -208,8 +208,12 @@ def framewise_batches(slices: Iterable[Slices], options: BatchingOptions) -> Ite
     row: _Row | None = None
     for part in slices:
         row = row or _Row(part.keys, options)
-        for seq_idx, start, end in zip(part.seq_idx.tolist(), part.start.tolist(), part.end.tolist(), strict=True):
-            yield from row.add(seq_idx, start, end)
+        at = 0
+        while at < len(part):
+            at += row.add_whole(part, at)
+            if at < len(part):
+                yield from row.add(int(part.seq_idx[at]), part.start[at].tolist(), part.end[at].tolist())
+                at += 1
     if row and row.entries:
         yield row.close()
 
@@ -225,6 +229,24 @@ class _Row:
     def _empty(self) -> None:
         self.entries: list[tuple[int, list[int], list[int], int]] = []
         self.frames = [0] * len(self.keys)
+
+    def add_whole(self, slices: Slices, first: int) -> int:
+        """Appends the slices from `first` on that leave room, as far as their keys have equal lengths; how many."""
+        frames = self.frames[0]
+        if min(self.frames) < max(self.frames):
+            return 0
+        window = slices[first : first + max(int(min(self.size) - frames), 0)] if min(self.size) < np.inf else slices
+        lengths = window.lengths
+        ends = frames + np.cumsum(lengths[:, 0])
+        start_idx = self.entries[0][0] if self.entries else window.seq_idx[:1]
+        fits = (lengths[:, :1] == lengths).all(1) & (lengths[:, 0] > 0) & (ends < min(self.size))
+        fits &= window.seq_idx + 1 - start_idx <= self.max_seqs
+        count = len(fits) if fits.all() else int(fits.argmin())
+        taken, ends = window[:count], ends[:count]
+        columns = (taken.seq_idx, taken.start, taken.end, ends - lengths[:count, 0])
+        self.entries += zip(*(column.tolist() for column in columns), strict=True)
+        self.frames = [int(ends[-1])] * len(self.keys) if count else self.frames
+        return count
 
     def add(self, seq_idx: int, start: list[int], end: list[int]) -> Iterator[SliceBatch]:
         """Appends the frames start…end of a sequence; yields the batches which that completes."""

@@ -71,6 +71,10 @@ def pad(
     lengths = np.zeros(plan.num_rows, np.int32)
     np.maximum.at(lengths, plan.row, (plan.offset + end - start).astype(np.int32))
     out = np.zeros((plan.num_rows, int(lengths.max(initial=0))) + arrays[0].shape[1:], dtype)
+    if _end_to_end(plan, start, end, arrays):
+        pieces = [array[s:e] for array, s, e in zip(arrays, start.tolist(), end.tolist(), strict=True)]
+        np.concatenate(pieces, out=out[0], casting="unsafe")
+        return out, lengths
     places = zip(plan.row.tolist(), plan.offset.tolist(), start.tolist(), end.tolist(), arrays, strict=True)
     for i, (row, offset, s, e, array) in enumerate(places):
         _check_shape(dataset, key, plan, i, array.shape[1:], out.shape[2:])
@@ -78,6 +82,15 @@ def pad(
         if first < last:
             out[row, offset + first - s : offset + last - s] = array[first:last]
     return out, lengths
+
+
+def _end_to_end(plan: SliceBatch, start: np.ndarray, end: np.ndarray, arrays: list[np.ndarray]) -> bool:
+    """Whether the slices fill a single row without gaps, and the arrays have them and fit together."""
+    ends = np.cumsum(end - start)
+    if plan.num_rows != 1 or start.min() < 0 or plan.offset[0] or (plan.offset[1:] != ends[:-1]).any():
+        return False
+    shape = arrays[0].shape[1:]
+    return all(array.shape[1:] == shape and e <= len(array) for array, e in zip(arrays, end.tolist(), strict=True))
 
 
 def stack(dataset: Dataset, key: str, plan: SliceBatch, arrays: list[np.ndarray], dtype: str) -> np.ndarray:

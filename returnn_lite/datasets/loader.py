@@ -6,6 +6,7 @@ outside the interpreter.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from returnn_lite.datasets.batching import BatchingOptions, SliceBatch
 from returnn_lite.datasets.collate import Batch, collate
 from returnn_lite.datasets.each_seq import place_of
 from returnn_lite.datasets.epoch_batches import epoch_batches
+from returnn_lite.datasets.frame_table import FrameTable
 from returnn_lite.datasets.options import DataError, blamed
 from returnn_lite.errors import ConfigError, did_you_mean
 
@@ -81,10 +83,25 @@ class Loader:
             batches.close()
 
     def _made(self) -> Generator[Any, None, None]:
-        """The batches, made when asked for."""
-        for plan in epoch_batches(self.dataset, self.options):
+        """The batches, made when asked for; all of them at once where the dataset is shared."""
+        plans = epoch_batches(self.dataset, self.options)
+        if self.dataset.shared:
+            table = self._frame_table()
+            load = self._load if table is None else functools.partial(table.batch, self.dataset)
+            yield from [load(plan) for plan in list(plans)]
+            return
+        for plan in plans:
             batch = self._load(plan)
             yield self.transform(batch) if self.transform else batch
+
+    def _frame_table(self) -> FrameTable | None:
+        """The table of the dataset, if it has one; made once."""
+        known = self.dataset.frame_tables
+        key = (*sorted(self.dtypes.items()), self.dataset.options.context_window)
+        if key not in known:
+            usable = not self.static_keys and self.dataset.options.context_window is None and self.transform is None
+            known[key] = FrameTable.of(self.dataset, self.dtypes, self.classes) if usable else None
+        return known[key]
 
     def _load(self, plan: SliceBatch) -> Batch:
         seq_idx = plan.slices.seq_idx

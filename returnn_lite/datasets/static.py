@@ -21,6 +21,8 @@ class StaticDataset(Dataset):
     `output_dim` {key: dim or (dim, ndim)} replaces what is read off the arrays: the last axis' size, or 0 for 1-D ones.
     """
 
+    constant = True
+
     def __init__(
         self,
         base: BaseOptions | None = None,

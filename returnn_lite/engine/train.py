@@ -13,7 +13,6 @@ from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores, step
 from returnn_lite.engine.find import Choice, epoch_base, existing_models
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.load import load_params
-from returnn_lite.engine.lock import model_lock
 from returnn_lite.engine.model import (
     EpochOverrides,
     description_diff,
@@ -26,6 +25,7 @@ from returnn_lite.engine.plan import make_plan
 from returnn_lite.engine.setup import choose_device, final_epoch, find_start, load_start, model_name
 from returnn_lite.engine.step import BrokenScores, explained, nonfinite_layer, repeatable_objective, run_step
 from returnn_lite.engine.summary import ScalarLog
+from returnn_lite.engine.watch import EpochWatch
 from returnn_lite.log import Log
 from returnn_lite.optim.updater import Updater
 from returnn_lite.schedule import lr_file
@@ -33,15 +33,6 @@ from returnn_lite.schedule.control import LearningRateControl
 from returnn_lite.schedule.last_best import LastBest
 
 DATASET_OPTIONS = {"train", "dev", "eval", "eval_datasets", "chunking", "min_chunk_size", "batching", "context_window"}
-
-
-def train_task(config: Config, log: Log) -> None:
-    """Task `train`: from the last complete epoch on disk to `num_epochs`."""
-    model = None if config.is_true("dry_run") else model_name(config)
-    with model_lock(model, log):
-        trainer = Trainer(config, log)
-        with StopRequest() as stop:
-            trainer.run(stop)
 
 
 class Trainer:
@@ -61,6 +52,7 @@ class Trainer:
         self.overrides = EpochOverrides(config, log)
         self.last_best = LastBest.from_config(config)
         self.scalars = ScalarLog.from_config(config)
+        self.watch: EpochWatch | None = None  # for learning rates that depend on more than scores
         checkpoint.remove_stale_files(self.model)
         self.device = choose_device(config, log)
         self.open_datasets()
@@ -158,6 +150,8 @@ class Trainer:
         start_epoch(net, config, epoch)
         start_rate = numpy.float32(self.updater.rates.common_of_step(self.global_step, rate))
         self.control.set_meta(epoch, {"global_train_step": self.global_step, "effective_learning_rate": start_rate})
+        if self.watch is not None:
+            self.watch.start(net, self.updater)
         loader = data.load_batches(self.train_data, data.train_batching(config, net, epoch), net, config)
         meter = step_meter(config, self.plan.train_title(epoch), self.log)
         for step, batch in enumerate(loader):
@@ -166,6 +160,8 @@ class Trainer:
                 again = repeatable_objective(net, batch, device) if self.updater.closure else None
                 result = run_step(net, batch, device)
                 self.check_scores(meter, result, batch)
+                if self.watch is not None:
+                    self.watch.step(result)
                 result.out.forget_layers()
                 self.updater.step(
                     result.out.objective,
@@ -174,6 +170,7 @@ class Trainer:
                     epoch_step=step,
                     evaluate=again,
                     complete=batch.complete,
+                    gradients=result.out.gradients,
                 )
                 self.scalars.step(self.global_step, result, self.updater.effective_learning_rate)
             self.global_step += 1
@@ -188,6 +185,8 @@ class Trainer:
         if self.updater.rates.change_within_epochs:
             end_rate = numpy.float32(self.updater.effective_learning_rate)
             self.control.set_meta(epoch, {"effective_learning_rate_end": end_rate})
+        if self.watch is not None:
+            self.control.set_meta(epoch, self.watch.finish())
         return means, seconds
 
     def check_scores(self, meter: Any, result: Any, batch: Any) -> None:
@@ -305,9 +304,11 @@ class Trainer:
     def evaluate(self, datasets: dict[str, Any], epoch: int, stop: StopRequest) -> Results:
         """The scores of the network as it is now, or of its averaged parameters if they are to be used."""
         with self.updater.averaged_for("dev"):
-            return Evaluation(self.config, self.log, self.net, self.device, self.plan, stop.check).run_all(
-                datasets, epoch, self.control
-            )
+            return self.evaluation(stop).run_all(datasets, epoch, self.control)
+
+    def evaluation(self, stop: StopRequest) -> Evaluation:
+        """What computes scores of the network."""
+        return Evaluation(self.config, self.log, self.net, self.device, self.plan, stop.check)
 
     def evaluate_missing(self, epoch: int, stop: StopRequest) -> None:
         """Makes up for scores of the last epoch that a killed run did not come to."""

@@ -28,12 +28,16 @@ EvalNames = Callable[[Context], Mapping[str, Any]]
 
 @dataclass
 class NetworkOutput:
-    """What a batch gives: losses by name, the objective to minimise, and the layers' outputs by name."""
+    """What a batch gives: losses by name, the objective to minimise, and the layers' outputs by name.
+
+    `gradients`: those of the objective by parameter, where whoever ran the network has computed them along with it.
+    """
 
     values: dict[Node, Tensor]
     nodes: Mapping[str, Node]
     losses: dict[str, LossValue] = field(default_factory=dict)
     objective: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+    gradients: dict[str, torch.Tensor] | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         """The output of a layer ("output", "rec/sub"). Raises KeyError for a layer that was not built."""

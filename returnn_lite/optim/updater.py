@@ -69,6 +69,7 @@ class Updater:
         self.accumulated: Gradients = {}
         self.allowed_invalid = config.int(INVALID_STEPS, 0) or 0  # steps in a row without an update
         self.invalid = 0  # such steps in a row so far
+        self.observer: Callable[[Gradients], None] | None = None  # is shown the raw gradients of every step
         if self.closure is not None and self.allowed_invalid:
             raise ConfigError(INVALID_STEPS, f"must be 0 with {self.closure.name}, which takes a closure")
 
@@ -150,11 +151,13 @@ class Updater:
         epoch_step: int,
         evaluate: Callable[[], Tensor] | None = None,
         complete: float = 0.0,
+        gradients: Gradients | None = None,
     ) -> None:
         """One training step. Steps count from 0, `global_step` over all epochs; `learning_rate` is the epoch's.
 
         `complete`: the part of the epoch that is done with it. `evaluate` computes the objective anew, with the same
-        random numbers: for optimizers with a closure.
+        random numbers: for optimizers with a closure. `gradients`: those of the objective, by parameter, where they are
+        known already.
         """
         self.clock.complete = complete
         rates = self.rates.of_step(global_step, learning_rate)
@@ -165,7 +168,7 @@ class Updater:
             self._step_by_closure(self.closure, objective, evaluate, global_step, rates)
             applied = True
         else:
-            applied = self._step_by_gradients(objective, global_step, rates)
+            applied = self._step_by_gradients(objective, gradients, global_step, rates)
         if applied:
             self._after_update()
 
@@ -175,9 +178,13 @@ class Updater:
         if self.averaging is not None:
             self.averaging.after_update()
 
-    def _step_by_gradients(self, objective: Tensor, global_step: int, rates: Mapping[str, float]) -> bool:
+    def _step_by_gradients(
+        self, objective: Tensor, known: Gradients | None, global_step: int, rates: Mapping[str, float]
+    ) -> bool:
         """Returns whether an optimizer was applied, which accumulation may put off."""
-        batch = self._gradients(objective)
+        batch = self._gradients(objective) if known is None else known
+        if self.observer is not None:
+            self.observer(batch)
         if self.allowed_invalid and self._is_invalid(batch):
             for group in self.groups:
                 self._accumulate(group, {}, global_step)

@@ -10,6 +10,7 @@ from returnn_lite.log import Log
 
 from . import lr_file
 from .controls import CONTROLS
+from .learned import Learned
 from .lr_file import Record
 from .options import Options
 from .scores import choose_error_key, flatten
@@ -24,6 +25,7 @@ class LearningRateControl:
 
     def __init__(self, options: Options, *, filename: str | None, saves: bool = True, log: Log) -> None:
         self.options, self.filename, self.saves, self.log = options, filename, saves, log
+        self.agent: Learned | None = None  # of the control "learned"
         if options.control not in CONTROLS:
             hint = did_you_mean(options.control, CONTROLS)
             known = ", ".join(CONTROLS)
@@ -37,7 +39,9 @@ class LearningRateControl:
     def from_config(cls, config: Config, log: Log) -> "LearningRateControl":
         """By the config's options, with what the learning rate file already holds."""
         filename = config.value("learning_rate_file", None)
-        return cls(Options.from_config(config), filename=filename, saves=not config.bool("dry_run", False), log=log)
+        made = cls(Options.from_config(config), filename=filename, saves=not config.bool("dry_run", False), log=log)
+        made.agent = Learned.from_config(config, log) if made.options.control == "learned" else None
+        return made
 
     def __repr__(self) -> str:
         file = f", file={self.filename!r}" if self.filename else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from returnn_lite.errors import ConfigError
+
 if TYPE_CHECKING:
     from .control import LearningRateControl
 
@@ -66,3 +68,11 @@ def newbob_multi_epoch(history: LearningRateControl, epoch: int) -> float:
     if mean > options.relative_threshold:
         return history.decayed(rate)
     return options.growth(rate) if mean < options.grow_threshold else rate
+
+
+@control("learned")
+def learned(history: LearningRateControl, epoch: int) -> float:
+    """What a trained agent says, after the scores and gradients so far."""
+    if history.agent is None:
+        raise ConfigError("learning_rate_agent", 'there must be an agent with learning_rate_control = "learned"')
+    return history.agent.rate(history, epoch)

@@ -1,0 +1,94 @@
+"""The environment of an agent: trainings of the engine, one epoch a step."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy
+
+from returnn_lite.agent.rewards import LOST, reward
+from returnn_lite.engine.trial import Trial
+from returnn_lite.engine.watch import layer_sizes
+from returnn_lite.errors import ConfigError
+from returnn_lite.schedule.actions import clipped, rate_of
+from returnn_lite.schedule.agent_options import AgentOptions
+from returnn_lite.schedule.episode import EpochFacts, Episode
+from returnn_lite.schedule.observations import observe, size
+
+SEEDS = 2**31 - 1
+
+
+class Environment:
+    """Episodes: a training of `num_epochs` epochs each, with new initial values and data orders.
+
+    `top`: the range test's learning rate; `seed`: of the initial values of all episodes, and of penalties.
+    """
+
+    def __init__(self, trial: Trial, options: AgentOptions, num_epochs: int, top: float | None, seed: int) -> None:
+        self.trial, self.options, self.num_epochs, self.top = trial, options, num_epochs, top
+        self.random = numpy.random.default_rng(seed)
+        self.episode = Episode(num_epochs, 1.0)
+
+    @property
+    def observation_size(self) -> int:
+        """The length of an observation."""
+        return size(self.options.observation, len(layer_sizes(self.trial.net.params)))
+
+    def observation(self) -> numpy.ndarray:
+        """What the agent sees now, float32."""
+        return observe(self.options.observation, self.episode)
+
+    def reset(self, seed: int | None = None, **changes: Any) -> numpy.ndarray:
+        """Begins an episode: with the next seed, or a given one. Its first observation."""
+        seed = int(self.random.integers(SEEDS)) if seed is None else seed
+        score = self.trial.reset(seed, **changes)
+        if not math.isfinite(score):
+            raise ConfigError("network", f"the untrained network must have a finite dev score, but has {score}")
+        start = math.nan if self.top is None else self.top / self.options.start
+        self.episode = Episode(self.num_epochs, score, layer_sizes(self.trial.net.params), self.top, start)
+        return self.observation()
+
+    def step(self, action: float) -> tuple[numpy.ndarray, float, bool, dict[str, Any]]:
+        """Trains an epoch: (observation, reward, whether the episode is over, info).
+
+        Info at the end of an episode: {"training": rates, actions, scores, whether it diverged}.
+        """
+        rate = rate_of(self.options, self.episode, action)
+        return self.train(rate, clipped(action))
+
+    def train(self, rate: float, action: float = 0.0) -> tuple[numpy.ndarray, float, bool, dict[str, Any]]:
+        """The same with a given learning rate."""
+        steps = self.trial.global_step
+        facts = self.trial.epoch(rate)
+        gained = reward(self.options, self.episode, facts, self.random)
+        last = facts or EpochFacts(rate, LOST * self.episode.initial_score, [0.0] * len(self.episode.layer_sizes))
+        last.action = action
+        self.episode.epochs.append(last)
+        over = facts is None or not self.episode.left
+        info: dict[str, Any] = {"updates": self.trial.global_step - steps}
+        if over:
+            info["training"] = {**self.episode.as_dict(), "diverged": facts is None, "seed": self.trial.seed}
+        return self.observation(), gained, over, info
+
+    # --- going on after an interruption -------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next steps depend on; the training itself only where it has begun."""
+        trial = self.trial.state_dict() if self.episode.epochs else {"seed": self.trial.seed}
+        text = json.dumps({"random": self.random.bit_generator.state, "episode": asdict(self.episode)})
+        return {"trial": trial, "text": text}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> numpy.ndarray:
+        """Takes over `state_dict`; the observation."""
+        known = json.loads(state["text"])
+        self.random.bit_generator.state = known["random"]
+        self.reset(state["trial"]["seed"])
+        if "params" in state["trial"]:
+            self.trial.load_state_dict(state["trial"])
+            epochs = [EpochFacts(**facts) for facts in known["episode"].pop("epochs")]
+            self.episode = Episode(**known["episode"], epochs=epochs)
+        return self.observation()

@@ -1,0 +1,118 @@
+"""The environments in the forms of gymnasium and stable-baselines3. Both packages may be missing."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy
+
+from returnn_lite.agent.environment import Environment
+from returnn_lite.engine.lockstep import LockStep
+from returnn_lite.errors import ConfigError
+
+MISSING = (
+    'needs the extra "learned-lr" (gymnasium, stable-baselines3): pip install "returnn-lite[learned-lr]"; there is no {}'
+)
+
+
+def require_packages(task: str) -> None:
+    """ConfigError that names the extra if a package is missing."""
+    try:
+        import gymnasium  # noqa: F401
+        import stable_baselines3  # noqa: F401
+        from greenlet import greenlet  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("task", f"{task} {MISSING.format(error.name)}") from None
+
+
+def spaces_of(environment: Environment) -> tuple[Any, Any]:
+    """The spaces of observations and actions."""
+    from gymnasium.spaces import Box
+
+    shape = (environment.observation_size,)
+    return Box(-1e4, 1e4, shape, numpy.float32), Box(-1.0, 1.0, (1,), numpy.float32)
+
+
+def gym_env(environment: Environment) -> Any:
+    """The environment as a gymnasium.Env."""
+    import gymnasium
+
+    class LearningRateEnv(gymnasium.Env):
+        """An epoch of training a step; the action is one number in [-1, 1]."""
+
+        observation_space, action_space = spaces_of(environment)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[numpy.ndarray, dict]:
+            super().reset(seed=seed)
+            return environment.reset(seed), {}
+
+        def step(self, action: Any) -> tuple[numpy.ndarray, float, bool, bool, dict]:
+            seen, gained, over, info = environment.step(float(numpy.asarray(action).reshape(-1)[0]))
+            return seen, gained, over, False, info
+
+        def state_dict(self) -> dict[str, Any]:
+            return environment.state_dict()
+
+        def load_state_dict(self, state: Any) -> numpy.ndarray:
+            return environment.load_state_dict(state)
+
+    return LearningRateEnv()
+
+
+def lockstep_envs(environments: Sequence[Environment], lockstep: LockStep) -> Any:
+    """All environments as one VecEnv whose trainings run side by side."""
+    from stable_baselines3.common.vec_env import VecEnv
+
+    class LockStepEnvs(VecEnv):
+        """Steps of all environments at once; one that is over begins anew in the same step."""
+
+        def __init__(self) -> None:
+            super().__init__(len(environments), *spaces_of(environments[0]))
+            self.actions: numpy.ndarray = numpy.zeros((len(environments), 1))
+
+        def reset(self) -> numpy.ndarray:
+            return numpy.stack(lockstep.run([environment.reset for environment in environments]))
+
+        def step_async(self, actions: numpy.ndarray) -> None:
+            self.actions = actions
+
+        def step_wait(self) -> Any:
+            jobs = [functools.partial(step, env, float(a[0])) for env, a in zip(environments, self.actions, strict=True)]
+            seen, gained, over, infos = zip(*lockstep.run(jobs), strict=True)
+            return numpy.stack(seen), numpy.array(gained, numpy.float32), numpy.array(over), list(infos)
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+        def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+            return [getattr(environments[i], attr_name, None) for i in self._get_indices(indices)]
+
+        def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+            for i in self._get_indices(indices):
+                setattr(environments[i], attr_name, value)
+
+        def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+            return [getattr(environments[i], method_name)(*args, **kwargs) for i in self._get_indices(indices)]
+
+        def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+            return [False for _ in self._get_indices(indices)]
+
+    return LockStepEnvs()
+
+
+def step(environment: Environment, action: float) -> tuple[numpy.ndarray, float, bool, dict[str, Any]]:
+    """A step, and the first observation of the next episode where it was the last one."""
+    seen, gained, over, info = environment.step(action)
+    if over:
+        info["terminal_observation"] = seen
+        seen = environment.reset()
+    return seen, gained, over, info
+
+
+def separate_envs(makers: Sequence[Callable[[], Any]], *, processes: bool) -> Any:
+    """Environments one after the other, or in processes of their own."""
+    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+
+    return SubprocVecEnv(list(makers), start_method="fork") if processes else DummyVecEnv(list(makers))

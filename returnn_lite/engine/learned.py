@@ -1,0 +1,105 @@
+"""Training with learning rates by an agent: what it must know before the first epoch, and a way back from divergence."""
+
+import copy
+from typing import Any
+
+import torch
+
+from returnn_lite.engine.interrupt import StopRequest
+from returnn_lite.engine.range_test import range_test
+from returnn_lite.engine.shared_data import SharedData
+from returnn_lite.engine.step import BrokenScores
+from returnn_lite.engine.train import Trainer
+from returnn_lite.engine.trial import initial_score, is_good
+from returnn_lite.engine.watch import EpochWatch, layer_sizes, short
+from returnn_lite.errors import ConfigError
+from returnn_lite.schedule.agent_file import KEY
+from returnn_lite.schedule.learned import INITIAL, TOP, Learned
+from returnn_lite.schedule.lr_file import Record
+
+MORE_CAREFUL = 0.1  # times the learning rate with which an epoch diverged
+MAX_ROLLBACKS = 5  # of one epoch
+
+
+class LearnedTrainer(Trainer):
+    """A training whose learning rates an agent chooses."""
+
+    @property
+    def agent(self) -> Learned:
+        """The agent of the control."""
+        if self.control.agent is None:
+            raise ConfigError(KEY, 'there must be an agent with learning_rate_control = "learned"')
+        return self.control.agent
+
+    def run(self, stop: StopRequest) -> None:
+        """As always, after the agent was told how the training begins."""
+        self.check()
+        measures = self.control.options.error_measures or [self.agent.trained.measure or ""]
+        self.watch = EpochWatch(list(filter(None, measures)), mean_norms=self.agent.trained.grad_norm == "mean")
+        first = self.control.epochs.setdefault(1, Record(None))
+        if INITIAL not in first.meta:
+            first.meta[INITIAL] = short(initial_score(self, self.watch.measure))
+        if self.agent.needs_range_test and TOP not in first.meta:
+            shared = SharedData(self.config, self.log)
+            seed = 1 + (self.config.int("random_seed", 0) or 0)
+            first.meta[TOP] = range_test(self.config, shared, self.agent.trained, seed, self.log).top
+        self.control.save()
+        super().run(stop)
+
+    def check(self) -> None:
+        """ConfigError if the agent does not fit the training."""
+        if "dev" not in self.eval_data:
+            raise ConfigError("dev", "a learned learning rate needs a dev set, but there is none")
+        if self.updater.rates.owned or self.config.typed_value("lr_scheduler"):
+            raise ConfigError("lr_scheduler", 'cannot be used together with learning_rate_control = "learned"')
+        self.agent.layer_sizes = layer_sizes(self.net.params)
+        self.agent.check_layers()
+        own = sorted(optimizer.name for optimizer in self.updater.optimizers.values())
+        known = self.agent.agent.info["optimizers"]
+        if own != known:
+            text = f"the agent was trained with the optimizer {', '.join(known)}, this training has {', '.join(own)}"
+            if not self.agent.use.allow_other_optimizer:
+                raise ConfigError(KEY, f'{text}; lr_agent["allow_other_optimizer"] = True uses it all the same')
+            self.log.v1(f"note: {text}; their learning rates may be far apart")
+
+    # --- divergence ---------------------------------------------------------------------------------------------------
+
+    def train_epoch(self, epoch: int, stop: StopRequest) -> None:
+        """As always; with `on_divergence` "rollback" again from its start, with a smaller rate, if it diverges."""
+        if self.agent.use.on_divergence != "rollback":
+            super().train_epoch(epoch, stop)
+            return
+        before = self.snapshot()
+        for _ in range(MAX_ROLLBACKS):
+            try:
+                super().train_epoch(epoch, stop)
+                score = self.control.score(epoch)
+                if is_good(score if score is not None else 0.0, self.control.epochs[1].meta[INITIAL]):
+                    return
+                reason = f"score {score}"
+            except BrokenScores as error:
+                reason = error.message
+            self.roll_back(before, epoch, reason)
+        raise ConfigError("", f"epoch {epoch} diverged {MAX_ROLLBACKS} times, each with a smaller learning rate")
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state after the last good epoch, as its checkpoint has it."""
+        params = {name: param.detach().clone() for name, param in self.net.params.items()}
+        optimizer = copy.deepcopy(self.updater.state_dict())
+        return {"params": params, "optimizer": optimizer, "step": self.global_step}
+
+    def roll_back(self, before: dict[str, Any], epoch: int, reason: str) -> None:
+        """Back to the snapshot, with a tenth of the learning rate; log and learning rate file say so."""
+        with torch.no_grad():
+            for name, param in self.net.params.items():
+                param.copy_(before["params"][name])
+        self.updater.load_state_dict(before["optimizer"])
+        self.global_step = before["step"]
+        record = self.control.epochs[epoch]
+        failed = record.learning_rate or 0.0
+        record.meta.setdefault("agent_rollbacks", []).append(failed)
+        record.error.clear()
+        self.control.record(epoch, short(MORE_CAREFUL * failed))
+        self.control.save()
+        text = f"epoch {epoch} diverged with learning rate {failed:.4g} ({reason})"
+        self.log.v1(f"{text}: back to the last good state, now with {record.learning_rate:.4g}")

@@ -1,0 +1,146 @@
+"""`lr_agent`: how an agent that chooses learning rates sees, acts, is rewarded and trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from returnn_lite.config import Config
+from returnn_lite.errors import ConfigError, did_you_mean
+
+KEY = "lr_agent"
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": ("practical", "paper"),
+    "vec": ("auto", "lockstep", "subproc", "dummy"),
+    "observation": ("scale_free", "paper", "fixed"),
+    "action": ("step", "linear", "log"),
+    "reward": ("log", "paper", "loss"),
+    "grad_norm": ("last", "mean"),
+    "on_divergence": ("stop", "rollback"),
+}
+
+# As published; its PPO is that of the package, with its defaults.
+PAPER: dict[str, Any] = {
+    "observation": "paper",
+    "action": "linear",
+    "reward": "paper",
+    "divergence_penalty": (1000.0, 1000.0),
+    "optimizer": {"class": "gradientdescent"},
+    "range_test": False,
+    "budget": 10000,
+    "num_envs": 16,
+}
+PRACTICAL_PPO = {"gamma": 1.0, "log_std_init": -1.0}
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """All keys of `lr_agent`, with the defaults of mode "practical".
+
+    Learning rates: `lr_range` bounds those of the actions "linear" and "log"; "step" changes the last one by
+    `action_step` decades at most, from `top`/`start` on, within [`top`/`floor`, `top`], where `top` is what the range
+    test finds: `range_test_runs` trainings of `range_test_epochs` epochs with a rate that rises over
+    `range_test_rates`. `divergence_penalty`: None: the score counts as four times the initial one; a number p: -p;
+    (a, b): -(a + b u), u uniform in [0, 1). `budget`: epochs, over all environments; `budget_updates`: a further limit.
+    """
+
+    mode: str = "practical"
+    num_epochs: int | None = None
+    budget: int = 10240
+    budget_updates: int | None = None
+    num_envs: int = 16
+    vec: str = "auto"
+    observation: str = "scale_free"
+    normalize: bool = False
+    lr_range: tuple[float, float] = (1e-6, 1.0)
+    action: str = "step"
+    action_step: float = 0.5
+    start: float = 30.0
+    floor: float = 1000.0
+    range_test: bool = True
+    range_test_runs: int = 3
+    range_test_epochs: int = 5
+    range_test_rates: tuple[float, float] | None = None
+    reward: str = "log"
+    gamma_loss: float = 10.0
+    lambda_epochs: float = 1.0
+    divergence_penalty: Any = None
+    agent_lr: float = 1e-3
+    ppo: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    measure: str | None = None
+    optimizer: Any = "config"
+    grad_norm: str = "last"
+    save_every: int = 1
+    keep_checkpoints: bool = False
+    log: str | None = None
+    deterministic: bool = True
+    on_divergence: str = "stop"
+    max_lr_from_config: bool = False
+    allow_other_optimizer: bool = False
+
+    @classmethod
+    def from_config(cls, config: Config) -> AgentOptions:
+        """The config's `lr_agent` over the defaults of its mode. ConfigError for anything unknown or of a wrong kind."""
+        given = config.literal(KEY, None) or {}
+        if not isinstance(given, Mapping):
+            raise ConfigError(KEY, f"`{KEY}` must be a dict, but is {given!r} instead")
+        return cls.from_dict(given)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> AgentOptions:
+        """The same from the dict itself."""
+        known = [f.name for f in fields(cls)]
+        for key in given:
+            if key not in known:
+                raise ConfigError(f'{KEY}["{key}"]', f"unknown option{did_you_mean(key, known)}")
+        preset = PAPER if given.get("mode") == "paper" else {}
+        made = cls(**{**preset, **given})
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Raises ConfigError for values that make no sense."""
+        for key, known in CHOICES.items():
+            value = getattr(self, key)
+            if value not in known:
+                names = ", ".join(f'"{name}"' for name in known)
+                hint = did_you_mean(str(value), known)
+                raise wrong(key, f"must be one of {names}, but is {value!r} instead{hint}")
+        for key in ("budget", "num_envs", "save_every", "range_test_runs", "range_test_epochs"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < 1:
+                raise wrong(key, f"must be a whole number >= 1, but is {value!r} instead")
+        for key in ("lr_range", "range_test_rates"):
+            value = getattr(self, key)
+            if value is not None and not (_is_numbers(value, 2) and 0 < value[0] < value[1]):
+                raise wrong(key, f"must be two numbers, 0 < lowest < highest, but is {value!r} instead")
+        penalty = self.divergence_penalty
+        if not (penalty is None or _is_numbers([penalty], 1) or _is_numbers(penalty, 2)):
+            raise wrong("divergence_penalty", f"must be None, a number or two numbers, but is {penalty!r} instead")
+        if self.needs_top and not self.range_test:
+            raise wrong("range_test", f'must be True with the action "{self.action}" and this observation')
+
+    @property
+    def needs_top(self) -> bool:
+        """Whether actions or observations refer to the highest useful learning rate."""
+        return self.action == "step" or self.observation == "scale_free"
+
+    def ppo_arguments(self) -> dict[str, Any]:
+        """The arguments of PPO besides those that environments and budget decide."""
+        preset = {} if self.mode == "paper" else PRACTICAL_PPO
+        return {**preset, "learning_rate": self.agent_lr, **self.ppo}
+
+
+def wrong(key: str, text: str) -> ConfigError:
+    """The error about an option."""
+    return ConfigError(f'{KEY}["{key}"]', f"`{key}` {text}")
+
+
+def _is_numbers(value: Any, count: int) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and len(value) == count
+        and all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
+    )

@@ -1,0 +1,114 @@
+"""`learning_rate_control = "learned"`: a trained agent chooses the learning rate of each epoch.
+
+All that its choice depends on is in the learning rate file, so that a run that is started again goes on with the same
+rates: before epoch 1 the score of the untrained network and the range test's result, after each epoch what was seen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from returnn_lite.config import Config
+from returnn_lite.errors import ConfigError
+from returnn_lite.log import Log
+
+from .actions import bounds, rate_of
+from .agent_file import KEY, AgentFile
+from .agent_options import AgentOptions
+from .episode import EpochFacts, Episode
+from .lr_file import Record, shortest
+from .observations import observe
+
+if TYPE_CHECKING:
+    from .control import LearningRateControl
+
+INITIAL, TOP, SEEN = "initial_dev_score", "range_test_top", "agent_epoch"  # meta entries
+PATIENCE = 3  # epochs at a bound without a warning
+
+
+class Learned:
+    """The agent of a run. `layer_sizes`: of the network, to be set before the first question."""
+
+    def __init__(self, agent: AgentFile, use: AgentOptions, *, num_epochs: int, low: float, high: float, log: Log):
+        self.agent, self.trained, self.use, self.num_epochs = agent, agent.options, use, num_epochs
+        self.low, self.high, self.log = low, high, log
+        self.layer_sizes: Mapping[str, int] = {}
+
+    @classmethod
+    def from_config(cls, config: Config, log: Log) -> Learned:
+        """By `learning_rate_agent`, and what `lr_agent` says about its use."""
+        path = config.value(KEY, None)
+        if not path:
+            raise ConfigError(KEY, f'`{KEY}` must name an agent\'s file with learning_rate_control = "learned"')
+        if config.has("learning_rates") and config.literal("learning_rates"):
+            raise ConfigError("learning_rates", "cannot be used together with learning_rate_control = \"learned\"")
+        use = AgentOptions.from_config(config)
+        num_epochs = use.num_epochs or config.int("num_epochs", 5) or 0
+        if num_epochs < 1:
+            raise ConfigError("num_epochs", "must be the number of epochs with a learned rate, but is 0 instead")
+        low = config.float("min_learning_rate", 0.0) or 0.0
+        high = config.float("learning_rate", 1.0) if use.max_lr_from_config else None
+        agent = AgentFile.load(os.path.expanduser(path))
+        return cls(agent, use, num_epochs=num_epochs, low=low, high=high or np.inf, log=log)
+
+    @property
+    def needs_range_test(self) -> bool:
+        """Whether the agent's rates refer to the highest useful one of the network."""
+        return self.trained.needs_top
+
+    def check_layers(self) -> None:
+        """ConfigError if the agent sees every layer and was trained with others."""
+        known = list(self.agent.info["layers"])
+        if self.trained.observation == "paper" and len(known) != len(self.layer_sizes):
+            names = ", ".join(known)
+            raise ConfigError(
+                KEY, f"the agent was trained with {len(known)} layers ({names}), this network has {len(self.layer_sizes)}"
+            )
+
+    def episode(self, control: LearningRateControl, before: int) -> Episode:
+        """The training up to an epoch, from the records. ConfigError if it is not known how it began."""
+        meta = control.epochs[1].meta if 1 in control.epochs else {}
+        if INITIAL not in meta:
+            raise ConfigError("learning_rate_control", "a learned rate needs the score before any training: train first")
+        top = meta.get(TOP)
+        start = np.nan if top is None else top / self.trained.start
+        made = Episode(self.num_epochs, meta[INITIAL], self.layer_sizes, top, start)
+        for epoch in range(1, before):
+            made.epochs.append(self._facts(control, epoch))
+        return made
+
+    def _facts(self, control: LearningRateControl, epoch: int) -> EpochFacts:
+        record = control.epochs.get(epoch, Record(None))
+        score, rate = control.score(epoch), record.learning_rate
+        if score is None or rate is None:
+            raise ConfigError("learning_rate_file", f"there is no score of epoch {epoch}, which a learned rate needs")
+        seen = record.meta.get(SEEN)
+        if seen is None:
+            self.log.v2(f"warning: epoch {epoch} was trained without the agent; norms of gradients count as 0")
+            seen = {"grad_norms": [0.0] * len(self.layer_sizes), "train_loss": score}
+        return EpochFacts(rate, score, action=record.meta.get("agent_action", 0.0), **seen)
+
+    def rate(self, control: LearningRateControl, epoch: int) -> float:
+        """The learning rate of an epoch without a record; observation and action go into its meta entries."""
+        episode = self.episode(control, epoch)
+        seen = observe(self.trained.observation, episode)
+        random = None if self.use.deterministic else np.random.default_rng(epoch)
+        action = float(f"{self.agent.act(seen, random):.9g}")
+        wanted = rate_of(self.trained, episode, action)
+        rate = min(max(wanted, self.low), self.high)
+        if rate != wanted:
+            self.log.v2(f"learning rate {wanted:.4g} of the agent is out of bounds, {rate:.4g} is used")
+        self._warn_at_bounds(episode, rate)
+        entries: dict[str, Any] = {"agent_observation": [shortest(x) for x in seen], "agent_action": action}
+        control.epochs.setdefault(epoch, Record(None)).meta.update(entries)
+        return rate
+
+    def _warn_at_bounds(self, episode: Episode, rate: float) -> None:
+        ends = {*bounds(self.trained, episode), self.low, self.high}
+        rates = [*(facts.learning_rate for facts in episode.epochs[-PATIENCE:]), rate]
+        if len(rates) > PATIENCE and len(set(rates)) == 1 and rate in ends:
+            self.log.v2(f"warning: the agent has stayed at the bound {rate:.4g} for {len(rates)} epochs")
