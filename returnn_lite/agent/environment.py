@@ -16,7 +16,7 @@ from returnn_lite.engine.watch import layer_sizes
 from returnn_lite.errors import ConfigError
 from returnn_lite.schedule.actions import clipped, rate_of
 from returnn_lite.schedule.agent_options import AgentOptions
-from returnn_lite.schedule.episode import EpochFacts, Episode
+from returnn_lite.schedule.episode import Episode, EpochFacts
 from returnn_lite.schedule.observations import observe, size
 
 SEEDS = 2**31 - 1
@@ -32,6 +32,7 @@ class Environment:
         self.trial, self.options, self.num_epochs, self.top = trial, options, num_epochs, top
         self.random = numpy.random.default_rng(seed)
         self.episode = Episode(num_epochs, 1.0)
+        self.said = 0.0  # the action behind the next learning rate
 
     @property
     def observation_size(self) -> int:
@@ -57,16 +58,16 @@ class Environment:
 
         Info at the end of an episode: {"training": rates, actions, scores, whether it diverged}.
         """
-        rate = rate_of(self.options, self.episode, action)
-        return self.train(rate, clipped(action))
+        self.said = clipped(action)
+        return self.train(rate_of(self.options, self.episode, action))
 
-    def train(self, rate: float, action: float = 0.0) -> tuple[numpy.ndarray, float, bool, dict[str, Any]]:
+    def train(self, rate: float) -> tuple[numpy.ndarray, float, bool, dict[str, Any]]:
         """The same with a given learning rate."""
         steps = self.trial.global_step
         facts = self.trial.epoch(rate)
         gained = reward(self.options, self.episode, facts, self.random)
         last = facts or EpochFacts(rate, LOST * self.episode.initial_score, [0.0] * len(self.episode.layer_sizes))
-        last.action = action
+        last.action = self.said
         self.episode.epochs.append(last)
         over = facts is None or not self.episode.left
         info: dict[str, Any] = {"updates": self.trial.global_step - steps}

@@ -12,9 +12,7 @@ from returnn_lite.agent.environment import Environment
 from returnn_lite.engine.lockstep import LockStep
 from returnn_lite.errors import ConfigError
 
-MISSING = (
-    'needs the extra "learned-lr" (gymnasium, stable-baselines3): pip install "returnn-lite[learned-lr]"; there is no {}'
-)
+MISSING = 'needs the extra "learned-lr": pip install "returnn-lite[learned-lr]" (there is no {})'
 
 
 def require_packages(task: str) -> None:
@@ -79,7 +77,9 @@ def lockstep_envs(environments: Sequence[Environment], lockstep: LockStep) -> An
             self.actions = actions
 
         def step_wait(self) -> Any:
-            jobs = [functools.partial(step, env, float(a[0])) for env, a in zip(environments, self.actions, strict=True)]
+            jobs = [
+                functools.partial(step, env, float(a[0])) for env, a in zip(environments, self.actions, strict=True)
+            ]
             seen, gained, over, infos = zip(*lockstep.run(jobs), strict=True)
             return numpy.stack(seen), numpy.array(gained, numpy.float32), numpy.array(over), list(infos)
 

@@ -5,7 +5,7 @@ import math
 import numpy
 
 from returnn_lite.schedule.agent_options import AgentOptions
-from returnn_lite.schedule.episode import EpochFacts, Episode
+from returnn_lite.schedule.episode import Episode, EpochFacts
 
 LOST = 4.0  # times the initial score: what a diverged training counts as
 

@@ -79,12 +79,17 @@ def restore(path: str, model: Any) -> None:
     model.set_parameters({"policy": policy, "policy.optimizer": optimizer}, exact_match=True, device="cpu")
     model.num_timesteps, model._n_updates = state["steps"], state["updates"]
     seen = [
-        model.env.env_method("load_state_dict", one, indices=[index])[0] for index, one in enumerate(state["environments"])
+        model.env.env_method("load_state_dict", one, indices=[index])[0]
+        for index, one in enumerate(state["environments"])
     ]
     observations = numpy.stack(seen)
     wrapper = model.get_vec_normalize_env()
     if wrapper is not None and norm is not None:
-        wrapper.obs_rms.mean, wrapper.obs_rms.var, wrapper.obs_rms.count = norm["mean"], norm["var"], float(norm["count"])
+        wrapper.obs_rms.mean, wrapper.obs_rms.var, wrapper.obs_rms.count = (
+            norm["mean"],
+            norm["var"],
+            float(norm["count"]),
+        )
         wrapper.old_obs = observations
         model._last_original_obs = observations
         observations = wrapper.normalize_obs(observations)

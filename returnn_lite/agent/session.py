@@ -51,8 +51,10 @@ class Session:
 
     def trial(self) -> Trial:
         """A new training."""
-        measures = [self.options.measure] if self.options.measure else self.config.list(
-            "learning_rate_control_error_measure", []
+        measures = (
+            [self.options.measure]
+            if self.options.measure
+            else self.config.list("learning_rate_control_error_measure", [])
         )
         mean = self.options.grad_norm == "mean"
         return Trial(self.config, self.shared, EpochWatch([str(name) for name in measures], mean_norms=mean))

@@ -1,4 +1,4 @@
-"""Training with learning rates by an agent: what it must know before the first epoch, and a way back from divergence."""
+"""Training with learning rates by an agent: what it must know at first, and a way back from divergence."""
 
 import copy
 from typing import Any

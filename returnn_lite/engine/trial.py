@@ -109,7 +109,7 @@ class Trial(Trainer):
         score = score_of(record, self.watch.measure)
         if not is_good(score, self.initial_score) or not all_finite(self.net.params):
             return None
-        return EpochFacts(learning_rate=learning_rate, score=score, **record.meta[FACTS])
+        return EpochFacts(learning_rate=record.learning_rate or 0.0, score=score, **record.meta[FACTS])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on."""

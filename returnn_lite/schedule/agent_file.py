@@ -73,7 +73,9 @@ class AgentFile:
 
 def layers_of(state: Mapping[str, torch.Tensor]) -> list[tuple[np.ndarray, np.ndarray]]:
     """The policy's layers, the one of the action last, of PPO's "MlpPolicy" with tanh."""
-    hidden = sorted({key.rpartition(".")[0] for key in state if key.startswith("mlp_extractor.policy_net.")}, key=_number)
+    hidden = sorted(
+        {key.rpartition(".")[0] for key in state if key.startswith("mlp_extractor.policy_net.")}, key=_number
+    )
     return [(state[f"{name}.weight"].numpy(), state[f"{name}.bias"].numpy()) for name in (*hidden, "action_net")]
 
 

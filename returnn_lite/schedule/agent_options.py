@@ -82,7 +82,7 @@ class AgentOptions:
 
     @classmethod
     def from_config(cls, config: Config) -> AgentOptions:
-        """The config's `lr_agent` over the defaults of its mode. ConfigError for anything unknown or of a wrong kind."""
+        """The config's `lr_agent` over the defaults of its mode. ConfigError for anything unknown."""
         given = config.literal(KEY, None) or {}
         if not isinstance(given, Mapping):
             raise ConfigError(KEY, f"`{KEY}` must be a dict, but is {given!r} instead")

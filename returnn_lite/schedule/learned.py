@@ -19,7 +19,7 @@ from returnn_lite.log import Log
 from .actions import bounds, rate_of
 from .agent_file import KEY, AgentFile
 from .agent_options import AgentOptions
-from .episode import EpochFacts, Episode
+from .episode import Episode, EpochFacts
 from .lr_file import Record, shortest
 from .observations import observe
 
@@ -45,7 +45,7 @@ class Learned:
         if not path:
             raise ConfigError(KEY, f'`{KEY}` must name an agent\'s file with learning_rate_control = "learned"')
         if config.has("learning_rates") and config.literal("learning_rates"):
-            raise ConfigError("learning_rates", "cannot be used together with learning_rate_control = \"learned\"")
+            raise ConfigError("learning_rates", 'cannot be used together with learning_rate_control = "learned"')
         use = AgentOptions.from_config(config)
         num_epochs = use.num_epochs or config.int("num_epochs", 5) or 0
         if num_epochs < 1:
@@ -66,14 +66,17 @@ class Learned:
         if self.trained.observation == "paper" and len(known) != len(self.layer_sizes):
             names = ", ".join(known)
             raise ConfigError(
-                KEY, f"the agent was trained with {len(known)} layers ({names}), this network has {len(self.layer_sizes)}"
+                KEY,
+                f"the agent was trained with {len(known)} layers ({names}), this network has {len(self.layer_sizes)}",
             )
 
     def episode(self, control: LearningRateControl, before: int) -> Episode:
         """The training up to an epoch, from the records. ConfigError if it is not known how it began."""
         meta = control.epochs[1].meta if 1 in control.epochs else {}
         if INITIAL not in meta:
-            raise ConfigError("learning_rate_control", "a learned rate needs the score before any training: train first")
+            raise ConfigError(
+                "learning_rate_control", "a learned rate needs the score before any training: train first"
+            )
         top = meta.get(TOP)
         start = np.nan if top is None else top / self.trained.start
         made = Episode(self.num_epochs, meta[INITIAL], self.layer_sizes, top, start)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .episode import EpochFacts, Episode
+from .episode import Episode, EpochFacts
 
 Observation = Callable[[Episode], "list[float]"]
 OBSERVATIONS: dict[str, Observation] = {}
@@ -46,7 +46,7 @@ def paper(episode: Episode) -> list[float]:
 
 @observation("fixed")
 def fixed(episode: Episode) -> list[float]:
-    """Ten numbers for any network: relative score, part of the epochs left, statistics of RMS gradients, last action."""
+    """Ten numbers for any network: relative score, part of the epochs left, RMS gradients, last action."""
     ratio = _log10(episode.scores[-1] / episode.initial_score)
     left = episode.left / episode.num_epochs
     if not episode.epochs:

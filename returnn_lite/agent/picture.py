@@ -1,0 +1,38 @@
+"""A picture of learned schedules, and of what they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from returnn_lite.agent.tables import Row
+from returnn_lite.log import Log
+
+SHOWN = ("agent", "baseline")
+
+
+def draw(rows: Sequence[Row], path: str, log: Log) -> None:
+    """Learning rates of all agents' trainings by epoch, and the mean dev losses of agents and baselines; a note where
+    matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        log.v1('note: no picture without matplotlib, which is in the extra "plot"')
+        return
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    rates, losses = figure.subplots(1, 2)
+    for number, row in enumerate(row for row in rows if row.group == "agent"):
+        for place, training in enumerate(row.trainings):
+            values = training["learning_rates"]
+            label = row.name if not place else None
+            rates.plot(range(1, len(values) + 1), values, color=f"C{number}", alpha=0.6, label=label)
+    for row in rows:
+        if row.group in SHOWN and len({len(t["scores"]) for t in row.trainings}) == 1 and "Grid" not in row.name:
+            columns = zip(*(training["scores"] for training in row.trainings), strict=True)
+            means = [sum(column) / len(column) for column in columns]
+            losses.plot(means, label=row.name, linewidth=2 if row.group == "agent" else 1)
+    rates.set(yscale="log", xlabel="epoch", ylabel="learning rate", title="learned schedules")
+    losses.set(yscale="log", xlabel="epochs done", ylabel="dev loss, mean over seeds")
+    for panel in (rates, losses):
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=7)
+    figure.savefig(path, format="png", dpi=110)

@@ -1,0 +1,94 @@
+"""Whole trainings with given learning rates, side by side."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+from returnn_lite.agent.environment import Environment
+from returnn_lite.agent.session import Session
+from returnn_lite.engine.lockstep import LockStep
+from returnn_lite.schedule.actions import bounds, rate_of
+from returnn_lite.schedule.agent_file import AgentFile
+from returnn_lite.schedule.observations import observe
+
+Choice = Callable[[Environment], float]  # the learning rate of the next epoch
+WIDTH = 16  # trainings side by side
+
+
+@dataclass
+class Run:
+    """A training: its seed, where its learning rates come from, and what differs from the config."""
+
+    seed: int
+    choice: Choice
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def play(session: Session, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The trainings' learning rates, actions and scores, in the order of `runs`."""
+    environments = session.environments(min(WIDTH, len(runs)))
+    lockstep = LockStep([environment.trial for environment in environments])
+    lockstep.check()
+    width = len(environments)
+    jobs = [functools.partial(play_all, environment, runs[i::width]) for i, environment in enumerate(environments)]
+    results = lockstep.run(jobs) if width > 1 else [job() for job in jobs]
+    return [results[i % width][i // width] for i in range(len(runs))]
+
+
+def play_all(environment: Environment, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One after the other."""
+    found = []
+    for run in runs:
+        environment.reset(run.seed, num_epochs=environment.num_epochs, **run.changes)
+        over, info = False, {}
+        while not over:
+            _, _, over, info = environment.train(run.choice(environment))
+        found.append(info["training"])
+    return found
+
+
+# --- where learning rates come from -----------------------------------------------------------------------------------
+
+
+def constant(rate: float) -> Choice:
+    """Always the same."""
+    return lambda environment: rate
+
+
+def listed(rates: Sequence[float]) -> Choice:
+    """One for each epoch, whatever happens."""
+    return lambda environment: rates[len(environment.episode.epochs)]
+
+
+def by_agent(agent: AgentFile) -> Choice:
+    """What a trained agent says."""
+    options = agent.options
+
+    def choice(environment: Environment) -> float:
+        action = agent.act(observe(options.observation, environment.episode))
+        rate = rate_of(options, environment.episode, action)
+        environment.said = action
+        return rate
+
+    return choice
+
+
+def untrained(environment: Environment) -> float:
+    """The mean action of an agent without training: 0."""
+    return rate_of(environment.options, environment.episode, 0.0)
+
+
+def by_chance(seed: int) -> Choice:
+    """Log-uniform within what the agent can choose, a new one each epoch."""
+    random = numpy.random.default_rng(seed)
+
+    def choice(environment: Environment) -> float:
+        low, high = bounds(environment.options, environment.episode)
+        return float(numpy.exp(random.uniform(numpy.log(low), numpy.log(high))))
+
+    return choice
