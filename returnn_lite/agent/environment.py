@@ -16,7 +16,7 @@ from returnn_lite.engine.watch import layer_sizes
 from returnn_lite.errors import ConfigError
 from returnn_lite.schedule.actions import clipped, rate_of
 from returnn_lite.schedule.agent_options import AgentOptions
-from returnn_lite.schedule.episode import Episode, EpochFacts
+from returnn_lite.schedule.episode import MORE_CAREFUL, EpochFacts, Episode
 from returnn_lite.schedule.observations import observe, size
 
 SEEDS = 2**31 - 1
@@ -32,6 +32,7 @@ class Environment:
         self.trial, self.options, self.num_epochs, self.top = trial, options, num_epochs, top
         self.random = numpy.random.default_rng(seed)
         self.episode = Episode(num_epochs, 1.0)
+        self.varied = (1.0, 1.0)  # factors of this episode's first learning rate and initial values
         self.said = 0.0  # the action behind the next learning rate
 
     @property
@@ -43,13 +44,20 @@ class Environment:
         """What the agent sees now, float32."""
         return observe(self.options.observation, self.episode)
 
-    def reset(self, seed: int | None = None, **changes: Any) -> numpy.ndarray:
-        """Begins an episode: with the next seed, or a given one. Its first observation."""
-        seed = int(self.random.integers(SEEDS)) if seed is None else seed
-        score = self.trial.reset(seed, **changes)
+    def begin(self) -> numpy.ndarray:
+        """The next episode of the agent's training, varied as the options say; its first observation."""
+        seed = int(self.random.integers(SEEDS))
+        start, init = (factor(self.random, limit) for limit in (self.options.vary_start, self.options.vary_init))
+        return self.reset(seed, start, init)
+
+    def reset(self, seed: int, start_factor: float = 1.0, init_factor: float = 1.0, **changes: Any) -> numpy.ndarray:
+        """Begins an episode with a seed, a multiple of the first learning rate and of the initial values. Its first
+        observation. `changes`: of the config's options."""
+        self.varied = (start_factor, init_factor)
+        score = self.trial.reset(seed, init_factor=init_factor, **changes)
         if not math.isfinite(score):
             raise ConfigError("network", f"the untrained network must have a finite dev score, but has {score}")
-        start = math.nan if self.top is None else self.top / self.options.start
+        start = math.nan if self.top is None else self.top / self.options.start * start_factor
         self.episode = Episode(self.num_epochs, score, layer_sizes(self.trial.net.params), self.top, start)
         return self.observation()
 
@@ -64,7 +72,12 @@ class Environment:
     def train(self, rate: float) -> tuple[numpy.ndarray, float, bool, dict[str, Any]]:
         """The same with a given learning rate."""
         steps = self.trial.global_step
+        before = self.trial.snapshot() if self.options.rolls_back else None
         facts = self.trial.epoch(rate)
+        if before is not None and (facts is None or self.episode.is_bad(facts.score)):
+            self.trial.roll_back(before)
+            zeros = [0.0] * len(self.episode.layer_sizes)
+            facts = EpochFacts(rate * MORE_CAREFUL, self.episode.scores[-1], zeros, rolled_back=True)
         gained = reward(self.options, self.episode, facts, self.random)
         last = facts or EpochFacts(rate, LOST * self.episode.initial_score, [0.0] * len(self.episode.layer_sizes))
         last.action = self.said
@@ -72,7 +85,9 @@ class Environment:
         over = facts is None or not self.episode.left
         info: dict[str, Any] = {"updates": self.trial.global_step - steps}
         if over:
-            info["training"] = {**self.episode.as_dict(), "diverged": facts is None, "seed": self.trial.seed}
+            back = sum(facts.rolled_back for facts in self.episode.epochs)
+            about = {"diverged": facts is None, "rollbacks": back, "seed": self.trial.seed, "varied": self.varied}
+            info["training"] = {**self.episode.as_dict(), **about}
         return self.observation(), gained, over, info
 
     # --- going on after an interruption -------------------------------------------------------------------------------
@@ -80,16 +95,23 @@ class Environment:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next steps depend on; the training itself only where it has begun."""
         trial = self.trial.state_dict() if self.episode.epochs else {"seed": self.trial.seed}
-        text = json.dumps({"random": self.random.bit_generator.state, "episode": asdict(self.episode)})
+        known = {"random": self.random.bit_generator.state, "varied": self.varied, "episode": asdict(self.episode)}
+        text = json.dumps(known)
         return {"trial": trial, "text": text}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> numpy.ndarray:
         """Takes over `state_dict`; the observation."""
         known = json.loads(state["text"])
         self.random.bit_generator.state = known["random"]
-        self.reset(state["trial"]["seed"])
+        self.reset(state["trial"]["seed"], *known["varied"])
         if "params" in state["trial"]:
             self.trial.load_state_dict(state["trial"])
-            epochs = [EpochFacts(**facts) for facts in known["episode"].pop("epochs")]
-            self.episode = Episode(**known["episode"], epochs=epochs)
+        epochs = [EpochFacts(**facts) for facts in known["episode"].pop("epochs")]
+        self.episode = Episode(**known["episode"], epochs=epochs)
+        self.trial.initial_score = self.episode.initial_score
         return self.observation()
+
+
+def factor(random: numpy.random.Generator, limit: float) -> float:
+    """Log-uniform in [1/limit, limit]."""
+    return float(limit ** random.uniform(-1.0, 1.0))

@@ -44,7 +44,7 @@ def gym_env(environment: Environment) -> Any:
 
         def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[numpy.ndarray, dict]:
             super().reset(seed=seed)
-            return environment.reset(seed), {}
+            return environment.begin() if seed is None else environment.reset(seed), {}
 
         def step(self, action: Any) -> tuple[numpy.ndarray, float, bool, bool, dict]:
             seen, gained, over, info = environment.step(float(numpy.asarray(action).reshape(-1)[0]))
@@ -71,7 +71,7 @@ def lockstep_envs(environments: Sequence[Environment], lockstep: LockStep) -> An
             self.actions: numpy.ndarray = numpy.zeros((len(environments), 1))
 
         def reset(self) -> numpy.ndarray:
-            return numpy.stack(lockstep.run([environment.reset for environment in environments]))
+            return numpy.stack(lockstep.run([environment.begin for environment in environments]))
 
         def step_async(self, actions: numpy.ndarray) -> None:
             self.actions = actions
@@ -107,7 +107,7 @@ def step(environment: Environment, action: float) -> tuple[numpy.ndarray, float,
     seen, gained, over, info = environment.step(action)
     if over:
         info["terminal_observation"] = seen
-        seen = environment.reset()
+        seen = environment.begin()
     return seen, gained, over, info
 
 

@@ -16,6 +16,8 @@ def reward(options: AgentOptions, before: Episode, facts: EpochFacts | None, ran
     "log": ln v(e-1) - ln v(e), all together ln of how many times smaller the score became. "loss": -v(e). "paper":
     gamma (best - v(e)) + lambda (epochs left), best: the lowest score before this epoch.
     """
+    if facts is not None and facts.rolled_back:
+        return -options.rollback_penalty
     if facts is None and options.divergence_penalty is not None:
         return -penalty(options, random)
     score = LOST * before.initial_score if facts is None else facts.score

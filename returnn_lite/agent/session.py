@@ -57,7 +57,11 @@ class Session:
             else self.config.list("learning_rate_control_error_measure", [])
         )
         mean = self.options.grad_norm == "mean"
-        return Trial(self.config, self.shared, EpochWatch([str(name) for name in measures], mean_norms=mean))
+        return Trial(
+            self.config,
+            self.shared,
+            EpochWatch([str(name) for name in measures], mean_norms=mean, ways=self.options.sees_ways),
+        )
 
     def find_top(self) -> tuple[int, int]:
         """Runs the range test, if one is needed; the epochs and updates it took."""

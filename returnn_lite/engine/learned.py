@@ -1,23 +1,20 @@
 """Training with learning rates by an agent: what it must know at first, and a way back from divergence."""
 
-import copy
 from typing import Any
-
-import torch
 
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.range_test import range_test
 from returnn_lite.engine.shared_data import SharedData
 from returnn_lite.engine.step import BrokenScores
 from returnn_lite.engine.train import Trainer
-from returnn_lite.engine.trial import initial_score, is_good
+from returnn_lite.engine.trial import initial_score, roll_back, score_of, snapshot
 from returnn_lite.engine.watch import EpochWatch, layer_sizes, short
 from returnn_lite.errors import ConfigError
 from returnn_lite.schedule.agent_file import KEY
+from returnn_lite.schedule.episode import MORE_CAREFUL
 from returnn_lite.schedule.learned import INITIAL, TOP, Learned
 from returnn_lite.schedule.lr_file import Record
 
-MORE_CAREFUL = 0.1  # times the learning rate with which an epoch diverged
 MAX_ROLLBACKS = 5  # of one epoch
 
 
@@ -35,7 +32,11 @@ class LearnedTrainer(Trainer):
         """As always, after the agent was told how the training begins."""
         self.check()
         measures = self.control.options.error_measures or [self.agent.trained.measure or ""]
-        self.watch = EpochWatch(list(filter(None, measures)), mean_norms=self.agent.trained.grad_norm == "mean")
+        self.watch = EpochWatch(
+            list(filter(None, measures)),
+            mean_norms=self.agent.trained.grad_norm == "mean",
+            ways=self.agent.trained.sees_ways,
+        )
         first = self.control.epochs.setdefault(1, Record(None))
         if INITIAL not in first.meta:
             first.meta[INITIAL] = short(initial_score(self, self.watch.measure))
@@ -69,32 +70,22 @@ class LearnedTrainer(Trainer):
         if self.agent.use.on_divergence != "rollback":
             super().train_epoch(epoch, stop)
             return
-        before = self.snapshot()
+        before = snapshot(self)
         for _ in range(MAX_ROLLBACKS):
             try:
                 super().train_epoch(epoch, stop)
-                score = self.control.score(epoch)
-                if is_good(score if score is not None else 0.0, self.control.epochs[1].meta[INITIAL]):
+                score = score_of(self.control.epochs[epoch], self.watch.measure if self.watch else ())
+                if not self.agent.episode(self.control, epoch).is_bad(score):
                     return
-                reason = f"score {score}"
+                reason = f"score {score:.4g}"
             except BrokenScores as error:
                 reason = error.message
             self.roll_back(before, epoch, reason)
         raise ConfigError("", f"epoch {epoch} diverged {MAX_ROLLBACKS} times, each with a smaller learning rate")
 
-    def snapshot(self) -> dict[str, Any]:
-        """The state after the last good epoch, as its checkpoint has it."""
-        params = {name: param.detach().clone() for name, param in self.net.params.items()}
-        optimizer = copy.deepcopy(self.updater.state_dict())
-        return {"params": params, "optimizer": optimizer, "step": self.global_step}
-
     def roll_back(self, before: dict[str, Any], epoch: int, reason: str) -> None:
         """Back to the snapshot, with a tenth of the learning rate; log and learning rate file say so."""
-        with torch.no_grad():
-            for name, param in self.net.params.items():
-                param.copy_(before["params"][name])
-        self.updater.load_state_dict(before["optimizer"])
-        self.global_step = before["step"]
+        roll_back(self, before)
         record = self.control.epochs[epoch]
         failed = record.learning_rate or 0.0
         record.meta.setdefault("agent_rollbacks", []).append(failed)

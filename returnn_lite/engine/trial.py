@@ -1,5 +1,6 @@
 """A training that leaves no trace: the engine's own epochs, without files and log, as often as wanted."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -83,9 +84,9 @@ class Trial(Trainer):
         if self.adopt is not None and self.net is not before:
             self.adopt(self.net)
 
-    def reset(self, seed: int, **changes: Any) -> float:
+    def reset(self, seed: int, init_factor: float = 1.0, **changes: Any) -> float:
         """A new network, with initial values and data orders by `seed`, and `changes` of the config's options; its
-        score before any training."""
+        score before any training. `init_factor`: of all initial values."""
         self.config.typed.clear()
         self.config.typed.update(self.plain)
         for key, value in {"random_seed": seed, **changes}.items():
@@ -93,6 +94,9 @@ class Trial(Trainer):
         self.control = LearningRateControl.from_config(self.config, self.log)
         self.description, self.global_step, self.at, self.seed = None, 0, 0, seed
         self.start(find_start(self.config, "train", self.log))
+        if init_factor != 1.0:
+            with torch.no_grad():
+                torch._foreach_mul_([param for param in self.net.params.values() if param.requires_grad], init_factor)
         self.initial_score = initial_score(self, self.watch.measure)
         return self.initial_score
 
@@ -110,6 +114,14 @@ class Trial(Trainer):
         if not is_good(score, self.initial_score) or not all_finite(self.net.params):
             return None
         return EpochFacts(learning_rate=record.learning_rate or 0.0, score=score, **record.meta[FACTS])
+
+    def snapshot(self) -> dict[str, Any]:
+        """What an epoch changes."""
+        return snapshot(self)
+
+    def roll_back(self, before: Mapping[str, Any]) -> None:
+        """Takes an epoch back."""
+        roll_back(self, before)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on."""
@@ -132,6 +144,21 @@ class Trial(Trainer):
         self.updater.load_state_dict(state["optimizer"])
         self.control.epochs = lr_file.from_text(state["rates"], "state")
         self.global_step, self.at, self.initial_score = state["step"], state["epoch"], state["score"]
+
+
+def snapshot(trainer: Trainer) -> dict[str, Any]:
+    """Parameters, optimizer and step, as after the last epoch."""
+    params = {name: param.detach().clone() for name, param in trainer.net.params.items()}
+    return {"params": params, "optimizer": copy.deepcopy(trainer.updater.state_dict()), "step": trainer.global_step}
+
+
+def roll_back(trainer: Trainer, before: Mapping[str, Any]) -> None:
+    """Brings a training back to a snapshot."""
+    with torch.no_grad():
+        for name, param in trainer.net.params.items():
+            param.copy_(before["params"][name])
+    trainer.updater.load_state_dict(before["optimizer"])
+    trainer.global_step = before["step"]
 
 
 def initial_score(trainer: Trainer, measures: Any) -> float:

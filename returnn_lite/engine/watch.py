@@ -1,7 +1,7 @@
 """What a learned learning rate is told of an epoch besides its scores: losses of its updates, norms of gradients."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -18,10 +18,11 @@ class EpochWatch:
 
     `measure`: the score that the agent looks at ("dev_score_output"): of several losses, the one of its name is taken.
     `mean_norms`: norms of gradients are means over the epoch's updates, else those of its last update.
+    `ways`: looks at how the parameters move, too, for which it keeps three copies of them.
     """
 
-    def __init__(self, measure: Sequence[str] = (), *, mean_norms: bool = False) -> None:
-        self.measure, self.mean_norms = measure, mean_norms
+    def __init__(self, measure: Sequence[str] = (), *, mean_norms: bool = False, ways: bool = False) -> None:
+        self.measure, self.mean_norms, self.ways = measure, mean_norms, ways
 
     def start(self, net: Any, updater: Any) -> None:
         """To be called before the first step of an epoch."""
@@ -30,6 +31,7 @@ class EpochWatch:
         self.norms: list[torch.Tensor] = []
         self.scale: torch.Tensor | float = 1.0
         self.latest: Gradients = {}
+        self.way = Way(updater.active) if self.ways else None
         updater.observer = self.see_gradients
 
     def step(self, result: StepResult) -> None:
@@ -45,6 +47,8 @@ class EpochWatch:
     def see_gradients(self, gradients: Gradients) -> None:
         """Takes the raw gradients of a step; of sums over frames they count per frame."""
         self.latest = gradients
+        if self.way is not None:
+            self.way.step(gradients)
         if self.mean_norms:
             self.norms.append(self._norms())
 
@@ -65,12 +69,58 @@ class EpochWatch:
         second = losses[len(losses) // 2 :]
         with numpy.errstate(all="ignore"):
             noise = second.std() / second.mean()
+        third = max(len(losses) // 3, 1)
+        with numpy.errstate(all="ignore"):
+            trend = numpy.log(losses[:third].mean() / losses[-third:].mean())
         facts = {
             "grad_norms": [short(value) for value in norms.tolist()],
             "train_loss": short(losses.mean()),
             "train_noise": short(noise),
+            "train_trend": short(trend),
+            **(self.way.end() if self.way is not None else {}),
         }
         return {FACTS: facts}
+
+
+class Way:
+    """The way of the parameters through an epoch."""
+
+    def __init__(self, params: Mapping[str, torch.Tensor]) -> None:
+        self.params = params
+        self.first = self.last = flat(params.values())
+        self.begun = False
+        self.lengths: list[torch.Tensor] = []
+        self.cosines: list[torch.Tensor] = []
+
+    def step(self, gradients: Gradients) -> None:
+        """Before an update: how its gradient lies to the update before."""
+        now = flat(self.params.values())
+        if self.begun:
+            self._move(now, gradients)
+        self.last, self.begun = now, True
+
+    def _move(self, now: torch.Tensor, gradients: Gradients) -> None:
+        moved = self.last - now
+        length = torch.linalg.vector_norm(moved)
+        grads = dense(gradients)
+        slope = flat(grads[n] if n in grads else torch.zeros_like(p) for n, p in self.params.items())
+        self.cosines.append(torch.dot(slope, moved) / (torch.linalg.vector_norm(slope) * length).clamp(min=1e-30))
+        self.lengths.append(length)
+
+    def end(self) -> dict[str, float]:
+        """The numbers of the epoch."""
+        now = flat(self.params.values())
+        self.lengths.append(torch.linalg.vector_norm(self.last - now))
+        distance, start = torch.linalg.vector_norm(now - self.first), torch.linalg.vector_norm(self.first)
+        cosine = torch.stack(self.cosines).mean() if self.cosines else torch.zeros(())
+        way = torch.stack(self.lengths).sum().clamp(min=1e-30)
+        numbers = torch.stack([cosine.to(now.device), distance / way, distance / start.clamp(min=1e-30)]).tolist()
+        return {key: short(x) for key, x in zip(("alignment", "straightness", "displacement"), numbers, strict=True)}
+
+
+def flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """All numbers in one vector, a copy."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
 def short(value: float) -> float:

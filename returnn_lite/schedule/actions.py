@@ -15,8 +15,8 @@ def clipped(action: float) -> float:
 
 def bounds(options: AgentOptions, episode: Episode) -> tuple[float, float]:
     """The lowest and the highest learning rate that the agent can choose."""
-    if options.action == "step" and episode.top is not None:
-        return episode.top / options.floor, episode.top
+    if options.action == "step":
+        return episode.start_rate / options.lowest, episode.start_rate * options.highest
     return options.lr_range
 
 

@@ -13,7 +13,7 @@ KEY = "lr_agent"
 CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("practical", "paper"),
     "vec": ("auto", "lockstep", "subproc", "dummy"),
-    "observation": ("scale_free", "paper", "fixed"),
+    "observation": ("dynamics", "scale_free", "paper", "fixed"),
     "action": ("step", "linear", "log"),
     "reward": ("log", "paper", "loss"),
     "grad_norm": ("last", "mean"),
@@ -28,6 +28,10 @@ PAPER: dict[str, Any] = {
     "divergence_penalty": (1000.0, 1000.0),
     "optimizer": {"class": "gradientdescent"},
     "range_test": False,
+    "vary_start": 1.0,
+    "vary_init": 1.0,
+    "rolls_back": False,
+    "on_divergence": "stop",
     "budget": 10000,
     "num_envs": 16,
 }
@@ -39,10 +43,13 @@ class AgentOptions:
     """All keys of `lr_agent`, with the defaults of mode "practical".
 
     Learning rates: `lr_range` bounds those of the actions "linear" and "log"; "step" changes the last one by
-    `action_step` decades at most, from `top`/`start` on, within [`top`/`floor`, `top`], where `top` is what the range
-    test finds: `range_test_runs` trainings of `range_test_epochs` epochs with a rate that rises over
-    `range_test_rates`. `divergence_penalty`: None: the score counts as four times the initial one; a number p: -p;
-    (a, b): -(a + b u), u uniform in [0, 1). `budget`: epochs, over all environments; `budget_updates`: a further limit.
+    `action_step` decades at most, from `top`/`start` on, down to 1/`lowest` and up to `highest` times that. `top` is
+    what the range test finds: `range_test_runs` trainings of `range_test_epochs` epochs with a rate that rises over
+    `range_test_rates`. In training, episodes differ: in the first learning rate by up to `vary_start` times more or
+    less, in the size of initial values by `vary_init`; an epoch that diverges is taken back if `rolls_back`, with a
+    tenth of the learning rate and the reward -`rollback_penalty`. `divergence_penalty`, without that: None: the score
+    counts as four times the initial one; a number p: -p; (a, b): -(a + b u), u uniform in [0, 1). `budget`: epochs,
+    over all environments; `budget_updates`: a further limit.
     """
 
     mode: str = "practical"
@@ -51,13 +58,18 @@ class AgentOptions:
     budget_updates: int | None = None
     num_envs: int = 16
     vec: str = "auto"
-    observation: str = "scale_free"
+    observation: str = "dynamics"
     normalize: bool = False
     lr_range: tuple[float, float] = (1e-6, 1.0)
     action: str = "step"
     action_step: float = 0.5
-    start: float = 30.0
-    floor: float = 1000.0
+    start: float = 10.0
+    lowest: float = 1000.0
+    highest: float = 100.0
+    vary_start: float = 10.0
+    vary_init: float = 1.4
+    rolls_back: bool = True
+    rollback_penalty: float = 0.1
     range_test: bool = True
     range_test_runs: int = 3
     range_test_epochs: int = 5
@@ -76,7 +88,7 @@ class AgentOptions:
     keep_checkpoints: bool = False
     log: str | None = None
     deterministic: bool = True
-    on_divergence: str = "stop"
+    on_divergence: str = "rollback"
     max_lr_from_config: bool = False
     allow_other_optimizer: bool = False
 
@@ -126,6 +138,11 @@ class AgentOptions:
     def needs_top(self) -> bool:
         """Whether actions or observations refer to the highest useful learning rate."""
         return self.action == "step" or self.observation == "scale_free"
+
+    @property
+    def sees_ways(self) -> bool:
+        """Whether observations tell how the parameters move."""
+        return self.observation == "dynamics"
 
     def ppo_arguments(self) -> dict[str, Any]:
         """The arguments of PPO besides those that environments and budget decide."""

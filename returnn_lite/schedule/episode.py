@@ -7,13 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+WORSE_THAN_BEST, WORSE = 3.0, 1.3  # times the best score, times the initial one: an epoch to be taken back
+MORE_CAREFUL = 0.1  # times the learning rate, after that
+
 
 @dataclass
 class EpochFacts:
     """What is known of an epoch. `score`: of dev, after it; `action`: what the agent said, in [-1, 1].
 
     `grad_norms`: L2 norms of the raw gradients, one per layer with parameters; `train_loss`: mean over the updates;
-    `train_noise`: standard deviation over mean of the losses of the updates in its second half.
+    `train_noise`: standard deviation over mean of the losses of the updates in its second half; `train_trend`: ln of
+    the mean loss of its first third over that of its last. Of the parameters' way, if it was looked at: `alignment`:
+    mean cosine between a gradient and the step before it; `straightness`: distance from start to end over the length
+    of the way; `displacement`: the distance over the norm at the start. `rolled_back`: the epoch diverged.
     """
 
     learning_rate: float
@@ -22,6 +28,11 @@ class EpochFacts:
     train_loss: float = math.nan
     train_noise: float = 0.0
     action: float = 0.0
+    train_trend: float = 0.0
+    alignment: float = 0.0
+    straightness: float = 0.0
+    displacement: float = 0.0
+    rolled_back: bool = False
 
     @property
     def grad_norm(self) -> float:
@@ -58,6 +69,10 @@ class Episode:
     def best(self) -> float:
         """The lowest score so far."""
         return min(self.scores)
+
+    def is_bad(self, score: float) -> bool:
+        """Whether an epoch that ends with this score is to be taken back."""
+        return not math.isfinite(score) or score > WORSE_THAN_BEST * self.best or score > WORSE * self.initial_score
 
     def as_dict(self) -> dict[str, Any]:
         """For reports: rates, actions and scores."""

@@ -93,7 +93,8 @@ class Learned:
         if seen is None:
             self.log.v2(f"warning: epoch {epoch} was trained without the agent; norms of gradients count as 0")
             seen = {"grad_norms": [0.0] * len(self.layer_sizes), "train_loss": score}
-        return EpochFacts(rate, score, action=record.meta.get("agent_action", 0.0), **seen)
+        back, action = "agent_rollbacks" in record.meta, record.meta.get("agent_action", 0.0)
+        return EpochFacts(rate, score, action=action, rolled_back=back, **seen)
 
     def rate(self, control: LearningRateControl, epoch: int) -> float:
         """The learning rate of an epoch without a record; observation and action go into its meta entries."""

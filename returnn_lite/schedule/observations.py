@@ -11,7 +11,7 @@ from .episode import Episode, EpochFacts
 
 Observation = Callable[[Episode], "list[float]"]
 OBSERVATIONS: dict[str, Observation] = {}
-LIMITS = {"paper": 1e4, "fixed": 1e4, "scale_free": 5.0}
+LIMITS = {"paper": 1e4, "fixed": 1e4, "scale_free": 5.0, "dynamics": 5.0}
 HUGE = 1e3  # times the initial score, where scores are cut
 
 
@@ -34,7 +34,7 @@ def observe(name: str, episode: Episode) -> np.ndarray:
 
 def size(name: str, layers: int) -> int:
     """The length of the vector for a network with so many layers with parameters."""
-    return 2 + layers if name == "paper" else 10
+    return {"paper": 2 + layers, "dynamics": 14}.get(name, 10)
 
 
 @observation("paper")
@@ -84,6 +84,39 @@ def scale_free(episode: Episode) -> list[float]:
         3 * last.train_noise,
         2 * _ln(last.train_loss / score),
         last.action,
+        0.0,
+    ]
+
+
+@observation("dynamics")
+def dynamics(episode: Episode) -> list[float]:
+    """Fourteen numbers without units. The learning rate is seen relative to its start only, whose scale the agent
+    cannot know; what tells it is how the parameters move: with or against the next gradient, straight or to and fro."""
+    done = len(episode.epochs)
+    time = 2 * episode.left / episode.num_epochs - 1
+    if not done:
+        return [0.0, 0.0, time, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    last = episode.epochs[-1]
+    before, score = episode.scores[-2:]
+    total = _ln(max(score / episode.initial_score, 1e-4))
+    rate = math.log10(last.learning_rate / episode.start_rate)
+    if last.rolled_back:
+        return [total, 0.0, time, rate, 0.0, 0.0, 0.0, last.action, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    known = done > 1 and not episode.epochs[-2].rolled_back
+    return [
+        total,
+        2 * _ln(score / before),
+        time,
+        rate,
+        _ln_norm(last) - _ln_norm(episode.epochs[-2]) if known else 0.0,
+        3 * last.train_noise,
+        2 * _ln(last.train_loss / score),
+        last.action,
+        0.0,
+        3 * last.alignment,
+        4 * last.straightness - 1,
+        math.log10(min(max(last.displacement, 1e-6), 1e3)) + 1,
+        last.train_trend,
         0.0,
     ]
 
