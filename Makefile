@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	  echo "'$(PYTHON)' cannot make virtual environments: venv or ensurepip is missing (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@echo "set-up in $(VENV) (once; it installs torch, which takes some minutes)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,plot,thinc,optimizers]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,plot,thinc,optimizers,learned-lr]"
 	@touch $@
 
 # ARGS: --model ctc, --long, --short

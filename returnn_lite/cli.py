@@ -75,6 +75,8 @@ Tasks (++task NAME; default train):
   forward              write the outputs of a layer for the `eval` data to an HDF file
   search               beam search on `search_data`, texts to `search_output_file`
   compute_priors       log of the mean output (over the frames of `train`) of each class, as text to `output_file`
+  train_lr_agent       train an agent that chooses learning rates (to `learning_rate_agent`) on this training
+  eval_lr_agent        compare that agent with constant learning rates and schedules
   plot_schedule        a picture of the learning rate over the whole run, without training, to `output_file`
   initialize_model     save a freshly initialised model
   cleanup_old_models   delete models that are not worth keeping (asks first)

@@ -31,6 +31,7 @@ FLOORS = {  # first part of the path in the package -> floor
     "datasets": 7,
     "catalog": 8,
     "engine": 8,
+    "agent": 9,
     "compat": 9,
     "tasks": 10,
     "cli": 10,
@@ -43,6 +44,7 @@ SEPARATE = 7  # the packages of this floor do not import each other
 OPTIONAL = {
     "confection",
     "datasets",
+    "greenlet",
     "gymnasium",
     "inflect",
     "matplotlib",

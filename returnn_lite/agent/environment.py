@@ -16,7 +16,7 @@ from returnn_lite.engine.watch import layer_sizes
 from returnn_lite.errors import ConfigError
 from returnn_lite.schedule.actions import clipped, rate_of
 from returnn_lite.schedule.agent_options import AgentOptions
-from returnn_lite.schedule.episode import MORE_CAREFUL, EpochFacts, Episode
+from returnn_lite.schedule.episode import MORE_CAREFUL, Episode, EpochFacts
 from returnn_lite.schedule.observations import observe, size
 
 SEEDS = 2**31 - 1

@@ -51,8 +51,6 @@ class LearnedTrainer(Trainer):
         """ConfigError if the agent does not fit the training."""
         if "dev" not in self.eval_data:
             raise ConfigError("dev", "a learned learning rate needs a dev set, but there is none")
-        if self.updater.rates.owned or self.config.typed_value("lr_scheduler"):
-            raise ConfigError("lr_scheduler", 'cannot be used together with learning_rate_control = "learned"')
         self.agent.layer_sizes = layer_sizes(self.net.params)
         self.agent.check_layers()
         own = sorted(optimizer.name for optimizer in self.updater.optimizers.values())

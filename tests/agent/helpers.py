@@ -56,6 +56,8 @@ class ScriptedTrial:
         self.net = type("Net", (), {"params": params})()
         self.global_step, self.seed, self.at = 0, 0, 0
         self.rates: list[float] = []
+        self.more: dict[str, float] = {}  # further facts of epochs
+        self.back = 0  # epochs taken back
 
     def reset(self, seed: int, **changes) -> float:
         """Begins anew."""
@@ -66,12 +68,21 @@ class ScriptedTrial:
         """The next score."""
         self.rates.append(rate)
         score, self.at = self.script[self.at], self.at + 1
-        return None if score is None else EpochFacts(rate, score, list(self.norms.values()), score, 0.0)
+        facts = {"grad_norms": list(self.norms.values()), "train_loss": score, "train_noise": 0.0, **self.more}
+        return None if score is None else EpochFacts(rate, score, **facts)
+
+    def snapshot(self) -> int:
+        """Nothing that changes."""
+        return self.at
+
+    def roll_back(self, before: int) -> None:
+        """Counts."""
+        self.back += 1
 
 
 def write_agent(path: Path, *, bias: float = 0.5, info: dict | None = None, **options) -> Path:
     """An agent that always says `bias`, whatever it sees; with the options of practical mode."""
-    size = 10
+    size = {"fixed": 10, "paper": 4}.get(options.get("observation", ""), 14)
     state = {
         "log_std": torch.tensor([-1.0]),
         "mlp_extractor.policy_net.0.weight": torch.zeros(3, size),

@@ -10,7 +10,7 @@ from returnn_lite.agent.environment import Environment
 from returnn_lite.errors import ConfigError
 from returnn_lite.schedule.actions import rate_of
 from returnn_lite.schedule.agent_options import AgentOptions
-from returnn_lite.schedule.episode import EpochFacts, Episode
+from returnn_lite.schedule.episode import Episode, EpochFacts
 from returnn_lite.schedule.observations import observe
 from tests.agent.helpers import ScriptedTrial
 
@@ -51,10 +51,33 @@ def test_penalty_of_the_paper_is_in_its_range_and_reproducible():
 
 
 def test_a_diverged_training_counts_as_four_times_its_initial_score():
-    env = environment([1.0, None])
+    env = environment([1.0, None], rolls_back=False)
     total = env.step(0.0)[1] + env.step(0.0)[1]
     assert total == pytest.approx(-math.log(4))
-    assert environment([None], divergence_penalty=5.0).step(0.0)[1] == -5.0
+    assert environment([None], divergence_penalty=5.0, rolls_back=False).step(0.0)[1] == -5.0
+
+
+@pytest.mark.parametrize("bad", [None, 3.1, 2.7])  # not finite, above 3 x best, above 1.3 x initial
+def test_a_bad_epoch_is_taken_back(bad):
+    env = environment([1.0, bad, 0.5, 0.5])
+    env.step(0.0)
+    seen, gained, over, _ = env.step(0.2)
+    assert (gained, over, env.trial.back) == (-0.1, False, 1)
+    assert_allclose(env.episode.scores, [2.0, 1.0, 1.0])
+    assert_allclose(seen, [math.log(0.5), 0, 0, 0.1 - 1, 0, 0, 0, 0.2, 0, 0, 0, 0, 0, 1], atol=1e-6)
+    assert env.step(0.0)[1] == pytest.approx(math.log(2))
+    assert env.trial.rates[-1] == pytest.approx(0.09 * 10**-0.9)
+
+
+def test_episodes_are_varied():
+    env = environment()
+    starts, inits = [], []
+    for _ in range(50):
+        env.begin()
+        starts.append(env.episode.start_rate / 0.09)
+        inits.append(env.varied[1])
+    assert 0.1 <= min(starts) < 0.2 and 5 < max(starts) <= 10
+    assert 1 / 1.4 <= min(inits) < 0.8 and 1.2 < max(inits) <= 1.4
 
 
 @pytest.mark.parametrize("action, lowest, middle", [("log", 1e-6, 1e-3), ("linear", 1e-6, 0.5000005)])
@@ -66,11 +89,11 @@ def test_ends_of_the_actions(action: str, lowest: float, middle: float):
 
 
 def test_steps_of_the_learning_rate_stay_within_the_range_test():
-    env = environment()
+    env = environment(highest=20.0)
     for action in (1.0, 1.0, 1.0, -0.5):
         env.step(action)
-    start = 0.9 / 30
-    assert_allclose(env.trial.rates, [start * 10**0.5, start * 10, 0.9, 0.9 * 10**-0.25], rtol=1e-6)
+    start = 0.9 / 10
+    assert_allclose(env.trial.rates, [start * 10**0.5, start * 10, start * 20, start * 20 * 10**-0.25], rtol=1e-6)
 
 
 def test_observation_of_the_paper():
@@ -88,7 +111,7 @@ def test_observation_for_any_network():
 
 
 def test_scale_free_observation():
-    env = environment()
+    env = environment(observation="scale_free", start=30.0)
     assert_allclose(env.observation(), [0, 0, 1, 1 - math.log10(30), 0, 0, 0, 0, 0, 1], rtol=1e-6)
     env.step(0.2)
     env.trial.norms["a"] = 4.0
@@ -100,6 +123,15 @@ def test_scale_free_observation():
     assert_allclose(seen, expected, rtol=1e-5, atol=1e-6)
     changed = Episode(4, 10.0, {"a": 4}, 0.9, 0.03, [EpochFacts(0.1, 1.0, [1e9], math.nan, math.inf)])
     assert numpy.abs(observe("scale_free", changed)).max() == 5.0
+
+
+def test_observation_of_dynamics():
+    env = environment()
+    assert_allclose(env.observation(), [0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0])
+    way = {"train_trend": 0.2, "alignment": 0.5, "straightness": 0.75, "displacement": 0.01, "train_noise": 0.1}
+    env.trial.more = {**way, "train_loss": 3.0}
+    expected = [math.log(0.75), 2 * math.log(0.75), 0.5, 0.1, 0, 0.3, 2 * math.log(2), 0.2, 0, 1.5, 2.0, -1.0, 0.2, 0]
+    assert_allclose(env.step(0.2)[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_infinite_numbers_are_at_the_limits():
