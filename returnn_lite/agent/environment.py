@@ -71,7 +71,7 @@ class Environment:
 
     def train(self, rate: float) -> tuple[numpy.ndarray, float, bool, dict[str, Any]]:
         """The same with a given learning rate."""
-        steps = self.trial.global_step
+        updates = self.trial.updates
         before = self.trial.snapshot() if self.options.rolls_back else None
         facts = self.trial.epoch(rate)
         if before is not None and (facts is None or self.episode.is_bad(facts.score)):
@@ -83,7 +83,7 @@ class Environment:
         last.action = self.said
         self.episode.epochs.append(last)
         over = facts is None or not self.episode.left
-        info: dict[str, Any] = {"updates": self.trial.global_step - steps}
+        info: dict[str, Any] = {"updates": self.trial.updates - updates}
         if over:
             back = sum(facts.rolled_back for facts in self.episode.epochs)
             about = {"diverged": facts is None, "rollbacks": back, "seed": self.trial.seed, "varied": self.varied}

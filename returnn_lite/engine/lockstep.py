@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,6 @@ from returnn_lite.engine import data
 from returnn_lite.engine.step import to_device
 from returnn_lite.engine.trial import Trial
 from returnn_lite.engine.turns import Turn, run_in_turns
-from returnn_lite.network.network import NetworkOutput
 from returnn_lite.network.objective import LossValue
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-5}  # float32 sums in another order
@@ -41,9 +40,9 @@ class Pass:
         lengths = tuple((key, tuple(value.tolist())) for key, value in self.lengths.items())
         return self.with_gradients, self.net.training, shapes, lengths
 
-    def alone(self) -> NetworkOutput:
+    def alone(self) -> Any:
         """By the network itself."""
-        output: NetworkOutput = type(self.net).forward(self.net, self.data, self.lengths, self.tags)
+        output = type(self.net).forward(self.net, self.data, self.lengths, self.tags)
         return output
 
 
@@ -87,27 +86,27 @@ class LockStep:
             param.data = row
         net.forward = functools.partial(self.forward, index, net)
 
-    def forward(self, index: int, net: Any, batch: dict[str, Any], lengths: Any, tags: Any = None) -> NetworkOutput:
+    def forward(self, index: int, net: Any, batch: dict[str, Any], lengths: Any, tags: Any = None) -> Any:
         """Stands for `Network.forward`."""
         wanted = Pass(index, net, batch, lengths, tags, torch.is_grad_enabled())
         if self.passing or self.why_not or index not in self.turns:
             return wanted.alone()
-        reply: NetworkOutput | None = self.turns[index].ask(wanted)
+        reply = self.turns[index].ask(wanted)
         return wanted.alone() if reply is None else reply
 
-    def answer(self, passes: Sequence[Pass]) -> list[NetworkOutput | None]:
+    def answer(self, passes: Sequence[Pass]) -> list[Any]:
         """The outputs of all passes that go together with another one; the others are left to their networks."""
         groups: dict[Any, list[int]] = {}
         for place, wanted in enumerate(passes):
             groups.setdefault(wanted.key(), []).append(place)
-        replies: list[NetworkOutput | None] = [None] * len(passes)
+        replies: list[Any] = [None] * len(passes)
         for places in groups.values():
             if len(places) > 1 and not self.why_not:
                 for place, output in zip(places, self.together([passes[i] for i in places]), strict=True):
                     replies[place] = output
         return replies
 
-    def together(self, passes: Sequence[Pass]) -> list[NetworkOutput]:
+    def together(self, passes: Sequence[Pass]) -> list[Any]:
         """One pass for all: forward, and backward from the sum of their objectives, which shares no term."""
         net, wants = passes[0].net, passes[0].with_gradients
         index = [wanted.index for wanted in passes]
@@ -117,11 +116,12 @@ class LockStep:
         batch = {key: torch.stack([wanted.data[key] for wanted in passes]) for key in passes[0].data}
         names = {id(param): name for name, param in net.named_parameters()}
         inner = {name: names[id(param)] for name, param in net.params.items()}
-        made: list[NetworkOutput] = []
+        made: list[Any] = []
 
         def one(values: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> Any:
             inputs = (batch, passes[0].lengths, passes[0].tags)
             out = functional_call(net, {inner[name]: value for name, value in values.items()}, inputs)
+            out.forget_layers()
             made.append(out)
             return out.objective, {name: numbers_of(loss) for name, loss in out.losses.items()}
 
@@ -134,14 +134,13 @@ class LockStep:
             self.passing = False
         grads = {name: grad.unbind() for name, grad in zip(leaves, found, strict=wants) if grad is not None}
         return [
-            NetworkOutput(
-                {},
-                wanted.net.net.nodes,
-                {name: loss_of(made[0].losses[name], numbers[name], i) for name in numbers},
-                objective[i].detach(),
-                {name: rows[i] for name, rows in grads.items()} if wants else None,
+            replace(
+                made[0],
+                losses={name: loss_of(made[0].losses[name], numbers[name], i) for name in numbers},
+                objective=objective[i].detach(),
+                gradients={name: rows[i] for name, rows in grads.items()} if wants else None,
             )
-            for i, wanted in enumerate(passes)
+            for i in range(len(passes))
         ]
 
     # --- whether it works ---------------------------------------------------------------------------------------------
@@ -166,7 +165,7 @@ class LockStep:
         try:
             together = self.together(passes)
             for wanted in passes:  # as in another epoch: a network that looks at it cannot stand for one in this epoch
-                wanted.net.context.epoch, wanted.net.context.global_step = 7, 777
+                wanted.net.epoch, wanted.net.global_step = 7, 777
             alone = [wanted.alone() for wanted in passes]
         except Exception as error:  # of any kind: layers are not written for this
             return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

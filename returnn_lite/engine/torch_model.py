@@ -26,11 +26,15 @@ HOST = torch.device("cpu")
 
 @dataclass
 class TorchOutput:
-    """What a batch gives: losses by name, the objective to minimise, and the outputs by name."""
+    """What a batch gives: losses by name, the objective to minimise, and the outputs by name.
+
+    `gradients`: as of `NetworkOutput`.
+    """
 
     losses: dict[str, LossValue] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     objective: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+    gradients: dict[str, torch.Tensor] | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         """An output by name; the only one also goes by the name "output"."""

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.engine import report
-from returnn_lite.engine.evaluate import Evaluation, Results
+from returnn_lite.engine.evaluate import Evaluation
 from returnn_lite.engine.setup import find_start
 from returnn_lite.engine.shared_data import SharedData
 from returnn_lite.engine.step import BrokenScores
@@ -58,6 +57,7 @@ class Trial(Trainer):
 
     def __init__(self, config: Config, shared: SharedData, watch: EpochWatch | None = None) -> None:
         self.shared, self.at, self.seed = shared, 0, 0
+        self.updates = 0  # of all trainings
         self.adopt: Callable[[Any], None] | None = None  # is given each new network
         super().__init__(trial_config(config), Log.silent())
         self.plain = dict(self.config.typed)
@@ -77,10 +77,10 @@ class Trial(Trainer):
         self.shared.claim("dev", self.seed)
         return super().evaluation(stop)
 
-    def prepare_network(self, epoch: int) -> None:
+    def prepare_network(self, epoch: int, filename: str | None = None) -> None:
         """As always; a new network is shown to whoever runs several trials."""
         before = getattr(self, "net", None)
-        super().prepare_network(epoch)
+        super().prepare_network(epoch, filename)
         if self.adopt is not None and self.net is not before:
             self.adopt(self.net)
 
@@ -109,6 +109,8 @@ class Trial(Trainer):
             self.train_epoch(self.at, NeverStops())
         except BrokenScores:
             return None
+        finally:
+            self.updates += len(self.watch.losses)
         record = self.control.epochs[self.at]
         score = score_of(record, self.watch.measure)
         if not is_good(score, self.initial_score) or not all_finite(self.net.params):
@@ -167,15 +169,10 @@ def initial_score(trainer: Trainer, measures: Any) -> float:
         results = trainer.evaluation(NeverStops()).run_all(trainer.eval_data, 1, None)
     except BrokenScores:
         return math.inf
-    return score_of(as_record(results), measures)
-
-
-def as_record(results: Results) -> lr_file.Record:
-    """Scores as they stand in the learning rate file."""
     scores: dict[str, Any] = {}
     for name, means in results.items():
-        scores.update(report.record_entries(name, means))
-    return lr_file.Record(None, flatten(scores))
+        scores.update(trainer.plan.score_entries(name, means))
+    return score_of(lr_file.Record(None, flatten(scores)), measures)
 
 
 def score_of(record: lr_file.Record, measures: Any) -> float:

@@ -54,7 +54,7 @@ class ScriptedTrial:
         self.norms = {name: norm for name, (_, norm) in norms.items()}
         params = {f"{name}/W": torch.nn.Parameter(torch.zeros(size)) for name, (size, _) in norms.items()}
         self.net = type("Net", (), {"params": params})()
-        self.global_step, self.seed, self.at = 0, 0, 0
+        self.updates, self.seed, self.at = 0, 0, 0
         self.rates: list[float] = []
         self.more: dict[str, float] = {}  # further facts of epochs
         self.back = 0  # epochs taken back
