@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from returnn_lite.datasets.vocab import Vocabulary, create_vocab
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
+SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk writes beside its Arrow files
 NUMBERS = {"i": "integers", "u": "integers", "f": "numbers", "b": "truth values"}
 
 
@@ -23,9 +25,9 @@ NUMBERS = {"i": "integers", "u": "integers", "f": "numbers", "b": "truth values"
 class HuggingFaceDataset(TypedKeys):
     """A table; `data_format` {column: {"dim", "shape" or "ndim", "dtype", "vocab" …}} says which columns are keys.
 
-    `dataset_opts`: options of load_dataset, a folder of save_to_disk, a list of Arrow files, or a function giving the
-    table. `map_func`, `rename_columns` and `cast_columns` are applied to it. Texts become classes where there is a
-    `vocab`. Tags are the column `seq_tag_column` (None: "seq-<i>").
+    `dataset_opts`: options of load_dataset; a folder of save_to_disk, or one with Arrow or Parquet files; a list of
+    such files; or a function giving the table. `map_func`, `rename_columns` and `cast_columns` are applied to it. Texts
+    become classes where there is a `vocab`. Tags are the column `seq_tag_column` (None: "seq-<i>").
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class HuggingFaceDataset(TypedKeys):
             if isinstance(options, Mapping):
                 table = datasets.load_dataset(**options)
             elif isinstance(options, str):
-                table = datasets.load_from_disk(options)
+                files = _loose_files(options)
+                table = _of_files(datasets, files) if files else datasets.load_from_disk(options)
             elif isinstance(options, list | tuple):
-                table = datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in options])
+                table = _of_files(datasets, [str(file) for file in options])
             else:
                 table = options
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as exc:
@@ -160,3 +163,18 @@ class HuggingFaceDataset(TypedKeys):
     def get_target_list(self) -> list[str]:
         """All keys."""
         return self.get_data_keys()
+
+
+def _loose_files(path: str) -> list[str]:
+    """The Arrow or Parquet files in a folder, by name; none if the package itself saved the folder."""
+    folder = Path(path)
+    if any((folder / name).exists() for name in SAVED):
+        return []
+    return sorted(str(file) for pattern in ("*.arrow", "*.parquet") for file in folder.glob(pattern))
+
+
+def _of_files(datasets: Any, files: Sequence[str]) -> Any:
+    """The table in Arrow files, or in Parquet files, one after another."""
+    if files and all(file.endswith(".parquet") for file in files):
+        return datasets.load_dataset("parquet", data_files=list(files), split="train")
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files])

@@ -1,5 +1,8 @@
 """HDF files of other layouts, many files, many processes, recordings, tables: details and damaged files."""
 
+import glob
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -239,7 +242,7 @@ def test_bliss(tmp_path):
 # --- tables ---
 
 
-def test_tables(tmp_path):
+def test_tables(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     options = tables()["HuggingFaceDataset"]
     dataset = made("HuggingFaceDataset", **options, sorting_seq_len_column_data="data", seq_ordering="sorted")
@@ -253,7 +256,19 @@ def test_tables(tmp_path):
         "split": "train",
         "cache_dir": str(tmp_path),
     }
-    for form in (str(tmp_path / "saved"), parquet, lambda: table):
+    loose = {kind: str(tmp_path / f"loose_{kind}") for kind in ("arrow", "parquet")}
+    for kind, folder in loose.items():
+        os.mkdir(folder)
+        for i, row in enumerate(({"id": "x", "data": [1, 2, 0]}, {"id": "y", "data": [1]})):
+            part = datasets.Dataset.from_list([{**row, "text": "b"}])
+            if kind == "parquet":
+                part.to_parquet(f"{folder}/{i}.parquet")
+            else:
+                part.save_to_disk(f"{tmp_path}/{i}")
+                os.rename(glob.glob(f"{tmp_path}/{i}/*.arrow")[0], f"{folder}/{i}.arrow")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    files = sorted(glob.glob(f"{loose['parquet']}/*"))
+    for form in (str(tmp_path / "saved"), parquet, lambda: table, *loose.values(), files):
         assert list(read(made("HuggingFaceDataset", **{**options, "dataset_opts": form}))) == ["x", "y"]
     bad = datasets.Dataset.from_dict({"id": ["x"], "data": ["text"], "text": [3]})
     for changes, message in [
