@@ -23,8 +23,9 @@ class HDFDump(Layer):
 
     `filename`: a path, or a function of the run options if `dump_per_run`. `extra` {key: layer}: further streams. The
     file appears when the network is not needed any more, at the latest as the process ends; with `dump_per_run` each
-    time the epoch changes, and its name may hold "{epoch}" and "{global_step}". `dump_whole_batches`: the padding is
-    written too. Where a training packs frames of several sequences into one row, that is one entry.
+    time the epoch changes, and its name may hold "{epoch}" and "{global_step}". A file that is there already is an
+    error; with `extend_existing_file` it gets further sequences. `dump_whole_batches`: the padding is written too.
+    Where a training packs frames of several sequences into one row, that is one entry.
     """
 
     sources = "many"
@@ -40,11 +41,7 @@ class HDFDump(Layer):
         dump_per_run: bool = False,
     ) -> None:
         super().__init__()
-        if extend_existing_file:
-            raise self.error(
-                "`extend_existing_file` is not supported; write a new file, and read both as `files` of an HDFDataset"
-            )
-        self.filename = filename
+        self.filename, self.extend = filename, extend_existing_file
         self.extra = dict(extra or {})
         self.whole_batches = dump_whole_batches
         self.labels = list(labels or [])
@@ -98,7 +95,8 @@ class HDFDump(Layer):
         if not self.files or key != self.run_key:
             _close(self.files)
             self.run_key = key
-            self.files.append(HDFWriter(self._name(), dim=spec.dim, ndim=1 if spec.sparse else 2, labels=self.labels))
+            options = {"labels": self.labels, "extend_existing_file": self.extend}
+            self.files.append(HDFWriter(self._name(), dim=spec.dim, ndim=1 if spec.sparse else 2, **options))
         return self.files[0]
 
     def _name(self) -> str:

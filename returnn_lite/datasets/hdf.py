@@ -56,7 +56,7 @@ class HDFDataset(Dataset):
     def _describe(self, first: HdfFile) -> None:
         self.columns, self.streams = first.columns, {stream.key: stream for stream in first.streams}
         self.num_inputs = first.num_inputs
-        self.num_outputs = {stream.key: (stream.dim, stream.ndim) for stream in first.streams}
+        self.num_outputs = dict(first.num_outputs)
         self.labels = dict(first.labels)
         self.window += bool(self.num_inputs) and self.window % 2 == 0  # the frame itself stands in the middle
         if self.window > 1 and len(self.streams["data"].shape if "data" in self.streams else ()) != 1:
@@ -70,9 +70,8 @@ class HDFDataset(Dataset):
         for key in self.streams:
             if key not in file.by_key:
                 raise ConfigError(self.name, f'the key "{key}" is missing in file {file.path}')
-            stream = file.by_key[key][0]
-            if (stream.dim, stream.ndim) != self.num_outputs[key]:
-                expected = f"(expected {self.num_outputs[key]} got {(stream.dim, stream.ndim)})"
+            if file.num_outputs[key] != self.num_outputs[key]:
+                expected = f"(expected {self.num_outputs[key]} got {file.num_outputs[key]})"
                 raise ConfigError(self.name, f'wrong dimensions of "{key}" in file {file.path} {expected}')
         more = sorted(set(file.by_key) - set(self.streams))
         if more:

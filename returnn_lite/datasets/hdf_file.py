@@ -107,6 +107,7 @@ class HdfFile:
         self.by_key = {
             stream.key: (stream, offsets) for stream, offsets in zip(self.streams, self.offsets, strict=True)
         }
+        self.num_outputs = {stream.key: (stream.dim, stream.ndim) for stream in self.streams}
 
     def _describe(self, file: h5py.File) -> None:
         self.streams = self._streams(file)

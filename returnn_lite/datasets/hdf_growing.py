@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 
 import h5py
@@ -18,21 +19,33 @@ NUMBERS_A_WRITE = 1 << 20  # kept in memory until that many have come together
 class GrowingFile:
     """Arrays that grow along their first axis. Nothing appears under `filename` before `publish`.
 
-    Raises ConfigError if the file exists already; with `replace_empty` an empty one may be there.
+    Raises ConfigError if the file exists already; with `replace_empty` an empty one may be there, with `extend` any HDF
+    file, which this one begins with and takes the place of in the end.
     """
 
-    def __init__(self, filename: str | os.PathLike[str], *, replace_empty: bool = False):
+    def __init__(self, filename: str | os.PathLike[str], *, replace_empty: bool = False, extend: bool = False):
         self.filename, self.replace_empty = os.fspath(filename), replace_empty
+        self.extends = extend and os.path.exists(self.filename)
         self._refuse_existing()
         folder, name = os.path.split(self.filename)
         if not os.path.isdir(folder or "."):
             raise ConfigError(self.filename, f'the directory "{folder}" does not exist')
         self.temporary = os.path.join(folder, f".{name}.{os.getpid()}.writing")
-        self.file = h5py.File(self.temporary, "w")
+        self.file = self._copied() if self.extends else h5py.File(self.temporary, "w")
         self._pending: dict[str, list[np.ndarray]] = {}
         self._numbers = 0
 
+    def _copied(self) -> h5py.File:
+        shutil.copyfile(self.filename, self.temporary)
+        try:
+            return h5py.File(self.temporary, "r+")
+        except OSError as exc:
+            os.remove(self.temporary)
+            raise ConfigError(self.filename, f"cannot be read as an HDF file: {exc}") from None
+
     def _refuse_existing(self, hint: str = "") -> None:
+        if self.extends:
+            return
         empty = os.path.isfile(self.filename) and not os.path.getsize(self.filename)
         if os.path.exists(self.filename) and not (empty and self.replace_empty):
             raise ConfigError(self.filename, f"this file exists already{hint}")
@@ -58,6 +71,10 @@ class GrowingFile:
             if path not in self.file:
                 self._create(path, frames)
             array = self.file[path]
+            if array.shape[1:] != frames.shape[1:] or not array.maxshape or array.maxshape[0] is not None:
+                raise ConfigError(
+                    f"{self.filename}: {path}", f"cannot be extended by frames of shape {frames.shape[1:]}"
+                )
             start = len(array)
             array.resize(start + len(frames), 0)
             array[start:] = frames

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.datasets.hdf_file import Handles, HdfFile
 from returnn_lite.datasets.hdf_growing import TEXT, GrowingFile, write_labels
 from returnn_lite.errors import ConfigError
 
@@ -20,7 +21,8 @@ class HDFWriter:
     `dim` and `ndim` describe the data (ndim with time, without batch): (4, 2) frames of 4 numbers, (9, 1) indices of 9
     classes. `extra`: {key: (dim, ndim)} of further streams; what is not given is read off the arrays. With several axes
     before the feature axis, these are flattened to one and their lengths are kept in the extra key "sizes".
-    As a context manager it leaves no file behind after an error. Raises ConfigError if the file exists already.
+    As a context manager it leaves no file behind after an error. Raises ConfigError if the file exists already; with
+    `extend_existing_file` the sequences are added to those in it.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class HDFWriter:
         ndim: int | None = None,
         labels: Sequence[str] | None = None,
         extra: ExtraDims | None = None,
+        extend_existing_file: bool = False,
     ):
         self.filename = os.fspath(filename)
         self.dim, self.ndim = dim, ndim if ndim is not None else (2 if dim else 1)
@@ -38,9 +41,32 @@ class HDFWriter:
         self.labels = list(labels or [])
         if self.labels and len(self.labels) != dim:
             raise ConfigError(self.filename, f"there are {len(self.labels)} labels for {dim} classes")
-        self._growing = GrowingFile(self.filename)
+        self._growing = GrowingFile(self.filename, extend=extend_existing_file)
         self._lengths: list[dict[str, int]] = []
         self._tags: list[str] = []
+        if self._growing.extends:
+            try:
+                self._take_over()
+            except BaseException:
+                self.discard()
+                raise
+
+    def _take_over(self) -> None:
+        """Reads what describes the sequences in the file, and takes it out: it is written anew in the end."""
+        handles = Handles()
+        found = HdfFile(self.filename, handles)
+        own, old = (self.dim or 1, self.ndim), found.num_outputs.get("data")
+        if old != own:
+            raise ConfigError(self.filename, f"must hold data of (dim, ndim) {own} to be extended, but holds {old}")
+        keys = ["inputs", *(key for key in found.by_key if key != "data")]
+        self._lengths = [dict(zip(keys, row, strict=False)) for row in found.lengths.tolist()]
+        self._tags = [tag.decode("utf8") for part in found.read_tags() for tag in part]
+        self.extra |= {key: found.num_outputs[key] for key in keys[1:]}
+        self.labels = self.labels or found.labels.get("data", [])
+        handles.close()
+        for name in ("seqLengths", "seqTags", "labels", "targets/labels", "targets/size"):
+            if name in self._growing.file:
+                del self._growing.file[name]
 
     def __enter__(self) -> HDFWriter:
         return self

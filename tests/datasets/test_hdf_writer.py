@@ -193,3 +193,51 @@ def test_the_tool(tmp_path, capsys):
     assert main([str(config), str(tmp_path / "no.hdf")]) == 1
     assert "the config has no dataset `train`" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["out.hdf", "three.hdf", "train.config", "two.hdf"]
+
+
+# --- further sequences for a file that is there already ---
+
+
+def test_a_file_is_extended(tmp_path):
+    """It is as if all had been written at once."""
+    batch = np.arange(24, dtype="float32").reshape(2, 3, 4)
+    more = {"att": np.arange(6, dtype="int32").reshape(2, 3)}
+    for path, extend in ((tmp_path / "whole.hdf", False), (tmp_path / "parts.hdf", True)):
+        with HDFWriter(path, dim=4, extend_existing_file=extend) as writer:  # with `extend`, there is none yet
+            writer.insert_batch(batch, [3, 2], ["ü", "b"], more, {"att": [1, 2]})
+            if extend:
+                writer.close()
+                writer = HDFWriter(path, dim=4, extend_existing_file=True)
+            writer.insert_batch(batch + 1, [1, 3], ["c", "d"], more, {"att": [3, 0]})
+            writer.close()
+    (whole, attrs), (parts, attrs_of_parts) = read(tmp_path / "whole.hdf"), read(tmp_path / "parts.hdf")
+    assert attrs == attrs_of_parts and attrs["numSeqs"] == 4
+    assert sorted(whole) == sorted(parts)
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], parts[name])
+    assert seqs(tmp_path / "parts.hdf")[1] == seqs(tmp_path / "whole.hdf")[1]
+    assert sorted(os.listdir(tmp_path)) == ["parts.hdf", "whole.hdf"]
+
+
+def test_labels_stay_and_an_error_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "x.hdf"
+    with HDFWriter(path, dim=2, ndim=1, labels=["a", "b"]) as writer:
+        writer.insert(np.array([0, 1], "int32"), "one")
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt), HDFWriter(path, dim=2, ndim=1, extend_existing_file=True) as writer:
+        writer.insert(np.array([1], "int32"), "two")
+        raise KeyboardInterrupt
+    with pytest.raises(ConfigError, match=r"must hold data of \(dim, ndim\) \(3, 2\) .*, but holds \(2, 1\)"):
+        HDFWriter(path, dim=3, extend_existing_file=True)
+    with pytest.raises(ConfigError, match='sequence "two" must have the extra keys of the first'):
+        with HDFWriter(path, dim=2, ndim=1, extend_existing_file=True) as writer:
+            writer.insert(np.array([1], "int32"), "two", {"more": np.zeros(1)})
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["x.hdf"]
+    with HDFWriter(path, dim=2, ndim=1, extend_existing_file=True) as writer:
+        writer.insert(np.array([1], "int32"), "two")
+    dataset, found = seqs(path)
+    assert found == [{"data": [0, 1]}, {"data": [1]}] and dataset.labels == {"data": ["a", "b"]}
+    (tmp_path / "no.hdf").write_text("no")
+    with pytest.raises(ConfigError, match="no.hdf: cannot be read as an HDF file"):
+        HDFWriter(tmp_path / "no.hdf", dim=2, extend_existing_file=True)
+    assert sorted(os.listdir(tmp_path)) == ["no.hdf", "x.hdf"]

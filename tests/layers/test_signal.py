@@ -172,6 +172,15 @@ def test_a_dump_is_a_dataset(tmp_path):
         np.testing.assert_array_equal(dataset.get_data(i, "labels"), data["classes"][i, :n].numpy())
 
 
+def test_a_dump_is_extended(tmp_path):
+    options = {"filename": str(tmp_path / "dump.hdf"), "extend_existing_file": True}
+    for _ in range(2):
+        net, _, _ = run({"output": {"class": "hdf_dump", "from": "data:classes", **options}}, FRAMES)
+        net.layers["output"].close()
+    dataset = init_dataset({"class": "HDFDataset", "files": [str(tmp_path / "dump.hdf")]}, name="dump")
+    assert list(dataset.get_all_tags()) == list("abcabc")
+
+
 def test_a_dump_per_epoch(tmp_path):
     layers = {
         "output": {
