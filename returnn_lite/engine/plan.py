@@ -10,7 +10,6 @@ from returnn_lite.engine.model import NetworkPlan
 from returnn_lite.engine.torch_plan import TorchPlan
 from returnn_lite.layers.params import ParamOptions, ParamOwner
 
-
 LAYERS, TORCH = ("network", "get_network"), ("get_model", "train_step", "forward_step")
 
 

@@ -229,7 +229,7 @@ def test_python_values(text: str, wanted: Any) -> None:
         ("dropout(x, keep_prob=0)", ValueError),
         ("check_input_dim(x, 1, 4)", ValueError),
         ("tf.cast(x, 'float31')", ConfigError),
-        ("tf.constant('text')", TypeError),
+        ("tf.constant({})", TypeError),
     ],
 )
 def test_errors(text: str, error: type[Exception]) -> None:
