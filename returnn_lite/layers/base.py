@@ -76,6 +76,7 @@ class Layer(torch.nn.Module):
     recurrent: ClassVar[bool] = False
     lets_padding_through: ClassVar[bool] = False
     hidden_state: ClassVar[bool] = False
+    sees_batch: bool = False
     checks_n_out: ClassVar[bool] = True
     needs_source: ClassVar[bool] = True
 

@@ -20,6 +20,8 @@ class BatchNorm(Layer):
     values are parameters that are not trained. With `masked_time` False the frames behind the sequence ends count.
     """
 
+    sees_batch = True
+
     def __init__(
         self,
         *,

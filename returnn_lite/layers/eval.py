@@ -58,6 +58,11 @@ class Eval(Elementwise):
         """Remembers who its sources are."""
         self.__dict__["node"] = node
 
+    @property
+    def sees_batch(self) -> bool:  # type: ignore[override]
+        """Functions of configs, and strings that ask the network, may look at the batch as a whole."""
+        return self.code is None or "self" in self.code.co_names or bool(self.eval_locals)
+
     def checked(self, spec: Spec) -> Spec:
         """`n_out` is only a hint where `out_type` gives the shape."""
         return spec if self.options.out_type else super().checked(spec)

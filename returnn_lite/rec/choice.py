@@ -177,6 +177,12 @@ class Choice(Layer):
         """Label 0 where the config says nothing else."""
         return make.zeros(spec)
 
+    @property
+    def settles(self) -> bool:
+        """Whether the hypotheses of a sequence keep their order once all have ended: nothing but the length counts."""
+        plain = self.combine is None and not self.noise_scale and not self.cheating and self.input_type != "regression"
+        return plain and len(self._source_specs) == 1 and self.base_scale == 1.0 and self.prob_scale > 0.0
+
     # --- one search step ----------------------------------------------------------------------------------------------
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:

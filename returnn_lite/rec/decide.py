@@ -71,6 +71,7 @@ class _OfBeam(Layer):
     """Base of layers that need the hypotheses of a search."""
 
     checks_n_out = False
+    sees_batch = True
     stays_in_loop: ClassVar[str] = "goes with a search choice"
 
     def beam_of(self, x: Tensor) -> Beam:

@@ -13,7 +13,7 @@ from returnn_lite.rec.loop_net import InnerSource, counter
 from returnn_lite.rec.ticks import Ticks
 from returnn_lite.rec.trace import Trace
 from returnn_lite.rec.varying import varies
-from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, latest_beam, to_beam
+from returnn_lite.tensor import Beam, Dim, Lengths, Spec, Tensor, latest_beam, to_beam
 from returnn_lite.tensor.align import merged_lengths, place
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class LoopRun:
         self.size, self.lengths = self._known_length()
         self.initial = self._initial()
         self.base_beam = next((x.beam for x in outer.values() if x.beam is not None), None)
+        self.final_beam: Beam | None = None
 
     def _initial(self) -> Initial:
         """For as many sequences as a tensor has that the loop or the net reads, or the batch if none reads anything."""
@@ -172,7 +173,7 @@ class LoopRun:
             ticks.run()
             self._collected(ticks)
         for label in plan.after:
-            self.whole[self.nodes[label]] = self.compute(self.nodes[label])
+            self.whole[self.nodes[label]] = self._on_final_beam(self.compute(self.nodes[label]))
         parts = {label: self._leaving(node) for label, node in self.nodes.items() if node in self.whole}
         for label, node in self.nodes.items():
             if node.layer.options.need_last:
@@ -202,12 +203,12 @@ class LoopRun:
         self.size, self.lengths = trace.size, trace.lengths
         for node in ticks.collect:
             self.whole[node] = trace.stacked(node)
-        if trace.beam is not None:
-            self.whole = {n: to_beam(x, trace.beam) if self._is_old(x, trace) else x for n, x in self.whole.items()}
+        self.final_beam = trace.beam
+        self.whole = {n: self._on_final_beam(x) for n, x in self.whole.items()}
 
-    @staticmethod
-    def _is_old(x: Tensor, trace: Trace) -> bool:
-        return x.beam is not trace.beam and x.spec.batch is not None
+    def _on_final_beam(self, x: Tensor) -> Tensor:
+        """A value as the final hypotheses of a search have it."""
+        return to_beam(x, self.final_beam) if x.beam is not self.final_beam else x
 
     def _last(self, node: Node) -> Tensor:
         """A layer at the last frame of each sequence; its initial output for sequences without frames."""

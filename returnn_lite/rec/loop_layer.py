@@ -202,6 +202,11 @@ class RecLoop(Layer):
         """A loop that searches is not moved out of a loop around it."""
         return "makes search choices" if self.last_beam_size() is not None else ""
 
+    @property
+    def sees_batch(self) -> bool:  # type: ignore[override]
+        """A loop that searches tells which hypotheses there are."""
+        return self.last_beam_size() is not None
+
     # --- running ------------------------------------------------------------------------------------------------------
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from returnn_lite.layers.stateful import Tick
 from returnn_lite.network.graph import Node
 from returnn_lite.rec.choice import Moment
+from returnn_lite.rec.leave import SHARE, Presence, presence
 from returnn_lite.rec.loop_net import InnerSource, counter
 from returnn_lite.rec.varying import frames, varies
 from returnn_lite.tensor import Beam, Dim, Spec, Tensor, latest_beam, to_beam
@@ -34,11 +35,15 @@ class Carried:
         """The tensors with their rows re-ordered to `beam`."""
         if beam is self.beam or beam is None or not self.tensors:
             return self.tensors
-        index = ancestor_index(beam, self.beam) if self.beam is not None else _rows(beam, self.tensors)
+        index = ancestor_index(beam, self.beam) if self.beam is not None else _repeating_rows(beam, self.tensors)
         return self.tensors if index is None else {k: v.index_select(0, index) for k, v in self.tensors.items()}
 
+    def narrowed(self, rows: torch.Tensor, beam: Beam) -> Carried:
+        """Only these rows, those of `beam`; the tensors must hold its parent's."""
+        return Carried({k: v.index_select(0, rows) for k, v in self.on(beam.parent).items()}, beam)
 
-def _rows(beam: Beam, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+
+def _repeating_rows(beam: Beam, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     """Every sequence `beam.size` times."""
     batch = next(iter(tensors.values())).shape[0]
     return torch.arange(batch, device=beam.source.device).repeat_interleave(beam.size)
@@ -61,6 +66,7 @@ class Ticks:
         self.ended: Tensor | None = None
         self.counted: torch.Tensor | None = None
         self.width = self._width()
+        self.presence: Presence | None = None
         self.turn_all = turn_all
 
     # --- what does not change -----------------------------------------------------------------------------------------
@@ -84,6 +90,7 @@ class Ticks:
         self._prepare_states()
         done = self._last_reads()
         self.turns = [(node, self._turn(node), done.get(node, ())) for node in self.inside]
+        self.presence = presence(self)
 
     def _last_reads(self) -> dict[Node, list[Node]]:
         """For each layer the layers inside that nothing reads after it: their values need not be kept."""
@@ -164,9 +171,19 @@ class Ticks:
             self._tick(tick)
             self._count(end)
             self.beams.append(self.beam)
-            if end is not None and self.ended is not None and bool(self.ended.data.all()):
+            if end is not None and not self._goes_on(tick):
                 break
         at.update(outer)
+
+    def _goes_on(self, tick: int) -> bool:
+        """Whether any sequence goes on; those that do not may leave the batch."""
+        if self.ended is None or self.beam is None or self.presence is None:
+            return self.ended is None or not bool(self.ended.data.all())
+        goes_on = ~self.ended.data.unflatten(0, (-1, self.beam.size)).all(1)
+        count = int(goes_on.sum())
+        if 0 < count <= len(goes_on) - max(1, len(goes_on) // SHARE):
+            self.presence.leave(self, goes_on, tick)
+        return count > 0
 
     def _end_node(self) -> Node | None:
         return self.run_of.nodes.get("end") if self.run_of.size is None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
     from returnn_lite.rec.ticks import Ticks
 
 
+@dataclass
+class Rows:
+    """Where the final hypotheses come from at one tick.
+
+    `of`: for each beam met in the tick (by identity; 0 = the batch before the loop) the row of every final hypothesis.
+    `absent` bool (B * K,): those whose sequence had left the batch; None without any.
+    """
+
+    of: dict[int, torch.Tensor]
+    absent: torch.Tensor | None
+
+
 class Trace:
     """What the ticks of a loop left: `size` and `lengths` of its axis, the final `beam`, the frames of each layer."""
 
@@ -23,36 +36,47 @@ class Trace:
         self.ticks = ticks
         self.lengths = run.lengths
         self.size = len(ticks.beams) if run.size is None else run.size
-        final = ticks.beam if ticks.beam is not run.base_beam else None
         if run.size is None and ticks.counted is not None:
-            self.lengths = Lengths.of(ticks.counted)
+            self.lengths = Lengths.of(self._counted(ticks.counted))
             self.size = self.lengths.max
-        self.beam = self._final_beam(final) if final is not None else None
-        if self.beam is not None and run.size is not None and self.lengths is not None:
-            self.lengths = self.lengths.gather(self.beam.source)
+        self.beam: Beam | None = None
         self._in_order: torch.Tensor | None = None  # the rows of the final hypotheses
-        self._rows = self._ancestors(final) if final is not None else []
+        self._rows: list[Rows] = []
+        if ticks.beam is not None and ticks.beam is not run.base_beam:
+            self._rows, source = self._ancestors(ticks.beam)
+            self.beam = self._final_beam(ticks.beam, source)
+            if run.size is not None and self.lengths is not None:
+                self.lengths = self.lengths.gather(source)
 
-    def _final_beam(self, last: Beam) -> Beam:
+    def _counted(self, counted: torch.Tensor) -> torch.Tensor:
+        """The lengths of all hypotheses, those of sequences that left the batch included."""
+        present, beam = self.ticks.presence, self.ticks.beam
+        return counted if present is None or beam is None else present.whole_counts(counted, beam.size)
+
+    def _final_beam(self, last: Beam, source: torch.Tensor) -> Beam:
         """The hypotheses as they leave the loop: scores divided by the longest length where a choice normalises."""
-        scores = last.scores
         choices: list[Any] = [n.layer for n in self.ticks.inside if getattr(n.layer, "makes_beam", False)]
-        if choices and choices[-1].length_normalization and self.lengths is not None:
-            longest = self.lengths.max + (0 if self.run.layer.include_eos else 1)
-            scores = scores / longest
-        outer = self.run.base_beam
-        index: torch.Tensor | None = None
-        beam: Beam | None = last
-        while beam is not None and beam is not outer:
-            index = beam.source if index is None else beam.source.index_select(0, index)
-            beam = beam.parent
-        return Beam(last.size, scores, last.source if index is None else index, outer)
+        normalises = bool(choices) and choices[-1].length_normalization
+        scores, present = last.scores, self.ticks.presence
+        if present is not None:
+            scores = present.whole_scores(last, len(self.ticks.beams), choices[-1].exponent if normalises else None)
+        if normalises and self.lengths is not None:
+            scores = scores / (self.lengths.max + (0 if self.run.layer.include_eos else 1))
+        return Beam(last.size, scores, source, self.run.base_beam)
 
-    def _ancestors(self, last: Beam) -> list[dict[int, torch.Tensor]]:
-        """Per tick: for each beam met in it (by identity; 0 = the beam outside) the row of every final hypothesis."""
-        rows: list[dict[int, torch.Tensor]] = []
-        count = last.scores.numel()
-        index = self._in_order = torch.arange(count, device=last.source.device)
+    def _ancestors(self, last: Beam) -> tuple[list[Rows], torch.Tensor]:
+        """For each tick the rows of all final hypotheses; and their rows in the batch before the loop."""
+        present, device = self.ticks.presence, last.source.device
+        departures = present.departures if present is not None else []
+        left = {id(d.beam): d for d in departures}
+        index, absent = torch.arange(last.scores.numel(), device=device), None
+        if present is not None and departures:
+            whole = torch.zeros(present.batch * last.size, dtype=index.dtype, device=device)
+            index = whole.index_copy(0, present.places(last.size), index)
+            absent = torch.ones_like(whole, dtype=torch.bool).index_fill(0, present.places(last.size), False)
+        else:
+            self._in_order = index
+        rows: list[Rows] = []
         ends = self.ticks.beams
         for tick in range(len(ends) - 1, -1, -1):
             beam = ends[tick]
@@ -61,10 +85,14 @@ class Trace:
             while beam is not None and beam is not stop:
                 found[id(beam)] = index
                 index = index_of(beam, index)
+                if absent is not None and id(beam) in left:
+                    gone = left[id(beam)]
+                    index = index.index_copy(0, gone.places, gone.rows)
+                    absent = None if gone is departures[0] else absent.index_fill(0, gone.places, False)
                 beam = beam.parent
             found[id(stop) if stop is not None else 0] = index
-            rows.append(found)
-        return rows[::-1]
+            rows.append(Rows(found, absent))
+        return rows[::-1], index
 
     def stacked(self, node: Node) -> Tensor:
         """All frames of a layer, the loop axis in front."""
@@ -93,14 +121,21 @@ class Trace:
             return x
         rows = self._rows[tick]
         key = id(x.beam) if x.beam is not None else 0
-        if key in rows and self.beam is not None:
-            index, size = rows[key], self.beam.size
+        if key in rows.of and self.beam is not None:
+            index, size = rows.of[key], self.beam.size
             if index is self._in_order:
                 return x
-            return x.taken(index, self.beam, {d: n.following(index, size) for d, n in x.lengths.items()})
+            found = x.taken(index, self.beam, {d: n.following(index, size) for d, n in x.lengths.items()})
+            return found if rows.absent is None else _with_zeros(found, rows.absent)
         if x.beam is None and self.beam is not None:
-            return x.tile(self.beam)
+            return x.tile(self.beam) if rows.absent is None else self._returned(x, rows, rows.absent)
         raise RuntimeError(f"a frame {x.spec} belongs to no beam of this loop")
+
+    def _returned(self, x: Tensor, rows: Rows, absent: torch.Tensor) -> Tensor:
+        """A frame without hypotheses of the sequences that were present, repeated for the final hypotheses of all."""
+        size = self.beam.size if self.beam is not None else 1
+        sequences = [*rows.of.values()][-2] // size  # the last ones are the rows before the choice of this tick
+        return _with_zeros(x.gather_batch(sequences, self.beam), absent)
 
     def _empty(self, node: Node) -> Tensor:
         """No tick at all."""
@@ -126,6 +161,14 @@ def _of_one_size(frames: list[torch.Tensor]) -> list[torch.Tensor]:
     sizes = [max(n) for n in zip(*(x.shape for x in frames), strict=True)]
     pads = [[p for n, size in zip(x.shape[::-1], sizes[::-1], strict=True) for p in (0, size - n)] for x in frames]
     return [F.pad(x, pad) for x, pad in zip(frames, pads, strict=True)]
+
+
+def _with_zeros(x: Tensor, rows: torch.Tensor) -> Tensor:
+    """`x` with 0 in these rows (bool (B,)) of its batch axis."""
+    at = x.spec.batch or 0
+    changed = x.copy()
+    changed.data = x.data.masked_fill(rows.reshape(-1, *[1] * (x.data.dim() - at - 1)), 0)
+    return changed
 
 
 def index_of(beam: Beam, rows: torch.Tensor) -> torch.Tensor:
