@@ -209,10 +209,18 @@ def _remembered(spec: Callable[..., Spec | None]) -> Callable[..., Spec | None]:
 
     @functools.wraps(spec)
     def remembered(self: Layer, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        known: dict[Any, tuple[Spec | None, Any]] = self.__dict__.setdefault("_known_specs", {})
+        same = (spec, *map(id, sources), *map(id, refs.values()))
+        found = known.get(same)  # mostly the very objects of the last call: comparing Specs costs more
+        if found is not None:
+            return found[0]
         memo: dict[Any, Spec | None] = self.__dict__.setdefault("_specs", {})
         key = (spec, sources, tuple(refs.values()))
         if key not in memo:
             memo[key] = spec(self, *sources, **refs)
+        if len(known) >= 64:
+            known.clear()
+        known[same] = memo[key], key  # the key keeps the objects, so that their ids stay theirs
         return memo[key]
 
     return remembered

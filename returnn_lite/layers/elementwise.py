@@ -42,6 +42,7 @@ _KINDS: dict[str, Binary] = {
         b == 0, torch.zeros_like(a), a / torch.where(b == 0, torch.ones_like(b), b)
     ),
 }
+_INTO: dict[str, Binary] = {"add": torch.Tensor.add_, "sub": torch.Tensor.sub_, "mul": torch.Tensor.mul_}
 _SIGNS = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "**": "pow", "%": "mod"}
 _OTHER_NAMES = {"subtract": "sub", "multiply": "mul", "divide": "truediv", "average": "average", "power": "pow"}
 
@@ -139,9 +140,9 @@ class Combine(Elementwise):
         spec = self.spec(*[x.spec for x in sources])
         if spec is None:
             raise self.error("needs at least one source")
-        dtypes = sorted({x.spec.dtype for x in sources})
+        dtypes = {x.spec.dtype for x in sources}
         if len(dtypes) > 1:
-            raise self.error(f"all sources must have one dtype, but have {', '.join(dtypes)} instead")
+            raise self.error(f"all sources must have one dtype, but have {', '.join(sorted(dtypes))} instead")
         data = self._folded(sources, spec)
         if self.kind == "average":
             data = data / len(sources)
@@ -157,9 +158,24 @@ class Combine(Elementwise):
         """The sources combined by the function."""
         size = hypotheses(sources) if self.context.beams else 0
         if not size:
-            return reduce(self.function, [place(x, spec, self.behavior) for x in sources])
+            return self._reduced([place(x, spec, self.behavior) for x in sources])
         at = spec.batch or 0
-        return reduce(self.function, [place_apart(x, spec, self.behavior, size) for x in sources]).flatten(at, at + 1)
+        return self._reduced([place_apart(x, spec, self.behavior, size) for x in sources]).flatten(at, at + 1)
+
+    def _reduced(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        """The parts folded from the left; without gradients in the memory of the first result, where it is as large."""
+        into = None if torch.is_grad_enabled() else _INTO.get(self.kind)
+        if into is None or len(parts) < 3:
+            return reduce(self.function, parts)
+        total = self.function(parts[0], parts[1])
+        for part in parts[2:]:
+            total = into(total, part) if _fits(part, total) else self.function(total, part)
+        return total
+
+
+def _fits(part: torch.Tensor, total: torch.Tensor) -> bool:
+    """Whether `part` broadcasts to the shape of `total`, both of one dtype and as many axes."""
+    return part.dtype == total.dtype and all(n in (1, m) for n, m in zip(part.shape, total.shape, strict=True))
 
 
 _COMPARISONS: dict[str, Callable[[Any, Any], torch.Tensor]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -96,8 +97,13 @@ class Eval(Elementwise):
         view = LayerView(self, sources, self._names(len(sources)), spec)
         if self.code is None:
             return self.eval(source=source, self=view, **self.eval_locals)
-        names = {**self.context.eval_names, **self.eval_locals, "source": source, "self": view}
-        return eval(self.code, names)  # noqa: S307 - the config's own code
+        self._names |= {"source": source, "self": view}
+        return eval(self.code, self._names)  # noqa: S307 - the config's own code
+
+    @cached_property
+    def _names(self) -> dict[str, Any]:
+        """What the expression may name, made once: there are hundreds."""
+        return {**self.context.eval_names, **self.eval_locals}
 
     def _names(self, count: int) -> list[str]:
         """The names of the sources."""

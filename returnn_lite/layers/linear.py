@@ -23,6 +23,7 @@ class Linear(Layer):
     """
 
     default_activation: ClassVar[str | None] = None
+    only_logits = False  # set by loops that search: all readers read the values before the activation (`Tensor.pre`)
 
     def __init__(
         self,
@@ -81,6 +82,8 @@ class Linear(Layer):
             data = _GradFilter.apply(data, x.spec.batch, self.grad_filter)
         if not self.activation.name:
             return x.with_data(data, spec)
+        if self.only_logits:
+            return x.with_data(data, spec, pre=PreActivation(self.activation.name, data))
         axis = -1 if feature is None else feature
         return x.with_data(self.activation(data, axis), spec, pre=PreActivation(self.activation.name, data))
 
@@ -95,7 +98,10 @@ class Linear(Layer):
         if x.spec.feature is not None and x.spec.feature != data.dim() - 1:
             data = data.movedim(x.spec.feature, -1)
         if self.b is None:
-            return data @ (self.W.t() if self.transposed else self.W)
+            weights = self.W.t() if self.transposed else self.W
+            if data.shape[-1] == 1 and not torch.is_grad_enabled():
+                return data * weights[0]  # quicker than a product of matrices; only its gradient is not
+            return data @ weights
         return F.linear(data, self.W if self.transposed else self.W.t(), self.b)
 
 

@@ -41,9 +41,9 @@ def let_end(
         return log_probs, base
     if exponent is not None and tick > 0:
         base = torch.where(ended, base * ((tick + 1) / tick) ** exponent, base)
-    only_first = torch.full_like(log_probs[0, 0], MINUS_HUGE)
-    only_first[0] = 0.0
-    return torch.where(ended.unsqueeze(-1), only_first, log_probs), base
+    log_probs = log_probs.masked_fill(ended.unsqueeze(-1), MINUS_HUGE)
+    log_probs[..., 0].masked_fill_(ended, 0.0)
+    return log_probs, base
 
 
 def combine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -51,7 +52,7 @@ class Moment:
 
     def ended_per_beam(self) -> torch.Tensor | None:
         """`ended` as (B, K)."""
-        return None if self.ended is None else self.ended.unflatten(0, (-1, self.count))
+        return None if self.ended is None else self.ended.reshape(-1, self.count)
 
 
 @layer("choice")
@@ -157,7 +158,7 @@ class Choice(Layer):
         """Labels (B,) of the decision on one source."""
         x = self._source_specs[index] if index < len(self._source_specs) else None
         dim = self._classes(index, x)
-        return Spec((batch_dim,), "int32", sparse_dim=dim, time=None, feature=None) if dim is not None else None
+        return _labels_of(dim) if dim is not None else None
 
     def part_spec(self, part: str) -> Spec | None:
         """Labels of one of several sources: "out_0", "out_1" …"""
@@ -277,6 +278,16 @@ class Choice(Layer):
         scores = moment.beam.scores if moment.beam is not None else x.data.new_zeros((batch, 1), dtype=torch.float32)
         rows = torch.arange(batch, device=x.data.device)
         return Tensor(x.data, x.spec, x.lengths, Beam(moment.count, scores, rows, moment.beam))
+
+
+def reads_logits(layer: Layer) -> bool:
+    """Whether of a softmax source the layer reads the logits alone: a choice that searches by probabilities."""
+    return isinstance(layer, Choice) and layer.input_type == "prob" and layer.combine is None
+
+
+@lru_cache(maxsize=256)
+def _labels_of(dim: Dim) -> Spec:
+    return Spec((batch_dim,), "int32", sparse_dim=dim, time=None, feature=None)
 
 
 def _several(value: Any) -> list[Any]:

@@ -13,7 +13,8 @@ def log_scores(x: Tensor, input_type: str, count: int, path: str) -> torch.Tenso
     """Log scores of all labels, `count` hypotheses per sequence.  Shape: (B * K, V) -> (B, K, V)"""
     if x.spec.feature is None or x.spec.batch is None or x.spec.rank != 2:
         raise ConfigError(path, f"the source of a choice must be scores (B, V), but is {x.spec} instead")
-    return log_probs(x.axis_last(x.spec.feature), input_type).unflatten(0, (-1, count))
+    found = log_probs(x.axis_last(x.spec.feature), input_type)
+    return found.reshape(-1, count, found.shape[-1])
 
 
 def log_probs(x: Tensor, input_type: str) -> torch.Tensor:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from returnn_lite.layers.linear import Linear
 from returnn_lite.layers.stateful import Tick
 from returnn_lite.network.graph import Node
-from returnn_lite.rec.choice import Moment
+from returnn_lite.rec.choice import Moment, reads_logits
 from returnn_lite.rec.leave import SHARE, Presence, presence
 from returnn_lite.rec.loop_net import InnerSource, counter
 from returnn_lite.rec.varying import frames, varies
@@ -88,9 +89,18 @@ class Ticks:
             else:
                 self._add_outside(node, self.run_of.value(node))
         self._prepare_states()
+        self._leave_out_softmax()
         done = self._last_reads()
         self.turns = [(node, self._turn(node), done.get(node, ())) for node in self.inside]
         self.presence = presence(self)
+
+    def _leave_out_softmax(self) -> None:
+        """Has softmax layers leave out the softmax, if choices alone read them: these start from the logits."""
+        others = {read for node in self.inside if not reads_logits(node.layer) for read in node.inputs}
+        kept = {*others, *self.collect, *(node.previous for node in self.previous), self._end_node()}
+        for node in self.inside:
+            if isinstance(node.layer, Linear) and node.layer.activation.name == "softmax":
+                node.layer.only_logits = self.width is not None and node not in kept and not node.after
 
     def _last_reads(self) -> dict[Node, list[Node]]:
         """For each layer the layers inside that nothing reads after it: their values need not be kept."""
@@ -179,7 +189,7 @@ class Ticks:
         """Whether any sequence goes on; those that do not may leave the batch."""
         if self.ended is None or self.beam is None or self.presence is None:
             return self.ended is None or not bool(self.ended.data.all())
-        goes_on = ~self.ended.data.unflatten(0, (-1, self.beam.size)).all(1)
+        goes_on = ~self.ended.data.reshape(-1, self.beam.size).all(1)
         count = int(goes_on.sum())
         if 0 < count <= len(goes_on) - max(1, len(goes_on) // SHARE):
             self.presence.leave(self, goes_on, tick)

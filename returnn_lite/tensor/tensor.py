@@ -95,11 +95,13 @@ class Tensor:
 
     def with_data(self, data: torch.Tensor, spec: Spec | None = None, **changes: object) -> Tensor:
         """A Tensor of the same sequences with new data (and Spec); lengths of new axes follow. Side entries end."""
-        spec = self.spec if spec is None else spec
         lengths = self.lengths
-        missing = [d for d in spec.dynamic_dims if d not in lengths]
-        if missing:
-            lengths = {**lengths, **{d: derive(d, lengths) for d in missing}}
+        if spec is None:
+            spec = self.spec
+        elif spec.dynamic_dims:
+            missing = [d for d in spec.dynamic_dims if d not in lengths]
+            if missing:
+                lengths = {**lengths, **{d: derive(d, lengths) for d in missing}}
         return Tensor(data, spec, lengths, self.beam, **changes)  # type: ignore[arg-type]
 
     def with_lengths(self, more: Mapping[Dim, Lengths]) -> Tensor:

@@ -24,7 +24,7 @@ class LstmCell(Cell):
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
         size = self.n_out
         gates = torch.addmm(projected, state["h"], p["w_h"])
-        a, ifo = gates.split((size, 3 * size), 1)
+        a, ifo = torch.split_with_sizes(gates, (size, 3 * size), 1)
         i, f, o = torch.sigmoid(ifo).chunk(3, 1)
         c = torch.addcmul(f * state["c"], i, torch.tanh(a))
         h = o * torch.tanh(c)
