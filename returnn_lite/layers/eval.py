@@ -97,11 +97,11 @@ class Eval(Elementwise):
         view = LayerView(self, sources, self._names(len(sources)), spec)
         if self.code is None:
             return self.eval(source=source, self=view, **self.eval_locals)
-        self._names |= {"source": source, "self": view}
-        return eval(self.code, self._names)  # noqa: S307 - the config's own code
+        self._code_names.update(source=source, self=view)
+        return eval(self.code, self._code_names)  # noqa: S307 - the config's own code
 
     @cached_property
-    def _names(self) -> dict[str, Any]:
+    def _code_names(self) -> dict[str, Any]:
         """What the expression may name, made once: there are hundreds."""
         return {**self.context.eval_names, **self.eval_locals}
 
