@@ -31,6 +31,7 @@ class Model(Protocol):
     used_data_keys: set[str]
     recurrent: bool
     lengths_on_host: bool
+    device: torch.device
     epoch: int
     global_step: int
     random_state: Any
