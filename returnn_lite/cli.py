@@ -227,7 +227,8 @@ def _run_command(command: Command, config: Config, argv: Sequence[str], prepare:
     check_launcher(os.environ)
     apply_environment(config, os.environ)
     prepare(config)
-    log = Log.from_config(config)
+    # Of the processes that torchrun starts, the first one writes.
+    log = Log.from_config(config) if not int(os.environ.get("RANK") or 0) else Log.silent()
     try:
         log_greeting(log, argv)
         for warning in config.warnings:
@@ -254,8 +255,6 @@ def check_launcher(environ: Mapping[str, str]) -> None:
     count = max(int(environ.get(name) or 1) for name in MPI_SIZES)
     if count > 1 and "WORLD_SIZE" not in environ:
         raise ConfigError("", f"{count} processes started by mpirun are not supported; use torchrun, or a single one")
-    if int(environ.get("WORLD_SIZE") or 1) > 1:
-        raise ConfigError("", f"{environ['WORLD_SIZE']} processes started by torchrun are not supported; use one")
 
 
 # The message of these says it all; any other exception is a fault of the program or of code in the config.

@@ -1,6 +1,7 @@
 """The tasks of the command line, by name. What a task needs is imported when it runs."""
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,6 +46,8 @@ def run_task(config: Config, log: Log, *, check: bool = False) -> None:
         return
     task = _imported(CHECK) if check and find_task(name) else find_task(name)
     refuse_keys(config)
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and (check or name != "train"):
+        raise ConfigError("task", f"task {name!r} runs in one process, but torchrun started {os.environ['WORLD_SIZE']}")
     config.eval_names = eval_names
     task(config, log)
 

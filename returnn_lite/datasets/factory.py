@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,7 @@ def dataset_defaults(config: Config, role: str) -> DatasetDefaults:
     """What the config's options mean for the dataset `role`: "train", "dev" or "eval". Others get no defaults."""
     if role not in ("train", "dev", "eval"):
         return DatasetDefaults()
-    of_role: dict[str, Any] = {}
+    of_role: dict[str, Any] = shard(config, os.environ)
     if role != "train":
         of_role = {"chunking": _eval_chunking(config), "seq_ordering": "sorted", "shuffle_frames_of_nseqs": 0}
     options = {
@@ -143,6 +144,17 @@ def evaluate(expression: str, name: str, config: Config | None) -> Any:
         return eval(expression, {} if config is None else config.typed)  # a config is Python code anyway
     except Exception as exc:
         raise ConfigError(name, f'"{expression}" cannot be evaluated: {type(exc).__name__}: {exc}') from exc
+
+
+def shard(config: Config, environ: Mapping[str, str]) -> dict[str, int]:
+    """The options that give each process of a distributed training its part of the sequences.
+
+    None of them with `torch_distributed`, which means that all go through all sequences, in other orders.
+    """
+    size = int(environ.get("WORLD_SIZE") or 1)
+    if size == 1 or config.typed_value("torch_distributed") is not None:
+        return {}
+    return {"_num_shards": size, "_shard_index": int(environ.get("RANK") or 0)}
 
 
 def default_seed_offset(config: Config | None) -> int:

@@ -104,10 +104,13 @@ def build_network(
     return net
 
 
-def start_epoch(net: Any, config: Config, epoch: int) -> None:
-    """Seeds everything random in the network, so that an epoch does not depend on what was run before it."""
+def start_epoch(net: Any, config: Config, epoch: int, *, offset: int = 0) -> None:
+    """Seeds everything random in the network, so that an epoch does not depend on what was run before it.
+
+    offset: added to the seed, other ones in other processes.
+    """
     net.epoch = epoch
-    net.seed(network_seed(config, epoch))
+    net.seed(network_seed(config, epoch) + offset)
 
 
 def print_network(net: Any, log: Log) -> None:

@@ -43,6 +43,11 @@ class EpochScores:
                 self._sums[kind, name] = self._sums.get((kind, name), F(0)) + value
             return self._with_exp(scores)
 
+    def join(self, other: "EpochScores") -> None:
+        """Adds the sums of another part of the epoch."""
+        for column, value in other._sums.items():
+            self._sums[column] = self._sums.get(column, F(0)) + value
+
     def means(self) -> dict[str, float]:
         """The epoch's scores: {"cost:output": sum of values / sum of normalisations, …}."""
         with numpy.errstate(all="ignore"):

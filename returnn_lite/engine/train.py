@@ -7,8 +7,10 @@ import numpy
 
 from returnn_lite import __version__
 from returnn_lite.config import Config, warn_misspelt_keys
+from returnn_lite.datasets.factory import SEED_STEP_PER_RANK
 from returnn_lite.engine import checkpoint, data, report
 from returnn_lite.engine.cleanup import cleanup_old_models, cleanup_options
+from returnn_lite.engine.distributed import World
 from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores, step_meter
 from returnn_lite.engine.find import Choice, epoch_base, existing_models
 from returnn_lite.engine.interrupt import StopRequest
@@ -26,6 +28,7 @@ from returnn_lite.engine.setup import choose_device, final_epoch, find_start, lo
 from returnn_lite.engine.step import BrokenScores, explained, nonfinite_layer, repeatable_objective, run_step
 from returnn_lite.engine.summary import ScalarLog
 from returnn_lite.engine.watch import EpochWatch
+from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.optim.updater import Updater
 from returnn_lite.schedule import lr_file
@@ -41,8 +44,8 @@ class Trainer:
     net: Any
     updater: Updater
 
-    def __init__(self, config: Config, log: Log) -> None:
-        self.config, self.log = config, log
+    def __init__(self, config: Config, log: Log, world: World | None = None) -> None:
+        self.config, self.log, self.world = config, log, world or World()
         self.model = None if config.is_true("dry_run") else model_name(config)
         self.final_epoch = final_epoch(config)
         self.formats = checkpoint.checkpoint_formats(config)
@@ -127,6 +130,7 @@ class Trainer:
         """Order, network, learning rate; all steps; checkpoint and learning-rate file; evaluation; clean-up."""
         self.prepare_network(epoch)
         self.go_back_to_best(epoch)
+        self.agree()
         self.train_data.init_seq_order(epoch=epoch)
         rate = self.learning_rate(epoch)
         self.log.v4(f"start {self.plan.title(epoch)} with learning rate {rate} ...")
@@ -144,17 +148,22 @@ class Trainer:
         if self.cleanup and self.model:
             self.clean_up(self.cleanup)
 
+    def agree(self) -> None:
+        """What the processes of a training must have in common at the start of an epoch comes from the first one."""
+        self.world.copy_first(self.net.params)
+        self.control.epochs = self.world.from_first(self.control.epochs)
+
     def train_steps(self, epoch: int, rate: float, stop: StopRequest) -> tuple[dict[str, float], float]:
         """One pass over the training data; returns its scores and its time in seconds."""
         config, net, device = self.config, self.net.train(), self.device
-        start_epoch(net, config, epoch)
+        start_epoch(net, config, epoch, offset=self.world.rank * SEED_STEP_PER_RANK)
         start_rate = numpy.float32(self.updater.rates.common_of_step(self.global_step, rate))
         self.control.set_meta(epoch, {"global_train_step": self.global_step, "effective_learning_rate": start_rate})
         if self.watch is not None:
             self.watch.start(net, self.updater)
         loader = data.load_batches(self.train_data, data.train_batching(config, net, epoch), net, config)
         meter = step_meter(config, self.plan.train_title(epoch), self.log)
-        for step, batch in enumerate(loader):
+        for step, batch in enumerate(self.world.together(loader, stop)):
             net.global_step = self.global_step
             with explained(batch, config):
                 again = repeatable_objective(net, batch, device) if self.updater.closure else None
@@ -175,7 +184,8 @@ class Trainer:
                 self.scalars.step(self.global_step, result, self.updater.effective_learning_rate)
             self.global_step += 1
             meter.end_step()
-            stop.check()
+        meter.flush()
+        self.world.merge(meter.scores)
         means = meter.finish(loader.wait_time)
         self.train_data.finish_epoch()
         steps, seconds = meter.progress.steps, meter.progress.elapsed
@@ -212,7 +222,7 @@ class Trainer:
 
     def steps_per_epoch(self) -> int:
         """The number of batches of the first epoch."""
-        return data.count_batches(self.train_data, data.train_batching(self.config, self.net, 1))
+        return self.world.least(data.count_batches(self.train_data, data.train_batching(self.config, self.net, 1)))
 
     # --- the network of an epoch -----------------------------------------------------------------------------------
 
@@ -226,7 +236,7 @@ class Trainer:
         if changed & DATASET_OPTIONS:
             self.open_datasets()
         if self.description is not None:
-            anew = self.config.is_true("reinit_network_each_epoch") and epoch != self.net.context.epoch
+            anew = self.config.is_true("reinit_network_each_epoch") and epoch != self.net.epoch
             if same_description(self.description, description) and not anew:
                 return
             self.log.v3("reinit because network description differs. Diff:" if not anew else "reinit of each epoch")
@@ -248,6 +258,9 @@ class Trainer:
             network=self.net,
             steps_per_epoch=self.steps_per_epoch,
         )
+        self.updater.combine = self.world.mean
+        if self.updater.closure is not None and self.world.size > 1:
+            raise ConfigError("optimizer", f"{self.updater.closure.name} takes a closure, which only one process can")
         if old_updater is not None:
             self.updater.take_over(old_updater)
 

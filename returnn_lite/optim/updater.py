@@ -70,6 +70,8 @@ class Updater:
         self.allowed_invalid = config.int(INVALID_STEPS, 0) or 0  # steps in a row without an update
         self.invalid = 0  # such steps in a row so far
         self.observer: Callable[[Gradients], None] | None = None  # is shown the raw gradients of every step
+        # (own gradients, parameters) -> those of all processes, where several train together
+        self.combine: Callable[[Gradients, Mapping[str, Tensor]], Gradients] = lambda own, params: own
         if self.closure is not None and self.allowed_invalid:
             raise ConfigError(INVALID_STEPS, f"must be 0 with {self.closure.name}, which takes a closure")
 
@@ -182,7 +184,7 @@ class Updater:
         self, objective: Tensor, known: Gradients | None, global_step: int, rates: Mapping[str, float]
     ) -> bool:
         """Returns whether an optimizer was applied, which accumulation may put off."""
-        batch = self._gradients(objective) if known is None else known
+        batch = self.combine(self._gradients(objective) if known is None else known, self.active)
         if self.observer is not None:
             self.observer(batch)
         if self.allowed_invalid and self._is_invalid(batch):

@@ -1,0 +1,104 @@
+"""Training in two processes under torchrun, on the CPU."""
+
+import os
+import subprocess
+import sys
+
+import torch
+
+from .helpers import CONFIG_FILE, command, options, run
+
+BASE = """
+network["h"] = {"class": "rec", "unit": "nativelstm2", "n_out": 5, "from": "data"}
+train["seq_ordering"] = "default"
+optimizer = {"class": "gradientdescent"}
+num_epochs = 2
+max_seqs = 1
+log = ["./returnn.log"]
+"""
+
+
+def torchrun(folder, text, *more):
+    """Two processes on a config, the command that clients use."""
+    (folder / "a.config").write_text(CONFIG_FILE + BASE + text)
+    launcher = "--standalone --nnodes=1 --nproc-per-node=2 --tee=3"
+    words = [sys.executable, "-mtorch.distributed.run", *launcher.split(), *command("a.config", *more)[1:]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def alone(folder, text):
+    """The same config in this process."""
+    config = options(folder / "out")
+    exec(BASE + text, config)
+    del config["__builtins__"], config["log"]
+    run(config)
+
+
+def parameters(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+def folders(tmp_path):
+    for name in ("two", "one"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "two", tmp_path / "one"
+
+
+def test_equal_parts_train_as_one(tmp_path):
+    """With `torch_distributed` all see all data; in one and the same order, two processes do what one does.
+
+    The first one writes, once.
+    """
+    two, one = folders(tmp_path)
+    text = "torch_distributed = {}\n"
+    assert torchrun(two, text).returncode == 0
+    alone(one, text)
+    found, expected = (parameters(folder / "out" / "model.002.pt") for folder in (two, one))
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+    assert sorted(path.name for path in (two / "out").iterdir()) == sorted(
+        path.name for path in (one / "out").iterdir()
+    )
+    assert (two / "returnn.log").read_text().count("train epoch 1, finished after 14 steps") == 1
+
+
+def test_each_has_its_part(tmp_path):
+    """Half of the steps; the scores are those of all sequences."""
+    two, one = folders(tmp_path)
+    text = "learning_rate = 0.0\n"
+    assert torchrun(two, text).returncode == 0
+    alone(one, text)
+    assert (two / "returnn.log").read_text().count("train epoch 2, finished after 7 steps") == 1
+    for found, expected in zip(scores(two), scores(one), strict=True):
+        assert abs(found - expected) < 1e-5
+
+
+def scores(folder):
+    names = {"EpochData": dict}
+    table = eval((folder / "out" / "rates").read_text(), names)
+    return [table[epoch]["error"][key] for epoch in (1, 2) for key in ("train_score", "train_error", "dev_score")]
+
+
+def test_the_mean_of_gradients(tmp_path):
+    """A step on two sequences in two processes is the mean of both steps."""
+    two, one = folders(tmp_path)
+    text = 'train["data"] = train["data"][:2]\nnum_epochs = 1\n'
+    assert torchrun(two, text).returncode == 0
+    alone(one, text + "save_epoch1_initial_model = True\n")
+    start, both = (
+        torch.load(f, weights_only=True)["model"] for f in (one / "out/model.000.pt", two / "out/model.001.pt")
+    )
+    steps = []
+    for i in (0, 1):
+        part = tmp_path / str(i)
+        part.mkdir()
+        alone(part, f'train["data"] = train["data"][{i}:{i + 1}]\nnum_epochs = 1\n')
+        steps.append(parameters(part / "out/model.001.pt"))
+    for name in start.keys() - {"global_step"}:
+        expected = start[name] + (steps[0][name] + steps[1][name] - 2 * start[name]) / 2
+        torch.testing.assert_close(both[name], expected)
+
+
+def test_other_tasks_are_refused(tmp_path):
+    done = torchrun(tmp_path, "task = 'eval'\n")
+    assert done.returncode == 1 and "task 'eval' runs in one process, but torchrun started 2" in done.stderr
