@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ class HuggingFaceDataset(TypedKeys):
             import datasets
         except ImportError:
             raise ConfigError(path, 'needs the package datasets: pip install "returnn-lite[huggingface]"') from None
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()  # they are for terminals, not for log files
         options = options() if callable(options) else options
         try:
             if isinstance(options, Mapping):

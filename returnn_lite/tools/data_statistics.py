@@ -24,13 +24,18 @@ class Statistics:
         self.max: np.ndarray = np.array(-math.inf)
 
     def add(self, frames: np.ndarray) -> None:
-        """Takes all frames [T, …] of a sequence; raises ConfigError if they have another shape than those before."""
+        """Takes all frames [T, …] of a sequence.
+
+        Raises ConfigError if they have another shape than those before, or numbers that are not finite.
+        """
         if self.count and frames.shape[1:] != self.mean.shape:
-            raise ConfigError("", f"frames must have the shape {self.mean.shape}, but have {frames.shape[1:]} instead")
+            raise ConfigError("", f"must be frames of shape {self.mean.shape}, but are of {frames.shape[1:]} instead")
         if not len(frames):
             return
         frames = frames.astype(np.float64)
         mean = frames.mean(0)
+        if not np.isfinite(mean).all():
+            raise ConfigError("", "must be finite numbers, but some are NaN or infinite")
         squares = ((frames - mean) ** 2).sum(0)
         total = self.count + len(frames)
         difference = mean - self.mean

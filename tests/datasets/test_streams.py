@@ -242,7 +242,7 @@ def test_bliss(tmp_path):
 # --- tables ---
 
 
-def test_tables(tmp_path, monkeypatch):
+def test_tables(tmp_path, monkeypatch, capfd):
     datasets = pytest.importorskip("datasets")
     options = tables()["HuggingFaceDataset"]
     dataset = made("HuggingFaceDataset", **options, sorting_seq_len_column_data="data", seq_ordering="sorted")
@@ -268,8 +268,10 @@ def test_tables(tmp_path, monkeypatch):
                 os.rename(glob.glob(f"{tmp_path}/{i}/*.arrow")[0], f"{folder}/{i}.arrow")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     files = sorted(glob.glob(f"{loose['parquet']}/*"))
+    capfd.readouterr()
     for form in (str(tmp_path / "saved"), parquet, lambda: table, *loose.values(), files):
         assert list(read(made("HuggingFaceDataset", **{**options, "dataset_opts": form}))) == ["x", "y"]
+    assert capfd.readouterr().err == ""  # no progress bars in log files
     bad = datasets.Dataset.from_dict({"id": ["x"], "data": ["text"], "text": [3]})
     for changes, message in [
         ({"data_format": {"dat": {"dim": 3}}}, 'there is no column "dat"; did you mean "data"'),

@@ -184,7 +184,12 @@ def test_what_goes_wrong_in_a_sequence_is_said_with_its_tag(config, capsys):
             "broken = {**wider, 'map_seq': lambda tensors, seq_idx, **_: tensors['x'] if seq_idx else tensors}\n"
         )
     assert main([config, "--dataset", "wider", "--stats", "--type", "null"]) == 1
-    text = 'wider: sequence "seq-1": "data" frames must have the shape (2,), but have (4,) instead'
+    text = 'wider: sequence "seq-1": "data" must be frames of shape (2,), but are of (4,) instead'
+    assert capsys.readouterr().err.splitlines() == [text]
+    with open(config, "a") as file:
+        file.write("train['data'][2]['data'][1] = numpy.nan\n")
+    assert main([config, "--dump_stats", "s", "--type", "null"]) == 1
+    text = 'train: sequence "seq-2": "data" must be finite numbers, but some are NaN or infinite'
     assert capsys.readouterr().err.splitlines() == [text]
     assert main([config, "--dataset", "broken", "--type", "null"]) == 1
     assert capsys.readouterr().err.splitlines() == ["broken: sequence \"seq-1\": KeyError: 'x'"]
