@@ -60,8 +60,10 @@ class NetworkPlan:
             raise ConfigError(name, f"`{name}` must be a dict of layers, but is {description!r} instead")
         return resolve_epoch_values(description, epoch)  # type: ignore[no-any-return]
 
-    def build(self, description: dict[str, Any], *, filename: str | None = None, **options: Any) -> Network:
-        """The network of a description; `options` as for `build_network`. What `filename` holds does not matter."""
+    def build(
+        self, description: dict[str, Any], *, step: int = 0, filename: str | None = None, **options: Any
+    ) -> Network:
+        """The network of a description; `options` as for `build_network`. Step and `filename` do not matter."""
         return build_network(self.config, description, **options)
 
     def copy_modes(self, description: Mapping[str, Any]) -> Callable[[str], str | None]:

@@ -65,9 +65,10 @@ class Plan(Protocol):
     def describe(self, epoch: int) -> dict[str, Any]:
         """The description of the network of `epoch`; ConfigError if there is none."""
 
-    def build(self, description: dict[str, Any], *, filename: str | None = None, **options: Any) -> Any:
-        """The `Model` of a description. `filename`: the checkpoint that it is filled from afterwards, if any.
+    def build(self, description: dict[str, Any], *, step: int = 0, filename: str | None = None, **options: Any) -> Any:
+        """The `Model` of a description, after `step` training steps.
 
+        filename: the checkpoint that it is filled from afterwards, if any; then the step is that of the file.
         options: epoch, device, log; search, eval, extra_layers: what is asked of it beside losses.
         """
 

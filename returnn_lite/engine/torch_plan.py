@@ -65,6 +65,7 @@ class TorchPlan:
         epoch: int,
         device: torch.device,
         log: Log,
+        step: int = 0,
         filename: str | None = None,
         search: bool = False,
         eval: bool = True,
@@ -76,7 +77,7 @@ class TorchPlan:
         """
         wanted = [*["train_step"] * eval, *["forward_step"] * bool(extra_layers)]
         get_model, *functions = [required(self.config, name) for name in ("get_model", *wanted)]
-        step = stored_step(filename) if filename else 0
+        step = stored_step(filename) if filename else step
         torch.manual_seed(network_seed(self.config, epoch))
         with RunContext("init", epoch, step).running():
             model = call(get_model, "get_model", {"epoch": epoch, "step": step})

@@ -244,7 +244,9 @@ class Trainer:
                 self.log.v3(line)
         before = self.net if self.description is not None else None
         old_updater = self.updater if before is not None else None
-        self.net = self.plan.build(description, epoch=epoch, device=self.device, log=self.log, filename=filename)
+        self.net = self.plan.build(
+            description, epoch=epoch, step=self.global_step, device=self.device, log=self.log, filename=filename
+        )
         if before is not None:
             print_network(self.net, self.log)
             take_over_params(before, self.net, self.plan.copy_modes(description), self.log)

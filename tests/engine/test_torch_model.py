@@ -162,6 +162,25 @@ def test_get_model_knows_epoch_and_step(tmp_path):
     assert asked == [(1, 0, "init"), (2, 10, "init"), (1, 5, "init")]
 
 
+def test_a_module_that_grows(tmp_path):
+    """With `reinit_network_each_epoch`; resumed, too."""
+    steps = []
+
+    def get_model(epoch, step):
+        steps.append((epoch, step))
+        net = Net()
+        net.out = torch.nn.Sequential(net.out, *(torch.nn.Linear(4, 4) for _ in range(epoch)))
+        return net
+
+    changes = {"get_model": get_model, "reinit_network_each_epoch": True}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(options(whole, num_epochs=3, **changes))
+    assert steps == [(1, 0), (2, 5), (3, 10)] and "out.3.weight" in model(whole, 3)["model"]
+    run(options(parts, num_epochs=2, **changes))
+    run(options(parts, num_epochs=3, **changes))
+    assert same(model(whole, 3), model(parts, 3))
+
+
 def test_shared_parameters_are_one(tmp_path):
     class Tied(Net):
         def __init__(self):
