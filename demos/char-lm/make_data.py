@@ -8,11 +8,11 @@ stays the same on every machine and with every version of Python.
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import sysconfig
 import zlib
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 NEWLINE = "⏎"
@@ -21,21 +21,16 @@ LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "idl
 NUM_CHARACTERS = {"train": 1_500_000, "dev": 50_000, "test": 100_000}
 
 
-def number_of(name: Path) -> int:
-    """A number that depends on nothing but the name."""
-    return zlib.crc32(name.as_posix().encode())
-
-
 def set_of(name: Path) -> str:
-    """One of 20 files is for dev, two are for test."""
-    return {0: "dev", 1: "test", 2: "test"}.get(number_of(name) % 20, "train")
+    """By the name alone: one of 20 files is for dev, two are for test."""
+    return {0: "dev", 1: "test", 2: "test"}.get(zlib.crc32(name.as_posix().encode()) % 20, "train")
 
 
 def source_files(folder: Path, part: str) -> list[Path]:
-    """The source files of a set, well mixed."""
+    """The source files of a set."""
     names = [path.relative_to(folder) for path in folder.rglob("*.py")]
     names = [name for name in names if set_of(name) == part and not LEFT_OUT & set(name.parts)]
-    return [folder / name for name in sorted(names, key=number_of)]
+    return [folder / name for name in sorted(names)]
 
 
 def printable(line: str) -> str:
@@ -49,18 +44,22 @@ def blocks(text: str) -> Iterator[str]:
     for line in text.splitlines():
         line = printable(line) + NEWLINE
         if len(block) + len(line) > BLOCK:
-            yield block
+            if block:
+                yield block
             block = ""
         if len(line) <= BLOCK:
             block += line
-    yield block
+    if block:
+        yield block
 
 
 def write_text(filename: Path, files: list[Path], num_characters: int) -> None:
-    """The blocks of these files, until there are enough of them."""
+    """Blocks of all these files, well mixed, until there are enough of them."""
+    found = [block for file in files for block in blocks(file.read_text("utf8", "replace"))]
+    random.Random(1).shuffle(found)
     total, unfinished = 0, filename.with_suffix(".unfinished")
     with unfinished.open("w", encoding="utf8") as out:
-        for block in filter(None, chain.from_iterable(blocks(file.read_text("utf8", "replace")) for file in files)):
+        for block in found:
             out.write(block + "\n")
             total += len(block)
             if total >= num_characters:

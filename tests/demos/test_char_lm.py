@@ -1,5 +1,7 @@
 """The data of the demo with a language model of characters, from a folder with some source files."""
 
+import re
+
 import pytest
 
 from tests.demos.demo import module, sequences
@@ -49,6 +51,12 @@ def test_sequences(char_lm, folder, name, in_config, wanted):
     texts = ["".join(labels[i] for i in seq["data"]) for seq in found.values()]
     assert texts == [line + "■" for line in lines]
     assert not any("left_out" in text for text in texts)
+
+
+def test_blocks_are_mixed(folder):
+    """The files are longer than two blocks, so one file after another would be eight of them."""
+    files = re.findall(r"# (\d+)⏎", (folder / "train.txt").read_text("utf8"))
+    assert len(set(files)) > 10
 
 
 def test_the_split_goes_by_names(char_lm, folder):
