@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 
 from returnn_lite.agent.picture import draw
-from returnn_lite.agent.runs import Run, by_agent, by_chance, constant, listed, play, untrained
+from returnn_lite.agent.runs import Run, by_agent, by_chance, constant, listed, play, relative, untrained, variation
 from returnn_lite.agent.session import Session
 from returnn_lite.agent.tables import Row, report
 from returnn_lite.config import Config
@@ -105,6 +105,12 @@ class Comparison:
         """A row of one training a seed."""
         return self.add(name, [Run(seed, choice, changes or {}) for seed in self.seeds], **about)
 
+    def over_varied(self, name: str, choice: Any, agent: AgentFile) -> Row:
+        """The same, with trainings varied as those that the agent learnt from."""
+        limits = agent.options.vary_start, agent.options.vary_init
+        runs = [Run(seed, choice, {}, variation(seed, *limits)) for seed in self.seeds]
+        return self.add(name, runs, group="varied")
+
     def with_agents(self, agents: Mapping[str, AgentFile]) -> None:
         """The agents, and what they must be better than to be worth their training."""
         for path, agent in agents.items():
@@ -116,12 +122,26 @@ class Comparison:
             row = self.over_seeds(f"Agent ({mode}, seed {seed})", by_agent(agent), **about)
             self.over_seeds(f"Untrained agent ({mode}, seed {seed})", untrained, agent_lr=rate, group="baseline")
             self.over_seeds(f"Blind replay (seed {seed})", listed(row.mean_rates()), agent_lr=rate, group="baseline")
+            if agent.options.vary_start > 1:
+                self.with_varied(f"seed {seed}", agent)
             if self.session.top is not None:
                 name = f"Range test's constant {self.session.top / OF_TOP:.3g} (seed {seed})"
                 self.over_seeds(name, constant(self.session.top / OF_TOP), agent_lr=rate, group="baseline")
             self.session.top = session_top
         seeds = range(FIRST_SEED, FIRST_SEED + self.options.random_runs)
         self.add("Random rates", [Run(seed, by_chance(seed)) for seed in seeds], group="baseline")
+
+    def with_varied(self, name: str, agent: AgentFile) -> None:
+        """Where the scale of the learning rate is not known: an agent that reacts against repetitions of its mean."""
+        row = self.over_varied(f"Agent ({name})", by_agent(agent), agent)
+        self.over_varied(f"Untrained agent ({name})", untrained, agent)
+        self.over_varied(f"Blind replay of its mean ({name})", listed(row.mean_rates()), agent)
+        ratios = [[rate / training["varied"][0] for rate in training["learning_rates"]] for training in row.trainings]
+        means = numpy.exp(numpy.log(numpy.array(ratios)).mean(0))
+        self.over_varied(f"Blind replay of its mean, from the start ({name})", relative(list(means)), agent)
+        if self.session.top is not None:
+            rate = self.session.top / OF_TOP
+            self.over_varied(f"Range test's constant {rate:.3g} ({name})", constant(rate), agent)
 
     def without_agents(self) -> None:
         """Constant learning rates and schedules."""

@@ -20,7 +20,7 @@ above the score before training / ended above 0.95 of it, of all. A training div
 
 @dataclass
 class Row:
-    """Trainings of one kind. `group`: agent, baseline, grid or scheduler; `agent_lr`: of which table."""
+    """Trainings of one kind. `group`: agent, baseline, varied, grid, scheduler; `agent_lr`: of which table."""
 
     name: str
     trainings: list[dict[str, Any]]
@@ -75,6 +75,8 @@ def report(rows: Sequence[Row], agent_lrs: Sequence[float], session: Any) -> str
     if session.top is not None:
         parts.append(f"Highest useful learning rate by the range test: {session.top:.3g}.\n")
     parts.append("## Agents and baselines\n\n" + table([r for r in rows if r.group in ("agent", "baseline")]))
+    if varied := [row for row in rows if row.group == "varied"]:
+        parts.append("## The same, with trainings varied as those that agents learnt from\n\n" + table(varied))
     for rate in sorted({*agent_lrs, *(row.agent_lr for row in agents if row.agent_lr)}):
         of_rate = [row for row in rows if row.group in ("agent", "scheduler") and row.agent_lr == rate]
         first = [row for row in of_rate if row.group == "agent"]
