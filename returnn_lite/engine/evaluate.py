@@ -45,7 +45,7 @@ class Evaluation:
         meter = step_meter(self.config, f"{self.plan.title(epoch)} {name!r} eval", self.log)
         with torch.no_grad():
             for batch in loader:
-                with explained(batch, self.config):
+                with explained(batch, self.config, net):
                     meter.add(run_step(net, batch, self.device), batch)
                 meter.end_step()
                 self.after_step()

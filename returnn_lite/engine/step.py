@@ -1,5 +1,6 @@
 """One mini-batch through the network (training and evaluation alike), and the scores of such steps."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,8 +102,8 @@ class OutOfMemory(ConfigError):
 
 
 @contextmanager
-def explained(batch: BatchLike, config: Config) -> Iterator[None]:
-    """Turns running out of GPU memory into an error that describes the batch."""
+def explained(batch: BatchLike, config: Config, net: Any = None) -> Iterator[None]:
+    """Turns running out of GPU memory into an error that describes the batch, and the largest layers of `net`."""
     try:
         yield
     except torch.OutOfMemoryError as exc:
@@ -110,8 +111,23 @@ def explained(batch: BatchLike, config: Config) -> Iterator[None]:
         shapes = {key: tuple(numpy.shape(value)) for key, value in batch.data.items()}
         options = f"batch_size {config.number_or_dict('batch_size', 1)}, max_seqs {config.literal('max_seqs', -1)}"
         text = f"out of GPU memory in a batch of shapes {shapes}, with {options}"
-        text = f"{text}; sequences {batch.tags}, lengths {lengths}"
+        text = f"{text}{largest_outputs(net, batch)}; sequences {batch.tags}, lengths {lengths}"
         raise OutOfMemory("batch_size", f"{text}; {str(exc).splitlines()[0]}") from exc
+
+
+def largest_outputs(net: Any, batch: BatchLike, count: int = 3) -> str:
+    """The layers with the most numbers in their outputs, roughly: every axis with lengths is as long as the longest
+    sequence. "" for a network without layers."""
+    spec_of = getattr(net, "spec", None)
+    if spec_of is None:
+        return ""
+    longest = max((int(values.max(initial=0)) for values in batch.lengths.values()), default=1)
+    sizes = {}
+    for name in net.layers:
+        axes = [num_rows(batch) if dim.is_batch else dim.size or longest for dim in spec_of(name).dims]
+        sizes[f"{name} {axes}"] = 4 * math.prod(axes)
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:count]
+    return f"; largest outputs: {', '.join(f'{name}: {sizes[name] / 2**20:.0f} MB' for name in largest)}"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from returnn_lite.config import Config
-from returnn_lite.errors import ConfigError
+from returnn_lite.log import Log
 
 DEFAULT_INTERVAL = 100
 
@@ -16,8 +16,8 @@ class ScalarLog:
         self.writer, self.interval = writer, interval
 
     @classmethod
-    def from_config(cls, config: Config) -> "ScalarLog":
-        """A log into the folder `tf_log_dir`, if that or `tensorboard_opts` is set."""
+    def from_config(cls, config: Config, log: Log) -> "ScalarLog":
+        """A log into the folder `tf_log_dir`, if that or `tensorboard_opts` is set; it never fails a run."""
         options = config.typed_value("tensorboard_opts") or {}
         folder = config.bool_or_other("tf_log_dir", None)
         if not (options or folder) or folder is False or config.is_true("dry_run"):
@@ -25,7 +25,8 @@ class ScalarLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as exc:
-            raise ConfigError("tensorboard_opts", f"needs the package tensorboard: {exc}") from exc
+            log.v1(f"WARNING: tensorboard_opts: no scalars, since the package tensorboard is needed: {exc}")
+            return cls()
         name = folder if isinstance(folder, str) else "tensorboard"
         return cls(SummaryWriter(name), int(options.get("log_every_n_train_steps", DEFAULT_INTERVAL)))
 

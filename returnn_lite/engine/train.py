@@ -54,7 +54,7 @@ class Trainer:
         self.plan = make_plan(config)
         self.overrides = EpochOverrides(config, log)
         self.last_best = LastBest.from_config(config)
-        self.scalars = ScalarLog.from_config(config)
+        self.scalars = ScalarLog.from_config(config, log)
         self.watch: EpochWatch | None = None  # for learning rates that depend on more than scores
         checkpoint.remove_stale_files(self.model)
         self.device = choose_device(config, log)
@@ -144,6 +144,8 @@ class Trainer:
         self.control.save()
         self.log.v1(report.epoch_line(self.plan.title(epoch), means, seconds))
         results = self.evaluate(self.eval_data, epoch, stop)
+        if epoch == self.start_epoch:
+            self.control.check_measures(epoch)
         self.scalars.epoch(epoch, self.global_step, {"train": means, **results}, rate)
         if self.cleanup and self.model:
             self.clean_up(self.cleanup)
@@ -165,7 +167,7 @@ class Trainer:
         meter = step_meter(config, self.plan.train_title(epoch), self.log)
         for step, batch in enumerate(self.world.together(loader, stop)):
             net.global_step = self.global_step
-            with explained(batch, config):
+            with explained(batch, config, net):
                 again = repeatable_objective(net, batch, device) if self.updater.closure else None
                 result = run_step(net, batch, device)
                 self.check_scores(meter, result, batch)

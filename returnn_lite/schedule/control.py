@@ -174,6 +174,14 @@ class LearningRateControl:
         if epoch == 1:
             self.log.v4(f"Learning-rate-control: error key {self.error_key(epoch)!r} from {flat!r}")
 
+    def check_measures(self, epoch: int) -> None:
+        """Warns if the epoch has none of the scores that `learning_rate_control_error_measure` names."""
+        error, names = self.epochs[epoch].error if epoch in self.epochs else {}, self.options.error_measures
+        if error and names and not any(key in error for name in names for key in (name, f"{name}_output")):
+            hint, known = did_you_mean(names[0], error), ", ".join(sorted(error))
+            text = f"there is no score {names[0]!r}{hint}; scores: {known}; {self.error_key(epoch)!r} is used"
+            self.log.v1(f"WARNING: learning_rate_control_error_measure: {text}")
+
     def set_meta(self, epoch: int, meta: Mapping[str, Any]) -> None:
         """Adds meta entries; numbers of numpy and torch become plain ones."""
         self.get(epoch)

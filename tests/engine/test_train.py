@@ -272,6 +272,40 @@ def test_packed_batches(tmp_path):
     assert len(sizes) == -(-frames // 60)
 
 
+def test_out_of_memory_is_explained(tmp_path, monkeypatch):
+    """With the batch, its options, and the layers with the largest outputs."""
+
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("returnn_lite.engine.train.run_step", full)
+    with pytest.raises(ConfigError) as caught:
+        run(options(tmp_path, network=network(n_out=7)))
+    text = str(caught.value)
+    assert text.startswith(
+        "batch_size: out of GPU memory in a batch of shapes {'classes': (1, 30), 'data': (1, 30, 4)}"
+    )
+    assert (
+        "with batch_size 30, max_seqs 4; largest outputs: h [1, 30, 7]: 0 MB, " in text and "sequences ['seq-" in text
+    )
+
+
+def test_scores_of_another_name(tmp_path):
+    lines = run(options(tmp_path, num_epochs=2, learning_rate_control_error_measure="dev_scor"))
+    warnings = [
+        line for line in lines if "error_measure: there is no score 'dev_scor'; did you mean \"dev_score\"" in line
+    ]
+    assert len(warnings) == 1 and warnings[0].endswith("'dev_score' is used")
+    lines = run(options(tmp_path / "b", num_epochs=2, learning_rate_control_error_measure="dev_error"))
+    assert not any("there is no score" in line for line in lines)
+
+
+def test_no_tensorboard_is_no_failure(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    lines = run(options(tmp_path, num_epochs=1, tf_log_dir=str(tmp_path / "tb")))
+    assert any(line.startswith("WARNING: tensorboard_opts: no scalars") for line in lines)
+
+
 def test_precision_is_checked(tmp_path):
     with pytest.raises(ConfigError, match="must be one of .* but is 'hihg' instead; did you mean \"high\""):
         run(options(tmp_path, float32_matmul_precision="hihg"))
