@@ -32,12 +32,13 @@ def write_zip(output: str, corpus: Sequence[Segment], path: str, convert: Conver
     name, temporary = os.path.basename(output).removesuffix(".zip"), f"{output}.{os.getpid()}.tmp"
     progress, entries = Progress("segments"), []
     try:
-        with zipfile.ZipFile(temporary, "w") as archive, _in_parallel(convert, corpus) as files:
+        archive = zipfile.ZipFile(temporary, "w", strict_timestamps=False)  # files of any age
+        with archive, _in_parallel(convert, corpus) as files:
             for segment, file in zip(corpus, files, strict=True):
                 if file is not None:
                     archive.write(file, f"{name}/{segment.tag}.ogg")  # compressed as it is
                 entries.append(_entry(segment, file, path))
-                progress.step((len(entries)) / len(corpus))
+                progress.step(len(entries) / len(corpus))
             text = "[\n" + "".join(f"{entry!r},\n" for entry in entries) + "]\n"
             archive.writestr(f"{name}.txt", text, zipfile.ZIP_DEFLATED)
         os.replace(temporary, output)

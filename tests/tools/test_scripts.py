@@ -3,8 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
+from returnn_lite.engine.checkpoint import save_model
 from tests.engine.helpers import ROOT
 
 SCRIPTS = sorted(path.name for path in (ROOT / "tools").glob("*.py"))
@@ -40,3 +43,28 @@ def test_a_reader_that_has_seen_enough(tmp_path):
     process.stdout.close()
     assert process.wait(60) == 1 and not process.stderr.read()
     process.stderr.close()
+
+
+def test_as_the_workflow_calls_them(tmp_path):
+    """The exact forms, by the links in `compat_root`, with an empty environment."""
+    pytest.importorskip("rapidfuzz")
+    (tmp_path / "returnn.config").write_text(
+        '#!rnn.py\ntrain = {"class": "DummyDataset", "input_dim": 3, "output_dim": 4, "num_seqs": 2}\n'
+    )
+    (tmp_path / "hyps").write_text("{'a': [(-1.0, 'x y'), (-0.5, 'z')]}")
+    (tmp_path / "refs").write_text("{'a': 'x z'}")
+    for epoch in (1, 2):
+        save_model(str(tmp_path / f"m.00{epoch}"), {"w": torch.ones(2) * epoch}, info={"epoch": epoch, "step": 1})
+    for command in (
+        "hdf_dump.py returnn.config out.hdf",
+        "dump-dataset.py returnn.config --endseq -1 --type null --stats --dump_stats stats --key data",
+        "calculate-word-error-rate.py --expect_full --hyps hyps --refs refs --out wer",
+        "torch_avg_checkpoints.py --checkpoints m.001.pt m.002.pt --output_path avg.pt",
+    ):
+        script, *args = command.split()
+        done = run(f"../compat_root/tools/{script}", *args, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "stats.mean.txt"), [-0.3, -0.2, -0.1], rtol=1e-6)
+    assert np.loadtxt(tmp_path / "stats.std_dev.txt").shape == (3,)
+    assert (tmp_path / "wer").read_text() == "50.00\n" and (tmp_path / "out.hdf").exists()
+    assert torch.load(tmp_path / "avg.pt", weights_only=True)["model"]["w"].tolist() == [1.5, 1.5]
