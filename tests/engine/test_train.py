@@ -281,13 +281,10 @@ def test_out_of_memory_is_explained(tmp_path, monkeypatch):
     monkeypatch.setattr("returnn_lite.engine.train.run_step", full)
     with pytest.raises(ConfigError) as caught:
         run(options(tmp_path, network=network(n_out=7)))
-    text = str(caught.value)
-    assert text.startswith(
-        "batch_size: out of GPU memory in a batch of shapes {'classes': (1, 30), 'data': (1, 30, 4)}"
-    )
-    assert (
-        "with batch_size 30, max_seqs 4; largest outputs: h [1, 30, 7]: 0 MB, " in text and "sequences ['seq-" in text
-    )
+    parts = str(caught.value).split("; ")
+    assert parts[0].startswith("batch_size: out of GPU memory in a batch of shapes {'classes': (1, 26)")
+    assert parts[0].endswith(", with batch_size 30, max_seqs 4")
+    assert parts[1].startswith("largest outputs: h [1, 26, 7]: 0 MB, ") and parts[2].startswith("sequences ['seq-3', ")
 
 
 def test_scores_of_another_name(tmp_path):
