@@ -115,6 +115,11 @@ def config_imports(config: Any = None) -> Iterator[None]:
 
 def is_known(name: str) -> bool:
     """Whether there is a stand-in for this module."""
+    return _is_found(name) or name.split(".", 1)[0] == TF
+
+
+def _is_found(name: str) -> bool:
+    """The same for those that `_Finder` makes."""
     return name in MODULES or name in OLD_NAMES or name.startswith("returnn.tf.compat.")
 
 
@@ -126,7 +131,7 @@ class _Finder(MetaPathFinder, Loader):
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """The spec of a known name."""
-        if not is_known(fullname):
+        if not _is_found(fullname):
             return None
         known = (*MODULES, *OLD_NAMES)
         is_package = any(name.startswith(fullname + ".") for name in known)
@@ -202,6 +207,6 @@ class _Module(ModuleType):
             raise AttributeError(name)
         if self.source is not None:
             return getattr(self.source, name)
-        if is_known(f"{self.__name__}.{name}"):
+        if _is_found(f"{self.__name__}.{name}"):
             return importlib.import_module(f"{self.__name__}.{name}")
         return unknown(self.__name__, name, [n for n in self.__dict__ if not n.startswith("_")])

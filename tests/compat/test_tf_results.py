@@ -48,6 +48,10 @@ def test_infinities(text: str, expected: list[list[float]]):
     torch.testing.assert_close(unwrap(eval(text, dict(NAMES))), torch.tensor(expected), rtol=1e-6, atol=1e-6)
 
 
+def test_log_sigmoid_is_a_helper_too():
+    assert eval_names()["log_sigmoid"](torch.zeros(1)).item() == pytest.approx(-math.log(2))
+
+
 def test_an_int_beside_floats_is_taken_as_float():
     """TensorFlow raises a TypeError; configs that mean 0.0 run here."""
     value = unwrap(eval("U.where_bc(bb[:, None, :], z3, 0)", dict(NAMES)))

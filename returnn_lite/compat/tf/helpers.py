@@ -386,6 +386,7 @@ def all_functions(context: Context) -> dict[str, Any]:
     ]  # fmt: skip
     return {function.__name__: function for function in own} | {
         "safe_log": lambda x, *args, **kwargs: safe_log(as_tensor(x), *args, **kwargs),
+        "log_sigmoid": maths.log_sigmoid,
         "sequence_mask": shapes.sequence_mask,
         "identity": shapes.identity,
         "cond": control.cond,
