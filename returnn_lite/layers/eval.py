@@ -62,7 +62,7 @@ class Eval(Elementwise):
     @property
     def sees_batch(self) -> bool:  # type: ignore[override]
         """Functions of configs, and strings that ask the network, may look at the batch as a whole."""
-        return self.code is None or "self" in self.code.co_names or bool(self.eval_locals)
+        return self.code is None or "self" in self.eval or bool(self.eval_locals)
 
     def checked(self, spec: Spec) -> Spec:
         """`n_out` is only a hint where `out_type` gives the shape."""
@@ -94,10 +94,12 @@ class Eval(Elementwise):
         return joined(value, spec, with_target_lengths(self, spec, value, sources))
 
     def _value(self, source: Any, sources: tuple[Tensor, ...], spec: Spec) -> Any:
-        view = LayerView(self, sources, self._names(len(sources)), spec)
         if self.code is None:
+            view = LayerView(self, sources, self._names(len(sources)), spec)
             return self.eval(source=source, self=view, **self.eval_locals)
-        self._code_names.update(source=source, self=view)
+        if "self" in self.eval:
+            self._code_names["self"] = LayerView(self, sources, self._names(len(sources)), spec)
+        self._code_names["source"] = source
         return eval(self.code, self._code_names)  # noqa: S307 - the config's own code
 
     @cached_property
@@ -126,11 +128,10 @@ class Eval(Elementwise):
             raise self.error(f"`source({i})` must be below {len(sources)}, the number of sources")
         used.add(i)
         x = sources[i]
-        wrap, name = wrapper(self), self._names(len(sources))[i]
-        if as_layer:
-            return ComputedLayer(self, x, name)
-        if as_data:
-            return SourceView(x, name, wrap)
+        wrap = wrapper(self)
+        if as_layer or as_data:
+            name = self._names(len(sources))[i]
+            return ComputedLayer(self, x, name) if as_layer else SourceView(x, name, wrap)
         if enforce_batch_major:
             return wrap(x.batch_major().data, x.spec.dtype)
         return wrap(place(x, spec, self.behavior) if auto_convert else x.data, x.spec.dtype)
