@@ -51,17 +51,7 @@ class Session:
 
     def trial(self) -> Trial:
         """A new training."""
-        measures = (
-            [self.options.measure]
-            if self.options.measure
-            else self.config.list("learning_rate_control_error_measure", [])
-        )
-        mean = self.options.grad_norm == "mean"
-        return Trial(
-            self.config,
-            self.shared,
-            EpochWatch([str(name) for name in measures], mean_norms=mean, ways=self.options.sees_ways),
-        )
+        return Trial(self.config, self.shared, EpochWatch.of(self.options, self.config))
 
     def find_top(self) -> tuple[int, int]:
         """Runs the range test, if one is needed; the epochs and updates it took."""

@@ -117,13 +117,20 @@ class AgentTraining:
             "top": self.session.top,
             "used": self.used,
             "versions": versions(),
-            "config_hash": hashlib.sha256(repr(sorted(map(str, self.session.config.keys()))).encode()).hexdigest(),
+            "config_hash": config_hash(self.session.config),
         }
         states = model.env.env_method("state_dict")
         save_agent(self.path, model, info, states)
         if self.options.keep_checkpoints:
             base, suffix = os.path.splitext(self.path)
             save_agent(f"{base}.{self.used['epochs']}{suffix}", model, info, states)
+
+
+def config_hash(config: Config) -> str:
+    """Of all options; functions and other objects count by their type."""
+    values = {key: config.literal(key) for key in config.keys() if not key.startswith("_")}
+    text = json.dumps(values, default=lambda value: type(value).__name__, sort_keys=True, skipkeys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -31,19 +31,14 @@ class LearnedTrainer(Trainer):
     def run(self, stop: StopRequest) -> None:
         """As always, after the agent was told how the training begins."""
         self.check()
-        measures = self.control.options.error_measures or [self.agent.trained.measure or ""]
-        self.watch = EpochWatch(
-            list(filter(None, measures)),
-            mean_norms=self.agent.trained.grad_norm == "mean",
-            ways=self.agent.trained.sees_ways,
-        )
+        self.watch = EpochWatch.of(self.agent.trained, self.config)
         first = self.control.epochs.setdefault(1, Record(None))
         if INITIAL not in first.meta:
             first.meta[INITIAL] = short(initial_score(self, self.watch.measure))
         if self.agent.needs_range_test and TOP not in first.meta:
             shared = SharedData(self.config, self.log)
             seed = 1 + (self.config.int("random_seed", 0) or 0)
-            first.meta[TOP] = range_test(self.config, shared, self.agent.trained, seed, self.log).top
+            first.meta[TOP] = range_test(self.config, shared, self.agent.range_test_options, seed, self.log).top
         self.control.save()
         super().run(stop)
 

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
@@ -32,7 +32,7 @@ class RangeTest:
 
 def range_test(config: Config, shared: SharedData, options: AgentOptions, seed: int, log: Log) -> RangeTest:
     """Sweeps the learning rate in a few trainings with other initial values each."""
-    trial = Trial(config, shared, EpochWatch([options.measure] if options.measure else []))
+    trial = Trial(config, shared, EpochWatch.of(replace(options, observation="fixed"), config))
     updates = options.range_test_epochs * max(trial.steps_per_epoch(), 1)
     low, high = options.range_test_rates or usual_rates(trial.updater.optimizers.values())
     tops = []

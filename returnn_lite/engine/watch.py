@@ -7,8 +7,10 @@ from typing import Any
 import numpy
 import torch
 
+from returnn_lite.config import Config
 from returnn_lite.engine.step import StepResult
 from returnn_lite.optim.gradients import Gradients, dense
+from returnn_lite.schedule.agent_options import AgentOptions
 
 FACTS = "agent_epoch"  # the name of the meta entry
 
@@ -23,6 +25,13 @@ class EpochWatch:
 
     def __init__(self, measure: Sequence[str] = (), *, mean_norms: bool = False, ways: bool = False) -> None:
         self.measure, self.mean_norms, self.ways = measure, mean_norms, ways
+
+    @classmethod
+    def of(cls, options: AgentOptions, config: Config) -> "EpochWatch":
+        """What an agent with these options looks at."""
+        default = config.list("learning_rate_control_error_measure", [])
+        measures = [options.measure] if options.measure else [str(name) for name in default]
+        return cls(measures, mean_norms=options.grad_norm == "mean", ways=options.sees_ways)
 
     def start(self, net: Any, updater: Any) -> None:
         """To be called before the first step of an epoch."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,13 @@ class Learned:
     def needs_range_test(self) -> bool:
         """Whether the agent's rates refer to the highest useful one of the network."""
         return self.trained.needs_top
+
+    @property
+    def range_test_options(self) -> AgentOptions:
+        """As in the agent's training, but as long as `lr_agent` says now."""
+        use = self.use
+        length = {"range_test_runs": use.range_test_runs, "range_test_epochs": use.range_test_epochs}
+        return replace(self.trained, **length, range_test_rates=use.range_test_rates or self.trained.range_test_rates)
 
     def check_layers(self) -> None:
         """ConfigError if the agent sees every layer and was trained with others."""
