@@ -20,6 +20,9 @@ from returnn_lite.schedule.episode import MORE_CAREFUL, Episode, EpochFacts
 from returnn_lite.schedule.observations import observe, size
 
 SEEDS = 2**31 - 1
+USUAL_START = 10.0
+Variation = tuple[float, float, float]
+SAME: Variation = (1.0, 1.0, 1.0)
 
 
 class Environment:
@@ -32,7 +35,7 @@ class Environment:
         self.trial, self.options, self.num_epochs, self.top = trial, options, num_epochs, top
         self.random = numpy.random.default_rng(seed)
         self.episode = Episode(num_epochs, 1.0)
-        self.varied = (1.0, 1.0)  # factors of this episode's first learning rate and initial values
+        self.varied = SAME
         self.said = 0.0  # the action behind the next learning rate
 
     @property
@@ -47,17 +50,16 @@ class Environment:
     def begin(self) -> numpy.ndarray:
         """The next episode of the agent's training, varied as the options say; its first observation."""
         seed = int(self.random.integers(SEEDS))
-        start, init = (factor(self.random, limit) for limit in (self.options.vary_start, self.options.vary_init))
-        return self.reset(seed, start, init)
+        return self.reset(seed, variation(self.random, self.options))
 
-    def reset(self, seed: int, start_factor: float = 1.0, init_factor: float = 1.0, **changes: Any) -> numpy.ndarray:
-        """Begins an episode with a seed, a multiple of the first learning rate and of the initial values. Its first
-        observation. `changes`: of the config's options."""
-        self.varied = (start_factor, init_factor)
-        score = self.trial.reset(seed, init_factor=init_factor, **changes)
+    def reset(self, seed: int, varied: Variation = SAME, **changes: Any) -> numpy.ndarray:
+        """Begins an episode with a seed; `varied`: factors of the first learning rate, of the initial values and of
+        the input features; `changes`: of the config's options. Its first observation."""
+        self.varied = start_factor, init_factor, input_factor = varied
+        score = self.trial.reset(seed, init_factor, input_factor, **changes)
         if not math.isfinite(score):
             raise ConfigError("network", f"the untrained network must have a finite dev score, but has {score}")
-        start = math.nan if self.top is None else self.top / self.options.start * start_factor
+        start = math.nan if self.top is None else self.top / (self.options.start or USUAL_START) * start_factor
         self.episode = Episode(self.num_epochs, score, layer_sizes(self.trial.net.params), self.top, start)
         return self.observation()
 
@@ -103,7 +105,7 @@ class Environment:
         """Takes over `state_dict`; the observation."""
         known = json.loads(state["text"])
         self.random.bit_generator.state = known["random"]
-        self.reset(state["trial"]["seed"], *known["varied"])
+        self.reset(state["trial"]["seed"], tuple(known["varied"]))
         if "params" in state["trial"]:
             self.trial.load_state_dict(state["trial"])
         epochs = [EpochFacts(**facts) for facts in known["episode"].pop("epochs")]
@@ -112,6 +114,8 @@ class Environment:
         return self.observation()
 
 
-def factor(random: numpy.random.Generator, limit: float) -> float:
-    """Log-uniform in [1/limit, limit]."""
-    return float(limit ** random.uniform(-1.0, 1.0))
+def variation(random: numpy.random.Generator, options: AgentOptions) -> Variation:
+    """Factors of an episode, each log-uniform in [1/limit, limit]."""
+    limits = (options.vary_start, options.vary_init, options.vary_input)
+    start, init, features = (float(limit ** random.uniform(-1.0, 1.0)) for limit in limits)
+    return start, init, features

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy
 
+from returnn_lite.agent.environment import variation
 from returnn_lite.agent.picture import draw
-from returnn_lite.agent.runs import Run, by_agent, by_chance, constant, listed, play, relative, untrained, variation
+from returnn_lite.agent.runs import Run, by_agent, by_chance, constant, listed, play, relative, untrained
 from returnn_lite.agent.session import Session
 from returnn_lite.agent.tables import Row, report
 from returnn_lite.config import Config
@@ -107,8 +108,8 @@ class Comparison:
 
     def over_varied(self, name: str, choice: Any, agent: AgentFile) -> Row:
         """The same, with trainings varied as those that the agent learnt from."""
-        limits = agent.options.vary_start, agent.options.vary_init
-        runs = [Run(seed, choice, {}, variation(seed, *limits)) for seed in self.seeds]
+        drawn = {seed: variation(numpy.random.default_rng([seed, 1]), agent.options) for seed in self.seeds}
+        runs = [Run(seed, choice, {}, varied) for seed, varied in drawn.items()]
         return self.add(name, runs, group="varied")
 
     def with_agents(self, agents: Mapping[str, AgentFile]) -> None:

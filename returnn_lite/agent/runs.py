@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from returnn_lite.agent.environment import Environment, factor
+from returnn_lite.agent.environment import SAME, Environment, Variation
 from returnn_lite.agent.session import Session
 from returnn_lite.engine.lockstep import LockStep
 from returnn_lite.schedule.actions import bounds, rate_of
@@ -22,13 +22,13 @@ WIDTH = 16  # trainings side by side
 
 @dataclass
 class Run:
-    """A training: its seed, where its learning rates come from, and what differs from the config. `varied`: factors of
-    the first learning rate, as far as the choice depends on it, and of the initial values."""
+    """A training: its seed, where its learning rates come from, and what differs from the config. `varied`: as of
+    `Environment.reset`; the first learning rate counts as far as the choice depends on it."""
 
     seed: int
     choice: Choice
     changes: Mapping[str, Any] = field(default_factory=dict)
-    varied: tuple[float, float] = (1.0, 1.0)
+    varied: Variation = SAME
 
 
 def play(session: Session, runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ def play_all(environment: Environment, runs: Sequence[Run]) -> list[dict[str, An
     """One after the other."""
     found = []
     for run in runs:
-        environment.reset(run.seed, *run.varied, num_epochs=environment.num_epochs, **run.changes)
+        environment.reset(run.seed, run.varied, num_epochs=environment.num_epochs, **run.changes)
         over, info = False, {}
         while not over:
             _, _, over, info = environment.train(run.choice(environment))
@@ -88,12 +88,6 @@ def by_agent(agent: AgentFile) -> Choice:
 def untrained(environment: Environment) -> float:
     """The mean action of an agent without training: 0."""
     return rate_of(environment.options, environment.episode, 0.0)
-
-
-def variation(seed: int, start: float, init: float) -> tuple[float, float]:
-    """Factors of a training, of the same kind as in the training of agents."""
-    random = numpy.random.default_rng([seed, 1])
-    return factor(random, start), factor(random, init)
 
 
 def by_chance(seed: int) -> Choice:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from returnn_lite.agent.environment import Environment
 from returnn_lite.agent.gym_forms import gym_env, lockstep_envs, separate_envs
 from returnn_lite.config import Config
 from returnn_lite.engine.lockstep import LockStep
-from returnn_lite.engine.range_test import range_test
+from returnn_lite.engine.range_test import large_steps, range_test
 from returnn_lite.engine.shared_data import SharedData
 from returnn_lite.engine.trial import Trial
 from returnn_lite.engine.watch import EpochWatch, layer_sizes
@@ -21,6 +21,7 @@ from returnn_lite.schedule.agent_options import AgentOptions
 
 ENV_SEEDS = 1000  # seeds of environments of one agent seed
 RANGE_TEST_SEED = 900  # among them
+START, START_OF_OTHERS = 10.0, 30.0  # the range test's rate over the first one: of SGD and the like, of the others
 
 
 @dataclass
@@ -47,7 +48,11 @@ class Session:
         if num_epochs < 1:
             raise ConfigError("num_epochs", "must be the number of epochs of a training, but is 0 instead")
         seed = options.seed if options.seed is not None else config.int("random_seed", 0) or 0
-        return cls(config, options, SharedData(config, log), num_epochs, seed, log)
+        made = cls(config, options, SharedData(config, log), num_epochs, seed, log)
+        if options.start is None:
+            large = large_steps(made.trial().updater.optimizers.values())
+            made.options = replace(options, start=START if large else START_OF_OTHERS)
+        return made
 
     def trial(self) -> Trial:
         """A new training."""

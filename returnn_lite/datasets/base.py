@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -47,6 +47,7 @@ class Dataset(ABC):
     have_corpus_seq_idx = True
     supports_sharding = True
     shared = False  # several trainings use it in turns: loaders make all batches of an epoch at once
+    transform: Callable[[Any], Any] | None = None  # of each batch of a shared one
     constant = False  # the data of a sequence are the same whenever they are loaded, and in memory
     reuses_batches = False  # keeps the batches of an epoch for the next one if the order is the same
 

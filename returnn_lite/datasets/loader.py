@@ -88,7 +88,8 @@ class Loader:
         if self.dataset.shared:
             table = self._frame_table()
             load = self._load if table is None else functools.partial(table.batch, self.dataset)
-            yield from [load(plan) for plan in list(plans)]
+            change = self.dataset.transform or (lambda batch: batch)
+            yield from [change(load(plan)) for plan in list(plans)]
             return
         for plan in plans:
             batch = self._load(plan)

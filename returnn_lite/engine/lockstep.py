@@ -182,7 +182,7 @@ class LockStep:
 def first_pass(index: int, trial: Trial) -> Pass:
     """The pass of a trial's first training batch."""
     net = trial.net.train()
-    trial.shared.claim("train", trial.seed)
+    trial.shared.claim("train", trial.seed, trial.input_factor)
     trial.train_data.init_seq_order(epoch=1)
     loader = data.load_batches(trial.train_data, data.train_batching(trial.config, net, 1), net, trial.config)
     batch = next(iter(loader))

@@ -51,8 +51,12 @@ def range_test(config: Config, shared: SharedData, options: AgentOptions, seed: 
 
 def usual_rates(optimizers: Any) -> tuple[float, float]:
     """Where to look: large rates for rules whose steps are proportional to gradients, small ones for the others."""
-    large = all(optimizer.name.removeprefix("torch.").lower() in LARGE_STEPS for optimizer in optimizers)
-    return (1e-3, 10.0) if large else (1e-5, 1.0)
+    return (1e-3, 10.0) if large_steps(optimizers) else (1e-5, 1.0)
+
+
+def large_steps(optimizers: Any) -> bool:
+    """Whether all of these are rules with steps proportional to gradients, or otherwise for rates around 1."""
+    return all(optimizer.name.removeprefix("torch.").lower() in LARGE_STEPS for optimizer in optimizers)
 
 
 def rising(low: float, high: float, updates: int) -> Callable[..., float]:

@@ -1,10 +1,14 @@
 """Datasets that several trainings use in turns, each with random orders of its own."""
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+
+import numpy
 
 from returnn_lite.config import Config
 from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.loader import Batch
 from returnn_lite.engine import data
 from returnn_lite.log import Log
 
@@ -25,10 +29,23 @@ class SharedData:
         for dataset in self.datasets.values():
             dataset.shared = True
 
-    def claim(self, name: str, seed: int) -> None:
-        """Gives the dataset the random orders of `seed`."""
+    def claim(self, name: str, seed: int, input_factor: float = 1.0) -> None:
+        """Gives the dataset the random orders of `seed`, and all input features times a factor."""
         for part in self.parts[name]:
             set_seed_offset(part, seed * ORDERS % LARGEST)
+        dataset = self.datasets[name]
+        inputs = [key for key in dataset.get_data_keys() if key not in dataset.get_target_list()]
+        scale = functools.partial(scaled, keys=inputs, factor=input_factor)
+        dataset.transform = scale if input_factor != 1.0 else None
+
+
+def scaled(batch: Batch, keys: Sequence[str], factor: float) -> Batch:
+    """The batch with features of these keys times a factor; classes stay."""
+    for key in keys:
+        values = batch.data.get(key)
+        if isinstance(values, numpy.ndarray) and values.dtype.kind == "f":
+            batch.data[key] = values * values.dtype.type(factor)
+    return batch
 
 
 def parts(dataset: Dataset) -> Iterator[Dataset]:

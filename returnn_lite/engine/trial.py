@@ -57,6 +57,7 @@ class Trial(Trainer):
 
     def __init__(self, config: Config, shared: SharedData, watch: EpochWatch | None = None) -> None:
         self.shared, self.at, self.seed = shared, 0, 0
+        self.input_factor = 1.0
         self.updates = 0  # of all trainings
         self.adopt: Callable[[Any], None] | None = None  # is given each new network
         super().__init__(trial_config(config), Log.silent())
@@ -69,12 +70,12 @@ class Trial(Trainer):
 
     def train_epoch(self, epoch: int, stop: Any) -> None:
         """As always, with data in the order of this trial."""
-        self.shared.claim("train", self.seed)
+        self.shared.claim("train", self.seed, self.input_factor)
         super().train_epoch(epoch, stop)
 
     def evaluation(self, stop: Any) -> Evaluation:
         """As always, with data in the order of this trial."""
-        self.shared.claim("dev", self.seed)
+        self.shared.claim("dev", self.seed, self.input_factor)
         return super().evaluation(stop)
 
     def prepare_network(self, epoch: int, filename: str | None = None) -> None:
@@ -84,15 +85,16 @@ class Trial(Trainer):
         if self.adopt is not None and self.net is not before:
             self.adopt(self.net)
 
-    def reset(self, seed: int, init_factor: float = 1.0, **changes: Any) -> float:
+    def reset(self, seed: int, init_factor: float = 1.0, input_factor: float = 1.0, **changes: Any) -> float:
         """A new network, with initial values and data orders by `seed`, and `changes` of the config's options; its
-        score before any training. `init_factor`: of all initial values."""
+        score before any training. The factors are of all initial values, and of all input features."""
         self.config.typed.clear()
         self.config.typed.update(self.plain)
         for key, value in {"random_seed": seed, **changes}.items():
             self.config.set(key, value)
         self.control = LearningRateControl.from_config(self.config, self.log)
         self.description, self.global_step, self.at, self.seed = None, 0, 0, seed
+        self.input_factor = input_factor
         self.start(find_start(self.config, "train", self.log))
         if init_factor != 1.0:
             with torch.no_grad():
@@ -135,11 +137,12 @@ class Trial(Trainer):
             "epoch": self.at,
             "score": self.initial_score,
             "seed": self.seed,
+            "input_factor": self.input_factor,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where the other trial was."""
-        self.reset(state["seed"])
+        self.reset(state["seed"], input_factor=state["input_factor"])
         with torch.no_grad():
             for name, param in self.net.params.items():
                 param.copy_(state["params"][name])

@@ -30,6 +30,7 @@ PAPER: dict[str, Any] = {
     "range_test": False,
     "vary_start": 1.0,
     "vary_init": 1.0,
+    "vary_input": 1.0,
     "rolls_back": False,
     "on_divergence": "stop",
     "budget": 10000,
@@ -43,13 +44,14 @@ class AgentOptions:
     """All keys of `lr_agent`, with the defaults of mode "practical".
 
     Learning rates: `lr_range` bounds those of the actions "linear" and "log"; "step" changes the last one by
-    `action_step` decades at most, from `top`/`start` on, down to 1/`lowest` and up to `highest` times that. `top` is
-    what the range test finds: `range_test_runs` trainings of `range_test_epochs` epochs with a rate that rises over
-    `range_test_rates`. In training, episodes differ: in the first learning rate by up to `vary_start` times more or
-    less, in the size of initial values by `vary_init`; an epoch that diverges is taken back if `rolls_back`, with a
-    tenth of the learning rate and the reward -`rollback_penalty`. `divergence_penalty`, without that: None: the score
-    counts as four times the initial one; a number p: -p; (a, b): -(a + b u), u uniform in [0, 1). `budget`: epochs,
-    over all environments; `budget_updates`: a further limit.
+    `action_step` decades at most, from `top`/`start` on (None: 10 with SGD and the like, else 30), down to 1/`lowest`
+    and up to `highest` times that. `top` is what the range test finds: `range_test_runs` trainings of
+    `range_test_epochs` epochs with a rate that rises over `range_test_rates`. In training, episodes differ: in the
+    first learning rate by up to `vary_start` times more or less, in the size of initial values by `vary_init`, in that
+    of features by `vary_input`; an epoch that diverges is taken back if `rolls_back`, with a tenth of the learning
+    rate and the reward -`rollback_penalty`. `divergence_penalty`, without that: None: the score counts as four times
+    the initial one; a number p: -p; (a, b): -(a + b u), u uniform in [0, 1). `budget`: epochs, over all environments;
+    `budget_updates`: a further limit.
     """
 
     mode: str = "practical"
@@ -63,11 +65,12 @@ class AgentOptions:
     lr_range: tuple[float, float] = (1e-6, 1.0)
     action: str = "step"
     action_step: float = 0.5
-    start: float = 10.0
+    start: float | None = None
     lowest: float = 1000.0
     highest: float = 100.0
     vary_start: float = 10.0
     vary_init: float = 1.4
+    vary_input: float = 2.0
     rolls_back: bool = True
     rollback_penalty: float = 0.1
     range_test: bool = True

@@ -86,7 +86,7 @@ class Learned:
                 "learning_rate_control", "a learned rate needs the score before any training: train first"
             )
         top = meta.get(TOP)
-        start = np.nan if top is None else top / self.trained.start
+        start = np.nan if top is None else top / (self.trained.start or 10.0)
         made = Episode(self.num_epochs, meta[INITIAL], self.layer_sizes, top, start)
         for epoch in range(1, before):
             made.epochs.append(self._facts(control, epoch))

@@ -59,7 +59,7 @@ class ScriptedTrial:
         self.more: dict[str, float] = {}  # further facts of epochs
         self.back = 0  # epochs taken back
 
-    def reset(self, seed: int, **changes) -> float:
+    def reset(self, seed: int, *factors, **changes) -> float:
         """Begins anew."""
         self.seed, self.at, self.rates = seed, 0, []
         return self.first
