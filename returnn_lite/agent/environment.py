@@ -35,7 +35,7 @@ class Environment:
         self.trial, self.options, self.num_epochs, self.top = trial, options, num_epochs, top
         self.random = numpy.random.default_rng(seed)
         self.episode = Episode(num_epochs, 1.0)
-        self.varied = SAME
+        self.varied, self.rolls_back = SAME, options.rolls_back
         self.said = 0.0  # the action behind the next learning rate
 
     @property
@@ -74,7 +74,7 @@ class Environment:
     def train(self, rate: float) -> tuple[numpy.ndarray, float, bool, dict[str, Any]]:
         """The same with a given learning rate."""
         updates = self.trial.updates
-        before = self.trial.snapshot() if self.options.rolls_back else None
+        before = self.trial.snapshot() if self.rolls_back else None
         facts = self.trial.epoch(rate)
         if before is not None and (facts is None or self.episode.is_bad(facts.score)):
             self.trial.roll_back(before)

@@ -104,12 +104,13 @@ class Comparison:
 
     def over_seeds(self, name: str, choice: Any, changes: Mapping[str, Any] | None = None, **about: Any) -> Row:
         """A row of one training a seed."""
-        return self.add(name, [Run(seed, choice, changes or {}) for seed in self.seeds], **about)
+        back = about.pop("rolls_back", False)
+        return self.add(name, [Run(seed, choice, changes or {}, rolls_back=back) for seed in self.seeds], **about)
 
-    def over_varied(self, name: str, choice: Any, agent: AgentFile) -> Row:
+    def over_varied(self, name: str, choice: Any, agent: AgentFile, *, rolls_back: bool = False) -> Row:
         """The same, with trainings varied as those that the agent learnt from."""
         drawn = {seed: variation(numpy.random.default_rng([seed, 1]), agent.options) for seed in self.seeds}
-        runs = [Run(seed, choice, {}, varied) for seed, varied in drawn.items()]
+        runs = [Run(seed, choice, {}, varied, rolls_back) for seed, varied in drawn.items()]
         return self.add(name, runs, group="varied")
 
     def with_agents(self, agents: Mapping[str, AgentFile]) -> None:
@@ -119,8 +120,10 @@ class Comparison:
             same = self.session.described()["layers"] == agent.info["layers"]
             self.session.top = agent_top if same else session_top
             mode, seed, rate = agent.options.mode, agent.info["seed"], agent.options.agent_lr
-            about = {"agent_lr": rate, "group": "agent", "file": path}
-            row = self.over_seeds(f"Agent ({mode}, seed {seed})", by_agent(agent), **about)
+            about: dict[str, Any] = {"agent_lr": rate, "group": "agent", "file": path}
+            row = self.over_seeds(
+                f"Agent ({mode}, seed {seed})", by_agent(agent), rolls_back=agent.options.rolls_back, **about
+            )
             self.over_seeds(f"Untrained agent ({mode}, seed {seed})", untrained, agent_lr=rate, group="baseline")
             self.over_seeds(f"Blind replay (seed {seed})", listed(row.mean_rates()), agent_lr=rate, group="baseline")
             if agent.options.vary_start > 1:
@@ -134,7 +137,7 @@ class Comparison:
 
     def with_varied(self, name: str, agent: AgentFile) -> None:
         """Where the scale of the learning rate is not known: an agent that reacts against repetitions of its mean."""
-        row = self.over_varied(f"Agent ({name})", by_agent(agent), agent)
+        row = self.over_varied(f"Agent ({name})", by_agent(agent), agent, rolls_back=agent.options.rolls_back)
         self.over_varied(f"Untrained agent ({name})", untrained, agent)
         self.over_varied(f"Blind replay of its mean ({name})", listed(row.mean_rates()), agent)
         ratios = [[rate / training["varied"][0] for rate in training["learning_rates"]] for training in row.trainings]

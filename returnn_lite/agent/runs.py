@@ -23,12 +23,14 @@ WIDTH = 16  # trainings side by side
 @dataclass
 class Run:
     """A training: its seed, where its learning rates come from, and what differs from the config. `varied`: as of
-    `Environment.reset`; the first learning rate counts as far as the choice depends on it."""
+    `Environment.reset`; the first learning rate counts as far as the choice depends on it. `rolls_back`:
+    epochs that diverge are taken back, as agents do."""
 
     seed: int
     choice: Choice
     changes: Mapping[str, Any] = field(default_factory=dict)
     varied: Variation = SAME
+    rolls_back: bool = False
 
 
 def play(session: Session, runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -46,6 +48,7 @@ def play_all(environment: Environment, runs: Sequence[Run]) -> list[dict[str, An
     """One after the other."""
     found = []
     for run in runs:
+        environment.rolls_back = run.rolls_back
         environment.reset(run.seed, run.varied, num_epochs=environment.num_epochs, **run.changes)
         over, info = False, {}
         while not over:

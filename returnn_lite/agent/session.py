@@ -89,11 +89,12 @@ class Session:
                 raise ConfigError('lr_agent["vec"]', f'"lockstep" is not possible: {why_not}')
             vec = "subproc" if count > 1 and not torch.cuda.is_available() else "dummy"
             self.log.v2(f'note: the trainings do not run in lock-step ({why_not}); lr_agent["vec"] is "{vec}"')
-        makers = [lambda index=index: gym_env(self.own_thread(index)) for index in range(count)]
+        make = self.in_process if vec == "subproc" else self.environment
+        makers = [lambda index=index: gym_env(make(index)) for index in range(count)]
         return separate_envs(makers, processes=vec == "subproc"), vec
 
-    def own_thread(self, index: int) -> Environment:
-        """The environment, with one thread for its computations."""
+    def in_process(self, index: int) -> Environment:
+        """The environment of a process of its own, with one thread for its computations."""
         torch.set_num_threads(1)
         return self.environment(index)
 
