@@ -8,8 +8,11 @@ import time
 import numpy
 import pytest
 
+from returnn_lite.agent.runs import Run, constant, play
+from returnn_lite.agent.session import Session
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
+from returnn_lite.log import Log
 from returnn_lite.schedule import lr_file
 from returnn_lite.schedule.agent_file import AgentFile
 from tests.agent.helpers import AGENT, config, write_agent
@@ -113,8 +116,6 @@ def test_the_environment_is_one_of_gymnasium(tmp_path):
     from gymnasium.utils.env_checker import check_env
 
     from returnn_lite.agent.gym_forms import gym_env
-    from returnn_lite.agent.session import Session
-    from returnn_lite.log import Log
 
     session = Session.open(Config(config(tmp_path)), Log.silent())
     session.find_top()
@@ -209,6 +210,14 @@ def test_without_the_packages_one_line_says_so(tmp_path, monkeypatch):
         learn(tmp_path)
     assert str(caught.value).startswith("task: train_lr_agent needs the extra")
     assert "learned-lr" in str(caught.value)
+
+
+def test_only_agents_take_epochs_back(tmp_path):
+    session = Session.open(Config(config(tmp_path)), Log.silent())
+    session.find_top()
+    alone, saved = play(session, [Run(1, constant(1e9)), Run(1, constant(1e9), rolls_back=True)])
+    assert alone["rollbacks"] == 0 and (alone["diverged"] or alone["scores"][-1] > alone["scores"][0])
+    assert saved["rollbacks"] == 5 and saved["scores"] == [saved["scores"][0]] * 6
 
 
 def test_evaluation(tmp_path):
