@@ -21,6 +21,7 @@ from returnn_lite.schedule.agent_options import AgentOptions
 
 ENV_SEEDS = 1000  # seeds of environments of one agent seed
 RANGE_TEST_SEED = 900  # among them
+RANGE_TEST_RUNS = 9  # their results scatter by a factor of 2, the median of so many by a quarter
 START, START_OF_OTHERS = 10.0, 30.0  # the range test's rate over the first one: of SGD and the like, of the others
 
 
@@ -49,9 +50,10 @@ class Session:
             raise ConfigError("num_epochs", "must be the number of epochs of a training, but is 0 instead")
         seed = options.seed if options.seed is not None else config.int("random_seed", 0) or 0
         made = cls(config, options, SharedData(config, log), num_epochs, seed, log)
+        made.options = replace(options, range_test_runs=options.range_test_runs or RANGE_TEST_RUNS)
         if options.start is None:
             large = large_steps(made.trial().updater.optimizers.values())
-            made.options = replace(options, start=START if large else START_OF_OTHERS)
+            made.options = replace(made.options, start=START if large else START_OF_OTHERS)
         return made
 
     def trial(self) -> Trial:

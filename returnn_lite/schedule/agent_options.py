@@ -45,8 +45,9 @@ class AgentOptions:
 
     Learning rates: `lr_range` bounds those of the actions "linear" and "log"; "step" changes the last one by
     `action_step` decades at most, from `top`/`start` on (None: 10 with SGD and the like, else 30), down to 1/`lowest`
-    and up to `highest` times that. `top` is what the range test finds: `range_test_runs` trainings of
-    `range_test_epochs` epochs with a rate that rises over `range_test_rates`. In training, episodes differ: in the
+    and up to `highest` times that. `top` is what the range test finds: `range_test_runs` trainings
+    (None: 9 before an agent's training, 3 in use) of `range_test_epochs` epochs with a rate that rises over
+    `range_test_rates`. In training, episodes differ: in the
     first learning rate by up to `vary_start` times more or less, in the size of initial values by `vary_init`, in that
     of features by `vary_input`; an epoch that diverges is taken back if `rolls_back`, with a tenth of the learning
     rate and the reward -`rollback_penalty`. `divergence_penalty`, without that: None: the score counts as four times
@@ -74,7 +75,7 @@ class AgentOptions:
     rolls_back: bool = True
     rollback_penalty: float = 0.1
     range_test: bool = True
-    range_test_runs: int = 3
+    range_test_runs: int | None = None
     range_test_epochs: int = 5
     range_test_rates: tuple[float, float] | None = None
     reward: str = "log"
@@ -125,6 +126,8 @@ class AgentOptions:
                 raise wrong(key, f"must be one of {names}, but is {value!r} instead{hint}")
         for key in ("budget", "num_envs", "save_every", "range_test_runs", "range_test_epochs"):
             value = getattr(self, key)
+            if value is None and key == "range_test_runs":
+                continue
             if not isinstance(value, int) or value < 1:
                 raise wrong(key, f"must be a whole number >= 1, but is {value!r} instead")
         for key in ("lr_range", "range_test_rates"):

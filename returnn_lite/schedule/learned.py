@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .control import LearningRateControl
 
 INITIAL, TOP, SEEN = "initial_dev_score", "range_test_top", "agent_epoch"  # meta entries
+RANGE_TEST_RUNS = 3  # before a training that uses an agent, which corrects a first rate that is off
 PATIENCE = 3  # epochs at a bound without a warning
 
 
@@ -65,7 +66,7 @@ class Learned:
     def range_test_options(self) -> AgentOptions:
         """As in the agent's training, but as long as `lr_agent` says now."""
         use = self.use
-        length = {"range_test_runs": use.range_test_runs, "range_test_epochs": use.range_test_epochs}
+        length = {"range_test_runs": use.range_test_runs or RANGE_TEST_RUNS, "range_test_epochs": use.range_test_epochs}
         return replace(self.trained, **length, range_test_rates=use.range_test_rates or self.trained.range_test_rates)
 
     def check_layers(self) -> None:

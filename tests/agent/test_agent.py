@@ -15,6 +15,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule import lr_file
 from returnn_lite.schedule.agent_file import AgentFile
+from returnn_lite.schedule.learned import Learned
 from tests.agent.helpers import AGENT, config, write_agent
 from tests.engine.helpers import ROOT, command, run
 
@@ -120,6 +121,14 @@ def test_the_environment_is_one_of_gymnasium(tmp_path):
     session = Session.open(Config(config(tmp_path)), Log.silent())
     session.find_top()
     check_env(gym_env(session.environment(0)), skip_render_check=True)
+
+
+def test_range_tests_are_longer_before_an_agents_training_than_in_use(tmp_path):
+    given = {key: value for key, value in AGENT.items() if key != "range_test_runs"}
+    made = Config(config(tmp_path, lr_agent=given))
+    assert Session.open(made, Log.silent()).find_top()[0] == 9 * AGENT["range_test_epochs"]
+    write_agent(tmp_path / "agent.zip")
+    assert Learned.from_config(made, Log.silent()).range_test_options.range_test_runs == 3
 
 
 # --- use ----------------------------------------------------------------------------------------------------------
