@@ -124,7 +124,7 @@ class Comparison:
             row = self.over_seeds(
                 f"Agent ({mode}, seed {seed})", by_agent(agent), rolls_back=agent.options.rolls_back, **about
             )
-            self.over_seeds(f"Untrained agent ({mode}, seed {seed})", untrained, agent_lr=rate, group="baseline")
+            self.over_seeds(f"Untrained agent ({mode}, seed {seed})", untrained(agent), agent_lr=rate, group="baseline")
             self.over_seeds(f"Blind replay (seed {seed})", listed(row.mean_rates()), agent_lr=rate, group="baseline")
             if agent.options.vary_start > 1:
                 self.with_varied(f"seed {seed}", agent)
@@ -138,7 +138,7 @@ class Comparison:
     def with_varied(self, name: str, agent: AgentFile) -> None:
         """Where the scale of the learning rate is not known: an agent that reacts against repetitions of its mean."""
         row = self.over_varied(f"Agent ({name})", by_agent(agent), agent, rolls_back=agent.options.rolls_back)
-        self.over_varied(f"Untrained agent ({name})", untrained, agent)
+        self.over_varied(f"Untrained agent ({name})", untrained(agent), agent)
         self.over_varied(f"Blind replay of its mean ({name})", listed(row.mean_rates()), agent)
         ratios = [[rate / training["varied"][0] for rate in training["learning_rates"]] for training in row.trainings]
         means = numpy.exp(numpy.log(numpy.array(ratios)).mean(0))

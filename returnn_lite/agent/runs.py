@@ -88,9 +88,9 @@ def by_agent(agent: AgentFile) -> Choice:
     return choice
 
 
-def untrained(environment: Environment) -> float:
-    """The mean action of an agent without training: 0."""
-    return rate_of(environment.options, environment.episode, 0.0)
+def untrained(agent: AgentFile) -> Choice:
+    """What the agent said before its training, in the mean: the action 0."""
+    return lambda environment: rate_of(agent.options, environment.episode, 0.0)
 
 
 def by_chance(seed: int) -> Choice:

@@ -8,7 +8,7 @@ import time
 import numpy
 import pytest
 
-from returnn_lite.agent.runs import Run, constant, play
+from returnn_lite.agent.runs import Run, constant, play, untrained
 from returnn_lite.agent.session import Session
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
@@ -121,6 +121,15 @@ def test_the_environment_is_one_of_gymnasium(tmp_path):
     session = Session.open(Config(config(tmp_path)), Log.silent())
     session.find_top()
     check_env(gym_env(session.environment(0)), skip_render_check=True)
+
+
+@pytest.mark.parametrize("options, rate", [({}, 0.1), ({"action": "linear", "lr_range": (0.2, 0.4)}, 0.3)])
+def test_an_agent_before_its_training_says_0_in_its_own_way(tmp_path, options, rate):
+    agent = AgentFile.load(str(write_agent(tmp_path / "agent.zip", **options)))
+    session = Session.open(Config(config(tmp_path)), Log.silent())
+    session.top = 1.0
+    (training,) = play(session, [Run(1, untrained(agent))])
+    assert training["learning_rates"] == pytest.approx([rate] * 5)
 
 
 def test_range_tests_are_longer_before_an_agents_training_than_in_use(tmp_path):
