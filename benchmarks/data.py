@@ -25,7 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from returnn_lite.datasets import init_dataset  # noqa: E402
-from returnn_lite.datasets.audio_pipeline import AudioFeatures  # noqa: E402
+from returnn_lite.datasets.audio.pipeline import AudioFeatures  # noqa: E402
 from returnn_lite.datasets.base import Dataset  # noqa: E402
 
 FRAMES, DIM, RATE = 200, 40, 16000

@@ -11,9 +11,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _FOR_LAYERS = {
-    "layer": "returnn_lite.layers.registry",
-    "Layer": "returnn_lite.layers.base",
-    "LayerRef": "returnn_lite.layers.base",
+    "layer": "returnn_lite.layers.core.registry",
+    "Layer": "returnn_lite.layers.core.base",
+    "LayerRef": "returnn_lite.layers.core.base",
     "Tensor": "returnn_lite.tensor",
     "Spec": "returnn_lite.tensor",
     "Dim": "returnn_lite.tensor",

@@ -13,24 +13,25 @@ from returnn_lite.log import Log
 Task = Callable[[Config, Log], None]
 
 TASKS = {
-    "train": "returnn_lite.engine.training:train_task",
+    "train": "returnn_lite.engine.tasks.train:train_task",
     "eval": "returnn_lite.engine.evaluate:eval_task",
-    "forward": "returnn_lite.engine.forward:forward_task",
-    "hpx": "returnn_lite.engine.forward:forward_task",
-    "search": "returnn_lite.engine.search:search_task",
-    "compute_priors": "returnn_lite.engine.priors:compute_priors_task",
-    "plot_schedule": "returnn_lite.engine.plot_schedule:plot_schedule_task",
+    "forward": "returnn_lite.engine.tasks.forward:forward_task",
+    "hpx": "returnn_lite.engine.tasks.forward:forward_task",
+    "search": "returnn_lite.engine.tasks.search:search_task",
+    "compute_priors": "returnn_lite.engine.tasks.priors:compute_priors_task",
+    "plot_schedule": "returnn_lite.engine.tasks.plot_schedule:plot_schedule_task",
     "train_lr_agent": "returnn_lite.agent.train:train_lr_agent_task",
     "eval_lr_agent": "returnn_lite.agent.evaluate:eval_lr_agent_task",
-    "initialize_model": "returnn_lite.engine.init_only:initialize_model_task",
-    "nop_init_net_train": "returnn_lite.engine.init_only:nop_init_net_train_task",
-    "cleanup_old_models": "returnn_lite.engine.init_only:cleanup_task",
+    "initialize_model": "returnn_lite.engine.tasks.init_only:initialize_model_task",
+    "nop_init_net_train": "returnn_lite.engine.tasks.init_only:nop_init_net_train_task",
+    "cleanup_old_models": "returnn_lite.engine.tasks.init_only:cleanup_task",
 }
 PLANNED = ("analyze", "analyze_data", "search_server", "hyper_param_tuning", "debug_shell")
 FUNCTION_PREFIXES = ("config:", "optional-config:")
 
 
-CHECK = "returnn_lite.engine.check:check_task"
+CHECK = "returnn_lite.engine.tasks.check:check_task"
+LEARNED_TRAIN = "returnn_lite.trials.learned:train_task"
 
 
 def run_task(config: Config, log: Log, *, check: bool = False) -> None:
@@ -44,7 +45,11 @@ def run_task(config: Config, log: Log, *, check: bool = False) -> None:
     if name.startswith(FUNCTION_PREFIXES):
         call_config_function(config, name, log)
         return
-    task = _imported(CHECK) if check and find_task(name) else find_task(name)
+    task = find_task(name)
+    if check:
+        task = _imported(CHECK)
+    elif name == "train" and config.value("learning_rate_control", "") == "learned":
+        task = _imported(LEARNED_TRAIN)
     refuse_keys(config)
     if int(os.environ.get("WORLD_SIZE") or 1) > 1 and (check or name != "train"):
         raise ConfigError("task", f"task {name!r} runs in one process, but torchrun started {os.environ['WORLD_SIZE']}")

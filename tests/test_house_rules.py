@@ -31,6 +31,7 @@ FLOORS = {  # first part of the path in the package -> floor
     "datasets": 7,
     "catalog": 8,
     "engine": 8,
+    "trials": 9,
     "agent": 9,
     "compat": 9,
     "tasks": 10,

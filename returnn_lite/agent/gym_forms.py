@@ -9,8 +9,8 @@ from typing import Any
 import numpy
 
 from returnn_lite.agent.environment import Environment
-from returnn_lite.engine.lockstep import LockStep
 from returnn_lite.errors import ConfigError
+from returnn_lite.trials.lockstep import LockStep
 
 MISSING = 'needs the extra "learned-lr": pip install "returnn-lite[learned-lr]" (there is no {})'
 

@@ -11,10 +11,10 @@ import numpy
 
 from returnn_lite.agent.environment import SAME, Environment, Variation
 from returnn_lite.agent.session import Session
-from returnn_lite.engine.lockstep import LockStep
 from returnn_lite.schedule.actions import bounds, rate_of
 from returnn_lite.schedule.agent_file import AgentFile
 from returnn_lite.schedule.observations import observe
+from returnn_lite.trials.lockstep import LockStep
 
 Choice = Callable[[Environment], float]  # the learning rate of the next epoch
 WIDTH = 16  # trainings side by side

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from returnn_lite.layers.data_view import LengthsOf
+from returnn_lite.layers.views.data_view import LengthsOf
 from returnn_lite.tensor import Dim
 
 

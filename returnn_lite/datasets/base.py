@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.datasets.options import BaseOptions, NoSuchKey
-from returnn_lite.datasets.ordering import OrderOptions, indices_of_tags, ordering_name, seq_order
-from returnn_lite.datasets.seq_list import read_seq_lens, read_seq_list
-from returnn_lite.datasets.tags import NumberedTags, Tags, TagTable
+from returnn_lite.datasets.order.ordering import OrderOptions, indices_of_tags, ordering_name, seq_order
+from returnn_lite.datasets.order.seq_list import read_seq_lens, read_seq_list
+from returnn_lite.datasets.order.tags import NumberedTags, Tags, TagTable
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 

@@ -1,33 +1,20 @@
 """Importing this file makes all dataset classes known under their names in configs."""
 
-from returnn_lite.datasets import (
-    anything,
+from returnn_lite.datasets.audio import librispeech, ogg_zip, raw_wav, timit
+from returnn_lite.datasets.combined import (
     concat_seqs,
     distribute_files,
-    dummy,
-    enwik8,
     epochs,
-    generated,
-    generated_tasks,
-    hdf,
-    huggingface,
     joined,
-    librispeech,
-    lm,
     map_wrapper,
     meta,
     multi_proc,
-    nextgen_hdf,
-    numpy_dump,
-    ogg_zip,
     postprocessing,
-    raw_wav,
-    static,
-    stereo_hdf,
-    text_dict,
-    timit,
-    translation,
 )
+from returnn_lite.datasets.hdf import hdf, nextgen, stereo
+from returnn_lite.datasets.synthetic import anything, dummy, generated, generated_tasks
+from returnn_lite.datasets.tables import huggingface, numpy_dump, static
+from returnn_lite.datasets.text import enwik8, lm, text_dict, translation
 
 __all__ = [
     "anything",
@@ -46,13 +33,13 @@ __all__ = [
     "map_wrapper",
     "meta",
     "multi_proc",
-    "nextgen_hdf",
+    "nextgen",
     "numpy_dump",
     "ogg_zip",
     "postprocessing",
     "raw_wav",
     "static",
-    "stereo_hdf",
+    "stereo",
     "text_dict",
     "timit",
     "translation",

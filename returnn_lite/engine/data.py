@@ -9,7 +9,7 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.datasets import Batch, BatchingOptions, Dataset, Loader, dataset_defaults, init_dataset
-from returnn_lite.datasets.epoch_batches import new_batches
+from returnn_lite.datasets.batches.epoch_batches import new_batches
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.engine.checkpoint import AVERAGED
-from returnn_lite.engine.find import Choice, Request, choose, existing_models, model_file, strip_suffix
-from returnn_lite.engine.importers import import_params
-from returnn_lite.engine.load import load_params, preload
-from returnn_lite.engine.model import print_network
-from returnn_lite.engine.plan import Plan, make_plan
+from returnn_lite.engine.checkpoints.checkpoint import AVERAGED
+from returnn_lite.engine.checkpoints.find import Choice, Request, choose, existing_models, model_file, strip_suffix
+from returnn_lite.engine.checkpoints.importers import import_params
+from returnn_lite.engine.checkpoints.load import load_params, preload
+from returnn_lite.engine.models.interfaces import Plan, make_plan
+from returnn_lite.engine.models.network_plan import print_network
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.optim.averaging import AveragingOptions

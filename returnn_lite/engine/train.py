@@ -8,14 +8,16 @@ import numpy
 from returnn_lite import __version__
 from returnn_lite.config import Config, warn_misspelt_keys
 from returnn_lite.datasets.factory import SEED_STEP_PER_RANK
-from returnn_lite.engine import checkpoint, data, report
-from returnn_lite.engine.cleanup import cleanup_old_models, cleanup_options
+from returnn_lite.engine import data, report
+from returnn_lite.engine.checkpoints import checkpoint
+from returnn_lite.engine.checkpoints.cleanup import cleanup_old_models, cleanup_options
+from returnn_lite.engine.checkpoints.find import Choice, epoch_base, existing_models
+from returnn_lite.engine.checkpoints.load import load_params
 from returnn_lite.engine.distributed import World
 from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores, step_meter
-from returnn_lite.engine.find import Choice, epoch_base, existing_models
 from returnn_lite.engine.interrupt import StopRequest
-from returnn_lite.engine.load import load_params
-from returnn_lite.engine.model import (
+from returnn_lite.engine.models.interfaces import make_plan
+from returnn_lite.engine.models.network_plan import (
     EpochOverrides,
     description_diff,
     print_network,
@@ -23,7 +25,6 @@ from returnn_lite.engine.model import (
     start_epoch,
     take_over_params,
 )
-from returnn_lite.engine.plan import make_plan
 from returnn_lite.engine.setup import choose_device, final_epoch, find_start, load_start, model_name
 from returnn_lite.engine.step import BrokenScores, explained, nonfinite_layer, repeatable_objective, run_step
 from returnn_lite.engine.summary import ScalarLog

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import torch
 
-from returnn_lite.layers.base import Layer, LayerRef
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.axes import AxisText, describe

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from returnn_lite.layers.base import Layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.reduce import has_int, ordered
-from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.slicing import kind_of, with_axis
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.align import common, joined, place, sizes

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from returnn_lite.errors import did_you_mean
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.made_sizes import MadeSizes
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.dim import FEATURE, SPATIAL
 from returnn_lite.tensor.tensor import DTYPES

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Tensor
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from returnn_lite.layers.base import Layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.reduce import has_int
-from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
 from returnn_lite.tensor.align import joined, match
 from returnn_lite.tensor.axes import AxisText, describe

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.options import CommonOptions
+from returnn_lite.layers.core.options import CommonOptions
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import axes
 

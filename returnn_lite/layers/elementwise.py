@@ -11,11 +11,11 @@ import torch
 
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.eval_view import called_out_type
-from returnn_lite.layers.out_type import overridden
-from returnn_lite.layers.registry import layer
-from returnn_lite.layers.size_target import with_target_axes
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.out_type import overridden
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.size_target import with_target_axes
+from returnn_lite.layers.views.eval_view import called_out_type
 from returnn_lite.tensor import PreActivation, Spec, Tensor
 from returnn_lite.tensor.align import common, joined, match, place
 from returnn_lite.tensor.hypotheses import hypotheses, place_apart

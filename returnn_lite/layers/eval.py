@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from returnn_lite.layers.data_view import SourceView
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.size_target import with_target_lengths
 from returnn_lite.layers.elementwise import Elementwise
-from returnn_lite.layers.eval_view import LayerView
-from returnn_lite.layers.network_view import ComputedLayer, wrapper
-from returnn_lite.layers.registry import layer
-from returnn_lite.layers.size_target import with_target_lengths
+from returnn_lite.layers.views.data_view import SourceView
+from returnn_lite.layers.views.eval_view import LayerView
+from returnn_lite.layers.views.network_view import ComputedLayer, wrapper
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.align import joined, place
 from returnn_lite.tensor.tensor import DTYPE_NAMES

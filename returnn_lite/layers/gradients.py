@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from returnn_lite.layers.base import Layer, LayerRef
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis

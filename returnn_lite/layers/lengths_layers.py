@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.constants import check_dtype
-from returnn_lite.layers.made_sizes import MadeSizes
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import place
 from returnn_lite.tensor.axes import AxisText

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes

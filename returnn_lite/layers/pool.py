@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.spatial import channels_first, channels_last, pad_edges, spatial_axes, window_spec, windows
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import AxisText

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from returnn_lite.layers.base import LayerRef
-from returnn_lite.layers.registry import layer
-from returnn_lite.layers.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import common, joined, place, sizes
 from returnn_lite.tensor.axes import AxisText

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from returnn_lite.errors import did_you_mean
-from returnn_lite.layers.base import Layer
 from returnn_lite.layers.constants import check_dtype, static_dims
-from returnn_lite.layers.made_sizes import MadeSizes
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
 from returnn_lite.tensor.tensor import DTYPES
 

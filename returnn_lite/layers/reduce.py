@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 
 from returnn_lite.errors import did_you_mean
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Spec, Tensor
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from returnn_lite.layers.base import Layer, LayerRef
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.reduce import has_int
-from returnn_lite.layers.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from returnn_lite.errors import did_you_mean
-from returnn_lite.layers.base import Layer, LayerRef
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.slicing import with_axis
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.align import joined, place

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from returnn_lite.layers.base import LayerRef
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.layers.relative_position import RelativeRows
-from returnn_lite.layers.stateful import State, Stateful, Tick
 from returnn_lite.tensor import Dim, Spec, Tensor
 
 _KEPT = ("keep_over_epoch", "keep_over_epoch_no_init")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis

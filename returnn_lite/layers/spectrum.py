@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 import torch
 
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Spec, Tensor
 
 

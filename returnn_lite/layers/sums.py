@@ -8,8 +8,8 @@ from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.slicing import kind_of, with_axis
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import AxisText

@@ -10,8 +10,8 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
-from returnn_lite.layers.base import Layer, LayerRef
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.spatial import channels_first, channels_last, spatial_axes, window_spec
 from returnn_lite.tensor import Dim, PreActivation, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from returnn_lite.layers.base import Layer, LayerRef
 from returnn_lite.layers.constants import Constant, check_dtype, static_dims
-from returnn_lite.layers.made_sizes import MadeSizes
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.dim import SPATIAL
 from returnn_lite.tensor.tensor import DTYPES

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.errors import did_you_mean
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis

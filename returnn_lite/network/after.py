@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.base import Layer
 from returnn_lite.layers.batch_statistics import from_option
-from returnn_lite.layers.registry import own_options
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import own_options
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import describe
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
-from returnn_lite.layers.axis_rules import check_axis_texts
-from returnn_lite.layers.base import Context, Layer
-from returnn_lite.layers.params import ParamScope, ParamStore
-from returnn_lite.layers.registry import layer_class, layer_valued, own_options, split_options
+from returnn_lite.layers.core.axis_rules import check_axis_texts
+from returnn_lite.layers.core.base import Context, Layer
+from returnn_lite.layers.core.params import ParamScope, ParamStore
+from returnn_lite.layers.core.registry import layer_class, layer_valued, own_options, split_options
 from returnn_lite.network import names
 from returnn_lite.network.extern import ExternData
 from returnn_lite.network.graph import Node

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-from returnn_lite.layers.base import Context, Layer
+from returnn_lite.layers.core.base import Context, Layer
 from returnn_lite.network.construct import Net
 from returnn_lite.network.graph import Node
 from returnn_lite.network.sources import PartOf

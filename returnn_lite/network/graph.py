@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.params import Derived
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.params import Derived
 from returnn_lite.network.after import Step, check_output, steps_after
 from returnn_lite.network.placed import Slot, placed, slots
 from returnn_lite.tensor import Spec, Tensor

@@ -10,8 +10,8 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.layers.base import Context, Layer
-from returnn_lite.layers.params import ParamOptions, ParamOwner, ParamStore
+from returnn_lite.layers.core.base import Context, Layer
+from returnn_lite.layers.core.params import ParamOptions, ParamOwner, ParamStore
 from returnn_lite.log import Log
 from returnn_lite.network.constraints import output_constraints
 from returnn_lite.network.construct import Net, Shared, collect

@@ -11,7 +11,7 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.base import Layer
+from returnn_lite.layers.core.base import Layer
 
 Slot = tuple[dict[str, Any], str]  # a dict that holds a parameter, and the key
 

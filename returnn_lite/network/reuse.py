@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.params import Derived, ParamScope
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.params import Derived, ParamScope
 from returnn_lite.tensor import Dim
 
 if TYPE_CHECKING:

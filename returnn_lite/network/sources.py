@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from returnn_lite.layers.base import Layer
+from returnn_lite.layers.core.base import Layer
 from returnn_lite.tensor import Spec, Tensor
 
 

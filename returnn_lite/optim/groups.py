@@ -7,7 +7,7 @@ from typing import Any
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.layers.params import ParamOptions
+from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.log import Log
 
 from .decay_choice import custom_groups, without_decay

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.layers.params import ParamOwner
+from returnn_lite.layers.core.params import ParamOwner
 
 SELECTORS = ("params", "layer", "kind", "filter")
 KINDS = ("weight", "bias", "norm", "embedding", "recurrent", "conv", "ndim1", "ndim2+")

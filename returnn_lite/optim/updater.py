@@ -10,7 +10,7 @@ from torch import Tensor
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.layers.params import ParamOptions
+from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.log import Log
 
 from . import gradients as grad

@@ -9,8 +9,8 @@ import torch
 
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import safe_log
-from returnn_lite.layers.base import Layer, LayerRef
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.losses import ctc
 from returnn_lite.losses.sequence import labels_of
 from returnn_lite.losses.staircase import staircase_posteriors

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.registry import layer, split_options
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer, split_options
 from returnn_lite.rec import beam as beams
 from returnn_lite.rec.choice_scores import log_scores, noise
 from returnn_lite.rec.choice_view import ChoiceView, combined_by_function

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from returnn_lite.layers.data_view import SourceView
-from returnn_lite.layers.eval_view import LayerView
+from returnn_lite.layers.views.data_view import SourceView
+from returnn_lite.layers.views.eval_view import LayerView
 from returnn_lite.tensor import Tensor
 
 if TYPE_CHECKING:

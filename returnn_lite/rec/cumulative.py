@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from returnn_lite.layers.registry import layer
-from returnn_lite.layers.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 
 

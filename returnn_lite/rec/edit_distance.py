@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from returnn_lite.layers.base import Layer, LayerRef
-from returnn_lite.layers.registry import layer
-from returnn_lite.layers.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.losses.edit_distance import edit_distance, next_row
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import joined

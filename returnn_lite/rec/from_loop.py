@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from returnn_lite.layers.base import Layer, LayerRef
-from returnn_lite.layers.registry import layer, split_options
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.registry import layer, split_options
 from returnn_lite.tensor import Spec, Tensor
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from returnn_lite.layers.base import Layer
 from returnn_lite.layers.copy import Copy
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.states import state_part
 from returnn_lite.layers.eval import Eval
-from returnn_lite.layers.registry import layer
-from returnn_lite.layers.states import state_part
 from returnn_lite.network.construct import Net
 from returnn_lite.network.graph import Node
 from returnn_lite.network.subnet import Subnetwork

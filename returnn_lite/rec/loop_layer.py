@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from returnn_lite.layers.base import Layer, LayerRef
-from returnn_lite.layers.registry import layer
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.registry import layer
 from returnn_lite.network.construct import Net, collect
 from returnn_lite.network.graph import Node
 from returnn_lite.network.network import start_points

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.base import Layer
+from returnn_lite.layers.core.base import Layer
 from returnn_lite.network.construct import Net
 from returnn_lite.network.graph import Node
 from returnn_lite.network.names import join

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.base import LayerRef
-from returnn_lite.layers.registry import layer
-from returnn_lite.layers.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.rec.compress import Frames, renamed
 from returnn_lite.rec.initial import Initial, build_initial, first_output, link_initial
 from returnn_lite.rec.unit_net import UnitInput, UnitNet

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from returnn_lite.layers.core.stateful import Tick
 from returnn_lite.layers.linear import Linear
-from returnn_lite.layers.stateful import Tick
 from returnn_lite.network.graph import Node
 from returnn_lite.rec.choice import Moment, reads_logits
 from returnn_lite.rec.leave import SHARE, Presence, presence

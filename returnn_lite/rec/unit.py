@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from returnn_lite.layers.base import LayerRef
-from returnn_lite.layers.registry import layer
-from returnn_lite.layers.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.rec.cells import Cell, ParamSpec, make_cell
 from returnn_lite.rec.last_state import request_state
 from returnn_lite.rec.unit_state import InitialState

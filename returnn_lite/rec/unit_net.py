@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from returnn_lite.layers.base import Layer
+from returnn_lite.layers.core.base import Layer
 from returnn_lite.network.construct import Net
 from returnn_lite.network.graph import Node
 from returnn_lite.tensor import Spec

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from returnn_lite.layers.base import LayerRef
-from returnn_lite.layers.registry import layer
-from returnn_lite.layers.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.rec.compress import Frames, renamed
 from returnn_lite.rec.initial import Initial
 from returnn_lite.rec.masked import MaskedComputation

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from returnn_lite.layers.registry import layer
-from returnn_lite.layers.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes

@@ -10,10 +10,10 @@ import numpy as np
 
 from returnn_lite.config import Config
 from returnn_lite.datasets import BatchingOptions, Dataset
-from returnn_lite.datasets.batching import SliceBatch
-from returnn_lite.datasets.epoch_batches import epoch_batches
+from returnn_lite.datasets.batches.batching import SliceBatch
+from returnn_lite.datasets.batches.epoch_batches import epoch_batches
 from returnn_lite.engine.data import train_batching
-from returnn_lite.engine.model import EpochOverrides, NetworkPlan
+from returnn_lite.engine.models.network_plan import EpochOverrides, NetworkPlan
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.tools.common import Progress, config_of_argument, dataset_of_config, stderr_log, tool

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from returnn_lite.engine.checkpoint import read_model
-from returnn_lite.engine.find import epoch_base, epoch_of_file, model_file, strip_suffix
-from returnn_lite.engine.formats import format_of
+from returnn_lite.engine.checkpoints.checkpoint import read_model
+from returnn_lite.engine.checkpoints.find import epoch_base, epoch_of_file, model_file, strip_suffix
+from returnn_lite.engine.checkpoints.formats import format_of
 from returnn_lite.errors import ConfigError
 from returnn_lite.tools.common import tool
 from returnn_lite.tools.convert_checkpoint import suffix_format, write

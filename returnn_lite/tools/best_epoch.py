@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 
-from returnn_lite.engine.find import existing_models
+from returnn_lite.engine.checkpoints.find import existing_models
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.schedule.lr_file import Record, read
 from returnn_lite.schedule.scores import choose_error_key

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from returnn_lite.datasets.audio_file import read_audio
-from returnn_lite.datasets.bliss_corpus import Segment
+from returnn_lite.datasets.audio.bliss_corpus import Segment
+from returnn_lite.datasets.audio.file import read_audio
 from returnn_lite.datasets.zip_files import unsafe
 from returnn_lite.errors import ConfigError
 from returnn_lite.tools.bliss import duration, read_corpus

@@ -12,9 +12,9 @@ from returnn_lite.datasets.registry import DATASETS
 from returnn_lite.datasets.registry import REFUSED as REFUSED_DATASETS
 from returnn_lite.datasets.vocab.create import VOCABULARIES
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers import legacy
-from returnn_lite.layers.refused import REFUSED as REFUSED_LAYERS
-from returnn_lite.layers.registry import layer_names
+from returnn_lite.layers.core import legacy
+from returnn_lite.layers.core.refused import REFUSED as REFUSED_LAYERS
+from returnn_lite.layers.core.registry import layer_names
 from returnn_lite.losses.base import REFUSED as REFUSED_LOSSES
 from returnn_lite.losses.base import loss_names
 from returnn_lite.optim.base import RULES

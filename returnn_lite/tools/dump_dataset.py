@@ -12,7 +12,7 @@ from typing import Any
 from returnn_lite.config import Config
 from returnn_lite.config.values import parse_literal
 from returnn_lite.datasets import DataError, Dataset
-from returnn_lite.datasets.each_seq import each_seq, place_of
+from returnn_lite.datasets.batches.iterate import each_seq, place_of
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.tools.common import config_of_argument, dataset_of_config, follow, stderr_log, tool
 from returnn_lite.tools.data_statistics import LengthStatistics, Statistics

@@ -11,7 +11,7 @@ from typing import TextIO
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.datasets.collate import text
+from returnn_lite.datasets.batches.collate import text
 from returnn_lite.errors import ConfigError
 from returnn_lite.tools.common import output_file
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from returnn_lite.datasets import Dataset
-from returnn_lite.datasets.each_seq import each_seq
+from returnn_lite.datasets.batches.iterate import each_seq
 from returnn_lite.errors import ConfigError
 from returnn_lite.tools.common import dataset_of_options, follow, output_file, stderr_log, text_of_seq, tool
 

@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from returnn_lite.datasets.hdf_dump import hdf_from_dataset
+from returnn_lite.datasets.hdf.dump import hdf_from_dataset
 from returnn_lite.tools.common import Progress, config_of_argument, dataset_of_config, stderr_log, tool
 
 

@@ -10,9 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import returnn_lite.catalog  # noqa: F401  (fills the register)
-from returnn_lite.layers.base import Layer
-from returnn_lite.layers.options import CommonOptions
-from returnn_lite.layers.registry import layer_class, layer_names, own_options
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.options import CommonOptions
+from returnn_lite.layers.core.registry import layer_class, layer_names, own_options
 
 
 def classes() -> dict[type[Layer], list[str]]:

@@ -21,14 +21,14 @@ from returnn_lite.datasets.registry import DATASETS
 from returnn_lite.datasets.registry import REFUSED as REFUSED_DATASETS
 from returnn_lite.datasets.registry import own_options as dataset_options
 from returnn_lite.datasets.vocab.create import VOCABULARIES, option_names
-from returnn_lite.engine.pretrain import PretrainOptions
+from returnn_lite.engine.models.pretrain import PretrainOptions
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers import legacy
-from returnn_lite.layers import refused as refused_layers
 from returnn_lite.layers.activations import activation
-from returnn_lite.layers.init import initializer
-from returnn_lite.layers.options import CommonOptions
-from returnn_lite.layers.registry import layer_class, layer_names, own_options
+from returnn_lite.layers.core import legacy
+from returnn_lite.layers.core import refused as refused_layers
+from returnn_lite.layers.core.init import initializer
+from returnn_lite.layers.core.options import CommonOptions
+from returnn_lite.layers.core.registry import layer_class, layer_names, own_options
 from returnn_lite.losses.base import REFUSED as REFUSED_LOSSES
 from returnn_lite.losses.base import CommonLossOptions, loss_class, loss_names
 from returnn_lite.rec.cells.lookup import UNITS, resolve_unit

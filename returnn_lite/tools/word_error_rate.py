@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from returnn_lite.datasets.each_seq import each_seq
-from returnn_lite.datasets.text_dict import read_texts
+from returnn_lite.datasets.batches.iterate import each_seq
+from returnn_lite.datasets.text.text_dict import read_texts
 from returnn_lite.errors import ConfigError
 from returnn_lite.tools.common import Progress, dataset_of_options, follow, output_file, stderr_log, text_of_seq, tool
 

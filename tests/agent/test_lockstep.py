@@ -4,10 +4,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from returnn_lite.config import Config
-from returnn_lite.engine.lockstep import LockStep
-from returnn_lite.engine.shared_data import SharedData
-from returnn_lite.engine.trial import Trial
 from returnn_lite.log import Log
+from returnn_lite.trials.lockstep import LockStep
+from returnn_lite.trials.shared_data import SharedData
+from returnn_lite.trials.trial import Trial
 from tests.agent.helpers import NETWORK, config
 from tests.engine.helpers import network
 

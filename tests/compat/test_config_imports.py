@@ -11,7 +11,7 @@ import returnn_lite.catalog  # noqa: F401
 from returnn_lite.compat.config_imports import config_imports
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.registry import _LAYERS
+from returnn_lite.layers.core.registry import _LAYERS
 from returnn_lite.network import Network
 from returnn_lite.tensor import Dim, batch_dim
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.datasets import BatchingOptions, init_dataset
-from returnn_lite.datasets.epoch_batches import epoch_batches
-from returnn_lite.datasets.map_wrapper import FromList
-from returnn_lite.datasets.ordering import OrderOptions
-from returnn_lite.datasets.ordering import seq_order as order_of_epoch
+from returnn_lite.datasets.batches.epoch_batches import epoch_batches
+from returnn_lite.datasets.combined.map_wrapper import FromList
+from returnn_lite.datasets.order.ordering import OrderOptions
+from returnn_lite.datasets.order.ordering import seq_order as order_of_epoch
 
 MANY_LABELS = 256  # longer lists were not recorded
 ORDER_OPTIONS = [f.name for f in fields(OrderOptions) if f.name != "seq_list_filter"]

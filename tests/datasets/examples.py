@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from returnn_lite.datasets.map_wrapper import FromList
+from returnn_lite.datasets.combined.map_wrapper import FromList
 from tests.datasets.hdf_files import write
 
 FRAMES = (3, 1, 4, 2)

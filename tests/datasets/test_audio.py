@@ -8,11 +8,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from returnn_lite.datasets import audio_features as features
 from returnn_lite.datasets import init_dataset
-from returnn_lite.datasets.audio_augment import RandomPermute, shift_pitch, stretch
-from returnn_lite.datasets.audio_file import _read_wav, read_audio
-from returnn_lite.datasets.audio_pipeline import AudioFeatures
+from returnn_lite.datasets.audio import features
+from returnn_lite.datasets.audio.augment import RandomPermute, shift_pitch, stretch
+from returnn_lite.datasets.audio.file import _read_wav, read_audio
+from returnn_lite.datasets.audio.pipeline import AudioFeatures
 from returnn_lite.datasets.zip_files import ZipFiles
 from returnn_lite.errors import ConfigError
 from tests.datasets.examples import FRAMES, audio, ogg_zip, sounds, wav

@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from returnn_lite.datasets.batching import BatchingOptions, first_seqs, framewise_batches, padded_batches, select
-from returnn_lite.datasets.chunking import whole_seqs
+from returnn_lite.datasets.batches.batching import (
+    BatchingOptions,
+    first_seqs,
+    framewise_batches,
+    padded_batches,
+    select,
+)
+from returnn_lite.datasets.batches.chunking import whole_seqs
 from returnn_lite.errors import ConfigError
 
 

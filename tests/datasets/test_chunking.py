@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from returnn_lite.datasets.chunking import Chunking, add_context, chunks, context_frames, custom_chunks, whole_seqs
+from returnn_lite.datasets.batches.chunking import (
+    Chunking,
+    add_context,
+    chunks,
+    context_frames,
+    custom_chunks,
+    whole_seqs,
+)
 from returnn_lite.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset, DatasetDefaults, dataset_defaults, init_dataset
 from returnn_lite.datasets.factory import default_seed_offset
 from returnn_lite.datasets.registry import DATASETS, REFUSED, dataset_class
-from returnn_lite.datasets.static import StaticDataset
+from returnn_lite.datasets.tables.static import StaticDataset
 from returnn_lite.errors import ConfigError
 from tests.datasets.hdf_files import write
 

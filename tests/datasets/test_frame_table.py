@@ -5,7 +5,7 @@ import pytest
 
 from returnn_lite.config import Config
 from returnn_lite.datasets import BatchingOptions, Loader, init_dataset
-from returnn_lite.datasets.batching import _Row
+from returnn_lite.datasets.batches.batching import _Row
 
 
 def batches(shared: bool, *, longest: int = 6, **options) -> list:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from returnn_lite.datasets import init_dataset
-from returnn_lite.datasets.hdf_dump import hdf_from_dataset
-from returnn_lite.datasets.hdf_writer import HDFWriter
+from returnn_lite.datasets.hdf.dump import hdf_from_dataset
+from returnn_lite.datasets.hdf.writer import HDFWriter
 from returnn_lite.errors import ConfigError
 from returnn_lite.tools.hdf_dump import main
 

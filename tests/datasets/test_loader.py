@@ -8,7 +8,7 @@ import pytest
 
 from returnn_lite.datasets import BatchingOptions, DataError, Loader, init_dataset
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.datasets.epoch_batches import epoch_batches
+from returnn_lite.datasets.batches.epoch_batches import epoch_batches
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 

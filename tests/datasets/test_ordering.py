@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from returnn_lite.datasets.ordering import ORDERINGS, OrderOptions, epoch_seed, parse_ordering, seq_order
-from returnn_lite.datasets.seq_list import read_seq_lens, read_seq_list
+from returnn_lite.datasets.order.ordering import ORDERINGS, OrderOptions, epoch_seed, parse_ordering, seq_order
+from returnn_lite.datasets.order.seq_list import read_seq_lens, read_seq_list
 from returnn_lite.errors import ConfigError
 
 LENGTHS = np.array([5, 3, 9, 3, 7, 1, 9, 4, 6, 2, 8, 3])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from returnn_lite.datasets import init_dataset
-from returnn_lite.datasets.generated import Task12AXDataset
+from returnn_lite.datasets.synthetic.generated import Task12AXDataset
 from returnn_lite.errors import ConfigError
 
 DATA = [{"data": np.full((n, 2), n, "float32"), "classes": np.arange(n), "id": np.array(n)} for n in (3, 1, 2)]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from returnn_lite.datasets import BatchingOptions, Loader, init_dataset
-from returnn_lite.datasets.distribute_files import distribute, read_files, size_of_files
-from returnn_lite.datasets.nextgen_hdf import aligned
-from returnn_lite.datasets.timit import PHONES_61, phone_of
+from returnn_lite.datasets.audio.timit import PHONES_61, phone_of
+from returnn_lite.datasets.combined.distribute_files import distribute, read_files, size_of_files
+from returnn_lite.datasets.hdf.nextgen import aligned
 from returnn_lite.errors import ConfigError
 from tests.datasets.examples import FRAMES, examples, hdf_of, recordings, static, streams, tables, wav
 from tests.datasets.hdf_files import write

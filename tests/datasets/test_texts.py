@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from returnn_lite.datasets import init_dataset
-from returnn_lite.datasets.enwik8 import SUBSETS
-from returnn_lite.datasets.text import TextFunction, parse_orthography, symbols_of
+from returnn_lite.datasets.text.enwik8 import SUBSETS
+from returnn_lite.datasets.text.normalization import TextFunction, parse_orthography, symbols_of
 from returnn_lite.errors import ConfigError
 from tests.datasets.examples import texts
 
@@ -230,7 +230,7 @@ def test_enwik8(tmp_path, monkeypatch):
         "offset_90_9",
     ]
     assert dataset.get_data(0, "data")[1:].tolist() == dataset.get_data(0, "classes")[:-1].tolist()
-    monkeypatch.setattr("returnn_lite.datasets.enwik8.HELD_OUT", 20)
+    monkeypatch.setattr("returnn_lite.datasets.text.enwik8.HELD_OUT", 20)
     sizes = [made("Enwik8Corpus", **{**options, "subset": s, "seq_len": 7}).get_total_num_seqs() for s in SUBSETS]
     assert sizes == [9, 3, 3] and made("Enwik8Corpus", **options, subsubset=(0, 11)).get_total_num_seqs() == 1
     for changes, message in [

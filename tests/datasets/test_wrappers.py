@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from returnn_lite.datasets import BatchingOptions, Loader, init_dataset
-from returnn_lite.datasets.epoch_filter import EpochFilter
-from returnn_lite.datasets.joined import interleaved, within_each
-from returnn_lite.datasets.postprocessing import LaplaceOrdering, Sequential
+from returnn_lite.datasets.combined.epoch_filter import EpochFilter
+from returnn_lite.datasets.combined.joined import interleaved, within_each
+from returnn_lite.datasets.combined.postprocessing import LaplaceOrdering, Sequential
+from returnn_lite.datasets.order.tags import NumberedTags, TagTable, TagView
 from returnn_lite.datasets.seq_tensors import SeqTensor, TensorDict
-from returnn_lite.datasets.tags import NumberedTags, TagTable, TagView
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from tests.datasets.examples import FRAMES, double, of_epoch, static, wrappers
@@ -49,8 +49,8 @@ def test_tag_tables():
 
 
 def test_a_hash_that_two_tags_share(monkeypatch):
-    monkeypatch.setattr("returnn_lite.datasets.tags._hashes", lambda texts: np.array([7 for _ in texts]))
-    monkeypatch.setattr("returnn_lite.datasets.tags.hash", lambda text: 7, raising=False)
+    monkeypatch.setattr("returnn_lite.datasets.order.tags._hashes", lambda texts: np.array([7 for _ in texts]))
+    monkeypatch.setattr("returnn_lite.datasets.order.tags.hash", lambda text: 7, raising=False)
     assert TagTable.of(["a", "b", "c"]).find_all(["b", "a", "x"]).tolist() == [1, 0, -1]
 
 

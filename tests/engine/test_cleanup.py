@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from returnn_lite.engine.cleanup import (
+from returnn_lite.engine.checkpoints.cleanup import (
     best_epochs,
     cleanup_old_models,
     cleanup_options,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from returnn_lite.engine.conversion import convert
-from returnn_lite.engine.lstm_layouts import CANONICAL, CELLS, swapped
+from returnn_lite.engine.checkpoints.conversion import convert
+from returnn_lite.engine.checkpoints.lstm_layouts import CANONICAL, CELLS, swapped
 
 D, H = 3, 2
 generator = torch.Generator().manual_seed(1)

@@ -4,7 +4,15 @@ import os
 
 import pytest
 
-from returnn_lite.engine.find import Choice, Request, choose, epoch_of_file, existing_models, model_file, strip_suffix
+from returnn_lite.engine.checkpoints.find import (
+    Choice,
+    Request,
+    choose,
+    epoch_of_file,
+    existing_models,
+    model_file,
+    strip_suffix,
+)
 from returnn_lite.errors import ConfigError
 
 MODELS = {1: "m.001", 2: "m.002", 3: "m.003"}

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from returnn_lite.compat.tf_checkpoint import read_checkpoint, write_checkpoint, write_with_companions
-from returnn_lite.engine.checkpoint import read_model
-from returnn_lite.engine.find import existing_models
+from returnn_lite.engine.checkpoints.checkpoint import read_model
+from returnn_lite.engine.checkpoints.find import existing_models
 from returnn_lite.errors import ConfigError
 from tests.engine.helpers import network, options, run
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from returnn_lite.engine.checkpoint import read_model
+from returnn_lite.engine.checkpoints.checkpoint import read_model
 from returnn_lite.errors import ConfigError
 from tests.engine.helpers import options, run
 

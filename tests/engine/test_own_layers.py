@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from returnn_lite.layers import registry
+from returnn_lite.layers.core import registry
 
 from .helpers import rnn
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.engine.model import NetworkPlan, copy_blocks
-from returnn_lite.engine.pretrain import Pretrain, PretrainOptions, WrapEpochValue, repetitions
+from returnn_lite.engine.models.network_plan import NetworkPlan, copy_blocks
+from returnn_lite.engine.models.pretrain import Pretrain, PretrainOptions, WrapEpochValue, repetitions
 from returnn_lite.errors import ConfigError
 
 from .helpers import rnn

@@ -5,7 +5,7 @@ import numpy
 import pytest
 import torch
 
-from returnn_lite.engine.priors import sum_frames
+from returnn_lite.engine.tasks.priors import sum_frames
 from returnn_lite.errors import ConfigError
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.lengths import Lengths

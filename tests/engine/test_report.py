@@ -6,8 +6,8 @@ import numpy
 import pytest
 
 from returnn_lite.engine import report
-from returnn_lite.engine.labels import vocab_option
-from returnn_lite.engine.serialize import better_repr
+from returnn_lite.engine.tasks.labels import vocab_option
+from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 

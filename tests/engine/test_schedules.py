@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from returnn_lite.config import load_config
-from returnn_lite.engine.checkpoint import read_model
-from returnn_lite.engine.plot_schedule import draw, scheduled_values
+from returnn_lite.engine.checkpoints.checkpoint import read_model
+from returnn_lite.engine.tasks.plot_schedule import draw, scheduled_values
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule import lr_file

@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 
-from returnn_lite.engine import search
+from returnn_lite.engine.tasks import search
 from returnn_lite.errors import ConfigError
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.lengths import Lengths

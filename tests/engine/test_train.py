@@ -12,8 +12,8 @@ import numpy
 import pytest
 import torch
 
-from returnn_lite.engine.checkpoint import read_model
-from returnn_lite.engine.model import description_diff, same_description
+from returnn_lite.engine.checkpoints.checkpoint import read_model
+from returnn_lite.engine.models.network_plan import description_diff, same_description
 from returnn_lite.errors import ConfigError
 
 from .helpers import CONFIG_FILE, ROOT, command, dataset, network, options, rnn, run
@@ -21,7 +21,7 @@ from .helpers import CONFIG_FILE, ROOT, command, dataset, network, options, rnn,
 RECURRENT = {**network(), "h": {"class": "rec", "unit": "lstm", "n_out": 3, "from": "data"}}
 LOCK_HOLDER = """
 import sys, time
-from returnn_lite.engine.lock import model_lock
+from returnn_lite.engine.checkpoints.lock import model_lock
 from returnn_lite.log import Log
 with model_lock(sys.argv[1], Log.silent()):
     print("locked", flush=True)

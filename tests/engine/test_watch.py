@@ -7,10 +7,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from returnn_lite.engine.range_test import rising, smoothed, usual_rates
 from returnn_lite.engine.watch import FACTS, EpochWatch, Way, layer_sizes, layers_of
 from returnn_lite.network.network import NetworkOutput
 from returnn_lite.network.objective import LossValue
+from returnn_lite.trials.range_test import rising, smoothed, usual_rates
 
 
 class Updater:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.registry import layer_class, layer_names, own_options
+from returnn_lite.layers.core.registry import layer_class, layer_names, own_options
 from returnn_lite.tensor import batch_dim
 from returnn_lite.tensor.tensor import DTYPES
 from tests.layers import axis_cases, layer_cases, search_cases, signal_cases

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.init import fans, initializer
+from returnn_lite.layers.core.init import fans, initializer
 
 
 def draw(value: Any, shape: Sequence[int] = (300, 100), seed: int = 42, **kwargs: Any) -> torch.Tensor:

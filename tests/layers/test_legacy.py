@@ -4,7 +4,7 @@ import pytest
 
 import returnn_lite.catalog  # noqa: F401  (fills the register)
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.registry import layer_class, split_options
+from returnn_lite.layers.core.registry import layer_class, split_options
 
 
 def options(**description):

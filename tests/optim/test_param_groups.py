@@ -5,7 +5,7 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.params import ParamOwner
+from returnn_lite.layers.core.params import ParamOwner
 from returnn_lite.log import Log
 from returnn_lite.optim import Updater
 from returnn_lite.optim.param_groups import param_infos, read_rules

@@ -9,7 +9,7 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.params import ParamOptions
+from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.log import Log
 from returnn_lite.optim import RULES, Updater
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.network_view import LayerNotFound
+from returnn_lite.layers.views.network_view import LayerNotFound
 from tests.nets import batch, network, randomised
 
 DATA = {"data": {"dim": 4}, "classes": {"dim": 5, "sparse": True}}

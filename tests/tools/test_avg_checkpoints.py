@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from returnn_lite.compat.tf_checkpoint import read_checkpoint, write_checkpoint
-from returnn_lite.engine.checkpoint import read_model, save_model
+from returnn_lite.engine.checkpoints.checkpoint import read_model, save_model
 from returnn_lite.tools.avg_checkpoints import main, tf_main, torch_main
 from returnn_lite.tools.convert_checkpoint import main as convert
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from returnn_lite.compat.tf_checkpoint import read_checkpoint
-from returnn_lite.engine.checkpoint import read_model, save_model
+from returnn_lite.engine.checkpoints.checkpoint import read_model, save_model
 from returnn_lite.tools.convert_checkpoint import main
 
 PARAMS = {"l/W": torch.arange(6.0).reshape(2, 3), "l/b": torch.ones(3, dtype=torch.bfloat16)}

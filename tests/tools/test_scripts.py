@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from returnn_lite.engine.checkpoint import save_model
+from returnn_lite.engine.checkpoints.checkpoint import save_model
 from tests.engine.helpers import ROOT
 
 SCRIPTS = sorted(path.name for path in (ROOT / "tools").glob("*.py"))

@@ -14,7 +14,7 @@ from returnn_lite import datasets
 from returnn_lite.compat.running import RUNNING
 from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset
-from returnn_lite.datasets.hdf_writer import HDFWriter
+from returnn_lite.datasets.hdf.writer import HDFWriter
 from returnn_lite.log import Log
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from returnn_lite.engine.pretrain import WrapEpochValue
+from returnn_lite.engine.models.pretrain import WrapEpochValue
 
 
 def cleanup_env_var_path(env_var: str, path_prefix: str) -> None:

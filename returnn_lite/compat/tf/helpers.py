@@ -13,7 +13,7 @@ from torch import Tensor
 from returnn_lite.compat.tf import control, maths, shapes
 from returnn_lite.compat.tf.values import Context, as_tensor, pair, to_axes, to_dtype, to_int, to_ints, wrap_like
 from returnn_lite.layers.activations import safe_log
-from returnn_lite.layers.init import initializer
+from returnn_lite.layers.core.init import initializer
 
 # --- selecting --------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from returnn_lite.datasets.seq_list import read_literal, read_pickle, read_text
+from returnn_lite.datasets.order.seq_list import read_literal, read_pickle, read_text
 from returnn_lite.errors import ConfigError, did_you_mean
 
 NUM_BYTES = 256

@@ -1,0 +1,268 @@
+"""Slices -> mini-batches, and the options of it. Order is never changed; nothing is sorted into buckets here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from returnn_lite.datasets.batches.chunking import Slices
+from returnn_lite.errors import ConfigError
+
+Limit = int | float | dict[str, Any] | None
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchingOptions:
+    """How slices become batches. Sizes are frames; a limit is one number for every key, or a dict for some keys.
+
+    `batch_size` bounds (longest slice) x (number of slices), `packed_batch_size` the sum of the lengths instead,
+    `max_pad_size` the frames of padding. `max_seqs` -1 and `max_seq_length` 0 or None mean no limit; a `max_seq_length`
+    of -n means {"classes": n}. Without `recurrent_net`, sequences are laid end to end in one row.
+    """
+
+    batch_size: Limit = None
+    max_seqs: int = -1
+    max_seq_length: Limit = None
+    min_seq_length: Limit = None
+    max_pad_size: Limit = None
+    seq_drop: float = 0.0
+    seq_drop_freq: int = 10
+    max_total_num_seqs: int = -1
+    packed_batch_size: Limit = None
+    shuffle_batches: bool = False
+    recurrent_net: bool = True
+    used_data_keys: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for sizes that allow no batch."""
+        if not self.batch_size and not self.packed_batch_size:
+            raise ConfigError("batch_size", "batch_size must be set and be greater than 0")
+        for name in ("batch_size", "packed_batch_size"):
+            value = getattr(self, name)
+            numbers = list(value.values()) if isinstance(value, dict) else [1 if value is None else value]
+            if any(not isinstance(n, int | float) or n <= 0 for n in numbers):
+                raise ConfigError(name, f"must be greater than 0, but is {value!r} instead")
+        if not isinstance(self.max_seqs, int) or self.max_seqs == 0 or self.max_seqs < -1:
+            raise ConfigError("max_seqs", f"must be greater than 0 or -1 (no limit), but is {self.max_seqs!r} instead")
+
+    @property
+    def longest(self) -> Limit:
+        """`max_seq_length` with its special values resolved."""
+        value = self.max_seq_length or None
+        return {"classes": -value} if isinstance(value, int) and value < 0 else value
+
+
+@dataclass
+class SliceBatch:
+    """One mini-batch: which frames stand where. `row` int64 [N] is the batch entry, `offset` int64 [N] the first frame.
+
+    `complete`: how much of the epoch is done with it, in (0, 1].
+    """
+
+    slices: Slices
+    row: np.ndarray
+    offset: np.ndarray
+    complete: float = 0.0
+
+    @property
+    def num_rows(self) -> int:
+        """Entries along the batch axis."""
+        return int(self.row[-1]) + 1 if len(self.row) else 0
+
+
+def limits(value: Limit, keys: tuple[str, ...], default: float = np.inf) -> np.ndarray:
+    """One bound per key, float64 [K]; `default` where there is none."""
+    if isinstance(value, dict):
+        return np.array([default if value.get(key) is None else value[key] for key in keys], np.float64)
+    return np.full(len(keys), default if value is None else value, np.float64)
+
+
+# --- which slices ---
+
+
+def select(
+    slices: Iterable[Slices], options: BatchingOptions, rng: random.Random, draw_always: bool, warn: Warn
+) -> Iterator[Slices]:
+    """Leaves out slices that are too long, too short or dropped by chance.
+
+    `draw_always`: take a random number for each slice even if none is dropped (others use the same stream).
+    """
+    draw_always = draw_always or options.seq_drop > 0
+    for part in slices:
+        longest = limits(options.longest, part.keys)
+        shortest = limits(options.min_seq_length, part.keys, -np.inf)
+        size = limits(options.batch_size, part.keys)
+        lengths = part.lengths
+        fits = ((lengths <= longest) & (lengths >= shortest)).all(1)
+        if not fits.all():
+            part, lengths = part[fits], lengths[fits]
+        for i in np.flatnonzero((lengths > size).any(1)):
+            known = dict(zip(part.keys, lengths[i].tolist(), strict=True))
+            warn(f"warning: sequence length ({known}) larger than limit ({options.batch_size})")
+        if draw_always:
+            draws = np.array([rng.random() for _ in range(len(part))])
+            part = part[draws >= options.seq_drop]
+        if len(part):
+            yield part
+
+
+def first_seqs(slices: Iterable[Slices], maximum: int) -> Iterator[Slices]:
+    """Stops with the first slice of sequence number `maximum` + 1; all of them if `maximum` is negative."""
+    seen, last = 0, -1
+    for part in slices:
+        if maximum < 0:
+            yield part
+            continue
+        new = part.seq_idx != np.concatenate([[last], part.seq_idx[:-1]])
+        count = seen + np.cumsum(new)
+        over = np.flatnonzero(count > maximum)
+        if len(over):
+            yield part[: over[0] + 1]
+            return
+        seen, last = int(count[-1]), int(part.seq_idx[-1])
+        yield part
+
+
+# --- one slice, one row ---
+
+
+def padded_batches(slices: Iterable[Slices], options: BatchingOptions) -> Iterator[SliceBatch]:
+    """Batches of one slice per row; closed as soon as the next slice would break a limit."""
+    group: _Group | None = None
+    for part in slices:
+        group = group or _Group(part.keys, options)
+        yield from group.add(part)
+    # A last batch of nothing but empty sequences is left out.
+    if group and group.count and group.longest.max(initial=0) > 0:
+        yield group.close()
+
+
+class _Group:
+    """The batch that is being filled."""
+
+    def __init__(self, keys: tuple[str, ...], options: BatchingOptions):
+        self.size = limits(options.batch_size, keys)
+        self.packed_size = None if options.packed_batch_size is None else limits(options.packed_batch_size, keys)
+        self.pad_size = None if options.max_pad_size is None else limits(options.max_pad_size, keys)
+        self.max_seqs = options.max_seqs if options.max_seqs > 0 else np.inf
+        self.num_keys, self.window = len(keys), 16
+        self._empty()
+
+    def _empty(self) -> None:
+        self.parts: list[Slices] = []
+        self.count = 0
+        self.longest = np.zeros(self.num_keys, np.int64)
+        self.total = np.zeros(self.num_keys, np.int64)
+
+    def add(self, slices: Slices) -> Iterator[SliceBatch]:
+        """Takes all the slices; yields the batches which that completes."""
+        lengths, at = slices.lengths, 0
+        while at < len(slices):
+            window = lengths[at : at + self.window]
+            taken = self._fitting(window)
+            if taken:
+                self.parts.append(slices[at : at + taken])
+                self.longest = np.maximum(self.longest, window[:taken].max(0))
+                self.total = self.total + window[:taken].sum(0)
+                self.count, at = self.count + taken, at + taken
+            if taken < len(window):
+                yield self.close()
+
+    def _fitting(self, lengths: np.ndarray) -> int:
+        """How many of the next slices, lengths [N, K], still fit; a first one always does."""
+        count = self.count + np.arange(1, len(lengths) + 1)
+        padded = np.maximum.accumulate(np.maximum(lengths, self.longest)) * count[:, None]
+        total = self.total + np.cumsum(lengths, 0)
+        if self.packed_size is None:
+            bad = (padded > self.size).any(1)
+        else:
+            bad = (total > self.packed_size).any(1)
+        bad |= count > self.max_seqs
+        if self.pad_size is not None:
+            bad |= (padded - total > self.pad_size).any(1)
+        if not self.count:
+            bad[0] = False
+        return int(bad.argmax()) if bad.any() else len(lengths)
+
+    def close(self) -> SliceBatch:
+        """The batch; a new empty one is started."""
+        batch = SliceBatch(Slices.join(self.parts), np.arange(self.count), np.zeros(self.count, np.int64))
+        self.window = 2 * self.count + 8
+        self._empty()
+        return batch
+
+
+# --- end to end in one row ---
+
+
+def framewise_batches(slices: Iterable[Slices], options: BatchingOptions) -> Iterator[SliceBatch]:
+    """Batches of one row that sequences fill frame by frame, cut where it is full (for nets that see single frames).
+
+    Closed when `batch_size` frames are in, or more than `max_seqs` sequences.
+    """
+    row: _Row | None = None
+    for part in slices:
+        row = row or _Row(part.keys, options)
+        at = 0
+        while at < len(part):
+            at += row.add_whole(part, at)
+            if at < len(part):
+                yield from row.add(int(part.seq_idx[at]), part.start[at].tolist(), part.end[at].tolist())
+                at += 1
+    if row and row.entries:
+        yield row.close()
+
+
+class _Row:
+    """The row that is being filled; plain lists, as most sequences make one or two entries."""
+
+    def __init__(self, keys: tuple[str, ...], options: BatchingOptions):
+        self.keys, self.size = keys, limits(options.batch_size, keys).tolist()
+        self.max_seqs = options.max_seqs if options.max_seqs > 0 else np.inf
+        self._empty()
+
+    def _empty(self) -> None:
+        self.entries: list[tuple[int, list[int], list[int], int]] = []
+        self.frames = [0] * len(self.keys)
+
+    def add_whole(self, slices: Slices, first: int) -> int:
+        """Appends the slices from `first` on that leave room, as far as their keys have equal lengths; how many."""
+        frames = self.frames[0]
+        if min(self.frames) < max(self.frames):
+            return 0
+        window = slices[first : first + max(int(min(self.size) - frames), 0)] if min(self.size) < np.inf else slices
+        lengths = window.lengths
+        ends = frames + np.cumsum(lengths[:, 0])
+        start_idx = self.entries[0][0] if self.entries else window.seq_idx[:1]
+        fits = (lengths[:, :1] == lengths).all(1) & (lengths[:, 0] > 0) & (ends < min(self.size))
+        fits &= window.seq_idx + 1 - start_idx <= self.max_seqs
+        count = len(fits) if fits.all() else int(fits.argmin())
+        taken, ends = window[:count], ends[:count]
+        columns = (taken.seq_idx, taken.start, taken.end, ends - lengths[:count, 0])
+        self.entries += zip(*(column.tolist() for column in columns), strict=True)
+        self.frames = [int(ends[-1])] * len(self.keys) if count else self.frames
+        return count
+
+    def add(self, seq_idx: int, start: list[int], end: list[int]) -> Iterator[SliceBatch]:
+        """Appends the frames start…end of a sequence; yields the batches which that completes."""
+        while any(s < e for s, e in zip(start, end, strict=True)):
+            room = [size - frames for size, frames in zip(self.size, self.frames, strict=True)]
+            stop = [s + int(min(e - s, r)) for s, e, r in zip(start, end, room, strict=True)]
+            offset = max(self.frames)  # the keys start together
+            self.entries.append((seq_idx, start, stop, offset))
+            self.frames = [offset + e - s for s, e in zip(start, stop, strict=True)]
+            start = stop
+            full = any(frames >= size for frames, size in zip(self.frames, self.size, strict=True))
+            if full or seq_idx + 1 - self.entries[0][0] > self.max_seqs:
+                yield self.close()
+
+    def close(self) -> SliceBatch:
+        """The batch; a new empty one is started."""
+        seq_idx, start, end, offset = (np.array(column, np.int64) for column in zip(*self.entries, strict=True))
+        self._empty()
+        return SliceBatch(Slices(self.keys, seq_idx, start, end), np.zeros_like(seq_idx), offset)

@@ -1,0 +1,115 @@
+"""The mini-batches of a dataset's present epoch: lengths -> slices -> batches, and their re-use in later epochs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.batches.batching import (
+    BatchingOptions,
+    SliceBatch,
+    first_seqs,
+    framewise_batches,
+    padded_batches,
+    select,
+)
+from returnn_lite.datasets.batches.chunking import (
+    Chunking,
+    LengthBlock,
+    Slices,
+    add_context,
+    chunks,
+    context_frames,
+    custom_chunks,
+    describe,
+    whole_seqs,
+)
+from returnn_lite.datasets.order.ordering import NEED_NO_SEED, parse_ordering
+
+BLOCK = 4096  # sequences looked at together where lengths are known
+
+
+def epoch_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceBatch]:
+    """The batches of the epoch that `init_seq_order` started, made as they are asked for.
+
+    A dataset that keeps batches replays those of the epoch before if the order is still the same; only then
+    `shuffle_batches` has an effect. Every `seq_drop_freq` epochs, others are dropped.
+    """
+    cache = dataset.batch_cache
+    drop_anew = options.seq_drop > 0 and (dataset.epoch or 1) % options.seq_drop_freq == 0
+    if cache.batches and cache.options == options and not drop_anew:
+        if options.shuffle_batches:
+            cache.rng.shuffle(cache.batches)
+        for i, batch in enumerate(cache.batches):
+            yield replace(batch, complete=(i + 1) / len(cache.batches))
+        return
+    keep = dataset.reuses_batches and order_stays(dataset)
+    made = []
+    for batch in new_batches(dataset, options):
+        yield replace(batch, complete=dataset.get_complete_frac(int(batch.slices.seq_idx[0])))
+        if keep:
+            made.append(batch)
+    cache.batches, cache.options = made, options
+
+
+def order_stays(dataset: Dataset) -> bool:
+    """Whether the next epoch will have the same order."""
+    options, epoch = dataset.order_options, dataset.epoch or 1
+    if (options.partition_epoch or 1) > 1 or not isinstance(options.seq_ordering, str):
+        return False
+    name, args = parse_ordering(options.seq_ordering, 1)
+    return name in NEED_NO_SEED or options.seed(epoch, args.nth) == options.seed(epoch + 1, args.nth)
+
+
+def new_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceBatch]:
+    """The batches by all rules, from the lengths of the sequences."""
+    rng = random.Random(dataset.epoch_seed())
+    slices, draws = epoch_slices(dataset, options, rng)
+    if not options.recurrent_net:
+        return framewise_batches(slices, options)
+    selected = select(slices, options, rng, draws, dataset.log.v4)
+    return padded_batches(first_seqs(selected, options.max_total_num_seqs), options)
+
+
+def epoch_slices(dataset: Dataset, options: BatchingOptions, rng: random.Random) -> tuple[Iterator[Slices], bool]:
+    """Slices of all sequences of the epoch, and whether random numbers are drawn for them."""
+    all_keys, value = tuple(dataset.get_data_keys()), dataset.options.chunking
+    used = tuple(k for k in all_keys if options.used_data_keys is None or k in options.used_data_keys)
+    chunking = value if callable(value) else None
+    if chunking is None:
+        chunking = Chunking.parse(value, dataset.options.min_chunk_size, dataset.options.chunking_variance)
+    if chunking is not None and not options.recurrent_net:
+        dataset.log.v4(f"Non-recurrent network, chunk size {describe(chunking)} ignored")
+        chunking = None
+    keys, draws = all_keys if chunking is None else used, False
+    if chunking is None:
+        slices = whole_seqs(length_blocks(dataset, keys), keys)
+    elif isinstance(chunking, Chunking):
+        slices, draws = chunks(length_blocks(dataset, keys), keys, chunking, rng), chunking.variance > 0
+    else:
+        generated = chunking(
+            dataset=dataset, seq_idx_start=0, recurrent_net=options.recurrent_net, used_data_keys=options.used_data_keys
+        )
+        slices = custom_chunks(generated, keys)
+    if dataset.options.context_window is not None:
+        slices = add_context(slices, *context_frames(dataset.options.context_window, keys))
+    return slices, draws
+
+
+def length_blocks(dataset: Dataset, keys: tuple[str, ...]) -> Iterator[LengthBlock]:
+    """Lengths of the epoch's sequences, many at once where they are known, else one by one as they are loaded."""
+    all_keys, start = dataset.get_data_keys(), 0
+    columns = [all_keys.index(key) for key in keys]
+    while dataset.is_less_than_num_seqs(start):
+        known = dataset.epoch_lengths(start, start + BLOCK)
+        if known is None:
+            lengths = dataset.get_seq_length(start)
+            yield start, np.array([[lengths[key] for key in keys]], np.int64)
+            start += 1
+        else:
+            yield start, known[:, columns]
+            start += len(known)

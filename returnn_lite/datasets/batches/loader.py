@@ -1,0 +1,185 @@
+"""Reads the batches of an epoch ahead of time, in one background thread.
+
+A thread and not a process: batches then need no way back through a pipe, and a training step spends most of its time
+outside the interpreter.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.batches.batching import BatchingOptions, SliceBatch
+from returnn_lite.datasets.batches.collate import Batch, collate
+from returnn_lite.datasets.batches.epoch_batches import epoch_batches
+from returnn_lite.datasets.batches.frame_table import FrameTable
+from returnn_lite.datasets.batches.iterate import place_of
+from returnn_lite.datasets.options import DataError, blamed
+from returnn_lite.errors import ConfigError, did_you_mean
+
+__all__ = ["Batch", "Loader"]
+
+END = object()
+
+
+class Loader:
+    """Iterates the batches of one epoch of `dataset`, whose `init_seq_order` was called before.
+
+    `keys` are loaded as arrays of `dtypes` (by key; the dataset's own where not given; "string" for lists of str).
+    `workers` is 1 (background thread, up to `prefetch` batches ahead) or 0 (all in the calling thread). `static_keys`
+    have no time axis, `classes` says how many classes sparse keys have, `refuse_nan` makes NaN in frames an error.
+    `transform` is applied to each batch in the worker. An error there is raised in the consumer, naming the sequence.
+    After the pass, `wait_time` are the seconds that the consumer waited for batches, without those in which its device
+    still had work: `busy` says so.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        options: BatchingOptions,
+        *,
+        keys: Sequence[str],
+        dtypes: Mapping[str, str] | None = None,
+        workers: int = 1,
+        prefetch: int = 4,
+        static_keys: Sequence[str] = (),
+        classes: Mapping[str, int] | None = None,
+        refuse_nan: bool = True,
+        transform: Callable[[Batch], Any] | None = None,
+        busy: Callable[[], bool] = lambda: False,
+    ):
+        known = dataset.get_data_keys()
+        for key in keys:
+            if key not in known:
+                raise ConfigError(
+                    dataset.name, f'there is no data key "{key}"{did_you_mean(key, known)}; there are {known}'
+                )
+        self.dataset, self.options = dataset, options
+        self.dtypes = {key: (dtypes or {}).get(key) or dataset.get_data_dtype(key) for key in keys}
+        self.workers, self.prefetch = workers, prefetch
+        self.classes, self.refuse_nan = dict(classes or {}), refuse_nan
+        self.static_keys, self.transform = frozenset(static_keys), transform
+        self.busy, self.wait_time = busy, 0.0
+        dataset.limit_keys(list(keys))
+
+    def __iter__(self) -> Iterator[Any]:
+        self.wait_time = 0.0
+        batches = self._in_background() if self.workers else self._made()
+        try:
+            while True:
+                asked = time.monotonic()
+                batch = next(batches, END)
+                waited = time.monotonic() - asked
+                self.wait_time += 0.0 if self.busy() else waited
+                if batch is END:
+                    return
+                yield batch
+        finally:
+            batches.close()
+
+    def _made(self) -> Generator[Any, None, None]:
+        """The batches, made when asked for; all of them at once where the dataset is shared."""
+        plans = epoch_batches(self.dataset, self.options)
+        if self.dataset.shared:
+            table = self._frame_table()
+            load = self._load if table is None else functools.partial(table.batch, self.dataset)
+            change = self.dataset.transform or (lambda batch: batch)
+            yield from [change(load(plan)) for plan in list(plans)]
+            return
+        for plan in plans:
+            batch = self._load(plan)
+            yield self.transform(batch) if self.transform else batch
+
+    def _frame_table(self) -> FrameTable | None:
+        """The table of the dataset, if it has one; made once."""
+        known = self.dataset.frame_tables
+        key = (*sorted(self.dtypes.items()), self.dataset.options.context_window)
+        if key not in known:
+            usable = not self.static_keys and self.dataset.options.context_window is None and self.transform is None
+            known[key] = FrameTable.of(self.dataset, self.dtypes, self.classes) if usable else None
+        return known[key]
+
+    def _load(self, plan: SliceBatch) -> Batch:
+        seq_idx = plan.slices.seq_idx
+        try:
+            self.dataset.load_seqs(int(seq_idx.min()), int(seq_idx.max()) + 1)
+            return collate(self.dataset, plan, self.dtypes, self.static_keys, self.classes, self.refuse_nan)
+        except DataError:
+            raise
+        except Exception as exc:
+            raise self._blame(plan, exc) from exc
+
+    def _blame(self, plan: SliceBatch, exc: Exception) -> DataError:
+        """The error with the tag of the first sequence that cannot be loaded alone, else of the batch's first."""
+        suspects = sorted(set(plan.slices.seq_idx.tolist()))
+        guilty = suspects[0]
+        for i in suspects:
+            try:
+                self.dataset.load_seqs(i, i + 1)
+            except Exception as own:
+                guilty, exc = i, own
+                break
+        return blamed(place_of(self.dataset, guilty), exc)
+
+    def _in_background(self) -> Generator[Any, None, None]:
+        channel = Channel(self.prefetch)
+        thread = threading.Thread(target=self._work, args=(channel,), name=f"loader {self.dataset.name}", daemon=True)
+        thread.start()
+        try:
+            while True:
+                batch, error = channel.get()
+                if error is not None:
+                    raise error
+                if batch is END:
+                    return
+                yield batch
+        finally:
+            channel.close()
+            thread.join()
+
+    def _work(self, channel: Channel) -> None:
+        """Runs in the thread: puts (batch, None) for each batch, then (END, None), or (None, error)."""
+        try:
+            for batch in self._made():
+                if not channel.put((batch, None)):
+                    return
+            channel.put((END, None))
+        except BaseException as exc:  # whatever it is, the consumer must hear of it, not wait for ever
+            channel.put((None, exc))
+
+
+class Channel:
+    """A queue of limited size which can be closed by the reader: a waiting writer then goes on at once."""
+
+    def __init__(self, size: int):
+        self.size, self.closed = size, False
+        self.items: deque[Any] = deque()
+        self.changed = threading.Condition()
+
+    def put(self, item: Any) -> bool:
+        """Waits for room; False if the channel was closed."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.closed or len(self.items) < self.size)
+            if not self.closed:
+                self.items.append(item)
+                self.changed.notify_all()
+            return not self.closed
+
+    def get(self) -> Any:
+        """Waits for an item."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.items)
+            self.changed.notify_all()
+            return self.items.popleft()
+
+    def close(self) -> None:
+        """No further items are taken."""
+        with self.changed:
+            self.closed = True
+            self.items.clear()
+            self.changed.notify_all()

@@ -1,0 +1,132 @@
+"""Datasets from objects with `__len__` and `__getitem__`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from returnn_lite.datasets.base import Seq
+from returnn_lite.datasets.options import BaseOptions, DataError
+from returnn_lite.datasets.order.tags import NumberedTags
+from returnn_lite.datasets.registry import dataset
+from returnn_lite.datasets.typed_keys import TypedKeys
+from returnn_lite.errors import ConfigError
+from returnn_lite.log import Log
+
+
+class MapDatasetBase:
+    """What `map_dataset` may be: a class with these methods, of which `__len__` and `__getitem__` are needed.
+
+    Optional, too: `get_seq_tag(i)`, `get_seq_order(epoch)` (which replaces order and partition).
+    """
+
+    def __init__(self, data_types: Mapping[str, Mapping[str, Any]] | None = None):
+        self.data_types = dict(data_types or {})
+
+
+class FromList(MapDatasetBase):
+    """Sequences from a list of dicts key -> array; `sort_data_key` names the key whose length orders go by."""
+
+    def __init__(
+        self,
+        data_list: Sequence[Mapping[str, Any]],
+        sort_data_key: str | None = None,
+        data_types: Mapping[str, Mapping[str, Any]] | None = None,
+    ):
+        super().__init__(data_types)
+        self.data_list, self.sort_data_key = data_list, sort_data_key
+        if sort_data_key is not None:
+            self.get_seq_len: Any = self._seq_len
+
+    def __len__(self) -> int:
+        return len(self.data_list)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.data_list[index]
+
+    def _seq_len(self, index: int) -> int:
+        return len(self.data_list[index][str(self.sort_data_key)])
+
+
+@dataset("MapDatasetWrapper")
+class MapDatasetWrapper(TypedKeys):
+    """Shows an object with `__len__`, `__getitem__(i) -> {key: array}` and `data_types` {key: options of its tensor}.
+
+    `map_dataset` is the object or a function that makes it. Orders by length need its `get_seq_len(i)`.
+    """
+
+    def __init__(self, base: BaseOptions | None = None, *, map_dataset: Any, log: Log | None = None):
+        super().__init__(base, log=log)
+        made = map_dataset
+        if callable(map_dataset) and not hasattr(map_dataset, "__getitem__"):
+            made = map_dataset()
+        if isinstance(made, str) or not hasattr(made, "__getitem__") or not hasattr(made, "__len__"):
+            raise ConfigError(
+                f"{self.name}: map_dataset", f"must have `__len__` and `__getitem__`, but is {made!r} instead"
+            )
+        self.map = made
+        self.set_types(getattr(made, "data_types", None), f"{self.name}: map_dataset.data_types")
+        self._sort_lengths: np.ndarray | None = None
+
+    def get_total_num_seqs(self, *, fast: bool = False) -> int:
+        """`len(map_dataset)`."""
+        return len(self.map)
+
+    def load_corpus_seqs(self, indices: np.ndarray) -> list[Seq]:
+        """`map_dataset[i]`."""
+        return [self._checked(int(i), self.map[int(i)]) for i in indices]
+
+    def _checked(self, index: int, seq: Mapping[str, Any]) -> Seq:
+        missing = [key for key in self.types if key not in seq]
+        if missing:
+            raise DataError(
+                f'{self.name}: sequence "{self.corpus_tag(index)}"', f"has no {missing}, only {sorted(seq)}"
+            )
+        return {key: np.asarray(seq[key]) for key in self.types}
+
+    def sort_lengths(self) -> np.ndarray | None:
+        """By `get_seq_len`, asked once."""
+        get = getattr(self.map, "get_seq_len", None)
+        if get is None:
+            return None
+        if self._sort_lengths is None:
+            try:
+                self._sort_lengths = np.fromiter((get(i) for i in range(len(self.map))), np.float64)
+            except NotImplementedError:
+                return None
+        return self._sort_lengths
+
+    def corpus_tag(self, index: int) -> str:
+        """By `get_seq_tag`, else "seq-<i>"."""
+        get = getattr(self.map, "get_seq_tag", None)
+        return super().corpus_tag(index) if get is None else str(get(index))
+
+    def get_all_tags(self) -> Sequence[str]:
+        """Tags of all sequences."""
+        return super().get_all_tags() if hasattr(self.map, "get_seq_tag") else NumberedTags(len(self.map))
+
+    def _new_order(
+        self, epoch: int | None, seq_list: Sequence[str] | None, given: Sequence[int] | None
+    ) -> np.ndarray | None:
+        own: Callable[[int], Sequence[int]] | None = getattr(self.map, "get_seq_order", None)
+        if own is None or seq_list is not None or given is not None or epoch is None:
+            return super()._new_order(epoch, seq_list, given)
+        return super()._new_order(epoch, None, own(epoch))
+
+
+@dataset("FromListDataset")
+class FromListDataset(MapDatasetWrapper):
+    """Sequences from a list of dicts key -> array; `sort_data_key` names the key whose length orders go by."""
+
+    def __init__(
+        self,
+        base: BaseOptions | None = None,
+        *,
+        data_list: Sequence[Mapping[str, Any]],
+        sort_data_key: str | None = None,
+        data_types: Mapping[str, Mapping[str, Any]],
+        log: Log | None = None,
+    ):
+        super().__init__(base, map_dataset=FromList(data_list, sort_data_key, data_types), log=log)

@@ -1,0 +1,1 @@
+"""The order of an epoch's sequences, and their tags."""

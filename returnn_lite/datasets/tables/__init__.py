@@ -1,0 +1,1 @@
+"""Sequences from tables and arrays."""

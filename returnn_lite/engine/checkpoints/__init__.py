@@ -1,0 +1,1 @@
+"""Model files: names, formats, which one to start from, loading, clean-up."""

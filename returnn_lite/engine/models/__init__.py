@@ -1,0 +1,1 @@
+"""What the engine trains: nets of layers and torch modules behind one interface."""

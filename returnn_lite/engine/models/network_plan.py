@@ -1,0 +1,218 @@
+"""The network of each epoch: its description, its construction, and taking over parameters from the previous one."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.engine import report
+from returnn_lite.engine.checkpoints.load_on_init import load_on_init
+from returnn_lite.engine.models.pretrain import COPY_MODES, Pretrain, PretrainOptions, resolve_epoch_values
+from returnn_lite.errors import ConfigError
+from returnn_lite.log import Log
+from returnn_lite.network import Network
+
+
+class NetworkPlan:
+    """The layer net of every epoch: by `get_network(epoch=…)`, by `pretrain`, or `network` all the time."""
+
+    score_entries = staticmethod(report.record_entries)
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        if config.literal("torch_amp", None):
+            raise ConfigError("torch_amp", "is for models by `get_model`; layers compute in float32")
+        self.get_network = config.typed_value("get_network")
+        self.pretrain: Pretrain | None = None
+        if not callable(self.get_network):
+            self.pretrain = Pretrain.from_config(config, config.typed_value("network"))
+        elif config.bool_or_other("pretrain", None):
+            raise ConfigError("pretrain", "`pretrain` and `get_network` exclude each other")
+
+    @property
+    def pretrain_epochs(self) -> int:
+        """The number of pretrain epochs."""
+        return self.pretrain.num_epochs if self.pretrain is not None else 0
+
+    def is_pretrain(self, epoch: int) -> bool:
+        """Whether `epoch` is a pretrain epoch."""
+        return self.pretrain is not None and epoch <= self.pretrain_epochs
+
+    def title(self, epoch: int) -> str:
+        """What the log calls the epoch: `pretrain epoch 1`, `epoch 7`."""
+        return f"{'pretrain ' if self.is_pretrain(epoch) else ''}epoch {epoch}"
+
+    def train_title(self, epoch: int) -> str:
+        """The same for lines about training: `pretrain epoch 1`, `train epoch 7`."""
+        return f"{'pretrain' if self.is_pretrain(epoch) else 'train'} epoch {epoch}"
+
+    def describe(self, epoch: int) -> dict[str, Any]:
+        """The net dict of `epoch`. ConfigError if there is none."""
+        if self.pretrain is not None:
+            return self.pretrain.description(epoch)
+        by_function = callable(self.get_network)
+        description = self.get_network(epoch=epoch) if by_function else self.config.typed_value("network")
+        if not isinstance(description, dict):
+            name = "get_network" if by_function else "network"
+            raise ConfigError(name, f"`{name}` must be a dict of layers, but is {description!r} instead")
+        return resolve_epoch_values(description, epoch)  # type: ignore[no-any-return]
+
+    def build(
+        self, description: dict[str, Any], *, step: int = 0, filename: str | None = None, **options: Any
+    ) -> Network:
+        """The network of a description; `options` as for `build_network`. Step and `filename` do not matter."""
+        return build_network(self.config, description, **options)
+
+    def copy_modes(self, description: Mapping[str, Any]) -> Callable[[str], str | None]:
+        """How a parameter (by name) is taken over into the net of this description: one of `COPY_MODES`."""
+        options = self.pretrain.options if self.pretrain is not None else PretrainOptions()
+        mode = description.get("#copy_param_mode", options.copy_param_mode)
+        if mode not in COPY_MODES:
+            text = f"must be one of {COPY_MODES}, but is {mode!r} instead"
+            raise ConfigError('network["#copy_param_mode"]', text)
+        if options.copy_output_layer is None or self.pretrain is None:
+            return lambda name: mode
+        of_outputs = {True: "ifpossible", False: "reset"}.get(options.copy_output_layer, options.copy_output_layer)
+        outputs = tuple(f"{name}/" for name in self.pretrain.outputs)
+        return lambda name: of_outputs if name.startswith(outputs) else mode
+
+
+def network_seed(config: Config, epoch: int) -> int:
+    """The seed of everything random in the network during `epoch` (initial values, dropout, …)."""
+    seed = config.int("random_seed", None)
+    return epoch if seed is None else (3 * epoch + 5 * seed + 7) % 2**31
+
+
+def build_network(
+    config: Config,
+    description: dict[str, Any],
+    *,
+    epoch: int,
+    device: torch.device,
+    log: Log,
+    search: bool = False,
+    eval: bool = True,
+    extra_layers: tuple[str, ...] = (),
+) -> Network:
+    """Constructs the network with initial values that depend on the seed of `epoch` alone, on `device`."""
+    seed = network_seed(config, epoch)
+    net = Network(config, description, search=search, eval=eval, log=log, seed=seed, extra_layers=extra_layers)
+    net.loaded_on_init = load_on_init(net.params, net.layer_modules, log)
+    net.to(device)
+    start_epoch(net, config, epoch)
+    return net
+
+
+def start_epoch(net: Any, config: Config, epoch: int, *, offset: int = 0) -> None:
+    """Seeds everything random in the network, so that an epoch does not depend on what was run before it.
+
+    offset: added to the seed, other ones in other processes.
+    """
+    net.epoch = epoch
+    net.seed(network_seed(config, epoch) + offset)
+
+
+def print_network(net: Any, log: Log) -> None:
+    """The network and the number of parameters (verbosity 2)."""
+    for line in net.summary():
+        log.v2(line)
+    log.v2(f"net params #: {sum(param.numel() for param in net.params.values())}")
+    log.v2(f"net trainable params: {sorted(name for name, param in net.params.items() if param.requires_grad)}")
+
+
+def same_description(a: Any, b: Any) -> bool:
+    """Deep equality of net descriptions; functions count as equal only if they are the same object."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same_description(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)) and type(a) is type(b):
+        return len(a) == len(b) and all(map(same_description, a, b))
+    if isinstance(a, (numpy.ndarray, torch.Tensor)) or isinstance(b, (numpy.ndarray, torch.Tensor)):
+        return type(a) is type(b) and a.shape == b.shape and bool((a == b).all())
+    return bool(a is b or (type(a) is type(b) or not callable(a)) and a == b)
+
+
+def description_diff(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """One line for every entry that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}, key=str):
+            where = f"{path}[{key!r}]"
+            if key not in new:
+                yield f"{where} removed"
+            elif key not in old:
+                yield f"{where} added: {new[key]!r}"
+            else:
+                yield from description_diff(old[key], new[key], where)
+    elif not same_description(old, new):
+        yield f"{path}: {old!r} -> {new!r}"
+
+
+def take_over_params(old: Network, new: Network, mode_of: Callable[[str], str | None], log: Log) -> None:
+    """Copies the parameters that both networks have under one name and in one shape; others stay as initialised.
+
+    mode_of: by name; "reset": not copied, "subset": of parameters of different shape as much as both have.
+    """
+    with torch.no_grad():
+        for name, param in new.params.items():
+            before, mode = old.params.get(name), mode_of(name)
+            if before is None or mode == "reset":
+                continue
+            if before.shape == param.shape:
+                param.copy_(before)
+            elif mode == "subset" and before.dim() == param.dim():
+                copy_blocks(before, param, old.param_options[name].blocks, new.param_options[name].blocks)
+            else:
+                log.v3(f"Will not set param {name!r} because its shape {list(before.shape)} != {list(param.shape)}.")
+
+
+Blocks = tuple[tuple[int, ...], ...] | None
+
+
+def copy_blocks(old: torch.Tensor, new: torch.Tensor, old_blocks: Blocks, new_blocks: Blocks) -> None:
+    """Copies the leading part of each block (a gate, a source) that both have.
+
+    An axis without blocks is one block. Where one has more blocks, its last ones are those of the other.
+    """
+    axes = []
+    for axis, (old_size, new_size) in enumerate(zip(old.shape, new.shape, strict=True)):
+        parts = (old_blocks[axis], new_blocks[axis]) if old_blocks and new_blocks else ((old_size,), (new_size,))
+        count = max(map(len, parts))
+        axes.append(_block_slices(*((0,) * (count - len(part)) + part for part in parts)))
+    for combination in itertools.product(*axes):
+        new[tuple(there for _, there in combination)] = old[tuple(here for here, _ in combination)]
+
+
+def _block_slices(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """Where the common part of each block lies in the old and in the new axis."""
+    starts = zip(itertools.accumulate(old, initial=0), itertools.accumulate(new, initial=0), strict=True)
+    sizes = (min(a, b) for a, b in zip(old, new, strict=True))
+    return [(slice(a, a + n), slice(b, b + n)) for (a, b), n in zip(starts, sizes, strict=False)]
+
+
+class EpochOverrides:
+    """The `#config` entry of a net description: options that hold for its epochs only."""
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self.config, self.log = config, log
+        self._saved: dict[str, tuple[Any, bool]] = {}
+
+    def apply(self, epoch: int, overrides: Mapping[str, Any]) -> set[str]:
+        """Sets these options and restores those of the previous epoch; returns the options whose value changed."""
+        before = {key: self.config.typed_value(key) for key in {*self._saved, *overrides}}
+        for key, (value, typed) in self._saved.items():
+            if typed:
+                self.config.set(key, value)
+            else:
+                self.config.typed.pop(key)
+        self._saved = {}
+        for key, value in overrides.items():
+            if not self.config.has(key):
+                path = f'network["#config"]["{key}"]'
+                raise ConfigError(path, f"`{key}` must be an option of the config, but there is none")
+            old = self.config.opt_typed_value(key)
+            self.log.v3(f"Update config key {key!r} for epoch {epoch}: {old!r} -> {value!r}")
+            self._saved[key] = (old, self.config.is_typed(key))
+            self.config.set(key, value)
+        return {key for key, value in before.items() if not same_description(value, self.config.typed_value(key))}

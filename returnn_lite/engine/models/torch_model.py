@@ -1,0 +1,213 @@
+"""Models written in torch as the engine's network: a module, and the functions that run it on a batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.frontend import Dim, RunContext, TensorDict, batch_dim
+from returnn_lite.frontend import Tensor as NamedTensor
+from returnn_lite.frontend.values import declared, of_spec
+from returnn_lite.layers.core.params import ParamOptions, ParamOwner
+from returnn_lite.network.extern import ExternData
+from returnn_lite.network.objective import LossValue
+from returnn_lite.tensor import Tensor
+
+HOST = torch.device("cpu")
+
+
+@dataclass
+class TorchOutput:
+    """What a batch gives: losses by name, the objective to minimise, and the outputs by name.
+
+    `gradients`: as of `NetworkOutput`.
+    """
+
+    losses: dict[str, LossValue] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    objective: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+    gradients: dict[str, torch.Tensor] | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        """An output by name; the only one also goes by the name "output"."""
+        if name == "output" and len(self.outputs) == 1:
+            return next(iter(self.outputs.values()))
+        if name not in self.outputs:
+            known = ", ".join(repr(known) for known in self.outputs) or "none"
+            hint = did_you_mean(name, list(self.outputs))
+            raise ConfigError("forward_step", f"must mark an output {name!r}{hint}; it marked {known}")
+        return self.outputs[name]
+
+    def asked(self, name: str) -> dict[str, Tensor]:
+        """The outputs for somebody who asked for this one: all, this one first."""
+        first = self[name]
+        return {key: value for key, value in sorted(self.outputs.items(), key=lambda item: item[1] is not first)}
+
+    def forget_layers(self) -> None:
+        """Drops the outputs."""
+        self.outputs = {}
+
+
+class TorchNet(torch.nn.Module):
+    """A torch module of the user as the engine's network: parameters by their names in the module.
+
+    steps: the functions to run for every batch, by name: `train_step` for losses, `forward_step` for outputs.
+    """
+
+    lengths_on_host = True  # users pack and loop by them
+    recurrent = True
+    loaded_on_init: frozenset[str] = frozenset()
+    layers: Mapping[str, Any] = {}
+    layer_modules = ()
+
+    def __init__(
+        self, model: torch.nn.Module, config: Config, steps: Mapping[str, Any], *, autocast: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        self.model, self.steps, self.autocast = model, dict(steps), autocast
+        self.extern_data = ExternData(config)
+        self.epoch, self.global_step = 1, 0
+        hidden = set() if "train_step" in steps else {
+            key for key, options in self.extern_data.options.items() if not options.get("available_for_inference", True)
+        }  # fmt: skip
+        self.used_data_keys = set(self.extern_data.specs) - hidden
+        self.model_outputs = config.typed_value("model_outputs", None) or {}
+        declared(self.model_outputs, "model_outputs")  # what is wrong there is told at once
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> dict[str, torch.Tensor]:
+        """Parameters and persistent buffers by name; what is shared counts under its first name."""
+        state = self.model.state_dict(keep_vars=True)
+        found, seen = {}, set()
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and id(value) not in seen:
+                seen.add(id(value))
+                found[name] = value
+        return found
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next((p.device for p in self.params.values()), HOST)
+
+    @property
+    def param_options(self) -> dict[str, ParamOptions]:
+        """Nothing special about any."""
+        return {name: ParamOptions() for name in self.params}
+
+    def param_owners(self) -> dict[str, ParamOwner]:
+        """The module of each parameter."""
+        found = {}
+        for prefix, module in self.model.named_modules():
+            for local, _ in module.named_parameters(recurse=False):
+                name = f"{prefix}.{local}" if prefix else local
+                found[name] = ParamOwner.of_torch(prefix, module)
+        return found
+
+    def summary(self) -> list[str]:
+        """The data keys, and the module as torch shows it."""
+        specs = self.extern_data.specs
+        keys = ", ".join(f"{key}: {specs[key]}" for key in sorted(specs))
+        return ["Torch model:", f"  extern data: {keys}", *(f"  {line}" for line in str(self.model).split("\n"))]
+
+    def seed(self, seed: int) -> None:
+        """Seeds torch's own random numbers, which modules draw from."""
+        torch.manual_seed(seed)
+
+    @property
+    def random_state(self) -> list[torch.Tensor]:
+        """Where torch's random numbers are; set it to repeat them."""
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ())]
+
+    @random_state.setter
+    def random_state(self, state: list[torch.Tensor]) -> None:
+        torch.set_rng_state(state[0])
+        if state[1:]:
+            torch.cuda.set_rng_state_all(state[1:])
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self, data: Mapping[str, Any], lengths: Mapping[str, torch.Tensor], tags: list[str] | None = None
+    ) -> TorchOutput:
+        """Runs the steps on a batch: batch-first arrays by key, and int lengths [B] of the keys with a time axis."""
+        feed = {
+            key: self.extern_data.feed(key, value, lengths, lengths_on=HOST)
+            for key, value in data.items() if key in self.used_data_keys
+        }  # fmt: skip
+        out = TorchOutput()
+        for name, function in self.steps.items():
+            context = self._run(name, function, feed, tags or [])
+            out.losses.update(context.losses)
+            out.outputs.update(context.outputs)
+        if "train_step" in self.steps:
+            out.objective = self._objective(out.losses)
+        return out
+
+    def _run(self, name: str, function: Any, feed: Mapping[str, Tensor], tags: list[str]) -> RunContext:
+        """Calls one of the functions; what it marked is in the context."""
+        known = {dim: values for value in feed.values() for dim, values in value.lengths.items()}
+        expected = declared(self.model_outputs, "model_outputs")
+        context = RunContext(name, self.epoch, self.global_step, self.training, known, expected)
+        offered = {"model": self.model, "extern_data": extern_tensors(feed, tags)}
+        with context.running(), self._precision(feed):
+            call(function, name, offered, {"run_ctx": context, "epoch": self.epoch, "step": self.global_step})
+        return context
+
+    def _precision(self, feed: Mapping[str, Tensor]) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        device = next((value.device.type for value in feed.values()), "cpu")
+        return torch.autocast(device, dtype=self.autocast)
+
+    def _objective(self, losses: Mapping[str, LossValue]) -> torch.Tensor:
+        """The sum of what the losses give. ConfigError if nothing is to be trained by it."""
+        terms = [term for loss in losses.values() if (term := loss.objective) is not None]
+        total = sum(terms) if terms else None
+        if total is None and (self.training or not losses):
+            text = "must mark a loss to train by: get_run_ctx().mark_as_loss(loss, name)"
+            raise ConfigError("train_step", text)
+        if torch.is_grad_enabled() and not total.requires_grad:
+            raise ConfigError("train_step", f"the losses ({', '.join(losses)}) do not depend on any parameter")
+        return torch.zeros(()) if total is None else total
+
+
+def extern_tensors(feed: Mapping[str, Tensor], tags: list[str]) -> TensorDict:
+    """The data of a batch as functions of the config see it, and the tags of the sequences as "seq_tag"."""
+    size = next(
+        (value.data.shape[value.spec.batch] for value in feed.values() if value.spec.batch is not None), len(tags)
+    )
+    batch = Dim.of(batch_dim)
+    batch.dyn_size_ext = NamedTensor("batch", (), raw_tensor=torch.tensor(size, dtype=torch.int32))
+    seen = {batch_dim: batch}
+    found = TensorDict()
+    for key, value in feed.items():
+        found[key] = of_spec(key, value.spec, value.data)
+        found[key].dims = tuple(seen.setdefault(dim, dim) for dim in found[key].dims)
+        for dim, values in value.lengths.items():
+            seen[dim].dyn_size_ext = NamedTensor(dim.name, (batch,), raw_tensor=values.values)
+    found["seq_tag"] = NamedTensor("seq_tag", (batch,), "string", raw_tensor=numpy.array(tags))
+    return found
+
+
+def call(function: Any, name: str, offered: Mapping[str, Any], on_request: Mapping[str, Any] | None = None) -> Any:
+    """Calls a function of the config with those of the arguments that it takes; those `on_request` only by name."""
+    wanted = inspect.signature(function).parameters.values()
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in wanted)
+    known = {**offered, **(on_request or {})}
+    named = [p.name for p in wanted if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    missing = [p.name for p in wanted if p.name in named and p.default is p.empty and p.name not in known]
+    if missing:
+        text = f"`{name}` may take {', '.join(known)}, but wants `{missing[0]}`{did_you_mean(missing[0], list(known))}"
+        raise ConfigError(name, text)
+    return function(**{key: value for key, value in known.items() if key in named or takes_all and key in offered})

@@ -1,0 +1,114 @@
+"""Models written in torch: which functions of a config the engine builds its network from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.engine import report
+from returnn_lite.engine.checkpoints.load import stored_step
+from returnn_lite.engine.models.network_plan import network_seed, start_epoch
+from returnn_lite.engine.models.torch_model import TorchNet, call
+from returnn_lite.errors import ConfigError
+from returnn_lite.frontend import RunContext
+from returnn_lite.log import Log
+
+AMP_TYPES = {"bfloat16": torch.bfloat16}
+
+
+class TorchPlan:
+    """One torch module in all epochs: what `get_model` returns at the start of the task."""
+
+    pretrain = None
+    pretrain_epochs = 0
+    score_entries = staticmethod(report.loss_entries)
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        if config.value("backend", None) != "torch":
+            found = config.value("backend", None)
+            raise ConfigError("backend", f'`backend` must be "torch" with `get_model`, but is {found!r} instead')
+        for other in ("network", "get_network", "pretrain"):
+            if config.typed_value(other):
+                raise ConfigError(other, f"`{other}` and `get_model` exclude each other; drop one of them")
+        self.autocast = autocast_type(config)
+        if not config.has("forward_batch_size") and config.has("batch_size"):
+            config.set("forward_batch_size", config.number_or_dict("batch_size", 1))
+
+    def is_pretrain(self, epoch: int) -> bool:
+        """Never."""
+        return False
+
+    def title(self, epoch: int) -> str:
+        """`epoch 7`."""
+        return f"epoch {epoch}"
+
+    def train_title(self, epoch: int) -> str:
+        """`train epoch 7`."""
+        return f"train epoch {epoch}"
+
+    def describe(self, epoch: int) -> dict[str, Any]:
+        """The same in all epochs."""
+        return {}
+
+    def copy_modes(self, description: Mapping[str, Any]) -> Callable[[str], str | None]:
+        """As far as possible."""
+        return lambda name: None
+
+    def build(
+        self,
+        description: dict[str, Any],
+        *,
+        epoch: int,
+        device: torch.device,
+        log: Log,
+        step: int = 0,
+        filename: str | None = None,
+        search: bool = False,
+        eval: bool = True,
+        extra_layers: tuple[str, ...] = (),
+    ) -> TorchNet:
+        """Calls `get_model(epoch=…, step=…)`, with random numbers that depend on the seed of `epoch` alone.
+
+        eval: whether `train_step` is run for losses; extra_layers: the outputs that `forward_step` is run for.
+        """
+        wanted = [*["train_step"] * eval, *["forward_step"] * bool(extra_layers)]
+        get_model, *functions = [required(self.config, name) for name in ("get_model", *wanted)]
+        step = stored_step(filename) if filename else step
+        torch.manual_seed(network_seed(self.config, epoch))
+        with RunContext("init", epoch, step).running():
+            model = call(get_model, "get_model", {"epoch": epoch, "step": step})
+        if not isinstance(model, torch.nn.Module):
+            raise ConfigError("get_model", f"must return a torch.nn.Module, but returned {model!r} instead")
+        steps = dict(zip(wanted, functions, strict=True))
+        net = TorchNet(model, self.config, steps, autocast=self.autocast).to(device)
+        start_epoch(net, self.config, epoch)
+        return net
+
+
+def required(config: Config, name: str) -> Any:
+    """A function of the config. ConfigError if there is none, or it is something else."""
+    function = config.typed_value(name)
+    if function is None:
+        raise ConfigError(name, f"`{name}` must be a function for this task with `get_model`, but there is none")
+    if not callable(function):
+        raise ConfigError(name, f"`{name}` must be a function, but is {function!r} instead")
+    return function
+
+
+def autocast_type(config: Config) -> torch.dtype | None:
+    """The type of mixed precision by `torch_amp` (a name, or a dict with "dtype"); None without."""
+    value = config.literal("torch_amp", None)
+    name = value.get("dtype") if isinstance(value, Mapping) else value
+    scaler = config.typed_value("grad_scaler", None) or isinstance(value, Mapping) and value.get("grad_scaler")
+    if scaler:
+        raise ConfigError("grad_scaler", 'scaling of gradients is not supported; use torch_amp = "bfloat16" without it')
+    if not name:
+        return None
+    if name not in AMP_TYPES:
+        text = f'`torch_amp` must be "bfloat16" (float16 would need scaling of gradients), but is {name!r} instead'
+        raise ConfigError("torch_amp", text)
+    return AMP_TYPES[name]

@@ -1,0 +1,1 @@
+"""What `task` names besides training's core: a file a task."""

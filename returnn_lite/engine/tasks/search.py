@@ -1,0 +1,215 @@
+"""Task `search`: beam search over a dataset, and its result as text."""
+
+import dataclasses
+import gzip
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.datasets import Dataset
+from returnn_lite.datasets.vocab import Vocabulary
+from returnn_lite.engine import data, report
+from returnn_lite.engine.checkpoints.checkpoint import write_atomically
+from returnn_lite.engine.evaluate import step_meter
+from returnn_lite.engine.setup import load_network
+from returnn_lite.engine.step import explained, forward_batch, run_step
+from returnn_lite.engine.tasks.labels import dataset_labels, labels_of_output
+from returnn_lite.engine.tasks.serialize import better_repr
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.log import Log
+from returnn_lite.tensor import Tensor
+
+FORMATS = ("txt", "py")
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """The options of the task, checked."""
+
+    layers: tuple[str, ...]
+    several: bool  # the layers were given as a list
+    filename: str
+    format: str
+    evaluate: bool
+
+    @classmethod
+    def from_config(cls, config: Config, log: Log) -> "SearchOptions":
+        """Raises ConfigError for options that do not go together, and for a file that exists."""
+        value = config.typed_value("search_output_layer", "output")
+        if config.has("search_output_layer") and not config.is_typed("search_output_layer"):
+            text = "only counts where the config defines it; the layer is 'output'"
+            log.v1(f"WARNING: search_output_layer {config.value('search_output_layer', '')!r} {text}")
+        filename, format = config.value("search_output_file", ""), config.value("search_output_file_format", "txt")
+        if format not in FORMATS:
+            hint = did_you_mean(format, FORMATS)
+            raise ConfigError("search_output_file_format", f'must be "txt" or "py", but is {format!r} instead{hint}')
+        several = not isinstance(value, str)
+        if several and filename and format != "py":
+            raise ConfigError("search_output_file_format", 'must be "py" for several search output layers')
+        if filename and os.path.exists(filename):
+            raise ConfigError("search_output_file", f"file {filename!r} must not exist yet, but does")
+        layers = tuple(value) if several else (value,)
+        return cls(layers, several, filename, format, bool(config.bool("search_do_eval", True)))
+
+
+def search_task(config: Config, log: Log) -> None:
+    """Searches all sequences of `search_data`; texts go to `search_output_file` in corpus order."""
+    options = SearchOptions.from_config(config, log)
+    dataset = data.named_dataset(config, "search_data", log)
+    data.complete_extern_data(config, [dataset])
+    loaded = load_network(config, log, task="search", search=True, eval=options.evaluate, extra_layers=options.layers)
+    net, device = loaded.net, loaded.device
+    batching = data.search_batching(config, net)
+    if options.filename:
+        force_order(dataset, log)
+    dataset.init_seq_order(epoch=loaded.epoch)
+    loader = data.load_batches(dataset, batching, net, config)
+    meter = step_meter(config, f"{loaded.plan.title(loaded.epoch)} search", log)
+    found: dict[int, tuple[str, Any]] = {}
+    with torch.no_grad():
+        for batch in loader:
+            with explained(batch, config):
+                if options.evaluate:
+                    result = run_step(net, batch, device)
+                    out = result.out
+                    meter.add(result, batch)
+                else:
+                    out = forward_batch(net, batch, device)
+            values = _batch_values(net, out, batch, dataset, options, log)
+            found |= {_corpus_index(dataset, int(i)): entry for i, entry in zip(batch.seq_idx, values, strict=True)}
+            meter.end_step()
+    means = meter.finish(loader.wait_time)
+    if options.filename:
+        write_results(options, [found[i] for i in sorted(found)])
+    score, error = report.score_text(report.by_kind(means, "cost")), report.score_text(report.by_kind(means, "error"))
+    log.v1(f"Search done. Num steps {meter.progress.steps}, Final: score {score} error {error}")
+
+
+def force_order(dataset: Dataset, log: Log) -> None:
+    """Longest sequences first where results can be brought back into corpus order, else the order as stored."""
+    known = dataset.have_corpus_seq_idx
+    text = "sorted for optimal performance" if known else "not sorted"
+    log.v3(f"Dataset have_corpus_seq_idx == {known}, i.e. it will be {text}.")
+    dataset.options = dataclasses.replace(dataset.options, seq_ordering="sorted_reverse" if known else "default")
+    dataset.__dict__.pop("order_options", None)  # derived from the options, cached
+
+
+def _corpus_index(dataset: Dataset, seq_idx: int) -> int:
+    return dataset.get_corpus_seq_idx(seq_idx) if dataset.have_corpus_seq_idx else seq_idx
+
+
+# --- hypotheses ---------------------------------------------------------------------------------------------------
+
+
+def _batch_values(
+    net: Any, out: Any, batch: Any, dataset: Dataset, options: SearchOptions, log: Log
+) -> list[tuple[str, Any]]:
+    """(tag, value) of each sequence: text or array, a list of (score, text) for a beam, a dict for several layers."""
+    rows: list[dict[str, Any]] = [{} for _ in batch.tags]
+    for name in options.layers:
+        output = out[name].batch_major()
+        labels = labels_of_output(net, name, output, dataset)
+        if output.spec.sparse and labels is None and options.filename:
+            text = f"Unable to serialize the classes of layer {name!r}: there is no vocabulary for them"
+            raise ConfigError("search_output_layer", text)
+        raw = hypotheses(output, len(batch.tags))
+        for i, row in enumerate(rows):
+            row[name] = _readable(raw[i], labels)
+            if log.verbosity >= 4:
+                _log_sequence(log, batch, i, name, raw[i], row[name], dataset, net)
+    values = rows if options.several else [row[options.layers[0]] for row in rows]
+    return list(zip(batch.tags, values, strict=True))
+
+
+def hypotheses(output: Tensor, num_seqs: int) -> list[Any]:
+    """Per sequence its array without padding, or for a beam [(score, array), …], best first."""
+    arrays = unpadded(output)
+    if output.beam is None or output.beam.decided:
+        return arrays
+    size = output.beam.size
+    scores = output.beam.scores.detach().cpu().numpy()
+    return [[(float32_number(scores[b, k]), arrays[b * size + k]) for k in range(size)] for b in range(num_seqs)]
+
+
+def unpadded(output: Tensor) -> list[numpy.ndarray]:
+    """The batch entries of a batch-major output, each cut to its lengths on all dynamic axes."""
+    array = output.data.detach().cpu().numpy()
+    cuts = []
+    for axis, dim in enumerate(output.spec.dims):
+        if axis > 0 and dim.dynamic:
+            cuts.append((axis - 1, output.length(dim).values.cpu().numpy()))
+    rows = []
+    for b in range(len(array)):
+        index = [slice(None)] * (array.ndim - 1)
+        for axis, lengths in cuts:
+            index[axis] = slice(int(lengths[b]))
+        rows.append(array[b][tuple(index)])
+    return rows
+
+
+def float32_number(value: Any) -> float:
+    """A float32 as the Python number with the fewest digits that tell it apart."""
+    return float(str(numpy.float32(value)))
+
+
+def _readable(value: Any, labels: Vocabulary | None) -> Any:
+    if isinstance(value, list):
+        return [(score, _readable(array, labels)) for score, array in value]
+    return labels.get_seq_labels(numpy.atleast_1d(value).tolist()) if labels is not None else value
+
+
+def _log_sequence(
+    log: Log, batch: Any, i: int, layer: str, raw: Any, readable: Any, dataset: Dataset, net: Any
+) -> None:
+    shown = [array for _, array in raw] if isinstance(raw, list) else raw
+    word = "outputs" if isinstance(raw, list) else "output"
+    log.v4(f"seq_idx: {int(batch.seq_idx[i])}, seq_tag: {batch.tags[i]!r}, {word} {layer!r}: {shown!r}")
+    target = net.extern_data.default_target
+    if target in batch.data and target in batch.lengths and target in dataset.labels:
+        reference = batch.data[target][i][: int(batch.lengths[target][i])]
+        labels = dataset_labels(dataset, target)
+        log.v4(f"  ref: {labels.get_seq_labels(reference.tolist()) if labels else reference.tolist()}")
+    if isinstance(readable, list):
+        for k, (score, text) in enumerate(readable):
+            log.v4(f"  hyp {k}, score {score:f}: {text}")
+    else:
+        log.v4(f"  hyp: {readable}")
+
+
+# --- file ---------------------------------------------------------------------------------------------------------
+
+
+def write_results(options: SearchOptions, results: Sequence[tuple[str, Any]]) -> None:
+    """The whole file at once, in the order of `results`; compressed if its name ends with .gz."""
+    if not results:
+        raise ConfigError("search_data", "there must be sequences to search, but there are none")
+    text = py_text(results) if options.format == "py" else txt_text(results)
+    content = gzip.compress(text.encode()) if options.filename.endswith(".gz") else text.encode()
+    write_atomically(options.filename, lambda file: file.write(content))
+
+
+def txt_text(results: Sequence[tuple[str, Any]]) -> str:
+    """A line per sequence: the text, or for a beam the list of (score, text)."""
+    return "".join(f"{value if isinstance(value, str) else _one_line(value)}\n" for _, value in results)
+
+
+def _one_line(value: Any) -> str:
+    return " ".join(repr(value).split("\n"))
+
+
+def py_text(results: Sequence[tuple[str, Any]]) -> str:
+    """A Python dict of the tags; numbers are plain, so that `nan` and `inf` are the only names."""
+    return "".join(["{\n", *(f"{tag!r}: {_py_value(value)},\n" for tag, value in results), "}\n"])
+
+
+def _py_value(value: Any) -> str:
+    """Lists of hypotheses and dicts of layers over several lines."""
+    if isinstance(value, Mapping):
+        return "".join(["{\n", *(f"{key!r}: {_py_value(item)},\n" for key, item in sorted(value.items())), "}"])
+    if isinstance(value, list):
+        return "".join(["[\n", *(f"({score!r}, {_py_value(text)}),\n" for score, text in value), "]"])
+    return better_repr(value)

@@ -1,0 +1,1 @@
+"""What every layer is: base class, options, parameters, registry."""

@@ -1,0 +1,231 @@
+"""`Layer`: the base of all layer classes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.errors import ConfigError
+from returnn_lite.layers.core.options import CommonOptions
+from returnn_lite.layers.core.params import ParamScope
+from returnn_lite.layers.dropout import drop_input
+from returnn_lite.log import Log
+from returnn_lite.tensor import Dim, Spec, Tensor, latest_beam, to_beam
+from returnn_lite.tensor.align import concat_features, concat_plan
+from returnn_lite.tensor.dim import FEATURE
+
+LayerRef = str  # annotation of options whose value names a layer
+
+
+@dataclass
+class Context:
+    """What the layers of one network share: the config, flags, random numbers, and names for eval strings.
+
+    `search`: choices search; `beams`: tensors may hold beams. `differentiates`: gradients are always kept, since a
+    layer needs them. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of dropout
+    and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`: set
+    by the engine. `tick_offset`: where the ticks of loops with `use_global_rec_step_offset` start; callers may set
+    it. `run`: what the present call of the network was given (tags …).
+    """
+
+    config: Config
+    log: Log
+    behavior: int = 0
+    search: bool = False
+    beams: bool = False
+    differentiates: bool = False
+    losses: bool = True
+    train: bool = False
+    generator: torch.Generator = field(default_factory=torch.Generator)
+    eval_names: Mapping[str, Any] = field(default_factory=dict)
+    global_step: int = 0
+    epoch: int = 1
+    epoch_start: int | None = None  # global_step of the epoch's first step; None before it
+    tick_offset: int = 0
+    run: dict[str, Any] = field(default_factory=dict)
+    network: Any = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.generator.device
+
+
+class Layer(torch.nn.Module):
+    """A named node of a net.
+
+    A class says its options as keyword-only parameters of `__init__` (the list of options *is* the signature), what
+    comes out as `spec(*source_specs, **refs)`, its parameters in `build(...)`, and computes in `forward(...)`. `spec`
+    returns None as long as a source is None and the answer depends on it (inside loops); it is remembered per
+    arguments.
+
+    Class attributes: `sources`: "one" = the sources are concatenated along the feature axis and dropped out as the
+    common options say, "many" = each is an argument, "none"; `default_from`; `recurrent`: frames depend on each
+    other, so batches keep sequences apart; `lets_padding_through`: valid frames near a sequence end see frames behind
+    it, as in the reference; `hidden_state`: the layer carries its own state from tick to tick.
+    """
+
+    class_name: ClassVar[str] = ""
+    sources: ClassVar[str] = "one"
+    default_from: ClassVar[tuple[str, ...]] = ("data",)
+    recurrent: ClassVar[bool] = False
+    lets_padding_through: ClassVar[bool] = False
+    hidden_state: ClassVar[bool] = False
+    sees_batch: bool = False
+    checks_n_out: ClassVar[bool] = True
+    needs_source: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = ""
+        self.path = ""
+        self.options = CommonOptions()
+        self.scope: ParamScope | None = None
+        self.context: Context = _no_context()
+        self.made_in: Any = None  # the net whose layer it is
+        self.source_sizes: tuple[int, ...] = ()  # features of each source, known in `build`
+        self._dims: dict[tuple[str, int | None], Dim] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "spec" in cls.__dict__:
+            cls.spec = _remembered(cls.__dict__["spec"])  # type: ignore[method-assign]
+
+    # --- what a class says of itself ----------------------------------------------------------------------------------
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The Spec of the output for these sources. Shape: that of the first source, unless a class says otherwise."""
+        return sources[0]
+
+    def build(self, *sources: Spec, **refs: Spec) -> None:
+        """Makes the parameters (`self.param`); called once, when the Specs of all sources are known."""
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The output for these sources."""
+        raise TypeError(f"layer class {self.class_name!r} has no forward")
+
+    @classmethod
+    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+        """A chance to rewrite the layer dict before its options are split (e.g. what `from` means in training)."""
+        return description
+
+    # --- helpers for classes ------------------------------------------------------------------------------------------
+
+    def param(
+        self, name: str, shape: tuple[int, ...], init: Any = 0.0, *, blocks: Any = None, **kwargs: Any
+    ) -> torch.nn.Parameter:
+        """The parameter `name` (the reference's name), registered on the module; `blocks`: see `ParamOptions`."""
+        if self.scope is None:
+            raise RuntimeError(f"layer {self.name!r} is not part of a network")
+        value = self.scope.get(name, shape, init, **kwargs)
+        if blocks is not None and name in self.scope.owned:
+            self.scope.store.options[self.scope.full_name(name)].blocks = blocks
+        self.register_parameter(name.replace("/", "__").replace(".", "__"), value)
+        return value
+
+    def dim(self, name: str, size: int | None, kind: str = FEATURE, joint: str = ":") -> Dim:
+        """An axis made by this layer, called "<layer>:<name>"; the same object at every call."""
+        key = (name, size)
+        if key not in self._dims:
+            self._dims[key] = Dim(size, f"{self.name}{joint}{name}", kind=kind)
+        return self._dims[key]
+
+    def feature_dim(self, n_out: int | None, x: Spec | None = None, name: str = "feature-dense") -> Dim:
+        """The new feature axis: `out_dim` if given; the input's own if the size stays; else a new one."""
+        if isinstance(self.options.out_dim, Dim):
+            return self.options.out_dim
+        if n_out is None:
+            raise self.error("the output size is not known: give `n_out`, `out_dim` or `target`")
+        if x is not None and x.feature is not None and x.dims[x.feature].size == n_out:
+            return x.dims[x.feature]
+        return self.dim(name, n_out)
+
+    def error(self, message: str) -> ConfigError:
+        """A ConfigError with the path of this layer."""
+        return ConfigError(self.path, message)
+
+    @property
+    def behavior(self) -> int:
+        """The behaviour version of the config."""
+        return self.context.behavior
+
+    def is_recurrent(self) -> bool:
+        """Whether this layer makes frames depend on each other."""
+        return self.recurrent
+
+    # --- called by the network ----------------------------------------------------------------------------------------
+
+    def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
+        """`spec` with what all layers do before (concatenation) and after (checks of common options)."""
+        if self.sources == "one" and sources:
+            sources = (self._joined_spec(sources),)
+        result = self.spec(*sources, **refs)
+        if result is not None and self.checks_n_out and self.options.n_out is not None and result.dim is not None:
+            if result.dim != self.options.n_out and result.feature_dim is not None:
+                raise self.error(f"`n_out` must be {result.dim}, but is {self.options.n_out} instead")
+        return result
+
+    def _joined_spec(self, sources: tuple[Spec | None, ...]) -> Spec | None:
+        """The Spec of the concatenated sources. Where some are unknown yet (in loops), those known give the axes of
+        layers with a feature size of their own."""
+        known = tuple(s for s in sources if s is not None)
+        if len(known) < len(sources) and not (known and hasattr(self, "n_out")):
+            return None
+        return known[0] if len(known) == 1 else concat_plan(known, self.behavior)[0]
+
+    def build_with(self, sources: tuple[Spec, ...], refs: Mapping[str, Spec]) -> None:
+        """`build` with the Specs that `forward` will see."""
+        self.source_sizes = tuple(s.dim or 0 for s in sources)
+        if self.sources == "one" and len(sources) > 1:
+            sources = (concat_plan(sources, self.behavior)[0],)
+        self.build(*sources, **refs)
+
+    def run(self, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
+        """The output: sources brought to the newest beam, concatenated and dropped out, then `forward`."""
+        if self.context.beams and (refs or len(sources) > 1):
+            beam = latest_beam([*sources, *refs.values()])
+            if beam is not None:
+                sources = [to_beam(x, beam) for x in sources]
+                refs = {k: to_beam(x, beam) for k, x in refs.items()}
+        if self.sources != "one" or not sources:
+            return self.forward(*sources, **refs)
+        return self.forward(self.run_input(sources), **refs)
+
+    def run_input(self, sources: list[Tensor]) -> Tensor:
+        """The sources concatenated along the feature axis, and dropped out."""
+        x = sources[0] if len(sources) == 1 else concat_features(sources, self.behavior)
+        if self.options.dropout:
+            x = drop_input(x, self.options, self.training, self.context.generator, self.path)
+        return x
+
+
+def _remembered(spec: Callable[..., Spec | None]) -> Callable[..., Spec | None]:
+    """`spec`, computed once per layer and arguments."""
+
+    @functools.wraps(spec)
+    def remembered(self: Layer, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        known: dict[Any, tuple[Spec | None, Any]] = self.__dict__.setdefault("_known_specs", {})
+        same = (spec, *map(id, sources), *map(id, refs.values()))
+        found = known.get(same)  # mostly the very objects of the last call: comparing Specs costs more
+        if found is not None:
+            return found[0]
+        memo: dict[Any, Spec | None] = self.__dict__.setdefault("_specs", {})
+        key = (spec, sources, tuple(refs.values()))
+        if key not in memo:
+            memo[key] = spec(self, *sources, **refs)
+        if len(known) >= 64:
+            known.clear()
+        known[same] = memo[key], key  # the key keeps the objects, so that their ids stay theirs
+        return memo[key]
+
+    return remembered
+
+
+@functools.cache
+def _no_context() -> Context:
+    return Context(Config(), Log.silent())

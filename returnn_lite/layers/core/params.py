@@ -1,0 +1,144 @@
+"""Named parameters: one store for the whole network, a scope of it for every layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from returnn_lite.errors import ConfigError
+from returnn_lite.layers.core.init import initializer
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class ParamOptions:
+    """What others need to know of a parameter: its layer's `updater_opts`, and the sum of `L2` over its owner.
+
+    `blocks`: for each axis the sizes of the blocks that it consists of (sources, gates); None: one block an axis.
+    """
+
+    updater_opts: dict[str, Any] | None = None
+    l2: float = 0.0
+    blocks: tuple[Shape, ...] | None = None
+    critical: bool = True  # a model file must have it
+
+
+@dataclass(frozen=True)
+class ParamOwner:
+    """What has a parameter: `name` and class of a layer, such as "conv"; `sparse_input`: whether it looks up rows.
+
+    `classes`: names of the class and its bases, where `module` is one of torch.
+    """
+
+    name: str
+    kind: str
+    sparse_input: bool
+    module: Any
+    classes: frozenset[str] = frozenset()
+
+    @classmethod
+    def of_torch(cls, name: str, module: torch.nn.Module) -> ParamOwner:
+        """A module of torch: LayerNorm is a "layer_norm", Conv1d a "conv"."""
+        bases = [base.__name__ for base in type(module).__mro__]
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"\d+d$", "", bases[0])).lower()
+        return cls(name, words, isinstance(module, torch.nn.Embedding), module, frozenset(bases))
+
+
+@dataclass
+class ParamStore:
+    """All parameters of a network by their full names ("lstm/rec/W"), in construction order."""
+
+    generator: torch.Generator
+    params: dict[str, torch.nn.Parameter] = field(default_factory=dict)
+    options: dict[str, ParamOptions] = field(default_factory=dict)
+
+    def get(
+        self, name: str, shape: Shape, init: Any, *, trainable: bool, dtype: torch.dtype, path: str
+    ) -> torch.nn.Parameter:
+        """The parameter of this name, made and initialised at its first use. Raises ConfigError if its shape is
+        another.
+        """
+        found = self.params.get(name)
+        if found is None:
+            values = initializer(init)(shape, self.generator, dtype)
+            trains = trainable and dtype.is_floating_point
+            found = self.params[name] = torch.nn.Parameter(values, requires_grad=trains)
+            self.options[name] = ParamOptions()
+        elif tuple(found.shape) != tuple(shape):
+            text = (
+                f"parameter {name!r} is shared and must have shape {tuple(shape)}, but is {tuple(found.shape)} instead"
+            )
+            raise ConfigError(path, text)
+        return found
+
+
+@dataclass
+class Derived:
+    """A parameter that is computed anew in every run: by `value`, or as the output of `node`, its axes in `order`.
+
+    In the layer `placeholder` stands for it.
+    """
+
+    placeholder: torch.nn.Parameter
+    value: Callable[[], torch.Tensor] | None = None
+    node: Any = None
+    order: tuple[int, ...] = ()
+
+
+Reuse = Callable[[str, Shape], "torch.nn.Parameter | Derived | None"]
+
+
+@dataclass
+class ParamScope:
+    """The part of the store that belongs to one layer.
+
+    `reuse` gives the parameters that come from elsewhere by name and shape. `owned`: those of the layer itself;
+    `used`: all.
+    """
+
+    store: ParamStore
+    prefix: str
+    path: str
+    trainable: bool = True
+    updater_opts: dict[str, Any] | None = None
+    reuse: Reuse | None = None
+    owned: dict[str, torch.nn.Parameter] = field(default_factory=dict)
+    derived: dict[str, Derived] = field(default_factory=dict)
+    used: dict[str, torch.nn.Parameter] = field(default_factory=dict)
+
+    def full_name(self, name: str) -> str:
+        """Scope and name joined by "/"."""
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def get(
+        self, name: str, shape: Shape, init: Any = 0.0, *, trainable: bool = True, dtype: torch.dtype = torch.float32
+    ) -> torch.nn.Parameter:
+        """The parameter `name` of this layer: shared from another layer if `reuse_params` says so, else its own."""
+        shared = self.reuse(name, tuple(shape)) if self.reuse is not None else None
+        if isinstance(shared, Derived):
+            self.derived[name] = shared
+            shared = shared.placeholder
+        if shared is not None:
+            if tuple(shared.shape) != tuple(shape):
+                text = f"reuse_params: {name!r} must have shape {tuple(shape)}, but is {tuple(shared.shape)} instead"
+                raise ConfigError(self.path, text)
+            self.used[name] = shared
+            return shared
+        return self.own(name, shape, init, trainable=trainable, dtype=dtype)
+
+    def own(
+        self, name: str, shape: Shape, init: Any = 0.0, *, trainable: bool = True, dtype: torch.dtype = torch.float32
+    ) -> torch.nn.Parameter:
+        """The layer's own parameter of this name, made at its first use."""
+        full = self.full_name(name)
+        trains = trainable and self.trainable
+        found = self.store.get(full, shape, init, trainable=trains, dtype=dtype, path=self.path)
+        if self.store.options[full].updater_opts is None:
+            self.store.options[full].updater_opts = self.updater_opts
+        self.owned[name] = self.used[name] = found
+        return found

@@ -1,0 +1,94 @@
+"""The register of layer classes: config word -> class, and the list of options read off the signature."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
+from returnn_lite.layers.core import legacy
+from returnn_lite.layers.core.options import CommonOptions
+from returnn_lite.layers.core.refused import refusal
+
+if TYPE_CHECKING:
+    from returnn_lite.layers.core.base import Layer
+
+C = TypeVar("C", bound="type[Layer]")
+_LAYERS: dict[str, type[Layer]] = {}
+_SPELLING = {"from": "from_", "class": ""}  # config words that are no Python names
+_COMMON = {f.name for f in fields(CommonOptions)}
+
+
+def layer(*names: str) -> Callable[[C], C]:
+    """Registers a Layer class under its config words: `@layer("linear", "hidden")`."""
+
+    def register(cls: C) -> C:
+        for name in names:
+            _LAYERS[name] = cls
+        if "class_name" not in cls.__dict__:
+            cls.class_name = names[0]
+        return cls
+
+    return register
+
+
+def layer_names() -> list[str]:
+    """All config words, sorted."""
+    return sorted(_LAYERS)
+
+
+def layer_class(name: Any, path: str) -> type[Layer]:
+    """The class of a config word. Raises ConfigError with what to use instead, or the nearest known word."""
+    if name not in _LAYERS:
+        if refusal(str(name)):
+            raise ConfigError(path, refusal(str(name)))
+        raise ConfigError(path, f"unknown layer class {name!r}{did_you_mean(str(name), layer_names())}")
+    return _LAYERS[name]
+
+
+@cache
+def own_options(cls: type[Layer]) -> Mapping[str, inspect.Parameter]:
+    """The options a class adds to the common ones: the keyword-only parameters of its `__init__`."""
+    parameters = inspect.signature(cls.__init__).parameters
+    return {n: p for n, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+@cache
+def layer_valued(cls: type[Layer]) -> tuple[str, ...]:
+    """The options of a class whose values name layers: those annotated with `LayerRef`."""
+    return tuple(n for n, p in own_options(cls).items() if "LayerRef" in str(p.annotation))
+
+
+def split_options(cls: type[Layer], description: Mapping[str, Any], path: str) -> tuple[CommonOptions, dict[str, Any]]:
+    """Splits a layer dict into the options every layer has and those of its class.
+
+    Raises ConfigErrors for unknown and missing options, all at once.
+    """
+    own = own_options(cls)
+    common: dict[str, Any] = {}
+    mine: dict[str, Any] = {}
+    errors: list[ConfigError] = []
+    kind = description.get("class")
+    for key, value in legacy.present_day(kind, description, own).items():
+        word = _SPELLING.get(key, key)
+        if not word:
+            continue
+        if word in own:
+            mine[word] = value
+        if word in _COMMON:
+            common[word] = value
+        elif word not in own:
+            known = (*sorted(own), *sorted((*_COMMON - {"from_"}, "from")))  # its own first: they win ties
+            hint = f"; {legacy.REFUSED[key]}" if key in legacy.REFUSED else did_you_mean(str(key), known)
+            text = f"layer class {kind!r} has no option {key!r}{hint}"
+            errors.append(ConfigError(path, f"{text}; its own options: {', '.join(own) or 'none'}"))
+    for name, parameter in own.items():
+        if parameter.default is parameter.empty and name not in mine:
+            text = f"layer class {kind!r} needs the option {name!r}, but it is missing"
+            errors.append(ConfigError(path, text))
+    if errors:
+        raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
+    return CommonOptions(**common), mine

@@ -1,0 +1,70 @@
+"""Layers that carry a state of their own from tick to tick of a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.tensor import Dim, Spec, Tensor
+
+State = dict[str, torch.Tensor]
+
+
+@dataclass
+class Tick:
+    """What one tick of a loop tells a layer besides its sources and its state.
+
+    `number` counts from 0. `refs`: the layers that its options name, at this tick. `ended()`: bool (B,), which
+    sequences had ended before this tick; None if that cannot be.
+    """
+
+    number: int
+    refs: Mapping[str, Tensor]
+    ended: Callable[[], torch.Tensor | None]
+
+
+class Stateful(Layer):
+    """Base of such layers.
+
+    In a loop, a layer whose `carries_state` holds is asked for `begin_loop` (what is constant over one run),
+    `first_state` (tensors with the batch axis in front, which the loop re-orders with its beams), then for a `step` per
+    tick. When it was moved out of the loop, `over` computes all ticks at once; the sources have the loop axis, unless
+    `takes_whole_sources`.
+    """
+
+    hidden_state = True
+    takes_whole_sources: ClassVar[bool] = False
+    needs_state: bool = False  # whether another layer reads the last hidden state (`Tensor.state`)
+
+    def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
+        """Whether the layer, with these sources, is one tick of the loop around it: they have no time axis."""
+        return all(s is None or s.time is None for s in sources)
+
+    def begin_loop(self, batch: int) -> Any:
+        """What is constant over one run of a loop with `batch` sequences."""
+        return None
+
+    def first_state(self, make: Any, refs: Mapping[str, Tensor]) -> State:
+        """The state before the first tick. `make`: number of sequences (`batch`), `device`, `zeros(spec)`."""
+        return {}
+
+    def initial_output(self, make: Any, spec: Spec, state: State | None = None) -> Tensor:
+        """What "prev:" of this layer reads at the first tick: zeros."""
+        zeros: Tensor = make.zeros(spec)
+        return zeros
+
+    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+        """One tick: the output, and the new state."""
+        raise TypeError(f"layer class {self.class_name!r} has no step")
+
+    def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
+        """All ticks of the loop over `dim` at once."""
+        raise TypeError(f"layer class {self.class_name!r} cannot be moved out of a loop")
+
+    def merged_state(self, keep: torch.Tensor, new: State, old: State) -> State:
+        """The state after a tick that counts only for the sequences where `keep` (bool (B,)) is True."""
+        return {k: torch.where(keep.reshape(-1, *[1] * (v.dim() - 1)), v, old[k]) for k, v in new.items()}

@@ -1,0 +1,1 @@
+"""What functions of a config see of layers and of the network."""

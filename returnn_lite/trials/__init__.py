@@ -1,0 +1,1 @@
+"""Trainings that an agent drives: the engine's own epochs, from outside, without files."""

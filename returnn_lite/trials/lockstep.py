@@ -1,0 +1,203 @@
+"""Trainings side by side, with one pass of the network for all of them at each step.
+
+Everything but the pass is each training's own: its batches, updates, scores. Their networks are the same but for the
+values of the parameters, so torch.func runs one of them on all values at once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.func import functional_call, vmap
+
+from returnn_lite.engine import data
+from returnn_lite.engine.step import to_device
+from returnn_lite.network.objective import LossValue
+from returnn_lite.trials.trial import Trial
+from returnn_lite.trials.turns import Turn, run_in_turns
+
+CLOSE = {"rtol": 1e-3, "atol": 1e-5}  # float32 sums in another order
+
+
+@dataclass
+class Pass:
+    """What a training asks for: its network's output for a batch. `index`: which training it is."""
+
+    index: int
+    net: Any
+    data: dict[str, Any]
+    lengths: dict[str, torch.Tensor]
+    tags: Any
+    with_gradients: bool
+
+    def key(self) -> Any:
+        """Equal for passes that can be made together."""
+        shapes = tuple((key, value.shape, value.dtype) for key, value in self.data.items())
+        lengths = tuple((key, tuple(value.tolist())) for key, value in self.lengths.items())
+        return self.with_gradients, self.net.training, shapes, lengths
+
+    def alone(self) -> Any:
+        """By the network itself."""
+        output = type(self.net).forward(self.net, self.data, self.lengths, self.tags)
+        return output
+
+
+class LockStep:
+    """Runs jobs of several trials whose networks have the same layers. `why_not`: why passes are not made together."""
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self.trials = list(trials)
+        self.stacked: dict[str, torch.Tensor] = {}  # parameter -> its values in all trials, (trials, …)
+        self.turns: dict[int, Turn] = {}
+        self.passing = False
+        self.why_not = "" if len(self.trials) > 1 else "there is one training only"
+        for index, trial in enumerate(self.trials):
+            trial.adopt = functools.partial(self.adopt, index)
+            trial.adopt(trial.net)
+
+    def run(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+        """A job for each of the first trials, side by side; their results."""
+
+        def job_of(index: int, job: Callable[[], Any]) -> Callable[[Turn], Any]:
+            def in_turn(turn: Turn) -> Any:
+                self.turns[index] = turn
+                return job()
+
+            return in_turn
+
+        try:
+            return run_in_turns([job_of(index, job) for index, job in enumerate(jobs)], self.answer)
+        finally:
+            self.turns = {}
+
+    # --- the passes ---------------------------------------------------------------------------------------------------
+
+    def adopt(self, index: int, net: Any) -> None:
+        """Puts the parameters of a trial's new network beside those of the others; its calls come here from now on."""
+        for name, param in net.params.items():
+            if name not in self.stacked:
+                self.stacked[name] = param.detach().new_zeros((len(self.trials), *param.shape))
+            row = self.stacked[name][index]
+            row.copy_(param.detach())
+            param.data = row
+        net.forward = functools.partial(self.forward, index, net)
+
+    def forward(self, index: int, net: Any, batch: dict[str, Any], lengths: Any, tags: Any = None) -> Any:
+        """Stands for `Network.forward`."""
+        wanted = Pass(index, net, batch, lengths, tags, torch.is_grad_enabled())
+        if self.passing or self.why_not or index not in self.turns:
+            return wanted.alone()
+        reply = self.turns[index].ask(wanted)
+        return wanted.alone() if reply is None else reply
+
+    def answer(self, passes: Sequence[Pass]) -> list[Any]:
+        """The outputs of all passes that go together with another one; the others are left to their networks."""
+        groups: dict[Any, list[int]] = {}
+        for place, wanted in enumerate(passes):
+            groups.setdefault(wanted.key(), []).append(place)
+        replies: list[Any] = [None] * len(passes)
+        for places in groups.values():
+            if len(places) > 1 and not self.why_not:
+                for place, output in zip(places, self.together([passes[i] for i in places]), strict=True):
+                    replies[place] = output
+        return replies
+
+    def together(self, passes: Sequence[Pass]) -> list[Any]:
+        """One pass for all: forward, and backward from the sum of their objectives, which shares no term."""
+        net, wants = passes[0].net, passes[0].with_gradients
+        index = [wanted.index for wanted in passes]
+        whole = index == list(range(len(self.trials)))
+        leaves = {name: rows if whole else rows[index] for name, rows in self.stacked.items()}
+        leaves = {name: value.detach().requires_grad_(wants) for name, value in leaves.items()}
+        batch = {key: torch.stack([wanted.data[key] for wanted in passes]) for key in passes[0].data}
+        names = {id(param): name for name, param in net.named_parameters()}
+        inner = {name: names[id(param)] for name, param in net.params.items()}
+        made: list[Any] = []
+
+        def one(values: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> Any:
+            inputs = (batch, passes[0].lengths, passes[0].tags)
+            out = functional_call(net, {inner[name]: value for name, value in values.items()}, inputs)
+            out.forget_layers()
+            made.append(out)
+            return out.objective, {name: numbers_of(loss) for name, loss in out.losses.items()}
+
+        self.passing = True
+        try:
+            with torch.set_grad_enabled(wants):
+                objective, numbers = vmap(one)(leaves, batch)
+                found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True) if wants else ()
+        finally:
+            self.passing = False
+        grads = {name: grad.unbind() for name, grad in zip(leaves, found, strict=wants) if grad is not None}
+        return [
+            replace(
+                made[0],
+                losses={name: loss_of(made[0].losses[name], numbers[name], i) for name in numbers},
+                objective=objective[i].detach(),
+                gradients={name: rows[i] for name, rows in grads.items()} if wants else None,
+            )
+            for i in range(len(passes))
+        ]
+
+    # --- whether it works ---------------------------------------------------------------------------------------------
+
+    def check(self) -> str:
+        """Compares a pass of two trainings together with each by itself; '' or why it cannot be done."""
+        self.why_not = self.why_not or self._obstacle() or self._difference()
+        return self.why_not
+
+    def _obstacle(self) -> str:
+        trial = self.trials[0]
+        if not all(param.requires_grad for param in trial.net.params.values()):
+            return "the network has values that do not come from gradients"
+        if trial.updater.closure is not None or any(g.options.maximize_grad_norm for g in trial.updater.groups):
+            return "the optimizer needs more than the gradients"
+        return ""
+
+    def _difference(self) -> str:
+        passes = [first_pass(index, trial) for index, trial in enumerate(self.trials[:2])]
+        if passes[0].key() != passes[1].key():
+            return "the batches have different shapes"
+        try:
+            together = self.together(passes)
+            for wanted in passes:  # as in another epoch: a network that looks at it cannot stand for one in this epoch
+                wanted.net.epoch, wanted.net.global_step = 7, 777
+            alone = [wanted.alone() for wanted in passes]
+        except Exception as error:  # of any kind: layers are not written for this
+            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        for wanted, one, other in zip(passes, together, alone, strict=True):
+            grads = torch.autograd.grad(other.objective, list(wanted.net.params.values()), allow_unused=True)
+            pairs = [(one.objective, other.objective.detach())]
+            known = one.gradients or {}
+            pairs += [(known[n], g) for n, g in zip(wanted.net.params, grads, strict=True) if g is not None]
+            if not all(torch.allclose(a, b.to_dense() if b.is_sparse else b, **CLOSE) for a, b in pairs):
+                return "the numbers are not the same"
+        return ""
+
+
+def first_pass(index: int, trial: Trial) -> Pass:
+    """The pass of a trial's first training batch."""
+    net = trial.net.train()
+    trial.shared.claim("train", trial.seed, trial.input_factor)
+    trial.train_data.init_seq_order(epoch=1)
+    loader = data.load_batches(trial.train_data, data.train_batching(trial.config, net, 1), net, trial.config)
+    batch = next(iter(loader))
+    moved = {key: to_device(value, trial.device) for key, value in batch.data.items()}
+    lengths = {key: to_device(value, trial.device) for key, value in batch.lengths.items()}
+    return Pass(index, net, moved, lengths, batch.tags, True)
+
+
+def numbers_of(loss: LossValue) -> dict[str, torch.Tensor]:
+    """The tensors of a loss."""
+    found = {"sum": loss.sum, "error": loss.error, "inv_norm": loss.inv_norm}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def loss_of(like: LossValue, numbers: dict[str, torch.Tensor], index: int) -> LossValue:
+    """The loss of one training."""
+    own = {key: value[index].detach() for key, value in numbers.items()}
+    return LossValue(own.get("sum"), own.get("error"), own["inv_norm"], like.scale, like.normalized)

@@ -1,0 +1,201 @@
+"""A training that leaves no trace: the engine's own epochs, without files and log, as often as wanted."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.engine.evaluate import Evaluation
+from returnn_lite.engine.setup import find_start
+from returnn_lite.engine.step import BrokenScores
+from returnn_lite.engine.train import Trainer
+from returnn_lite.engine.watch import FACTS, EpochWatch
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.log import Log
+from returnn_lite.schedule import lr_file
+from returnn_lite.schedule.control import LearningRateControl
+from returnn_lite.schedule.episode import EpochFacts
+from returnn_lite.schedule.scores import choose_error_key, flatten
+from returnn_lite.trials.shared_data import SharedData
+
+# What a trial does without: files, and everything else that chooses learning rates.
+LEFT_OUT = """
+    model learning_rate_file load load_epoch start_epoch cleanup_old_models tensorboard_opts tf_log_dir lr_scheduler
+    learning_rates learning_rate_control pretrain eval use_last_best_model weight_averaging save_epoch1_initial_model
+    learning_rate_agent
+""".split()
+HUGE = 1000  # times the initial score: diverged
+
+
+class NeverStops:
+    """Stands where a request to stop could come."""
+
+    def check(self) -> None:
+        """None came."""
+
+
+def trial_config(config: Config, **changes: Any) -> Config:
+    """A copy of the config for trials, with `changes`."""
+    typed = {key: value for key, value in config.typed.items() if key not in LEFT_OUT}
+    copied = Config(typed)
+    copied.untyped.update({key: value for key, value in config.untyped.items() if key not in LEFT_OUT})
+    copied.eval_names = config.eval_names
+    for key, value in {"num_workers": 0, **changes}.items():
+        copied.set(key, value)
+    return copied
+
+
+class Trial(Trainer):
+    """A training without files and log, which can be begun anew with other initial values.
+
+    `shared`: the datasets, which other trials use as well. `reset(seed)` begins a training, `epoch(rate)` trains
+    an epoch: both give what is known then.
+    """
+
+    def __init__(self, config: Config, shared: SharedData, watch: EpochWatch | None = None) -> None:
+        self.shared, self.at, self.seed = shared, 0, 0
+        self.input_factor = 1.0
+        self.updates = 0  # of all trainings
+        self.adopt: Callable[[Any], None] | None = None  # is given each new network
+        super().__init__(trial_config(config), Log.silent())
+        self.plain = dict(self.config.typed)
+        self.watch = watch or EpochWatch()
+
+    def open_datasets(self) -> None:
+        """The shared ones."""
+        self.train_data, self.eval_data = self.shared.datasets["train"], {"dev": self.shared.datasets["dev"]}
+
+    def train_epoch(self, epoch: int, stop: Any) -> None:
+        """As always, with data in the order of this trial."""
+        self.shared.claim("train", self.seed, self.input_factor)
+        super().train_epoch(epoch, stop)
+
+    def evaluation(self, stop: Any) -> Evaluation:
+        """As always, with data in the order of this trial."""
+        self.shared.claim("dev", self.seed, self.input_factor)
+        return super().evaluation(stop)
+
+    def prepare_network(self, epoch: int, filename: str | None = None) -> None:
+        """As always; a new network is shown to whoever runs several trials."""
+        before = getattr(self, "net", None)
+        super().prepare_network(epoch, filename)
+        if self.adopt is not None and self.net is not before:
+            self.adopt(self.net)
+
+    def reset(self, seed: int, init_factor: float = 1.0, input_factor: float = 1.0, **changes: Any) -> float:
+        """A new network, with initial values and data orders by `seed`, and `changes` of the config's options; its
+        score before any training. The factors are of all initial values, and of all input features."""
+        self.config.typed.clear()
+        self.config.typed.update(self.plain)
+        for key, value in {"random_seed": seed, **changes}.items():
+            self.config.set(key, value)
+        self.control = LearningRateControl.from_config(self.config, self.log)
+        self.description, self.global_step, self.at, self.seed = None, 0, 0, seed
+        self.input_factor = input_factor
+        self.start(find_start(self.config, "train", self.log))
+        if init_factor != 1.0:
+            with torch.no_grad():
+                torch._foreach_mul_([param for param in self.net.params.values() if param.requires_grad], init_factor)
+        self.initial_score = initial_score(self, self.watch.measure)
+        return self.initial_score
+
+    def epoch(self, learning_rate: float) -> EpochFacts | None:
+        """Trains the next epoch and evaluates; None if it diverged: a loss or parameter is not finite, or the score is
+        more than 1000 times the initial one."""
+        self.at += 1
+        self.control.record(self.at, learning_rate)
+        try:
+            self.train_epoch(self.at, NeverStops())
+        except BrokenScores:
+            return None
+        finally:
+            self.updates += len(self.watch.losses)
+        record = self.control.epochs[self.at]
+        score = score_of(record, self.watch.measure)
+        if not is_good(score, self.initial_score) or not all_finite(self.net.params):
+            return None
+        return EpochFacts(learning_rate=record.learning_rate or 0.0, score=score, **record.meta[FACTS])
+
+    def snapshot(self) -> dict[str, Any]:
+        """What an epoch changes."""
+        return snapshot(self)
+
+    def roll_back(self, before: Mapping[str, Any]) -> None:
+        """Takes an epoch back."""
+        roll_back(self, before)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on."""
+        return {
+            "params": {name: param.detach().clone() for name, param in self.net.params.items()},
+            "optimizer": self.updater.state_dict(),
+            "rates": self.control.text(),
+            "step": self.global_step,
+            "epoch": self.at,
+            "score": self.initial_score,
+            "seed": self.seed,
+            "input_factor": self.input_factor,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where the other trial was."""
+        self.reset(state["seed"], input_factor=state["input_factor"])
+        with torch.no_grad():
+            for name, param in self.net.params.items():
+                param.copy_(state["params"][name])
+        self.updater.load_state_dict(state["optimizer"])
+        self.control.epochs = lr_file.from_text(state["rates"], "state")
+        self.global_step, self.at, self.initial_score = state["step"], state["epoch"], state["score"]
+
+
+def snapshot(trainer: Trainer) -> dict[str, Any]:
+    """Parameters, optimizer and step, as after the last epoch."""
+    params = {name: param.detach().clone() for name, param in trainer.net.params.items()}
+    return {"params": params, "optimizer": copy.deepcopy(trainer.updater.state_dict()), "step": trainer.global_step}
+
+
+def roll_back(trainer: Trainer, before: Mapping[str, Any]) -> None:
+    """Brings a training back to a snapshot."""
+    with torch.no_grad():
+        for name, param in trainer.net.params.items():
+            param.copy_(before["params"][name])
+    trainer.updater.load_state_dict(before["optimizer"])
+    trainer.global_step = before["step"]
+
+
+def initial_score(trainer: Trainer, measures: Any) -> float:
+    """The dev score of the network as it is."""
+    try:
+        results = trainer.evaluation(NeverStops()).run_all(trainer.eval_data, 1, None)
+    except BrokenScores:
+        return math.inf
+    scores: dict[str, Any] = {}
+    for name, means in results.items():
+        scores.update(trainer.plan.score_entries(name, means))
+    return score_of(lr_file.Record(None, flatten(scores)), measures)
+
+
+def score_of(record: lr_file.Record, measures: Any) -> float:
+    """The score that agents look at. ConfigError if it is not there."""
+    for measure in measures:
+        if measure not in record.error and f"{measure}_output" not in record.error:
+            known = ", ".join(sorted(record.error))
+            hint = did_you_mean(measure, record.error)
+            raise ConfigError('lr_agent["measure"]', f"there is no score {measure!r}{hint} ({known})")
+    key = choose_error_key(record.error, measures)
+    if key is None or not key.startswith("dev_"):
+        raise ConfigError("dev", "a learned learning rate needs a dev set with a loss, but there is no dev score")
+    return record.error[key]
+
+
+def is_good(score: float, initial: float) -> bool:
+    """Whether a training with this score has not diverged."""
+    return math.isfinite(score) and not score > HUGE * initial
+
+
+def all_finite(params: Mapping[str, torch.Tensor]) -> bool:
+    """Whether no parameter is NaN or infinite."""
+    return all(bool(torch.isfinite(p).all()) for p in params.values() if p.is_floating_point())
