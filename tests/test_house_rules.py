@@ -18,6 +18,7 @@ SOURCES = LIBRARY + sorted(p for d in ("tools", "demos", "benchmarks", "tests") 
 FLOORS = {  # first part of the path in the package -> floor
     "": 0,  # returnn_lite/__init__.py
     "errors": 0,
+    "files": 0,
     "log": 0,
     "tensor": 1,
     "config": 2,

@@ -16,8 +16,8 @@ from returnn_lite.agent.runs import Run, by_agent, by_chance, constant, listed, 
 from returnn_lite.agent.session import Session
 from returnn_lite.agent.tables import Row, report
 from returnn_lite.config import Config
-from returnn_lite.engine.checkpoints.checkpoint import write_atomically
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.files import write_atomically
 from returnn_lite.log import Log
 from returnn_lite.schedule.agent_file import KEY, AgentFile
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy
 import torch
 
-from returnn_lite.engine.checkpoints.checkpoint import write_atomically
 from returnn_lite.errors import ConfigError
+from returnn_lite.files import write_atomically
 from returnn_lite.schedule.agent_file import FORMAT, INFO, KEY, NORM
 from returnn_lite.schedule.agent_options import AgentOptions
 

@@ -9,13 +9,13 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.engine import data, report
-from returnn_lite.engine.checkpoints.checkpoint import write_atomically
 from returnn_lite.engine.models.interfaces import Plan
 from returnn_lite.engine.models.network_plan import start_epoch
 from returnn_lite.engine.setup import load_network, requested_epoch
 from returnn_lite.engine.step import StepMeter, explained, run_step
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError
+from returnn_lite.files import write_atomically
 from returnn_lite.log import Log
 from returnn_lite.schedule.control import LearningRateControl
 

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.errors import ConfigError
+from returnn_lite.files import write_atomically
 
 META = ":meta:"
+TEMPORARY = ".new_tmp"
 ONE_LINE = 40  # a dict with fewer characters of items stands on one line
 
 
@@ -66,15 +68,8 @@ def shortest(value: Any) -> Any:
 
 def write(path: str, epochs: Mapping[int, Record]) -> None:
     """Replaces the file as a whole; its folder is made if needed."""
-    folder = os.path.dirname(path)
-    if folder:
-        os.makedirs(folder, exist_ok=True)
-    temporary = path + ".new_tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(to_text(epochs))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    text = to_text(epochs)
+    write_atomically(path, lambda file: file.write(text.encode()), suffix=TEMPORARY)
 
 
 def require_writable(path: str) -> None:

@@ -7,19 +7,21 @@ import math
 import os
 import shutil
 import subprocess
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from returnn_lite.datasets.audio.bliss_corpus import Segment
 from returnn_lite.datasets.audio.file import read_audio
 from returnn_lite.datasets.zip_files import unsafe
 from returnn_lite.errors import ConfigError
+from returnn_lite.files import TEMPORARY, own_temporary, remove_abandoned, remove_if_there
 from returnn_lite.tools.bliss import duration, read_corpus
 from returnn_lite.tools.common import Progress, tool
+
+AUDIO = ".audio"
 
 Convert = Callable[[Segment], str]  # a segment -> the file with its audio
 
@@ -29,7 +31,8 @@ def write_zip(output: str, corpus: Sequence[Segment], path: str, convert: Conver
 
     Nothing appears under the name `output` before all is written.
     """
-    name, temporary = os.path.basename(output).removesuffix(".zip"), f"{output}.{os.getpid()}.tmp"
+    remove_abandoned(output, TEMPORARY)
+    name, temporary = os.path.basename(output).removesuffix(".zip"), own_temporary(output, TEMPORARY)
     progress, entries = Progress("segments"), []
     try:
         archive = zipfile.ZipFile(temporary, "w", strict_timestamps=False)  # files of any age
@@ -44,8 +47,7 @@ def write_zip(output: str, corpus: Sequence[Segment], path: str, convert: Conver
         os.replace(temporary, output)
     finally:
         progress.end()
-        with suppress(FileNotFoundError):
-            os.remove(temporary)
+        remove_if_there(temporary)
 
 
 def _entry(segment: Segment, file: str | None, path: str) -> dict[str, Any]:
@@ -128,7 +130,9 @@ def ffmpeg_command(args: argparse.Namespace) -> list[str]:
 @contextmanager
 def _folder(beside: str, keep: bool) -> Iterator[str]:
     """A new folder beside a file, removed at the end."""
-    folder = tempfile.mkdtemp(prefix=f".{os.path.basename(beside)}.", dir=os.path.dirname(beside) or ".")
+    remove_abandoned(beside, AUDIO)
+    folder = own_temporary(beside, AUDIO)
+    os.mkdir(folder)
     try:
         yield folder
     finally:

@@ -8,13 +8,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from returnn_lite.compat.config_imports import config_imports
 from returnn_lite.config import Config, load_config
 from returnn_lite.datasets import Dataset, dataset_defaults, init_dataset
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.files import TEMPORARY, own_temporary, remove_abandoned, remove_if_there
 from returnn_lite.log import Log, Target
 
 SECONDS_A_REPORT = 0.2
@@ -145,12 +146,12 @@ def follow(dataset: Dataset, indices: Iterator[int]) -> Iterator[int]:
 @contextmanager
 def output_file(path: str) -> Iterator[TextIO]:
     """A text file, gzip if its name ends in `.gz`, which gets its name only when all is written."""
-    temporary = f"{path}.{os.getpid()}.tmp"
+    remove_abandoned(path, TEMPORARY)
+    temporary = own_temporary(path, TEMPORARY)
     opened: Any = gzip.open if path.endswith(".gz") else open
     try:
         with opened(temporary, "wt", encoding="utf-8") as file:
             yield file
         os.replace(temporary, path)
     finally:
-        with suppress(FileNotFoundError):
-            os.remove(temporary)
+        remove_if_there(temporary)

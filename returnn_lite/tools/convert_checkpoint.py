@@ -9,9 +9,10 @@ import numpy
 import torch
 
 from returnn_lite.compat import formats  # noqa: F401 - registers the formats
-from returnn_lite.engine.checkpoints.checkpoint import as_arrays, read_model, save_model, write_atomically
+from returnn_lite.engine.checkpoints.checkpoint import as_arrays, read_model, save_model
 from returnn_lite.engine.checkpoints.find import epoch_of_file, model_file, strip_suffix
 from returnn_lite.engine.checkpoints.formats import FORMATS, format_of
+from returnn_lite.files import write_atomically
 from returnn_lite.tools.common import tool
 
 SUFFIXES = {".pt": "pt", ".npz": "npz", **{form.suffix: name for name, form in FORMATS.items()}}

@@ -14,8 +14,8 @@ from returnn_lite.compat.tf_checkpoint.crc32c import crc32c, masked
 from returnn_lite.compat.tf_checkpoint.entries import CODES, STRING, Entry, Header
 from returnn_lite.compat.tf_checkpoint.reader import data_file
 from returnn_lite.compat.tf_checkpoint.table import write_table
-from returnn_lite.engine.checkpoints.checkpoint import write_atomically
 from returnn_lite.errors import ConfigError
+from returnn_lite.files import write_atomically
 
 
 def write_checkpoint(prefix: str, arrays: Mapping[str, Any]) -> None:

@@ -10,8 +10,10 @@ import h5py
 import numpy as np
 
 from returnn_lite.errors import ConfigError
+from returnn_lite.files import own_temporary, remove_abandoned, remove_if_there
 
 TEXT = h5py.string_dtype("utf8")
+TEMPORARY = ".writing"
 NUMBERS_A_CHUNK = 1 << 14
 NUMBERS_A_WRITE = 1 << 20  # kept in memory until that many have come together
 
@@ -27,20 +29,27 @@ class GrowingFile:
         self.filename, self.replace_empty = os.fspath(filename), replace_empty
         self.extends = extend and os.path.exists(self.filename)
         self._refuse_existing()
-        folder, name = os.path.split(self.filename)
+        folder = os.path.dirname(self.filename)
         if not os.path.isdir(folder or "."):
             raise ConfigError(self.filename, f'the directory "{folder}" does not exist')
-        self.temporary = os.path.join(folder, f".{name}.{os.getpid()}.writing")
+        remove_abandoned(self.filename, TEMPORARY)
+        self.temporary = own_temporary(self.filename, TEMPORARY)
         self.file = self._copied() if self.extends else h5py.File(self.temporary, "w")
         self._pending: dict[str, list[np.ndarray]] = {}
         self._numbers = 0
 
     def _copied(self) -> h5py.File:
-        shutil.copyfile(self.filename, self.temporary)
+        try:
+            shutil.copyfile(self.filename, self.temporary)
+            return self._reopened()
+        except BaseException:
+            remove_if_there(self.temporary)
+            raise
+
+    def _reopened(self) -> h5py.File:
         try:
             return h5py.File(self.temporary, "r+")
         except OSError as exc:
-            os.remove(self.temporary)
             raise ConfigError(self.filename, f"cannot be read as an HDF file: {exc}") from None
 
     def _refuse_existing(self, hint: str = "") -> None:
@@ -88,21 +97,29 @@ class GrowingFile:
 
     def publish(self) -> None:
         """Closes the file and gives it its name; on disk before it is seen."""
-        self.flush()
-        self.file.close()
+        try:
+            self.flush()
+            self.file.close()
+            self._sync()
+        except BaseException:
+            self.discard()
+            raise
         self._refuse_existing(f"; what was to be written is in {self.temporary}")
+        os.replace(self.temporary, self.filename)
+
+    def _sync(self) -> None:
         descriptor = os.open(self.temporary, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(self.temporary, self.filename)
 
     def discard(self) -> None:
         """Gives up: no file appears."""
-        self.file.close()
-        if os.path.exists(self.temporary):
-            os.remove(self.temporary)
+        try:
+            self.file.close()  # writes what HDF5 holds back, which fails where the disk is full
+        finally:
+            remove_if_there(self.temporary)
 
 
 def write_labels(file: h5py.File, path: str, labels: Sequence[str]) -> None:

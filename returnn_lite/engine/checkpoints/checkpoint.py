@@ -6,8 +6,8 @@ Each file is written to a temporary name in the same folder, synced to disk and 
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy
 import torch
@@ -16,28 +16,17 @@ from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints.find import existing_models, model_file, strip_suffix
 from returnn_lite.engine.checkpoints.formats import FORMATS, format_of
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.files import TEMPORARY, remove_if_there, write_atomically
 
-TEMPORARY = ".tmp"
 AVERAGED = ".avg.pt"
 KEPT_OPTIMIZER_STATES = 2
 OWN_FORMAT, ALL_FORMATS = "pt", "both"
 
 
-def write_atomically(path: str, write: Callable[[BinaryIO], None]) -> None:
-    """Calls `write(file)` on a temporary file beside `path`, then renames it to `path`."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    temporary = path + TEMPORARY
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def remove_stale_files(model: str | None) -> None:
     """Removes the temporary files which a killed run of the same `model` left."""
     for path in glob.glob(f"{glob.escape(model)}.*{TEMPORARY}") if model else ():
-        os.remove(path)
+        remove_if_there(path)
 
 
 def checkpoint_formats(config: Config) -> tuple[str, ...]:

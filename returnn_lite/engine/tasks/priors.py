@@ -7,12 +7,12 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine import data
-from returnn_lite.engine.checkpoints.checkpoint import write_atomically
 from returnn_lite.engine.evaluate import step_meter
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import explained, forward_batch
 from returnn_lite.engine.tasks.forward import feature_last
 from returnn_lite.errors import ConfigError
+from returnn_lite.files import write_atomically
 from returnn_lite.log import Log
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.masked import mask_all

@@ -13,13 +13,13 @@ from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset
 from returnn_lite.datasets.vocab import Vocabulary
 from returnn_lite.engine import data, report
-from returnn_lite.engine.checkpoints.checkpoint import write_atomically
 from returnn_lite.engine.evaluate import step_meter
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import explained, forward_batch, run_step
 from returnn_lite.engine.tasks.labels import dataset_labels, labels_of_output
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.files import write_atomically
 from returnn_lite.log import Log
 from returnn_lite.tensor import Tensor
 
