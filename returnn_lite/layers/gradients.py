@@ -9,6 +9,7 @@ import torch
 
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.gradients import scaled_gradient
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
@@ -41,32 +42,10 @@ class ScaledGrad(Layer):
         """The source."""
         if not x.data.dtype.is_floating_point:
             return x
-        if self.scale == 0 and self.shift == 0:
-            return x.with_data(x.data.detach())
         axis = (
             None if self.sum_axis is None else find_axis(x.spec, self.sum_axis, option="scale_shift_by_sum_over_axis")
         )
-        return x.with_data(_Scaled.apply(x.data, self.scale, self.shift, axis))
-
-
-class _Scaled(torch.autograd.Function):
-    """Identity with a scaled gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, scale: float, shift: float, axis: int | None) -> torch.Tensor:
-        """x"""
-        ctx.scale, ctx.shift, ctx.axis = scale, shift, axis
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """grad * scale + shift"""
-        (grad,) = grads
-        result = grad * ctx.scale
-        if ctx.shift:
-            total = 1.0 if ctx.axis is None else grad.abs().sum(ctx.axis, keepdim=True)
-            result = result + ctx.shift * total
-        return result, None, None, None
+        return x.with_data(scaled_gradient(x.data, self.scale, self.shift, axis))
 
 
 @layer("gradient")

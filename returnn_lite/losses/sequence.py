@@ -11,8 +11,9 @@ from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.losses import ctc
 from returnn_lite.losses.base import Loss, LossSum, SequenceLoss, loss
-from returnn_lite.losses.ctc_decode import beam_search_decode, greedy_decode
-from returnn_lite.losses.edit_distance import edit_distance
+from returnn_lite.ops.ctc import collapse_repeated
+from returnn_lite.ops.ctc_decode import beam_search_decode, greedy_decode
+from returnn_lite.ops.edit_distance import edit_distance
 from returnn_lite.tensor import Tensor
 
 Labels = tuple[torch.Tensor, torch.Tensor]  # (B, N) and lengths (B,)
@@ -84,7 +85,7 @@ class CTC(Loss):
         lengths = output.length(output.spec.dims[1]).values
         if self.auto_clip:
             label_lengths = ctc.auto_clip_target_lengths(label_lengths, lengths)
-        wanted: Labels = ctc.collapse_repeated(labels, label_lengths) if self.collapse else (labels, label_lengths)
+        wanted: Labels = collapse_repeated(labels, label_lengths) if self.collapse else (labels, label_lengths)
         logits = self._logits(output)
         function = ctc.native_ctc_loss if self.native else ctc.tf_ctc_loss
         more = {"max_approx": True} if self.viterbi else {}

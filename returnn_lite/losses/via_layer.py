@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.losses.base import Loss, LossSum, frame_error, loss
+from returnn_lite.ops.gradients import with_gradient
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.align import place
 from returnn_lite.tensor.masked import mask_all
@@ -49,7 +50,7 @@ class ViaLayer(Loss):
         valid = mask_all(output)
         if valid is not None:
             signal = torch.where(valid, signal, torch.zeros((), dtype=signal.dtype, device=signal.device))
-        value = _Replaced.apply(self._wrt(output), signal.detach(), other.sequence_loss.sum().detach())
+        value = with_gradient(self._wrt(output), other.sequence_loss.sum().detach(), signal.detach())
         return LossSum(value, frame_error(output, target) if target is not None else None)
 
     def _wrt(self, output: Tensor) -> torch.Tensor:
@@ -62,19 +63,3 @@ class ViaLayer(Loss):
             text = f"`loss_wrt_to_act_in` must be the activation of the layer, {name!r}, but is {wanted!r} instead"
             raise ConfigError("loss_opts", text)
         return output.pre.data
-
-
-class _Replaced(torch.autograd.Function):
-    """A given value with a given gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, gradient: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """value"""
-        ctx.save_for_backward(gradient)
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """The gradient."""
-        (gradient,) = ctx.saved_tensors
-        return grads[0] * gradient, None, None

@@ -11,9 +11,10 @@ from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.losses import ctc
+from returnn_lite.losses.ctc import native_ctc_loss
 from returnn_lite.losses.sequence import labels_of
-from returnn_lite.losses.staircase import staircase_posteriors
+from returnn_lite.ops.ctc import ctc_best_path, ctc_posteriors
+from returnn_lite.ops.staircase import staircase_posteriors
 from returnn_lite.tensor import Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.spec import vector
@@ -107,7 +108,7 @@ class CTCLoss(Alignment):
         """The loss of each sequence."""
         scores, lengths = self.frames(refs["logits"])
         zero = self.behavior >= 30 or self.context.config.bool("tf_native_ctc_zero_infinity", False)
-        loss = ctc.native_ctc_loss(
+        loss = native_ctc_loss(
             scores, lengths, *labels_of(refs["targets"].batch_major()), logits_normalize=not self.normalized,
             grad_wrt_softmax_in=not self.normalized, label_loop=self.label_loop, blank_index=self.blank_index,
             zero_infinity=bool(zero), max_approx=self.max_approx,
@@ -180,7 +181,7 @@ class FastBaumWelch(Alignment):
         scores, lengths = self.log_scores(x, self.input_type)
         if self.align_target == "ctc":
             loops = self.ctc_opts.get("label_loop", True) and self.ctc_opts.get("ctc_merge_repeated", True)
-            shares, loss = ctc.ctc_posteriors(
+            shares, loss = ctc_posteriors(
                 scores, lengths, *labels_of(refs["labels"].batch_major()), blank=self.ctc_opts.get("blank_idx", -1),
                 label_loop=bool(loops), **self.scales,
             )  # fmt: skip
@@ -244,6 +245,6 @@ class ForcedAlign(Alignment):
         x, target = sources[0], refs["align_target"]
         values, lengths = self.log_scores(x, self.input_type)
         labels = labels_of(target.batch_major())
-        path, scores = ctc.forced_align(values, lengths, *labels, blank=self.blank_idx, label_loop=self.label_loop)
+        path, scores = ctc_best_path(values, lengths, *labels, blank=self.blank_idx, label_loop=self.label_loop)
         spec = self.spec(x.spec, align_target=target.spec)
         return x.with_data(path.t(), spec, zero_padded=True, parts={"scores": x.with_data(scores, vector())})

@@ -12,7 +12,7 @@ import torch
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer, split_options
-from returnn_lite.rec import beam as beams
+from returnn_lite.ops import beam as beams
 from returnn_lite.rec.choice_scores import log_scores, noise
 from returnn_lite.rec.choice_view import ChoiceView, combined_by_function
 from returnn_lite.rec.initial import Initial
@@ -61,7 +61,7 @@ class Choice(Layer):
 
     Shape: (B, V) -> (B * beam,) labels. Outside of search it is the target, and its source is not computed.
     `input_type`: what the source holds ("prob", "log_prob", "logits"; "regression": the source itself is fed back,
-    nothing is searched). `length_normalization` keeps the scores of ended hypotheses comparable; see `rec/beam.py` for
+    nothing is searched). `length_normalization` keeps the scores of ended hypotheses comparable; see `ops/beam.py` for
     the rules. Several sources are decided together, each cut to `source_beam_sizes`; the parts "out_0", "out_1" … are
     their labels. `cheating` keeps the target as the last hypothesis ("exclusive": it does not occur twice).
     `custom_score_combine(layer, scores_in [B, K, V], scores_base [B, K, 1], t, end_flags [B, K], batch_dim,

@@ -10,7 +10,7 @@ import torch
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
-from returnn_lite.losses.edit_distance import edit_distance, next_row
+from returnn_lite.ops import edit_distance as distances
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.spec import vector
@@ -46,7 +46,7 @@ class EditDistance(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The distances."""
         a, b = refs["a"], refs["b"]
-        distance = edit_distance(*labels(a, self.a_spatial_dim), *labels(b, self.b_spatial_dim))
+        distance = distances.edit_distance(*labels(a, self.a_spatial_dim), *labels(b, self.b_spatial_dim))
         return joined(distance, vector("int32"), [a, b])
 
 
@@ -126,18 +126,12 @@ class EditDistanceTable(OfTarget, Stateful):
 
     @staticmethod
     def _first(target: Tensor) -> torch.Tensor:
-        """The row before the first label: 0, 1, …"""
-        wanted, lengths = labels(target)
-        row = torch.arange(wanted.shape[1] + 1, dtype=torch.int32, device=wanted.device)
-        return torch.minimum(row, lengths.to(torch.int32).unsqueeze(1))
+        """The row before the first label."""
+        return distances.first_row(*labels(target))
 
     def _next(self, row: torch.Tensor, label: torch.Tensor, target: Tensor) -> torch.Tensor:
-        """The row behind one more label; behind the end of the target its last value."""
-        wanted, lengths = labels(target)
-        new = next_row(row, label, wanted)
-        positions = torch.arange(new.shape[1], device=new.device)
-        new = new.gather(1, torch.minimum(positions, lengths.long().unsqueeze(1)))
-        return new if self.blank_idx is None else torch.where((label == self.blank_idx).unsqueeze(1), row, new)
+        """The row behind one more label."""
+        return distances.next_row(row, label, *labels(target), blank=self.blank_idx)
 
     def first_state(self, make: Any, refs: Mapping[str, Tensor]) -> State:
         """The row before the first label."""
@@ -188,17 +182,9 @@ class OptimalCompletions(OfTarget):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The least distance in the row that would follow."""
         x, target = sources[0], refs["target"]
-        wanted, lengths = labels(target)  # (B, N)
         spec = self.spec(x.spec, target=target.spec)
         at = x.spec.batch or 0
         rows = x.data.movedim(at, -2)  # (…, B, N + 1)
-        valid = torch.arange(rows.shape[-1], device=rows.device) <= lengths.unsqueeze(1)
-        rows = rows.masked_fill(~valid, torch.iinfo(torch.int32).max // 2)
-        least = rows.amin(-1, keepdim=True)
-        # Behind a label that the target has at j + 1 the distance of j remains; behind any other the least one grows.
-        best = (least + 1).expand(*rows.shape[:-1], self._classes(target.spec).size or 0).clone()
-        index = wanted.long().expand(rows[..., :-1].shape)
-        best.scatter_reduce_(-1, index, rows[..., :-1].masked_fill(~valid[:, 1:], torch.iinfo(torch.int32).max), "amin")
-        if self.blank_idx is not None:
-            best[..., self.blank_idx] = least.squeeze(-1)
+        classes = self._classes(target.spec).size or 0
+        best = distances.optimal_completions(rows, *labels(target), classes, blank=self.blank_idx)
         return joined(best.movedim(-2, at), spec or x.spec, [x, target])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.rec import beam as beams
+from returnn_lite.ops import beam as beams
 from returnn_lite.rec.choice import Choice, Moment
 from returnn_lite.rec.choice_scores import log_probs, log_scores
 from returnn_lite.tensor import Beam, Spec, Tensor, batch_dim, to_beam

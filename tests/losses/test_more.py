@@ -7,7 +7,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.losses.base import make_loss
-from returnn_lite.losses.bleu import sentence_bleu
+from returnn_lite.ops.bleu import sentence_bleu
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from tests.losses.frames import frames, loss, normal, random_labels, softmax_frames, valid
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.losses.staircase import staircase_posteriors
+from returnn_lite.ops.staircase import staircase_posteriors
 from tests.nets import batch, network, randomised
 
 KEYS = {"data": {"dim": 4}, "labels": {"dim": 4, "sparse": True}, "others": {"dim": 4, "sparse": True}}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.rec.cells.frames import Frames
+from returnn_lite.ops.frames import Frames
 
 State = dict[str, Tensor]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from returnn_lite.errors import ConfigError
+from returnn_lite.ops.recurrent import normed_lstm_step
 from returnn_lite.rec.cells.activation import Activation, activation_function, is_bounded
 from returnn_lite.rec.cells.base import (
     Cell,
@@ -134,21 +135,25 @@ class LayerNormVariantsLstm(Cell):
         return sums
 
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        size = self.n_out
-        a, ifo = self._gates(p, projected, state["h"]).split((size, 3 * size), 1)
-        a = self.activation(a)
-        if p.training and self.dropout:
-            a = a * dropout_mask(a, tuple(a.shape), self.dropout, p.generator)
-        i, f, o = torch.sigmoid(ifo).chunk(3, 1)
-        c = c_out = torch.addcmul(f * state["c"], i, a)
-        if self.cell_norm:
-            c = self._layer_norm(c, p["gamma_new_c"], p["beta_new_c"])
-            if self.cell_norm_in_output:
-                c_out = c
-        h = o * self.activation(c_out)
-        if self.hidden_norm:
-            h = self._layer_norm(h, p["gamma_new_h"], p["beta_new_h"])
+        h, c = normed_lstm_step(
+            self._gates(p, projected, state["h"]),
+            state["c"],
+            activation=self.activation,
+            dropout=self._dropped(p) if p.training and self.dropout else None,
+            cell_norm=self._normed(p, "new_c") if self.cell_norm else None,
+            norm_in_output=self.cell_norm_in_output,
+            hidden_norm=self._normed(p, "new_h") if self.hidden_norm else None,
+        )
         return h, {"c": c, "h": h}
+
+    def _dropped(self, p: Weights) -> Callable[[Tensor], Tensor]:
+        """Dropout of the cell input."""
+        return lambda a: a * dropout_mask(a, tuple(a.shape), self.dropout, p.generator)
+
+    def _normed(self, p: Weights, name: str) -> Callable[[Tensor], Tensor]:
+        """The layer normalisation with the parameters of this name."""
+        gamma, beta = p[f"gamma_{name}"], p[f"beta_{name}"]
+        return lambda x: self._layer_norm(x, gamma, beta)
 
     def _gates(self, p: Weights, projected: Tensor, h: Tensor) -> Tensor:
         """The normalised sums of the gates (B, 4H), in the order j, i, f, o."""

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.rec.cells import fused
+from returnn_lite.ops.lstm import lstm, lstm_over_gates
+from returnn_lite.ops.recurrent import lstm_step
 from returnn_lite.rec.cells.activation import Activation, activation_function, is_bounded
 from returnn_lite.rec.cells.base import Cell, ParamSpec, Run, State, Weights, check_rate, dropout_mask
 
@@ -22,27 +23,16 @@ class LstmCell(Cell):
     """c' = σ(f) c + σ(i) tanh(a), h' = σ(o) tanh(c'), with a, i, f, o = x W_x + h W_h + bias.  State c, h (B, H)."""
 
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        size = self.n_out
-        gates = torch.addmm(projected, state["h"], p["w_h"])
-        a, ifo = torch.split_with_sizes(gates, (size, 3 * size), 1)
-        i, f, o = torch.sigmoid(ifo).chunk(3, 1)
-        c = torch.addcmul(f * state["c"], i, torch.tanh(a))
-        h = o * torch.tanh(c)
+        h, c = lstm_step(torch.addmm(projected, state["h"], p["w_h"]), state["c"])
         return h, {"c": c, "h": h}
 
     def run(self, p: Weights, x: Tensor, start: State, run: Run) -> tuple[Tensor, State]:
-        padding = run.frames.padding
+        padding = run.frames.padding if run.need_state else None
         if x.is_floating_point() and "w_x" in p:
-            weights = p["w_x"], p["w_h"], p["bias"], start["h"], start["c"]
-            if run.need_state and padding is not None:
-                out, c = fused.lstm_frozen(x, padding, *weights)
-            else:
-                out, c = fused.lstm(x, *weights)
+            out, c = lstm(x, p["w_x"], p["w_h"], p["bias"], start["h"], start["c"], padding=padding)
         else:
             gates = self.project(p, x, sparse_grad=run.sparse_grad)
-            if run.need_state and padding is not None:
-                gates = torch.where(padding.unsqueeze(2), fused.freezing_gates(gates), gates)
-            out, c = fused.lstm_over_gates(gates, p["w_h"], start["h"], start["c"])
+            out, c = lstm_over_gates(gates, p["w_h"], start["h"], start["c"], padding=padding)
         return out, {"c": c, "h": run.frames.last(out, start["h"])} if run.need_state else {}
 
 
@@ -229,17 +219,9 @@ class StandardLstm(LstmCell):
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
         if self._fusable and not self.has_projection:
             return super().step(p, projected, state)
-        size, old = self.n_out, state["c"]
-        a, i_f, o = torch.addmm(projected, state["h"], p["w_h"]).split((size, 2 * size, size), 1)
-        if self.use_peepholes:
-            i_f = torch.addcmul(i_f, torch.cat([old, old], 1), p["peep_if"])
-        i, f = torch.sigmoid(i_f).chunk(2, 1)
-        c = torch.addcmul(f * old, i, self.activation(a))
-        if self.cell_clip is not None:
-            c = c.clamp(-self.cell_clip, self.cell_clip)
-        if self.use_peepholes:
-            o = torch.addcmul(o, c, p["peep_o"])
-        h = torch.sigmoid(o) * self.activation(c)
+        gates = torch.addmm(projected, state["h"], p["w_h"])
+        peepholes = (p["peep_if"], p["peep_o"]) if self.use_peepholes else None
+        h, c = lstm_step(gates, state["c"], activation=self.activation, peepholes=peepholes, cell_clip=self.cell_clip)
         if self.has_projection:
             h = h @ p["projection"]
             if self.proj_clip is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from returnn_lite.ops.recurrent import rhn_step
 from returnn_lite.rec.cells.base import Cell, ParamSpec, State, Weights, check_rate, sequence_mask
 
 
@@ -53,10 +54,5 @@ class Rhn(Cell):
         return Weights(arrays, training, generator)
 
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        s, mask = state["var"], p.get("mask")
-        for depth, name in enumerate(self._names):
-            dropped = s if mask is None else s * mask
-            sums = torch.addmm(projected, dropped, p[name]) if depth == 0 else dropped @ p[name]
-            h, t = sums.chunk(2, 1)
-            s = torch.lerp(s, torch.tanh(h), torch.sigmoid(t))
+        s = rhn_step(projected, state["var"], [p[name] for name in self._names], p.get("mask"))
         return s, {"var": s}

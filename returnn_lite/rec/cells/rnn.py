@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from returnn_lite.rec.cells import fused
+from returnn_lite.ops.lstm import rnn_tanh
+from returnn_lite.ops.recurrent import gru_step
 from returnn_lite.rec.cells.activation import Activation, activation_function, is_bounded
 from returnn_lite.rec.cells.base import Cell, ParamSpec, Run, State, Weights
 from returnn_lite.rec.cells.lstm import split_rows
@@ -49,11 +50,7 @@ class Gru(Cell):
         return Weights(arrays, training, generator)
 
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        old, size = state["var"], self.n_out
-        gates_x, new_x = projected.split((2 * size, size), 1)
-        r, u = torch.sigmoid(torch.addmm(gates_x, old, p["gates_h"])).chunk(2, 1)
-        new = self.activation(torch.addmm(new_x, r * old, p["new_h"]))
-        h = torch.lerp(new, old, u)
+        h = gru_step(projected, state["var"], p["gates_h"], p["new_h"], activation=self.activation)
         return h, {"var": h}
 
 
@@ -84,5 +81,5 @@ class BasicRnn(Cell):
     def run(self, p: Weights, x: Tensor, start: State, run: Run) -> tuple[Tensor, State]:
         if self.activation is not torch.tanh:
             return super().run(p, x, start, run)
-        out = fused.rnn_tanh(x, p["w_x"], p["w_h"], p["bias"], start["var"])
+        out = rnn_tanh(x, p["w_x"], p["w_h"], p["bias"], start["var"])
         return out, {"var": run.frames.last(out, start["var"])} if run.need_state else {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from returnn_lite.errors import ConfigError
+from returnn_lite.ops.recurrent import zoneout
 from returnn_lite.rec.cells.base import State, Weights
 from returnn_lite.rec.cells.lstm import LstmCell, StandardLstm
 
@@ -37,12 +37,5 @@ class ZoneoutLstm(StandardLstm):
         out, new = LstmCell.step(self, p, projected, state)
         for key, factor in self.factors.items():
             if factor:
-                new[key] = _zoneout(state[key], new[key], factor, p)
+                new[key] = zoneout(state[key], new[key], factor, training=p.training, generator=p.generator)
         return new["h"] if self.use_zoneout_output else out, new
-
-
-def _zoneout(old: Tensor, new: Tensor, factor: float, p: Weights) -> Tensor:
-    if not p.training:
-        return torch.lerp(new, old, factor)
-    kept = torch.rand(new.shape, device=new.device, dtype=new.dtype, generator=p.generator) < factor
-    return torch.where(kept, old, new)

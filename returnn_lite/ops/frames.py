@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 
 class Frames:
@@ -38,7 +37,7 @@ class Frames:
             return x.flip(0) if self.reverse else x
         if not x.is_floating_point():
             return _arrange(x, self._rows, self.padding)
-        result: Tensor = _Arrange.apply(x, self._rows, self.padding)
+        result: Tensor = _Arrange.apply(x, self._rows, self.padding)  # type: ignore[no-untyped-call]
         return result
 
     def last(self, x: Tensor, initial: Tensor) -> Tensor:
@@ -70,11 +69,11 @@ class _Arrange(torch.autograd.Function):
     """Swaps pairs of valid rows and zeros the others: a symmetric matrix, hence its own gradient."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, rows: Tensor | None, padding: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rows: Tensor | None, padding: Tensor) -> Tensor:
         ctx.save_for_backward(rows, padding)
         return _arrange(x, rows, padding)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         rows, padding = ctx.saved_tensors
-        return _Arrange.apply(grad, rows, padding), None, None
+        return _Arrange.apply(grad, rows, padding), None, None  # type: ignore[no-untyped-call]

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from returnn_lite.losses.ctc import NEVER, pack
+from returnn_lite.ops.ctc import NEVER
+from returnn_lite.ops.masked import frame_mask, pack
 
 Array = NDArray[numpy.float32]
 
@@ -21,7 +22,7 @@ def greedy_decode(
     """
     blank %= scores.shape[2]
     best = scores.argmax(-1).to(torch.int32)
-    keep = (best != blank) & (torch.arange(best.shape[1], device=best.device) < lengths.to(best.device)[:, None])
+    keep = (best != blank) & frame_mask(lengths.to(best.device), best.shape[1])
     if merge_repeated:
         keep[:, 1:] &= best[:, 1:] != best[:, :-1]
     return pack(best, keep)

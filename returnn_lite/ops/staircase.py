@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-from returnn_lite.losses.ctc import NEVER
+from returnn_lite.ops.ctc import NEVER
+from returnn_lite.ops.masked import frame_mask
 
 
 def staircase_posteriors(
@@ -23,7 +24,7 @@ def staircase_posteriors(
     if min_prob > 0:
         scores = scores.clamp(min=math.log(min_prob))
     scores = scores * am_scale
-    mask = torch.arange(scores.shape[1], device=scores.device) < lengths.to(scores.device).unsqueeze(1)
+    mask = frame_mask(lengths.to(scores.device), scores.shape[1])
     with torch.enable_grad():
         total = _total(scores.requires_grad_(), mask, states.to(scores.device, torch.int64))
         # A posterior is the derivative of the total score by the score of its class.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from returnn_lite.rec import beam
+from returnn_lite.ops import beam
 
 INF = float("inf")
 

@@ -1,6 +1,6 @@
 """Whole LSTM sequences without a tick in Python, or with ticks that leave no trace for autograd.
 
-Gates here stand in the order a, i, f, o (cell input, input, forget, output gate), blocks of H columns.
+The gates stand in the order a, i, f, o (cell input, input, forget, output gate), blocks of H columns.
 """
 
 from __future__ import annotations
@@ -13,12 +13,31 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 _sigmoid_gradient = torch.ops.aten.sigmoid_backward
 _tanh_gradient = torch.ops.aten.tanh_backward
+ORDER = "aifo"
+_TORCH_ORDER = "ifao"
 _SATURATED = 1.0e4  # sigmoid is exactly 1 here and exactly 0 at the negative value, in each float type
 
 
-def lstm(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
-    """One fused call: (T, B, D), (D, 4H), (H, 4H), (4H,), (B, H), (B, H) -> outputs (T, B, H), last cell (B, H)."""
-    weights = _packed([_rows(w_x), _rows(w_h), _rows(bias), torch.zeros_like(bias)])
+def lstm(
+    x: Tensor,
+    w_x: Tensor,
+    w_h: Tensor,
+    bias: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    *,
+    padding: Tensor | None = None,
+    order: str = ORDER,
+) -> tuple[Tensor, Tensor]:
+    """One fused call: (T, B, D), (D, 4H), (H, 4H), (4H,), (B, H), (B, H) -> outputs (T, B, H), last cell (B, H).
+
+    In the `padding` (T, B) the cell stands still, so that the last cell is that of the last valid frame; the outputs
+    there mean nothing. `order`: the gates of the blocks of columns.
+    """
+    if padding is not None:  # one more input, which shuts the input gate and opens the forget gate
+        x = torch.cat([x, padding.unsqueeze(2).to(x.dtype)], 2)
+        w_x = torch.cat([w_x, freezing_gates(w_x, order).unsqueeze(0)])
+    weights = _packed([*(_rows(w, order) for w in (w_x, w_h, bias)), torch.zeros_like(bias)])
     hidden = (h0.unsqueeze(0).contiguous(), c0.unsqueeze(0).contiguous())
     out, _, cell = torch.lstm(x, hidden, weights, True, 1, 0.0, torch.is_grad_enabled(), False, False)
     return out, cell[0]
@@ -32,31 +51,27 @@ def rnn_tanh(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, h0: Tensor) -> T
     return out
 
 
-def lstm_frozen(
-    x: Tensor, padding: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, h0: Tensor, c0: Tensor
-) -> tuple[Tensor, Tensor]:
-    """As `lstm`, but the cell stands still in the `padding` (T, B): the last cell is that of the last valid frame.
-
-    The padding is one more input, which shuts the input gate and opens the forget gate.
-    """
-    x = torch.cat([x, padding.unsqueeze(2).to(x.dtype)], 2)
-    return lstm(x, torch.cat([w_x, freezing_gates(w_x).unsqueeze(0)]), w_h, bias, h0, c0)
-
-
-def freezing_gates(like: Tensor) -> Tensor:
+def freezing_gates(like: Tensor, order: str = ORDER) -> Tensor:
     """Sums (4H,) of the gates with which a tick keeps the cell exactly as it is."""
     gates = like.new_zeros(4, like.shape[-1] // 4)
-    gates[1], gates[2] = -_SATURATED, _SATURATED
+    gates[order.index("i")], gates[order.index("f")] = -_SATURATED, _SATURATED
     return gates.flatten()
 
 
-def lstm_over_gates(gates: Tensor, w_h: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
-    """LSTM whose input products are given: (T, B, 4H), (H, 4H), (B, H), (B, H) -> (T, B, H), last cell (B, H)."""
+def lstm_over_gates(
+    gates: Tensor, w_h: Tensor, h0: Tensor, c0: Tensor, *, padding: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """LSTM whose input products are given: (T, B, 4H), (H, 4H), (B, H), (B, H) -> (T, B, H), last cell (B, H).
+
+    `padding` as for `lstm`.
+    """
+    if padding is not None:
+        gates = torch.where(padding.unsqueeze(2), freezing_gates(gates), gates)
     if gates.is_cuda:  # one more big product is cheaper than ticks there
         size = gates.shape[2]
         unit = torch.eye(size, device=gates.device, dtype=gates.dtype)
         return lstm(gates, unit, w_h, gates.new_zeros(size), h0, c0)
-    out, cell = _LstmOverGates.apply(gates, w_h, h0, c0)
+    out, cell = _LstmOverGates.apply(gates, w_h, h0, c0)  # type: ignore[no-untyped-call]
     return out, cell
 
 
@@ -69,10 +84,12 @@ def _packed(weights: list[Tensor]) -> list[Tensor]:
     return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
 
-def _rows(weight: Tensor) -> Tensor:
-    """(D, 4H) or (4H,), gates a, i, f, o -> (4H, D) or (4H,), gates i, f, a, o, which is torch's order."""
-    a, i, f, o = weight.chunk(4, -1)  # moved before the transposition, so that the gradient is contiguous, too
-    return torch.cat([i, f, a, o], -1).t()
+def _rows(weight: Tensor, order: str) -> Tensor:
+    """(D, 4H) or (4H,), blocks in this order -> (4H, D) or (4H,), blocks in torch's order."""
+    if order == _TORCH_ORDER:
+        return weight.t()
+    blocks = weight.chunk(4, -1)  # moved before the transposition, so that the gradient is contiguous, too
+    return torch.cat([blocks[order.index(gate)] for gate in _TORCH_ORDER], -1).t()
 
 
 class _LstmOverGates(torch.autograd.Function):

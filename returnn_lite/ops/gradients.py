@@ -1,0 +1,62 @@
+"""Values whose gradient is not that of the formula that gave them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def with_gradient(x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    """`value`, whose derivative by `x` is said to be `gradient`.
+
+    Shape: x and gradient (…, …), value (…): the first axes of x, or none.
+    """
+    result: Tensor = _Given.apply(x, value, gradient)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Given(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,), (grad,) = ctx.saved_tensors, grads
+        missing = (1,) * (gradient.dim() - grad.dim())
+        return grad.to(gradient.dtype).reshape(*grad.shape, *missing) * gradient, None, None
+
+
+def reported_as(shown: Tensor, gradient_of: Tensor) -> Tensor:
+    """The value of `shown` with the gradient of `gradient_of` ("straight through").  Shape: any, twice -> the same"""
+    return gradient_of + (shown - gradient_of).detach()
+
+
+def scaled_gradient(x: Tensor, scale: float, shift: float = 0.0, sum_axis: int | None = None) -> Tensor:
+    """`x` with the gradient g * scale + shift; 0 and 0 stop it.  Shape: any -> the same
+
+    `sum_axis`: the shift is multiplied by the sum of |g| over this axis.
+    """
+    if scale == 0 and shift == 0:
+        return x.detach()
+    result: Tensor = _Scaled.apply(x, scale, shift, sum_axis)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, shift: float, sum_axis: int | None) -> Tensor:
+        ctx.scale, ctx.shift, ctx.axis = scale, shift, sum_axis
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        result = grad * ctx.scale
+        if ctx.shift:
+            total = 1.0 if ctx.axis is None else grad.abs().sum(ctx.axis, keepdim=True)
+            result = result + ctx.shift * total
+        return result, None, None, None

@@ -1,0 +1,24 @@
+"""Valid frames: masks out of lengths, statistics over what a mask says is valid, what is chosen put together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def frame_mask(lengths: Tensor, frames: int) -> Tensor:
+    """True in the first `lengths` of `frames` positions.  Shape: (…) -> (…, T) bool"""
+    return torch.arange(frames, device=lengths.device) < lengths.unsqueeze(-1)
+
+
+def pack(x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Moves the entries to keep to the front, 0 behind.  Shape: (B, T), (B, T) bool -> (B, T'), (B,) int32
+
+    T' is the largest number of entries kept; a device is waited for to learn it.
+    """
+    lengths = keep.sum(1)
+    # Each kept entry goes to its rank; all others to one column more, which is cut off.
+    place = torch.where(keep, keep.cumsum(1) - 1, x.shape[1])
+    packed = x.new_zeros(x.shape[0], x.shape[1] + 1).scatter_(1, place, x)
+    longest = int(lengths.max()) if lengths.numel() else 0
+    return packed[:, :longest], lengths.to(torch.int32)
