@@ -138,7 +138,8 @@ def _common(config: Config, net: Any) -> dict[str, Any]:
     size, seqs = config.number_or_dict("batch_size", None if packed else 1), config.int("max_seqs", -1)
     seqs = -1 if seqs is None else seqs
     limits = {"batch_size": size, "packed_batch_size": packed, "max_seqs": seqs}
-    return {**limits, "used_data_keys": frozenset(net.used_data_keys)}
+    torch_model = config.value("backend", None) == "torch"
+    return {**limits, "used_data_keys": frozenset(net.used_data_keys), "complete_with_last": torch_model}
 
 
 def count_batches(dataset: Dataset, options: BatchingOptions) -> int:

@@ -285,8 +285,10 @@ class Trainer:
         return epoch_base(self.model or "", epoch, pretrain=self.plan.is_pretrain(epoch))
 
     def info(self, epoch: int) -> dict[str, Any]:
-        """The entries beside the parameters in every checkpoint file."""
+        """The entries beside the parameters in every checkpoint file; torch models keep the rate of the next step."""
         rate = float(self.updater.effective_learning_rate)
+        if self.config.value("backend", None) == "torch":
+            rate = float(self.updater.next_learning_rate(self.global_step))
         return {"epoch": epoch, "step": self.global_step, "effective_learning_rate": rate, "version": __version__}
 
     def write_checkpoint(self, epoch: int) -> None:

@@ -62,6 +62,7 @@ class Updater:
         self.clock = Clock()
         self.rates = Rates(self.optimizers, self.scheduler, step_learning_rate(config, network, self.clock))
         self.effective_learning_rate = initial_learning_rate  # the one of the latest step
+        self.epoch_rate = initial_learning_rate  # the epoch's, from which it was made
         self.reset_every = config.int("reset_updater_vars_mod_step", 0) or 0  # steps within the epoch
         self.noise_seed = config.int("random_seed", 42) or 0
         self.decay = self._decoupled_decay(config, param_options)
@@ -142,6 +143,10 @@ class Updater:
         names = {key: shortened(", ".join(names)) for key, names in self._names_by_optimizer().items()}
         return self.rates.preview(global_step, learning_rate, names)
 
+    def next_learning_rate(self, global_step: int) -> float:
+        """What the step of this number, which was not made yet, would take."""
+        return self.rates.common_of_step(global_step, self.epoch_rate)
+
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def step(
@@ -157,12 +162,12 @@ class Updater:
     ) -> None:
         """One training step. Steps count from 0, `global_step` over all epochs; `learning_rate` is the epoch's.
 
-        `complete`: the part of the epoch that is done with it. `evaluate` computes the objective anew, with the same
-        random numbers: for optimizers with a closure. `gradients`: those of the objective, by parameter, where they are
-        known already.
+        `complete`: the part of the epoch that is done with it; this step's own rates go by what was done before.
+        `evaluate` computes the objective anew, with the same random numbers: for optimizers with a closure.
+        `gradients`: those of the objective, by parameter, where they are known already.
         """
-        self.clock.complete = complete
         rates = self.rates.of_step(global_step, learning_rate)
+        self.clock.complete, self.epoch_rate = complete, learning_rate
         self.effective_learning_rate = rates[self.rates.common]
         self._reset_by_step(epoch_step)
         self.rates.set_momenta()

@@ -1,6 +1,7 @@
 """Numbers that cannot be right are found when batches are made, with the tag and the key."""
 
 import os
+import re
 import threading
 
 import h5py
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from returnn_lite.datasets import BatchingOptions, DataError, Loader, init_dataset
+from returnn_lite.datasets.casting import class_indices
 from returnn_lite.errors import ConfigError
 from returnn_lite.tools.hdf_dump import main as hdf_dump
 from tests.datasets.examples import ogg_zip
@@ -16,11 +18,13 @@ from tests.datasets.hdf_files import write
 GOOD = {"data": np.ones((2, 3), "float32"), "classes": np.array([0, 4])}
 
 
-def batches(seq, workers=0):
+def batches(seq, workers=0, dtypes=None):
     dataset = init_dataset({"class": "StaticDataset", "data": [GOOD, seq]}, name="toy")
     dataset.init_seq_order(1)
     options = BatchingOptions(batch_size=100)
-    return list(Loader(dataset, options, keys=["data", "classes"], classes={"classes": 5}, workers=workers))
+    return list(
+        Loader(dataset, options, keys=["data", "classes"], dtypes=dtypes, classes={"classes": 5}, workers=workers)
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -32,6 +36,60 @@ def batches(seq, workers=0):
 def test_bad_values(change, message, workers):
     with pytest.raises(ConfigError, match=f'toy: sequence "seq-1": .*{message}'):
         batches({**GOOD, **change}, workers)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("labels, message", [
+    (np.array([1, 2**40]), "must be class indices from 0 to 4, but holds 1099511627776"),
+    (np.array([1, 2**32 + 1]), "must be class indices from 0 to 4, but holds 4294967297"),
+    (np.array([1, 2**64 - 1], "uint64"), "but holds 18446744073709551615"),
+    (np.array([1.0, 1.5]), "must be class indices from 0 to 4, but holds 1.5"),
+    (np.array([1.0, np.nan]), "but holds NaN"),
+    (np.array([1.0, np.inf]), "but holds inf"),
+    (np.array(["1", "2"]), "must be numbers, but holds '1' instead"),
+])  # fmt: skip
+def test_labels_are_looked_at_before_they_are_cast(labels, message, workers):
+    with pytest.raises(ConfigError, match=f'toy: sequence "seq-1": "classes" .*{message}'):
+        batches({**GOOD, "classes": labels}, workers, dtypes={"classes": "int32"})
+
+
+def test_whole_numbers_in_other_dtypes_are_labels():
+    (batch,) = batches({**GOOD, "classes": np.array([2.0, 4.0])}, dtypes={"classes": "int32"})
+    assert batch.data["classes"].dtype == np.int32 and batch.data["classes"].tolist() == [[0, 4], [2, 4]]
+
+
+@pytest.mark.parametrize("array, dtype, message", [
+    (np.array([300]), "uint8", "must be whole numbers from 0 to 255 (uint8), but holds 300"),
+    (np.array([2.5]), "int64", "must be whole numbers .*, but holds 2.5"),
+    (np.array([2.0**63]), "int64", "must be whole numbers .*, but holds 9.223372036854776e+18"),
+    (np.array([1e300]), "float32", "must be numbers that float32 can hold, but holds 1e+300"),
+    (np.array([1 + 1j]), "float32", "must be numbers, but holds (1+1j) instead"),
+])  # fmt: skip
+def test_inputs_are_looked_at_before_they_are_cast(array, dtype, message):
+    dataset = init_dataset({"class": "StaticDataset", "data": [{"data": array}]}, name="toy")
+    dataset.init_seq_order(1)
+    loader = Loader(dataset, BatchingOptions(batch_size=100), keys=["data"], dtypes={"data": dtype})
+    pattern = re.escape(f'toy: sequence "seq-0": "data" {message}').replace(r"\.\*", ".*")
+    with pytest.raises(DataError, match=pattern):
+        list(loader)
+
+
+@pytest.mark.parametrize("label", ["1.5", "nan", "1099511627776"])
+def test_labels_in_numpy_dumps(tmp_path, label):
+    (tmp_path / "0.data.txt").write_text("1 2\n3 4\n")
+    (tmp_path / "0.targets.txt").write_text(f"1\n{label}\n")
+    options = {"class": "NumpyDumpDataset", "prefix": f"{tmp_path}/", "postfix": ".txt"}
+    dataset = init_dataset({**options, "num_inputs": 2, "num_outputs": 3}, name="toy")
+    dataset.init_seq_order(1)
+    with pytest.raises(DataError, match='toy: sequence "seq-0": .*0.targets.txt must be whole numbers'):
+        dataset.load_seqs(0, 1)
+
+
+def test_a_vocabulary_that_gives_no_indices():
+    with pytest.raises(
+        ConfigError, match=r"classes that the vocabulary gives must be whole numbers .*, but holds 0\.5"
+    ):
+        class_indices([0.5])
 
 
 def test_infinite_numbers_and_empty_sequences_are_data():

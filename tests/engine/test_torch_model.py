@@ -145,7 +145,10 @@ def test_a_learning_rate_by_parts_of_epochs(tmp_path):
 
     run(options(tmp_path, num_epochs=2, dynamic_learning_rate=rate, learning_rate_control=None))
     assert {epoch for _, epoch, _ in asked} == {1, 2} and all(e - 1 <= part <= e for _, e, part in asked)
-    assert [part for *_, part in asked] == sorted(part for *_, part in asked) and asked[-1][2] == 2.0
+    assert [part for *_, part in asked] == sorted(part for *_, part in asked)
+    # A step goes by what was done before it, a batch is done with its last sequence; checkpoints have the next rate.
+    first = {step: part for step, _, part in reversed(asked)}
+    assert (first[0], first[5], asked[-1]) == (0.0, 1.0, (10, 2, 2.0))
     assert model(tmp_path, 2)["effective_learning_rate"] == pytest.approx(0.02 / 4)
 
 

@@ -14,6 +14,7 @@ from returnn_lite.datasets.audio.ogg_zip import TEXT, read_bytes_of
 from returnn_lite.datasets.audio.pipeline import AudioFeatures
 from returnn_lite.datasets.audio.transcribed import Transcribed
 from returnn_lite.datasets.base import Seq
+from returnn_lite.datasets.casting import class_indices
 from returnn_lite.datasets.combined.epoch_filter import EpochFilter
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import TagTable
@@ -218,7 +219,7 @@ class LibriSpeechCorpus(Transcribed):
         seq: Seq = {"raw": np.array(text, object), "data": np.array(0.0)}
         try:
             if self.targets is not None:
-                seq["classes"] = np.array(self.targets.get_seq(text), "int32")
+                seq["classes"] = class_indices(self.targets.get_seq(text))
             if self.audio is not None:
                 samples, rate = read_audio(*self._audio_of(index))
                 seq["data"] = self.audio(samples, rate, seq_name=tag, rng=self.rng)

@@ -18,6 +18,7 @@ from returnn_lite.datasets.audio.file import read_audio
 from returnn_lite.datasets.audio.pipeline import AudioFeatures
 from returnn_lite.datasets.audio.transcribed import Transcribed
 from returnn_lite.datasets.base import Seq
+from returnn_lite.datasets.casting import class_indices
 from returnn_lite.datasets.combined.epoch_filter import EpochFilter
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.seq_list import read_bytes, read_seq_list
@@ -181,7 +182,7 @@ class OggZipDataset(Transcribed):
                 samples, rate = read_audio(*self._audio_of(index))
                 seq["data"] = self.audio(samples, rate, seq_name=tag, rng=self.rng)
             if self.targets is not None:
-                seq["classes"] = np.array(self.targets.get_seq(self.post_process(text)), "int32")
+                seq["classes"] = class_indices(self.targets.get_seq(self.post_process(text)))
         except ConfigError as exc:
             raise DataError(f'{self.name}: sequence "{tag}"', str(exc)) from None
         return {**seq, "orth": np.frombuffer(text.encode("utf8"), np.uint8), "raw": np.array(text)}

@@ -12,6 +12,7 @@ from returnn_lite.datasets.audio.file import read_audio
 from returnn_lite.datasets.audio.ogg_zip import TEXT, read_bytes_of
 from returnn_lite.datasets.audio.pipeline import AudioFeatures
 from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.casting import class_indices
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.seq_list import read_bytes, read_text
 from returnn_lite.datasets.order.tags import TagTable
@@ -213,6 +214,6 @@ class BlissDataset(Dataset):
             last = len(samples) / rate
             start, end = (int(min(time, last) * rate) for time in self.times[index])
             data = self.audio(samples[start:end], rate, seq_name=tag, rng=np.random.RandomState(0))
-            return {"data": data, "classes": np.array(self.vocab.get_seq(text), "int32"), "raw": np.array(text)}
+            return {"data": data, "classes": class_indices(self.vocab.get_seq(text)), "raw": np.array(text)}
         except ConfigError as exc:
             raise DataError(f'{self.name}: sequence "{tag}"', str(exc)) from None

@@ -22,7 +22,8 @@ class BatchingOptions:
 
     `batch_size` bounds (longest slice) x (number of slices), `packed_batch_size` the sum of the lengths instead,
     `max_pad_size` the frames of padding. `max_seqs` -1 and `max_seq_length` 0 or None mean no limit; a `max_seq_length`
-    of -n means {"classes": n}. Without `recurrent_net`, sequences are laid end to end in one row.
+    of -n means {"classes": n}. Without `recurrent_net`, sequences are laid end to end in one row. What a batch says to
+    be complete of the epoch is counted with its first sequence, or (`complete_with_last`) up to its last.
     """
 
     batch_size: Limit = None
@@ -37,6 +38,7 @@ class BatchingOptions:
     shuffle_batches: bool = False
     recurrent_net: bool = True
     used_data_keys: frozenset[str] | None = None
+    complete_with_last: bool = False
 
     def __post_init__(self) -> None:
         """Raises ConfigError for sizes that allow no batch."""

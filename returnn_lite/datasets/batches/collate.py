@@ -10,6 +10,7 @@ import numpy as np
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.batching import SliceBatch
 from returnn_lite.datasets.batches.iterate import place_of
+from returnn_lite.datasets.casting import NUMBERS, collecting_dtype, fits, misfit
 from returnn_lite.datasets.options import DataError
 
 
@@ -50,16 +51,21 @@ def collate(
         arrays = [dataset.get_data(i, key) for i in seq_idx]
         if dtype in ("string", "object"):
             data[key] = [text(array) for array in arrays]
-        elif key in static_keys or not dataset.has_time(key):
-            data[key] = stack(dataset, key, plan, arrays, dtype)
-        else:
-            data[key], lengths[key] = pad(dataset, key, plan, arrays, dtype)
-        _check_values(dataset, key, plan, arrays, data[key], (classes or {}).get(key), refuse_nan)
+            continue
+        _check_kinds(dataset, key, plan, arrays)
+        collected = collecting_dtype(arrays, dtype)
+        with np.errstate(over="ignore"):  # looked for below
+            if key in static_keys or not dataset.has_time(key):
+                batch = stack(dataset, key, plan, arrays, collected)
+            else:
+                batch, lengths[key] = pad(dataset, key, plan, arrays, collected)
+        _check_values(dataset, key, plan, arrays, batch, np.dtype(dtype), (classes or {}).get(key), refuse_nan)
+        data[key] = batch.astype(dtype, copy=False)
     return Batch(data, lengths, [dataset.get_tag(i) for i in seq_idx], plan.slices.seq_idx, plan.complete)
 
 
 def pad(
-    dataset: Dataset, key: str, plan: SliceBatch, arrays: list[np.ndarray], dtype: str
+    dataset: Dataset, key: str, plan: SliceBatch, arrays: list[np.ndarray], dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
     """(array [rows, T, …], lengths int32 [rows]) of one key: one copy per slice into zeros."""
     slices = plan.slices
@@ -93,7 +99,7 @@ def _end_to_end(plan: SliceBatch, start: np.ndarray, end: np.ndarray, arrays: li
     return all(array.shape[1:] == shape and e <= len(array) for array, e in zip(arrays, end.tolist(), strict=True))
 
 
-def stack(dataset: Dataset, key: str, plan: SliceBatch, arrays: list[np.ndarray], dtype: str) -> np.ndarray:
+def stack(dataset: Dataset, key: str, plan: SliceBatch, arrays: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
     """Data without a time axis, [rows, …]."""
     out = np.zeros((plan.num_rows,) + arrays[0].shape, dtype)
     for i, array in enumerate(arrays):
@@ -110,10 +116,17 @@ def _check_shape(
         raise DataError(place, f'"{key}" must have frames of shape {expected}, but has {shape} instead')
 
 
-def _may_hold_nan(batch: np.ndarray) -> bool:
-    """Whether the sum is NaN: so it is, too, if there are infinite numbers of both signs."""
+def _check_kinds(dataset: Dataset, key: str, plan: SliceBatch, arrays: list[np.ndarray]) -> None:
+    """Raises DataError for what are no numbers."""
+    for i, array in enumerate(arrays):
+        if array.dtype.kind not in NUMBERS and (problem := misfit(array, array.dtype)) is not None:
+            raise DataError(place_of(dataset, int(plan.slices.seq_idx[i]), key), f'"{key}" {problem}')
+
+
+def _is_finite(batch: np.ndarray) -> bool:
+    """Whether the sum is finite, which it is not if any number is NaN or infinite."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return bool(np.isnan(batch.sum()))
+        return bool(np.isfinite(batch.sum()))
 
 
 def _check_values(
@@ -121,27 +134,20 @@ def _check_values(
     key: str,
     plan: SliceBatch,
     arrays: list[np.ndarray],
-    batch: np.ndarray | list[str],
+    batch: np.ndarray,
+    dtype: np.dtype,
     classes: int | None,
     refuse_nan: bool,
 ) -> None:
     """Looks at the whole batch first, and only if something is wrong there at each sequence."""
-    if isinstance(batch, list) or not batch.size:
+    if not batch.size or (_is_finite(batch) if dtype.kind == "f" else fits(batch, dtype, classes)):
         return
-    if refuse_nan and batch.dtype.kind == "f" and batch.ndim > 2 and _may_hold_nan(batch):
-        wrong = [bool(np.isnan(array).any()) for array in arrays]
-        problem = "holds NaN"
-    elif batch.dtype.kind in "iu" and classes and (batch.min() < 0 or batch.max() >= classes):
-        wrong = [array.size > 0 and not 0 <= array.min() <= array.max() < classes for array in arrays]
-        problem = f"must be class indices from 0 to {classes - 1}, but holds"
-    else:
-        return
-    if any(wrong):
-        i = wrong.index(True)
-        if batch.dtype.kind in "iu":
-            outside = arrays[i][(arrays[i] < 0) | (arrays[i] >= (classes or 0))]
-            problem += f" {outside.ravel()[0]}"
-        raise DataError(place_of(dataset, int(plan.slices.seq_idx[i]), key), f'"{key}" {problem}')
+    for i, array in enumerate(arrays):
+        problem = misfit(array, dtype, classes)
+        if problem is None and refuse_nan and dtype.kind == "f" and batch.ndim > 2 and np.isnan(array).any():
+            problem = "holds NaN"
+        if problem is not None:
+            raise DataError(place_of(dataset, int(plan.slices.seq_idx[i]), key), f'"{key}" {problem}')
 
 
 def text(array: np.ndarray) -> str:

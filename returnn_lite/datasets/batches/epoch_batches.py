@@ -50,7 +50,8 @@ def epoch_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceB
     keep = dataset.reuses_batches and order_stays(dataset)
     made = []
     for batch in new_batches(dataset, options):
-        yield replace(batch, complete=dataset.get_complete_frac(int(batch.slices.seq_idx[0])))
+        counted = batch.slices.seq_idx.max() if options.complete_with_last else batch.slices.seq_idx[0]
+        yield replace(batch, complete=dataset.get_complete_frac(int(counted)))
         if keep:
             made.append(batch)
     cache.batches, cache.options = made, options

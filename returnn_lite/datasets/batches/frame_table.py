@@ -10,6 +10,7 @@ import numpy as np
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.batching import SliceBatch
 from returnn_lite.datasets.batches.collate import Batch
+from returnn_lite.datasets.casting import misfit
 
 LARGEST = 2**28  # bytes
 
@@ -32,12 +33,14 @@ class FrameTable:
         seqs = dataset.load_corpus_seqs(np.arange(int(dataset.get_total_num_seqs())))
         if sum(seq[key].nbytes for seq in seqs for key in dtypes) > LARGEST or "string" in dtypes.values():
             return None
-        frames = {key: np.concatenate([seq[key] for seq in seqs]).astype(dtype) for key, dtype in dtypes.items()}
+        stored = {key: np.concatenate([seq[key] for seq in seqs]) for key in dtypes}
+        if any(misfit(stored[key], np.dtype(dtype), classes.get(key)) for key, dtype in dtypes.items()):
+            return None
+        frames = {key: stored[key].astype(dtype) for key, dtype in dtypes.items()}
         first = {key: np.cumsum(lengths[key]) - lengths[key] for key in dtypes}
         sound = all(np.isfinite(values).all() for values in frames.values())
-        in_range = all(frames[key].min() >= 0 and frames[key].max() < count for key, count in classes.items())
         tags = np.array([dataset.corpus_tag(i) for i in range(len(seqs))], object)
-        return cls(frames, first, tags) if sound and in_range else None
+        return cls(frames, first, tags) if sound else None
 
     def batch(self, dataset: Dataset, plan: SliceBatch) -> Batch:
         """As `collate`; slices must not reach beyond their sequences."""

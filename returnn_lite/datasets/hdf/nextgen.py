@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.casting import cast
 from returnn_lite.datasets.hdf.file import Handles, text_of
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import TagTable
@@ -135,7 +136,9 @@ class NextGenHDFDataset(Dataset):
             )
         if parser == FRAMES:
             return array.astype("float32")
-        return (array if parser == SPARSE else aligned(array)).astype("int32")
+        place = f'{self.name}: sequence "{self.tags[index]}"'
+        array = cast(array, "int64", place, f'"{stream}"')
+        return cast(array if parser == SPARSE else aligned(array), "int32", place, f'"{stream}"')
 
     def finish_epoch(self, free_resources: bool = False) -> None:
         """Ends the epoch; with `free_resources` the files are closed until they are needed again."""

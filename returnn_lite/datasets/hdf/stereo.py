@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.casting import cast
 from returnn_lite.datasets.combined.window import stack_window
 from returnn_lite.datasets.hdf.file import Handles
 from returnn_lite.datasets.options import BaseOptions, DataError
@@ -121,11 +122,13 @@ class StereoHdfDataset(Dataset):
                     f'{self.name}: sequence "{self.corpus_tag(index)}"',
                     f'"{key}" must have 2 axes, but is {array.shape}',
                 )
-        classes = {"classes": self._targets(raw["classes"])} if "classes" in raw else {}
+        classes = {"classes": self._targets(index, raw["classes"])} if "classes" in raw else {}
         return {"data": stack_window(self._normalised("data", raw["data"]), self.context), **classes}
 
-    def _targets(self, array: np.ndarray) -> np.ndarray:
-        return array[:, 0].astype("int32") if array.shape[1] == 1 else self._normalised("classes", array)
+    def _targets(self, index: int, array: np.ndarray) -> np.ndarray:
+        if array.shape[1] != 1:
+            return self._normalised("classes", array)
+        return cast(array[:, 0], "int32", f'{self.name}: sequence "{self.corpus_tag(index)}"', '"classes"')
 
     def _normalised(self, key: str, array: np.ndarray) -> np.ndarray:
         norm = self.norms.get(key)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.datasets.base import Seq
+from returnn_lite.datasets.casting import cast, class_indices
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset
@@ -143,16 +144,18 @@ class HuggingFaceDataset(TypedKeys):
 
     def _row(self, index: int, row: Mapping[str, Any]) -> Seq:
         try:
-            return {key: self._array(key, row[key]) for key in self.types}
+            return {key: self._array(index, key, row[key]) for key in self.types}
+        except DataError:
+            raise
         except (ConfigError, ValueError, TypeError) as exc:
             raise DataError(f'{self.name}: sequence "{self.corpus_tag(index)}"', str(exc)) from None
 
-    def _array(self, key: str, value: Any) -> np.ndarray:
+    def _array(self, index: int, key: str, value: Any) -> np.ndarray:
         dtype = self.get_data_dtype(key)
         if key in self.vocabs:
             if not isinstance(value, str):
                 raise ConfigError(key, f"must be a text to use a vocabulary, but is {value!r}")
-            return np.array(self.vocabs[key].get_seq(value), dtype)
+            return class_indices(self.vocabs[key].get_seq(value), dtype, key)
         if dtype == "string":
             return np.array(str(value))
         array = np.asarray(value)
@@ -161,7 +164,7 @@ class HuggingFaceDataset(TypedKeys):
         ndim = self._dim_ndim(key)[1]
         if array.ndim != ndim:
             raise ConfigError(key, f"must have {ndim} axes as in data_format, but has the shape {array.shape}")
-        return array.astype(dtype)
+        return cast(array, dtype, f'{self.name}: sequence "{self.corpus_tag(index)}"', f'"{key}"')
 
     def get_target_list(self) -> list[str]:
         """All keys."""

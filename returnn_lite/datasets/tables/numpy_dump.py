@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.casting import cast
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError
@@ -66,7 +67,8 @@ class NumpyDumpDataset(Dataset):
         except (OSError, ValueError) as exc:
             raise DataError(f'{self.name}: sequence "{self.corpus_tag(index)}"', f"{path}: {exc}") from None
         if ndim == 1:
-            return array.reshape(-1).astype("int32")
+            place = f'{self.name}: sequence "{self.corpus_tag(index)}"'
+            return cast(array.reshape(-1), "int32", place, path)
         if array.ndim != 2 or array.shape[1] != self.num_inputs:
             raise DataError(
                 f'{self.name}: sequence "{self.corpus_tag(index)}"',

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.casting import class_indices
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.order.seq_list import read_text
 from returnn_lite.datasets.order.tags import TagTable
@@ -87,7 +88,7 @@ class TextDictDataset(Dataset):
         return [self._seq_of(self.items[i]) for i in indices]
 
     def _seq_of(self, item: list[tuple[float, str]]) -> Seq:
-        texts = [np.array(self.vocab.get_seq(text), "int32") for _, text in item]
+        texts = [class_indices(self.vocab.get_seq(text), key="data") for _, text in item]
         scores = np.array([score for score, _ in item], "float32")
         best = max(range(len(item)), key=lambda i: item[i][0])
         if not self.scored:
