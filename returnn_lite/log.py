@@ -7,6 +7,7 @@ for all targets or a list with one per target. stdout is always added as the las
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -53,6 +54,33 @@ class Target:
 
     def close(self) -> None:
         """Nothing to close: stdout belongs to the process."""
+
+
+class LoggingTarget(Target):
+    """The logger "returnn_lite" of the standard library: verbosities 1 to 3 are its INFO, 4 and 5 its DEBUG, warnings
+    and errors of the training its WARNING."""
+
+    def __init__(self) -> None:
+        super().__init__(MAX_VERBOSITY, "default")
+        self.logger = logging.getLogger("returnn_lite")
+
+    @property
+    def verbosity(self) -> int:
+        """What the logger takes now."""
+        if self.logger.isEnabledFor(logging.DEBUG):
+            return MAX_VERBOSITY
+        return DEFAULT_VERBOSITY if self.logger.isEnabledFor(logging.INFO) else 1
+
+    @verbosity.setter
+    def verbosity(self, value: int) -> None:
+        """Of no effect: the logger decides."""
+
+    def write(self, level: int, text: str) -> None:
+        severity = logging.DEBUG if level > DEFAULT_VERBOSITY else logging.INFO
+        if level == 1 and text.lower().startswith(("warning", "error", "model seems broken")):
+            severity = logging.WARNING
+        for line in text.split("\n"):
+            self.logger.log(severity, "%s", line)
 
 
 class FileTarget(Target):

@@ -10,7 +10,7 @@ from returnn_lite.config import Config, refuse_keys
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
-Task = Callable[[Config, Log], None]
+Task = Callable[[Config, Log], Any]
 
 TASKS = {
     "train": "returnn_lite.engine.tasks.train:train_task",
@@ -34,17 +34,19 @@ CHECK = "returnn_lite.engine.tasks.check:check_task"
 LEARNED_TRAIN = "returnn_lite.trials.learned:train_task"
 
 
-def run_task(config: Config, log: Log, *, check: bool = False) -> None:
-    """Runs the config's `task`, or checks the config instead. Raises ConfigError for an unknown task."""
+def run_task(config: Config, log: Log, *, check: bool = False) -> Any:
+    """Runs the config's `task`, or checks the config instead; returns what the task does.
+
+    Raises ConfigError for an unknown task.
+    """
     name = config.value("task", "train")
     callback = config.typed_value("startup_callback")
     if callable(callback):
         callback(config=config)
     if name == "nop":
-        return
+        return None
     if name.startswith(FUNCTION_PREFIXES):
-        call_config_function(config, name, log)
-        return
+        return call_config_function(config, name, log)
     task = find_task(name)
     if check:
         task = _imported(CHECK)
@@ -54,7 +56,7 @@ def run_task(config: Config, log: Log, *, check: bool = False) -> None:
     if int(os.environ.get("WORLD_SIZE") or 1) > 1 and (check or name != "train"):
         raise ConfigError("task", f"task {name!r} runs in one process, but torchrun started {os.environ['WORLD_SIZE']}")
     config.eval_names = eval_names
-    task(config, log)
+    return task(config, log)
 
 
 def eval_names(context: Any) -> Mapping[str, Any]:

@@ -22,9 +22,9 @@ from returnn_lite.trials.trial import initial_score, roll_back, score_of, snapsh
 MAX_ROLLBACKS = 5  # of one epoch
 
 
-def train_task(config: Config, log: Log) -> None:
+def train_task(config: Config, log: Log) -> Trainer:
     """Task `train` with `learning_rate_control = "learned"`."""
-    task.train_task(config, log, LearnedTrainer)
+    return task.train_task(config, log, LearnedTrainer)
 
 
 class LearnedTrainer(Trainer):

@@ -9,7 +9,7 @@ from returnn_lite.datasets.vocab.base import NUM_BYTES
 from returnn_lite.tensor import Tensor
 
 
-def labels_of_output(net: Any, layer: str, output: Tensor, dataset: Dataset) -> Vocabulary | None:
+def labels_of_output(net: Any, layer: str, output: Tensor, dataset: Dataset | None = None) -> Vocabulary | None:
     """The vocabulary of a layer's classes: by the data key with the same classes, by its target, or None."""
     classes = output.spec.sparse_dim
     if classes is None:
@@ -20,7 +20,9 @@ def labels_of_output(net: Any, layer: str, output: Tensor, dataset: Dataset) -> 
     own = [target] if isinstance(target, str) else list(target or [])
     candidates = [key for key in (*same, *own, extern.default_target) if key in extern.specs]
     for key in candidates:
-        found = vocab_option((extern.options.get(key) or {}).get("vocab"), key) or dataset_labels(dataset, key)
+        found = vocab_option((extern.options.get(key) or {}).get("vocab"), key)
+        if found is None and dataset is not None:
+            found = dataset_labels(dataset, key)
         if found and (classes.size is None or found.num_labels >= classes.size):
             return found
     return Utf8ByteTargets() if classes.size == NUM_BYTES else None

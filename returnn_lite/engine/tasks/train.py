@@ -13,11 +13,15 @@ from returnn_lite.log import Log
 MakeTrainer = Callable[[Config, Log, World], Trainer]
 
 
-def train_task(config: Config, log: Log, make_trainer: MakeTrainer = Trainer) -> None:
-    """Task `train`: from the last complete epoch on disk to `num_epochs`; in all processes that torchrun started."""
+def train_task(config: Config, log: Log, make_trainer: MakeTrainer = Trainer) -> Trainer:
+    """Task `train`: from the last complete epoch on disk to `num_epochs`; in all processes that torchrun started.
+
+    Returns the trainer with the state at the end.
+    """
     with joined_world(config) as world:
         model = None if config.is_true("dry_run") else model_name(config)
         with model_lock(model, log):
             trainer = make_trainer(config, log, world)
             with StopRequest() as stop:
                 trainer.run(stop)
+    return trainer
