@@ -6,19 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.spatial import channels_first, channels_last, pad_edges, spatial_axes, window_spec, windows
+from returnn_lite.layers.spatial import channels_first, channels_last, ragged, spatial_axes, window_spec, windows
+from returnn_lite.ops.convolution import convolution
 from returnn_lite.tensor import Dim, PreActivation, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import FEATURE, SPATIAL
 from returnn_lite.tensor.masked import fill_padding
 
-_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 BIAS_SINCE = 10  # behaviour version from which a convolution has a bias unless told otherwise
 
 
@@ -65,7 +64,7 @@ class Conv(Layer):
     ) -> None:
         super().__init__()
         self.windows = windows(filter_size, strides, dilation_rate, padding)
-        if len(self.windows) not in _CONV:
+        if not 1 <= len(self.windows) <= 3:
             raise self.error(f"`filter_size` must have 1 to 3 entries, but has {len(self.windows)} instead")
         self.n_out = n_out
         self.groups = groups
@@ -176,32 +175,9 @@ class Conv(Layer):
             x = x.with_data(fill_padding(x, 0.0, axes))
         data, lead = channels_first(x, axes)
         bias = refs["bias"].data.reshape(-1) if "bias" in refs else self.bias
-        data = self._convolved(data, x, axes, self._weights(refs.get("filter")), bias)
+        weights = self._weights(refs.get("filter"))
+        data = convolution(data, weights, bias, self.windows, ragged=ragged(x, axes), groups=self.groups)
         data = channels_last(data, lead)
         if not self.activation.name:
             return x.with_data(data, out)
         return x.with_data(self.activation(data, -1), out, pre=PreActivation(self.activation.name, data))
-
-    def _convolved(
-        self, data: torch.Tensor, x: Tensor, axes: tuple[int, ...], weights: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        """(N, F, spatial …) -> (N, n_out, spatial' …)"""
-        pairs = zip(axes, self.windows, strict=True)
-        margins = [w.margins(x.data.shape[i], x.spec.dims[i].dynamic) for i, w in pairs]
-        padding: tuple[int, ...] = tuple(left for left, _ in margins)
-        if any(left != right for left, right in margins):
-            data, padding = pad_edges(data, margins, 0.0), (0,) * len(margins)
-        steps = self._steps(data, padding)
-        if 0 in steps:
-            return data.new_zeros((data.shape[0], weights.shape[0], *steps))
-        strides, dilations = [w.stride for w in self.windows], [w.dilation for w in self.windows]
-        result: torch.Tensor = _CONV[len(axes)](data, weights, bias, strides, padding, dilations, self.groups)
-        return result
-
-    def _steps(self, data: torch.Tensor, padding: tuple[int, ...]) -> list[int]:
-        """Positions of the output per axis; 0 where no window fits."""
-        found = []
-        for size, p, w in zip(data.shape[2:], padding, self.windows, strict=True):
-            fits = size + 2 * p - (w.size - 1) * w.dilation
-            found.append(max(-(-fits // w.stride), 0))
-        return found

@@ -10,14 +10,13 @@ from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.slicing import with_axis
+from returnn_lite.ops.resampling import PAD_MODES, pad
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.align import common, joined, place
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.masked import mask
-
-_MODES = ("constant", "reflect", "symmetric", "replication")
 
 
 @layer("pad")
@@ -47,9 +46,9 @@ class Pad(Layer):
         self.value = value
         self.mode = mode.lower()
         self.handle_dynamic_dims = handle_dynamic_dims
-        if self.mode not in _MODES:
-            hint = did_you_mean(self.mode, _MODES)
-            raise self.error(f"`mode` must be one of {', '.join(_MODES)}, but is {mode!r} instead{hint}")
+        if self.mode not in PAD_MODES:
+            hint = did_you_mean(self.mode, PAD_MODES)
+            raise self.error(f"`mode` must be one of {', '.join(PAD_MODES)}, but is {mode!r} instead{hint}")
 
     def is_recurrent(self) -> bool:
         """Not along the features."""
@@ -82,7 +81,7 @@ class Pad(Layer):
         data = x.data
         margins = self._margins(x.spec)
         for at, (left, right) in margins.items():
-            data = _padded(data, at, left, right, self.mode, value)
+            data = pad(data, at, left, right, self.mode, value)
         out = x.with_data(data, self.spec(x.spec))
         follow = self.behavior >= 21 if self.handle_dynamic_dims is None else self.handle_dynamic_dims
         for at in margins:
@@ -102,28 +101,6 @@ class Pad(Layer):
 
 def _like(value: Any, data: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(value, dtype=data.dtype, device=data.device)
-
-
-def _padded(data: torch.Tensor, at: int, left: int, right: int, mode: str, value: Any) -> torch.Tensor:
-    """`data` with more entries on one axis."""
-    size = data.shape[at]
-    if mode == "constant":
-        parts = [data]
-        for n, front in ((left, True), (right, False)):
-            shape = [n if i == at else s for i, s in enumerate(data.shape)]
-            filler = _like(value, data).expand(shape)
-            parts = ([filler, *parts] if front else [*parts, filler]) if n else parts
-        return torch.cat(parts, at)
-    position = torch.arange(-left, size + right, device=data.device)
-    if mode == "replication":
-        index = position.clamp(0, size - 1)
-    elif mode == "reflect":  # without the edge itself: period 2 (n - 1)
-        period = max(2 * (size - 1), 1)
-        index = (position % period - (size - 1)).abs().neg() + (size - 1)
-    else:  # with the edge: period 2 n
-        index = position % (2 * size)
-        index = torch.where(index < size, index, 2 * size - 1 - index)
-    return data.index_select(at, index)
 
 
 @layer("prefix_in_time")
@@ -164,7 +141,7 @@ class PrefixInTime(Layer):
         """The prefix and the source."""
         at = find_axis(x.spec, self.axis)
         spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
-        data = _padded(x.data, at, self.repeat, 0, "constant", self.prefix)
+        data = pad(x.data, at, self.repeat, 0, value=self.prefix)
         return _with_new_lengths(x, at, self.repeat, spec).with_data(data, spec)
 
 
@@ -208,7 +185,7 @@ class PostfixInTime(Layer):
         longer = with_axis(x.spec, at, self.options.out_dim or x.spec.dims[at] + self.repeat)
         known = _with_new_lengths(joined(x.data, x.spec, [x, *refs.values()]), at, self.repeat, longer)
         data, valid = (
-            place(known.with_data(_padded(t, at, 0, self.repeat, "constant", 0), longer), spec, self.behavior)
+            place(known.with_data(pad(t, at, 0, self.repeat, value=0), longer), spec, self.behavior)
             for t in (x.data, valid.to(x.device))
         )
         value = place(refs["postfix"], spec, self.behavior) if "postfix" in refs else _like(self.postfix, data)

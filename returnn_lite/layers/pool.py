@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
-
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.spatial import channels_first, channels_last, pad_edges, spatial_axes, window_spec, windows
+from returnn_lite.layers.spatial import channels_first, channels_last, ragged, spatial_axes, window_spec, windows
+from returnn_lite.ops.convolution import average_pool, max_pool
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.masked import fill_padding
-
-_MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
 @layer("pool")
@@ -48,7 +44,7 @@ class Pool(Layer):
         self.windows = windows(pool_size, pool_size if strides is None else strides, dilation_rate, padding)
         self.in_spatial_dims = in_spatial_dims
         self.use_time_mask = use_time_mask
-        if len(self.windows) not in _MAX:
+        if not 1 <= len(self.windows) <= 3:
             raise self.error(f"`pool_size` must have 1 to 3 entries, but has {len(self.windows)} instead")
 
     @property
@@ -74,33 +70,11 @@ class Pool(Layer):
         if self.use_time_mask:
             x = x.with_data(fill_padding(x, float("-inf") if self.mode == "max" else 0.0, axes))
         data, lead = channels_first(x, axes)
-        pooled = self._max(data, x, axes) if self.mode == "max" else self._average(data, x, axes)
+        dynamic = ragged(x, axes)
+        if self.mode == "max":
+            static = self.windows[0].padding == "same_static"
+            pooled = max_pool(data, self.windows, ragged=dynamic, fill=0.0 if static else float("-inf"))
+        else:
+            inside = any(w.padding == "same" for w in self.windows)
+            pooled = average_pool(data, self.windows, ragged=dynamic, count_margins=not inside)
         return x.with_data(channels_last(pooled, lead, x.spec.feature is not None), self.spec(x.spec))
-
-    def _margins(self, x: Tensor, axes: tuple[int, ...]) -> list[tuple[int, int]]:
-        pairs = zip(axes, self.windows, strict=True)
-        return [w.margins(x.data.shape[i], x.spec.dims[i].dynamic) for i, w in pairs]
-
-    def _max(self, data: torch.Tensor, x: Tensor, axes: tuple[int, ...]) -> torch.Tensor:
-        static = self.windows[0].padding == "same_static"
-        padded = pad_edges(data, self._margins(x, axes), 0.0 if static else float("-inf"))
-        sizes, strides = [w.size for w in self.windows], [w.stride for w in self.windows]
-        return _MAX[len(axes)](padded, sizes, strides, 0, [w.dilation for w in self.windows])
-
-    def _average(self, data: torch.Tensor, x: Tensor, axes: tuple[int, ...]) -> torch.Tensor:
-        margins = self._margins(x, axes)
-        total = self._sums(pad_edges(data, margins, 0.0))
-        if all(w.padding != "same" for w in self.windows):
-            size = 1
-            for w in self.windows:
-                size *= w.size
-            return total / size
-        ones = torch.ones((1, 1, *data.shape[2:]), dtype=data.dtype, device=data.device)
-        return total / self._sums(pad_edges(ones, margins, 0.0))
-
-    def _sums(self, data: torch.Tensor) -> torch.Tensor:
-        """Sums over the windows."""
-        for axis, w in enumerate(self.windows, start=2):
-            span = (w.size - 1) * w.dilation + 1
-            data = data.unfold(axis, span, w.stride)[..., :: w.dilation].sum(-1)
-        return data

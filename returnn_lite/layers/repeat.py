@@ -12,6 +12,8 @@ from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.slicing import with_axis
+from returnn_lite.ops.masked import frame_mask
+from returnn_lite.ops.resampling import repeated, resample, stretch
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.align import joined, place
 from returnn_lite.tensor.axes import AxisText
@@ -96,17 +98,13 @@ class Repeat(_AxisAfterBatch):
             x = x.with_lengths({new: x.length(old * self.repetitions)}) if new.dynamic else x
             return x.with_data(x.data.repeat_interleave(self.repetitions, at), spec)
         counts = self._counts(x, refs["repetitions"], at)
-        ends = counts.cumsum(-1)
-        total = ends[:, -1] if ends.shape[-1] else ends.new_zeros(ends.shape[0])
-        frames = int(total.max()) if total.numel() else 0
-        position = torch.arange(frames, device=x.device).expand(ends.shape[0], frames).contiguous()
-        index = torch.searchsorted(ends, position, right=True).clamp(max=max(x.data.shape[at] - 1, 0))
-        valid = position < total.unsqueeze(1)
+        index, total = repeated(counts)
+        frames = index.shape[1]
         lead, tail = x.data.shape[:at], x.data.shape[at + 1 :]
         rows = index.reshape((*(1,) * (at - 1), *lead[-1:], frames))
         spread = rows.reshape((*rows.shape, *(1,) * len(tail)))
         data = x.data.gather(at, spread.expand((*lead, frames, *tail)))
-        keep = valid.reshape(spread.shape)
+        keep = frame_mask(total, frames).reshape(spread.shape)
         out = joined(x.data, x.spec, [x, refs["repetitions"]])
         dims = (x.spec.dims[at - 1],) if lead else ()
         lengths = Lengths(total.to(torch.int32) if lead else total[0].to(torch.int32), frames, dims)
@@ -184,45 +182,10 @@ class Resize(_AxisAfterBatch):
             scaled = known.values * factor if isinstance(factor, int) else (known.values * factor).ceil()
             x = x.with_lengths({new: Lengths(scaled.to(torch.int32), target, known.dims)})
         if self.kind == "fill":
-            return x.with_data(self._filled(x.data, at, factor, target), spec)
-        return x.with_data(_resampled(x.data, at, target, self.kind), spec)
+            return x.with_data(self._filled(x.data, at, factor), spec)
+        return x.with_data(resample(x.data, at, target, self.kind), spec)
 
-    def _filled(self, data: torch.Tensor, at: int, factor: float, target: int) -> torch.Tensor:
+    def _filled(self, data: torch.Tensor, at: int, factor: float) -> torch.Tensor:
         if factor != int(factor) or factor < 1:
             raise self.error(f'`factor` must be a whole number for kind "fill", but is {factor} instead')
-        index = torch.arange(target, device=data.device)
-        new = (index % int(factor) != 0).reshape((-1, *(1,) * (data.dim() - 1 - at)))
-        return data.index_select(at, index // int(factor)).masked_fill(new, self.fill_value)
-
-
-def _resampled(data: torch.Tensor, at: int, target: int, kind: str) -> torch.Tensor:
-    """The frames at positions i * n / target."""
-    size = data.shape[at]
-    if size == 0 or target == 0:
-        return data.new_zeros((*data.shape[:at], target, *data.shape[at + 1 :]))
-    numbers = torch.arange(target, device=data.device)
-    whole = numbers * size // target
-    if kind == "nn":
-        return data.index_select(at, whole)
-    shape = (-1, *(1,) * (data.dim() - 1 - at))
-    part = (numbers * size % target).to(torch.float32) / target
-    taps = {"linear": _linear, "cubic": _cubic}[kind](part)
-    frames = (data.index_select(at, (whole + shift).clamp(0, size - 1)) * w.reshape(shape) for shift, w in taps.items())
-    return torch.stack(list(frames)).sum(0)
-
-
-def _linear(part: torch.Tensor) -> dict[int, torch.Tensor]:
-    return {0: 1 - part, 1: part}
-
-
-def _cubic(part: torch.Tensor) -> dict[int, torch.Tensor]:
-    """Keys' cubic convolution with a = -0.75 (IEEE ASSP 1981)."""
-    a = -0.75
-
-    def near(t: torch.Tensor) -> torch.Tensor:
-        return (a + 2) * t**3 - (a + 3) * t**2 + 1
-
-    def far(t: torch.Tensor) -> torch.Tensor:
-        return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
-
-    return {-1: far(part + 1), 0: near(part), 1: near(1 - part), 2: far(2 - part)}
+        return stretch(data, at, int(factor), self.fill_value)

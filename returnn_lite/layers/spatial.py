@@ -3,67 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.ops import windows as windows_of
+from returnn_lite.ops.windows import PADDINGS
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import axis
 
-_MODES = ("same", "valid", "same_static")
 
-
-@dataclass(frozen=True)
-class Window:
-    """A sliding window along one axis. `padding`: "same", "valid", "same_static" or frames of zeros on both sides."""
-
-    size: int
-    stride: int
-    dilation: int
-    padding: str | int
-
-    @property
-    def keeps_axis(self) -> bool:
-        """Whether the output has the same positions as the input."""
-        if self.stride != 1:
-            return False
-        return self.padding in ("same", "same_static") or (self.size == 1 and self.padding in ("valid", 0))
+class Window(windows_of.Window):
+    """A sliding window along an axis that is a Dim."""
 
     def out_dim(self, dim: Dim) -> Dim:
-        """The output axis: same: ceil(n / s); valid: max(0, ceil((n - (k - 1) d) / s)); a number adds 2 p to n."""
+        """The output axis, whose lengths are those of `length`."""
         if self.keeps_axis:
             return dim
-        if self.padding in ("same", "same_static"):
+        if self.same:
             return dim.ceildiv(self.stride)
         wide = dim + 2 * self.padding if isinstance(self.padding, int) and self.padding else dim
-        return wide.window((self.size - 1) * self.dilation + 1, self.stride)
-
-    def margins(self, size: int, dynamic: bool) -> tuple[int, int]:
-        """Positions to add on the left and right of an axis of `size`."""
-        if isinstance(self.padding, int):
-            return self.padding, self.padding
-        if self.padding == "valid":
-            return 0, 0
-        if self.padding == "same_static":
-            return self._static_margins(size, dynamic)
-        steps = -(-size // self.stride)
-        total = max((steps - 1) * self.stride + (self.size - 1) * self.dilation + 1 - size, 0)
-        return total // 2, total - total // 2
-
-    def _static_margins(self, size: int, dynamic: bool) -> tuple[int, int]:
-        """Margins that do not depend on the longest sequence of the batch."""
-        if dynamic:
-            left = (self.size - self.stride) // 2
-            if left < 0:
-                raise ConfigError(
-                    "strides", f"must be at most the window size {self.size}, but is {self.stride} instead"
-                )
-            return left, self.size - 1 - left
-        total = self.size - 1 - ((size + self.stride - 1) % self.stride)
-        return total // 2, total - total // 2
+        return wide.window(self.span, self.stride)
 
 
 def windows(sizes: Any, strides: Any, dilation: Any, padding: Any) -> tuple[Window, ...]:
@@ -78,11 +39,9 @@ def windows(sizes: Any, strides: Any, dilation: Any, padding: Any) -> tuple[Wind
 def _padding(value: Any) -> str | int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    if not isinstance(value, str) or value.lower() not in _MODES:
-        raise ConfigError(
-            "padding",
-            f"invalid padding {value!r}{did_you_mean(str(value), _MODES)}; give one of {', '.join(_MODES)} or a number",
-        )
+    if not isinstance(value, str) or value.lower() not in PADDINGS:
+        hint = did_you_mean(str(value), PADDINGS)
+        raise ConfigError("padding", f"invalid padding {value!r}{hint}; give one of {', '.join(PADDINGS)} or a number")
     return value.lower()
 
 
@@ -111,7 +70,14 @@ def spatial_axes(spec: Spec, named: Any, count: int, behavior: int) -> tuple[int
     return found
 
 
-def window_spec(spec: Spec, axes: Sequence[int], steps: Sequence[Window], feature: Dim | None, name: str = "") -> Spec:
+class Steps(Protocol):
+    """What makes another axis out of one."""
+
+    def out_dim(self, dim: Dim) -> Dim:
+        """The output axis."""
+
+
+def window_spec(spec: Spec, axes: Sequence[int], steps: Sequence[Steps], feature: Dim | None, name: str = "") -> Spec:
     """The output: batch and all other axes, then the spatial ones, then the features.
 
     `name` of a layer: its i-th spatial axis, if it is a new one, is called "<name>:conv:s<i>".
@@ -150,7 +116,6 @@ def channels_last(data: torch.Tensor, lead: tuple[int, ...], has_feature: bool =
     return data.reshape((*lead, *data.shape[1:])) if has_feature else data.reshape((*lead, *data.shape[1:-1]))
 
 
-def pad_edges(data: torch.Tensor, margins: Sequence[tuple[int, int]], value: float) -> torch.Tensor:
-    """`value` added around the last axes."""
-    flat = [n for left_right in reversed(margins) for n in left_right]
-    return F.pad(data, flat, value=value) if any(flat) else data
+def ragged(x: Tensor, axes: Sequence[int]) -> list[bool]:
+    """Which of the axes have a length per sequence."""
+    return [x.spec.dims[i].dynamic for i in axes]

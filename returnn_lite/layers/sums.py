@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
-
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.slicing import kind_of, with_axis
+from returnn_lite.ops.windows import centred, sliding
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
@@ -105,13 +104,8 @@ class WeightedSum(Layer):
         """The weighted sums."""
         found, sizes = self._sizes(x.spec)
         data = x.data
-        if self.padding == "same":
-            margins = {at: ((n - 1) // 2, n - 1 - (n - 1) // 2) for at, n in zip(found, sizes, strict=True)}
-            data = F.pad(data, [n for i in reversed(range(data.dim())) for n in margins.get(i, (0, 0))])
         for at, n in zip(found, sizes, strict=True):
-            short = max(n - data.shape[at], 0)
-            data = F.pad(data, (0, 0) * (data.dim() - 1 - at) + (0, short)) if short else data
-            data = data.unfold(at, n, 1)
+            data = sliding(data, at, n, margins=centred(n) if self.padding == "same" else (0, 0))
         data = (data * self.W).sum(tuple(range(-len(sizes), 0)))
         if not self.keep_dims:
             data = data.reshape([n for i, n in enumerate(data.shape) if i not in found])

@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.spatial import channels_first, channels_last, spatial_axes, window_spec
+from returnn_lite.ops import windows
+from returnn_lite.ops.convolution import transposed_convolution
 from returnn_lite.tensor import Dim, PreActivation, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.masked import fill_padding
 
-_CONV = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
 _MODES = ("same", "valid")
 
 
-@dataclass(frozen=True)
-class Spread:
-    """One axis of a transposed convolution: every position is spread over `size` positions, `stride` apart."""
-
-    size: int
-    stride: int
-    same: bool
-    output_padding: int | None
-    remove: int
-
-    @property
-    def added(self) -> int:
-        """Output length = stride * n + this, before `remove`."""
-        if self.output_padding is None:
-            return 0 if self.same else max(self.size - self.stride, 0)
-        pad = self.size // 2 if self.same else 0
-        return self.size - self.stride - 2 * pad + self.output_padding
+class Spread(windows.Spread):
+    """One axis of a transposed convolution that is a Dim."""
 
     def out_dim(self, dim: Dim) -> Dim:
-        """stride * n + added - 2 * remove positions."""
+        """The output axis, whose lengths are those of `length`."""
         return dim * self.stride + (self.added - 2 * self.remove)
-
-    def cut(self, steps: int) -> tuple[int, int]:
-        """For `steps` input positions: first position and number of positions of the full result to keep."""
-        size = max(self.stride * steps + self.added, 0)
-        full = (steps - 1) * self.stride + self.size if steps else 0
-        left = max(full - size, 0) // 2 if self.same else 0
-        return left + self.remove, max(size - 2 * self.remove, 0)
 
 
 @layer("transposed_conv")
@@ -85,7 +62,7 @@ class TransposedConv(Layer):
     ) -> None:
         super().__init__()
         sizes = _listed(filter_size, 1)
-        if len(sizes) not in _CONV:
+        if len(sizes) not in (1, 2):
             raise self.error(f"`filter_size` must have 1 or 2 entries, but has {len(sizes)} instead")
         if not isinstance(padding, str) or padding.lower() not in _MODES:
             raise ConfigError(
@@ -141,7 +118,7 @@ class TransposedConv(Layer):
             x = x.with_data(fill_padding(x, 0.0, axes))
         data, lead = channels_first(x, axes)
         bias = refs["bias"].data.reshape(-1) if "bias" in refs else self.bias
-        data = channels_last(self._spread(data, self._weights(refs.get("filter"))), lead)
+        data = channels_last(transposed_convolution(data, self._weights(refs.get("filter")), self.spreads), lead)
         if bias is not None:
             data = data + bias
         out = self.spec(x.spec, **{k: t.spec for k, t in refs.items()})
@@ -156,19 +133,6 @@ class TransposedConv(Layer):
             weights = weights.squeeze(1)
         rank = weights.dim()
         return weights.permute((rank - 1, rank - 2, *range(rank - 2)))
-
-    def _spread(self, data: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """(N, F, spatial …) -> (N, n_out, spatial' …): the full result, cut (or filled with zeros) to the output
-        size.
-        """
-        full = _CONV[len(self.spreads)](data, weights, None, [s.stride for s in self.spreads])
-        for axis, spread in enumerate(self.spreads, start=2):
-            start, size = spread.cut(data.shape[axis])
-            missing = start + size - full.shape[axis]
-            if missing > 0:
-                full = F.pad(full, (0, 0) * (full.dim() - 1 - axis) + (0, missing))
-            full = full.narrow(axis, start, size)
-        return full
 
 
 def _listed(value: Any, rank: int) -> tuple[Any, ...]:

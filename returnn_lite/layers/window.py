@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
-
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.resampling import pad
+from returnn_lite.ops.windows import centred, overlap_add, sliding
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
@@ -66,7 +65,7 @@ class Window(Layer):
             text = f"`window_left` + `window_right` + 1 must be {self.size}"
             raise self.error(f"{text}, but is {left + right + 1} instead")
         if left is None:
-            left = self.size - 1 - (self.size // 2 if right is None else right)
+            left = centred(self.size)[0] if right is None else self.size - 1 - right
         if not 0 <= left < self.size:
             raise self.error(f"the frames before the present one must be in [0, {self.size}), but are {left} instead")
         return left
@@ -114,11 +113,8 @@ class Window(Layer):
         dim, spec = x.spec.dims[order[at]], self.spec(x.spec)
         data = x.data.permute(order)
         right = 0 if self.valid else self.size - 1 - self.left
-        short = max(self.size - (data.shape[at] + self.left + right), 0)  # fewer frames than one window
-        data = F.pad(data, (0, 0) * (data.dim() - 1 - at) + (self.left, right + short))
-        data = data.unfold(at, self.size, self.stride).movedim(-1, at if self._first() else at + 1)
-        if short:
-            data = data.narrow(at + 1 if self._first() else at, 0, 0)
+        data = sliding(data, at, self.size, self.stride, (self.left, right))
+        data = data.movedim(-1, at if self._first() else at + 1)
         if self.out_spatial_dim is not None and self.out_spatial_dim.dynamic:
             x = x.with_lengths({self.out_spatial_dim: x.length(self._steps(dim))})
         return x.with_data(data, spec)
@@ -185,8 +181,7 @@ class Fold(Layer):
         time, window = self._axes(x.spec)
         size = x.data.shape[window]
         steps = x.data.shape[time]
-        left = 0 if self.valid else size - 1 - size // 2
-        total = (steps - 1) * self.stride + size if steps else 0
+        left = 0 if self.valid else centred(size)[0]
         valid = mask(x, time)
         ones = x.data.new_ones([n if i in (time, window) else 1 for i, n in enumerate(x.data.shape)])
         data, count = x.data, ones if valid is None else ones * valid
@@ -194,22 +189,14 @@ class Fold(Layer):
             data = data.masked_fill(~valid, 0)
         front = x.spec.order(time, window)
         at = len(x.spec.loop)
-        data, count = (self._added(t.permute(front), at, size, total) for t in (data, count))
+        data, count = (overlap_add(t.permute(front), at, self.stride) for t in (data, count))
         if self.mode == "mean":
             data = data / count.clamp(min=1)
-        frames = total if self.valid else steps * self.stride
+        frames = data.shape[at] if self.valid else steps * self.stride
         data = data.narrow(at, left, min(frames, max(data.shape[at] - left, 0)))
         if data.shape[at] < frames:
-            data = F.pad(data, (0, 0) * (data.dim() - 1 - at) + (0, frames - data.shape[at]))
+            data = pad(data, at, 0, frames - data.shape[at])
         dim = self._out_dim(x.spec)
         if dim is self.out_spatial_dim and dim.dynamic:
             x = x.with_lengths({dim: x.length(self._frames(x.spec.dims[time], size))})
         return x.with_data(data, self.spec(x.spec))
-
-    def _added(self, data: torch.Tensor, at: int, size: int, total: int) -> torch.Tensor:
-        """(…, T, W, …) -> (…, total, …): window w of step t is added at t * stride + w."""
-        steps = torch.arange(data.shape[at], device=data.device) * self.stride
-        index = steps.unsqueeze(1) + torch.arange(size, device=data.device)
-        flat = data.flatten(at, at + 1)
-        out = data.new_zeros((*flat.shape[:at], total, *flat.shape[at + 1 :]))
-        return out.index_add(at, index.reshape(-1), flat)

@@ -66,6 +66,25 @@ def test_a_batch_that_is_shorter_than_the_filter_has_no_frames():
     assert out.length(out.spec.dims[1]).values.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("mode", ["max", "avg"])
+def test_a_batch_that_is_shorter_than_the_pool_has_no_frames(mode):
+    net = network(
+        {"output": {"class": "pool", "mode": mode, "pool_size": (5,), "strides": (1,), "from": "data"}}, EXTERN
+    )
+    data, sizes = batch(EXTERN, {"data": [2, 1, 1]})
+    out = net(data, sizes)["output"]
+    assert out.data.shape == (3, 0, 2)
+    assert out.length(out.spec.dims[1]).values.tolist() == [0, 0, 0]
+
+
+def test_a_batch_that_is_shorter_than_a_weighted_sum_has_no_frames():
+    options = {"class": "weighted_sum", "axes": "T", "size": 5, "padding": "valid", "from": "data"}
+    data, sizes = batch(EXTERN, {"data": [2, 1, 1]})
+    out = network({"output": options}, EXTERN)(data, sizes)["output"]
+    assert out.data.shape[out.spec.time] == 0
+    assert out.length(out.spec.dims[out.spec.time]).values.tolist() == [0, 0, 0]
+
+
 def test_frames_behind_the_end_are_hidden_by_the_time_mask():
     options = {"class": "conv", "filter_size": (3,), "padding": "same", "use_time_mask": True}
     net, x, out = run(**options)
