@@ -8,6 +8,8 @@ and `Network` are what both are made of. For layers of one's own: `layer`, `Laye
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from returnn_lite.version import __version__
+
 if TYPE_CHECKING:
     from returnn_lite.config import Config
     from returnn_lite.layers.core.base import Layer, LayerRef
@@ -16,8 +18,20 @@ if TYPE_CHECKING:
     from returnn_lite.network import Network
     from returnn_lite.tensor import Dim, Spec, Tensor
 
-__version__ = "0.1.0"
-__all__ = ["Config", "Dim", "Layer", "LayerRef", "Model", "Network", "Spec", "Tensor", "layer", "load", "train"]
+__all__ = [
+    "Config",
+    "Dim",
+    "Layer",
+    "LayerRef",
+    "Model",
+    "Network",
+    "Spec",
+    "Tensor",
+    "__version__",
+    "layer",
+    "load",
+    "train",
+]
 
 _MODULES = {
     "Config": "returnn_lite.config",

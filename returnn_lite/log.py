@@ -16,8 +16,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
-from returnn_lite import __version__
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.version import __version__
 
 
 class Options(Protocol):

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from returnn_lite import __version__, cli
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, ConfigErrors
 from returnn_lite.log import Log
+from returnn_lite.version import __version__, cli
 
 ROOT = Path(__file__).resolve().parent.parent
 Task = Callable[[Config, Log], None]

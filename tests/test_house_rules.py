@@ -21,6 +21,7 @@ FLOORS = {  # first part of the path in the package -> floor
     "errors": 0,
     "files": 0,
     "log": 0,
+    "version": 0,
     "ops": 1,
     "tensor": 1,
     "config": 2,

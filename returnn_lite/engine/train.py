@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy
 
-from returnn_lite import __version__
 from returnn_lite.config import Config, warn_misspelt_keys
 from returnn_lite.datasets.factory import SEED_STEP_PER_RANK
 from returnn_lite.engine import data, report
@@ -35,6 +34,7 @@ from returnn_lite.optim.updater import Updater
 from returnn_lite.schedule import lr_file
 from returnn_lite.schedule.control import LearningRateControl
 from returnn_lite.schedule.last_best import LastBest
+from returnn_lite.version import __version__
 
 DATASET_OPTIONS = {"train", "dev", "eval", "eval_datasets", "chunking", "min_chunk_size", "batching", "context_window"}
 

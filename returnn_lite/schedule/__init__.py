@@ -1,8 +1,8 @@
 """Learning rates over the epochs, and the file that records them."""
 
-from .control import LearningRateControl
-from .last_best import LastBest
-from .lr_file import Record
-from .options import Options
+from returnn_lite.schedule.control import LearningRateControl
+from returnn_lite.schedule.last_best import LastBest
+from returnn_lite.schedule.lr_file import Record
+from returnn_lite.schedule.options import Options
 
-__all__ = ["LastBest", "LearningRateControl", "Options", "Record"]
+__all__ = ["LastBest", "Learned", "LearningRateControl", "Options", "Record"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from .agent_options import AgentOptions
-from .episode import Episode
+from returnn_lite.schedule.agent_options import AgentOptions
+from returnn_lite.schedule.episode import Episode
 
 
 def clipped(action: float) -> float:

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from returnn_lite.errors import ConfigError
-
-from .agent_options import AgentOptions
+from returnn_lite.schedule.agent_options import AgentOptions
 
 KEY = "learning_rate_agent"
 FORMAT = 1

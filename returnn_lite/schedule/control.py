@@ -7,56 +7,52 @@ from typing import Any
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
+from returnn_lite.schedule import lr_file
+from returnn_lite.schedule.controls import Control, control_class
+from returnn_lite.schedule.history import History
+from returnn_lite.schedule.lr_file import Record
+from returnn_lite.schedule.options import Options
+from returnn_lite.schedule.scores import flatten
 
-from . import lr_file
-from .controls import CONTROLS
-from .learned import Learned
-from .lr_file import Record
-from .options import Options
-from .scores import choose_error_key, flatten
 
-
-class LearningRateControl:
+class LearningRateControl(History):
     """Learning rates and scores by epoch, kept in the learning rate file.
 
     Records of the file win over the config's `learning_rates`; an epoch without a record gets its learning rate from
-    the control and keeps it. ConfigError on an unknown control or a file that cannot be read.
+    `control` and keeps it. ConfigError on a file that cannot be read.
     """
 
-    def __init__(self, options: Options, *, filename: str | None, saves: bool = True, log: Log) -> None:
-        self.options, self.filename, self.saves, self.log = options, filename, saves, log
-        self.agent: Learned | None = None  # of the control "learned"
-        if options.control not in CONTROLS:
-            hint = did_you_mean(options.control, CONTROLS)
-            known = ", ".join(CONTROLS)
-            raise ConfigError("learning_rate_control", f'unknown control "{options.control}"{hint} (known: {known})')
-        self.epochs: dict[int, Record] = self._load()
+    def __init__(
+        self, options: Options, control: Control, *, filename: str | None, saves: bool = True, log: Log
+    ) -> None:
+        self.control, self.filename, self.saves, self.log = control, filename, saves, log
+        super().__init__(options, self._load())
         for epoch, rate in options.learning_rates.items():
             record = self.epochs.setdefault(epoch, Record(rate))
             record.learning_rate = record.learning_rate or rate
 
     @classmethod
     def from_config(cls, config: Config, log: Log) -> "LearningRateControl":
-        """By the config's options, with what the learning rate file already holds."""
-        filename = config.value("learning_rate_file", None)
-        made = cls(Options.from_config(config), filename=filename, saves=not config.bool("dry_run", False), log=log)
-        made.agent = Learned.from_config(config, log) if made.options.control == "learned" else None
-        return made
+        """By the config's options, with what the learning rate file already holds. ConfigError for unknown controls."""
+        options, filename = Options.from_config(config), config.value("learning_rate_file", None)
+        control = control_class(options.control).from_config(config, log)
+        return cls(options, control, filename=filename, saves=not config.bool("dry_run", False), log=log)
 
     def __repr__(self) -> str:
         file = f", file={self.filename!r}" if self.filename else ""
         return f"LearningRateControl({self.options.control}, learning_rate={self.options.learning_rate!r}{file})"
 
     def _load(self) -> dict[int, Record]:
-        exists = bool(self.filename) and os.path.exists(self.filename)
         if not self.filename:
-            text = "no file specified, not saving history (no proper restart possible)"
-        else:
-            if self.saves:
-                lr_file.require_writable(self.filename)
-            text = f"loading file {self.filename}" if exists else f"file {self.filename} does not exist yet"
-        self.log.v4(f"Learning-rate-control: {text}")
-        return lr_file.read(self.filename) if self.filename and exists else {}
+            self.log.v4("Learning-rate-control: no file specified, not saving history (no proper restart possible)")
+            return {}
+        if self.saves:
+            lr_file.require_writable(self.filename)
+        if not os.path.exists(self.filename):
+            self.log.v4(f"Learning-rate-control: file {self.filename} does not exist yet")
+            return {}
+        self.log.v4(f"Learning-rate-control: loading file {self.filename}")
+        return lr_file.read(self.filename)
 
     # The learning rate of an epoch
 
@@ -100,7 +96,7 @@ class LearningRateControl:
 
     def _next_rate(self, epoch: int) -> float:
         held = self._rate_too_new_to_change(epoch)
-        return CONTROLS[self.options.control](self, epoch) if held is None else held
+        return self.control.rate(self, epoch) if held is None else held
 
     def _rate_too_new_to_change(self, epoch: int) -> float | None:
         """The latest learning rate, if not yet in force for the minimum number of epochs; else None."""
@@ -109,62 +105,7 @@ class LearningRateControl:
         too_new = count > 1 and bool(rates) and (len(set(rates)) >= 2 or len(rates) < count)
         return rates[-1] if too_new else None
 
-    # What the controls ask
-
-    def last_epochs(self, epoch: int, count: int) -> list[int]:
-        """The last `count` recorded epochs before `epoch`, ascending."""
-        return sorted(before for before in self.epochs if before < epoch)[-count:] if count > 0 else []
-
-    def last_rate(self, epoch: int) -> float | None:
-        """The learning rate of the latest epoch before `epoch` that has one."""
-        rates = {before: record.learning_rate for before, record in self.epochs.items() if before < epoch}
-        return rates[max(known)] if (known := [before for before in rates if rates[before] is not None]) else None
-
-    def score(self, epoch: int) -> float | None:
-        """The value under the epoch's error key."""
-        key = self.error_key(epoch)
-        return None if key is None else self.epochs[epoch].error[key]
-
-    def measure(self, epoch: int, key: str | None) -> float | None:
-        """The epoch's score under `key` (None: the one that drives the control); None if there is no score at all."""
-        error = self.epochs[epoch].error if epoch in self.epochs else {}
-        if key is None or not error:
-            return self.score(epoch)
-        if key not in error:
-            raise ConfigError(
-                'lr_scheduler["measure"]', f"there is no score {key!r}{did_you_mean(key, error)} ({', '.join(error)})"
-            )
-        return error[key]
-
-    def difference(self, old: int, new: int) -> float | None:
-        """The new score less the old one; None if one is missing or their keys differ."""
-        before, after = self.score(old), self.score(new)
-        if before is None or after is None or self.error_key(old) != self.error_key(new):
-            return None
-        return after - before
-
-    def relative_error(self, old: int, new: int) -> float | None:
-        """The difference relative to a score; on request also to the learning rate."""
-        difference = self.difference(old, new)
-        base = self.score(old if self.options.div_by_old else new)
-        if difference is None or base is None:
-            return None
-        relative = difference / abs(base) if base else difference * float("inf")
-        rate = self.last_rate(new + 1)
-        if self.options.relative_to_rate and rate is not None and rate > 0:
-            relative = relative / (rate / self.options.learning_rate)
-        return relative
-
-    def decayed(self, rate: float) -> float:
-        """After a decay; not below min_learning_rate."""
-        return max(self.options.decay(rate), self.options.min_learning_rate)
-
     # Scores, meta entries, the file
-
-    def error_key(self, epoch: int) -> str | None:
-        """The score that drives the control, of those that the epoch has."""
-        record = self.epochs.get(epoch)
-        return choose_error_key(record.error, self.options.error_measures) if record else None
 
     def set_scores(self, epoch: int, scores: Mapping[str, float | Mapping[str, float]]) -> None:
         """Adds scores, such as {"dev_score": 0.3}; several losses, given as a dict, get a key each."""

@@ -6,8 +6,7 @@ from typing import Any
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
-
-from .control import LearningRateControl
+from returnn_lite.schedule.history import History
 
 
 @dataclass(frozen=True)
@@ -34,19 +33,21 @@ class LastBest:
                 raise ConfigError(f'use_last_best_model["{key}"]', f"unknown option{hint}")
         return cls(**options)
 
-    def epoch(self, control: LearningRateControl, epoch: int) -> int | None:
+    def epoch(self, history: History, epoch: int) -> int | None:
         """The epoch whose model `epoch` should start from, if not from the one before."""
-        scored = [before for before in control.last_epochs(epoch, epoch) if control.score(before) is not None]
-        if not scored:
+        before = history.last_epochs(epoch, epoch)
+        scores = {e: score for e in before if (score := history.score(e)) is not None}
+        if not scores:
             return None
-        latest, key = control.score(scored[-1]), control.error_key(scored[-1])
+        last = max(scores)
+        latest, key = scores[last], history.error_key(last)
         if epoch % self.modulo != 0 and not latest > self.filter_score:
             return None
         first = max(self.first_epoch, epoch - self.only_last_epochs if self.only_last_epochs else 1)
         found = [
-            (control.score(before), before)
-            for before in scored
-            if before >= first and control.error_key(before) == key and control.score(before) <= self.filter_score
+            (score, e)
+            for e, score in scores.items()
+            if e >= first and history.error_key(e) == key and score <= self.filter_score
         ]
         found = found[-self.only_last_n :] if self.only_last_n >= 1 else found
         better = [item for item in found if item[0] + self.min_score_dist < latest]

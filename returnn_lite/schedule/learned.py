@@ -9,30 +9,29 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
-
-from .actions import bounds, rate_of
-from .agent_file import KEY, AgentFile
-from .agent_options import AgentOptions
-from .episode import Episode, EpochFacts
-from .lr_file import Record, shortest
-from .observations import observe
-
-if TYPE_CHECKING:
-    from .control import LearningRateControl
+from returnn_lite.schedule.actions import bounds, rate_of
+from returnn_lite.schedule.agent_file import KEY, AgentFile
+from returnn_lite.schedule.agent_options import AgentOptions
+from returnn_lite.schedule.controls import Control, register_control
+from returnn_lite.schedule.episode import Episode, EpochFacts
+from returnn_lite.schedule.history import History
+from returnn_lite.schedule.lr_file import Record, shortest
+from returnn_lite.schedule.observations import observe
 
 INITIAL, TOP, SEEN = "initial_dev_score", "range_test_top", "agent_epoch"  # meta entries
 RANGE_TEST_RUNS = 3  # before a training that uses an agent, which corrects a first rate that is off
 PATIENCE = 3  # epochs at a bound without a warning
 
 
-class Learned:
+@register_control("learned")
+class Learned(Control):
     """The agent of a run. `layer_sizes`: of the network, to be set before the first question."""
 
     def __init__(self, agent: AgentFile, use: AgentOptions, *, num_epochs: int, low: float, high: float, log: Log):
@@ -66,8 +65,12 @@ class Learned:
     def range_test_options(self) -> AgentOptions:
         """As in the agent's training, but as long as `lr_agent` says now."""
         use = self.use
-        length = {"range_test_runs": use.range_test_runs or RANGE_TEST_RUNS, "range_test_epochs": use.range_test_epochs}
-        return replace(self.trained, **length, range_test_rates=use.range_test_rates or self.trained.range_test_rates)
+        return replace(
+            self.trained,
+            range_test_runs=use.range_test_runs or RANGE_TEST_RUNS,
+            range_test_epochs=use.range_test_epochs,
+            range_test_rates=use.range_test_rates or self.trained.range_test_rates,
+        )
 
     def check_layers(self) -> None:
         """ConfigError if the agent sees every layer and was trained with others."""
@@ -79,9 +82,9 @@ class Learned:
                 f"the agent was trained with {len(known)} layers ({names}), this network has {len(self.layer_sizes)}",
             )
 
-    def episode(self, control: LearningRateControl, before: int) -> Episode:
+    def episode(self, history: History, before: int) -> Episode:
         """The training up to an epoch, from the records. ConfigError if it is not known how it began."""
-        meta = control.epochs[1].meta if 1 in control.epochs else {}
+        meta = history.epochs[1].meta if 1 in history.epochs else {}
         if INITIAL not in meta:
             raise ConfigError(
                 "learning_rate_control", "a learned rate needs the score before any training: train first"
@@ -90,12 +93,12 @@ class Learned:
         start = np.nan if top is None else top / (self.trained.start or 10.0)
         made = Episode(self.num_epochs, meta[INITIAL], self.layer_sizes, top, start)
         for epoch in range(1, before):
-            made.epochs.append(self._facts(control, epoch))
+            made.epochs.append(self._facts(history, epoch))
         return made
 
-    def _facts(self, control: LearningRateControl, epoch: int) -> EpochFacts:
-        record = control.epochs.get(epoch, Record(None))
-        score, rate = control.score(epoch), record.learning_rate
+    def _facts(self, history: History, epoch: int) -> EpochFacts:
+        record = history.epochs.get(epoch, Record(None))
+        score, rate = history.score(epoch), record.learning_rate
         if score is None or rate is None:
             raise ConfigError("learning_rate_file", f"there is no score of epoch {epoch}, which a learned rate needs")
         seen = record.meta.get(SEEN)
@@ -105,9 +108,9 @@ class Learned:
         back, action = "agent_rollbacks" in record.meta, record.meta.get("agent_action", 0.0)
         return EpochFacts(rate, score, action=action, rolled_back=back, **seen)
 
-    def rate(self, control: LearningRateControl, epoch: int) -> float:
+    def rate(self, history: History, epoch: int) -> float:
         """The learning rate of an epoch without a record; observation and action go into its meta entries."""
-        episode = self.episode(control, epoch)
+        episode = self.episode(history, epoch)
         seen = observe(self.trained.observation, episode)
         random = None if self.use.deterministic else np.random.default_rng(epoch)
         action = float(f"{self.agent.act(seen, random):.9g}")
@@ -117,7 +120,7 @@ class Learned:
             self.log.v2(f"learning rate {wanted:.4g} of the agent is out of bounds, {rate:.4g} is used")
         self._warn_at_bounds(episode, rate)
         entries: dict[str, Any] = {"agent_observation": [shortest(x) for x in seen], "agent_action": action}
-        control.epochs.setdefault(epoch, Record(None)).meta.update(entries)
+        history.epochs.setdefault(epoch, Record(None)).meta.update(entries)
         return rate
 
     def _warn_at_bounds(self, episode: Episode, rate: float) -> None:

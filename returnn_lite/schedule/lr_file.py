@@ -47,8 +47,8 @@ def better_repr(value: Any) -> str:
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else f"float('{value!r}')"
     if isinstance(value, list | tuple):
-        items = ", ".join(better_repr(item) for item in value)
-        return f"[{items}]" if isinstance(value, list) else f"({items}{',' * (len(value) == 1)})"
+        inner = ", ".join(better_repr(item) for item in value)
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
     if isinstance(value, Mapping):
         items = [f"{better_repr(key)}: {better_repr(value[key])}" for key in sorted(value)]
         if sum(map(len, items)) >= ONE_LINE:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .episode import Episode, EpochFacts
+from returnn_lite.schedule.episode import Episode, EpochFacts
 
 Observation = Callable[[Episode], "list[float]"]
 OBSERVATIONS: dict[str, Observation] = {}

@@ -38,9 +38,9 @@ class LearnedTrainer(Trainer):
     @property
     def agent(self) -> Learned:
         """The agent of the control."""
-        if self.control.agent is None:
+        if not isinstance(self.control.control, Learned):
             raise ConfigError(KEY, 'there must be an agent with learning_rate_control = "learned"')
-        return self.control.agent
+        return self.control.control
 
     def run(self, stop: StopRequest) -> None:
         """As always, after the agent was told how the training begins."""

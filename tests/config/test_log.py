@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from returnn_lite import __version__
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log, log_end, log_greeting
+from returnn_lite.version import __version__
 
 
 def make(**options: Any) -> Log:

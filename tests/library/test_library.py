@@ -169,7 +169,7 @@ def test_messages_go_to_logging(config, caplog):
 
 def test_the_names_of_the_package():
     assert {"load", "train", "Config", "Network"} <= set(dir(returnn_lite))
-    for name in returnn_lite.__all__:
+    for name in set(returnn_lite.__all__) - {"__version__"}:
         assert getattr(returnn_lite, name).__doc__
     code = "import sys, returnn_lite; dir(returnn_lite); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

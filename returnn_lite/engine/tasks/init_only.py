@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from returnn_lite import __version__
 from returnn_lite.config import Config
 from returnn_lite.engine import data
 from returnn_lite.engine.checkpoints.checkpoint import checkpoint_formats, save_model
@@ -15,6 +14,7 @@ from returnn_lite.engine.setup import choose_device, final_epoch, find_start, lo
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule import LearningRateControl
+from returnn_lite.version import __version__
 
 
 def build_for_training(config: Config, log: Log, epoch: int, filename: str | None = None) -> Any:
