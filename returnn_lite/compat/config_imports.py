@@ -30,6 +30,7 @@ MODULES: dict[str, str] = {
     "returnn.datasets.generating": "parts:vocabularies",
     "returnn.datasets.hdf": "client:hdf_names",
     "returnn.datasets.lm": "parts:lm_dataset",
+    "returnn.datasets.map": "client:map_names",
     "returnn.datasets.util": "",
     "returnn.datasets.util.vocabulary": "parts:vocabularies",
     "returnn.extern": "",
@@ -56,7 +57,7 @@ MODULES: dict[str, str] = {
     "returnn.tf.util.data": "tensors:data_names",
     "returnn.torch": "",
     "returnn.torch.context": "frontend:context_names",
-    "returnn.util": "",
+    "returnn.util": "util:top",
     "returnn.util.basic": "util:names",
     "returnn.util.better_exchook": "util:exchook",
 }

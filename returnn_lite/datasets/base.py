@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, NoSuchKey
 from returnn_lite.datasets.order.ordering import OrderOptions, indices_of_tags, ordering_name, seq_order
 from returnn_lite.datasets.order.seq_list import read_seq_lens, read_seq_list
@@ -264,9 +265,9 @@ class Dataset(ABC):
         lengths = self.corpus_lengths()
         if lengths is not None:
             index = self.get_corpus_seq_idx(seq_idx)
-            return {key: int(values[index]) for key, values in lengths.items()}
+            return NumbersDict({key: int(values[index]) for key, values in lengths.items()})
         seq = self._seq(seq_idx)
-        return {key: len(seq[key]) if seq[key].ndim else 1 for key in self.get_data_keys()}
+        return NumbersDict({key: len(seq[key]) if seq[key].ndim else 1 for key in self.get_data_keys()})
 
     def epoch_lengths(self, start: int, end: int) -> np.ndarray | None:
         """Frames of the sequences start…end, int64 [N, K] by `get_data_keys`; None if not known in advance."""

@@ -10,6 +10,7 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.datasets import Batch, BatchingOptions, Dataset, Loader, dataset_defaults, init_dataset
 from returnn_lite.datasets.batches.epoch_batches import new_batches
+from returnn_lite.datasets.batches.limits import check_limit
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 
@@ -115,6 +116,7 @@ def forward_batching(config: Config, net: Any) -> BatchingOptions:
     if not config.has("forward_batch_size"):
         raise ConfigError("forward_batch_size", "forward_batch_size not set")
     size = config.number_or_dict("forward_batch_size", None)
+    check_limit("forward_batch_size", size, above=True)
     return BatchingOptions(**(_common(config, net) | {"batch_size": size}), recurrent_net=True)
 
 
@@ -151,6 +153,7 @@ def count_batches(dataset: Dataset, options: BatchingOptions) -> int:
 def load_batches(dataset: Dataset, options: BatchingOptions, net: Any, config: Config) -> Loader:
     """The batches of the dataset's epoch with the data that `net` uses, prepared in the background."""
     specs = net.extern_data.specs
+    options.check_keys({*dataset.get_data_keys(), *specs}, dataset.log.v1)
     keys = sorted(key for key in net.used_data_keys if key in specs)
     dtypes = {key: specs[key].dtype for key in keys}
     static = [key for key in keys if specs[key].time is None]

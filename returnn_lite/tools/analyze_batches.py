@@ -49,8 +49,11 @@ class BatchStatistics:
 def options_of(config: Config, dataset: Dataset, epoch: int) -> BatchingOptions:
     """Those of training; the keys in `extern_data` count as used."""
     keys = dataset.get_data_keys()
-    used = [key for key in keys if key in (config.typed_value("extern_data") or keys)]
-    return train_batching(config, SimpleNamespace(used_data_keys=used, recurrent=True), epoch)
+    described = config.typed_value("extern_data") or keys
+    used = [key for key in keys if key in described]
+    options = train_batching(config, SimpleNamespace(used_data_keys=used, recurrent=True), epoch)
+    options.check_keys({*keys, *described}, dataset.log.v1)
+    return options
 
 
 def batches(dataset: Dataset, options: BatchingOptions, last: int) -> Iterator[SliceBatch]:

@@ -111,7 +111,7 @@ def test_as_a_loop_would_do_it(lengths, batch_size, max_seqs, max_pad):
     ({"batch_size": 0}, "batch_size must be set"),
     ({"batch_size": -1}, "must be greater than 0, but is -1"),
     ({"batch_size": {"data": 0}}, "must be greater than 0"),
-    ({"batch_size": "100"}, "must be greater than 0, but is '100'"),
+    ({"batch_size": "100"}, "must be a number of frames or a dict of them, but is '100'"),
     ({"batch_size": 1, "max_seqs": 0}, "max_seqs: must be greater than 0 or -1"),
     ({"batch_size": 1, "max_seqs": 2.5}, "max_seqs: must be"),
     ({"packed_batch_size": -5}, "packed_batch_size: must be"),

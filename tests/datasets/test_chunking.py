@@ -65,7 +65,7 @@ def test_off(value):
 
 
 @pytest.mark.parametrize("value, message", [
-    ("a:b", "must be numbers of frames"),
+    ("a:b", "must be whole numbers of frames"),
     (-3, "must be > 0"),
     ((4, -1), "must be > 0"),
     (({"data": 4}, {"classes": 4}), "the same keys"),

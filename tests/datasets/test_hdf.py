@@ -286,3 +286,16 @@ def test_a_fixed_seed_keeps_a_random_order(tmp_path):
     dataset = hdf(write(tmp_path / "a.hdf", (2,) * 40), seq_ordering="random", fixed_random_seed=3)
     _, first = batches(dataset, 1)
     assert batches(dataset, 2) == (False, first)
+
+
+def test_data_may_be_a_target_where_there_are_no_inputs(tmp_path):
+    more = {"targets/data/data": np.arange(18.0).reshape(9, 2)}
+    path = write(tmp_path / "x.hdf", (3, 2, 4), classes=5, inputs=None, **more)
+    dataset = init_dataset({"class": "HDFDataset", "files": [path]}, name="toy")
+    assert dataset.get_data_keys() == ["classes", "data"] and dataset.num_outputs["data"] == (2, 2)
+    dataset.init_seq_order(1)
+    dataset.load_seqs(0, 2)
+    assert dataset.get_data(1, "data").tolist() == [[6, 7], [8, 9]]
+    with_inputs = write(tmp_path / "y.hdf", (3, 2, 4), classes=5, **more)
+    with pytest.raises(ConfigError, match='a target must not be called "data" where there are inputs'):
+        init_dataset({"class": "HDFDataset", "files": [with_inputs]}, name="toy")

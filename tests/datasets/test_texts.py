@@ -1,6 +1,7 @@
 """Datasets of texts."""
 
 import gzip
+import pickle
 
 import numpy as np
 import pytest
@@ -106,6 +107,35 @@ def test_vocabularies_and_files(tmp_path):
     }
     (tmp_path / "tags.txt").write_text("x\ny\nz\n")
     assert list(read(lm(tmp_path, seq_list_file=str(tmp_path / "tags.txt")))) == ["x", "y", "z"]
+
+
+SYMBOLS = {"word_based": True, "seq_end_symbol": "</s>", "unknown_symbol": "?", "auto_replace_unknown_symbol": True}
+
+
+@pytest.mark.parametrize("form", ["lines", "dict in a file", "pickle", "dict"])
+def test_symbol_maps_with_gaps_and_several_names_for_an_index(tmp_path, form):
+    (tmp_path / "lm.txt").write_text("b a\nx\n")
+    table = {"<s>": 0, "</s>": 0, "?": 1, "a": 2, "b": 5}
+    path = tmp_path / ("map.pkl" if form == "pickle" else "map.txt")
+    lines = "".join(f"{symbol} {index}\n" for symbol, index in table.items())
+    path.write_bytes(pickle.dumps(table) if form == "pickle" else (lines if form == "lines" else repr(table)).encode())
+    value = table if form == "dict" else str(path)
+    dataset = made("LmDataset", corpus_file=str(tmp_path / "lm.txt"), orth_symbols_map_file=value, **SYMBOLS)
+    assert read(dataset) == {"line-0": [5, 2, 0], "line-1": [1, 0]} and dataset.num_outputs["data"][0] == 6
+    assert dataset.labels["data"] == ["<s>", "?", "a", "<3>", "<4>", "b"]
+
+
+@pytest.mark.parametrize("lines, message", [
+    ("a 1\nb 2\n", "the lowest index must be 0, but is 1"),
+    ("a 0\nb 1\na 2\n", r"map.txt:3: .a. has the index 0 already, so it cannot have 2"),
+    ("a 0\nb\n", "map.txt:2: must be .symbol index., but is .b."),
+    ("", "holds no labels"),
+])  # fmt: skip
+def test_bad_symbol_maps(tmp_path, lines, message):
+    (tmp_path / "lm.txt").write_text("a\n")
+    (tmp_path / "map.txt").write_text(lines)
+    with pytest.raises(ConfigError, match=message):
+        made("LmDataset", corpus_file=str(tmp_path / "lm.txt"), orth_symbols_map_file=str(tmp_path / "map.txt"))
 
 
 LEXICON = """<lexicon><phoneme-inventory>

@@ -119,9 +119,19 @@ def test_what_is_refused(options, message):
 
 
 @pytest.mark.parametrize("content, message", [
-    (b"{'a': 0, 'b': 2}", "not all indices used, number 1 of 2 has no label"),
-    (b"{'a': ", "must be a Python dict label -> index"),
-    (b"{'a': 'b'}", "must hold a dict label -> index"),
+    (b"{'a': 0, 'b': 2}", "not all indices used, number 1 of 3 has no label"),
+    (b"{'a': 0, 'a': 1}", "the lowest index must be 0, but is 1"),
+    (b"{'a': 0, 'b': 1, 'a': 2}", r"number 0|lowest index"),
+    (b"{'a': 0,\n'b' 1}", ":2: must hold a Python dict label -> index"),
+    (b"{'a': [}", "must hold a Python dict label -> index"),
+    (b"{['a']: 0}", "must hold a Python dict label -> index: unhashable"),
+    (b"{'a': 'b'}", "the index of 'a' must be a number from 0 on, but is 'b'"),
+    (b"{'a': -1}", "the index of 'a' must be a number from 0 on, but is -1"),
+    (b"{'a': 0.0}", "the index of 'a' must be a number from 0 on, but is 0.0"),
+    (b"{7: 0}", "labels must be texts, but there is 7"),
+    (b"{}", "holds no labels"),
+    (b"", "holds no labels"),
+    (b"a\nb\xe4r\n", r":2: must be UTF-8 text, but has an invalid continuation byte 0xe4"),
     (b"\xff\n", "must be UTF-8 text"),
 ])  # fmt: skip
 def test_bad_files(tmp_path, content, message):
@@ -132,5 +142,5 @@ def test_bad_files(tmp_path, content, message):
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     (tmp_path / "v.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(ConfigError, match="must not contain os.system"):
+    with pytest.raises(ConfigError, match="but holds os.system"):
         create_vocab({"vocab_file": str(tmp_path / "v.pkl")})

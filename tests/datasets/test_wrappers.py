@@ -9,6 +9,7 @@ import pytest
 from returnn_lite.datasets import BatchingOptions, Loader, init_dataset
 from returnn_lite.datasets.combined.epoch_filter import EpochFilter
 from returnn_lite.datasets.combined.joined import interleaved, within_each
+from returnn_lite.datasets.combined.map_wrapper import MapDatasetBase
 from returnn_lite.datasets.combined.postprocessing import LaplaceOrdering, Sequential
 from returnn_lite.datasets.order.tags import NumberedTags, TagTable, TagView
 from returnn_lite.datasets.seq_tensors import SeqTensor, TensorDict
@@ -321,6 +322,46 @@ def test_orders_for_streams():
 def test_what_postprocessing_refuses(options, message):
     with pytest.raises(ConfigError, match=message):
         tags(made("PostprocessingDataset", dataset=static(), **options))
+
+
+class OwnBase(MapDatasetBase):
+    """Derived from the base class."""
+
+    def __init__(self):
+        super().__init__(data_types={"data": {"dim": 2, "shape": (None, 2)}})
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, seq_idx):
+        return {"data": np.full((3 - seq_idx, 2), seq_idx, "float32")}
+
+
+class OwnSorted(OwnBase):
+    """Knows lengths."""
+
+    def get_seq_len(self, seq_idx):
+        return 3 - seq_idx
+
+
+class OwnOrder(OwnBase):
+    """Knows tags and the order."""
+
+    def get_seq_tag(self, seq_idx):
+        return f"own-{seq_idx}"
+
+    def get_seq_order(self, epoch=None):
+        return [epoch, 0]
+
+
+@pytest.mark.parametrize("make", [lambda cls: cls(), lambda cls: cls, lambda cls: lambda: cls()])
+def test_map_wrapper_takes_objects_classes_and_functions(make):
+    assert tags(made("MapDatasetWrapper", map_dataset=make(OwnBase))) == ["seq-0", "seq-1", "seq-2"]
+    by_length = made("MapDatasetWrapper", map_dataset=make(OwnSorted), seq_ordering="sorted")
+    assert tags(by_length) == ["seq-2", "seq-1", "seq-0"]
+    assert tags(made("MapDatasetWrapper", map_dataset=make(OwnOrder), partition_epoch=2)) == ["own-1", "own-0"]
+    with pytest.raises(ConfigError, match="sorted"):
+        tags(made("MapDatasetWrapper", map_dataset=make(OwnBase), seq_ordering="sorted"))
 
 
 def test_map_wrapper_refuses():

@@ -14,6 +14,7 @@ from returnn_lite import datasets
 from returnn_lite.compat.running import RUNNING
 from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset
+from returnn_lite.datasets.combined.map_wrapper import FromListDataset, MapDatasetBase, MapDatasetWrapper
 from returnn_lite.datasets.hdf.writer import HDFWriter
 from returnn_lite.log import Log
 
@@ -36,6 +37,15 @@ def dataset_names() -> dict[str, Any]:
 def hdf_names() -> dict[str, Any]:
     """`returnn.datasets.hdf`."""
     return {"SimpleHDFWriter": SimpleHDFWriter}
+
+
+def map_names() -> dict[str, Any]:
+    """`returnn.datasets.map`."""
+    return {
+        "MapDatasetBase": MapDatasetBase,
+        "MapDatasetWrapper": MapDatasetWrapper,
+        "FromListDataset": FromListDataset,
+    }
 
 
 def get_global_config(raise_exception: bool = True, **_options: Any) -> Config | None:

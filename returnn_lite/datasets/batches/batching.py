@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from returnn_lite.datasets.batches.chunking import Slices
+from returnn_lite.datasets.batches.limits import Limit, check_fraction, check_keys, check_limit, limits
 from returnn_lite.errors import ConfigError
 
-Limit = int | float | dict[str, Any] | None
 Warn = Callable[[str], None]
 
 
@@ -41,16 +40,26 @@ class BatchingOptions:
     complete_with_last: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for sizes that allow no batch."""
+        """Raises ConfigError for values that make no sense."""
         if not self.batch_size and not self.packed_batch_size:
             raise ConfigError("batch_size", "batch_size must be set and be greater than 0")
         for name in ("batch_size", "packed_batch_size"):
+            check_limit(name, getattr(self, name), above=True)
+        for name in ("min_seq_length", "max_pad_size"):
+            check_limit(name, getattr(self, name))
+        whole = isinstance(self.max_seq_length, int) and not isinstance(self.max_seq_length, bool)
+        check_limit("max_seq_length", abs(self.max_seq_length) if whole else self.max_seq_length)
+        for name, unlimited in (("max_seqs", -1), ("seq_drop_freq", 1)):
             value = getattr(self, name)
-            numbers = list(value.values()) if isinstance(value, dict) else [1 if value is None else value]
-            if any(not isinstance(n, int | float) or n <= 0 for n in numbers):
-                raise ConfigError(name, f"must be greater than 0, but is {value!r} instead")
-        if not isinstance(self.max_seqs, int) or self.max_seqs == 0 or self.max_seqs < -1:
-            raise ConfigError("max_seqs", f"must be greater than 0 or -1 (no limit), but is {self.max_seqs!r} instead")
+            if not isinstance(value, int) or value != unlimited and value < 1:
+                text = "greater than 0 or -1 (no limit)" if unlimited < 0 else "greater than 0"
+                raise ConfigError(name, f"must be {text}, but is {value!r} instead")
+        check_fraction("seq_drop", self.seq_drop)
+
+    def check_keys(self, known: Collection[str], warn: Warn) -> None:
+        """Raises ConfigError, or warns, where a limit is given for a data key that there is not."""
+        for name in ("batch_size", "packed_batch_size", "max_seq_length", "min_seq_length", "max_pad_size"):
+            check_keys(name, getattr(self, name), known, warn)
 
     @property
     def longest(self) -> Limit:
@@ -75,13 +84,6 @@ class SliceBatch:
     def num_rows(self) -> int:
         """Entries along the batch axis."""
         return int(self.row[-1]) + 1 if len(self.row) else 0
-
-
-def limits(value: Limit, keys: tuple[str, ...], default: float = np.inf) -> np.ndarray:
-    """One bound per key, float64 [K]; `default` where there is none."""
-    if isinstance(value, dict):
-        return np.array([default if value.get(key) is None else value[key] for key in keys], np.float64)
-    return np.full(len(keys), default if value is None else value, np.float64)
 
 
 # --- which slices ---

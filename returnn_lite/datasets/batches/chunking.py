@@ -5,13 +5,16 @@ All is done on blocks of sequences, as integer arrays with one column per data k
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from returnn_lite.datasets.batches.limits import check_fraction, check_keys, check_limit
+from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.errors import ConfigError
 
 Numbers = int | dict[str, int]
@@ -76,7 +79,17 @@ class Chunking:
         sizes, steps = (list(v.values()) if isinstance(v, dict) else [v] for v in (size, step))
         if min(sizes) <= 0 or min(steps) < 0 or max(steps) <= 0:
             raise ConfigError("chunking", f"size must be > 0, and a step too, but they are {size} and {step} instead")
+        check_limit("min_chunk_size", min_chunk_size)
+        check_fraction("chunking_variance", variance, below_one=True)
         return Chunking(size, step, min_chunk_size or 0, variance)
+
+    def check_keys(self, used: tuple[str, ...], known: Collection[str], warn: Callable[[str], None]) -> None:
+        """Raises ConfigError, or warns, for keys that there are not, and ConfigError if a used key has no size."""
+        for option, value in (("chunking", self.size), ("min_chunk_size", self.min_size)):
+            check_keys(option, value, known, warn)
+        missing = [key for key in used if isinstance(self.size, dict) and key not in self.size]
+        if missing:
+            raise ConfigError("chunking", f"must have a size for {missing}, which the network uses, but is {self.size}")
 
 
 def _split(value: Any) -> tuple[Any, Any]:
@@ -92,12 +105,20 @@ def _split(value: Any) -> tuple[Any, Any]:
 
 
 def _numbers(value: Any) -> Numbers | None:
+    if isinstance(value, dict):
+        return {str(key): _frames(number) for key, number in value.items()}
+    return _frames(value) if value else None
+
+
+def _frames(value: Any) -> int:
+    """A number of frames; raises ConfigError for what is no whole number."""
     try:
-        if isinstance(value, dict):
-            return {str(key): int(number) for key, number in value.items()}
-        return int(value) if value else None
-    except (TypeError, ValueError):
-        raise ConfigError("chunking", f"must be numbers of frames, but is {value!r} instead") from None
+        number = int(value)
+        if not isinstance(value, bool) and (isinstance(value, str) or number == value):
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ConfigError("chunking", f"must be whole numbers of frames, but is {value!r} instead")
 
 
 def per_key(value: Numbers, keys: tuple[str, ...], default: int = 0) -> np.ndarray:
@@ -108,13 +129,16 @@ def per_key(value: Numbers, keys: tuple[str, ...], default: int = 0) -> np.ndarr
 def context_frames(context_window: Any, keys: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Frames added (left, right) of each slice, int64 [K] each, for the option `context_window`."""
     if isinstance(context_window, tuple | list) and len(context_window) == 2:
-        return per_key(context_window[0], keys), per_key(context_window[1], keys)
+        for side in context_window:
+            check_limit("context_window", side)
+        return per_key(context_window[0] or 0, keys), per_key(context_window[1] or 0, keys)
     if isinstance(context_window, int):
         context_window = {"data": context_window}
     if context_window is not None and not isinstance(context_window, dict):
         raise ConfigError(
             "context_window", f"must be a number, a dict or a pair of dicts, but is {context_window!r} instead"
         )
+    check_limit("context_window", context_window)
     extra = np.maximum(per_key(context_window or {}, keys, 1), 1) - 1
     return extra // 2, extra - extra // 2
 
@@ -142,17 +166,29 @@ def chunks(
             yield cutter.cut(first + i, lengths[i : i + 1], size, step)
 
 
-def custom_chunks(generated: Iterable[tuple[int, Any, Any]], keys: tuple[str, ...]) -> Iterator[Slices]:
+def custom_chunks(generated: Any, keys: tuple[str, ...], num_seqs: float = math.inf) -> Iterator[Slices]:
     """Slices of a user's function, which gives (seq_idx, start, end), start and end as dicts by key (or one number)."""
-    for seq_idx, start, end in generated:
-        rows = []
-        for bound in (start, end):
-            numbers = dict(bound) if hasattr(bound, "keys") else dict.fromkeys(keys, bound)
-            if not set(keys) <= set(numbers):
-                missing = sorted(set(keys) - set(numbers))
-                raise ConfigError("chunking", f"the function's slice of sequence {seq_idx} lacks the keys {missing}")
-            rows.append(per_key(numbers, keys)[None])
-        yield Slices(keys, np.array([seq_idx]), *rows)
+    if not isinstance(generated, Iterable):
+        raise ConfigError("chunking", f"the function must yield (seq_idx, start, end), but gives {generated!r} instead")
+    for item in generated:
+        if not isinstance(item, tuple | list) or len(item) != 3:
+            raise ConfigError("chunking", f"the function must yield (seq_idx, start, end), but yields {item!r} instead")
+        seq_idx = item[0]
+        if not isinstance(seq_idx, int | np.integer) or not 0 <= seq_idx < num_seqs:
+            raise ConfigError("chunking", f"the function's sequence {seq_idx!r} is none of the epoch")
+        start, end = (_bounds(seq_idx, bound, keys) for bound in item[1:])
+        if (start > end).any():
+            raise ConfigError("chunking", f"the function's slice of sequence {seq_idx} ends before it starts: {item}")
+        yield Slices(keys, np.array([seq_idx]), start, end)
+
+
+def _bounds(seq_idx: int, bound: Any, keys: tuple[str, ...]) -> np.ndarray:
+    """A start or an end for each key, int64 [1, K]."""
+    numbers = NumbersDict(bound)
+    missing = [key for key in keys if numbers.get(key) is None]
+    if missing:
+        raise ConfigError("chunking", f"the function's slice of sequence {seq_idx} lacks the keys {missing}")
+    return np.array([[_frames(numbers[key]) for key in keys]], np.int64)
 
 
 def add_context(slices: Iterable[Slices], left: np.ndarray, right: np.ndarray) -> Iterator[Slices]:

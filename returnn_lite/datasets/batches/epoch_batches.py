@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -90,15 +91,24 @@ def epoch_slices(dataset: Dataset, options: BatchingOptions, rng: random.Random)
     if chunking is None:
         slices = whole_seqs(length_blocks(dataset, keys), keys)
     elif isinstance(chunking, Chunking):
+        chunking.check_keys(used, all_keys, dataset.log.v1)
         slices, draws = chunks(length_blocks(dataset, keys), keys, chunking, rng), chunking.variance > 0
     else:
         generated = chunking(
             dataset=dataset, seq_idx_start=0, recurrent_net=options.recurrent_net, used_data_keys=options.used_data_keys
         )
-        slices = custom_chunks(generated, keys)
+        slices = custom_chunks(generated, keys, _known_num_seqs(dataset))
     if dataset.options.context_window is not None:
         slices = add_context(slices, *context_frames(dataset.options.context_window, keys))
     return slices, draws
+
+
+def _known_num_seqs(dataset: Dataset) -> float:
+    """Sequences of the epoch, infinite where that is not known."""
+    try:
+        return dataset.num_seqs
+    except NotImplementedError:
+        return math.inf
 
 
 def length_blocks(dataset: Dataset, keys: tuple[str, ...]) -> Iterator[LengthBlock]:

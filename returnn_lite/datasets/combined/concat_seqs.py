@@ -10,6 +10,7 @@ import numpy as np
 from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.combined.epoch_filter import EpochFilter
 from returnn_lite.datasets.combined.sub import Wrapper, loaded, sub_dataset
+from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.seq_list import read_bytes, read_literal
 from returnn_lite.datasets.order.tags import TagTable
@@ -140,7 +141,7 @@ class ConcatSeqsDataset(Wrapper):
     def get_seq_length(self, seq_idx: int) -> dict[str, int]:
         """Frames per key, of the loaded sequence."""
         keys, seq = self.keys_to_load(self.inner), self._seq(seq_idx)
-        return {key: len(seq[key]) if key in keys and seq[key].ndim else 1 for key in self.get_data_keys()}
+        return NumbersDict({key: len(seq[key]) if key in keys and seq[key].ndim else 1 for key in self.get_data_keys()})
 
     def epoch_lengths(self, start: int, end: int) -> None:
         """Known only once the sequences are loaded."""

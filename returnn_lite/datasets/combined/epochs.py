@@ -10,6 +10,7 @@ import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.combined.sub import Wrapper, finite, loaded, sub_dataset
+from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError
@@ -117,7 +118,7 @@ class MultiEpochDataset(Wrapper):
         """Frames per key; loads the sequence, as the inner epoch may be over when it is asked for."""
         seq = self._seq(seq_idx)
         keys = self.get_data_keys()
-        return {key: len(seq[key]) if key in seq and seq[key].ndim else 1 for key in keys}
+        return NumbersDict({key: len(seq[key]) if key in seq and seq[key].ndim else 1 for key in keys})
 
     def limit_keys(self, keys: Sequence[str] | None) -> None:
         """All keys are needed for the lengths."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.combined.sub import Joined, dataset_dict, sub_dataset
+from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.order.ordering import OrderOptions, ordering_name, part_of_epoch, seq_order
 from returnn_lite.datasets.registry import dataset
@@ -188,7 +189,7 @@ class CombinedDataset(Joined):
         k = int(self.which[seq_idx])
         lengths = self.parts[k].get_seq_length(int(self.where[seq_idx]))
         keys = self.key_maps[k]
-        return {key: lengths[keys[key]] if key in keys else 0 for key in self.get_data_keys()}
+        return NumbersDict({key: lengths[keys[key]] if key in keys else 0 for key in self.get_data_keys()})
 
     def get_estimated_seq_length(self, seq_idx: int) -> float:
         """As the sequence's dataset."""

@@ -17,13 +17,33 @@ from returnn_lite.log import Log
 
 
 class MapDatasetBase:
-    """What `map_dataset` may be: a class with these methods, of which `__len__` and `__getitem__` are needed.
+    """To derive own datasets from, which need `__len__` and `__getitem__`; other classes may have these methods, too.
 
-    Optional, too: `get_seq_tag(i)`, `get_seq_order(epoch)` (which replaces order and partition).
+    `data_types` {key: options of its tensor}. What raises NotImplementedError here counts as not there.
     """
 
     def __init__(self, data_types: Mapping[str, Mapping[str, Any]] | None = None):
         self.data_types = dict(data_types or {})
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        raise NotImplementedError
+
+    def __getitem__(self, seq_idx: int) -> Mapping[str, Any]:
+        """The arrays of a sequence by key."""
+        raise NotImplementedError
+
+    def get_seq_len(self, seq_idx: int) -> float:
+        """What orders by length go by."""
+        raise NotImplementedError
+
+    def get_seq_tag(self, seq_idx: int) -> str:
+        """Name of a sequence."""
+        return f"seq-{seq_idx}"
+
+    def get_seq_order(self, epoch: int | None = None) -> Sequence[int]:
+        """The sequences of an epoch, in place of all that the options say about order and partition."""
+        raise NotImplementedError
 
 
 class FromList(MapDatasetBase):
@@ -37,8 +57,6 @@ class FromList(MapDatasetBase):
     ):
         super().__init__(data_types)
         self.data_list, self.sort_data_key = data_list, sort_data_key
-        if sort_data_key is not None:
-            self.get_seq_len: Any = self._seq_len
 
     def __len__(self) -> int:
         return len(self.data_list)
@@ -46,22 +64,23 @@ class FromList(MapDatasetBase):
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return self.data_list[index]
 
-    def _seq_len(self, index: int) -> int:
-        return len(self.data_list[index][str(self.sort_data_key)])
+    def get_seq_len(self, seq_idx: int) -> int:
+        """Frames of the key that was named for it."""
+        if self.sort_data_key is None:
+            raise NotImplementedError
+        return len(self.data_list[seq_idx][self.sort_data_key])
 
 
 @dataset("MapDatasetWrapper")
 class MapDatasetWrapper(TypedKeys):
     """Shows an object with `__len__`, `__getitem__(i) -> {key: array}` and `data_types` {key: options of its tensor}.
 
-    `map_dataset` is the object or a function that makes it. Orders by length need its `get_seq_len(i)`.
+    `map_dataset` is the object, or a class or function that makes it. Orders by length need its `get_seq_len(i)`.
     """
 
     def __init__(self, base: BaseOptions | None = None, *, map_dataset: Any, log: Log | None = None):
         super().__init__(base, log=log)
-        made = map_dataset
-        if callable(map_dataset) and not hasattr(map_dataset, "__getitem__"):
-            made = map_dataset()
+        made = map_dataset() if callable(map_dataset) else map_dataset
         if isinstance(made, str) or not hasattr(made, "__getitem__") or not hasattr(made, "__len__"):
             raise ConfigError(
                 f"{self.name}: map_dataset", f"must have `__len__` and `__getitem__`, but is {made!r} instead"
@@ -79,6 +98,10 @@ class MapDatasetWrapper(TypedKeys):
         return [self._checked(int(i), self.map[int(i)]) for i in indices]
 
     def _checked(self, index: int, seq: Mapping[str, Any]) -> Seq:
+        if not isinstance(seq, Mapping):
+            raise DataError(
+                f'{self.name}: sequence "{self.corpus_tag(index)}"', f"must be a dict of arrays, but is {seq!r} instead"
+            )
         missing = [key for key in self.types if key not in seq]
         if missing:
             raise DataError(
@@ -105,7 +128,9 @@ class MapDatasetWrapper(TypedKeys):
 
     def get_all_tags(self) -> Sequence[str]:
         """Tags of all sequences."""
-        return super().get_all_tags() if hasattr(self.map, "get_seq_tag") else NumberedTags(len(self.map))
+        own = getattr(type(self.map), "get_seq_tag", None)
+        numbered = own is MapDatasetBase.get_seq_tag or not hasattr(self.map, "get_seq_tag")
+        return NumberedTags(len(self.map)) if numbered else super().get_all_tags()
 
     def _new_order(
         self, epoch: int | None, seq_list: Sequence[str] | None, given: Sequence[int] | None
@@ -113,7 +138,11 @@ class MapDatasetWrapper(TypedKeys):
         own: Callable[[int], Sequence[int]] | None = getattr(self.map, "get_seq_order", None)
         if own is None or seq_list is not None or given is not None or epoch is None:
             return super()._new_order(epoch, seq_list, given)
-        return super()._new_order(epoch, None, own(epoch))
+        try:
+            given = own(epoch)
+        except NotImplementedError:
+            pass
+        return super()._new_order(epoch, None, given)
 
 
 @dataset("FromListDataset")

@@ -12,6 +12,7 @@ import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.combined.sub import EpochDataset, dataset_dict, loaded, sub_dataset
+from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.seq_list import read_seq_lens, read_seq_list, read_text
 from returnn_lite.datasets.order.tags import Tags, TagTable, TagView
@@ -287,9 +288,9 @@ class MetaDataset(EpochDataset):
         self._unread = None
         if self.seq_lens is not None:
             index = [self.get_corpus_seq_idx(seq_idx)]
-            return {key: int(self._lens_of(key, index)[0]) for key in self.get_data_keys()}
+            return NumbersDict({key: int(self._lens_of(key, index)[0]) for key in self.get_data_keys()})
         lengths = {name: sub.get_seq_length(seq_idx) for name, sub in self.subs.items()}
-        return {key: lengths[self.data_map[key][0]][self.data_map[key][1]] for key in self.get_data_keys()}
+        return NumbersDict({key: lengths[self.data_map[key][0]][self.data_map[key][1]] for key in self.get_data_keys()})
 
     def epoch_lengths(self, start: int, end: int) -> np.ndarray | None:
         """Frames of many sequences, if all datasets know theirs."""

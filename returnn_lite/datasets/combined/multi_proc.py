@@ -13,6 +13,7 @@ import numpy as np
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.batches.iterate import place_of
 from returnn_lite.datasets.combined.sub import Wrapper, sub_dataset
+from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError, blamed
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError
@@ -147,7 +148,7 @@ class MultiProcDataset(Wrapper):
 
     def get_seq_length(self, seq_idx: int) -> dict[str, int]:
         """Frames per key."""
-        return {key: len(array) if array.ndim else 1 for key, array in self._seq(seq_idx).items()}
+        return NumbersDict({key: len(array) if array.ndim else 1 for key, array in self._seq(seq_idx).items()})
 
     def epoch_lengths(self, start: int, end: int) -> np.ndarray | None:
         """As the inner dataset, where it has the same order."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.combined.sub import Wrapper, loaded, sub_dataset
+from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError, blamed
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.seq_tensors import SeqTensor, TensorDict, items_of, raw
@@ -201,7 +202,7 @@ class PostprocessingDataset(Wrapper):
 
     def get_seq_length(self, seq_idx: int) -> dict[str, int]:
         """Frames per key of the mapped sequence."""
-        return {key: len(array) if array.ndim else 1 for key, array in self._seq(seq_idx).items()}
+        return NumbersDict({key: len(array) if array.ndim else 1 for key, array in self._seq(seq_idx).items()})
 
     def epoch_lengths(self, start: int, end: int) -> None:
         """Not known before the function was applied."""

@@ -128,7 +128,7 @@ class HdfFile:
     def _streams(self, file: h5py.File) -> list[Stream]:
         streams = [self._input_stream(file)] if "inputs" in file else []
         for key in self._target_keys(file):
-            if key == "data" and streams:
+            if key == "data" and "inputs" in file:
                 raise self._fail("targets/data/data", 'a target must not be called "data" where there are inputs')
             streams.append(self._target_stream(file, key))
         if not streams:

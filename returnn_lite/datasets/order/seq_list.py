@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import pickle
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
@@ -31,11 +32,18 @@ def read_seq_lens(filename: str, tags: Iterable[str], option: str = "seq_order_s
 
 
 def read_text(filename: str, option: str) -> str:
-    """The UTF-8 text of a file, plain or `.gz`."""
+    """The UTF-8 text of a file, plain or `.gz`, without the mark that some editors begin files with."""
+    return decoded(read_bytes(filename, option), filename, option).removeprefix("\ufeff")
+
+
+def decoded(content: bytes, filename: str, option: str) -> str:
+    """UTF-8 as text; raises ConfigError naming the first line that is none."""
     try:
-        return read_bytes(filename, option).decode("utf8")
+        return content.decode("utf8")
     except UnicodeDecodeError as exc:
-        raise ConfigError(option, f"{filename} must be UTF-8 text: {exc}") from None
+        line = content[: exc.start].count(b"\n") + 1
+        found = f"{exc.reason} {content[exc.start]:#04x}"
+        raise ConfigError(option, f"{filename}:{line}: must be UTF-8 text, but has an {found}") from None
 
 
 def read_bytes(filename: str, option: str) -> bytes:
@@ -43,28 +51,36 @@ def read_bytes(filename: str, option: str) -> bytes:
     try:
         with _open(filename, option) as file:
             return file.read()
-    except (OSError, EOFError) as exc:
+    except (OSError, EOFError, zlib.error) as exc:
         raise ConfigError(option, f"{filename} cannot be read: {exc}") from None
 
 
 def read_literal(filename: str, option: str, kind: type = dict) -> Any:
     """The Python literal in a file, plain or `.gz`; raises ConfigError if it is not of the kind."""
-    try:
-        found = ast.literal_eval(read_text(filename, option))
-    except (SyntaxError, ValueError) as exc:
-        raise ConfigError(option, f"{filename} must hold a Python {kind.__name__}: {exc}") from None
+    found = parse_literal(read_text(filename, option), filename, option, f"a Python {kind.__name__}")
     if not isinstance(found, kind):
         raise ConfigError(option, f"{filename} must hold a {kind.__name__}, but holds a {type(found).__name__}")
     return found
 
 
+def parse_literal(text: str, filename: str, option: str, what: str) -> Any:
+    """The value of a Python literal, the content of a file; raises ConfigError (must hold `what`) if it is none."""
+    try:
+        return ast.literal_eval(text.strip())
+    except SyntaxError as exc:
+        raise ConfigError(option, f"{filename}:{exc.lineno or 1}: must hold {what}: {exc.msg}") from None
+    except (ValueError, TypeError, MemoryError, RecursionError) as exc:
+        raise ConfigError(option, f"{filename} must hold {what}: {str(exc).splitlines()[0]}") from None
+
+
 def read_pickle(filename: str, option: str) -> Any:
     """What a pickle file with plain values holds (lists, dicts, strings, numbers)."""
-    try:
-        with _open(filename, option) as file:
+    with _open(filename, option) as file:
+        try:
             return _PlainUnpickler(file).load()
-    except (pickle.UnpicklingError, EOFError, OSError, AttributeError, UnicodeDecodeError) as exc:
-        raise ConfigError(option, f"{filename} cannot be read as a pickle file: {exc}") from None
+        except Exception as exc:  # damaged pickles raise all kinds of errors
+            text = str(exc) or type(exc).__name__
+            raise ConfigError(option, f"{filename} cannot be read as a pickle file: {text}") from None
 
 
 def _open(filename: str, option: str) -> IO[bytes]:
@@ -81,4 +97,4 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in {("builtins", "set"), ("builtins", "frozenset"), ("__builtin__", "set")}:
             return set
-        raise pickle.UnpicklingError(f"a list of sequences must not contain {module}.{name}")
+        raise pickle.UnpicklingError(f"it must hold plain lists, dicts, texts and numbers, but holds {module}.{name}")

@@ -12,13 +12,13 @@ import numpy as np
 from returnn_lite.datasets.audio.bliss_corpus import is_bliss, segments
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
-from returnn_lite.datasets.order.seq_list import read_bytes, read_seq_list, read_text
+from returnn_lite.datasets.order.seq_list import decoded, read_bytes, read_seq_list, read_text
 from returnn_lite.datasets.order.tags import NEWLINE, NumberedTags, Tags, TagTable
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.text.lm_phones import PhoneSeqs
 from returnn_lite.datasets.text.normalization import TextFunction, parse_orthography, symbols_of
 from returnn_lite.datasets.vocab import Vocabulary, create_vocab
-from returnn_lite.datasets.vocab.base import read_vocab_file
+from returnn_lite.datasets.vocab.base import checked_table, named_classes, read_table
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 
@@ -116,6 +116,9 @@ class LmDataset(Dataset):
         elif option == "orth_symbols_file":
             self.symbols = read_text(_resolved(value), path).splitlines()
             self.table = {symbol: i for i, symbol in enumerate(self.symbols)}
+            if len(self.table) < len(self.symbols):
+                twice = next(symbol for i, symbol in enumerate(self.symbols) if self.table[symbol] != i)
+                self.log.v2(f'{path}: warning: "{twice}" stands there twice, of which the later line counts')
         else:
             self.table, self.symbols = _read_symbol_map(_resolved(value), path)
 
@@ -294,20 +297,29 @@ def _resolved(value: Any) -> Any:
     return value() if callable(value) else value
 
 
-def _read_symbol_map(filename: str, path: str) -> tuple[dict[str, int], list[str]]:
-    """({symbol: index}, symbols by index) of a dict, or of lines "symbol index"."""
-    if filename.removesuffix(".gz").endswith(".pkl") or read_text(filename, path).lstrip().startswith("{"):
-        return read_vocab_file(filename, path)
+def _read_symbol_map(value: Any, path: str) -> tuple[dict[str, int], list[str]]:
+    """({symbol: index}, symbols by index) of a dict, or of a file with a dict or with lines "symbol index"."""
+    if isinstance(value, dict):
+        return checked_table(value, "the dict", path), named_classes(value)
+    filename = str(value)
+    table = read_table(filename, path)
+    if table is None:
+        table = checked_table(_table_of_lines(filename, path), filename, path)
+    return table, named_classes(table)
+
+
+def _table_of_lines(filename: str, path: str) -> dict[str, int]:
+    """{symbol: index} of lines "symbol index"."""
     table: dict[str, int] = {}
     for number, line in enumerate(read_text(filename, path).splitlines()):
         parts = line.split()
         if len(parts) < 2 or not parts[1].isdecimal():
             raise ConfigError(path, f'{filename}:{number + 1}: must be "symbol index", but is "{line}"')
-        table[parts[0]] = int(parts[1])
-    ordered = sorted(table, key=lambda symbol: (table[symbol], symbol))
-    if not ordered or [table[symbol] for symbol in ordered] != list(range(len(ordered))):
-        raise ConfigError(path, f"{filename} must have the indices from 0 to {len(ordered) - 1}, each once")
-    return table, ordered
+        symbol, index = parts[0], int(parts[1])
+        if table.setdefault(symbol, index) != index:
+            before = f'"{symbol}" has the index {table[symbol]} already'
+            raise ConfigError(path, f"{filename}:{number + 1}: {before}, so it cannot have {index}")
+    return table
 
 
 def read_lines(filename: str, path: str, skip_empty: bool) -> TagTable:
@@ -319,19 +331,11 @@ def read_lines(filename: str, path: str, skip_empty: bool) -> TagTable:
     if is_bliss(content):
         return TagTable.of(segment.text for segment in segments(content, f"{path}: {filename}"))
     if filename.endswith(".gz"):
-        lines = TagTable.of(line.strip() for line in content.decode("utf8").split("\n"))
+        lines = TagTable.of(line.strip() for line in decoded(content, filename, path).split("\n"))
         if len(lines) and not lines[-1] and content.endswith(b"\n"):
             lines = lines.take(np.arange(len(lines) - 1))
     else:
         ends = np.flatnonzero(np.frombuffer(content, np.uint8) == NEWLINE)
         lines = TagTable.of_lines(content[: ends[-1] + 1] if len(ends) else b"")
-        _check_utf8(content, path, filename)
+        decoded(content, filename, path)
     return lines.take(np.flatnonzero(lines.byte_lengths)) if skip_empty else lines
-
-
-def _check_utf8(content: bytes, path: str, filename: str) -> None:
-    try:
-        content.decode("utf8")
-    except UnicodeDecodeError as exc:
-        line = content[: exc.start].count(b"\n") + 1
-        raise ConfigError(path, f"{filename}:{line}: must be UTF-8 text: {exc.reason}") from None

@@ -14,6 +14,7 @@ from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.seq_list import read_bytes, read_pickle, read_seq_list
 from returnn_lite.datasets.order.tags import NumberedTags, TagTable
 from returnn_lite.datasets.registry import dataset
+from returnn_lite.datasets.vocab.base import checked_table, named_classes
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
@@ -28,9 +29,8 @@ class Words:
         if unknown is not None and unknown not in table:
             raise ConfigError(path, f'unknown_label "{unknown}" is not in the vocabulary')
         self.unknown = None if unknown is None else table[unknown]
-        self.size = max(table.values(), default=-1) + 1
-        by_index = {index: word for word, index in sorted(table.items())}
-        self.labels = [by_index.get(i, f"<{i}>") for i in range(self.size)]
+        self.labels = named_classes(table)
+        self.size = len(self.labels)
 
     def ids(self, words: Sequence[str]) -> np.ndarray:
         """Classes, int32 [N]. Raises ConfigError for an unknown word where there is no label for these."""
@@ -98,9 +98,7 @@ class TranslationDataset(Dataset):
         path = os.path.join(self.path, f"{name}.vocab.pkl")
         if not os.path.exists(path):
             raise ConfigError(self.name, f"Vocab file not found: '{path}'")
-        table = read_pickle(path, self.name)
-        if not isinstance(table, dict) or not all(isinstance(i, int) for i in table.values()):
-            raise ConfigError(self.name, f"{path} must hold a dict word -> class")
+        table = checked_table(read_pickle(path, self.name), path, self.name)
         return Words(table, self.unknown.get(key), f"{self.name}: {path}")
 
     def _content(self, name: str) -> bytes:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from returnn_lite.datasets.order.seq_list import read_literal, read_pickle, read_text
+from returnn_lite.datasets.order.seq_list import parse_literal, read_literal, read_pickle, read_text
 from returnn_lite.errors import ConfigError, did_you_mean
 
 NUM_BYTES = 256
@@ -171,26 +170,51 @@ class Utf8ByteTargets(Vocabulary):
 def read_vocab_file(filename: str, path: str) -> tuple[dict[str, int], list[str]]:
     """({label: index}, labels by index) of a vocabulary file. Raises ConfigError if an index is not used."""
     path = f"{path}: vocab_file"
-    table: Any
+    table = read_table(filename, path)
+    if table is None:
+        lines = read_text(filename, path).splitlines()
+        if not lines:
+            raise ConfigError(path, f"{filename} holds no labels")
+        return {line: i for i, line in enumerate(lines)}, lines
+    labels = labels_by_index(table)
+    if None in labels:
+        missing = f"number {labels.index(None)} of {len(labels)} has no label"
+        raise ConfigError(path, f"{filename}: not all indices used, {missing} (or a label stands there twice)")
+    return table, [str(label) for label in labels]
+
+
+def read_table(filename: str, path: str) -> dict[str, int] | None:
+    """{label: index} of a pickled or written Python dict; None for a text that is no dict."""
     if filename.removesuffix(".gz").endswith(".pkl"):
-        table = read_pickle(filename, path)
-    else:
-        text = read_text(filename, path)
-        if not text.lstrip().startswith("{"):
-            lines = text.splitlines()
-            return {line: i for i, line in enumerate(lines)}, lines
-        try:
-            table = ast.literal_eval(text.strip())
-        except (SyntaxError, ValueError) as exc:
-            raise ConfigError(path, f"{filename} must be a Python dict label -> index: {exc}") from None
-    return _checked_table(table, filename, path)
+        return checked_table(read_pickle(filename, path), filename, path)
+    text = read_text(filename, path)
+    if not text.lstrip().startswith("{"):
+        return None
+    return checked_table(parse_literal(text, filename, path, "a Python dict label -> index"), filename, path)
 
 
-def _checked_table(table: Any, filename: str, path: str) -> tuple[dict[str, int], list[str]]:
-    if not isinstance(table, dict) or not all(isinstance(i, int) for i in table.values()):
-        raise ConfigError(path, f"{filename} must hold a dict label -> index")
-    by_index = {index: label for label, index in sorted(table.items())}  # of several labels of an index the last counts
-    if sorted(by_index) != list(range(len(by_index))):
-        missing = next((i for i in range(len(by_index)) if i not in by_index), len(by_index))
-        raise ConfigError(path, f"{filename}: not all indices used, number {missing} of {len(by_index)} has no label")
-    return table, [by_index[i] for i in range(len(by_index))]
+def checked_table(table: Any, filename: str, path: str) -> dict[str, int]:
+    """The table; raises ConfigError for anything but a dict text -> number from 0 on."""
+    if not isinstance(table, dict):
+        raise ConfigError(path, f"{filename} must hold a dict label -> index, but holds a {type(table).__name__}")
+    for label, index in table.items():
+        if not isinstance(label, str):
+            raise ConfigError(path, f"{filename}: labels must be texts, but there is {label!r}")
+        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+            raise ConfigError(path, f"{filename}: the index of {label!r} must be a number from 0 on, but is {index!r}")
+    if not table:
+        raise ConfigError(path, f"{filename} holds no labels")
+    if min(table.values()) > 0:
+        raise ConfigError(path, f"{filename}: the lowest index must be 0, but is {min(table.values())}")
+    return table
+
+
+def labels_by_index(table: Mapping[str, int]) -> list[str | None]:
+    """The label of each class from 0 to the highest, None where there is none; of several the last in the alphabet."""
+    by_index = {index: label for label, index in sorted(table.items())}
+    return [by_index.get(i) for i in range(max(by_index, default=-1) + 1)]
+
+
+def named_classes(table: Mapping[str, int]) -> list[str]:
+    """As `labels_by_index`, with "<5>" for class 5 where it has no label."""
+    return [f"<{i}>" if label is None else label for i, label in enumerate(labels_by_index(table))]
