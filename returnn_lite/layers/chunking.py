@@ -54,7 +54,7 @@ class TimeChunking(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The chunks."""
         x = sources[0].permuted(self._order(sources[0].spec))
-        spec, at = self.spec(sources[0].spec), len(x.spec.loop)
+        spec, at = self.made_spec(sources[0].spec), len(x.spec.loop)
         frames, batch = x.data.shape[at : at + 2]
         count = max(frames - self.chunk_size + self.chunk_step - 1, 0) // self.chunk_step + 1
         missing = (count - 1) * self.chunk_step + self.chunk_size - frames
@@ -105,7 +105,7 @@ class TimeUnchunking(Layer):
         """The averages."""
         x, chunks = sources[0], refs["chunking_layer"]
         base, size, step = self._made_of(x.spec, chunks.spec)
-        spec = self.spec(x.spec, chunking_layer=chunks.spec)
+        spec = self.made_spec(x.spec, chunking_layer=chunks.spec)
         x = x.permuted(x.spec.order(x.spec.time or 0, x.spec.batch or 0))
         at = len(x.spec.loop)
         frames = chunks.length(base).max if base.dynamic else base.size or 0

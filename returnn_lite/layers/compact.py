@@ -41,7 +41,7 @@ class Remove(Layer):
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The frames that are left."""
-        x, spec = sources[0], self.spec(sources[0].spec)
+        x, spec = sources[0], self.made_spec(sources[0].spec)
         at = find_axis(x.spec, self.axis)
         keep = x.data != self.symbol
         valid = mask(x, at)
@@ -98,7 +98,7 @@ class UnflattenNd(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The parted frames."""
         x, sizes = sources[0], refs["sizes"].batch_major().data.to(torch.int64)
-        spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
+        spec = self.made_spec(x.spec, **{k: r.spec for k, r in refs.items()})
         if sizes.dim() != 2 or sizes.shape[1] != self.num_axes:
             raise self.error(f"`sizes` must have shape (B, {self.num_axes}), but has {tuple(sizes.shape)} instead")
         x = x.permuted(x.spec.order(x.spec.batch or 0, x.spec.time or 0))

@@ -84,7 +84,7 @@ class Concat(Layer):
         for x, placed, i in zip(sources, layouts, self._positions(specs), strict=True):
             target = [x.data.shape[i] if j == at else n for j, n in enumerate(whole)]
             parts.append(place(x, placed, self.behavior).expand(target))
-        spec = self.spec(*specs)
+        spec = self.made_spec(*specs)
         out = joined(parts[0], layouts[0], sources)
         dim = spec.dims[at]
         if dim is self.options.out_dim and dim.dynamic:
@@ -135,7 +135,7 @@ class Stack(Layer):
         layout = common(specs, self.behavior)
         whole = sizes(layout, sources)
         parts = [place(x, layout, self.behavior).expand(whole) for x in sources]
-        return joined(torch.stack(parts, self._place(layout)), self.spec(*specs), sources)
+        return joined(torch.stack(parts, self._place(layout)), self.made_spec(*specs), sources)
 
 
 @layer("split")

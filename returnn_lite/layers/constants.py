@@ -75,7 +75,7 @@ class Constant(Layer):
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The filled tensor."""
-        spec = self.spec()
+        spec = self.made_spec()
         sizes = MadeSizes(self, refs.values())
         value = torch.as_tensor(self.value, dtype=DTYPES[self.dtype], device=sizes.device)
         return sizes.tensor(value.expand(sizes.shape(spec)), spec)
@@ -101,7 +101,7 @@ class TrainFlag(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The flag."""
         sizes = MadeSizes(self)
-        return sizes.tensor(torch.tensor(self.training, device=sizes.device), self.spec())
+        return sizes.tensor(torch.tensor(self.training, device=sizes.device), self.made_spec())
 
 
 @layer("global_train_step")
@@ -117,7 +117,7 @@ class GlobalTrainStep(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The number."""
         sizes = MadeSizes(self)
-        return sizes.tensor(torch.tensor(self.context.global_step, device=sizes.device), self.spec())
+        return sizes.tensor(torch.tensor(self.context.global_step, device=sizes.device), self.made_spec())
 
 
 @layer("cast")

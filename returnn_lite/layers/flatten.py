@@ -159,7 +159,7 @@ class SplitBatchTime(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The reshaped source."""
         x, base = sources[0].batch_front(), refs["base"]
-        spec = self.spec(sources[0].spec, base=base.spec)
+        spec = self.made_spec(sources[0].spec, base=base.spec)
         at = len(x.spec.loop)
         sizes = base.data.shape[base.spec.batch or 0], base.data.shape[base.spec.time or 0]
         data = x.data.reshape((*x.data.shape[:at], *sizes, *x.data.shape[at + 1 :]))
@@ -196,7 +196,7 @@ class BooleanMask(Layer):
 
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The entries."""
-        found, spec = self._axes(x.spec), self.spec(x.spec)
+        found, spec = self._axes(x.spec), self.made_spec(x.spec)
         layout = Spec([x.spec.dims[i] for i in found], "bool", time=None, feature=None)
         keep = place(refs["mask"], layout, self.behavior).expand([x.data.shape[i] for i in found])
         valid = mask_all(x, [i for i in found if x.spec.dims[i].dynamic])

@@ -109,7 +109,7 @@ class GatherNd(Layer):
         """The picked frames."""
         x, position = sources[0], refs["position"]
         plan = self._plan(x.spec, position.spec)
-        return joined(_gathered(x, position, plan), self.spec(x.spec, position=position.spec), [x, position])
+        return joined(_gathered(x, position, plan), self.made_spec(x.spec, position=position.spec), [x, position])
 
 
 def _same(a: Dim, b: Dim) -> bool:
@@ -168,12 +168,12 @@ class Gather(Layer):
         """The picked entries."""
         at = find_axis(x.spec, self.axis)
         if "position" not in refs:
-            return x.with_data(x.data.select(at, int(self.position)), self.spec(x.spec))
+            return x.with_data(x.data.select(at, int(self.position)), self.made_spec(x.spec))
         position = refs["position"]
         plan = self._plan(x.spec, position.spec)
         if self.clip_to_valid:
             position = position.with_data(self._clipped(x, position, at))
-        return joined(_gathered(x, position, plan), self.spec(x.spec, position=position.spec), [x, position])
+        return joined(_gathered(x, position, plan), self.made_spec(x.spec, position=position.spec), [x, position])
 
     def _clipped(self, x: Tensor, position: Tensor, at: int) -> torch.Tensor:
         dim = x.spec.dims[at]
@@ -241,7 +241,7 @@ class ScatterNd(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The sums."""
         x, position = sources[0], refs["position"]
-        spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
+        spec = self.made_spec(x.spec, **{k: r.spec for k, r in refs.items()})
         out = joined(x.data, x.spec, [x, *refs.values()])
         at = find_axis(position.spec, self.position_axis, option="position_axis")
         new = spec.dims[at]

@@ -64,7 +64,7 @@ class Length(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The lengths."""
-        spec, dim = self.spec(x.spec), self.measured(x.spec)
+        spec, dim = self.made_spec(x.spec), self.measured(x.spec)
         if dim.dynamic:
             lengths = x.length(dim)
             values = lengths.values.to(torch.int32)
@@ -110,7 +110,7 @@ class Range(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The numbers."""
         sizes = MadeSizes(self)
-        return sizes.tensor(self.values.to(sizes.device), self.spec())
+        return sizes.tensor(self.values.to(sizes.device), self.made_spec())
 
 
 @layer("range_in_axis")
@@ -185,7 +185,7 @@ class RangeFromLength(Layer):
 
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The positions up to the largest length."""
-        spec = self.spec(x.spec)
+        spec = self.made_spec(x.spec)
         dim = spec.dims[0]
         if dim in x.lengths:
             largest = x.lengths[dim].max  # known without waiting for the device

@@ -140,7 +140,7 @@ class PrefixInTime(Layer):
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The prefix and the source."""
         at = find_axis(x.spec, self.axis)
-        spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
+        spec = self.made_spec(x.spec, **{k: r.spec for k, r in refs.items()})
         data = pad(x.data, at, self.repeat, 0, value=self.prefix)
         return _with_new_lengths(x, at, self.repeat, spec).with_data(data, spec)
 
@@ -178,7 +178,7 @@ class PostfixInTime(Layer):
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The source and the postfix."""
         at = find_axis(x.spec, self.axis)
-        spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
+        spec = self.made_spec(x.spec, **{k: r.spec for k, r in refs.items()})
         valid = mask(x, at)
         if valid is None:
             valid = torch.ones([x.data.shape[at] if i == at else 1 for i in range(x.spec.rank)], dtype=torch.bool)

@@ -42,7 +42,7 @@ class _Random(Layer):
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """New values at every call; with `static` the same ones."""
-        spec = self.spec()
+        spec = self.made_spec()
         sizes = MadeSizes(self, refs.values())
         generator = self._generator(sizes.device)
         data = self.draw(sizes.shape(spec), generator, sizes.device).to(sizes.device, DTYPES[self.dtype])

@@ -92,7 +92,7 @@ class Repeat(_AxisAfterBatch):
         """The repeated frames."""
         order, at = self.order(sources[0].spec)
         x = sources[0].permuted(order)
-        spec = self.spec(sources[0].spec, **{k: r.spec for k, r in refs.items()})
+        spec = self.made_spec(sources[0].spec, **{k: r.spec for k, r in refs.items()})
         new, old = spec.dims[at], x.spec.dims[at]
         if isinstance(self.repetitions, int):
             x = x.with_lengths({new: x.length(old * self.repetitions)}) if new.dynamic else x
@@ -173,7 +173,7 @@ class Resize(_AxisAfterBatch):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The resampled source."""
         order, at = self.order(sources[0].spec)
-        x, spec = sources[0].permuted(order), self.spec(sources[0].spec)
+        x, spec = sources[0].permuted(order), self.made_spec(sources[0].spec)
         factor = float(refs["factor"].data) if "factor" in refs else self.factor
         new, old, size = spec.dims[at], x.spec.dims[at], x.data.shape[at]
         target = size * factor if isinstance(factor, int) else math.ceil(size * factor)

@@ -80,7 +80,7 @@ class Reshape(Layer):
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The reshaped source."""
-        x, spec = sources[0], self.spec(sources[0].spec)
+        x, spec = sources[0], self.made_spec(sources[0].spec)
         order, at = self._order(x.spec)
         data = x.data.permute(order)
         made = MadeSizes(self, [x, *refs.values()])

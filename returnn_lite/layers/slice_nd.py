@@ -83,7 +83,7 @@ class SliceNd(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The picked frames."""
         x, start = sources[0], refs.get("start")
-        spec = self.spec(x.spec, **{k: r.spec for k, r in refs.items()})
+        spec = self.made_spec(x.spec, **{k: r.spec for k, r in refs.items()})
         old = find_axis(x.spec, self.axis)
         order = self._order(x.spec, start.spec if start is not None else None)
         lead = spec.rank - x.spec.rank  # axes that only `start` has

@@ -85,7 +85,7 @@ class Slice(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """The sliced source."""
         at = find_axis(x.spec, self.axis)
-        spec = self.spec(x.spec)
+        spec = self.made_spec(x.spec)
         dim = spec.dims[at]
         if self.step > 0:
             picked = (*(slice(None),) * at, self._slice())
@@ -153,7 +153,7 @@ class ShiftAxis(Layer):
             shape = [step if i == at else n for i, n in enumerate(x.data.shape)]
             filler = x.data.new_full(shape, self.pad_value)
             kept = torch.cat([filler, kept] if self.amount > 0 else [kept, filler], at)
-        spec = self.spec(x.spec)
+        spec = self.made_spec(x.spec)
         if x.spec.dims[at].dynamic and not self._keeps_axis(x.spec, at):
             x = x.with_lengths({spec.dims[at]: self._lengths(x.length(x.spec.dims[at]), kept.shape[at])})
         return x.with_data(kept, spec)

@@ -68,7 +68,7 @@ class Switch(Layer):
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The selected values."""
-        spec = self.spec(**{k: r.spec for k, r in refs.items()})
+        spec = self.made_spec(**{k: r.spec for k, r in refs.items()})
         condition = place(refs["condition"], spec, self.behavior)
         dtype = DTYPES[spec.dtype]
         values = []

@@ -72,7 +72,7 @@ class TopK(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The values, with their positions as parts."""
-        found, spec = self._axes(x.spec), self.spec(x.spec)
+        found, spec = self._axes(x.spec), self.made_spec(x.spec)
         lowest = float("-inf") if x.data.dtype.is_floating_point else torch.iinfo(x.data.dtype).min
         data = fill_padding(x, lowest, [i for i in found if x.spec.dims[i].dynamic])
         data = data.permute((*(i for i in range(x.spec.rank) if i not in found), *found))
@@ -148,5 +148,5 @@ class SearchSorted(Layer):
             ends = valid.expand(sequence.data.shape).permute((*mine, at)).sum(-1, keepdim=True)
             found = torch.minimum(found, ends)
         placed = found.reshape(shape).permute([(*theirs, *rest).index(j) for j in range(values.spec.rank)])
-        spec = self.spec(values=values.spec, sorted_sequence=sequence.spec)
+        spec = self.made_spec(values=values.spec, sorted_sequence=sequence.spec)
         return joined(placed.to(torch.int32), spec, [values, sequence])

@@ -88,7 +88,7 @@ class Variable(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The parameter, repeated for the batch (as a view)."""
         made = MadeSizes(self)
-        spec = self.spec()
+        spec = self.made_spec()
         value = self.value.clone() if self.assigned else self.value  # a later assignment must not change this output
         return made.tensor(value.expand(made.shape(spec)), spec)
 
@@ -151,7 +151,7 @@ class VariableAssign(Layer):
                 variable.add_(value)
             else:
                 variable.copy_(value.expand(variable.shape))
-        return MadeSizes(self).tensor(torch.zeros((), dtype=torch.int32, device=value.device), self.spec())
+        return MadeSizes(self).tensor(torch.zeros((), dtype=torch.int32, device=value.device), self.made_spec())
 
 
 @layer("variable_read")

@@ -56,6 +56,20 @@ class Context:
         return self.generator.device
 
 
+def _spec(self: Layer, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    """The Spec of the output for these sources: that of the first source, unless a class says otherwise."""
+    return sources[0]
+
+
+def _build(self: Layer, *sources: Spec, **refs: Spec) -> None:
+    """Makes the parameters (`self.param`); called once, when the Specs of all sources are known."""
+
+
+def _forward(self: Layer, *sources: Tensor, **refs: Tensor) -> Tensor:
+    """The output for these sources."""
+    raise TypeError(f"layer class {self.class_name!r} has no forward")
+
+
 class Layer(torch.nn.Module):
     """A named node of a net.
 
@@ -98,16 +112,17 @@ class Layer(torch.nn.Module):
 
     # --- what a class says of itself ----------------------------------------------------------------------------------
 
-    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
-        """The Spec of the output for these sources. Shape: that of the first source, unless a class says otherwise."""
-        return sources[0]
+    # Methods, each with the sources and layer-valued options of its class as arguments (as torch types `forward`).
+    spec: Callable[..., Spec | None] = _spec
+    build: Callable[..., None] = _build
+    forward: Callable[..., Tensor] = _forward
 
-    def build(self, *sources: Spec, **refs: Spec) -> None:
-        """Makes the parameters (`self.param`); called once, when the Specs of all sources are known."""
-
-    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
-        """The output for these sources."""
-        raise TypeError(f"layer class {self.class_name!r} has no forward")
+    def made_spec(self, *sources: Spec, **refs: Spec) -> Spec:
+        """`spec` where all sources are known, as they are in `forward`."""
+        made = self.spec(*sources, **refs)
+        if made is None:
+            raise self.error("the axes of the output are not known")
+        return made
 
     @classmethod
     def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
