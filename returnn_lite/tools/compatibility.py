@@ -21,7 +21,7 @@ from returnn_lite.optim.base import RULES
 from returnn_lite.rec.cells.lookup import ELSEWHERE, known_units
 from returnn_lite.schedule.controls import CONTROLS
 from returnn_lite.tasks import FUNCTION_PREFIXES, PLANNED, TASKS
-from returnn_lite.tools.marks import NO_EFFECT, NO_OPTION, SUPPORTED, marker_of
+from returnn_lite.tools.support_status import NO_EFFECT, NO_OPTION, SUPPORTED, marker_of
 
 Counts = dict[str, dict[str, int]]  # kind of name -> name -> number of configs
 

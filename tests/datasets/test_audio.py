@@ -277,10 +277,10 @@ def test_a_million_entries_that_are_one(tmp_path):
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, start + len(directory), 1)
     tail = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     path.write_bytes(content[:start] + directory + record + locator + tail)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ConfigError, match="x.zip: its 1000000 entries cannot be in"):
         ogg_read(tmp_path, {"path": str(path)})
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_entries_that_overlap(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.tools import compatibility
-from returnn_lite.tools.marks import marker_of
+from returnn_lite.tools.support_status import marker_of
 from tests.engine.helpers import ROOT
 
 COUNTS = ROOT / "docs" / "usage_counts.txt"

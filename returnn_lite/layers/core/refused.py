@@ -25,7 +25,6 @@ REFUSED: dict[str, tuple[str, str]] = {  # word -> (reason, what to use instead)
     "kenlm": (_TOOLKIT, "a language model as a layer"),
     "multichannel_multiresolution_stft_layer": (_RARE, "several `multichannel_stft_layer`"),
     "neural_transducer": (_OLD, "`rec` with a dict `unit` and `masked_computation`"),
-    "remove": (_BROKEN, "`boolean_mask` or `masked_computation`"),
     "reverse_sequence": (_OLD, "`rec` with `direction` -1"),
     "sampled_logits": (_OWN, "`linear` with the loss `sampling_loss`"),
     "sampling": (_OLD, "`random` and `eval`"),
@@ -36,7 +35,6 @@ REFUSED: dict[str, tuple[str, str]] = {  # word -> (reason, what to use instead)
     "sprint": (_TOOLKIT, '`fast_bw` with `align_target` "ctc"'),
     "swap_time_feature": (_BROKEN, '`swap_axes`, or `reinterpret_data` with `switch_axes` "tf"'),
     "tikhonov_regularization": (_RARE, "the option `L2`"),
-    "unflatten_nd": (_RARE, "`split_dims` or `unflatten_batch`"),
     "unsegment_input": (_RARE, "`fold` or `time_unchunking`"),
     "upsample": (_OLD, "`resize`, `repeat` or `transposed_conv`"),
 }
