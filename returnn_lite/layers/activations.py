@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.ops.elementwise import log_above
 
 Function = Callable[..., Tensor]
 
@@ -136,21 +137,6 @@ def _with_exact_log(result: Tensor, exact: Callable[[], Tensor]) -> Tensor:
     return result
 
 
-class _LogAboveEps(torch.autograd.Function):
-    """log(max(x, eps)) whose gradient ignores the maximum: 1 / max(x, eps)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        above = x.clamp(min=eps)
-        ctx.save_for_backward(above)
-        return above.log()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (above,) = ctx.saved_tensors
-        return grad / above, None
-
-
 def safe_log(x: Tensor, eps: float = 1e-20, use_fake_grad: bool = True) -> Tensor:
     """log(max(x, eps)); exact if `x` comes directly from a softmax, sigmoid or exp.
 
@@ -159,7 +145,7 @@ def safe_log(x: Tensor, eps: float = 1e-20, use_fake_grad: bool = True) -> Tenso
     exact = exact_log(x)
     if exact is not None:
         return exact
-    return _LogAboveEps.apply(x, eps) if use_fake_grad else x.clamp(min=eps).log()
+    return log_above(x, eps, fake_gradient=use_fake_grad)
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:

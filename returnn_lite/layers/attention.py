@@ -9,6 +9,7 @@ import torch
 
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.attention import masked_log_softmax, masked_softmax
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.axes import AxisText, describe
@@ -73,13 +74,9 @@ class SoftmaxOverSpatial(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The weights; exactly 0 where masked."""
         x = sources[0].axis_last(self._axis(sources[0].spec))
-        energy = x.data
         valid = self._mask(x, refs)
-        if valid is not None:
-            energy = torch.where(valid, energy, -self.infinity)
-        if self.energy_factor:
-            energy = energy * self.energy_factor
-        weights = torch.log_softmax(energy, -1) if self.log_space else torch.softmax(energy, -1)
+        softmax = masked_log_softmax if self.log_space else masked_softmax
+        weights = softmax(x.data, valid, lowest=-self.infinity, scale=self.energy_factor or 1.0)
         return x.with_data(weights, zero_padded=valid is not None and not self.log_space)
 
     def _mask(self, x: Tensor, refs: dict[str, Tensor]) -> torch.Tensor | None:

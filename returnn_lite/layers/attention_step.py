@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import torch
 
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.attention import (
+    additive_energies,
+    dot_energies,
+    frames_at,
+    gauss_window,
+    masked_softmax,
+    weighted_sum,
+)
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import joined, place
-from returnn_lite.tensor.masked import fill_padding
+from returnn_lite.tensor.masked import mask
 
 
 class StepAttention(Layer):
@@ -71,8 +76,8 @@ class EnergyAttention(StepAttention):
         values = self._placed(base, base, loops)
         energies = self.energies(self._placed(context, base, loops), self._placed(query, base, loops))
         frames = Spec((*loops, batch_dim, base.spec.time_dim or batch_dim), loop=frozenset(loops), feature=None)
-        weights = fill_padding(Tensor(energies, frames, base.lengths), -float("inf"), [len(loops) + 1]).softmax(-1)
-        out = torch.einsum("...t,...tv->...v", weights, values)
+        valid = mask(Tensor(energies, frames, base.lengths), len(loops) + 1)
+        out = weighted_sum(masked_softmax(energies, valid), values)
         return joined(out, self.spec(query.spec, base=base.spec) or frames, [query, base])
 
 
@@ -86,7 +91,7 @@ class DotAttention(EnergyAttention):
 
     def energies(self, context: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
         """Inner products."""
-        energies = torch.einsum("...td,...d->...t", context, query.squeeze(-2))
+        energies = dot_energies(context, query.squeeze(-2))
         return energies * self.energy_factor if self.energy_factor else energies
 
 
@@ -106,7 +111,7 @@ class ConcatAttention(EnergyAttention):
 
     def energies(self, context: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
         """One hidden layer."""
-        return (context + query).tanh() @ self.v
+        return additive_energies(context, query, self.v)
 
 
 @layer("gauss_window_attention")
@@ -147,25 +152,15 @@ class GaussWindowAttention(StepAttention):
         if self.inner_size:
             steps = torch.arange(self.inner_size, device=x.device) * self.inner_step - self.inner_size / 2
             locations = locations.unsqueeze(-1) + steps
-        weights, positions = self._window(locations)  # (…, B[, S], W)
+        weights, positions = gauss_window(locations, self.window_size, self.std)  # (…, B[, S], W)
         frames = self._gathered(base, positions)
-        return joined(torch.einsum("...w,...wv->...v", weights, frames), spec, [x, base])
-
-    def _window(self, locations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights and positions of the frames around each location.  Shape: any -> (…, W) each"""
-        first = locations.detach().round() - self.window_size // 2
-        positions = first.unsqueeze(-1) + torch.arange(self.window_size, device=locations.device)
-        distance = (locations.unsqueeze(-1) - positions) / self.std
-        return torch.exp(-0.5 * distance.square()) / (self.std * math.sqrt(2 * math.pi)), positions.long()
+        return joined(weighted_sum(weights, frames), spec, [x, base])
 
     def _gathered(self, base: Tensor, positions: torch.Tensor) -> torch.Tensor:
         """The frames at these positions (…, B[, S], W).  -> (…, B[, S], W, V)"""
         time = base.spec.time_dim
         base = base.permuted(tuple(i for i in (base.spec.batch, base.spec.time, base.spec.feature) if i is not None))
-        batch, frames, size = base.data.shape
-        last: Any = frames - 1
-        rows = torch.arange(batch, device=base.device).reshape(batch, *[1] * (2 if self.inner_size else 1))
-        if time is not None and time.dynamic:
-            last = (base.length(time).values - 1).clamp(min=0).reshape(rows.shape)
-        index = rows * frames + torch.minimum(positions.clamp(min=0), torch.as_tensor(last, device=base.device))
-        return base.data.reshape(-1, size).index_select(0, index.flatten()).reshape(*index.shape, size)
+        lengths = base.length(time).values if time is not None and time.dynamic else None
+        if not self.inner_size:
+            return frames_at(base.data, positions, lengths)
+        return frames_at(base.data, positions.flatten(-2), lengths).unflatten(-2, positions.shape[-2:])

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.ops.norms import normalize_by
+from returnn_lite.ops.reductions import moments
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.masked import mask_all
 
@@ -145,24 +147,13 @@ class BatchStatistics:
         others = [i for i in range(x.spec.rank) if i != x.spec.feature]
         self._check_frames(x.spec)
         valid = mask_all(x, self._frame_axes(x.spec)) if self.masked else None
-        if valid is None:
-            variance, mean = torch.var_mean(x.data, others, correction=0)
-            return mean, variance
-        data = torch.where(valid, x.data, torch.zeros((), dtype=x.data.dtype, device=x.data.device))
-        weights = valid.to(x.data.dtype)
-        size = x.data.numel() // max(valid.numel() * x.data.shape[x.spec.feature or 0], 1)
-        count = (weights.sum() * size).clamp(min=1.0)
-        mean = data.sum(others, keepdim=True) / count
-        variance = ((data - mean) * weights).square().sum(others, keepdim=True) / count
+        mean, variance = moments(x.data, others, valid)
         return mean.reshape(-1), variance.reshape(-1)
 
     def _scaled(self, x: Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-        shape = [-1 if i == x.spec.feature else 1 for i in range(x.spec.rank)]
-        factor = torch.rsqrt(variance + self.epsilon)
-        if self.gamma is not None:
-            factor = factor * self.gamma.reshape(-1)
-        data = (x.data - mean.reshape(shape)) * factor.reshape(shape)
-        return data if self.beta is None else data + self.beta.reshape(shape)
+        scale, shift = (None if p is None else p.reshape(-1) for p in (self.gamma, self.beta))
+        axis = x.spec.feature or 0
+        return normalize_by(x.data, mean, variance, axis, epsilon=self.epsilon, scale=scale, shift=shift)
 
 
 def from_option(value: Any, behavior: int, path: str) -> BatchStatistics | None:

@@ -8,25 +8,9 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.spectra import WINDOW_KINDS, istft, stft, window_function
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.masked import fill_padding
-
-_WINDOWS = ("hanning", "blackman", "ones", "None")
-
-
-def frames(signal: torch.Tensor, size: int, shift: int) -> torch.Tensor:
-    """Frames of `size` samples, `shift` apart.
-
-    Shape: (…, N) -> (…, n, size), n = max(0, ceil((N - size + 1) / shift))
-    """
-    if signal.shape[-1] < size:
-        return signal.new_zeros((*signal.shape[:-1], 0, size))
-    return signal.unfold(-1, size, shift)
-
-
-def hann_window(size: int, device: torch.device) -> torch.Tensor:
-    """0.5 - 0.5 cos(2 pi n / size)"""
-    return torch.hann_window(size, periodic=True, device=device)
 
 
 def _framed_spec(x: Spec, time: Dim, feature: Dim, dtype: str) -> Spec:
@@ -82,8 +66,8 @@ class Stft(_Signal):
 
     def forward(self, x: Tensor) -> Tensor:
         """The spectrum of every frame."""
-        parts = frames(self._single_channel(x), self.frame_size, self.frame_shift)
-        data = torch.fft.rfft(parts * hann_window(self.frame_size, x.device), n=self.fft_size)
+        window = window_function("hanning", self.frame_size, x.device)
+        data = stft(self._single_channel(x), window, self.frame_shift, self.fft_size)
         return x.with_data(data, self.spec(x.spec))
 
 
@@ -118,27 +102,9 @@ class InverseStft(_Signal):
         """Overlapping frames added."""
         order = [i for i in range(x.spec.rank) if i not in (x.spec.time, x.spec.feature)]
         spectrum = x.data.permute((*order, x.spec.time or 0, x.spec.feature or 0))
-        parts = torch.fft.irfft(spectrum, n=self.fft_size)[..., : self.frame_size]
-        parts = F.pad(parts, (0, self.frame_size - parts.shape[-1])) * self._synthesis_window(x.device)
-        return x.with_data(self._overlapped(parts).unsqueeze(-1), self.spec(x.spec))
-
-    def _synthesis_window(self, device: torch.device) -> torch.Tensor:
-        """The window over the sum of the squares of all windows that overlap at a position."""
-        window = hann_window(self.frame_size, device)
-        overlaps = -(-self.frame_size // self.frame_shift)
-        squares = F.pad(window.square(), (0, overlaps * self.frame_shift - self.frame_size))
-        total = squares.reshape(overlaps, self.frame_shift).sum(0).repeat(overlaps)[: self.frame_size]
-        return torch.where(total > 0, window / total.clamp(min=torch.finfo(total.dtype).tiny), torch.zeros_like(window))
-
-    def _overlapped(self, parts: torch.Tensor) -> torch.Tensor:
-        """(…, n, size) -> (…, (n - 1) * shift + size)"""
-        lead, n = parts.shape[:-2], parts.shape[-2]
-        if n == 0:
-            return parts.new_zeros((*lead, max(self.frame_size - self.frame_shift, 0)))
-        columns = parts.reshape(-1, n, self.frame_size).transpose(1, 2)
-        length = (n - 1) * self.frame_shift + self.frame_size
-        whole = F.fold(columns, (1, length), (1, self.frame_size), stride=(1, self.frame_shift))
-        return whole.reshape((*lead, length))
+        window = window_function("hanning", self.frame_size, x.device)
+        signal = istft(spectrum, window, self.frame_shift, self.fft_size)
+        return x.with_data(signal.unsqueeze(-1), self.spec(x.spec))
 
 
 @layer("multichannel_stft_layer")
@@ -170,9 +136,9 @@ class MultichannelStft(_Signal):
         self.use_rfft = use_rfft
         self.channels = nr_of_channels
         self.pad_last_frame = pad_last_frame
-        if self.window not in _WINDOWS:
-            hint = did_you_mean(self.window, _WINDOWS)
-            raise self.error(f"`window` must be one of {', '.join(_WINDOWS)}, but is {window!r} instead{hint}")
+        if self.window not in WINDOW_KINDS:
+            hint = did_you_mean(self.window, WINDOW_KINDS)
+            raise self.error(f"`window` must be one of {', '.join(WINDOW_KINDS)}, but is {window!r} instead{hint}")
 
     def spec(self, x: Spec | None) -> Spec | None:
         """Frames, then the frequency bins of all channels."""
@@ -204,13 +170,6 @@ class MultichannelStft(_Signal):
         if self.pad_last_frame:
             steps = max(-(-(data.shape[-1] - self.frame_size) // self.frame_shift), 0)
             data = F.pad(data, (0, max(steps * self.frame_shift + self.frame_size - data.shape[-1], 0)))
-        parts = frames(data, self.frame_size, self.frame_shift) * self._window(x.device)
-        spectra = torch.fft.rfft(parts, n=self.fft_size) if self.use_rfft else torch.fft.fft(parts, n=self.fft_size)
+        window = window_function(self.window, self.frame_size, x.device)
+        spectra = stft(data, window, self.frame_shift, self.fft_size, one_sided=self.use_rfft)
         return x.with_data(spectra.movedim(-3, -2).flatten(-2), spec)
-
-    def _window(self, device: torch.device) -> torch.Tensor:
-        if self.window == "hanning":
-            return hann_window(self.frame_size, device)
-        if self.window == "blackman":
-            return torch.blackman_window(self.frame_size, periodic=True, device=device)
-        return torch.ones(self.frame_size, device=device)

@@ -10,6 +10,7 @@ import torch
 
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.indexing import gather_rows, scatter_rows
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.axes import AxisText, describe
@@ -47,23 +48,12 @@ def _gathered(x: Tensor, position: Tensor, plan: _Plan) -> torch.Tensor:
     rest = [i for i in range(x.spec.rank) if i not in common_x and i != plan.axis]
     own = [j for j in range(position.spec.rank) if j not in common_p]
     data = x.data.permute((*common_x, plan.axis, *rest))
-    index = position.data.permute((*common_p, *own)).to(torch.int64)
+    index = position.data.permute((*common_p, *own))
     sizes = (*data.shape[: len(common_x)], *index.shape[len(common_p) :], *data.shape[len(common_x) + 1 :])
     batch, frames = math.prod(data.shape[: len(common_x)]), data.shape[len(common_x)]
-    flat, index = data.reshape((batch, frames, -1)), _checked(index.reshape((batch, -1)), frames)
-    row = torch.arange(batch, device=flat.device).unsqueeze(1)
-    picked = flat[row, index].reshape(sizes)
+    picked = gather_rows(data.reshape((batch, frames, -1)), index.reshape((batch, -1))).reshape(sizes)
     made = [*((0, i) for i in common_x), *((1, j) for j in own), *((0, i) for i in rest)]
     return picked.permute([made.index(at) for at in plan.order])
-
-
-def _checked(index: torch.Tensor, frames: int) -> torch.Tensor:
-    """The positions, inside of the axis: an error on the CPU; clipped on a GPU, which would stop the process."""
-    if index.device.type != "cpu":
-        return index.clamp(0, max(frames - 1, 0))
-    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < frames):
-        raise IndexError(f"positions must be in [0, {frames}), but go from {int(index.min())} to {int(index.max())}")
-    return index
 
 
 @layer("gather_nd")
@@ -249,7 +239,9 @@ class ScatterNd(Layer):
         index = position.data.movedim(at, -1)
         updates = self._updates(x, position, at)
         lead, tail = index.shape[:-1], updates.shape[index.dim() :]
-        sums = _added(updates, index, math.prod(lead), frames, self.filter_invalid_indices)
+        batch, count = math.prod(lead), index.shape[-1]
+        rows, index = updates.reshape((batch, count, math.prod(tail))), index.reshape((batch, count))
+        sums = scatter_rows(rows, index, frames, drop=self.filter_invalid_indices)
         data = sums.reshape((*lead, frames, *tail)).movedim(len(lead), at)
         return out.with_data(data, spec)
 
@@ -261,16 +253,3 @@ class ScatterNd(Layer):
             data = data.unsqueeze(j) if i is None else data
         data = data.expand((*position.data.shape, *data.shape[position.spec.rank :]))
         return data.movedim(at, position.spec.rank - 1)
-
-
-def _added(updates: torch.Tensor, index: torch.Tensor, batch: int, frames: int, drop: bool) -> torch.Tensor:
-    """(batch * frames, rest): the updates summed at their positions."""
-    index = index.reshape((batch, -1)).to(torch.int64)
-    updates = updates.reshape((index.numel(), -1))
-    if drop:
-        valid = (index >= 0) & (index < frames)
-        updates = updates * valid.reshape(-1, 1).to(updates.dtype)
-        index = index.clamp(0, max(frames - 1, 0))
-    flat = _checked(index, frames) + torch.arange(batch, device=index.device).unsqueeze(1) * frames
-    zeros = torch.zeros((batch * frames, updates.shape[1]), dtype=updates.dtype, device=updates.device)
-    return zeros.index_add(0, flat.reshape(-1), updates)

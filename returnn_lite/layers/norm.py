@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.norms import normalize
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
@@ -106,8 +107,7 @@ class Norm(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """The normalised source."""
         axes = find_axes(x.spec, self.axes, option="axes")
-        variance, mean = torch.var_mean(x.data, axes, correction=0, keepdim=True)
-        data = (x.data - mean) * torch.rsqrt(variance + self.epsilon)
+        data = normalize(x.data, axes, epsilon=self.epsilon)
         own = self._param_axes(x.spec)
         shape = [n if i in own else 1 for i, n in enumerate(x.data.shape)]
         if self.scale is not None:

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.ops.positions import sinusoids
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import common, joined, place, sizes
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
-
-
-def sinusoids(positions: torch.Tensor, size: int) -> torch.Tensor:
-    """sin(p r_i) for all i, then cos(p r_i); r_i = 10000^(-i / (h - 1)), h = size // 2.  Shape: any -> (…, size)
-
-    An odd `size` ends with a 0. (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, with halves side by side)
-    """
-    half = size // 2
-    steps = torch.arange(half, device=positions.device, dtype=torch.float32)
-    rates = torch.exp(steps * -(math.log(10000.0) / (half - 1)))
-    angles = positions.to(torch.float32).unsqueeze(-1) * rates
-    signal = torch.cat([angles.sin(), angles.cos()], -1)
-    return F.pad(signal, (0, 1)) if size % 2 else signal
 
 
 @layer("positional_encoding")

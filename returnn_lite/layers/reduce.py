@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
-import torch
-
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.reductions import MODES, reduce
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.masked import mask_all
 
 Axes = tuple[int, ...]
-_MODES = ("max", "min", "sum", "mean", "avg", "logsumexp", "argmax", "argmin", "any", "all")
 
 
 @layer("reduce")
@@ -44,9 +39,10 @@ class Reduce(Layer):
         self.keep_dims = keep_dims
         self.batch_at = enforce_batch_dim_axis
         self.use_time_mask = use_time_mask
-        if mode not in _MODES:
-            hint = did_you_mean(str(mode), _MODES)
-            raise self.error(f"`mode` must be one of {', '.join(_MODES)}, but is {mode!r} instead{hint}")
+        if self.mode not in MODES:
+            known = [*MODES, "avg"]
+            hint = did_you_mean(str(mode), known)
+            raise self.error(f"`mode` must be one of {', '.join(known)}, but is {mode!r} instead{hint}")
         if self.axes is None or (axes is not None and axis is not None):
             raise self.error("needs one of the options `axis` and `axes`")
         if self.batch_at is None and has_int(self.axes):
@@ -89,7 +85,7 @@ class Reduce(Layer):
         found = self._axes(x.spec)
         masked = self.use_time_mask is not False
         valid = mask_all(x, [i for i in found if x.spec.dims[i].dynamic]) if masked else None
-        data = _FUNCTIONS[self.mode](x.data, found, self.keep_dims, valid)
+        data = reduce(x.data, self.mode, found, valid, keepdim=self.keep_dims)
         return x.with_data(data, self.spec(sources[0].spec))
 
 
@@ -106,55 +102,3 @@ def ordered(x: Spec, batch_at: int | None) -> Axes:
     order = [i for i in x.order() if i != x.batch]
     order.insert(len(x.loop) + batch_at, x.batch)
     return tuple(order)
-
-
-def _filled(data: torch.Tensor, valid: torch.Tensor | None, lowest: bool) -> torch.Tensor:
-    """The smallest (largest) number of the dtype where not valid."""
-    if valid is None:
-        return data
-    info = torch.finfo(data.dtype) if data.dtype.is_floating_point else torch.iinfo(data.dtype)
-    return data.masked_fill(~valid, info.min if lowest else info.max)
-
-
-def _sum(data: torch.Tensor, axes: Axes, keep: bool, valid: torch.Tensor | None) -> torch.Tensor:
-    data = data if valid is None else data.masked_fill(~valid, 0)
-    return data.sum(axes, keepdim=keep, dtype=None if data.dtype == torch.bool else data.dtype)
-
-
-def _mean(data: torch.Tensor, axes: Axes, keep: bool, valid: torch.Tensor | None) -> torch.Tensor:
-    total = _sum(data, axes, keep, valid)
-    count: torch.Tensor | int = math.prod(data.shape[i] for i in axes)
-    if valid is not None:
-        unmasked = math.prod(data.shape[i] for i in axes if valid.shape[i] != data.shape[i])
-        count = valid.sum(axes, keepdim=keep) * unmasked
-        count = count.clamp(min=1).to(data.dtype)
-    return total / count if data.dtype.is_floating_point or data.dtype.is_complex else total // count
-
-
-def _arg(lowest: bool) -> Callable[[torch.Tensor, Axes, bool, torch.Tensor | None], torch.Tensor]:
-    def index(data: torch.Tensor, axes: Axes, keep: bool, valid: torch.Tensor | None) -> torch.Tensor:
-        data = _filled(data, valid, not lowest)
-        return (data.argmin if lowest else data.argmax)(axes[0], keepdim=keep).to(torch.int32)
-
-    return index
-
-
-def _any(data: torch.Tensor, axes: Axes, keep: bool, valid: torch.Tensor | None) -> torch.Tensor:
-    return torch.any(data if valid is None else data & valid, axes, keepdim=keep)
-
-
-def _all(data: torch.Tensor, axes: Axes, keep: bool, valid: torch.Tensor | None) -> torch.Tensor:
-    return torch.all(data if valid is None else data | ~valid, axes, keepdim=keep)
-
-
-_FUNCTIONS: dict[str, Callable[[torch.Tensor, Axes, bool, torch.Tensor | None], torch.Tensor]] = {
-    "max": lambda data, axes, keep, valid: _filled(data, valid, True).amax(axes, keepdim=keep),
-    "min": lambda data, axes, keep, valid: _filled(data, valid, False).amin(axes, keepdim=keep),
-    "sum": _sum,
-    "mean": _mean,
-    "logsumexp": lambda data, axes, keep, valid: _filled(data, valid, True).logsumexp(axes, keepdim=keep),
-    "argmax": _arg(lowest=False),
-    "argmin": _arg(lowest=True),
-    "any": _any,
-    "all": _all,
-}

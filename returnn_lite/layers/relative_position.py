@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
-from returnn_lite.layers.position import sinusoids
+from returnn_lite.ops.positions import relative_energies, relative_rows, sinusoids
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 
 
@@ -35,7 +34,7 @@ class RelativeRows(Tensor):
     def data(self) -> torch.Tensor:  # type: ignore[override]
         """The rows; with a loop axis in front each of its frames has one query, (T, 1, keys, F)."""
         if self._rows is None:
-            rows = F.embedding(_index(self.queries, self.keys, self.matrix.shape[0]), self.matrix)
+            rows = relative_rows(self.matrix, self.queries, self.keys)
             self._rows = rows if self.spec.rank == 3 else rows.unsqueeze(1)
         return self._rows
 
@@ -48,46 +47,8 @@ class RelativeRows(Tensor):
         return RelativeRows(self.matrix, self.queries, self.keys, self.spec, self.lengths)
 
     def energies(self, queries: torch.Tensor) -> torch.Tensor:
-        """Inner products of vectors (…, Q, F) with the rows.  -> (…, Q, keys)
-
-        First with all rows of the matrix, then picked: no (Q, keys, F) array is needed.
-        """
-        energies: torch.Tensor = _Picked.apply(queries @ self.matrix.t(), self.queries, self.keys)
-        return energies
-
-
-def _index(queries: torch.Tensor, keys: int, rows: int) -> torch.Tensor:
-    """The row for each query and key.  Shape: (Q,) -> (Q, keys)"""
-    distance = torch.arange(keys, device=queries.device) - queries.unsqueeze(-1)
-    return distance.clamp(-(rows // 2), rows // 2) + rows // 2
-
-
-class _Picked(torch.autograd.Function):
-    """(…, Q, rows) -> (…, Q, keys) by `_index`. The gradient of a row is that of one key, of the outer rows a sum."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, queries: torch.Tensor, keys: int) -> torch.Tensor:
-        """The entries."""
-        ctx.save_for_backward(queries)
-        ctx.rows = x.shape[-1]
-        return x.gather(-1, _index(queries, keys, x.shape[-1]).expand(*x.shape[:-1], keys))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """Without scattering: many keys share the outer rows."""
-        (grad,), (queries,), rows = grads, ctx.saved_tensors, ctx.rows
-        if rows == 1:
-            return grad.sum(-1, keepdim=True), None, None
-        clip, last = rows // 2, grad.shape[-1] - 1
-        keys = queries.unsqueeze(1) + torch.arange(-clip, clip + 1, device=grad.device)  # (Q, rows)
-        picked = grad.gather(-1, keys.clamp(0, last).expand(*grad.shape[:-1], rows))
-        result = picked.masked_fill_((keys < 0) | (keys > last), 0.0)
-        sums = F.pad(grad.cumsum(-1), (1, 0))  # of the first 0, 1, … keys
-        count = (queries.unsqueeze(1) + torch.tensor([1 - clip, clip], device=grad.device)).clamp(0, last + 1)
-        before = sums.gather(-1, count.expand(*grad.shape[:-1], 2))
-        result[..., 0] = before[..., 0]
-        result[..., -1] = sums[..., -1] - before[..., 1]
-        return result, None, None
+        """Inner products of vectors (…, Q, F) with the rows.  -> (…, Q, keys)"""
+        return relative_energies(queries, self.matrix, self.queries, self.keys)
 
 
 @layer("relative_positional_encoding")

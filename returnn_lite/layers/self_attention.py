@@ -12,6 +12,7 @@ from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.layers.relative_position import RelativeRows
+from returnn_lite.ops.attention import attention, with_first
 from returnn_lite.tensor import Dim, Spec, Tensor
 
 _KEPT = ("keep_over_epoch", "keep_over_epoch_no_init")
@@ -133,7 +134,8 @@ class SelfAttention(Stateful):
         self._keep(before, keys, values)
         if before is not None:
             keys, values = torch.cat([before["k_left"], keys], -2), torch.cat([before["v_left"], values], -2)
-        return self._merged(self._attention(queries, keys, values, self._mask(x, valid, keys.shape[-2], batch), shift))
+        mask = self._mask(x, valid, keys.shape[-2], batch)
+        return self._merged(self._attention(queries, keys, values, mask, shift, causal=self.left_only))
 
     def _projected(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries (scaled), keys and values of the heads.  Shape: (…, T, F) -> (…, heads, T, key or value dim)"""
@@ -142,19 +144,15 @@ class SelfAttention(Stateful):
         return queries * self.key_dim**-0.5, keys, values
 
     def _mask(self, x: torch.Tensor, valid: torch.Tensor | None, keys: int, batch: int | None) -> torch.Tensor | None:
-        """Bool, broadcastable to the energies (…, heads, T, keys): the keys that a query sees; all before frame 0."""
-        frames = x.shape[-2]
-        before = keys - frames
-        if self.left_only:
-            return _triangle(frames, keys, x.device)
+        """Bool, broadcastable to the energies (…, heads, T, keys): the keys that are seen; all those before frame 0."""
         if valid is None:
             return None
+        frames = x.shape[-2]
         shape = [1] * x.dim()
         if batch is not None and valid.dim() > 1:
             shape[batch] = x.shape[batch]
-        # A sequence without frames sees its first one: a softmax over nothing is NaN, which gradients would spread.
-        seen = (valid | (torch.arange(frames, device=x.device) == 0)).reshape(*shape[:-2], 1, 1, frames)
-        return F.pad(seen, (before, 0), value=True)
+        seen = with_first(valid).reshape(*shape[:-2], 1, 1, frames)
+        return F.pad(seen, (keys - frames, 0), value=True)
 
     def _attention(
         self,
@@ -163,24 +161,21 @@ class SelfAttention(Stateful):
         values: torch.Tensor,
         mask: torch.Tensor | None,
         shift: Tensor | None,
+        *,
+        causal: bool = False,
     ) -> torch.Tensor:
         """The weighted values.  Shape: (…, heads, Q, key dim), … -> (…, heads, Q, value dim)"""
-        inf = float(self.context.config.float("inf_value", float("inf")))
-        dropped = self.dropout > 0 and self.training
-        if shift is None and not dropped and inf == float("inf"):
-            if self.left_only and 1 < queries.shape[-2] == keys.shape[-2]:
-                return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=1.0)
-            return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=1.0)
-        energy = queries @ keys.transpose(-1, -2)
-        if shift is not None:
-            energy = energy + _shifts(queries, shift)
-        if mask is not None:
-            energy = energy.masked_fill(~mask, -inf)
-        weights = energy.softmax(-1)
-        if dropped:
-            kept = torch.empty_like(weights).bernoulli_(1 - self.dropout, generator=self.context.generator)
-            weights = weights * kept.mul_(1 / (1 - self.dropout))
-        return weights @ values
+        return attention(
+            queries,
+            keys,
+            values,
+            mask=mask,
+            causal=causal,
+            bias=None if shift is None else _shifts(queries, shift),
+            lowest=-float(self.context.config.float("inf_value", float("inf"))),
+            dropout=self.dropout if self.training else 0.0,
+            generator=self.context.generator,
+        )
 
     def _merged(self, heads: torch.Tensor) -> torch.Tensor:
         """(…, heads, T, value dim) -> (…, T, n_out)"""
@@ -251,8 +246,3 @@ def _shifts(queries: torch.Tensor, shift: Tensor) -> torch.Tensor:
         return shift.energies(queries)
     rows = shift.data if shift.spec.rank == 3 else shift.data.squeeze(1)  # in front: the axis of a loop, one query each
     return torch.einsum("...qd,qkd->...qk", queries, rows)
-
-
-def _triangle(queries: int, keys: int, device: torch.device) -> torch.Tensor:
-    """Bool (queries, keys): True up to the own frame of each query; the queries are the last ones of the frames."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril_(keys - queries)

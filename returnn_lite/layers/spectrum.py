@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from functools import cache
-
-import numpy as np
 import torch
 
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.spectra import dct_matrix, mel_matrix
 from returnn_lite.tensor import Spec, Tensor
 
 
@@ -29,18 +26,6 @@ class _Features(Layer):
     def _made(self, x: Tensor, data: torch.Tensor) -> Tensor:
         """The result, its features (last in `data`) back in their place."""
         return x.with_data(data.movedim(-1, x.spec.feature or 0), self.spec(x.spec))
-
-
-@cache
-def dct_matrix(size: int, ortho: bool) -> torch.Tensor:
-    """M of y = x M: y_k = 2 sum_n x_n cos(pi k (2 n + 1) / (2 N)); `ortho`: times sqrt(1 / 4N) for k = 0, else sqrt(1
-    / 2N).
-    """
-    n = np.arange(size)
-    matrix = 2.0 * np.cos(math.pi * np.outer(2 * n + 1, n) / (2 * size))
-    if ortho:
-        matrix = matrix * np.where(n == 0, math.sqrt(1 / (4 * size)), math.sqrt(1 / (2 * size)))
-    return torch.from_numpy(matrix.astype(np.float32))
 
 
 @layer("dct")
@@ -65,32 +50,12 @@ class Dct(_Features):
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """The matrix."""
-        matrix = dct_matrix(self._features(sources[0]), self.ortho)
-        if self.type == 3:
-            matrix = matrix.t().clone()
-            if not self.ortho:
-                matrix[0] /= 2.0
+        matrix = dct_matrix(self._features(sources[0]), self.ortho, self.type)
         self.register_buffer("matrix", matrix, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The transformed features."""
         return self._made(x, self._last(x) @ self.matrix.to(x.device))
-
-
-def mel_matrix(bins: int, filters: int, rate: int, fft_size: int, f_min: float, f_max: float) -> torch.Tensor:
-    """Triangular filters (bins, filters), peaks of 1 equally spaced on the mel scale 1125 ln(1 + f / 700)."""
-
-    def mel(f: float) -> float:
-        return 1125.0 * math.log(1.0 + f / 700.0)
-
-    points = np.linspace(mel(f_min), mel(f_max), filters + 2)
-    centres = (fft_size / rate * 700.0 * (np.exp(points / 1125.0) - 1.0)).astype(np.float32)
-    left, centre, right = centres[:-2], centres[1:-1], centres[2:]
-    at = np.arange(bins, dtype=np.float32)[:, None]
-    rising = (at - left) / (centre - left)
-    falling = (right - at) / (right - centre)
-    inside = (at > left) & (at < right)
-    return torch.from_numpy(np.where(inside, np.where(at < centre, rising, falling), 0.0).astype(np.float32))
 
 
 @layer("mel_filterbank")

@@ -6,6 +6,7 @@ import torch
 
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.reductions import reduce
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
@@ -67,12 +68,7 @@ class AccumulateMean(Layer):
 
     def _mean(self, x: Tensor) -> torch.Tensor:
         axes = self._reduced(x.spec)
-        data, valid = x.data.detach(), mask_all(x, axes)
-        if valid is None:
-            return data.mean(axes)
-        total = torch.where(valid, data, torch.zeros((), dtype=data.dtype, device=data.device)).sum(axes)
-        repeated = data.numel() // max(valid.numel() * data.shape[x.spec.feature or 0], 1)
-        return total / (valid.sum() * repeated).clamp(min=1)
+        return reduce(x.data.detach(), "mean", axes, mask_all(x, axes))
 
 
 @layer("framewise_statistics")

@@ -1,4 +1,4 @@
-"""Valid frames: masks out of lengths, statistics over what a mask says is valid, what is chosen put together."""
+"""Valid frames: masks out of lengths, and what a mask chooses put together."""
 
 from __future__ import annotations
 

@@ -36,6 +36,16 @@ def test_stft_frame_by_frame():
         torch.testing.assert_close(x.data[0, i], torch.tensor(expected, dtype=torch.complex64), rtol=1e-4, atol=1e-4)
 
 
+def test_signals_shorter_than_a_frame_have_no_spectrum():
+    layers = {
+        "a": {"class": "stft", "frame_size": 5, "frame_shift": 2, "from": "data", "is_output_layer": True},
+        "output": {"class": "istft", "frame_size": 5, "frame_shift": 2, "from": "a"},
+    }
+    _, _, out = run(layers, SIGNAL, lengths={"data": [4, 3, 1]})
+    assert out["a"].data.shape == (3, 0, 3) and out["a"].data.dtype == torch.complex64
+    assert out["a"].length(out["a"].spec.dims[1]).values.tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize(("size", "shift"), [(4, 1), (6, 2), (8, 2)])
 def test_istft_gives_the_signal_back_where_frames_overlap(size, shift):
     layers = {

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from returnn_lite.errors import ConfigError
+from returnn_lite.ops.dropout import dropout_mask
 from returnn_lite.ops.frames import Frames
 
 State = dict[str, Tensor]
@@ -151,12 +152,6 @@ class Run:
 def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x @ weight + bias: (…, D), (D, G), (G,) -> (…, G)."""
     return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], weight.shape[1])
-
-
-def dropout_mask(like: Tensor, shape: tuple[int, ...], rate: float, generator: torch.Generator | None) -> Tensor:
-    """Inverted dropout: 0 with probability `rate`, else 1 / (1 - rate)."""
-    keep = torch.rand(shape, device=like.device, dtype=like.dtype, generator=generator) >= rate
-    return keep.to(like.dtype) / (1.0 - rate)
 
 
 def sequence_mask(like: Tensor, batch: int | None, size: int, rate: float, generator: torch.Generator | None) -> Tensor:

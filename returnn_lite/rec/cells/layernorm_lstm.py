@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from returnn_lite.errors import ConfigError
+from returnn_lite.ops.dropout import dropout_mask
 from returnn_lite.ops.recurrent import normed_lstm_step
 from returnn_lite.rec.cells.activation import Activation, activation_function, is_bounded
 from returnn_lite.rec.cells.base import (
@@ -17,7 +18,6 @@ from returnn_lite.rec.cells.base import (
     State,
     Weights,
     check_rate,
-    dropout_mask,
     project,
     sequence_mask,
 )

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from returnn_lite.errors import ConfigError
+from returnn_lite.ops.dropout import dropout_mask
 from returnn_lite.ops.lstm import lstm, lstm_over_gates
 from returnn_lite.ops.recurrent import lstm_step
 from returnn_lite.rec.cells.activation import Activation, activation_function, is_bounded
-from returnn_lite.rec.cells.base import Cell, ParamSpec, Run, State, Weights, check_rate, dropout_mask
+from returnn_lite.rec.cells.base import Cell, ParamSpec, Run, State, Weights, check_rate
 
 
 class LstmCell(Cell):
