@@ -26,7 +26,7 @@ Results = dict[str, dict[str, float]]  # dataset -> {"cost:output": …}
 class Evaluation:
     """What is needed to compute scores: the network on its device, its plan, and the config.
 
-    `after_step` may raise to end it.
+    `after_step` may raise to end it; `done` is told the scores of each dataset.
     """
 
     config: Config
@@ -35,6 +35,7 @@ class Evaluation:
     device: torch.device
     plan: Plan
     after_step: Callable[[], None] = lambda: None
+    done: Callable[[int, str, Mapping[str, float]], None] = lambda epoch, name, means: None
 
     def run(self, name: str, dataset: Dataset, epoch: int) -> dict[str, float]:
         """The scores of one dataset. The train flag is off; nothing is changed."""
@@ -56,6 +57,7 @@ class Evaluation:
         results: Results = {}
         for name, dataset in datasets.items():
             results[name] = self.run(name, dataset, epoch)
+            self.done(epoch, name, results[name])
             if control is not None:
                 control.set_scores(epoch, self.plan.score_entries(name, results[name]))
                 control.save()

@@ -9,9 +9,13 @@ from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints.checkpoint import AVERAGED
 from returnn_lite.engine.checkpoints.find import Choice, Request, choose, existing_models, model_file, strip_suffix
 from returnn_lite.engine.checkpoints.importers import import_params
-from returnn_lite.engine.checkpoints.load import load_params, preload
+from returnn_lite.engine.checkpoints.load import load_params
+from returnn_lite.engine.checkpoints.preload import KEY as PRELOAD
+from returnn_lite.engine.checkpoints.preload import preload
+from returnn_lite.engine.checkpoints.torch_preload import Preloaded, preload_torch
 from returnn_lite.engine.models.interfaces import Plan, make_plan
 from returnn_lite.engine.models.network_plan import print_network
+from returnn_lite.engine.models.torch_model import TorchNet
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.optim.averaging import AveragingOptions
@@ -112,25 +116,50 @@ def averaged_file(config: Config, filename: str, task: str, log: Log) -> str:
     return strip_suffix(filename) + AVERAGED if wanted else filename
 
 
+def preload_files(config: Config, net: Any, log: Log, *, training: bool, choice: Choice) -> Preloaded:
+    """Loads what `preload_from_files` says for this task and start."""
+    entries = config.literal(PRELOAD)
+    if isinstance(net, TorchNet):
+        return preload_torch(net.params, entries, log, training=training, fresh=not choice.epoch)
+    own = training and choice.resume  # then the model file is newer than what the net began with
+    began = () if own else net.loaded_on_init
+    fresh = choice.filename is None
+    return Preloaded(preload(net.params, entries, log, training=training, fresh=fresh, done=began))
+
+
 def load_start(config: Config, net: Any, choice: Choice, log: Log, *, task: str) -> int:
     """Fills the parameters by `preload_from_files` and the chosen checkpoint; returns the global step."""
-    entries = config.literal("preload_from_files")
-    own = task == "train" and choice.resume  # then the model file is newer than what the net began with
-    began = () if own else net.loaded_on_init
-    done = preload(net.params, entries, log, training=task == "train", fresh=choice.filename is None, done=began)
+    training = task == "train"
+    preloaded = preload_files(config, net, log, training=training, choice=choice)
     if choice.filename is None:
+        if training:
+            preloaded.check()
         return 0
-    filename = choice.filename if task == "train" else averaged_file(config, choice.filename, task, log)
+    filename = choice.filename if training else averaged_file(config, choice.filename, task, log)
     log.v2(f"loading weights from {filename}")
-    ignore_missing = config.is_true("load_ignore_missing_vars")
-    optional = {name for name, options in net.param_options.items() if not options.critical}
+    done = preloaded.loaded
+    optional = {name for name, options in net.param_options.items() if not options.critical} | preloaded.may_lack
     try:
         if not choice.resume:
             done |= import_params(net, filename, log, done=done)
-        return load_params(net.params, filename, log, skip=done, optional=optional, ignore_missing=ignore_missing)
+        return load_params(
+            net.params,
+            filename,
+            log,
+            skip=done,
+            optional=optional,
+            ignore_missing=config.is_true("load_ignore_missing_vars"),
+            must_be_finite=must_be_finite(config),
+            option=choice.option,
+        )
     except ConfigError:
         log.v1("Exiting now because model cannot be loaded.")
         raise
+
+
+def must_be_finite(config: Config) -> bool:
+    """Whether parameters that are NaN or infinite end a run, or are only warned of."""
+    return config.is_true("stop_on_nonfinite_train_score", True)
 
 
 @dataclass

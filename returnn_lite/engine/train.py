@@ -11,7 +11,9 @@ from returnn_lite.engine import data, report
 from returnn_lite.engine.checkpoints import checkpoint
 from returnn_lite.engine.checkpoints.cleanup import cleanup_old_models, cleanup_options
 from returnn_lite.engine.checkpoints.find import Choice, epoch_base, existing_models
+from returnn_lite.engine.checkpoints.finite import require_finite
 from returnn_lite.engine.checkpoints.load import load_params
+from returnn_lite.engine.checkpoints.resume import complete_formats, position_schedules
 from returnn_lite.engine.distributed import World
 from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores, step_meter
 from returnn_lite.engine.interrupt import StopRequest
@@ -24,7 +26,7 @@ from returnn_lite.engine.models.network_plan import (
     start_epoch,
     take_over_params,
 )
-from returnn_lite.engine.setup import choose_device, final_epoch, find_start, load_start, model_name
+from returnn_lite.engine.setup import choose_device, final_epoch, find_start, load_start, model_name, must_be_finite
 from returnn_lite.engine.step import BrokenScores, explained, nonfinite_layer, repeatable_objective, run_step
 from returnn_lite.engine.summary import ScalarLog
 from returnn_lite.engine.watch import EpochWatch
@@ -56,6 +58,7 @@ class Trainer:
         self.overrides = EpochOverrides(config, log)
         self.last_best = LastBest.from_config(config)
         self.scalars = ScalarLog.from_config(config, log)
+        self.broken = False  # whether a parameter is not finite, where that does not end the run
         self.watch: EpochWatch | None = None  # for learning rates that depend on more than scores
         checkpoint.remove_stale_files(self.model)
         self.device = choose_device(config, log)
@@ -81,12 +84,17 @@ class Trainer:
         self.prepare_network(epoch, choice.filename)
         print_network(self.net, self.log)
         self.global_step = load_start(self.config, self.net, choice, self.log, task="train")
-        if choice.resume and choice.filename:
-            state = checkpoint.load_resume_state(choice.filename)
-            if state is None:
-                self.log.v2("note: there is no optimizer state beside the model; the optimizer starts anew")
-            else:
-                self.restore(state, choice.epoch or 0)
+        self.resumed = choice.resume
+        state = checkpoint.load_resume_state(choice.filename) if choice.resume and choice.filename else None
+        if state is not None:
+            self.restore(state, choice.epoch or 0)
+        elif choice.resume and choice.filename:
+            self.log.v2("note: there is no optimizer state beside the model; the optimizer starts anew")
+        if state is None or self.config.is_true("reset_optimizer_on_restart"):
+            position_schedules(self.updater, self.control, self.start_epoch - 1, self.global_step, self.log)
+        if state is not None and choice.filename and self.model and self.world.rank == 0:
+            info = {**self.info(choice.epoch or 0), "effective_learning_rate": state["effective_learning_rate"]}
+            complete_formats(choice.filename, self.net.params, info, self.formats, self.log)
 
     def restore(self, state: dict[str, Any], epoch: int) -> None:
         """Takes over what `resume_state` saved: optimizer, and scores that did not reach the learning-rate file."""
@@ -106,9 +114,11 @@ class Trainer:
     def run(self, stop: StopRequest) -> None:
         """Trains all epochs; `stop` ends it between two steps."""
         first, last = self.start_epoch, self.final_epoch
+        self.scalars.start(first, self.global_step)
         self.evaluate_missing(first - 1, stop)
         if last and first > last:
             self.log.v1(f"No epochs to train, start_epoch: {first}, final_epoch: {last}")
+            self.say_what_is_beyond()
             self.log.v3(f"Finished training in epoch {last}.")
             return
         self.log.v3(f"start training at epoch {first}")
@@ -139,17 +149,28 @@ class Trainer:
             self.write_initial_model()
         means, seconds = self.train_steps(epoch, rate, stop)
         self.updater.end_epoch()
+        self.check_parameters(epoch)
+        self.scalars.trained(epoch, means, rate)
         self.control.set_scores(epoch, self.plan.score_entries("train", means))
         if self.model and (epoch % self.save_interval == 0 or epoch == self.final_epoch):
             self.write_checkpoint(epoch)
         self.control.save()
         self.log.v1(report.epoch_line(self.plan.title(epoch), means, seconds))
-        results = self.evaluate(self.eval_data, epoch, stop)
+        self.evaluate(self.eval_data, epoch, stop)
         if epoch == self.start_epoch:
             self.control.check_measures(epoch)
-        self.scalars.epoch(epoch, self.global_step, {"train": means, **results}, rate)
-        if self.cleanup and self.model:
+        if self.cleanup and self.model and not self.broken:  # what there is before may be all that is good
             self.clean_up(self.cleanup)
+
+    def check_parameters(self, epoch: int) -> None:
+        """Raises BrokenScores if the epoch's last update has broken a parameter, which no score tells of yet."""
+        try:
+            require_finite(self.net, f"epoch {epoch} does not count; started again, the training repeats it")
+        except BrokenScores as exc:
+            if must_be_finite(self.config):
+                raise
+            self.broken = True
+            self.log.v1(f"WARNING: epoch {epoch}: {exc.message.partition(', so ')[0]}")
 
     def agree(self) -> None:
         """What the processes of a training must have in common at the start of an epoch comes from the first one."""
@@ -275,7 +296,7 @@ class Trainer:
         if best is not None:
             base = self.base(best)
             self.log.v2(f"Loading the model of epoch {best}, which was better than the last one: {base}")
-            load_params(self.net.params, base, self.log)
+            load_params(self.net.params, base, self.log, must_be_finite=must_be_finite(self.config))
             self.updater.reset()
 
     # --- files -----------------------------------------------------------------------------------------------------
@@ -319,6 +340,13 @@ class Trainer:
         scores = {epoch: record.error for epoch, record in self.control.epochs.items()}
         cleanup_old_models(models, scores, options, self.log)
 
+    def say_what_is_beyond(self) -> None:
+        """Tells of models that `num_epochs` leaves out."""
+        last = max(existing_models(self.model, 0), default=0)
+        if last > self.final_epoch:
+            text = f"`num_epochs` is {self.final_epoch}, but {self.model!r} is trained up to epoch {last} already"
+            self.log.v1(f"note: {text}; nothing is changed")
+
     # --- evaluation ------------------------------------------------------------------------------------------------
 
     def evaluate(self, datasets: dict[str, Any], epoch: int, stop: StopRequest) -> Results:
@@ -328,11 +356,11 @@ class Trainer:
 
     def evaluation(self, stop: StopRequest) -> Evaluation:
         """What computes scores of the network."""
-        return Evaluation(self.config, self.log, self.net, self.device, self.plan, stop.check)
+        return Evaluation(self.config, self.log, self.net, self.device, self.plan, stop.check, self.scalars.evaluated)
 
     def evaluate_missing(self, epoch: int, stop: StopRequest) -> None:
         """Makes up for scores of the last epoch that a killed run did not come to."""
-        if epoch < 1 or not self.control.filename:
+        if epoch < 1 or not (self.control.filename or self.resumed):
             return
         missing = {name: dataset for name, dataset in self.eval_data.items() if lacks_scores(self.control, epoch, name)}
         if missing:

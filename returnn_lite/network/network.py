@@ -94,6 +94,7 @@ class Network(torch.nn.Module):
         self.output_constraints = output_constraints(self._whole_nodes(self.net))
         self.used_data_keys = {m.key for m in self.shared.modules if isinstance(m, DataSource)}
         self.loaded_on_init: frozenset[str] = frozenset()  # parameters that `load_on_init` of a layer has set
+        self.infinite_constants: frozenset[str] = frozenset()  # of buffers, such as a mask
         self.layer_modules = torch.nn.ModuleList(self.shared.modules)
         self.placed_params = PlacedParams(self.shared.modules, config)
         self.seed(seed)

@@ -1,5 +1,6 @@
 """The learning rate file: its text to the byte, reading without running code, replacing as a whole."""
 
+import errno
 import math
 import os
 
@@ -116,11 +117,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     lr_file.write(path, {1: Record(0.5)})
 
     def fails(_):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="No space left on device: '.*rates'"):
         lr_file.write(path, RECORDS)
+    assert os.listdir(tmp_path) == ["rates"]
     assert lr_file.read(path) == {1: Record(0.5)}
 
 

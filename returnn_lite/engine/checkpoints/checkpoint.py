@@ -13,8 +13,9 @@ import numpy
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.engine.checkpoints.find import existing_models, model_file, strip_suffix
+from returnn_lite.engine.checkpoints.find import existing_models, model_file, nearby, strip_suffix
 from returnn_lite.engine.checkpoints.formats import FORMATS, format_of
+from returnn_lite.engine.checkpoints.torch_file import read_entries, read_torch_file, write_torch_file
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.files import TEMPORARY, remove_if_there, write_atomically
 
@@ -58,7 +59,7 @@ def save_model(
     for name in formats:
         if name == OWN_FORMAT:
             content = {"model": model, **info}
-            write_atomically(base + suffix, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
+            write_atomically(base + suffix, lambda file, content=content: write_torch_file(content, file))  # type: ignore[misc]
         else:
             FORMATS[name].write(base, as_arrays(model))
 
@@ -79,18 +80,32 @@ def save_checkpoint(
 ) -> None:
     """Writes `<base>.opt.pt` (`resume` and `info`), `<base>.avg.pt` if there are averages, and last the model: where it
     is whole, its state is, too."""
-    write_atomically(base + ".opt.pt", lambda file: torch.save({**resume, **info}, file))
+    write_atomically(base + ".opt.pt", lambda file: write_torch_file({**resume, **info}, file))
     if averaged is not None:
         save_model(base, averaged, info=info, suffix=AVERAGED)
     save_model(base, params, info=info, formats=formats)
 
 
+RESUME_STATE = {"optimizer": dict, "learning_rates": str, "step": int}
+
+
 def load_resume_state(base: str) -> dict[str, Any] | None:
-    """The content of `<base>.opt.pt`; None beside a model of another program, which has no such file."""
-    if not os.path.isfile(base + ".opt.pt") and not os.path.isfile(base + ".pt"):
+    """The content of `<base>.opt.pt`; None beside a model of another program, which has no such file.
+
+    Raises ConfigError if it is damaged or something else."""
+    path = base + ".opt.pt"
+    if not os.path.isfile(path) and not os.path.isfile(base + ".pt"):
         return None
-    state: dict[str, Any] = _torch_load(base + ".opt.pt")
-    return state
+    state = read_torch_file(path)
+    known = state if isinstance(state, dict) else {}
+    lacking = [key for key, kind in RESUME_STATE.items() if not isinstance(known.get(key), kind)]
+    if not lacking and not isinstance(known["optimizer"].get("optimizers"), dict):
+        lacking = ["optimizers"]
+    if lacking:
+        wanted, found = ", ".join(RESUME_STATE), ", ".join(map(str, known)) or type(state).__name__
+        text = f"{path!r} must be the optimizer state ({wanted}) that a training saves, but has {found} instead"
+        raise ConfigError("load", f"{text}; without this file, `start_epoch` goes on with a fresh optimizer")
+    return known
 
 
 def drop_old_resume_states(model: str) -> None:
@@ -101,39 +116,69 @@ def drop_old_resume_states(model: str) -> None:
             os.remove(base + ".opt.pt")
 
 
-def read_model(name: str) -> dict[str, torch.Tensor]:
+def read_model(name: str, option: str = "load", *, key: str | None = "model") -> dict[str, torch.Tensor]:
     """{parameter name: tensor on the CPU} of a model file: `.pt`, an `.npz` of named arrays, or a registered format.
 
-    name: with or without suffix.  Raises ConfigError if there is no such file or it is of another kind.
+    name: with or without suffix; key: of the parameters in a `.pt` file, None: it has nothing else. A file that has
+    no "model" is taken to be without one, too. Raises ConfigError (path: `option`) if there is no such file, or if it
+    is damaged or of another kind.
     """
     path = model_file(name)
     if path is None:
-        raise ConfigError("load", f"`load` must name a model file, but {name!r} does not exist")
+        raise ConfigError(option, f"must name a model file, but {name!r} does not exist; {nearby(name)}")
     form = format_of(path)
     if form is not None:
         return as_tensors(form.read(strip_suffix(path)))
     if path.endswith(".npz"):
-        with numpy.load(path, allow_pickle=False) as arrays:
-            return {key: torch.from_numpy(numpy.asarray(arrays[key])) for key in arrays.files}
-    content = _torch_load(path)
-    model = content.get("model", content) if isinstance(content, dict) else None
+        return read_arrays(path, option)
+    content = read_torch_file(path, option)
+    model = _entry(content, key, path, option)
     if not isinstance(model, dict) or not all(isinstance(value, torch.Tensor) for value in model.values()):
-        raise ConfigError("load", f"{path!r} must hold named tensors, but is of another kind")
+        found = ", ".join(map(str, list(content)[:10])) if isinstance(content, dict) else type(content).__name__
+        raise ConfigError(option, f"{path!r} must hold named tensors, but is of another kind: {found}")
     if "global_step" not in model and isinstance(content.get("step"), int):  # files of other programs
         model = {**model, "global_step": torch.tensor(content["step"])}
     return model
 
 
+def read_step(name: str) -> int:
+    """The global step that a model file was written at; 0 if it does not say."""
+    path = model_file(name)
+    if path is not None and path.endswith(".pt"):
+        content = read_entries(path)  # without reading all arrays
+        if isinstance(content, dict) and isinstance(content.get("step"), int):
+            return int(content["step"])
+    return int(read_model(name).get("global_step", 0))
+
+
+def _entry(content: Any, key: str | None, path: str, option: str) -> Any:
+    """The entry of a file, or all of it."""
+    if key is None or not isinstance(content, dict) or key == "model" and key not in content:
+        return content
+    if key not in content:
+        known = [str(name) for name in content]
+        shown = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
+        text = f"{path!r} has no entry {key!r}{did_you_mean(key, known)}; it has {shown}"
+        raise ConfigError(option, text)
+    return content[key]
+
+
+def read_arrays(path: str, option: str = "load") -> dict[str, torch.Tensor]:
+    """The named arrays of an `.npz` file. ConfigError if it is damaged or of another kind."""
+    try:
+        with open(path, "rb") as file:
+            arrays = numpy.load(file, allow_pickle=False)
+            if not isinstance(arrays, numpy.lib.npyio.NpzFile):
+                raise ConfigError(option, f"{path!r} must be an .npz file of named arrays, but holds a single array")
+            return as_tensors({name: numpy.asarray(arrays[name]) for name in arrays.files})
+    except ConfigError:
+        raise
+    except Exception as exc:  # zipfile, zlib and numpy raise many kinds
+        reason = "it is empty" if os.path.getsize(path) == 0 else (str(exc) or type(exc).__name__).split("\n")[0]
+        text = f"{path!r} cannot be read as an .npz file of named arrays, it is damaged or of another kind: {reason}"
+        raise ConfigError(option, text) from exc
+
+
 def as_tensors(arrays: Mapping[str, numpy.ndarray]) -> dict[str, torch.Tensor]:
     """The arrays as tensors; without strings, which no parameter is made of."""
     return {name: torch.from_numpy(array) for name, array in arrays.items() if array.dtype.kind not in "OSU"}
-
-
-def _torch_load(path: str) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ConfigError("load", f"file {path!r} does not exist") from None
-    except Exception as exc:  # torch raises many kinds for damaged and foreign files
-        reason = "it is empty" if os.path.getsize(path) == 0 else str(exc).split(". ")[0].split("\n")[0]
-        raise ConfigError("load", f"{path!r} cannot be read as a checkpoint: {reason}") from exc

@@ -27,6 +27,21 @@ def model_file(name: str) -> str | None:
     return None
 
 
+def nearby(name: str, count: int = 5) -> str:
+    """What there is in place of a model file: `in 'out' there are model.001, model.002`, for error messages."""
+    folder, wanted = os.path.split(name)
+    folder = folder or "."
+    if not os.path.isdir(folder):
+        return f"there is no folder {folder!r}"
+    known = sorted({strip_suffix(file) for file in os.listdir(folder) if file.endswith(SUFFIXES)})
+    if not known:
+        return f"there is no model in the folder {folder!r}"
+    start = wanted.split(".")[0]
+    own = [model for model in known if model.startswith(start)] or known
+    shown = own if len(own) <= count else ["…", *own[-count:]]
+    return f"in {folder!r} there {'is' if len(own) == 1 else 'are'} {', '.join(shown)}"
+
+
 def epoch_of_file(name: str) -> int | None:
     """The epoch in a checkpoint's name, symbolic links resolved: `m.003.pt` -> 3, `best.pt` -> None."""
     path = model_file(name) or name
@@ -93,6 +108,7 @@ class Choice:
     filename: str | None = None
     resume: bool = False
     notes: tuple[str, ...] = ()
+    option: str = field(default="load", compare=False)  # of the config, which names the file
 
     @property
     def start_epoch(self) -> int:
@@ -120,7 +136,7 @@ def _candidate(request: Request) -> Choice:
         epoch = max(request.existing)
         return Choice(epoch, request.existing[epoch], resume=True, notes=notes)
     if training and request.import_model and start in (None, 1):
-        return Choice(0, strip_suffix(request.import_model))
+        return Choice(0, strip_suffix(request.import_model), option="import_model_train_epoch1")
     if request.load:
         epoch_ = request.load_epoch or epoch_of_file(request.load)
         return Choice(epoch_, strip_suffix(request.load))

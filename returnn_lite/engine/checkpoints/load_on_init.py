@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from returnn_lite.engine.checkpoints.load import Params, Preload, preload_entry
+from returnn_lite.engine.checkpoints.load import Params
+from returnn_lite.engine.checkpoints.preload import Preload, preload_entry
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 

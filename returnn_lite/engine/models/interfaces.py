@@ -21,12 +21,14 @@ class Model(Protocol):
     `extern_data`, `used_data_keys`: which data it wants. `recurrent`: whether batches must keep sequences apart.
     `lengths_on_host`: whether it wants the lengths of sequences on the CPU. `random_state`: of dropout and the like,
     readable and settable. `layers`: those there are to ask by name.
+    `infinite_constants`: what is not trained and begins with infinities.
     """
 
     params: Mapping[str, torch.Tensor]
     device: torch.device
     param_options: Mapping[str, ParamOptions]
     loaded_on_init: frozenset[str]
+    infinite_constants: frozenset[str]
     extern_data: Any
     used_data_keys: set[str]
     recurrent: bool

@@ -9,6 +9,7 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine import report
+from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load_on_init import load_on_init
 from returnn_lite.engine.models.pretrain import COPY_MODES, Pretrain, PretrainOptions, resolve_epoch_values
 from returnn_lite.errors import ConfigError
@@ -102,6 +103,7 @@ def build_network(
     net = Network(config, description, search=search, eval=eval, log=log, seed=seed, extra_layers=extra_layers)
     net.loaded_on_init = load_on_init(net.params, net.layer_modules, log)
     net.to(device)
+    net.infinite_constants = infinite_constants(net.params)
     start_epoch(net, config, epoch)
     return net
 

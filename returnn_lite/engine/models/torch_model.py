@@ -65,6 +65,7 @@ class TorchNet(torch.nn.Module):
     lengths_on_host = True  # users pack and loop by them
     recurrent = True
     loaded_on_init: frozenset[str] = frozenset()
+    infinite_constants: frozenset[str] = frozenset()
     layers: Mapping[str, Any] = {}
     layer_modules = ()
 

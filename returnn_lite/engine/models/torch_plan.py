@@ -9,7 +9,9 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine import report
+from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load import stored_step
+from returnn_lite.engine.checkpoints.torch_preload import load_always
 from returnn_lite.engine.models.network_plan import network_seed, start_epoch
 from returnn_lite.engine.models.torch_model import TorchNet, call
 from returnn_lite.errors import ConfigError
@@ -85,6 +87,8 @@ class TorchPlan:
             raise ConfigError("get_model", f"must return a torch.nn.Module, but returned {model!r} instead")
         steps = dict(zip(wanted, functions, strict=True))
         net = TorchNet(model, self.config, steps, autocast=self.autocast).to(device)
+        net.infinite_constants = infinite_constants(net.params)
+        load_always(model, net.params, self.config.literal("preload_from_files"), log)
         start_epoch(net, self.config, epoch)
         return net
 

@@ -6,11 +6,18 @@ from returnn_lite.config import Config
 from returnn_lite.engine import data
 from returnn_lite.engine.checkpoints.checkpoint import checkpoint_formats, save_model
 from returnn_lite.engine.checkpoints.cleanup import cleanup_old_models, cleanup_options
-from returnn_lite.engine.checkpoints.find import existing_models
-from returnn_lite.engine.checkpoints.load import preload
+from returnn_lite.engine.checkpoints.find import Choice, existing_models
+from returnn_lite.engine.checkpoints.finite import require_finite
 from returnn_lite.engine.models.interfaces import make_plan
 from returnn_lite.engine.models.network_plan import print_network
-from returnn_lite.engine.setup import choose_device, final_epoch, find_start, load_start, model_name
+from returnn_lite.engine.setup import (
+    choose_device,
+    final_epoch,
+    find_start,
+    load_start,
+    model_name,
+    preload_files,
+)
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule import LearningRateControl
@@ -37,8 +44,9 @@ def nop_init_net_train_task(config: Config, log: Log) -> None:
 def initialize_model_task(config: Config, log: Log) -> None:
     """Task `initialize_model`: the freshly initialised parameters, saved under exactly the name `model`."""
     net = build_for_training(config, log, 1)
-    preload(net.params, config.literal("preload_from_files"), log, training=True, fresh=True)
     name = model_name(config) or "dummy"
+    preload_files(config, net, log, training=True, choice=Choice()).check()
+    require_finite(net, f"{name} is not written")
     log.v4(f"Save model under {name}")
     rate = config.float("learning_rate", 1.0)
     info = {"epoch": 0, "step": 0, "effective_learning_rate": rate, "version": __version__}

@@ -1,0 +1,23 @@
+"""Where the schedules of an updater are, and bringing them forward without training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .updater import Updater
+
+
+def has_position(updater: Updater) -> bool:
+    """Whether anything depends on how many epochs or updates there were: `lr_scheduler`, schedules of optimizers."""
+    return updater.scheduler is not None or any(optimizer.position() for optimizer in updater.optimizers.values())
+
+
+def fast_forward(updater: Updater, epoch: int, steps: Iterable[int], score: float | None) -> None:
+    """Counts an epoch with these global steps; `score`: what the one before reached."""
+    updater.start_epoch(epoch, score)
+    for step in steps:
+        due = {group.optimizer for group in updater.groups if group.options.applies_at(step)}
+        for key in due:
+            updater.optimizers[key].skip()
+        if due and updater.scheduler is not None:
+            updater.scheduler.after_update()
