@@ -58,6 +58,11 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return f'; did you mean "{found}"?' if found is not None else ""
 
 
+def package_folder() -> str:
+    """Where the library's code is."""
+    return _PACKAGE
+
+
 def user_line() -> str:
     """file:line of the nearest caller outside the library; "" if there is none."""
     frame = sys._getframe(1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from returnn_lite.compat.running import RUNNING
 from returnn_lite.config import Config, refuse_keys
+from returnn_lite.config.config_code import code_errors
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
@@ -37,8 +38,14 @@ LEARNED_TRAIN = "returnn_lite.trials.learned:train_task"
 def run_task(config: Config, log: Log, *, check: bool = False) -> Any:
     """Runs the config's `task`, or checks the config instead; returns what the task does.
 
-    Raises ConfigError for an unknown task.
+    Raises ConfigError for an unknown task, and for whatever the config's own functions raise, with the line in the
+    config.
     """
+    with code_errors():
+        return _run_task(config, log, check)
+
+
+def _run_task(config: Config, log: Log, check: bool) -> Any:
     name = config.value("task", "train")
     callback = config.typed_value("startup_callback")
     if callable(callback):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from returnn_lite.config.config_code import code_error, syntax_error
 from returnn_lite.errors import ConfigError
 
 MODULE_NAME = "__returnn_config__"
@@ -62,14 +63,14 @@ def _locate_errors(filename: str) -> Iterator[None]:
     except ConfigError:
         raise
     except SyntaxError as exc:
-        where = f"{exc.filename or filename}:{exc.lineno}"
-        raise ConfigError(where, f"{type(exc).__name__}: {exc.msg}: {(exc.text or '').strip()}") from exc
+        raise syntax_error(exc, filename) from exc
     except Exception as exc:
-        frames = [
-            frame
-            for frame in traceback.extract_tb(exc.__traceback__)
-            if os.path.abspath(frame.filename) == os.path.abspath(filename)
-        ]
-        where = f"{filename}:{frames[-1].lineno}" if frames else filename
-        told = str(exc) or (frames[-1].line if frames else "")  # a bare `assert` has no message but its text
-        raise ConfigError(where, f"{type(exc).__name__}: {told}") from exc
+        walked = traceback.walk_tb(exc.__traceback__)
+        frames = [(frame, line) for frame, line in walked if _is_file(frame.f_code.co_filename, filename)]
+        if not frames:
+            raise ConfigError(filename, f"{type(exc).__name__}: {exc}") from exc
+        raise code_error(exc, frames[-1]) from exc
+
+
+def _is_file(name: str, filename: str) -> bool:
+    return os.path.abspath(name) == os.path.abspath(filename)

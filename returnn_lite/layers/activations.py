@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from returnn_lite.config.config_code import check_names
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.ops.elementwise import log_above
 
@@ -52,7 +53,10 @@ def activation(text: str | None, names: Mapping[str, Any] | None = None, *, path
     text = text.strip()
     if "(" in text:
         # Whether an expression mixes along an axis cannot be told; like the reference we leave its axes alone.
-        return Activation(text, True, functools.partial(_evaluate, _compiled(text, path), dict(names or {})))
+        code = _compiled(text, path)
+        if names:
+            _check_names(text, (*names, "x"), path)
+        return Activation(text, True, functools.partial(_evaluate, code, dict(names or {})))
     for sign, op in (("+", operator.add), ("-", operator.sub), ("*", operator.mul), ("/", operator.truediv)):
         if sign in text:
             left, right = (_operand(part.strip(), names, path) for part in text.split(sign, 1))
@@ -95,6 +99,13 @@ def _compiled(text: str, path: str) -> CodeType:
         return compile(text, "<activation>", "eval")
     except SyntaxError as error:
         raise ConfigError(path, f'invalid activation function: "{text}": {error.msg}') from None
+
+
+def _check_names(text: str, names: Iterable[str], path: str) -> None:
+    try:
+        check_names(text, "activation", names)
+    except ConfigError as error:
+        raise ConfigError(path, f'invalid activation function: "{text}": {error.message}') from None
 
 
 def _evaluate(code: CodeType, names: dict[str, Any], x: Tensor) -> Tensor:

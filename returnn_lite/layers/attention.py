@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 
+from returnn_lite.config.option_types import NaturalInt
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops.attention import masked_log_softmax, masked_softmax
@@ -35,7 +36,7 @@ class SoftmaxOverSpatial(Layer):
         energy_factor: float | None = None,
         start: LayerRef | None = None,
         window_start: LayerRef | int | None = None,
-        window_size: LayerRef | int | None = None,
+        window_size: LayerRef | NaturalInt | None = None,
         use_time_mask: bool | None = None,
         log_space: bool = False,
     ) -> None:

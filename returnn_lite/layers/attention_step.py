@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from returnn_lite.config.option_types import PositiveFloat, PositiveInt
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops.attention import (
@@ -126,9 +127,9 @@ class GaussWindowAttention(StepAttention):
         self,
         *,
         base: LayerRef,
-        window_size: int,
-        std: float = 1.0,
-        inner_size: int | None = None,
+        window_size: PositiveInt,
+        std: PositiveFloat = 1.0,
+        inner_size: PositiveInt | None = None,
         inner_size_step: float = 0.5,
     ) -> None:
         super().__init__()

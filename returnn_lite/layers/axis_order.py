@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from returnn_lite.config.option_types import NaturalInt
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.reduce import has_int, ordered
@@ -119,7 +120,7 @@ class ExpandDims(Layer):
     is the time axis if there was none. A number: at that position of the batch-major source.
     """
 
-    def __init__(self, *, axis: AxisText, dim: int = 1) -> None:
+    def __init__(self, *, axis: AxisText, dim: NaturalInt = 1) -> None:
         super().__init__()
         self.axis = axis
         self.size = dim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from returnn_lite.config.option_types import NaturalFloat, Share
 from returnn_lite.layers.batch_statistics import BatchStatistics
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
@@ -27,10 +28,10 @@ class BatchNorm(Layer):
         *,
         use_shift: bool = True,
         use_std: bool = True,
-        use_sample: float = 0.0,
+        use_sample: Share = 0.0,
         force_sample: bool = False,
-        momentum: float | None = None,
-        epsilon: float = 1e-3,
+        momentum: Share | None = None,
+        epsilon: NaturalFloat = 1e-3,
         update_sample_only_in_training: bool | None = None,
         delay_sample_update: bool | None = None,
         param_version: int | None = None,

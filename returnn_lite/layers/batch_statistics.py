@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from returnn_lite.config.option_types import Share
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.ops.norms import normalize_by
 from returnn_lite.ops.reductions import moments
@@ -44,9 +45,9 @@ class BatchStatistics:
         *,
         use_shift: bool = True,
         use_std: bool = True,
-        use_sample: float = 0.0,
+        use_sample: Share = 0.0,
         force_sample: bool = False,
-        momentum: float | None = None,
+        momentum: Share | None = None,
         epsilon: float = 1e-3,
         update_sample_only_in_training: bool | None = None,
         delay_sample_update: bool | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
@@ -25,7 +26,7 @@ class TimeChunking(Layer):
 
     recurrent = True
 
-    def __init__(self, *, chunk_size: int, chunk_step: int, axis: AxisText = "T") -> None:
+    def __init__(self, *, chunk_size: PositiveInt, chunk_step: PositiveInt, axis: AxisText = "T") -> None:
         super().__init__()
         self.chunk_size = chunk_size
         self.chunk_step = chunk_step

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.slicing import kind_of, with_axis
@@ -149,7 +150,7 @@ class Split(Layer):
         self,
         *,
         axis: AxisText = "F",
-        num_splits: int | None = None,
+        num_splits: PositiveInt | None = None,
         size_splits: Sequence[int] | None = None,
         out_dims: Sequence[Dim] | None = None,
     ) -> None:

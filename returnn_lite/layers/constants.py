@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from returnn_lite.errors import did_you_mean
+from returnn_lite.config.option_types import NaturalInt, shortened
+from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
@@ -28,6 +29,17 @@ def static_dims(owner: Layer, shape: Sequence[Any]) -> list[Dim]:
     return dims
 
 
+def _as_array(value: Any) -> np.ndarray:
+    """The value as numpy sees it; ConfigError unless it is a number, a bool, or lists of them."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "biufc":
+        raise ConfigError("", f"`value` must be a number, a bool or an array, but is {shortened(value)} instead")
+    return array
+
+
 @layer("constant")
 class Constant(Layer):
     """The number or array `value`.  Shape: () for a number, or `shape` filled with it; `with_batch_dim`: (B, …)
@@ -41,7 +53,7 @@ class Constant(Layer):
         self,
         *,
         value: Any = 0.0,
-        shape: Sequence[Any] | None = None,
+        shape: Sequence[NaturalInt | Dim] | None = None,
         dtype: str | None = None,
         with_batch_dim: bool = False,
         sparse_dim: Dim | None = None,
@@ -49,7 +61,7 @@ class Constant(Layer):
         shape_deps: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.value = np.asarray(value)
+        self.value = _as_array(value)
         self.shape = shape
         self.dtype = dtype or {"b": "bool", "i": "int32", "u": "int32"}.get(self.value.dtype.kind, "float32")
         self.with_batch_dim = with_batch_dim

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import NaturalInt, PositiveFloat, PositiveInt
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
@@ -43,23 +44,23 @@ class Conv(Layer):
         *,
         filter_size: Any,
         padding: Any,
-        n_out: int | None = None,
+        n_out: PositiveInt | None = None,
         strides: Any = 1,
         dilation_rate: Any = 1,
-        groups: int = 1,
-        input_expand_dims: int = 0,
+        groups: PositiveInt = 1,
+        input_expand_dims: NaturalInt = 0,
         input_add_feature_dim: bool = False,
-        input_split_feature_dim: int | None = None,
+        input_split_feature_dim: PositiveInt | None = None,
         in_spatial_dims: AxisText = None,
         with_bias: bool | None = None,
         activation: str | None = None,
         forward_weights_init: Any = "glorot_uniform",
         bias_init: Any = 0.0,
         filter: LayerRef | None = None,  # noqa: A002 - the config word
-        filter_perm: Any = None,
+        filter_perm: Mapping[str, Any] | Sequence[AxisText] | None = None,
         bias: LayerRef | None = None,
         use_time_mask: bool = False,
-        pad_seq_len_to_power: float | None = None,
+        pad_seq_len_to_power: PositiveFloat | None = None,
         auto_use_channel_first: bool | None = None,
     ) -> None:
         super().__init__()

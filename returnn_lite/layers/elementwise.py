@@ -97,7 +97,7 @@ class Combine(Elementwise):
         kind: str,
         activation: str | None = None,
         with_bias: bool = False,
-        eval: Any = None,  # noqa: A002 - the config word
+        eval: str | Callable[..., Any] | None = None,  # noqa: A002 - the config word
         eval_locals: Mapping[str, Any] | None = None,
         eval_for_output_loss: bool = False,
         allow_broadcast_all_sources: bool = False,
@@ -203,7 +203,9 @@ class Compare(Elementwise):
     signs.
     """
 
-    def __init__(self, *, kind: str = "equal", value: Any = None, allow_broadcast_all_sources: bool = False) -> None:
+    def __init__(
+        self, *, kind: str = "equal", value: float | bool | None = None, allow_broadcast_all_sources: bool = False
+    ) -> None:
         super().__init__()
         self.kind = _COMPARISON_SIGNS.get(kind, kind)
         self.value = value

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.config_code import check_names, expression
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.size_target import with_target_lengths
 from returnn_lite.layers.elementwise import Elementwise
@@ -46,7 +47,7 @@ class Eval(Elementwise):
         self.eval = eval
         self.eval_locals = dict(eval_locals or {})
         self.allow_broadcast = allow_broadcast_all_sources
-        self.code = compile(eval.strip(), "<eval of layer>", "eval") if isinstance(eval, str) else None
+        self.code = expression(eval, "eval") if isinstance(eval, str) else None
 
     @classmethod
     def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
@@ -56,7 +57,9 @@ class Eval(Elementwise):
         return {**description, "class": "eval.states"} if reads else description
 
     def link(self, net: Any, node: Any) -> None:
-        """Remembers who its sources are."""
+        """Remembers who its sources are; refuses unknown names."""
+        if isinstance(self.eval, str):
+            check_names(self.eval, "eval", (*self._code_names, "source", "self"))
         self.__dict__["node"] = node
 
     @property

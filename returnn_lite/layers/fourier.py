@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
@@ -48,7 +49,9 @@ class Stft(_Signal):
     shift).
     """
 
-    def __init__(self, *, frame_shift: int, frame_size: int, fft_size: int | None = None) -> None:
+    def __init__(
+        self, *, frame_shift: PositiveInt, frame_size: PositiveInt, fft_size: PositiveInt | None = None
+    ) -> None:
         super().__init__()
         self.frame_shift = frame_shift
         self.frame_size = frame_size
@@ -82,7 +85,9 @@ class InverseStft(_Signal):
 
     lets_padding_through = True
 
-    def __init__(self, *, frame_shift: int, frame_size: int, fft_size: int | None = None) -> None:
+    def __init__(
+        self, *, frame_shift: PositiveInt, frame_size: PositiveInt, fft_size: PositiveInt | None = None
+    ) -> None:
         super().__init__()
         self.frame_shift = frame_shift
         self.frame_size = frame_size
@@ -120,12 +125,12 @@ class MultichannelStft(_Signal):
     def __init__(
         self,
         *,
-        frame_shift: int,
-        frame_size: int,
-        fft_size: int,
+        frame_shift: PositiveInt,
+        frame_size: PositiveInt,
+        fft_size: PositiveInt,
         window: str | None = "hanning",
         use_rfft: bool = True,
-        nr_of_channels: int = 1,
+        nr_of_channels: PositiveInt = 1,
         pad_last_frame: bool = False,
     ) -> None:
         super().__init__()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import NaturalInt
 from returnn_lite.layers.constants import check_dtype
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
@@ -99,6 +101,8 @@ class Range(Layer):
         check_dtype(self, self.dtype)
         if delta == 0:
             raise self.error("`delta` must not be 0")
+        if delta == 0 or (limit - start) * delta < 0 or not math.isfinite((limit - start) / delta):
+            raise self.error(f"`delta` must lead from `start` {start} to `limit` {limit}, but is {delta} instead")
         self.values = torch.arange(start, limit, delta, dtype=DTYPES[self.dtype])
         self.sparse = sparse
 
@@ -212,7 +216,7 @@ class SeqLenMask(Layer):
         seq_len_source: LayerRef | None = None,
         start: LayerRef | None = None,
         window_start: LayerRef | int | None = None,
-        window_size: LayerRef | int | None = None,
+        window_size: LayerRef | NaturalInt | None = None,
     ) -> None:
         super().__init__()
         self.mask_value = mask_value

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from returnn_lite.config.option_types import NaturalFloat, PositiveInt
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
@@ -28,10 +29,10 @@ class Linear(Layer):
     def __init__(
         self,
         *,
-        n_out: int | None = None,
+        n_out: PositiveInt | None = None,
         activation: str | None = None,
         with_bias: bool = True,
-        grad_filter: float | None = None,
+        grad_filter: NaturalFloat | None = None,
         forward_weights_init: Any = "glorot_uniform",
         bias_init: Any = 0.0,
         use_transposed_weights: bool = False,
@@ -112,9 +113,9 @@ class Softmax(Linear):
     def __init__(
         self,
         *,
-        n_out: int | None = None,
+        n_out: PositiveInt | None = None,
         with_bias: bool = True,
-        grad_filter: float | None = None,
+        grad_filter: NaturalFloat | None = None,
         forward_weights_init: Any = "glorot_uniform",
         bias_init: Any = 0.0,
         use_transposed_weights: bool = False,

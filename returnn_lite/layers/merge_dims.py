@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
@@ -22,7 +23,7 @@ class MergeDims(Layer):
     time keeps the padding; `flatten_batch` drops it.
     """
 
-    def __init__(self, *, axes: AxisText, keep_order: bool | None = None, n_out: int | None = None) -> None:
+    def __init__(self, *, axes: AxisText, keep_order: bool | None = None, n_out: PositiveInt | None = None) -> None:
         super().__init__()
         self.axes = axes
         self.keep_order = keep_order
@@ -108,5 +109,5 @@ def _with_repeated_lengths(x: Tensor, merged: tuple[int, ...]) -> Tensor:
 class CombineDims(MergeDims):
     """`merge_dims` with the axes in the order listed.  Shape: (B, T, 2, 3), ["F", "dim:2"] -> (B, T, 6)"""
 
-    def __init__(self, *, axes: AxisText, n_out: int | None = None) -> None:
+    def __init__(self, *, axes: AxisText, n_out: PositiveInt | None = None) -> None:
         super().__init__(axes=axes, keep_order=True, n_out=n_out)

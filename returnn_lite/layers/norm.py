@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from returnn_lite.config.option_types import NaturalFloat, PositiveFloat
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops.norms import normalize
@@ -25,7 +24,7 @@ class LayerNorm(Layer):
     Parameters: `scale`, `bias` (F,). `in_dim`: the axis to normalise instead of the feature axis.
     """
 
-    def __init__(self, *, epsilon: float = 1e-6) -> None:
+    def __init__(self, *, epsilon: NaturalFloat = 1e-6) -> None:
         super().__init__()
         self.epsilon = epsilon
 
@@ -76,10 +75,10 @@ class Norm(Layer):
         *,
         axis: AxisText = None,
         axes: AxisText = None,
-        param_shape: Any = "F",
+        param_shape: AxisText = "F",
         scale: bool = True,
         bias: bool = True,
-        epsilon: float = 1e-6,
+        epsilon: NaturalFloat = 1e-6,
     ) -> None:
         super().__init__()
         if (axis is None) == (axes is None):
@@ -124,7 +123,9 @@ class MathNorm(Layer):
     Shape: (B, T, F), axes="F" -> (B, T), or (B, T, 1) with `keep_dims`
     """
 
-    def __init__(self, *, p: float, axis: AxisText = None, axes: AxisText = None, keep_dims: bool = False) -> None:
+    def __init__(
+        self, *, p: PositiveFloat, axis: AxisText = None, axes: AxisText = None, keep_dims: bool = False
+    ) -> None:
         super().__init__()
         if (axis is None) == (axes is None):
             raise self.error("give one of `axis` and `axes`")

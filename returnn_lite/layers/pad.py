@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import NaturalInt
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
@@ -35,7 +37,7 @@ class Pad(Layer):
         self,
         *,
         axes: AxisText,
-        padding: Any,
+        padding: NaturalInt | Sequence[NaturalInt | Sequence[NaturalInt]],
         value: LayerRef | float = 0,
         mode: str = "constant",
         handle_dynamic_dims: bool | None = None,
@@ -117,7 +119,7 @@ class PrefixInTime(Layer):
         *,
         axis: AxisText = "T",
         prefix: float = 0.0,
-        repeat: int = 1,
+        repeat: NaturalInt = 1,
         size_base: LayerRef | None = None,
     ) -> None:
         super().__init__()
@@ -160,7 +162,7 @@ class PostfixInTime(Layer):
 
     recurrent = True
 
-    def __init__(self, *, axis: AxisText = "T", postfix: LayerRef | float = 0.0, repeat: int = 1) -> None:
+    def __init__(self, *, axis: AxisText = "T", postfix: LayerRef | float = 0.0, repeat: NaturalInt = 1) -> None:
         super().__init__()
         self.axis = axis
         self.postfix = postfix

@@ -35,7 +35,7 @@ class Pool(Layer):
         strides: Any = None,
         in_spatial_dims: AxisText = None,
         use_time_mask: bool = False,
-        use_channel_first: Any = None,
+        use_channel_first: bool | None = None,
     ) -> None:
         super().__init__()
         if mode not in ("max", "avg"):

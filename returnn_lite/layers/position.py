@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
@@ -31,7 +32,7 @@ class PositionalEncoding(Stateful):
     def __init__(
         self,
         *,
-        n_out: int | None = None,
+        n_out: PositiveInt | None = None,
         axis: AxisText = None,
         add_to_input: bool = False,
         constant: int = -1,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import NaturalFloat, NaturalInt
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.constants import check_dtype, static_dims
 from returnn_lite.layers.core.base import Layer
@@ -23,7 +24,7 @@ class _Random(Layer):
     """Base of layers that draw a tensor of some shape from the network's random numbers, or from `seed`."""
 
     sources = "none"
-    shape: Sequence[Any]
+    shape: Sequence[NaturalInt | Dim]
     dtype: str
     seed: int | None
     sparse_dim: Dim | None = None
@@ -73,10 +74,10 @@ class Random(_Random):
     def __init__(
         self,
         *,
-        shape: Sequence[Any],
+        shape: Sequence[NaturalInt | Dim],
         distribution: str,
         mean: float | None = None,
-        stddev: float | None = None,
+        stddev: NaturalFloat | None = None,
         bound: float | None = None,
         minval: float | None = None,
         maxval: float | None = None,
@@ -131,8 +132,8 @@ class RandInt(_Random):
     def __init__(
         self,
         *,
-        shape: Sequence[Any],
-        maxval: Any,
+        shape: Sequence[NaturalInt | Dim],
+        maxval: int | Dim,
         minval: int = 0,
         dtype: str = "int32",
         sparse_dim: Dim | None = None,

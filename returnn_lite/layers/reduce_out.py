@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Spec, Tensor
@@ -14,7 +15,7 @@ class ReduceOut(Layer):
     y_j = f(x_(jn), …, x_(jn + n - 1)); with max this is maxout (Goodfellow et al. 2013).
     """
 
-    def __init__(self, *, mode: str, num_pieces: int) -> None:
+    def __init__(self, *, mode: str, num_pieces: PositiveInt) -> None:
         super().__init__()
         if mode not in ("max", "sum", "mean", "avg"):
             raise self.error(f'`mode` must be "max", "sum" or "mean", but is {mode!r} instead')

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.reduce import has_int
@@ -16,6 +17,9 @@ from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import FEATURE
 
 _ROLES = ("B", "T", "F")
+
+
+Keep = Literal["keep"]
 
 
 @layer("reinterpret_data")
@@ -38,7 +42,7 @@ class ReinterpretData(Layer):
         enforce_batch_major: bool = False,
         enforce_time_major: bool = False,
         set_sparse: bool | None = None,
-        set_sparse_dim: Any = "keep",
+        set_sparse_dim: PositiveInt | Dim | Keep | None = "keep",
         increase_sparse_dim: int | None = None,
     ) -> None:
         super().__init__()

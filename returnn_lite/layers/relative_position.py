@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import NaturalInt, PositiveInt
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
@@ -65,9 +66,9 @@ class RelativePositionalEncoding(Stateful):
     def __init__(
         self,
         *,
-        n_out: int | None = None,
+        n_out: PositiveInt | None = None,
         forward_weights_init: Any = "glorot_uniform",
-        clipping: int = 16,
+        clipping: NaturalInt = 16,
         fixed: bool = False,
         query_spatial_dim: Dim | None = None,
         key_value_spatial_dim: Dim | None = None,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import NaturalInt, PositiveFloat, Rate
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
@@ -73,7 +74,7 @@ class Repeat(_AxisAfterBatch):
 
     recurrent = True
 
-    def __init__(self, *, repetitions: LayerRef | int, axis: AxisText) -> None:
+    def __init__(self, *, repetitions: LayerRef | NaturalInt, axis: AxisText) -> None:
         super().__init__()
         self.repetitions = repetitions
         self.axis = axis
@@ -137,11 +138,11 @@ class Resize(_AxisAfterBatch):
     def __init__(
         self,
         *,
-        factor: LayerRef | float,
+        factor: LayerRef | PositiveFloat,
         axis: AxisText,
         kind: str = "nn",
         fill_value: float | None = None,
-        fill_dropout: float | None = None,
+        fill_dropout: Rate | None = None,
     ) -> None:
         super().__init__()
         self.factor = factor

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from returnn_lite.config.option_types import PositiveInt, Rate
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
@@ -34,12 +35,12 @@ class SelfAttention(Stateful):
     def __init__(
         self,
         *,
-        n_out: int | None = None,
-        num_heads: int,
-        total_key_dim: int,
+        n_out: PositiveInt | None = None,
+        num_heads: PositiveInt,
+        total_key_dim: PositiveInt,
         key_shift: LayerRef | None = None,
         forward_weights_init: Any = "glorot_uniform",
-        attention_dropout: float = 0.0,
+        attention_dropout: Rate = 0.0,
         attention_left_only: bool = False,
         initial_state: Any = None,
         restrict_state_to_last_seq: bool = False,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import NaturalInt
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.lengths_layers import measured_axis
@@ -33,8 +34,8 @@ class SliceNd(Layer):
         self,
         *,
         start: LayerRef | int,
-        size: LayerRef | int | Dim | None = None,
-        min_size: int | None = None,
+        size: LayerRef | NaturalInt | Dim | None = None,
+        min_size: NaturalInt | None = None,
         axis: AxisText = "T",
         out_spatial_dim: Dim | None = None,
     ) -> None:

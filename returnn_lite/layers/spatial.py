@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
+from returnn_lite.config.option_types import MAX_SIZE, is_int, shortened
+from returnn_lite.config.values import plain
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.ops import windows as windows_of
 from returnn_lite.ops.windows import PADDINGS
@@ -28,17 +30,30 @@ class Window(windows_of.Window):
 
 
 def windows(sizes: Any, strides: Any, dilation: Any, padding: Any) -> tuple[Window, ...]:
-    """One Window per spatial axis; numbers hold for all axes. Raises ConfigError for an unknown padding."""
-    sizes = _as_tuple(sizes, 1)
+    """One Window per spatial axis; numbers hold for all axes. Raises ConfigError for an unknown padding, and for
+    sizes, strides and dilations that are no positive ints."""
+    sizes = _positive("window size", tuple(sizes) if isinstance(sizes, (list, tuple)) else (sizes,))
+    if not sizes:
+        raise ConfigError("", "a window must have at least one axis, but has none")
     rank = len(sizes)
     paddings = [_padding(p) for p in _as_tuple(padding, rank)]
-    rows = zip(sizes, _as_tuple(strides, rank), _as_tuple(dilation, rank), paddings, strict=True)
+    strides = _positive("strides", _as_tuple(strides, rank))
+    dilation = _positive("dilation_rate", _as_tuple(dilation, rank))
+    rows = zip(sizes, strides, dilation, paddings, strict=True)
     return tuple(Window(*row) for row in rows)
 
 
+def _positive(what: str, values: tuple[Any, ...]) -> tuple[int, ...]:
+    for value in values:
+        if not is_int(value) or not 1 <= plain(value) <= MAX_SIZE:
+            text = f"`{what}` must be a positive int, or a list of one per axis, but has {shortened(value)} instead"
+            raise ConfigError("", text)
+    return tuple(int(value) for value in values)
+
+
 def _padding(value: Any) -> str | int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
+    if is_int(value) and 0 <= plain(value) <= MAX_SIZE:
+        return int(value)
     if not isinstance(value, str) or value.lower() not in PADDINGS:
         hint = did_you_mean(str(value), PADDINGS)
         raise ConfigError("padding", f"invalid padding {value!r}{hint}; give one of {', '.join(PADDINGS)} or a number")
@@ -47,7 +62,7 @@ def _padding(value: Any) -> str | int:
 
 def _as_tuple(value: Any, rank: int) -> tuple[Any, ...]:
     if isinstance(value, (list, tuple)):
-        if len(value) != rank and rank != 1:
+        if len(value) != rank:
             raise ConfigError("", f"one value per window axis is needed ({rank}), but {value!r} has {len(value)}")
         return tuple(value)
     return (value,) * rank

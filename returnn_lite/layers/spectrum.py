@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from returnn_lite.config.option_types import NaturalFloat, PositiveFloat, PositiveInt
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops.spectra import dct_matrix, mel_matrix
@@ -68,11 +69,11 @@ class MelFilterbank(_Features):
     def __init__(
         self,
         *,
-        sampling_rate: int = 16000,
-        fft_size: int = 1024,
-        nr_of_filters: int = 80,
-        f_min: float | None = None,
-        f_max: float | None = None,
+        sampling_rate: PositiveInt = 16000,
+        fft_size: PositiveInt = 1024,
+        nr_of_filters: PositiveInt = 80,
+        f_min: NaturalFloat | None = None,
+        f_max: PositiveFloat | None = None,
     ) -> None:
         super().__init__()
         self.filters = nr_of_filters
@@ -132,7 +133,7 @@ class ComplexToAlternatingReal(_Features):
 class TileFeatures(_Features):
     """The feature vector `repetitions` times in a row.  Shape: (B, T, F) -> (B, T, F * repetitions)"""
 
-    def __init__(self, *, repetitions: int = 1) -> None:
+    def __init__(self, *, repetitions: PositiveInt = 1) -> None:
         super().__init__()
         self.repetitions = repetitions
 

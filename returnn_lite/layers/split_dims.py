@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -27,7 +28,7 @@ class SplitDims(Layer):
     lets_padding_through = True
 
     def __init__(
-        self, *, axis: AxisText, dims: Any, pad_to_multiples: bool | None = None, pad_value: float = 0
+        self, *, axis: AxisText, dims: Sequence[int | Dim], pad_to_multiples: bool | None = None, pad_value: float = 0
     ) -> None:
         super().__init__()
         self.axis = axis

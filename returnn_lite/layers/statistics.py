@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from returnn_lite.config.option_types import PositiveInt, Share
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops.reductions import reduce
@@ -26,7 +27,7 @@ class AccumulateMean(Layer):
     def __init__(
         self,
         *,
-        exp_average: float,
+        exp_average: Share,
         axes: AxisText = "bt",
         initial_value: float | None = None,
         is_prob_distribution: bool | None = None,
@@ -77,7 +78,7 @@ class FramewiseStatistics(Layer):
 
     sources = "many"
 
-    def __init__(self, *, sil_label_idx: int = 0, histogram_num_bins: int = 20) -> None:
+    def __init__(self, *, sil_label_idx: int = 0, histogram_num_bins: PositiveInt = 20) -> None:
         super().__init__()
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class FramewiseStatistics(Layer):
 class ImageSummary(Layer):
     """The source itself; it is not shown as an image here."""
 
-    def __init__(self, *, max_outputs: int = 3) -> None:
+    def __init__(self, *, max_outputs: PositiveInt = 3) -> None:
         super().__init__()
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:

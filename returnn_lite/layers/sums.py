@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.slicing import kind_of, with_axis
@@ -65,7 +65,12 @@ class WeightedSum(Layer):
     lets_padding_through = True
 
     def __init__(
-        self, *, axes: AxisText, padding: str | None = None, size: Any = None, keep_dims: bool | None = None
+        self,
+        *,
+        axes: AxisText,
+        padding: str | None = None,
+        size: Sequence[PositiveInt] | PositiveInt | None = None,
+        keep_dims: bool | None = None,
     ) -> None:
         super().__init__()
         self.axes = axes
@@ -119,7 +124,7 @@ class ElemwiseProd(Layer):
     Parameter: `W`, all 1, with the sizes of the axes (or `size`).
     """
 
-    def __init__(self, *, axes: AxisText, size: Sequence[int] | int | None = None) -> None:
+    def __init__(self, *, axes: AxisText, size: Sequence[PositiveInt] | PositiveInt | None = None) -> None:
         super().__init__()
         self.axes = axes
         self.size = (size,) if isinstance(size, int) else None if size is None else tuple(size)

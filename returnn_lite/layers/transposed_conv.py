@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import MAX_SIZE, PositiveInt, is_int, shortened
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer, LayerRef
@@ -46,7 +47,7 @@ class TransposedConv(Layer):
         self,
         *,
         filter_size: Any,
-        n_out: int | None = None,
+        n_out: PositiveInt | None = None,
         strides: Any = None,
         padding: str = "same",
         remove_padding: Any = 0,
@@ -61,17 +62,18 @@ class TransposedConv(Layer):
         use_time_mask: bool = False,
     ) -> None:
         super().__init__()
-        sizes = _listed(filter_size, 1)
+        sizes = tuple(filter_size) if isinstance(filter_size, (list, tuple)) else (filter_size,)
         if len(sizes) not in (1, 2):
             raise self.error(f"`filter_size` must have 1 or 2 entries, but has {len(sizes)} instead")
         if not isinstance(padding, str) or padding.lower() not in _MODES:
             raise ConfigError(
                 "", f"invalid padding {padding!r}{did_you_mean(str(padding), _MODES)}; give one of {', '.join(_MODES)}"
             )
-        rows = [
-            _listed(v, len(sizes))
-            for v in (filter_size if strides is None else strides, output_padding, remove_padding)
-        ]
+        steps = filter_size if strides is None else strides
+        given = {"strides": steps, "output_padding": output_padding, "remove_padding": remove_padding}
+        rows = [_listed(v, len(sizes)) for v in given.values()]
+        for option, values in (("filter_size", sizes), *zip(given, rows, strict=True)):
+            self._check_numbers(option, values)
         same = padding.lower() == "same"
         self.spreads = tuple(Spread(k, s, same, p, r) for k, s, p, r in zip(sizes, *rows, strict=True))
         self.n_out = n_out
@@ -84,6 +86,14 @@ class TransposedConv(Layer):
         self.filter = filter
         self.bias: Any = bias  # the name of a layer until `build`
         self.use_time_mask = use_time_mask
+
+    def _check_numbers(self, option: str, values: tuple[Any, ...]) -> None:
+        least = 1 if option in ("filter_size", "strides") else 0
+        for value in values:
+            if value is None and option == "output_padding":
+                continue
+            if not is_int(value) or not least <= value <= MAX_SIZE:
+                raise self.error(f"`{option}` must be an int of at least {least}, but is {shortened(value)} instead")
 
     def _axes(self, x: Spec) -> tuple[int, ...]:
         if x.sparse or x.feature is None:
@@ -139,6 +149,6 @@ def _listed(value: Any, rank: int) -> tuple[Any, ...]:
     """One value per axis; a single value holds for all."""
     if not isinstance(value, (list, tuple)):
         return (value,) * rank
-    if len(value) != rank and rank != 1:
+    if len(value) != rank:
         raise ConfigError("", f"one value per filter axis is needed ({rank}), but {value!r} has {len(value)}")
     return tuple(value)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
@@ -26,7 +27,7 @@ class UnflattenNd(Layer):
     recurrent = True
 
     def __init__(
-        self, *, sizes: LayerRef, num_axes: int, declare_same_sizes_as: Mapping[int, str] | None = None
+        self, *, sizes: LayerRef, num_axes: PositiveInt, declare_same_sizes_as: Mapping[int, str] | None = None
     ) -> None:
         super().__init__()
         self.sizes = sizes

@@ -31,7 +31,7 @@ class Variable(Layer):
     def __init__(
         self,
         *,
-        shape: Sequence[int | Dim],
+        shape: Sequence[Any],
         dtype: str = "float32",
         add_batch_axis: bool = False,
         add_time_axis: bool = False,

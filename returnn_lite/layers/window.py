@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
@@ -31,14 +32,14 @@ class Window(Layer):
     def __init__(
         self,
         *,
-        window_size: int | None = None,
+        window_size: PositiveInt | None = None,
         window_dim: Dim | None = None,
         window_left: int | None = None,
         window_right: int | None = None,
         axis: AxisText = "T",
         out_spatial_dim: Dim | None = None,
         padding: str = "same",
-        stride: int = 1,
+        stride: PositiveInt = 1,
     ) -> None:
         super().__init__()
         size = window_size if window_dim is None else window_dim.size
@@ -135,10 +136,10 @@ class Fold(Layer):
         *,
         mode: str,
         in_spatial_dim: AxisText,
-        window_dim: Any,
+        window_dim: AxisText,
         out_spatial_dim: Dim | None = None,
         padding: str = "same",
-        stride: int = 1,
+        stride: PositiveInt = 1,
     ) -> None:
         super().__init__()
         if mode not in ("sum", "mean"):
@@ -147,6 +148,8 @@ class Fold(Layer):
         self.in_spatial_dim = in_spatial_dim
         self.window_dim = window_dim
         self.out_spatial_dim = out_spatial_dim
+        if padding.lower() not in ("same", "valid"):
+            raise self.error(f'`padding` must be "same" or "valid", but is {padding!r} instead')
         self.valid = padding.lower() == "valid"
         self.stride = stride
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.config.option_types import PositiveFloat, option_kinds, shortened, wrong_values
+from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.masked import mask_all
 
@@ -108,7 +109,7 @@ class CommonLossOptions:
 
     use_flatten_frames: bool = True
     use_normalized_loss: bool = False
-    custom_norm_factor: float | Callable[..., Any] | None = None
+    custom_norm_factor: PositiveFloat | Callable[..., Any] | None = None
     custom_inv_norm_factor: Any = None
     scale: float = 1.0
 
@@ -137,6 +138,8 @@ def loss_class(name: str) -> type[Loss]:
 
 def make_loss(name: Any, options: Mapping[str, Any], path: str) -> tuple[Loss, CommonLossOptions]:
     """The loss of a config word with its `loss_opts`. Raises ConfigError for unknown names and options."""
+    if not isinstance(name, str):
+        raise ConfigError(path, f"`loss` must be the name of a loss, but is {shortened(name)} instead")
     if name in REFUSED:
         raise ConfigError(path, f"the loss {name!r} is not supported: {REFUSED[name]}")
     if name not in _LOSSES:
@@ -153,10 +156,17 @@ def make_loss(name: Any, options: Mapping[str, Any], path: str) -> tuple[Loss, C
     missing = sorted(n for n in own if signature[n].default is inspect.Parameter.empty and n not in options)
     if missing:
         raise ConfigError(f'{path}["loss_opts"]', f"loss {name!r} needs the option {missing[0]!r}, but it is missing")
+    wrong = wrong_values(
+        {**option_kinds(CommonLossOptions), **option_kinds(cls.__init__)}, options, f'{path}["loss_opts"]'
+    )
+    if wrong:
+        raise wrong[0] if len(wrong) == 1 else ConfigErrors(wrong)
     try:
         made = cls(**{k: v for k, v in options.items() if k in own})
     except ConfigError as exc:
         raise ConfigError(f'{path}["loss_opts"]', exc.message) from exc
+    except (TypeError, ValueError, ArithmeticError) as exc:
+        raise ConfigError(f'{path}["loss_opts"]', f"wrong option value: {type(exc).__name__}: {exc}") from exc
     return made, CommonLossOptions(**{k: v for k, v in options.items() if k in common})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.errors import ConfigError
 from returnn_lite.losses.base import Loss, LossSum, SequenceLoss, loss
 from returnn_lite.tensor import Tensor
@@ -66,7 +67,7 @@ class DeepClustering(SequenceLoss):
     recurrent = False
     compares_frames = False
 
-    def __init__(self, *, embedding_dimension: int, nr_of_sources: int) -> None:
+    def __init__(self, *, embedding_dimension: PositiveInt, nr_of_sources: PositiveInt) -> None:
         self.embedding_dimension = embedding_dimension
         self.nr_of_sources = nr_of_sources
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.losses.base import FrameLoss, loss
 from returnn_lite.tensor import Tensor
@@ -32,8 +33,8 @@ class SamplingLoss(FrameLoss):
     def __init__(
         self,
         *,
-        num_sampled: int = 128,
-        num_splits: int = 1,
+        num_sampled: PositiveInt = 128,
+        num_splits: PositiveInt = 1,
         sampler: str = "log_uniform",
         nce_loss: bool = False,
         use_full_softmax: bool = False,

@@ -38,7 +38,7 @@ class ExpectedLoss(SequenceLoss):
     def __init__(
         self,
         *,
-        loss: Mapping[str, Any],
+        loss: Any,
         loss_kind: str = "error",
         norm_scores: bool = True,
         norm_scores_stop_gradient: bool = True,

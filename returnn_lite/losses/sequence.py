@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.losses import ctc
@@ -46,7 +47,7 @@ class CTC(Loss):
         target_collapse_repeated: bool = False,
         auto_clip_target_len: bool = False,
         output_in_log_space: bool = False,
-        beam_width: int = 100,
+        beam_width: PositiveInt = 100,
         ctc_opts: Mapping[str, Any] | None = None,
         use_native: bool = False,
         use_viterbi: bool = False,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from returnn_lite.config.option_types import NaturalFloat
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.losses.base import FrameLoss, Loss, LossSum, frame_error, loss, masked_sum, wrong_frames
@@ -33,7 +34,7 @@ class CrossEntropy(Loss):
         self,
         *,
         input_type: str = "prob",
-        focal_loss_factor: float = 0.0,
+        focal_loss_factor: NaturalFloat = 0.0,
         label_smoothing: float = 0.0,
         label_smoothing_gaussian: bool = False,
         use_fused: bool = True,

@@ -58,6 +58,9 @@ class Net:
     ) -> None:
         if not isinstance(descriptions, Mapping):
             raise ConfigError(path, f"must be a dict of layers, but is {type(descriptions).__name__} instead")
+        for name in descriptions:
+            if not isinstance(name, str):
+                raise ConfigError(path, f"the names of layers must be strs, but {name!r} is none")
         self.descriptions = descriptions
         self.shared = shared
         self.path = path
@@ -216,15 +219,13 @@ class Net:
         cls = layer_class(description["class"], path)
         options, own = split_options(cls, description, path)
         check_axis_texts(cls, own, self.shared.context.behavior, path)
-        if options.n_out is not None and not isinstance(options.n_out, int):
-            raise ConfigError(path, f"`n_out` must be an int, but is {options.n_out!r} instead")
         self.check_target_size(options, own, cls, path)
         try:
             layer = cls(**own)
         except ConfigError as exc:
             raise exc if exc.path.startswith("network") else ConfigError(path, str(exc)) from exc
-        except (TypeError, ValueError) as exc:
-            raise ConfigError(path, f"wrong option value: {exc}") from exc
+        except Exception as exc:  # a value that no check has refused
+            raise ConfigError(path, f"wrong option value: {type(exc).__name__}: {exc}") from exc
         layer.options = options
         self._place(layer, name, path)
         node = Node(name, layer, description=description)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from returnn_lite.config.config_code import code_error, code_place
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.params import Derived
@@ -50,6 +51,8 @@ class Node:
             self.spec = self.layer.output_spec(specs, refs)
         except ConfigError as exc:
             raise self._located(exc) from exc
+        except Exception as exc:  # a value that no check has refused
+            raise self._failed(exc) from exc
         return self.spec
 
     def build(self) -> None:
@@ -68,6 +71,8 @@ class Node:
                 self.after = steps_after(self.layer, self.spec)
         except ConfigError as exc:
             raise self._located(exc) from exc
+        except Exception as exc:  # a value that no check has refused
+            raise self._failed(exc) from exc
         scope = self.layer.scope
         derived = [d for d in scope.derived.values() if d.node is not None] if scope is not None else []
         self._outputs_as_params = [(slots(self.layer, d.placeholder), d) for d in derived]
@@ -88,14 +93,20 @@ class Node:
             return out
         except ConfigError as exc:
             raise self._located(exc) from exc
-        except (RuntimeError, IndexError, TypeError, ValueError) as exc:
+        except Exception as exc:
             if "out of memory" in str(exc) or type(exc).__module__.startswith("torch._dynamo"):
                 raise
             inputs = ", ".join(f"{n.name!r} {n.spec} {tuple(values[n].data.shape)}" for n in self.inputs)
-            first = str(exc).strip().splitlines()[0] if str(exc) else ""
-            raise self.layer.error(
-                f"{type(exc).__name__} in layer class {self.layer.class_name!r}: {first}; inputs: {inputs}"
-            ) from exc
+            raise self._failed(exc, f"; inputs: {inputs}") from exc
+
+    def _failed(self, exc: Exception, more: str = "") -> ConfigError:
+        """The error for an exception in the layer, with the line of the config if its code is there."""
+        place = code_place(exc.__traceback__)
+        if place is not None:
+            error = code_error(exc, place)
+            return self.layer.error(f"{error.path}: {error.message}{more}")
+        first = (str(exc).strip() or "no message").splitlines()[0]
+        return self.layer.error(f"{type(exc).__name__} in layer class {self.layer.class_name!r}: {first}{more}")
 
     def _located(self, exc: ConfigError) -> ConfigError:
         """The same error with the layer's path in front, if it has no layer path yet."""

@@ -25,7 +25,7 @@ class Subnetwork(Layer):
     recurrent = True
     checks_n_out = False
 
-    def __init__(self, *, subnetwork: dict[str, Any], concat_sources: bool = True, load_on_init: Any = None) -> None:
+    def __init__(self, *, subnetwork: Any, concat_sources: bool = True, load_on_init: Any = None) -> None:
         super().__init__()
         self.subnetwork = subnetwork
         self.concat_sources = concat_sources

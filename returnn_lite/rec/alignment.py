@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from returnn_lite.config.option_types import NaturalFloat
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.layers.core.base import Layer, LayerRef
@@ -136,7 +137,7 @@ class FastBaumWelch(Alignment):
         input_type: str = "log_prob",
         tdp_scale: float = 1.0,
         am_scale: float = 1.0,
-        min_prob: float = 0.0,
+        min_prob: NaturalFloat = 0.0,
         staircase_seq_len_source: LayerRef | None = None,
     ) -> None:
         super().__init__()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from returnn_lite.config.option_types import NaturalInt, PositiveInt
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer, split_options
@@ -55,6 +56,9 @@ class Moment:
         return None if self.ended is None else self.ended.reshape(-1, self.count)
 
 
+Layers = str | Sequence[str] | Mapping[str, str] | None  # names of layers, by key
+
+
 @layer("choice")
 class Choice(Layer):
     """A search decision in a loop: the `beam_size` best continuations by the scores of the source (B, V).
@@ -78,7 +82,7 @@ class Choice(Layer):
     def __init__(
         self,
         *,
-        beam_size: int,
+        beam_size: PositiveInt,
         input_type: str = "prob",
         prob_scale: float = 1.0,
         base_beam_score_scale: float = 1.0,
@@ -89,9 +93,9 @@ class Choice(Layer):
         search: bool | None = None,
         add_to_beam_scores: bool | None = None,
         custom_score_combine: Callable[..., Any] | None = None,
-        source_beam_sizes: Any = None,
-        explicit_search_source: Any = None,
-        explicit_search_sources: Any = None,
+        source_beam_sizes: Sequence[NaturalInt] | PositiveInt | None = None,
+        explicit_search_source: Layers = None,
+        explicit_search_sources: Layers = None,
         cheating: Any = False,
         scheduled_sampling: Any = False,
     ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.copy import Copy
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
@@ -76,7 +77,9 @@ class GetLastHiddenState(Layer):
 
     sources = "many"
 
-    def __init__(self, *, n_out: int | None = None, combine: str = "concat", key: str | int | None = "*") -> None:
+    def __init__(
+        self, *, n_out: PositiveInt | None = None, combine: str = "concat", key: str | int | None = "*"
+    ) -> None:
         super().__init__()
         if combine not in ("concat", "add"):
             raise self.error(f'`combine` must be "concat" or "add", but is {combine!r} instead')

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
@@ -31,7 +32,7 @@ class TwoDLSTM(Stateful):
     recurrent = True
     lets_padding_through = True  # of the encoder, with the poolings "max" and "weighted"
 
-    def __init__(self, *, n_out: int | None = None, pooling: str = "last", unit_opts: Any = None) -> None:
+    def __init__(self, *, n_out: PositiveInt | None = None, pooling: str = "last", unit_opts: Any = None) -> None:
         super().__init__()
         if pooling not in _POOLINGS:
             raise self.error(f"`pooling` must be one of {', '.join(_POOLINGS)}, but is {pooling!r} instead")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
@@ -208,7 +209,7 @@ class RecUnit(Unit):
     def __init__(
         self,
         *,
-        n_out: int | None = None,
+        n_out: PositiveInt | None = None,
         unit: str = "lstm",
         unit_opts: Mapping[str, Any] | None = None,
         direction: int | None = None,
@@ -256,7 +257,7 @@ class RnnCell(Unit):
         self,
         *,
         unit: str,
-        n_out: int | None = None,
+        n_out: PositiveInt | None = None,
         unit_opts: Mapping[str, Any] | None = None,
         initial_state: Any = None,
         weights_init: Any = "xavier",

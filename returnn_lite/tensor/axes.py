@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.tensor.dim import SPATIAL, Dim
 from returnn_lite.tensor.spec import Spec
 
-AxisText = Any  # str | int | Dim | list/tuple of these | None
+
+class AxisValues:
+    """What `axes` takes: a text, a number, a Dim, a list of these, or None. `in` tells whether a value is one."""
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return all(item in self for item in value)
+        if isinstance(value, bool):
+            return False
+        return value is None or isinstance(value, (str, int, Dim)) or hasattr(value, "__index__")
+
+    def name(self, kind: str) -> str:
+        """How errors call them."""
+        return "an axis (a str, an int, a Dim, or a list of them)"
+
+
+AxisText = Annotated[Any, AxisValues()]
 
 _NAMED: dict[str, Callable[[Spec], tuple[int, ...]]] = {
     "b": lambda s: _present(s, s.batch, "batch"),

@@ -186,7 +186,7 @@ if config.has("b"):
     ("a = 1\nb = undefined\n", r":2: NameError: name 'undefined' is not defined$"),
     ("def f():\n    raise ValueError('bad')\n\nf()\n", r":2: ValueError: bad$"),
     ("import nonexistent_module_x\n", r":1: ModuleNotFoundError: No module named"),
-    ("a = 1\nassert a > 1\n", r":2: AssertionError: assert a > 1$"),
+    ("a = 1\nassert a > 1\n", r":2: AssertionError: assert a > 1, where a = 1$"),
     ("a = 1\nb = = 2\n", r":2: SyntaxError: .*: b = = 2$"),
     ("import json\njson.loads('{')\n", r":2: JSONDecodeError: "),
 ])  # fmt: skip

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
+from returnn_lite.config.option_types import option_kinds
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.registry import layer_class, layer_names, own_options
 from returnn_lite.tensor import batch_dim
@@ -184,3 +185,12 @@ def test_gradients_in_training_are_finite_and_reach_the_parameters(case):
 def test_layers_that_let_padding_through_are_listed():
     marked = {name for name in layer_names() if layer_class(name, "").lets_padding_through}
     assert marked == LETS_PADDING_THROUGH
+
+
+def test_the_annotations_of_all_options_can_be_read():
+    unread = [name for name in layer_names() if own_options(cls := layer_class(name, "")) and not kinds_of(cls)]
+    assert unread == []
+
+
+def kinds_of(cls):
+    return option_kinds(cls.__init__)

@@ -343,7 +343,7 @@ def test_chunks():
     x = run({"class": "time_chunking", "chunk_size": 2, "chunk_step": 1})
     assert x.data.shape == (2, 4, 2) and lengths_of(x, 0) == [2, 2, 1, 0]
     assert x.data[:, 1, 0].tolist() == [2, 4]
-    refused({"class": "time_chunking", "chunk_size": 0, "chunk_step": 1}, ["positive"])
+    refused({"class": "time_chunking", "chunk_size": 0, "chunk_step": 1}, ["an int from 1"])
     refused({"class": "time_unchunking", "chunking_layer": "data"}, ["time_chunking"])
 
 
@@ -423,7 +423,7 @@ def test_constants():
     assert run({"class": "constant", "value": [1, 2], "from": ()}).data.tolist() == [1, 2]
     assert run({"class": "constant", "value": True, "from": ()}).spec.dtype == "bool"
     refused({"class": "constant", "value": 1, "dtype": "flaot32", "from": ()}, ['did you mean "float32"'])
-    refused({"class": "constant", "shape": ("B", 2), "from": ()}, ["numbers and Dims"])
+    refused({"class": "constant", "shape": ("B", 2), "from": ()}, ["or a Dim"])
     refused({"class": "constant", "value": 1, "from": "data"}, ["`from` must be empty"])
     refused({"class": "constant", "shape": (Dim(None, "new"),), "from": ()}, ["shape_deps"])
 

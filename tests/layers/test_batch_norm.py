@@ -128,7 +128,7 @@ def test_as_an_option_it_acts_on_the_output_and_a_fused_loss_does_not_see_it():
         ({"class": "batch_norm", "momentun": 0.1}, 0, 'did you mean "momentum"'),
         ({"class": "batch_norm", "param_version": 3}, 0, "`param_version` must be 0, 1 or 2"),
         ({"class": "copy", "batch_norm": {"momentun": 0.1}}, 0, 'did you mean "momentum"'),
-        ({"class": "copy", "batch_norm": 0.5}, 0, "must be True or a dict"),
+        ({"class": "copy", "batch_norm": 0.5}, 0, "must be a bool, a dict or None"),
         ({"class": "reduce", "mode": "mean", "axis": "T", "batch_norm": True}, 0, "needs a batch and a time axis"),
     ],
 )

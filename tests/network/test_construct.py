@@ -340,7 +340,7 @@ OF_THE_OUTPUT = [
         {"class": "activation", "from": "data", "activation": None, "n_out": 9},
         "`n_out` must be 4, but is 9 instead",
     ),
-    (linear(n_out="3"), "`n_out` must be an int, but is '3' instead"),
+    (linear(n_out="3"), "`n_out` must be an int from 1 to 2**31 - 1 or None, but is '3' instead"),
     (output(loss="cee"), "unknown loss 'cee'; did you mean \"ce\"?"),
     (
         output(loss_scale=2.0, loss_opts={"scale": 3.0}),

@@ -158,7 +158,7 @@ def test_the_dropout_mask_varies_along_the_named_axes(options, axes):
         ({"loss_opts": {"scale": 0.5}, "loss": None}, "need the option `loss`"),
         ({"mask": "random"}, "`mask` must be one of"),
         ({"copy_output_loss_from_source_idx": 1}, "must be below 1"),
-        ({"reuse_params": ["a"]}, "must be a layer name or a dict"),
+        ({"reuse_params": ["a"]}, "must be a str, a dict or None"),
         ({"dropout_axis": "T", "dropout_noise_shape": {"T": 1}, "dropout": 0.1}, "cannot be used together"),
     ],
 )

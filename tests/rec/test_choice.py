@@ -217,7 +217,7 @@ def test_decide_with_lengths():
 WRONG = {
     "no target": ({"class": "choice", "from": "prob", "beam_size": 2}, "`choice` needs the option 'target'"),
     "no beam size": ({"class": "choice", "from": "prob", "target": "classes"}, "needs the option 'beam_size'"),
-    "beam size": (choice("prob", beam_size=0), "`beam_size` must be an int above 0, but is 0 instead"),
+    "beam size": (choice("prob", beam_size=0), "`beam_size` must be an int from 1 to .*, but is 0 instead"),
     "input type": (choice("prob", input_type="log_probs"), "but is 'log_probs' instead; did you mean \"log_prob\""),
     "cheating": (choice("prob", cheating="often"), "but is 'often' instead"),
     "unknown option": (choice("prob", beam_sizes=2), "has no option 'beam_sizes'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class HDFDump(Layer):
         filename: str | Callable[..., str],
         extra: Mapping[str, str] | None = None,
         dump_whole_batches: bool = False,
-        labels: Any = None,
+        labels: Sequence[str] | None = None,
         extend_existing_file: bool = False,
         dump_per_run: bool = False,
     ) -> None:

@@ -31,7 +31,7 @@ def initializer(value: Any, *, layer: Any = None, path: str = "") -> Initializer
         value = _from_dict(dict(value), path)
     if callable(value):
         return value
-    if isinstance(value, (int, float, numpy.number)):
+    if isinstance(value, (int, float, numpy.number)) and not math.isnan(value):
         return constant(float(value))
     if isinstance(value, (list, tuple, numpy.ndarray)):
         return _array(numpy.asarray(value), path)

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from returnn_lite.config.option_types import NaturalFloat, NaturalInt, PositiveInt, Rate
+from returnn_lite.tensor import Dim
+from returnn_lite.tensor.axes import AxisText
+
+Off = Literal[False]
+Importer = Literal["reset", "ifpossible", "subset"]
 
 
 @dataclass(kw_only=True)
@@ -20,42 +28,42 @@ class CommonOptions:
     """
 
     from_: Any = None
-    n_out: int | None = None
-    out_dim: Any = None
-    in_dim: Any = None
-    out_type: Any = None
-    out_shape: Any = None
-    target: Any = None
+    n_out: PositiveInt | None = None
+    out_dim: Dim | None = None
+    in_dim: Dim | None = None
+    out_type: Mapping[str, Any] | Callable[..., Any] | None = None
+    out_shape: Sequence[Any] | None = None
+    target: str | Sequence[str] | None = None
     size_target: str | None = None
     loss: Any = None
     loss_scale: float | None = None
-    loss_opts: dict[str, Any] | None = None
+    loss_opts: Mapping[str, Any] | None = None
     loss_only_on_non_search: bool | None = None
     only_on_eval: bool = False
     only_on_search: bool = False
     is_output_layer: bool | None = None
-    L2: float | None = None  # noqa: N815 - the config word
-    darc1: float | None = None
-    spatial_smoothing: float = 0.0
-    dropout: Any = 0
-    dropout_noise_shape: Any = None
-    dropout_axis: Any = None
+    L2: NaturalFloat | None = None  # noqa: N815 - the config word
+    darc1: NaturalFloat | None = None
+    spatial_smoothing: NaturalFloat | None = 0.0
+    dropout: Rate | Off | None = 0
+    dropout_noise_shape: Mapping[Any, Any] | Sequence[Any] | None = None
+    dropout_axis: AxisText = None
     dropout_on_forward: bool = False
-    mask: str | None = None
-    batch_norm: Any = False
+    mask: Literal["dropout", "unity"] | None = None
+    batch_norm: bool | Mapping[str, Any] | None = False
     trainable: bool = True
-    reuse_params: Any = None
+    reuse_params: str | Mapping[str, Any] | None = None
     name_scope: str | None = None
-    param_variational_noise: float | None = None
-    param_dropout: float | None = None
-    param_dropout_min_ndim: int | None = None
-    updater_opts: dict[str, Any] | None = None
-    custom_param_importer: Any = None
+    param_variational_noise: NaturalFloat | None = None
+    param_dropout: Rate | None = None
+    param_dropout_min_ndim: NaturalInt | None = None
+    updater_opts: Mapping[str, Any] | None = None
+    custom_param_importer: Importer | Callable[..., Any] | None = None
     register_as_extern_data: str | None = None
     initial_output: Any = None
     need_last: bool = False
-    copy_output_loss_from_source_idx: int | None = None
-    control_dependencies_on_output: Any = None
+    copy_output_loss_from_source_idx: NaturalInt | None = None
+    control_dependencies_on_output: Callable[..., Any] | None = None
     debug_print_layer_output: Any = None
     debug_print_layer_output_template: Any = None
     param_device: Any = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +12,8 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config.config_code import code_place
+from returnn_lite.config.option_types import shortened
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.init import initializer
 
@@ -65,7 +70,7 @@ class ParamStore:
         """
         found = self.params.get(name)
         if found is None:
-            values = initializer(init)(shape, self.generator, dtype)
+            values = _initial_values(name, shape, init, self.generator, dtype, path)
             trains = trainable and dtype.is_floating_point
             found = self.params[name] = torch.nn.Parameter(values, requires_grad=trains)
             self.options[name] = ParamOptions()
@@ -75,6 +80,35 @@ class ParamStore:
             )
             raise ConfigError(path, text)
         return found
+
+
+def _initial_values(
+    name: str, shape: Shape, init: Any, generator: torch.Generator, dtype: torch.dtype, path: str
+) -> torch.Tensor:
+    """The values that a parameter begins with; ConfigError where the machine has no memory for them."""
+    entries = math.prod(shape)
+    text = f"parameter {name!r} has the shape {tuple(shape)}, which is {entries:.3g} numbers, more than fit into memory"
+    if entries * dtype.itemsize > _memory():
+        raise ConfigError(path, text)
+    try:
+        return initializer(init, path=path)(shape, generator, dtype)
+    except ConfigError:
+        raise
+    except Exception as exc:  # of torch, which has no memory, or of a function of the config
+        place = code_place(exc.__traceback__)
+        where = f"{place[0].f_code.co_filename}:{place[1]}: " if place is not None else ""
+        why = f"{where}{type(exc).__name__}: {(str(exc).splitlines() or [''])[0]}"
+        failed = f"the initial values {shortened(init)} of parameter {name!r} cannot be made"
+        raise ConfigError(path, f"{text if 'memory' in str(exc) else failed}: {why}") from exc
+
+
+@functools.cache
+def _memory() -> float:
+    """Bytes of the machine's memory; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        return math.inf
 
 
 @dataclass

@@ -8,6 +8,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from returnn_lite.config.option_types import converted, option_kinds, wrong_values
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
 from returnn_lite.layers.core import legacy
 from returnn_lite.layers.core.options import CommonOptions
@@ -65,7 +66,8 @@ def layer_valued(cls: type[Layer]) -> tuple[str, ...]:
 def split_options(cls: type[Layer], description: Mapping[str, Any], path: str) -> tuple[CommonOptions, dict[str, Any]]:
     """Splits a layer dict into the options every layer has and those of its class.
 
-    Raises ConfigErrors for unknown and missing options, all at once.
+    Raises ConfigErrors for unknown and missing options, and for values that are not what the options are annotated
+    with, all at once.
     """
     own = own_options(cls)
     common: dict[str, Any] = {}
@@ -89,6 +91,10 @@ def split_options(cls: type[Layer], description: Mapping[str, Any], path: str) -
         if parameter.default is parameter.empty and name not in mine:
             text = f"layer class {kind!r} needs the option {name!r}, but it is missing"
             errors.append(ConfigError(path, text))
+    alone = {n: v for n, v in common.items() if n not in own or n == "n_out"}  # the others mean what the class says
+    common_kinds, kinds = option_kinds(CommonOptions), option_kinds(cls.__init__)
+    errors += wrong_values(common_kinds, alone, path)
+    errors += wrong_values(kinds, {n: v for n, v in mine.items() if n != "n_out"}, path)
     if errors:
         raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
-    return CommonOptions(**common), mine
+    return CommonOptions(**{**common, **converted(common_kinds, alone)}), converted(kinds, mine)
