@@ -44,7 +44,7 @@ class Evaluation:
         dataset.init_seq_order(epoch=epoch)
         loader = data.load_batches(dataset, data.eval_batching(self.config, net, name, epoch), net, self.config)
         meter = step_meter(self.config, f"{self.plan.title(epoch)} {name!r} eval", self.log)
-        with torch.no_grad():
+        with torch.no_grad(), net.running_over(name):
             for batch in loader:
                 with explained(batch, self.config, net):
                     meter.add(run_step(net, batch, self.device), batch)

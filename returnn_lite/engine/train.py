@@ -147,7 +147,8 @@ class Trainer:
         self.log.v4(f"start {self.plan.title(epoch)} with learning rate {rate} ...")
         if epoch == 1 and self.model and self.config.is_true("save_epoch1_initial_model"):
             self.write_initial_model()
-        means, seconds = self.train_steps(epoch, rate, stop)
+        with self.net.running_over("train"):
+            means, seconds = self.train_steps(epoch, rate, stop)
         self.updater.end_epoch()
         self.check_parameters(epoch)
         self.scalars.trained(epoch, means, rate)
@@ -274,6 +275,7 @@ class Trainer:
         if before is not None:
             print_network(self.net, self.log)
             take_over_params(before, self.net, self.plan.copy_modes(description), self.log)
+            before.close()
         self.description = copy.deepcopy(description)
         self.updater = Updater(
             self.net.params,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -282,6 +283,23 @@ class Network(torch.nn.Module):
                 self._evaluate(out)
         self.context.run = {}
         return out
+
+    @contextmanager
+    def running_over(self, dataset_name: str) -> Iterator[None]:
+        """One pass over a dataset; layers then complete what they write for each pass, or give it up after an error."""
+        self.context.dataset_name = dataset_name
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            for layer in self.shared.modules:
+                layer.end_run(failed=failed)
+
+    def close(self) -> None:
+        """Layers complete what they write; for a network that is not needed any more."""
+        for layer in self.shared.modules:
+            layer.close()
 
     def _evaluate(self, out: NetworkOutput) -> None:
         """Losses, and the objective: scaled sums of losses plus the constraints."""

@@ -1,6 +1,8 @@
 """HDF files written: layout, and reading them again."""
 
 import os
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -193,6 +195,74 @@ def test_the_tool(tmp_path, capsys):
     assert main([str(config), str(tmp_path / "no.hdf")]) == 1
     assert "the config has no dataset `train`" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["out.hdf", "three.hdf", "train.config", "two.hdf"]
+
+
+@pytest.mark.parametrize("options, expected", [
+    (["--end_seq", "1"], [0, 1]),
+    (["--start_seq", "1", "--end_seq", "1"], [1]),
+    (["--start_seq", "1", "--end_seq", "inf"], [1, 2]),
+    (["--end_seq", "-1"], [0, 1, 2]),
+    (["--end_seq", "9"], [0, 1, 2]),
+])  # fmt: skip
+def test_the_tool_takes_a_range_with_its_last_sequence(tmp_path, options, expected):
+    assert main(["{'class': 'Task12AXDataset', 'num_seqs': 3}", str(tmp_path / "out.hdf"), *options]) == 0
+    assert read(tmp_path / "out.hdf")[0]["seqTags"].tolist() == [f"seq-{i}".encode() for i in expected]
+
+
+def test_the_tool_refuses_a_range_without_sequences(tmp_path, capsys):
+    out = str(tmp_path / "out.hdf")
+    assert main(["{'class': 'Task12AXDataset', 'num_seqs': 3}", out, "--start_seq", "2", "--end_seq", "1"]) == 1
+    assert capsys.readouterr().err == ("--end_seq: the sequences must go from 0 on to a later one, but are 2 to 1\n")
+    assert not os.listdir(tmp_path)
+
+
+# --- a disk without space: a limit on the size of files does the same ---
+
+FULL = """
+import resource, sys
+import numpy as np
+from returnn_lite.datasets import init_dataset
+from returnn_lite.datasets.hdf.dump import hdf_from_dataset
+from returnn_lite.datasets.hdf.writer import HDFWriter
+from returnn_lite.errors import ConfigError
+
+name, frames, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    if how == "dataset":
+        data = [{"data": np.random.randn(frames, 100).astype("float32")}] * 3
+        hdf_from_dataset(init_dataset({"class": "StaticDataset", "data": data}), name)
+    else:
+        writer = HDFWriter(name, dim=100, extend_existing_file=how == "extend")
+        for i in range(3):
+            writer.insert(np.random.randn(frames, 100).astype("float32"), f"s{i}")
+        writer.close()
+except ConfigError as exc:
+    sys.exit(str(exc))
+"""
+
+
+@pytest.mark.parametrize("frames", [300, 20_000])  # seen as the file is closed, or before
+@pytest.mark.parametrize("how", ["writer", "extend", "dataset"])
+def test_a_full_disk(tmp_path, frames, how):
+    path = tmp_path / "out.hdf"
+    if how == "extend":
+        with HDFWriter(path, dim=100) as writer:
+            writer.insert(np.zeros((1, 100), "float32"), "before")
+    before = path.read_bytes() if path.exists() else None
+    done = subprocess.run([sys.executable, "-c", FULL, str(path), str(frames), how], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"{path}: cannot be written: File too large\n")
+    assert os.listdir(tmp_path) == ([] if before is None else ["out.hdf"])
+    assert before is None or path.read_bytes() == before
+
+
+def test_a_folder_that_must_not_be_written(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", "x")
+
+    monkeypatch.setattr("returnn_lite.datasets.hdf.unfailing_file.open", refuse, raising=False)
+    with pytest.raises(ConfigError, match="out.hdf: cannot be written: Permission denied"):
+        HDFWriter(tmp_path / "out.hdf", dim=2)
 
 
 # --- further sequences for a file that is there already ---

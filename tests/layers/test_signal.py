@@ -1,4 +1,4 @@
-"""Signal transforms, random numbers, gradients, losses as layers, and dumps, held against plain computations."""
+"""Signal transforms, random numbers, gradients and losses as layers, held against plain computations."""
 
 import math
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from returnn_lite.datasets import init_dataset
 from tests.nets import batch, network, randomised, valid_part
 
 LENGTHS = {"data": [13, 9, 4], "classes": [13, 9, 4]}
@@ -166,42 +165,3 @@ def test_losses_as_layers_are_those_of_the_sum():
     _, _, out = run(layers, FRAMES)
     torch.testing.assert_close(out.losses["output"].sum, out.losses["p"].sum)
     torch.testing.assert_close(out.losses["errors"].sum, out.losses["p"].error)
-
-
-def test_a_dump_is_a_dataset(tmp_path):
-    options = {"filename": str(tmp_path / "dump.hdf"), "extra": {"labels": "data:classes"}}
-    layers = {"output": {"class": "hdf_dump", "from": "data", **options}}
-    net, data, _ = run(layers, FRAMES, padding="garbage")
-    net.layers["output"].close()
-    dataset = init_dataset({"class": "HDFDataset", "files": [str(tmp_path / "dump.hdf")]}, name="dump")
-    dataset.init_seq_order(epoch=1)
-    dataset.load_seqs(0, 3)
-    for i, n in enumerate(LENGTHS["data"]):
-        assert dataset.get_tag(i) == "abc"[i]
-        np.testing.assert_array_equal(dataset.get_data(i, "data"), data["data"][i, :n].numpy())
-        np.testing.assert_array_equal(dataset.get_data(i, "labels"), data["classes"][i, :n].numpy())
-
-
-def test_a_dump_is_extended(tmp_path):
-    options = {"filename": str(tmp_path / "dump.hdf"), "extend_existing_file": True}
-    for _ in range(2):
-        net, _, _ = run({"output": {"class": "hdf_dump", "from": "data:classes", **options}}, FRAMES)
-        net.layers["output"].close()
-    dataset = init_dataset({"class": "HDFDataset", "files": [str(tmp_path / "dump.hdf")]}, name="dump")
-    assert list(dataset.get_all_tags()) == list("abcabc")
-
-
-def test_a_dump_per_epoch(tmp_path):
-    layers = {
-        "output": {
-            "class": "hdf_dump",
-            "filename": f"{tmp_path}/dump.{{epoch}}.hdf",
-            "dump_per_run": True,
-            "from": "data:classes",
-        }
-    }
-    net, _, _ = run(layers, FRAMES)
-    net.context.epoch = 2
-    net(*batch(FRAMES, LENGTHS))
-    net.layers["output"].close()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["dump.1.hdf", "dump.2.hdf"]

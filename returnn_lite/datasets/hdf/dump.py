@@ -45,6 +45,7 @@ def hdf_from_dataset(
         _describe(growing, dataset, tags, np.array(lengths, np.int32), targets)
         growing.publish()
     except BaseException:
+        growing.check()
         growing.discard()
         raise
     return len(tags)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import h5py
 import numpy as np
 
+from returnn_lite.datasets.hdf.unfailing_file import UnfailingFile
 from returnn_lite.errors import ConfigError
 from returnn_lite.files import own_temporary, remove_abandoned, remove_if_there
 
@@ -21,8 +22,8 @@ NUMBERS_A_WRITE = 1 << 20  # kept in memory until that many have come together
 class GrowingFile:
     """Arrays that grow along their first axis. Nothing appears under `filename` before `publish`.
 
-    Raises ConfigError if the file exists already; with `replace_empty` an empty one may be there, with `extend` any HDF
-    file, which this one begins with and takes the place of in the end.
+    Raises ConfigError if the file exists already (with `replace_empty` an empty one may be there, with `extend` any HDF
+    file, which this one begins with and takes the place of in the end), and if it cannot be written: no file is left.
     """
 
     def __init__(self, filename: str | os.PathLike[str], *, replace_empty: bool = False, extend: bool = False):
@@ -34,23 +35,33 @@ class GrowingFile:
             raise ConfigError(self.filename, f'the directory "{folder}" does not exist')
         remove_abandoned(self.filename, TEMPORARY)
         self.temporary = own_temporary(self.filename, TEMPORARY)
-        self.file = self._copied() if self.extends else h5py.File(self.temporary, "w")
+        try:
+            if self.extends:
+                shutil.copyfile(self.filename, self.temporary)
+            self._target = UnfailingFile(self.temporary, new=not self.extends)
+        except OSError as exc:
+            remove_if_there(self.temporary)
+            raise self._cannot_be_written(exc) from None
+        self.file = self._opened()
         self._pending: dict[str, list[np.ndarray]] = {}
         self._numbers = 0
 
-    def _copied(self) -> h5py.File:
+    def _opened(self) -> h5py.File:
         try:
-            shutil.copyfile(self.filename, self.temporary)
-            return self._reopened()
-        except BaseException:
-            remove_if_there(self.temporary)
-            raise
-
-    def _reopened(self) -> h5py.File:
-        try:
-            return h5py.File(self.temporary, "r+")
+            return h5py.File(self._target, "r+" if self.extends else "w")
         except OSError as exc:
+            self._target.close()
+            remove_if_there(self.temporary)
             raise ConfigError(self.filename, f"cannot be read as an HDF file: {exc}") from None
+
+    def _cannot_be_written(self, exc: OSError) -> ConfigError:
+        return ConfigError(self.filename, f"cannot be written: {exc.strerror or exc}")
+
+    def check(self) -> None:
+        """Raises ConfigError, and gives up, if something could not be written so far."""
+        if self._target.error is not None:
+            self.discard()
+            raise self._cannot_be_written(self._target.error)
 
     def _refuse_existing(self, hint: str = "") -> None:
         if self.extends:
@@ -84,41 +95,42 @@ class GrowingFile:
                 raise ConfigError(
                     f"{self.filename}: {path}", f"cannot be extended by frames of shape {frames.shape[1:]}"
                 )
-            start = len(array)
-            array.resize(start + len(frames), 0)
-            array[start:] = frames
+            try:
+                start = len(array)
+                array.resize(start + len(frames), 0)
+                array[start:] = frames
+            finally:
+                self.check()
         self._pending, self._numbers = {}, 0
 
     def _create(self, path: str, frames: np.ndarray) -> None:
-        shape = frames.shape[1:]
+        shape, dtype = frames.shape[1:], TEXT if frames.dtype.kind == "O" else frames.dtype
         row = max(int(np.prod(shape, dtype=np.int64)), 1)
         chunk = (max(NUMBERS_A_CHUNK // row, 1), *(max(size, 1) for size in shape))
-        self.file.create_dataset(path, (0, *shape), frames.dtype, maxshape=(None, *shape), chunks=chunk)
+        self.file.create_dataset(path, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunk)
 
     def publish(self) -> None:
         """Closes the file and gives it its name; on disk before it is seen."""
         try:
             self.flush()
             self.file.close()
-            self._sync()
+            self._target.sync()
+            self._target.close()
+            self.check()
         except BaseException:
+            self.check()
             self.discard()
             raise
         self._refuse_existing(f"; what was to be written is in {self.temporary}")
         os.replace(self.temporary, self.filename)
 
-    def _sync(self) -> None:
-        descriptor = os.open(self.temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
     def discard(self) -> None:
         """Gives up: no file appears."""
+        self._pending, self._numbers = {}, 0
         try:
-            self.file.close()  # writes what HDF5 holds back, which fails where the disk is full
+            self.file.close()
         finally:
+            self._target.close()
             remove_if_there(self.temporary)
 
 

@@ -132,12 +132,18 @@ class HDFWriter:
 
     def close(self) -> None:
         """Completes the file and gives it its name. Raises ConfigError if a file of this name is there by now."""
-        if self._growing.is_open:
+        if not self._growing.is_open:
+            return
+        try:
             if not self._tags:
                 self._growing.append("inputs", np.zeros((0, self.dim or 1) if self.ndim > 1 else (0,), np.float32))
             self._growing.flush()
             self._write_descriptions()
-            self._growing.publish()
+        except Exception:
+            self._growing.check()
+            self.discard()
+            raise
+        self._growing.publish()
 
     def discard(self) -> None:
         """Gives up: no file appears."""

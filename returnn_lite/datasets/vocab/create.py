@@ -72,3 +72,16 @@ def vocab_of_labels(labels: Sequence[str], path: str = "labels") -> Vocabulary:
     characters = len(labels) < MAX_CHARACTERS and all(len(label) == 1 for label in labels)
     cls = CharacterTargets if characters else Vocabulary
     return cls(labels=labels, unknown_label=None, path=path)
+
+
+def vocab_option(vocab: Any, key: str) -> Vocabulary | None:
+    """The option `vocab` of a data key: a dict, a vocabulary, or an object with `labels`."""
+    path = f'extern_data["{key}"]["vocab"]'
+    if vocab is None or isinstance(vocab, Vocabulary):
+        return vocab
+    if hasattr(vocab, "labels"):
+        return vocab_of_labels(list(vocab.labels), path)
+    by_file = (None, "Vocabulary", "CharacterTargets", "BytePairEncoding")
+    if isinstance(vocab, Mapping) and vocab.get("class") in by_file:
+        vocab = {"unknown_label": None, **vocab}  # only needed to read texts, which is not done here
+    return create_vocab(vocab, path)

@@ -1,6 +1,7 @@
 """What the engine trains, whatever it is made of: `Model` and `Plan` say all that the engine asks of a network."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -47,6 +48,12 @@ class Model(Protocol):
 
     def summary(self) -> list[str]:
         """What it is made of, as lines of the log."""
+
+    def running_over(self, dataset_name: str) -> AbstractContextManager[None]:
+        """While a pass over a dataset goes on."""
+
+    def close(self) -> None:
+        """It is not needed any more."""
 
 
 class Plan(Protocol):

@@ -115,6 +115,13 @@ class TorchNet(torch.nn.Module):
                 found[name] = ParamOwner.of_torch(prefix, module)
         return found
 
+    def running_over(self, dataset_name: str) -> AbstractContextManager[None]:
+        """Nothing is to be done for a pass over a dataset."""
+        return nullcontext()
+
+    def close(self) -> None:
+        """Nothing is to be done in the end."""
+
     def summary(self) -> list[str]:
         """The data keys, and the module as torch shows it."""
         specs = self.extern_data.specs

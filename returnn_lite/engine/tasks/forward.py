@@ -37,7 +37,7 @@ def forward_task(config: Config, log: Log) -> None:
     dataset.init_seq_order(epoch=epoch)
     loader = data.load_batches(dataset, batching, net, config)
     meter = step_meter(config, f"epoch {epoch} forward", log)
-    with sink, torch.no_grad():
+    with sink, torch.no_grad(), net.running_over(dataset.name):
         for step, batch in enumerate(loader):
             with explained(batch, config):
                 sink.write(forward_batch(net, batch, device).asked(layer), batch.tags)

@@ -1,11 +1,11 @@
 """The vocabulary of a layer's classes."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from returnn_lite.datasets import Dataset
-from returnn_lite.datasets.vocab import Utf8ByteTargets, Vocabulary, create_vocab, vocab_of_labels
+from returnn_lite.datasets.vocab import Utf8ByteTargets, Vocabulary, vocab_of_labels
 from returnn_lite.datasets.vocab.base import NUM_BYTES
+from returnn_lite.datasets.vocab.create import vocab_option
 from returnn_lite.tensor import Tensor
 
 
@@ -32,16 +32,3 @@ def dataset_labels(dataset: Dataset, key: str) -> Vocabulary | None:
     """The labels which the dataset has for a data key."""
     labels = dataset.labels.get(key)
     return vocab_of_labels(list(labels), f'{dataset.name}: labels of "{key}"') if labels else None
-
-
-def vocab_option(vocab: Any, key: str) -> Vocabulary | None:
-    """The option `vocab` of a data key: a dict, a vocabulary, or an object with `labels`."""
-    path = f'extern_data["{key}"]["vocab"]'
-    if vocab is None or isinstance(vocab, Vocabulary):
-        return vocab
-    if hasattr(vocab, "labels"):
-        return vocab_of_labels(list(vocab.labels), path)
-    by_file = (None, "Vocabulary", "CharacterTargets", "BytePairEncoding")
-    if isinstance(vocab, Mapping) and vocab.get("class") in by_file:
-        vocab = {"unknown_label": None, **vocab}  # only needed to read texts, which is not done here
-    return create_vocab(vocab, path)

@@ -31,7 +31,7 @@ def compute_priors_task(config: Config, log: Log) -> None:
     loader = data.load_batches(dataset, data.prior_batching(config, net), net, config)
     meter = step_meter(config, "compute priors", log)
     total, frames = torch.zeros((), dtype=torch.float64, device=device), 0
-    with torch.no_grad():
+    with torch.no_grad(), net.running_over(dataset.name):
         for step, batch in enumerate(loader):
             with explained(batch, config):
                 sums, count = sum_frames(forward_batch(net, batch, device)[layer])

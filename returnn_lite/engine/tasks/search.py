@@ -70,7 +70,7 @@ def search_task(config: Config, log: Log) -> None:
     loader = data.load_batches(dataset, batching, net, config)
     meter = step_meter(config, f"{loaded.plan.title(loaded.epoch)} search", log)
     found: dict[int, tuple[str, Any]] = {}
-    with torch.no_grad():
+    with torch.no_grad(), net.running_over(dataset.name):
         for batch in loader:
             with explained(batch, config):
                 if options.evaluate:

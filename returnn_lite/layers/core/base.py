@@ -29,8 +29,9 @@ class Context:
     `search`: choices search; `beams`: tensors may hold beams. `differentiates`: gradients are always kept, since a
     layer needs them. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of dropout
     and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`: set
-    by the engine. `tick_offset`: where the ticks of loops with `use_global_rec_step_offset` start; callers may set
-    it. `run`: what the present call of the network was given (tags …).
+    by the engine, `dataset_name` too: which one a pass goes over. `tick_offset`: where the ticks of loops with
+    `use_global_rec_step_offset` start; callers may set it. `run`: what the present call of the network was
+    given (tags …).
     """
 
     config: Config
@@ -45,6 +46,7 @@ class Context:
     eval_names: Mapping[str, Any] = field(default_factory=dict)
     global_step: int = 0
     epoch: int = 1
+    dataset_name: str = ""
     epoch_start: int | None = None  # global_step of the epoch's first step; None before it
     tick_offset: int = 0
     run: dict[str, Any] = field(default_factory=dict)
@@ -123,6 +125,12 @@ class Layer(torch.nn.Module):
         if made is None:
             raise self.error("the axes of the output are not known")
         return made
+
+    def end_run(self, *, failed: bool) -> None:
+        """What is to be done after a pass over a dataset, which an error may have ended."""
+
+    def close(self) -> None:
+        """What is to be done when the layer is not needed any more."""
 
     @classmethod
     def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
