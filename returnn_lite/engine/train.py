@@ -17,12 +17,11 @@ from returnn_lite.engine.checkpoints.resume import complete_formats, position_sc
 from returnn_lite.engine.distributed import World
 from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores, step_meter
 from returnn_lite.engine.interrupt import StopRequest
+from returnn_lite.engine.models.descriptions import description_diff, dims_in, same_description
 from returnn_lite.engine.models.interfaces import make_plan
 from returnn_lite.engine.models.network_plan import (
     EpochOverrides,
-    description_diff,
     print_network,
-    same_description,
     start_epoch,
     take_over_params,
 )
@@ -262,10 +261,11 @@ class Trainer:
             self.open_datasets()
         if self.description is not None:
             anew = self.config.is_true("reinit_network_each_epoch") and epoch != self.net.epoch
-            if same_description(self.description, description) and not anew:
+            known = dims_in(self.config.typed_value("extern_data"))  # by which data are fed
+            if same_description(self.description, description, known) and not anew:
                 return
             self.log.v3("reinit because network description differs. Diff:" if not anew else "reinit of each epoch")
-            for line in description_diff(self.description, description):
+            for line in description_diff(self.description, description, known):
                 self.log.v3(line)
         before = self.net if self.description is not None else None
         old_updater = self.updater if before is not None else None

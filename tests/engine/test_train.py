@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from returnn_lite.engine.checkpoints.checkpoint import read_model
-from returnn_lite.engine.models.network_plan import description_diff, same_description
+from returnn_lite.engine.models.descriptions import description_diff, same_description
 from returnn_lite.errors import ConfigError
 
 from .helpers import CONFIG_FILE, ROOT, command, dataset, network, options, rnn, run

@@ -1,16 +1,16 @@
 """The network of each epoch: its description, its construction, and taking over parameters from the previous one."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy
 import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load_on_init import load_on_init
+from returnn_lite.engine.models.descriptions import same_description
 from returnn_lite.engine.models.pretrain import COPY_MODES, Pretrain, PretrainOptions, resolve_epoch_values
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
@@ -123,32 +123,6 @@ def print_network(net: Any, log: Log) -> None:
         log.v2(line)
     log.v2(f"net params #: {sum(param.numel() for param in net.params.values())}")
     log.v2(f"net trainable params: {sorted(name for name, param in net.params.items() if param.requires_grad)}")
-
-
-def same_description(a: Any, b: Any) -> bool:
-    """Deep equality of net descriptions; functions count as equal only if they are the same object."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same_description(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)) and type(a) is type(b):
-        return len(a) == len(b) and all(map(same_description, a, b))
-    if isinstance(a, (numpy.ndarray, torch.Tensor)) or isinstance(b, (numpy.ndarray, torch.Tensor)):
-        return type(a) is type(b) and a.shape == b.shape and bool((a == b).all())
-    return bool(a is b or (type(a) is type(b) or not callable(a)) and a == b)
-
-
-def description_diff(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """One line for every entry that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}, key=str):
-            where = f"{path}[{key!r}]"
-            if key not in new:
-                yield f"{where} removed"
-            elif key not in old:
-                yield f"{where} added: {new[key]!r}"
-            else:
-                yield from description_diff(old[key], new[key], where)
-    elif not same_description(old, new):
-        yield f"{path}: {old!r} -> {new!r}"
 
 
 def take_over_params(old: Network, new: Network, mode_of: Callable[[str], str | None], log: Log) -> None:
