@@ -33,6 +33,19 @@ def spaces_of(environment: Environment) -> tuple[Any, Any]:
     return Box(-1e4, 1e4, shape, numpy.float32), Box(-1.0, 1.0, (1,), numpy.float32)
 
 
+def agent_class() -> Any:
+    """PPO, trained in several calls of `learn`: `remaining` is the part of all the training that is left then."""
+    from stable_baselines3 import PPO
+
+    class Agent(PPO):  # type: ignore[misc]
+        remaining = 1.0
+
+        def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+            self._current_progress_remaining = self.remaining
+
+    return Agent
+
+
 def gym_env(environment: Environment) -> Any:
     """The environment as a gymnasium.Env."""
     import gymnasium

@@ -56,6 +56,13 @@ class Journal:
             file.writelines(line + "\n" for line in self.lines)
         self.lines = []
 
+    def record(self, logger: Any) -> None:
+        """Hands what this rollout gave to PPO's own log."""
+        logger.record("rollout/epochs", self.used["epochs"])
+        if self.recent:
+            logger.record("rollout/final_score", statistics.fmean(training["scores"][-1] for training in self.recent))
+            logger.record("rollout/diverged", sum(training["diverged"] for training in self.recent))
+
     def progress(self, budget: int, *, over: bool) -> None:
         """The state after a rollout: one line that is written over on a terminal, else a line of the log."""
         finals = [training["scores"][-1] for training in self.recent]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy
 import torch
 
+from returnn_lite.agent.same import alike, described
 from returnn_lite.errors import ConfigError
 from returnn_lite.files import write_atomically
 from returnn_lite.schedule.agent_file import FORMAT, INFO, KEY, NORM
@@ -21,6 +22,7 @@ from returnn_lite.schedule.agent_options import AgentOptions
 RESUME, OPTIMIZER, POLICY = "resume.pt", "policy.optimizer.pth", "policy.pth"
 FREE = {"budget", "budget_updates", "save_every", "keep_checkpoints", "log", "deterministic", "on_divergence", "vec"}
 FREE |= {"max_lr_from_config", "allow_other_optimizer"}  # options that may differ from those before
+OUTPUT = {"tensorboard_log", "verbose"}  # so may these arguments of PPO
 
 
 def save_agent(path: str, model: Any, info: Mapping[str, Any], states: list[Any]) -> None:
@@ -102,14 +104,25 @@ def restore(path: str, model: Any) -> None:
     torch.set_rng_state(state["torch"])
 
 
-def check_same(info: Mapping[str, Any], options: AgentOptions, described: Mapping[str, Any], path: str) -> None:
-    """ConfigError if an agent was trained with other options, or on another training."""
-    now = json.loads(json.dumps(asdict(options), default=str))
+def plain_options(options: AgentOptions) -> dict[str, Any]:
+    """All options as JSON has them; functions by what they do."""
+    made: dict[str, Any] = json.loads(json.dumps(asdict(options), default=described))
+    return made
+
+
+def _without_output(value: Any) -> Any:
+    """Arguments of PPO without those that only say what is told of the training."""
+    return {key: item for key, item in value.items() if key not in OUTPUT} if isinstance(value, dict) else value
+
+
+def check_same(info: Mapping[str, Any], now: Mapping[str, Any], training: Mapping[str, Any], path: str) -> None:
+    """ConfigError if an agent was trained with other options (`now`: as of `plain_options`), or on another training."""
     for key, value in info["options"].items():
-        if key not in FREE and now.get(key) != value:
+        before, own = (_without_output(item) for item in (value, now.get(key)))
+        if key not in FREE and not alike(before, own):
             raise ConfigError(
-                f'lr_agent["{key}"]', f"must be {value!r} to go on with {path!r}, but is {now.get(key)!r} instead"
+                f'lr_agent["{key}"]', f"must be {before!r} to go on with {path!r}, but is {own!r} instead"
             )
     for key in ("layers", "optimizers", "num_epochs", "seed"):
-        if json.loads(json.dumps(described[key])) != info[key]:
-            raise ConfigError(KEY, f"{path!r} was trained with other {key}: {info[key]!r}, now {described[key]!r}")
+        if json.loads(json.dumps(training[key])) != info[key]:
+            raise ConfigError(KEY, f"{path!r} was trained with other {key}: {info[key]!r}, now {training[key]!r}")

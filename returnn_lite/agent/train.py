@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 import time
-from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from returnn_lite.agent.gym_forms import require_packages
+from returnn_lite.agent.gym_forms import agent_class, require_packages
 from returnn_lite.agent.journal import Journal
-from returnn_lite.agent.save import check_same, restore, save_agent
+from returnn_lite.agent.save import check_same, plain_options, restore, save_agent
 from returnn_lite.agent.session import Session
 from returnn_lite.config import Config
 from returnn_lite.engine.interrupt import StopRequest
@@ -41,11 +41,12 @@ class AgentTraining:
     def __init__(self, session: Session, path: str) -> None:
         self.session, self.path, self.log = session, path, session.log
         self.options = session.options
+        self.plain_options = plain_options(self.options)  # before functions among them count or collect anything
         self.described = session.described()
         self.before = AgentFile.load(path).info if os.path.exists(path) else None
         self.used = {"epochs": 0, "updates": 0, "episodes": 0, "divergences": 0, "seconds": 0.0, "cpu_seconds": 0.0}
         if self.before is not None:
-            check_same(self.before, self.options, self.described, path)
+            check_same(self.before, self.plain_options, self.described, path)
             session.top, self.used = self.before["top"], self.before["used"]
         else:
             self.used["epochs"], self.used["updates"] = session.find_top()
@@ -57,11 +58,14 @@ class AgentTraining:
         rollouts, size = 0, model.n_steps * model.n_envs
         clock, cpu = time.monotonic(), time.process_time()
         while not self.is_over(size):
+            model.remaining = self.remaining(model.num_timesteps / size, size)
             model.learn(size, callback=self.journal.callback(), reset_num_timesteps=False, log_interval=None)
             rollouts += 1
             self.used["seconds"] += time.monotonic() - clock
             self.used["cpu_seconds"] += time.process_time() - cpu
             clock, cpu = time.monotonic(), time.process_time()
+            self.journal.record(model.logger)
+            model.logger.dump(model.num_timesteps)
             self.journal.progress(self.options.budget, over=self.is_over(size))
             if rollouts % self.options.save_every == 0 or self.is_over(size):
                 self.save(model)
@@ -80,11 +84,21 @@ class AgentTraining:
             return done >= self.options.budget
         return done + rollout > self.options.budget and not first
 
+    def remaining(self, done: float, rollout: int) -> float:
+        """The part of the training that is left in the middle of the next rollout, from nearly 1 to nearly 0: what the
+        functions among PPO's arguments get. `done`: rollouts before it; `rollout`: epochs of each."""
+        left = (self.options.budget - self.used["epochs"]) / rollout
+        count = math.ceil(left) if self.options.mode == "paper" else math.floor(left)
+        updates, limit = self.used["updates"], self.options.budget_updates
+        if limit is not None and updates:
+            count = min(count, math.ceil((limit - updates) * self.used["epochs"] / (updates * rollout)))
+        return 1.0 - (done + 0.5) / (done + max(count, 1))
+
     # --- the model ----------------------------------------------------------------------------------------------------
 
     def make_model(self) -> Any:
         """PPO with its environments: new, or as the agent's file has it."""
-        from stable_baselines3 import PPO
+        from stable_baselines3.common.utils import configure_logger
         from stable_baselines3.common.vec_env import VecNormalize
 
         count, arguments = self.options.num_envs, self.options.ppo_arguments()
@@ -97,11 +111,13 @@ class AgentTraining:
             env = VecNormalize(env, norm_reward=False)
         arguments = {"batch_size": min(64, steps * count), **arguments}
         try:
-            model = PPO(
+            model = agent_class()(
                 "MlpPolicy", env, n_steps=steps, seed=self.session.seed, device="cpu", policy_kwargs=policy, **arguments
             )
         except TypeError as error:
             raise ConfigError('lr_agent["ppo"]', f"wrong arguments of PPO: {error}") from None
+        if model.tensorboard_log is not None:  # a folder for each start
+            model.set_logger(configure_logger(model.verbose, model.tensorboard_log, "PPO", True))
         if self.before is not None:
             restore(self.path, model)
             self.log.v1(f"agent: going on with {self.path}, {self.used['epochs']} epochs so far")
@@ -112,7 +128,7 @@ class AgentTraining:
         self.journal.flush()
         info = {
             "mode": self.options.mode,
-            "options": json.loads(json.dumps(asdict(self.options), default=str)),
+            "options": self.plain_options,
             **self.described,
             "top": self.session.top,
             "used": self.used,
