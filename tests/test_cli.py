@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from returnn_lite import cli
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, ConfigErrors
 from returnn_lite.log import Log
 from returnn_lite.version import __version__
-from returnn_lite import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 Task = Callable[[Config, Log], None]

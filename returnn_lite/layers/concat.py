@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
-from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.base import Layer, Surroundings
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.slicing import kind_of, with_axis
 from returnn_lite.tensor import Dim, Spec, Tensor
@@ -39,7 +39,7 @@ class Concat(Layer):
         self.marker = Dim(-1, "concat")
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """Parts the pairs in `from`."""
         pairs = description.get("from") or ()
         if not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in pairs) or isinstance(pairs, str):

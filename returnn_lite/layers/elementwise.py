@@ -11,7 +11,7 @@ import torch
 
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
-from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.base import Layer, Surroundings
 from returnn_lite.layers.core.out_type import overridden
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.size_target import with_target_axes
@@ -113,7 +113,7 @@ class Combine(Elementwise):
             raise self.error('use the layer class "eval" instead of kind "eval"')
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """`kind` "eval" is the layer class "eval"."""
         if description.get("kind") == "eval":
             return {**{k: v for k, v in description.items() if k != "kind"}, "class": "eval"}

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 
 from returnn_lite.config.config_code import check_names, expression
+from returnn_lite.layers.core.base import Surroundings
+from returnn_lite.layers.core.linking import Linker
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.size_target import with_target_lengths
 from returnn_lite.layers.elementwise import Elementwise
@@ -50,13 +53,13 @@ class Eval(Elementwise):
         self.code = expression(eval, "eval") if isinstance(eval, str) else None
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """Code that reads hidden states of the sources makes it a layer that asks for them."""
         code = getattr(description.get("eval"), "__code__", None) or description.get("eval")
         reads = "get_last_hidden_state" in (code if isinstance(code, str) else getattr(code, "co_names", ()))
         return {**description, "class": "eval.states"} if reads else description
 
-    def link(self, net: Any, node: Any) -> None:
+    def link(self, net: Linker, node: Node) -> None:
         """Remembers who its sources are; refuses unknown names."""
         if isinstance(self.eval, str):
             check_names(self.eval, "eval", (*self._code_names, "source", "self"))

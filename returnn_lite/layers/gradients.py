@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.linking import Linker
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops.gradients import scaled_gradient
 from returnn_lite.tensor import Spec, Tensor
@@ -62,7 +64,7 @@ class Gradient(Layer):
         self.y = y
         self.x = x
 
-    def link(self, net: Any, node: Any) -> None:
+    def link(self, net: Linker, node: Node) -> None:
         """The output of `x` is followed by autograd."""
         if node.refs["y"] is node.refs["x"]:
             raise self.error("`y` and `x` must be two layers")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
 from returnn_lite.config.option_types import NaturalInt
 from returnn_lite.layers.constants import check_dtype
 from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.linking import Linker
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
@@ -78,7 +79,7 @@ class Length(Layer):
         return x.with_data(values.unsqueeze(-1) if self.add_time_axis else values, spec)
 
 
-def measured_axis(node: Any) -> Dim | None:
+def measured_axis(node: Node | None) -> Dim | None:
     """The dynamic axis that the node's values are lengths of, if it is a `length` layer."""
     if node is None or not isinstance(node.layer, Length) or node.sources[0].spec is None:
         return None
@@ -169,7 +170,7 @@ class RangeFromLength(Layer):
         self.__dict__["source"] = None  # the node that the lengths come from
         check_dtype(self, dtype)
 
-    def link(self, net: Any, node: Any) -> None:
+    def link(self, net: Linker, node: Node) -> None:
         """Remembers where the lengths come from."""
         self.__dict__["source"] = node.sources[0]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
-from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.base import LayerRef, Surroundings
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.ops.positions import sinusoids
@@ -47,11 +47,10 @@ class PositionalEncoding(Stateful):
         self.stays_in_loop = ""
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """Without `from`, the tick inside of loops."""
         if "from" not in description:
-            inside = linker.is_loop or hasattr(linker, "loop")
-            return {**description, "from": ":i" if inside else "data"}
+            return {**description, "from": ":i" if net.in_loop else "data"}
         return description
 
     def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:

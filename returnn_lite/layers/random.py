@@ -11,6 +11,8 @@ from returnn_lite.config.option_types import NaturalFloat, NaturalInt
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.constants import check_dtype, static_dims
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
@@ -31,10 +33,10 @@ class _Random(Layer):
     shape_deps: tuple[str, ...] = ()
     static: bool = False
 
-    def link(self, net: Any, node: Any) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """The layers that know lengths are read."""
         for name in self.shape_deps:
-            node.refs[f"shape_deps:{name}"] = net.get(name)
+            node.refs[f"shape_deps:{name}"] = yield net.ask(name)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """The Dims of `shape`."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from returnn_lite.config.option_types import NaturalInt
 from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.linking import Linker
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.lengths_layers import measured_axis
 from returnn_lite.layers.slicing import with_axis
@@ -47,7 +48,7 @@ class SliceNd(Layer):
         self.out_spatial_dim = out_spatial_dim
         self.__dict__["size_node"] = None  # where `size` comes from
 
-    def link(self, net: Any, node: Any) -> None:
+    def link(self, net: Linker, node: Node) -> None:
         """Remembers where the sizes come from."""
         self.__dict__["size_node"] = node.refs.get("size")
 

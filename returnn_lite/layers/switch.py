@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.base import Layer, LayerRef, Surroundings
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.align import common, joined, place
@@ -32,7 +32,7 @@ class Switch(Layer):
         self.false_from = false_from
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """A condition known now leaves one branch."""
         condition = description.get("condition")
         condition = condition() if callable(condition) else condition

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.align import joined
@@ -34,10 +35,10 @@ class UnflattenNd(Layer):
         self.num_axes = num_axes
         self.same_as = dict(declare_same_sizes_as or {})
 
-    def link(self, net: Any, node: Any) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """The layers whose axes are taken over."""
         for i, name in self.same_as.items():
-            node.refs[f"same:{i}"] = net.get(name)
+            node.refs[f"same:{i}"] = yield net.ask(name)
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Batch, the new axes, the others."""

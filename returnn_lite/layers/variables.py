@@ -10,6 +10,8 @@ import torch
 
 from returnn_lite.layers.constants import Constant, check_dtype, static_dims
 from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
@@ -57,7 +59,7 @@ class Variable(Layer):
         if init is not None and init_by_layer is not None:
             raise self.error("give either `init` or `init_by_layer`")
 
-    def link(self, net: Any, node: Any) -> None:
+    def link(self, net: Linker, node: Node) -> None:
         """Reads the value of `init_by_layer`."""
         ref = node.refs.pop("init_by_layer", None)
         if ref is not None:
@@ -93,7 +95,7 @@ class Variable(Layer):
         return made.tensor(value.expand(made.shape(spec)), spec)
 
 
-def _variable(owner: Layer, node: Any) -> Variable:
+def _variable(owner: Layer, node: Node) -> Variable:
     """The `variable` layer that the option `var` names."""
     found = node.refs["var"].layer
     if not isinstance(found, Variable):
@@ -102,10 +104,10 @@ def _variable(owner: Layer, node: Any) -> Variable:
     return found
 
 
-def _wait_for(names: Any, net: Any, node: Any) -> None:
+def _wait_for(names: Any, net: Linker, node: Node) -> Task[None]:
     """Makes the node run after these layers."""
     for name in [names] if isinstance(names, str) else names or ():
-        node.refs[f"after:{name}"] = net.get(name)
+        node.refs[f"after:{name}"] = yield net.ask(name)
 
 
 @layer("variable_assign")
@@ -133,11 +135,11 @@ class VariableAssign(Layer):
         if op not in ("assign", "add"):
             raise self.error(f'`op` must be "assign" or "add", but is {op!r} instead')
 
-    def link(self, net: Any, node: Any) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """Finds the variable."""
         self.__dict__["variable"] = _variable(self, node)
         self.__dict__["variable"].assigned = True
-        _wait_for(self.control_dependencies, net, node)
+        yield _wait_for(self.control_dependencies, net, node)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """A single number."""
@@ -165,10 +167,10 @@ class VariableRead(Layer):
         self.var = var
         self.control_dependencies = control_dependencies
 
-    def link(self, net: Any, node: Any) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """Finds the variable."""
         self.__dict__["variable"] = _variable(self, node)
-        _wait_for(self.control_dependencies, net, node)
+        yield _wait_for(self.control_dependencies, net, node)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """The variable's axes."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.network.construct import Net
-from returnn_lite.network.graph import Node
 from returnn_lite.network.names import join
 from returnn_lite.tensor import Spec, Tensor
 
@@ -36,26 +37,26 @@ class Cond(Layer):
         self.condition = condition
         self.descriptions = {"true_layer": true_layer, "false_layer": false_layer}
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Net, node: Node) -> Task[None]:
         """Makes the condition and both branches; what the branches read becomes what this layer reads."""
         if isinstance(self.condition, dict):
-            node.refs["condition"] = net.link(f"{self.name}/condition", self.condition)
+            node.refs["condition"] = yield net.link(f"{self.name}/condition", self.condition)
         branches: dict[str, Node] = {}
         for branch in _BRANCHES:
-            branches[branch] = made = self._branch(net, branch)
+            branches[branch] = made = yield self._branch(net, branch)
             for i, source in enumerate(made.sources):
                 node.refs[f"{branch}:{i}"] = source
             for option, ref in made.refs.items():
                 node.refs[f"{branch}:{option}"] = ref
         self.__dict__["branches"] = branches
 
-    def _branch(self, net: Net, branch: str) -> Node:
+    def _branch(self, net: Net, branch: str) -> Task[Node]:
         """The node of a branch, taken out of the order in which the net computes its layers."""
         description = self.descriptions[branch]
         if isinstance(description, str):
             description = {"class": "copy", "from": description}
         scope = "/" + join(net.prefix, self.options.name_scope, self.name)
-        made = net.link(f"{self.name}/{branch}", {"name_scope": scope, **description})
+        made: Node = yield net.link(f"{self.name}/{branch}", {"name_scope": scope, **description})
         net.order.remove(made)
         return made
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.network.graph import Node
+from returnn_lite.layers.core.node import Node
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.masked import mask_all
 

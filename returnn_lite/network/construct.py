@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
-from returnn_lite.layers.core.axis_rules import check_axis_texts
 from returnn_lite.layers.core.base import Context, Layer
+from returnn_lite.layers.core.linking import Task, links
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.params import ParamScope, ParamStore
-from returnn_lite.layers.core.registry import layer_class, layer_valued, own_options, split_options
+from returnn_lite.layers.core.registry import layer_valued
 from returnn_lite.network import names
+from returnn_lite.network.building import build, infer
+from returnn_lite.network.description import LayerDescription, described
 from returnn_lite.network.extern import ExternData
-from returnn_lite.network.graph import Node
-from returnn_lite.network.reuse import Reuse, resolve, reuse_function
+from returnn_lite.network.reuse import SharedParams, reuse_options
 from returnn_lite.network.sources import DataSource, PartOf
+from returnn_lite.network.worklist import run
 
 EXTRA = re.compile(r"^(extra(?:\.[A-Za-z0-9_.()]*)?):(.*)$", re.DOTALL)
+SHOWN_ASKERS = 20  # of a longer chain error texts show both ends
 
 
 class Shared:
-    """What the nets of one network (root, sub-nets, loops) share while it is constructed."""
+    """What the nets of one network (root, sub-nets, loops) share while it is constructed.
+
+    `asking`: the references that are being built, each for the sake of the one before it. `postponed`: nodes that get
+    their parameters when nothing is being built. `homes`: the nets of the nodes with shared parameters.
+    """
 
     def __init__(
         self, context: Context, store: ParamStore, extern: ExternData, overlay: Callable[[Net, str], Net]
@@ -32,15 +41,18 @@ class Shared:
         self.extern = extern
         self.scopes: dict[str, ParamScope] = {}
         self.modules: list[Layer] = []
-        self.asking: list[tuple[Net, str]] = []
+        self.asking: dict[tuple[Net, str], None] = {}
         self.postponed: list[tuple[Net, Node]] = []
+        self.homes: dict[Node, Net] = {}
+        self.in_building: set[Node] = set()
 
 
 class Net:
     """A dict of layers, and the nodes that were asked for.
 
     `get` builds on demand: the node of a name first builds the nodes it reads. A plain net infers Specs and makes
-    parameters at once; a loop (a sub-class) links all its nodes first.
+    parameters at once; a loop (a sub-class) links all its nodes first. Methods that return a `Task` are steps of this
+    work; they wait for one another on an explicit stack.
     """
 
     immediate = True
@@ -73,123 +85,155 @@ class Net:
         self.overlays: dict[str, Net] = {}
         self.given: dict[str, Node] = {}
 
+    @property
+    def context(self) -> Context:
+        """What all layers share."""
+        return self.shared.context
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether the layers are those of a loop, or of a sub-network inside one."""
+        return self.is_loop
+
+    def has_layer(self, name: str) -> bool:
+        """Whether the dict describes a layer of this name."""
+        return name in self.descriptions
+
     # --- looking up ---------------------------------------------------------------------------------------------------
 
     def get(self, name: str) -> Node:
         """The node of a reference. Raises ConfigError for unknown layers and dependency loops."""
+        return run(self.ask(name))
+
+    def ask(self, name: Any) -> Task[Node]:
+        """`get`, as a step of the construction."""
+        asking = self.shared.asking
         if not isinstance(name, str):
-            net, asker = self.shared.asking[-1] if self.shared.asking else (self, "")
+            net, asker = next(reversed(asking), (self, ""))
             raise ConfigError(net.layer_path(asker), f"a layer reference must be a str, but is {name!r} instead")
         found = self.nodes.get(name)
         if found is not None:
             return found
         key = (self, name)
-        if key in self.shared.asking:
-            chain = " <- ".join(n for _, n in self.shared.asking[self.shared.asking.index(key) :])
-            raise ConfigError(self.layer_path(name), f"there is a dependency loop on layer {name!r}: {chain} <- {name}")
-        self.shared.asking.append(key)
+        if key in asking:
+            askers = [n for _, n in asking]
+            chain = _chain([*askers[list(asking).index(key) :], name])
+            raise ConfigError(self.layer_path(name), f"there is a dependency loop on layer {name!r}: {chain}")
+        asking[key] = None
         try:
-            node = self._find(name)
+            node: Node = yield self._find(name)
         finally:
-            self.shared.asking.pop()
+            del asking[key]
         self.nodes[name] = node
-        while self.shared.postponed and not self.shared.asking:
+        while self.shared.postponed and not asking:
             net, late = self.shared.postponed.pop()
-            net._complete(late)
+            yield net.complete(late)
         return node
 
-    def _find(self, name: str) -> Node:
+    def _find(self, name: str) -> Task[Node]:
         if name in self.given:
             return self.given[name]
         extra = EXTRA.match(name)
         if extra:
-            return self.extra(extra.group(1), extra.group(2))
+            return (yield self.extra(extra.group(1), extra.group(2)))
         if name in self.descriptions and not name.startswith("#"):
-            return self.link(name, self.descriptions[name])
+            return (yield self.link(name, self.descriptions[name]))
         if name.startswith("base:"):
-            return self.base(name[len("base:") :])
+            return (yield self.base(name[len("base:") :]))
         if name.startswith("prev:"):
             return self.previous(name[len("prev:") :])
         if name == "data" or name.startswith("data:"):
-            return self.data(name.partition(":")[2])
+            return (yield self.data(name.partition(":")[2]))
         if "/" in name:
-            return self.part(name)
+            return (yield self.part(name))
         raise self.not_found(name)
 
     def not_found(self, name: str) -> ConfigError:
         """The error of a reference to nothing."""
         known = [n for n in self.descriptions if not n.startswith("#")]
-        chain = " <- ".join(repr(n) for _, n in reversed(self.shared.asking[:-1]))
+        chain = _chain([repr(n) for _, n in islice(reversed(self.shared.asking), 1, None)])
         asked = f"; asked for by {chain}" if chain else ""
         return ConfigError(self._asker(), f"layer {name!r} not found{did_you_mean(name, known)}{asked}")
 
-    def base(self, name: str) -> Node:
+    def base(self, name: str) -> Task[Node]:
         """A layer of the parent net."""
         if self.parent is None:
             raise ConfigError(self._asker(), f'"base:{name}" needs a parent net, but this is the root net')
-        return self.parent.get(name)
+        return (yield self.parent.ask(name))
 
     def previous(self, name: str) -> Node:
         """A layer at the last tick."""
         raise ConfigError(self._asker(), f'"prev:{name}" exists only inside a loop (the unit of a rec layer)')
 
-    def extra(self, net: str, name: str) -> Node:
+    def extra(self, net: str, name: str) -> Task[Node]:
         """A layer in an overlay net: described by the entry "<net>:<name>" or "<name>", parameters shared."""
         if not self.immediate:
             raise ConfigError(self._asker(), f'"{net}:{name}" is impossible: a loop has no overlay nets')
         if net not in self.overlays:
             self.overlays[net] = self.shared.overlay(self, net)
-        return self.overlays[net].layer(name)
+        return (yield self.overlays[net].layer(name))
 
-    def layer(self, name: str) -> Node:
+    def layer(self, name: str) -> Task[Node]:
         """A layer of this very net."""
-        return self.get(name)
+        return self.ask(name)
 
-    def data(self, key: str) -> Node:
+    def data(self, key: str) -> Task[Node]:
         """A data key of the root net (inside sub-nets "data" alone is the source, see `given`)."""
         root = self
         while root.parent is not None:
             root = root.parent
         key = key or self.shared.extern.default_input
         self.shared.extern.spec(key, self._asker())  # an unknown key is the fault of the layer that asks
-        return root.data_node(key)
+        return (yield root.data_node(key))
 
-    def data_node(self, key: str) -> Node:
+    def data_node(self, key: str) -> Task[Node]:
         """The root's node of a data key; one node however it is spelled."""
         name = f"data:{key}"
         if name not in self.nodes:
             layer = DataSource(key, self.shared.extern.spec(key))
-            self.nodes[name] = self.internal(name, layer)
+            self.nodes[name] = yield self.internal(name, layer)
         return self.nodes[name]
 
-    def part(self, name: str) -> Node:
+    def part(self, name: str) -> Task[Node]:
         """A layer inside a sub-net, or one of several outputs of a layer: "sub/inner"."""
         outer, _, inner = name.partition("/")
-        owner = self.get(outer) if outer not in self.subnets else None  # it may be under construction
+        owner: Node | None = (yield self.ask(outer)) if outer not in self.subnets else None  # under construction
         subnet = self.subnets.get(outer)
         if subnet is not None and not subnet.is_loop:
-            return subnet.get(inner)
-        owner = owner or self.get(outer)
+            return (yield subnet.ask(inner))
+        owner = owner or (yield self.ask(outer))
+        return (yield self.part_of(name, inner, owner))
+
+    def part_of(self, name: str, inner: str, owner: Node) -> Task[Node]:
+        """One of several outputs of a layer."""
         part = PartOf(inner, owner.layer)
         if self.immediate and part.output_spec((owner.spec,), {}) is None:
-            raise ConfigError(self._asker(), f"layer {outer!r} has no part {inner!r}")
-        return self.internal(name, part, [owner])
+            raise ConfigError(self._asker(), f"layer {owner.name!r} has no part {inner!r}")
+        return (yield self.internal(name, part, [owner]))
 
-    def outside(self, name: str) -> Node:
+    def outside(self, name: str) -> Task[Node]:
         """A layer of this net as the root net sees it (a loop has its frames stacked)."""
-        return self.get(name)
+        return self.ask(name)
 
-    def target_outside(self, target: Any) -> Node:
+    def target_outside(self, target: Any) -> Task[Node]:
         """The target of a loss, as the root net sees it."""
-        return self.target_node(target)
+        return self.ask_target(target)
+
+    def owner_of(self, name: str) -> tuple[Net, str]:
+        """The net that owns a layer, and its name there: "base:" goes up, "sub/inner" down."""
+        net: Net = self
+        while True:
+            while name.startswith("base:") and net.parent is not None:
+                net, name = net.parent, name[len("base:") :]
+            outer, _, inner = name.partition("/")
+            if not inner or outer not in net.subnets or name in net.descriptions:
+                return net, name
+            net, name = net.subnets[outer], inner
 
     def _asker(self) -> str:
         """The path of the layer that asks for the present one."""
-        asking = self.shared.asking
-        if len(asking) < 2:
-            return self.path
-        net, name = asking[-2]
-        return net.layer_path(name)
+        asker = next(islice(reversed(self.shared.asking), 1, 2), None)
+        return self.path if asker is None else asker[0].layer_path(asker[1])
 
     def layer_path(self, name: str) -> str:
         """A layer in config syntax: network["output"]["unit"]["att"]."""
@@ -205,54 +249,33 @@ class Net:
 
     # --- linking ------------------------------------------------------------------------------------------------------
 
-    def link(self, name: str, description: Any) -> Node:
-        """Makes the layer of a dict entry and the nodes it reads."""
-        path = self.layer_path(name)
-        if not isinstance(description, Mapping):
-            raise ConfigError(path, f"a layer must be a dict, but is {description!r} instead")
-        if "class" not in description:
-            raise ConfigError(path, 'the entry "class" is missing')
-        description = self._effective(dict(description))
-        cls = layer_class(description["class"], path)
-        description = cls.prepare({**description, "#name": name}, self)
-        description.pop("#name", None)
-        cls = layer_class(description["class"], path)
-        options, own = split_options(cls, description, path)
-        check_axis_texts(cls, own, self.shared.context.behavior, path)
-        self.check_target_size(options, own, cls, path)
-        try:
-            layer = cls(**own)
-        except ConfigError as exc:
-            raise exc if exc.path.startswith("network") else ConfigError(path, str(exc)) from exc
-        except Exception as exc:  # a value that no check has refused
-            raise ConfigError(path, f"wrong option value: {type(exc).__name__}: {exc}") from exc
-        layer.options = options
-        self._place(layer, name, path)
-        node = Node(name, layer, description=description)
-        self._link_params(node)
-        node.sources = [self.get(n) for n in self._from(cls, options, path)]
-        for option in layer_valued(cls):
-            self._refer(node, option, getattr(layer, option, None))
-        if hasattr(layer, "link"):
+    def link(self, name: str, entry: Any) -> Task[Node]:
+        """Makes the layer of a dict entry, after the nodes it reads."""
+        description = described(name, entry, self)
+        yield self._find_size(description)
+        layer = description.make()
+        self._place(layer, name, description.path)
+        node = Node(name, layer, description=description.entry)
+        yield self._link_params(node)
+        for source in description.sources(self.context.behavior):
+            node.sources.append((yield self.ask(source)))
+        for option in layer_valued(description.cls):
+            value = getattr(layer, option, None)
+            if isinstance(value, str):  # numbers and other values are left to the layer
+                node.refs[option] = yield self.ask(value)
+        if links(layer):
             try:
-                layer.link(self, node)
+                yield layer.link(self, node) or _nothing()
             except ConfigError as exc:
-                raise exc if exc.path.startswith("network") else ConfigError(path, str(exc)) from exc
-        return self._finish(node)
-
-    def _effective(self, description: dict[str, Any]) -> dict[str, Any]:
-        """The dict without a loss that counts only outside of search."""
-        if description.get("loss_only_on_non_search") and self.shared.context.search:
-            for key in ("loss", "loss_scale", "loss_opts"):
-                description.pop(key, None)
-        return description
+                raise exc if exc.path.startswith("network") else ConfigError(description.path, str(exc)) from exc
+        return (yield self._finish(node))
 
     def internal(
         self, name: str, layer: Layer, sources: Iterable[Node] = (), refs: Mapping[str, Node] | None = None
-    ) -> Node:
+    ) -> Task[Node]:
         """A node that stands in no dict."""
         self._place(layer, name, self.layer_path(name))
-        return self._finish(Node(name, layer, list(sources), dict(refs or {})))
+        return (yield self._finish(Node(name, layer, list(sources), dict(refs or {}))))
 
     def _place(self, layer: Layer, name: str, path: str) -> None:
         shared = self.shared
@@ -262,73 +285,79 @@ class Net:
             shared.store, names.join(self.prefix, options.name_scope, name), path,
             trainable=self.trainable and bool(options.trainable), updater_opts=options.updater_opts,
         )  # fmt: skip
-        layer.scope.reuse = reuse_function(options.reuse_params, self, path, layer)
+        reuse = reuse_options(options.reuse_params, path)
+        layer.scope.reuse = None if reuse is None else SharedParams(reuse, layer)
         shared.scopes[path] = layer.scope
         shared.modules.append(layer)
 
-    def _link_params(self, node: Node) -> None:
+    def _link_params(self, node: Node) -> Task[None]:
         """The nodes whose outputs are parameters; in a loop, also the layers whose parameters are shared are linked."""
-        reuse = node.layer.scope.reuse if node.layer.scope is not None else None
-        if isinstance(reuse, Reuse):
+        reuse = _shared_params(node)
+        if reuse is not None:
+            self.shared.homes[node] = self
+            for name in reuse.options.outputs:
+                reuse.outputs[name] = yield self.ask(name)
             node.param_nodes = dict(reuse.outputs)
-            for owner, name in (resolve(self, n) for n in reuse.layers) if not self.immediate else ():
+            for owner, name in map(self.owner_of, reuse.options.layers) if not self.immediate else ():
                 if not owner.immediate and name not in owner.nodes and (owner, name) not in self.shared.asking:
                     owner.previous(name)
-        if node.layer.options.size_target and self.shared.context.losses and self.immediate:
-            self.data(node.layer.options.size_target)
+        if node.layer.options.size_target and self.context.losses and self.immediate:
+            yield self.data(node.layer.options.size_target)
 
-    def _finish(self, node: Node) -> Node:
+    def _finish(self, node: Node) -> Task[Node]:
         """The node's axes and parameters.
 
         It can be found before it has parameters: a layer that it shares some with may read it; if that one is under
         construction itself, this one gets its parameters later.
         """
         if self.immediate:
-            node.infer()
+            infer(node)
             if node.description:
                 self.nodes[node.name] = node
         self.order.append(node)
         if self.immediate:
-            reuse = node.layer.scope.reuse if node.layer.scope is not None else None
-            if isinstance(reuse, Reuse) and reuse.waits():
+            reuse, asking = _shared_params(node), self.shared.asking
+            if reuse is not None and any(self.owner_of(name) in asking for name in reuse.options.layers):
                 self.shared.postponed.append((self, node))
             else:
-                self._complete(node)
+                yield self.complete(node)
         return node
 
-    def _complete(self, node: Node) -> None:
-        node.build()
+    # --- parameters ---------------------------------------------------------------------------------------------------
+
+    def complete(self, node: Node) -> Task[None]:
+        """The node's parameters, and its line in the log."""
+        yield self.build(node)
         self.tell(node)
+
+    def build(self, node: Node) -> Task[None]:
+        """The node's parameters, once; those of layers that it shares some with are made before."""
+        shared = self.shared
+        if node.built or node in shared.in_building:
+            return
+        shared.in_building.add(node)
+        reuse = _shared_params(node)
+        if reuse is not None:
+            for name in reuse.options.layers:
+                owner: Node = yield shared.homes[node].layer_with_params(name)
+                yield self.build(owner)
+                reuse.owners[name] = owner
+        yield from node.layer.building()
+        build(node)
+        node.built = True
+        shared.in_building.discard(node)
+
+    def layer_with_params(self, name: str) -> Task[Node]:
+        """The layer that `reuse_params` names, linked now if it is not yet."""
+        if "/" in name and not name.startswith("base:"):
+            yield self.ask(name.partition("/")[0])
+        owner, inner = self.owner_of(name)
+        return (yield owner.ask(inner))
 
     def tell(self, node: Node) -> None:
         """One log line per layer with its axes."""
         if node.description:
-            self.shared.context.log.v3(f"layer {self.path}/{node.name!r}: {node.spec}")
-
-    def _from(self, cls: type[Layer], options: Any, path: str) -> list[str]:
-        """The names in `from`."""
-        value = options.from_
-        if value is None:
-            if cls.default_from and cls.sources != "none" and self.shared.context.behavior >= 1:
-                raise ConfigError(path, "`from` is missing (required since behavior_version >= 1)")
-            value = () if cls.sources == "none" else cls.default_from
-        if isinstance(value, str):
-            value = [value]
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(path, f"`from` must be a layer name or a list of them, but is {value!r} instead")
-        found = [v for v in value if v != "none"]
-        if cls.sources == "none" and found:
-            raise ConfigError(
-                path, f"`from` must be empty for layer class {cls.class_name!r}, but is {value!r} instead"
-            )
-        if cls.sources == "one" and not found and cls.needs_source:
-            raise ConfigError(path, f"layer class {cls.class_name!r} needs a source, but `from` is empty")
-        return found
-
-    def _refer(self, node: Node, option: str, value: Any) -> None:
-        """The node(s) of a layer-valued option; numbers and other values are left to the layer."""
-        if isinstance(value, str):
-            node.refs[option] = self.get(value)
+            self.context.log.v3(f"layer {self.path}/{node.name!r}: {node.spec}")
 
     # --- targets ------------------------------------------------------------------------------------------------------
 
@@ -338,42 +367,68 @@ class Net:
             target = target[0] if target else None
         return str(target) if target else self.shared.extern.default_target
 
-    def target_node(self, target: Any) -> Node:
+    def ask_target(self, target: Any) -> Task[Node]:
         """The node of a target: "layer:x", a layer of that name, or a data key."""
         name = self.target_name(target)
         if name.startswith("layer:"):
-            return self.get(name[len("layer:") :])
-        if name in self.descriptions:
-            return self.get(name)
-        return self.get(f"data:{name}")
+            return (yield self.ask(name[len("layer:") :]))
+        return (yield self.ask(name if name in self.descriptions else f"data:{name}"))
 
-    def target_dim(self, target: Any, path: str) -> int | None:
+    def _find_size(self, description: LayerDescription) -> Task[None]:
+        """Fills in `n_out` from `out_dim` or the target where the class takes it and the dict lacks it."""
+        if not description.lacks_size:
+            return
+        options = description.options
+        size = getattr(options.out_dim, "size", None)
+        if size is None and description.sized_by_target:
+            size = yield self._target_dim(options.target, description.path)
+            if size is not None and options.loss == "ctc":
+                size += 1
+        description.set_size(size)
+
+    def _target_dim(self, target: Any, path: str) -> Task[int | None]:
         """Number of classes (or features) of a target of the layer at `path`."""
         name = self.target_name(target)
         if name.startswith("layer:") or name in self.descriptions:
-            spec = self.target_node(target).spec
-            return spec.dim if spec is not None else None
+            node: Node = yield self.ask_target(target)
+            return node.spec.dim if node.spec is not None else None
         return self.shared.extern.spec(name, path).dim
 
-    def check_target_size(self, options: Any, own: dict[str, Any], cls: type[Layer], path: str) -> None:
-        """Fills in `n_out` from `out_dim` or the target where the class takes it and the dict lacks it."""
-        if "n_out" not in own_options(cls) or own.get("n_out") is not None:
-            return
-        size = getattr(options.out_dim, "size", None)
-        if size is None and (options.target is not None or options.loss is not None):
-            size = self.target_dim(options.target, path)
-            if size is not None and options.loss == "ctc":
-                size += 1
-        if size is not None:
-            own["n_out"] = options.n_out = size
+
+def _nothing() -> Task[None]:
+    """No work."""
+    yield from ()
 
 
-def collect(start: Iterable[str], net: Net) -> None:
+def _shared_params(node: Node) -> SharedParams | None:
+    """What `reuse_params` of a node's layer says."""
+    reuse = node.layer.scope.reuse if node.layer.scope is not None else None
+    return reuse if isinstance(reuse, SharedParams) else None
+
+
+def _chain(names: list[str]) -> str:
+    """Askers, each reading the one before it; of a long chain both ends."""
+    if len(names) > SHOWN_ASKERS:
+        half = SHOWN_ASKERS // 2
+        names = [*names[:half], f"({len(names) - 2 * half} more)", *names[-half:]]
+    return " <- ".join(names)
+
+
+def nets_of(net: Net) -> Iterator[Net]:
+    """The net and those inside, loops too, outer ones first."""
+    waiting = [net]
+    while waiting:
+        found = waiting.pop()
+        yield found
+        waiting += reversed(found.subnets.values())
+
+
+def collect(start: Iterable[str], net: Net) -> Task[None]:
     """Builds all these nodes; errors of all of them are raised together."""
     errors: dict[str, ConfigError] = {}
     for name in start:
         try:
-            net.get(name)
+            yield net.ask(name)
         except ConfigErrors as exc:
             errors |= {str(e): e for e in exc.errors}
         except ConfigError as exc:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from returnn_lite.layers.core.base import Context, Layer
+from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.network.construct import Net
-from returnn_lite.network.graph import Node
 from returnn_lite.network.sources import PartOf
 
 
@@ -45,32 +46,31 @@ class OverlayNet(Net):
             self.shared.context = OverlayContext(main.shared.context)  # type: ignore[assignment]
             main.shared.context.beams = True
 
-    def get(self, name: str) -> Node:
+    def ask(self, name: Any) -> Task[Node]:
         """What a layer of this net reads."""
-        if isinstance(name, str) and f"{self.name}:{name}" in self.descriptions:
-            return self.layer(name)
-        return self.main.get(name)
+        own = isinstance(name, str) and f"{self.name}:{name}" in self.descriptions
+        return self.layer(name) if own else self.main.ask(name)
 
-    def layer(self, name: str) -> Node:
+    def layer(self, name: str) -> Task[Node]:
         """A layer of this net."""
-        return super().get(name)
+        return super().ask(name)
 
-    def _find(self, name: str) -> Node:
+    def _find(self, name: str) -> Task[Node]:
         description = self.descriptions.get(f"{self.name}:{name}", self.descriptions.get(name))
         if description is not None:
-            return self.link(name, description)
-        return self.part(name) if "/" in name else self.main.get(name)
+            return (yield self.link(name, description))
+        return (yield self.part(name) if "/" in name else self.main.ask(name))
 
-    def part(self, name: str) -> Node:
+    def part(self, name: str) -> Task[Node]:
         """A layer inside a sub-net, or one of several outputs of a layer."""
         outer, _, inner = name.partition("/")
-        owner = self.layer(outer)
+        owner: Node = yield self.layer(outer)
         subnet = self.subnets.get(outer)
         if subnet is not None and not subnet.is_loop:
-            return subnet.get(inner)
-        return self.internal(name, PartOf(inner, owner.layer), [owner])
+            return (yield subnet.ask(inner))
+        return (yield self.internal(name, PartOf(inner, owner.layer), [owner]))
 
-    def base(self, name: str) -> Node:
+    def base(self, name: str) -> Task[Node]:
         """A layer of the net around `main`."""
         return self.main.base(name)
 

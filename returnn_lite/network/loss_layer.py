@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.losses.base import Loss, make_loss
-from returnn_lite.network.construct import Net
-from returnn_lite.network.graph import Node
 from returnn_lite.tensor import Dim, Spec, Tensor
 
 
@@ -38,11 +38,11 @@ class LossLayer(Layer):
         self.use_error = use_error
         self.loss: Loss | None = None
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """Makes the loss, and reads its target."""
         self.loss = made = make_loss(self.kind, self.loss_options, self.path)[0]
         if made.needs_target or self.target:
-            node.refs["target"] = net.target_node(self.target)
+            node.refs["target"] = yield net.ask_target(self.target)
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The frames of the source: without its feature axis."""

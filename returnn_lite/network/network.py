@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,16 +13,18 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Context, Layer
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.params import ParamOptions, ParamOwner, ParamStore
 from returnn_lite.log import Log
+from returnn_lite.network.building import compute
 from returnn_lite.network.constraints import output_constraints
-from returnn_lite.network.construct import Net, Shared, collect
+from returnn_lite.network.construct import Net, Shared, collect, nets_of
 from returnn_lite.network.extern import ExternData
 from returnn_lite.network.extra import OverlayNet, counts_once
-from returnn_lite.network.graph import Node
 from returnn_lite.network.objective import LossNode, LossValue, constraints, loss_node
 from returnn_lite.network.placed import PlacedParams
 from returnn_lite.network.sources import DataSource
+from returnn_lite.network.worklist import run
 from returnn_lite.tensor import Spec, Tensor
 
 EvalNames = Callable[[Context], Mapping[str, Any]]
@@ -92,7 +95,7 @@ class Network(torch.nn.Module):
         self.constraints = constraints(
             (m.scope, m.options) for m in counts_once(self.shared.modules) if m.scope is not None
         )
-        self.output_constraints = output_constraints(self._whole_nodes(self.net))
+        self.output_constraints = output_constraints(self._whole_nodes())
         self.used_data_keys = {m.key for m in self.shared.modules if isinstance(m, DataSource)}
         self.loaded_on_init: frozenset[str] = frozenset()  # parameters that `load_on_init` of a layer has set
         self.infinite_constants: frozenset[str] = frozenset()  # of buffers, such as a mask
@@ -113,46 +116,45 @@ class Network(torch.nn.Module):
             if node.spec is not None and key:
                 self.extern_data.register(key, node.spec)
                 self.net.nodes[f"data:{key}"] = node
-        collect([*start_points(entries, self.context), *extra_layers], self.net)
-        self._complete(self.net)
+        run(collect([*start_points(entries, self.context), *extra_layers], self.net))
+        self._complete()
 
-    def _complete(self, net: Net) -> None:
+    def _complete(self) -> None:
         """Builds what touched sub-networks have to build of their own: output, losses, output layers."""
-        for subnet in list(net.subnets.values()):
-            if not subnet.is_loop:
-                collect(start_points(subnet.descriptions, self.context), subnet)
-                self._complete(subnet)
-        for overlay in net.overlays.values():
-            self._complete(overlay)
+        waiting, seen = [self.net], {self.net}
+        while waiting:
+            net = waiting.pop()
+            if net not in seen:
+                run(collect(start_points(net.descriptions, self.context), net))
+            seen.add(net)
+            found = [*(n for n in net.subnets.values() if not n.is_loop), *net.overlays.values()]
+            seen.update(net.overlays.values())  # of these only what is asked for
+            waiting += reversed(found)
 
-    def _whole_nodes(self, net: Net) -> Iterator[tuple[Node, Callable[[], Node]]]:
+    def _whole_nodes(self) -> Iterator[tuple[Node, Callable[[], Node]]]:
         """All layers of the dicts, each with what gives the node of its whole output."""
-        for name, node in list(net.nodes.items()):
+        for net, _, name, node in named_nodes(self.net):
             if node.description and node.name == name:
                 yield node, lambda node=node: node  # type: ignore[misc]
-            if name in net.subnets and not net.subnets[name].is_loop:
-                yield from self._whole_nodes(net.subnets[name])
             for label, inner in getattr(node.layer, "inner_nodes", dict)().items():
-                yield inner, lambda name=name, label=label: net.get(f"{name}/{label}")  # type: ignore[misc]
+                yield inner, partial(net.get, f"{name}/{label}")
 
     def _losses(self) -> Iterator[LossNode]:
         """The losses of all nets, by the names under which they are reported."""
         taken: set[str] = set()
-        for loss in self._losses_of(self.net, ""):
+        for loss in self._losses_of(self.net):
             taken.add(loss.name)
             yield loss
         for name, overlay in self.net.overlays.items():
-            for loss in self._losses_of(overlay, ""):
+            for loss in self._losses_of(overlay):
                 loss.name = f"{name}:{loss.name}" if loss.name in taken else loss.name
                 taken.add(loss.name)
                 yield loss
 
-    def _losses_of(self, net: Net, prefix: str) -> Iterator[LossNode]:
-        for name, node in list(net.nodes.items()):
+    def _losses_of(self, root: Net) -> Iterator[LossNode]:
+        for net, prefix, name, node in named_nodes(root):
             if node.layer.options.loss and node.name == name and node.description.get("loss"):
                 yield self._loss(net, prefix + name, node, node)
-            if name in net.subnets and not net.subnets[name].is_loop:
-                yield from self._losses_of(net.subnets[name], f"{prefix}{name}/")
             for inner_name, inner_net, inner in getattr(node.layer, "loss_nodes", lambda: [])():
                 seen = net.get(f"{name}/{inner_name}")
                 yield self._loss(inner_net, f"{prefix}{name}/{inner_name}", inner, seen)
@@ -163,12 +165,12 @@ class Network(torch.nn.Module):
         made = loss_node(name, node, None, None)
         made.node = seen
         if made.loss.needs_target or options.target is not None:
-            made.target = net.target_outside(options.target)
+            made.target = run(net.target_outside(options.target))
         inverse = (options.loss_opts or {}).get("custom_inv_norm_factor")
         if inverse is not None:
-            made.inverse_norm_node = net.outside(inverse)
+            made.inverse_norm_node = run(net.outside(inverse))
         named = {o: (options.loss_opts or {}).get(o) for o in made.loss.layer_options}
-        made.layer_nodes = {option: net.outside(name) for option, name in named.items() if isinstance(name, str)}
+        made.layer_nodes = {o: run(net.outside(name)) for o, name in named.items() if isinstance(name, str)}
         return made
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ class Network(torch.nn.Module):
     def param_owners(self) -> dict[str, ParamOwner]:
         """The layer of each parameter."""
         found: dict[str, ParamOwner] = {}
-        for node in nodes_of(self.net):
+        for node in (node for net in nets_of(self.net) for node in net.nodes.values()):
             scope = node.layer.scope
             sparse = any(source.spec is not None and source.spec.sparse for source in node.sources)
             for local in scope.owned if scope is not None else ():
@@ -277,7 +279,7 @@ class Network(torch.nn.Module):
         grad = torch.is_grad_enabled() or self.context.differentiates
         with torch.set_grad_enabled(grad), self.placed_params.running(self.training, self.context.generator):
             for node in self.net.order:
-                values[node] = node.compute(values)
+                values[node] = compute(node, values)
             out = NetworkOutput(values, self.net.nodes)
             if self.loss_nodes or self.constraints or self.output_constraints:
                 self._evaluate(out)
@@ -316,9 +318,19 @@ class Network(torch.nn.Module):
             out.objective = terms[0] if len(terms) == 1 else torch.stack([t.reshape(()) for t in terms]).sum()
 
 
-def nodes_of(net: Net) -> list[Node]:
-    """The nodes of a net and of the nets inside."""
-    return [*net.nodes.values(), *(node for inner in net.subnets.values() for node in nodes_of(inner))]
+def named_nodes(root: Net) -> Iterator[tuple[Net, str, str, Node]]:
+    """(net, prefix, name, node) of all nodes of a net; behind that of a sub-network (no loop) those inside of it."""
+    waiting = [(root, "", iter(list(root.nodes.items())))]
+    while waiting:
+        net, prefix, items = waiting[-1]
+        for name, node in items:
+            yield net, prefix, name, node
+            inner = net.subnets.get(name)
+            if inner is not None and not inner.is_loop:
+                waiting.append((inner, f"{prefix}{name}/", iter(list(inner.nodes.items()))))
+                break
+        else:
+            waiting.pop()
 
 
 def start_points(entries: Mapping[str, Any], context: Context) -> list[str]:

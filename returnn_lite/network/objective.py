@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from returnn_lite.errors import ConfigError
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.params import ParamScope
 from returnn_lite.losses.base import CommonLossOptions, Loss, make_loss
-from returnn_lite.network.graph import Node
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.axes import describe
 

@@ -2,93 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.params import Derived, ParamScope
 from returnn_lite.tensor import Dim
-
-if TYPE_CHECKING:
-    from returnn_lite.network.construct import Net
-    from returnn_lite.network.graph import Node
 
 _KEYS = ("reuse_layer", "map", "auto_create_missing", "layer_output", "shape", "custom")
 Shape = tuple[int, ...]
 
 
 @dataclass
-class Reuse:
-    """Where the parameters of one layer come from.
+class ReuseOptions:
+    """The option, checked: its `entries`, the `layers` whose parameters are shared, the `outputs` that are parameters.
 
-    Called with a parameter's name and shape: another layer's parameter, a `Derived` one, or None where the layer makes
-    its own. `entries`: one of the forms of the option, checked; `layers`: the layers whose parameters are shared;
-    `outputs`: the nodes whose output is a parameter. Raises ConfigError for unknown layers, missing parameters and
-    other shapes.
+    Raises ConfigError for unknown entries.
     """
 
-    net: Net
     path: str
-    options: dict[str, Any]
-    owner: Layer
+    entries: Mapping[str, Any]
     layers: list[str] = field(default_factory=list)
-    outputs: dict[str, Node] = field(default_factory=dict)
+    outputs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._collect(self.options)
+        waiting = [self.entries]
+        while waiting:
+            entries = waiting.pop()
+            for key in entries:
+                if key not in _KEYS:
+                    raise ConfigError(self.path, f"reuse_params: unknown entry {key!r}{did_you_mean(str(key), _KEYS)}")
+            if entries.get("reuse_layer"):
+                self.layers.append(entries["reuse_layer"])
+            if entries.get("layer_output"):
+                self.outputs.append(entries["layer_output"])
+            inner = [_as_dict(entry) for entry in (entries.get("map") or {}).values() if entry]
+            waiting += reversed(inner)
 
-    def _collect(self, options: Mapping[str, Any]) -> None:
-        """Checks the entries of a form and notes the layers it names."""
-        for key in options:
-            if key not in _KEYS:
-                raise ConfigError(self.path, f"reuse_params: unknown entry {key!r}{did_you_mean(str(key), _KEYS)}")
-        if options.get("reuse_layer"):
-            self.layers.append(options["reuse_layer"])
-        if options.get("layer_output"):
-            name = options["layer_output"]
-            self.outputs[name] = self.net.get(name)
-        for entry in (options.get("map") or {}).values():
-            if entry:
-                self._collect(_as_dict(entry))
+
+def reuse_options(options: Any, path: str) -> ReuseOptions | None:
+    """The option `reuse_params` of a layer.
+
+    Forms: "layer"; {"reuse_layer": "layer", "auto_create_missing": bool}; {"map": {"W": "layer" | None | dict}};
+    {"layer_output": "layer", "shape": Dims}; {"custom": function, "reuse_layer": "layer"}.
+    """
+    if not options:
+        return None
+    if not isinstance(options, (str, Mapping)):
+        raise ConfigError(path, f"reuse_params: must be a layer name or a dict, but is {options!r} instead")
+    return ReuseOptions(path, dict(_as_dict(options)))
+
+
+@dataclass
+class SharedParams:
+    """Where the parameters of the layer `reader` come from.
+
+    Called with a parameter's name and shape: another layer's parameter, a `Derived` one, or None where the layer makes
+    its own. `owners`: the nodes whose parameters are shared, `outputs`: those whose output is a parameter, by the names
+    in the options. Raises ConfigError for missing parameters and other shapes.
+    """
+
+    options: ReuseOptions
+    reader: Layer
+    owners: dict[str, Node] = field(default_factory=dict)
+    outputs: dict[str, Node] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """The reader's."""
+        return self.options.path
 
     def __call__(self, name: str, shape: Shape) -> torch.nn.Parameter | Derived | None:
         """The parameter of this name."""
-        return self._find(self.options, name, shape)
+        entries = self.options.entries
+        while True:
+            create = bool(entries.get("auto_create_missing"))
+            if entries.get("custom") is not None:
+                return self._custom(entries, name, shape)
+            if entries.get("layer_output"):
+                return self._output(entries, name, shape)
+            if "map" not in entries:
+                break
+            by_name = entries["map"] or {}
+            if name not in by_name and not create:
+                raise ConfigError(self.path, f"reuse_params: parameter {name!r} is not in the map {sorted(by_name)}")
+            if not by_name.get(name):
+                return None
+            entries = _as_dict(by_name[name])
+        return self._of_layer(entries["reuse_layer"], name, create) if entries.get("reuse_layer") else None
 
-    def _find(self, options: Mapping[str, Any], name: str, shape: Shape) -> torch.nn.Parameter | Derived | None:
-        create = bool(options.get("auto_create_missing"))
-        if options.get("custom") is not None:
-            return self._custom(options, name, shape)
-        if options.get("layer_output"):
-            return self._output(options, name, shape)
-        if "map" in options:
-            entries = options["map"] or {}
-            if name not in entries:
-                if create:
-                    return None
-                raise ConfigError(self.path, f"reuse_params: parameter {name!r} is not in the map {sorted(entries)}")
-            return self._find(_as_dict(entries[name]), name, shape) if entries[name] else None
-        if not options.get("reuse_layer"):
-            return None
-        return self._of_layer(options["reuse_layer"], name, create)
+    def _scope(self, layer: str) -> ParamScope:
+        """The parameters of a layer."""
+        scope = self.owners[layer].layer.scope
+        if scope is None:
+            raise ConfigError(self.path, f"reuse_params: layer {layer!r} has no parameters")
+        return scope
 
     def _of_layer(self, layer: str, name: str, create: bool) -> torch.nn.Parameter | None:
-        used = scope_of(self.net, layer, self.path).used
+        used = self._scope(layer).used
         if name not in used and not create:
             have = ", ".join(used) or "none"
             raise ConfigError(self.path, f"reuse_params: layer {layer!r} has no parameter {name!r}; it has: {have}")
         return used.get(name)
 
-    def _output(self, options: Mapping[str, Any], name: str, shape: Shape) -> Derived:
+    def _output(self, entries: Mapping[str, Any], name: str, shape: Shape) -> Derived:
         """The output of a layer as a parameter; `shape` tells the order of its axes."""
-        node = self.outputs[options["layer_output"]]
+        node = self.outputs[entries["layer_output"]]
         if node.spec is None:
             raise ConfigError(self.path, f"reuse_params: the axes of layer {node.name!r} are not known")
-        order = _order(node, options.get("shape"), self.path)
+        order = _order(node, entries.get("shape"), self.path)
         found = tuple(node.spec.dims[i].size for i in order)
         if found != shape:
             raise ConfigError(
@@ -96,26 +123,11 @@ class Reuse:
             )
         return Derived(torch.nn.Parameter(torch.zeros(shape), requires_grad=False), node=node, order=order)
 
-    def _custom(self, options: Mapping[str, Any], name: str, shape: Shape) -> torch.nn.Parameter | Derived:
+    def _custom(self, entries: Mapping[str, Any], name: str, shape: Shape) -> torch.nn.Parameter | Derived:
         """What the function `custom` makes of other parameters."""
-        other = options.get("reuse_layer")
-        reused = ParamsView(other, scope_of(self.net, other, self.path), self.owner) if other else None
-        scope = self.owner.scope
-        if scope is None:
-            raise ConfigError(self.path, "reuse_params: the layer has no parameters")
-        base = ParamsView(self.owner.name, scope, self.owner)
-        wrap, unwrap = _wrappers(self.owner)
-
-        def getter(name: str = name, shape: Shape = shape, init: Any = "glorot_uniform", **_: Any) -> Any:
-            return wrap(scope.own(name.removeprefix(f"{scope.prefix}/"), tuple(shape), init))
-
-        def value() -> torch.Tensor:
-            made = options["custom"](
-                base_layer=base, reuse_layer=reused, name=name, full_name=scope.full_name(name), shape=shape,
-                dtype="float32", getter=getter,
-            )  # fmt: skip
-            return unwrap(made)  # type: ignore[no-any-return]
-
+        other = entries.get("reuse_layer")
+        reused = ParamsView(other, self._scope(other), self.reader) if other else None
+        value = CustomParam(entries["custom"], reused, self.reader, name, shape)
         first = value()
         if isinstance(first, torch.nn.Parameter):
             return first
@@ -126,10 +138,36 @@ class Reuse:
             )
         return Derived(torch.nn.Parameter(torch.zeros(shape), requires_grad=False), value=value)
 
-    def waits(self) -> bool:
-        """Whether a layer whose parameters are shared is under construction itself."""
-        asking = self.net.shared.asking
-        return any((net, inner) in asking for net, inner in (resolve(self.net, n) for n in self.layers))
+
+@dataclass
+class CustomParam:
+    """A parameter that the `function` of a config makes of others, each time that it is called."""
+
+    function: Callable[..., Any]
+    reused: ParamsView | None
+    reader: Layer
+    name: str
+    shape: Shape
+
+    def __call__(self) -> torch.Tensor:
+        """The parameter."""
+        scope = self._scope
+        made = self.function(
+            base_layer=ParamsView(self.reader.name, scope, self.reader), reuse_layer=self.reused, name=self.name,
+            full_name=scope.full_name(self.name), shape=self.shape, dtype="float32", getter=self._own,
+        )  # fmt: skip
+        return _wrappers(self.reader)[1](made)  # type: ignore[no-any-return]
+
+    @property
+    def _scope(self) -> ParamScope:
+        if self.reader.scope is None:
+            raise ConfigError(self.reader.path, "reuse_params: the layer has no parameters")
+        return self.reader.scope
+
+    def _own(self, name: str = "", shape: Shape | None = None, init: Any = "glorot_uniform", **_: Any) -> Any:
+        """A parameter of the layer itself, by default the one that is asked for."""
+        local = (name or self.name).removeprefix(f"{self._scope.prefix}/")
+        return _wrappers(self.reader)[0](self._scope.own(local, tuple(self.shape if shape is None else shape), init))
 
 
 class ParamsView:
@@ -147,7 +185,7 @@ class ParamsView:
         return {n: wrap(p) for n, p in self._scope.used.items()}
 
 
-def _wrappers(owner: Layer) -> tuple[Any, Any]:
+def _wrappers(owner: Layer) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """How config code wants to see tensors, and the way back."""
     names = owner.context.eval_names
     return names.get("as_tf_tensor", _unchanged), names.get("as_plain_tensor", _unchanged)
@@ -159,42 +197,6 @@ def _unchanged(x: Any) -> Any:
 
 def _as_dict(options: Any) -> Mapping[str, Any]:
     return {"reuse_layer": options} if isinstance(options, str) else options
-
-
-def reuse_function(options: Any, net: Net, path: str, owner: Layer) -> Reuse | None:
-    """The option `reuse_params` of a layer.
-
-    Forms: "layer"; {"reuse_layer": "layer", "auto_create_missing": bool}; {"map": {"W": "layer" | None | dict}};
-    {"layer_output": "layer", "shape": Dims}; {"custom": function, "reuse_layer": "layer"}.
-    """
-    if not options:
-        return None
-    if not isinstance(options, (str, Mapping)):
-        raise ConfigError(path, f"reuse_params: must be a layer name or a dict, but is {options!r} instead")
-    return Reuse(net, path, dict(_as_dict(options)), owner)
-
-
-def resolve(net: Net, name: str) -> tuple[Net, str]:
-    """The net that owns a layer, and its name there: "base:" goes up, "sub/inner" down."""
-    while name.startswith("base:") and net.parent is not None:
-        net, name = net.parent, name[len("base:") :]
-    outer, _, inner = name.partition("/")
-    if inner and outer in net.subnets and name not in net.descriptions:
-        return resolve(net.subnets[outer], inner)
-    return net, name
-
-
-def scope_of(net: Net, name: str, path: str) -> ParamScope:
-    """The parameters of a layer, made now if they do not exist yet."""
-    if "/" in name and not name.startswith("base:"):
-        net.get(name.partition("/")[0])
-    owner, inner = resolve(net, name)
-    node = owner.get(inner)
-    if not node.built:
-        node.build()
-    if node.layer.scope is None:
-        raise ConfigError(path, f"reuse_params: layer {name!r} has no parameters")
-    return node.layer.scope
 
 
 def _order(node: Node, shape: Any, path: str) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -11,6 +11,8 @@ from returnn_lite.config.option_types import NaturalFloat
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.losses.ctc import native_ctc_loss
 from returnn_lite.losses.sequence import labels_of
@@ -19,10 +21,6 @@ from returnn_lite.ops.staircase import staircase_posteriors
 from returnn_lite.tensor import Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.spec import vector
-
-if TYPE_CHECKING:
-    from returnn_lite.network.construct import Net
-    from returnn_lite.network.graph import Node
 
 _INPUT_TYPES = ("log_prob", "prob")
 
@@ -162,10 +160,10 @@ class FastBaumWelch(Alignment):
                 raise self.error(f"`ctc_opts` has no entry {key!r}{did_you_mean(key, known)}")
         return options
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """Refers to the labels."""
         if self.align_target == "ctc":
-            node.refs["labels"] = net.data(str(self.align_target_key))
+            node.refs["labels"] = yield net.data(str(self.align_target_key))
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """Time-major."""

@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from returnn_lite.config.option_types import NaturalInt, PositiveInt
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.base import Layer, Surroundings
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer, split_options
 from returnn_lite.ops import beam as beams
 from returnn_lite.rec.choice_scores import log_scores, noise
 from returnn_lite.rec.choice_view import ChoiceView, combined_by_function
 from returnn_lite.rec.initial import Initial
 from returnn_lite.tensor import Beam, Dim, Spec, Tensor, batch_dim, latest_beam, to_beam
-
-if TYPE_CHECKING:
-    from returnn_lite.network.construct import Net
-    from returnn_lite.network.graph import Node
 
 _INPUT_TYPES = ("prob", "log_prob", "logits", "regression")
 
@@ -128,30 +126,30 @@ class Choice(Layer):
     # --- construction -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """Outside of search the choice is the target (its source is dropped), or sampled; see `target_choice.py`."""
-        path = linker.layer_path(description["#name"])
+        path = net.layer_path(description["#name"])
         split_options(cls, {k: v for k, v in description.items() if k != "#name"}, path)
         if "target" not in description:
             raise ConfigError(path, "`choice` needs the option 'target'")
-        if linker.shared.context.search:
+        if net.context.search:
             if description.get("search") is not False:
                 return description
             kind = "choice.target" if description.get("add_to_beam_scores") is False else "choice.given"
         else:
             kind = "choice.sampled" if description.get("scheduled_sampling") else "choice.target"
         if kind == "choice.target":
-            description["from"] = [_target_reference(t, linker, path) for t in _several(description["target"])]
+            description["from"] = [_target_reference(t, net, path) for t in _several(description["target"])]
         return {**description, "class": kind}
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """Refers to the target if the search cheats, and to the layers for `custom_score_combine`."""
         if self.cheating:
             if len(node.sources) > 1:
                 raise self.error("`cheating` works with one source only")
-            node.refs["target"] = net.target_node(self.options.target)
+            node.refs["target"] = yield net.ask_target(self.options.target)
         for key, name in self.explicit.items():
-            node.refs[f"explicit/{key}"] = net.get(name)
+            node.refs[f"explicit/{key}"] = yield net.ask(name)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """Labels (B,), with the classes of the target; with regression the source."""
@@ -298,14 +296,14 @@ def _several(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _target_reference(target: Any, linker: Net, path: str) -> str:
+def _target_reference(target: Any, net: Surroundings, path: str) -> str:
     """The name under which a layer reads this target: a layer of the net, or a data key."""
     if target is None:
         raise ConfigError(path, "without search `choice` needs a target (forward without references is not possible)")
     name = str(target)
     if name.startswith("layer:"):
         return name[len("layer:") :]
-    return name if name in linker.descriptions else f"data:{name}"
+    return name if net.has_layer(name) else f"data:{name}"
 
 
 def _first_of(source: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,8 @@ from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Beam, Lengths, Spec, Tensor, batch_dim
 
 if TYPE_CHECKING:
+    from returnn_lite.layers.core.node import Node
     from returnn_lite.network.construct import Net
-    from returnn_lite.network.graph import Node
 
 
 _NO_BEAM = "the layer needs the hypotheses of a search, but its source has none"

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.ops import edit_distance as distances
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.spec import vector
-
-if TYPE_CHECKING:
-    from returnn_lite.network.construct import Net
-    from returnn_lite.network.graph import Node
 
 
 @layer("edit_distance")
@@ -71,9 +69,9 @@ class OfTarget(Layer):
     recurrent = True
     checks_n_out = False
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """Refers to the target."""
-        node.refs["target"] = net.target_node(self.options.target)
+        node.refs["target"] = yield net.ask_target(self.options.target)
 
     def check_target(self, target: Spec) -> None:
         """ConfigError for frames of labels."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.base import Layer, LayerRef, Surroundings
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer, split_options
 from returnn_lite.tensor import Spec, Tensor
-
-if TYPE_CHECKING:
-    from returnn_lite.network.construct import Net
-    from returnn_lite.network.graph import Node
 
 
 @layer("get_rec_accumulated")
@@ -27,9 +25,9 @@ class GetRecAccumulated(Layer):
         self.sub_layer = sub_layer
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """Reads the inner layer."""
-        path = linker.layer_path(description["#name"])
+        path = net.layer_path(description["#name"])
         split_options(cls, {k: v for k, v in description.items() if k != "#name"}, path)
         source = description.get("from")
         loop = source[0] if isinstance(source, (list, tuple)) and source else source
@@ -53,9 +51,9 @@ class RecLastOutput(Layer):
         self.rec_layer = rec_layer
         self.sub_layer_name = sub_layer_name
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """Refers to the last frame, which the loop gives as a part of its own."""
-        node.refs = {"last": net.get(f"{self.rec_layer}/last:{self.sub_layer_name}")}
+        node.refs = {"last": (yield net.ask(f"{self.rec_layer}/last:{self.sub_layer_name}"))}
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """That of one frame."""

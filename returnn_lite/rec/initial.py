@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from returnn_lite.network.graph import Node
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
+from returnn_lite.network.building import compute
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.align import place
 from returnn_lite.tensor.lengths import derive
 from returnn_lite.tensor.tensor import DTYPES
 
-if TYPE_CHECKING:
-    from returnn_lite.rec.loop_net import LoopNet
-
 _NUMBERS = {"zeros": 0.0, "ones": 1.0}
 
 
-def link_initial(node: Node, net: LoopNet) -> None:
+def link_initial(node: Node, net: Linker) -> Task[None]:
     """Links the layer that `initial_output` names, and makes the vector of "var"."""
     value = node.layer.options.initial_output
     if isinstance(value, str) and value not in (*_NUMBERS, "var", "apply(0)"):
-        node.__dict__["initial"] = net.get(value)
+        node.initial = yield net.ask(value)
 
 
-def build_initial(node: Node, net: LoopNet) -> None:
+def build_initial(node: Node) -> None:
     """Makes the trainable vector of `initial_output: "var"`: `<layer>/init_<layer>_var`, size of the features."""
     if node.layer.options.initial_output != "var" or node.layer.scope is None:
         return
@@ -100,7 +99,9 @@ class Initial:
             return full.with_data(full.data + vector)
         if value == "apply(0)":
             return self._applied(node)
-        x = value_of(node.__dict__["initial"])
+        if node.initial is None:
+            raise node.layer.error(f"`initial_output` {value!r} is not known here")
+        x = value_of(node.initial)
         lengths = {**self.lengths, **x.lengths}
         data = place(x, spec, node.layer.behavior).expand([self._size(d, lengths) for d in spec.dims])
         return Tensor(data, spec, lengths, x.beam)
@@ -113,4 +114,4 @@ class Initial:
     def _applied(self, node: Node) -> Tensor:
         """The layer on sources of zeros."""
         zeros: dict[Node, Any] = {n: self.zeros(n.spec) for n in node.inputs if n.spec is not None}
-        return node.compute(zeros)
+        return compute(node, zeros)

@@ -9,11 +9,11 @@ import torch
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.copy import Copy
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.states import state_part
 from returnn_lite.layers.eval import Eval
 from returnn_lite.network.construct import Net
-from returnn_lite.network.graph import Node
 from returnn_lite.network.subnet import Subnetwork
 from returnn_lite.rec.loop_net import InnerSource, LoopNet
 from returnn_lite.tensor import Spec, Tensor, batch_dim

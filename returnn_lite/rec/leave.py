@@ -14,7 +14,7 @@ import torch
 from returnn_lite.tensor import Beam, Tensor
 
 if TYPE_CHECKING:
-    from returnn_lite.network.graph import Node
+    from returnn_lite.layers.core.node import Node
     from returnn_lite.rec.ticks import Ticks
 
 SHARE = 4  # leaving copies whatever the ticks read; it pays if at least one in so many sequences can go

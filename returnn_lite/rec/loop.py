@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from returnn_lite.network.graph import Node
+from returnn_lite.layers.core.node import Node
+from returnn_lite.network.building import compute
 from returnn_lite.rec.initial import Initial, first_output
 from returnn_lite.rec.loop_net import InnerSource, counter
 from returnn_lite.rec.ticks import Ticks
@@ -33,6 +34,7 @@ class LoopRun:
         self.outer = outer
         self.dim: Dim = layer.length.dim
         self.nodes: dict[str, Node] = layer.graph.nodes
+        self.inside = dict.fromkeys(self.nodes[label] for label in layer.graph.plan.inside)
         self.whole: dict[Node, Tensor] = {}
         self.size, self.lengths = self._known_length()
         self.initial = self._initial()
@@ -69,10 +71,28 @@ class LoopRun:
 
     def value(self, node: Node) -> Tensor:
         """The value of a node over the whole axis."""
-        found = self.whole.get(node)
-        if found is None:
-            found = self.whole[node] = self._read(node)
-        return found
+        waiting, opened = [node], set[Node]()
+        while waiting:
+            needed = [n for n in self._needed(waiting[-1]) if n not in self.whole]
+            if needed:
+                if waiting[-1] in opened or waiting[-1] in self.inside:
+                    raise waiting[-1].layer.error("is read before it was computed")
+                opened.add(waiting[-1])
+                waiting += needed
+            else:
+                ready = waiting.pop()
+                if ready not in self.whole:
+                    self.whole[ready] = self._read(ready)
+        return self.whole[node]
+
+    def _needed(self, node: Node) -> list[Node]:
+        """The values that the value of a node is made of."""
+        if node in self.whole or isinstance(node.layer, InnerSource):
+            return []
+        if node.previous is not None:
+            initial = node.previous.initial
+            return [node.previous, *([initial] if initial is not None else ())]
+        return node.inputs
 
     def _read(self, node: Node) -> Tensor:
         layer = node.layer
@@ -83,9 +103,9 @@ class LoopRun:
                 return self._counter()
             x = self.outer[layer.key]
             return x if layer.kind == "outer" else self._entered(x, layer.key)
-        if _is_constant(node):
-            return self.compute(node)
-        raise layer.error("is read before it was computed")
+        if layer.hidden_state or any(self.dim in self.whole[n].spec.loop for n in node.inputs):
+            raise layer.error("is read before it was computed")
+        return self.compute(node)
 
     def _entered(self, x: Tensor, key: str) -> Tensor:
         """A tensor from outside with its time axis as the loop axis, in front."""
@@ -130,8 +150,7 @@ class LoopRun:
 
     def first_output(self, node: Node) -> Tensor:
         """What "prev:" of a layer reads at the first tick."""
-        inside = {self.nodes[label] for label in self.layer.graph.plan.inside}
-        first = first_output(self.initial, node, self.value, lambda n: (n.previous or n) not in inside)
+        first = first_output(self.initial, node, self.value, lambda n: (n.previous or n) not in self.inside)
         if self.base_beam is not None and first.spec.batch is not None and first.beam is None:
             first = first.copy()
             first.beam = self.base_beam
@@ -145,7 +164,7 @@ class LoopRun:
             values = {n: self._repeated(x) if varies(x, self.dim) else x for n, x in values.items()}
         if layer.hidden_state and layer.carries_state(tuple(n.spec for n in node.sources)):
             return self._over(node, values)
-        return node.compute(values)
+        return compute(node, values)
 
     def _over(self, node: Node, values: dict[Node, Tensor]) -> Tensor:
         """A layer with a state of its own, over the whole axis."""
@@ -167,8 +186,8 @@ class LoopRun:
         plan = self.layer.graph.plan
         for label in plan.before:
             self.whole[self.nodes[label]] = self.compute(self.nodes[label])
-        inside = [self.nodes[label] for label in plan.inside]
-        ticks = Ticks(self, inside, self._to_collect(inside))
+        inside = list(self.inside)
+        ticks = Ticks(self, inside, self._to_collect())
         if inside:
             ticks.run()
             self._collected(ticks)
@@ -182,14 +201,14 @@ class LoopRun:
         output.parts = parts
         return output
 
-    def _to_collect(self, inside: list[Node]) -> list[Node]:
+    def _to_collect(self) -> list[Node]:
         """The layers inside whose frames are needed after the loop."""
         readers = [self.nodes[label] for label in self.layer.graph.plan.after]
         read = {n.previous or n for reader in readers for n in reader.inputs}
         wanted = self.layer.graph.accumulated()
         if self.layer.last_beam_size() is not None:  # losses are not computed, and scores of all labels are large
             wanted = {label for label in wanted if self._is_read(label)}
-        return [n for label, n in self.nodes.items() if n in inside and (n in read or label in wanted)]
+        return [n for label, n in self.nodes.items() if n in self.inside and (n in read or label in wanted)]
 
     def _is_read(self, label: str) -> bool:
         """Whether the net outside reads the layer, or a user may."""
@@ -237,14 +256,6 @@ class LoopRun:
         if left.state is not None:
             left.state = None
         return left
-
-
-def _is_constant(node: Node) -> bool:
-    """Whether a layer depends on nothing but layers outside of the loop."""
-    layer: Any = node.layer
-    if isinstance(layer, InnerSource):
-        return layer.kind == "outer"
-    return node.previous is None and not layer.hidden_state and all(_is_constant(n) for n in node.inputs)
 
 
 def _renamed(spec: Spec, dim: Dim) -> Spec:

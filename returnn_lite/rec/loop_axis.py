@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from returnn_lite.network.graph import Node
+from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.rec.loop_net import InnerSource, LoopNet
 from returnn_lite.rec.unstack import RecUnstack
 from returnn_lite.tensor import Dim, Spec, Tensor
@@ -58,17 +59,20 @@ class LoopAxis:
 
     # --- construction -------------------------------------------------------------------------------------------------
 
-    def capture(self, net: Net, inner: LoopNet, source: Node | None) -> None:
+    def capture(self, net: Net, inner: LoopNet, source: Node | None) -> Task[None]:
         """Notes the layers and data outside that the length depends on."""
         options = self.layer.options
         if options.size_target:
-            self._wanted = inner.capture(f"data:{options.size_target}", net.data(options.size_target))
+            outer: Node = yield net.data(options.size_target)
+            self._wanted = inner.capture(f"data:{options.size_target}", outer)
         elif self.by_target and not self._by_source(source.spec if source is not None else None):
             target = net.target_name(options.target)
-            self._wanted = inner.capture(f"data:{target}", net.target_outside(options.target))
+            outer = yield net.target_outside(options.target)
+            self._wanted = inner.capture(f"data:{target}", outer)
         if isinstance(self.layer.max_seq_len, str):
             for name in _MAX_LEN_FROM.findall(self.layer.max_seq_len):
-                inner.capture(f"max_len_from:{name}", _length_node(net, name))
+                outer = yield _ask_length(net, name)
+                inner.capture(f"max_len_from:{name}", outer)
 
     def find(self, outer: Mapping[str, Spec | None], inner: LoopNet) -> None:
         """Decides on the axis. Raises ConfigError if nothing gives one."""
@@ -150,12 +154,12 @@ def _declared(inner: LoopNet) -> tuple[str, RecUnstack] | None:
     return None
 
 
-def _length_node(net: Net, name: str) -> Node:
+def _ask_length(net: Net, name: str) -> Task[Node]:
     """`max_len_from`: the layer in the net of the rec layer, or in its parent."""
     if not name.startswith("base:"):
-        return net.get(name)
+        return net.ask(name)
     plain = name[len("base:") :]
-    return net.get(plain) if plain in net.descriptions or net.parent is None else net.base(plain)
+    return net.ask(plain) if plain in net.descriptions or net.parent is None else net.base(plain)
 
 
 def _bare(keys: Iterable[str]) -> dict[str, str]:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from returnn_lite.layers.core.node import Node
 from returnn_lite.network.construct import Net
-from returnn_lite.network.graph import Node
 from returnn_lite.network.sources import PartOf
 from returnn_lite.rec.loop_net import InnerSource, LoopNet
 from returnn_lite.rec.plan import Item, Plan, make_plan
@@ -57,9 +57,11 @@ class LoopGraph:
         read_before = {_owner(n.previous) for n in needed if n.previous is not None}
         items = [self._item(n, read_before, known_length) for n in nodes]
         self.plan = make_plan(items, optimize=optimize)
-        parts = [n for n in self.labels if n in needed and isinstance(n.layer, PartOf)]
-        for node in reversed(parts):
-            self.plan.put_behind(self.labels[_owner(node)], self.labels[node])
+        parts: dict[str, list[str]] = {}
+        for node in self.labels:
+            if node in needed and isinstance(node.layer, PartOf):
+                parts.setdefault(self.labels[_owner(node)], []).append(self.labels[node])
+        self.plan.put_behind(parts)
 
     def _needed(self, *, end: bool) -> set[Node]:
         waiting = [node for _, node in self.roots()]

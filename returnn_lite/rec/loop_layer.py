@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.network.construct import Net, collect
-from returnn_lite.network.graph import Node
 from returnn_lite.network.network import start_points
 from returnn_lite.rec.compiled import CompiledTick, compile_options
+from returnn_lite.rec.fixpoint import infer_all
 from returnn_lite.rec.fold import Folding, loop_axes
 from returnn_lite.rec.initial import build_initial, link_initial
 from returnn_lite.rec.loop import LoopRun
 from returnn_lite.rec.loop_axis import LoopAxis
 from returnn_lite.rec.loop_graph import LoopGraph, loop_losses
-from returnn_lite.rec.loop_net import LoopNet, infer
+from returnn_lite.rec.loop_net import LoopNet
 from returnn_lite.rec.ticks import turn_all
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
@@ -99,23 +102,23 @@ class RecLoop(Layer):
 
     # --- construction -------------------------------------------------------------------------------------------------
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Net, node: Node) -> Task[None]:
         """Links all layers of the unit that output, losses and output layers need."""
         self.has_source = bool(node.sources)
         inner = self.__dict__["net"] = LoopNet(self, net, self.unit)
         net.subnets[self.name] = inner
         if "output" not in self.unit:
             raise self.error('the unit needs a layer "output"')
-        collect(self._start_points(), inner)
-        inner.link_previous()
-        _complete(inner)
+        yield collect(self._start_points(), inner)
+        yield inner.link_previous()
+        yield _complete(inner)
         for name in [*inner.loss_targets(), *(found for found, *_ in loop_losses(inner))]:
-            inner.get(name)
+            yield inner.ask(name)
         for inner_node in list(inner.order):
-            link_initial(inner_node, inner)
-        inner.link_previous()
+            yield link_initial(inner_node, inner)
+        yield inner.link_previous()
         self.__dict__["graph"] = LoopGraph(inner)
-        self.length.capture(net, inner, node.sources[0] if node.sources else None)
+        yield self.length.capture(net, inner, node.sources[0] if node.sources else None)
         node.refs.update(inner.captured)
 
     def _start_points(self) -> list[str]:
@@ -131,7 +134,7 @@ class RecLoop(Layer):
         if any(s is None for s in self.outer_specs.values()):
             return None
         self.length.find(self.outer_specs, self.net)
-        infer(self.net.order)
+        infer_all(self.net.order)
         return self._outside(self.net.nodes["output"])
 
     def _outside(self, node: Node) -> Spec | None:
@@ -141,14 +144,16 @@ class RecLoop(Layer):
             return None
         return node.spec.with_loop(dim).leave_loop(dim).roles(time=0)
 
+    def building(self) -> Iterator[Any]:
+        """The parameters of all inner layers."""
+        for node in self.net.order:
+            yield self.net.build(node)
+            build_initial(node)
+            self.net.tell(node)
+
     def build(self, *sources: Spec, **refs: Spec) -> None:
-        """The parameters of all inner layers, and the plan."""
+        """The plan."""
         inner = self.net
-        for node in inner.order:
-            if not node.built:
-                node.build()
-                build_initial(node, inner)
-                inner.tell(node)
         end = inner.nodes.get("end")
         if end is not None and end.spec is not None and not self.length.known:
             if end.spec.dtype != "bool" or any(not d.is_batch for d in end.spec.dims):
@@ -219,12 +224,12 @@ class RecLoop(Layer):
             return folding.unfold(LoopRun(self, {k: folding.fold(x) for k, x in outer.items()}).result())
 
 
-def _complete(net: LoopNet) -> None:
+def _complete(net: LoopNet) -> Task[None]:
     """Links what sub-networks inside have of their own: losses, output layers."""
-    waiting: list[Net] = list(net.subnets.values())
+    waiting: deque[Net] = deque(net.subnets.values())
     while waiting:
-        subnet = waiting.pop(0)
+        subnet = waiting.popleft()
         if not subnet.is_loop:
-            collect(start_points(subnet.descriptions, net.shared.context), subnet)
-            net.link_previous()
+            yield collect(start_points(subnet.descriptions, net.shared.context), subnet)
+            yield net.link_previous()
             waiting += subnet.subnets.values()

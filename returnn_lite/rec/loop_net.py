@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,8 +10,9 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.network.construct import Net
-from returnn_lite.network.graph import Node
 from returnn_lite.network.names import join
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.spec import scalar
@@ -80,27 +82,37 @@ class LoopNet(Net):
         self.order = []
         self.owner = owner
         self.captured: dict[str, Node] = {}
-        self.waiting: list[tuple[Node, Net, str]] = []
+        self.waiting: deque[tuple[Node, Net, str]] = deque()
+        self._inputs: dict[tuple[str, str], Node] = {}
+        self._keys: dict[Node, str] = {}
 
     # --- references ---------------------------------------------------------------------------------------------------
 
-    def _find(self, name: str) -> Node:
+    @property
+    def outer(self) -> Net:
+        """The net of the loop's layer."""
+        if self.parent is None:
+            raise ConfigError(self.path, "a loop has a parent net")
+        return self.parent
+
+    def _find(self, name: str) -> Task[Node]:
         if name == ":i":
-            return self._source(name, "counter", "")
+            return (yield self._source(name, "counter", ""))
         if name in ("data", "data:source") and name not in self.descriptions:
-            return self._frame_of_source(name)
-        return super()._find(name)
+            return (yield self._frame_of_source(name))
+        return (yield super()._find(name))
 
-    def base(self, name: str) -> Node:
+    def base(self, name: str) -> Task[Node]:
         """A layer of the parent net, whole."""
-        return self._outer(f"base:{name}", self.parent.get(name) if self.parent is not None else None)
+        outer: Node = yield self.outer.ask(name)
+        return (yield self._source(f"base:{name}", "outer", self.capture(f"base:{name}", outer)))
 
-    def data(self, key: str) -> Node:
+    def data(self, key: str) -> Task[Node]:
         """A frame of a data key; the whole value of a key without time axis."""
-        outer = self.parent.data(key) if self.parent is not None else None
+        outer: Node = yield self.outer.data(key)
         spec = self.shared.extern.spec(key)
         kind = "outer" if spec.time is None else "frame"
-        return self._source(f"data:{key}", kind, self.capture(f"data:{key}", outer))
+        return (yield self._source(f"data:{key}", kind, self.capture(f"data:{key}", outer)))
 
     def previous(self, name: str) -> Node:
         """A layer at the previous tick; its own node is linked later, since it may be under construction."""
@@ -115,11 +127,11 @@ class LoopNet(Net):
         self.order.append(node)
         return node
 
-    def link_previous(self) -> None:
+    def link_previous(self) -> Task[None]:
         """Links the layers that `prev:` references name, and all that these need."""
         while self.waiting:
-            node, net, name = self.waiting.pop(0)
-            of = net.get(name)
+            node, net, name = self.waiting.popleft()
+            of: Node = yield net.ask(name)
             node.previous = of
             node.layer = Previous(of)
             node.layer.name, node.layer.path, node.layer.context = node.name, net.layer_path(name), self.shared.context
@@ -132,19 +144,16 @@ class LoopNet(Net):
         made.loop = self
         return made
 
-    def target_outside(self, target: Any) -> Node:
+    def target_outside(self, target: Any) -> Task[Node]:
         """The target of a loss in this loop, as the net outside sees it: whole sequences."""
         name = self.target_name(target)
-        parent = self.parent
-        if parent is None:
-            raise ConfigError(self.path, "a loop has a parent net")
         own = self.target_layer(target)
         if own is not None:
             return self.outside(own)
         layer = name.removeprefix("layer:")
         if layer.startswith("base:"):
-            return parent.target_outside(f"layer:{layer[len('base:') :]}")
-        return parent.target_outside(layer.removeprefix("data:"))
+            return self.outer.target_outside(f"layer:{layer[len('base:') :]}")
+        return self.outer.target_outside(layer.removeprefix("data:"))
 
     def target_layer(self, target: Any) -> str | None:
         """The layer of this loop that a target names; None if it is outside."""
@@ -163,37 +172,28 @@ class LoopNet(Net):
         found = (self.target_layer(options.target) for options in with_loss if options.target is not None)
         return list(dict.fromkeys(name for name in found if name is not None))
 
-    def outside(self, name: str) -> Node:
+    def outside(self, name: str) -> Task[Node]:
         """A layer of the loop, as the net outside sees it."""
-        if self.parent is None:
-            raise ConfigError(self.path, "a loop has a parent net")
-        return self.parent.outside(f"{self.owner.name}/{name}")
+        return self.outer.outside(f"{self.owner.name}/{name}")
 
     # --- what is read from outside ------------------------------------------------------------------------------------
 
-    def capture(self, key: str, outer: Node | None) -> str:
+    def capture(self, key: str, outer: Node) -> str:
         """Notes that the loop reads this node of the parent net; returns the key under which it comes in."""
-        if outer is None:
-            raise ConfigError(self._asker(), f"{key!r} needs a parent net")
-        for known, node in self.captured.items():
-            if node is outer:
-                return known
-        self.captured[key] = outer
-        return key
+        if outer not in self._keys:
+            self._keys[outer] = key
+            self.captured[key] = outer
+        return self._keys[outer]
 
-    def _outer(self, name: str, outer: Node | None) -> Node:
-        return self._source(name, "outer", self.capture(name, outer))
-
-    def _frame_of_source(self, name: str) -> Node:
+    def _frame_of_source(self, name: str) -> Task[Node]:
         if not self.owner.has_source:
             raise ConfigError(self._asker(), f"{name!r} needs a source, but `from` of the rec layer is empty")
-        return self._source(name, "frame", "source")
+        return (yield self._source(name, "frame", "source"))
 
-    def _source(self, name: str, kind: str, key: str) -> Node:
-        for node in self.nodes.values():
-            if isinstance(node.layer, InnerSource) and (node.layer.kind, node.layer.key) == (kind, key):
-                return node
-        return self.internal(name, InnerSource(kind, key, self.owner))
+    def _source(self, name: str, kind: str, key: str) -> Task[Node]:
+        if (kind, key) not in self._inputs:
+            self._inputs[kind, key] = yield self.internal(name, InnerSource(kind, key, self.owner))
+        return self._inputs[kind, key]
 
 
 class _SubnetInLoop(Net):
@@ -206,15 +206,20 @@ class _SubnetInLoop(Net):
         """An inner layer at the previous tick."""
         return self.loop.previous_in(self, name)
 
-    def data(self, key: str) -> Node:
+    @property
+    def in_loop(self) -> bool:
+        """Whether the layers are those of a loop: yes."""
+        return True
+
+    def data(self, key: str) -> Task[Node]:
         """A frame of a data key."""
         return self.loop.data(key)
 
-    def outside(self, name: str) -> Node:
+    def outside(self, name: str) -> Task[Node]:
         """An inner layer, as the net outside of the loop sees it."""
         return self.loop.outside(name)
 
-    def target_outside(self, target: Any) -> Node:
+    def target_outside(self, target: Any) -> Task[Node]:
         """The target of a loss, as the net outside of the loop sees it."""
         return self.loop.target_outside(target)
 
@@ -225,35 +230,6 @@ class _SubnetInLoop(Net):
         )
         made.loop = self.loop
         return made
-
-
-def infer(nodes: list[Node]) -> None:
-    """Specs of the layers of a loop as their least fixpoint: from unknown, round by round, until nothing changes.
-
-    What a layer refuses counts only in the last round: before, some of its sources may be known in part. Raises
-    ConfigError naming the layers whose axes stay unknown or never settle.
-    """
-    for _ in range(len(nodes) + 5):
-        changed = False
-        errors: list[ConfigError] = []
-        for node in nodes:
-            old, node.spec = node.spec, None
-            try:
-                node.infer()
-            except ConfigError as exc:
-                errors.append(exc)
-            changed |= node.spec != old
-        if not changed:
-            break
-    else:
-        text = "the axes of the layers of this loop do not settle; check `prev:` references"
-        raise errors[0] if errors else nodes[-1].layer.error(text)
-    if errors:
-        raise errors[0]
-    unknown = [node for node in nodes if node.spec is None and node.previous is None]
-    if unknown:
-        text = "the axes of {} could not be found out: the layers of this loop that it reads depend on itself alone"
-        raise unknown[0].layer.error(text.format(", ".join(repr(n.name) for n in unknown)))
 
 
 def counter(tick: int, device: torch.device) -> Tensor:

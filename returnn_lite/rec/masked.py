@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.base import LayerRef, Surroundings
+from returnn_lite.layers.core.linking import Task
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.network.building import compute, infer
 from returnn_lite.rec.compress import Frames, renamed
 from returnn_lite.rec.initial import Initial, build_initial, first_output, link_initial
 from returnn_lite.rec.unit_net import UnitInput, UnitNet
 from returnn_lite.tensor import Dim, Spec, Tensor
 
 if TYPE_CHECKING:
+    from returnn_lite.layers.core.node import Node
     from returnn_lite.network.construct import Net
-    from returnn_lite.network.graph import Node
 
 
 @layer("masked_computation")
@@ -54,24 +56,24 @@ class MaskedComputation(Stateful):
         self.input_specs: dict[str, Spec | None] = {}
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """With `masked_from` there is nothing to mask."""
         if description.get("masked_from"):
             return {**description, "from": description["masked_from"], "masked_from": None, "mask": None}
         if not description.get("mask"):
-            path = linker.layer_path(description["#name"])
+            path = net.layer_path(description["#name"])
             raise ConfigError(path, "`masked_computation` needs the option 'mask'")
         return description
 
     # --- construction -------------------------------------------------------------------------------------------------
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Net, node: Node) -> Task[None]:
         """Opens the net of the unit and links it."""
         inner = UnitNet(self, net, self.unit)
         self.__dict__["net"] = inner
-        self.__dict__["unit_node"] = inner.get(self.name)
+        self.__dict__["unit_node"] = yield inner.ask(self.name)
         for inner_node in list(inner.order):
-            link_initial(inner_node, inner)
+            yield link_initial(inner_node, inner)
         node.refs.update({f"unit:{name}": outer for name, outer in inner.captured.items()})
 
     @property
@@ -106,7 +108,7 @@ class MaskedComputation(Stateful):
         inputs["data"] = self._joined_spec(sources) if sources else None
         self.input_specs = {n: self._seen(s, dim) for n, s in inputs.items()}
         for node in self.nodes:
-            node.infer()
+            infer(node)
         return self.unit_node.spec
 
     def _seen(self, spec: Spec | None, dim: Dim | None) -> Spec | None:
@@ -116,12 +118,11 @@ class MaskedComputation(Stateful):
             raise self.error(f"mask and source must have the same time axis, but {dim} is not in {spec}")
         return renamed(spec, dim, self.masked_dim)
 
-    def build(self, *sources: Spec, **refs: Spec) -> None:
+    def building(self) -> Iterator[Any]:
         """The parameters of the unit; they are those of a layer of this name."""
         for node in self.nodes:
-            if not node.built:
-                node.build()
-                build_initial(node, self.__dict__["net"])
+            yield self.__dict__["net"].build(node)
+            build_initial(node)
 
     # --- all frames at once -------------------------------------------------------------------------------------------
 
@@ -171,7 +172,7 @@ class MaskedComputation(Stateful):
                 refs = {k: values[n] for k, n in node.refs.items()}
                 values[node] = inner.over(ticks, [values[n] for n in node.sources], refs)
             else:
-                values[node] = node.compute(values)
+                values[node] = compute(node, values)
         return values[self.unit_node]
 
     @staticmethod
@@ -224,7 +225,7 @@ class MaskedComputation(Stateful):
                 values[node], changed = inner.step(constant, [values[n] for n in node.sources], old, now)
                 new |= {prefix + k: v for k, v in inner.merged_state(keep, changed, old).items()}
             else:
-                values[node] = node.compute(values)
+                values[node] = compute(node, values)
         out = values[self.unit_node]
         merged = self.merged_state(keep, {"output": out.data}, state)
         new["output"] = merged["output"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,12 @@ class Plan:
     after: list[str] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
 
-    def put_behind(self, name: str, part: str) -> None:
-        """A further layer that runs right behind another one."""
+    def put_behind(self, parts: Mapping[str, list[str]]) -> None:
+        """Further layers (by the name of another one) that run right behind it."""
         for place in (self.before, self.inside, self.after):
-            if name in place:
-                place.insert(place.index(name) + 1, part)
-        if name in self.reasons:
-            self.reasons[part] = f"part of {name}"
+            place[:] = [found for name in place for found in (name, *parts.get(name, ()))]
+        for name in list(self.reasons):
+            self.reasons |= {part: f"part of {name}" for part in parts.get(name, ())}
 
     def text(self) -> str:
         """The plan for the log: one line per place, and the reason per layer inside."""
@@ -49,38 +49,84 @@ def make_plan(items: Iterable[Item], *, optimize: bool = True) -> Plan:
 
     `items` in an order in which each layer comes after those it reads in the same tick.
     """
-    left = {item.name: item for item in items}
-    order = list(left)
+    items = list(items)
     plan = Plan()
+    left = _Left(items)
+    after: list[str] = []
     while optimize:
-        moved = _last(left, order)
-        if moved:
-            plan.after.insert(0, moved)
+        moved = left.last()
+        if moved is not None:
+            after.append(moved.name)
         else:
-            moved = _first(left, order)
-            if not moved:
+            moved = left.first()
+            if moved is None:
                 break
-            plan.before.append(moved)
-        del left[moved]
-    plan.inside = [name for name in order if name in left]
-    plan.reasons = {name: _reason(left[name], left, optimize) for name in plan.inside}
+            plan.before.append(moved.name)
+        left.remove(moved)
+    plan.after = after[::-1]
+    plan.inside = [item.name for item in items if item.name in left.items]
+    plan.reasons = {name: _reason(left.items[name], left.items, optimize) for name in plan.inside}
     return plan
 
 
-def _last(left: Mapping[str, Item], order: list[str]) -> str | None:
-    """A layer that no layer inside reads, itself included."""
-    read = {name for item in left.values() for name in item.current | item.previous}
-    return next((n for n in reversed(order) if n in left and not left[n].stays and n not in read), None)
+class _Left:
+    """The layers not moved out yet, and which of them can be moved: this is kept up to date, not searched."""
 
+    def __init__(self, items: list[Item]) -> None:
+        self.items = {item.name: item for item in items}
+        self._number = {item.name: i for i, item in enumerate(items)}
+        self._order = items
+        self._readers: dict[str, list[str]] = {name: [] for name in self.items}
+        self._read_by = dict.fromkeys(self.items, 0)  # how many of those left read it
+        self._reads = dict.fromkeys(self.items, 0)  # how many of those left it reads
+        for item in items:
+            for name in item.current | item.previous:
+                if name in self.items:
+                    self._readers[name].append(item.name)
+                    self._read_by[name] += 1
+                    self._reads[item.name] += 1
+        self._last: list[int] = []  # heap of negative numbers
+        self._first: list[int] = []  # heap of numbers
+        for item in items:
+            self._offer(item)
 
-def _first(left: Mapping[str, Item], order: list[str]) -> str | None:
-    """A layer that reads no layer inside."""
-    free = (n for n in order if n in left and not left[n].stays and not left[n].not_before)
-    return next((n for n in free if not _reads(left[n], left)), None)
+    def _offer(self, item: Item) -> None:
+        """Notes a layer that has become free to move."""
+        if item.stays:
+            return
+        if not self._read_by[item.name]:
+            heappush(self._last, -self._number[item.name])
+        if not self._reads[item.name] and not item.not_before:
+            heappush(self._first, self._number[item.name])
 
+    def last(self) -> Item | None:
+        """The last layer that no layer left reads, itself included."""
+        return self._taken(self._last, -1)
 
-def _reads(item: Item, left: Mapping[str, Item]) -> list[str]:
-    return sorted(name for name in item.current | item.previous if name in left)
+    def first(self) -> Item | None:
+        """The first layer that reads no layer left."""
+        return self._taken(self._first, 1)
+
+    def _taken(self, heap: list[int], sign: int) -> Item | None:
+        while heap:
+            item = self._order[sign * heappop(heap)]
+            if item.name in self.items:
+                return item
+        return None
+
+    def remove(self, item: Item) -> None:
+        """Takes a layer out."""
+        del self.items[item.name]
+        for name in item.current | item.previous:
+            if name in self.items:
+                self._read_by[name] -= 1
+                if not self._read_by[name]:
+                    self._offer(self.items[name])
+        for name in self._readers[item.name]:
+            if name in self.items:
+                self._reads[name] -= 1
+                if not self._reads[name]:
+                    self._offer(self.items[name])
 
 
 def _reason(item: Item, left: Mapping[str, Item], optimize: bool) -> str:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 
+from returnn_lite.layers.core.base import Surroundings
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops import beam as beams
 from returnn_lite.rec.choice import Choice, Moment
 from returnn_lite.rec.choice_scores import log_probs, log_scores
 from returnn_lite.tensor import Beam, Spec, Tensor, batch_dim, to_beam
-
-if TYPE_CHECKING:
-    from returnn_lite.network.construct import Net
-    from returnn_lite.network.graph import Node
 
 
 @layer("choice.target")
@@ -28,12 +27,13 @@ class TargetChoice(Choice):
     stays_in_loop: ClassVar[str] = ""
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """Nothing is left to decide."""
         return description
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """Its sources are the targets."""
+        yield from ()
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """That of the (first) target."""
@@ -62,12 +62,12 @@ class SampledChoice(TargetChoice):
     source itself is fed back.
     """
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """Reads the target only if it is mixed in."""
         if len(node.sources) != 1:
             raise self.error("`scheduled_sampling` works with one source only")
         if self.gold_probability:
-            node.refs["target"] = net.target_node(self.options.target)
+            node.refs["target"] = yield net.ask_target(self.options.target)
 
     @property
     def gold_probability(self) -> float:
@@ -112,18 +112,18 @@ class GivenChoice(Choice):
     searches: ClassVar[bool] = False
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """Nothing is left to decide."""
         return description
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """Refers to the target."""
         if self.length_normalization or self.combine is not None:
             text = "`length_normalization` must be False and `custom_score_combine` unset"
             raise self.error(f"with `search` False, {text}")
         if self.options.target is None:
             raise self.error("with `search` False `choice` needs a target")
-        node.refs["target"] = net.target_node(self.options.target)
+        node.refs["target"] = yield net.ask_target(self.options.target)
 
     def choose(self, sources: list[Tensor], refs: Mapping[str, Tensor], moment: Moment) -> Tensor:
         """The target, scored. At the first tick the hypotheses are `width` copies of each sequence."""

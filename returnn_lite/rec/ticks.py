@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.stateful import Tick
 from returnn_lite.layers.linear import Linear
-from returnn_lite.network.graph import Node
+from returnn_lite.network.building import compute
 from returnn_lite.rec.choice import Moment, reads_logits
 from returnn_lite.rec.leave import SHARE, Presence, presence
 from returnn_lite.rec.loop_net import InnerSource, counter
@@ -142,7 +143,9 @@ class Ticks:
             layer: Any = node.layer
             if self._is_stateful(node):
                 self.constants[node] = layer.begin_loop(make.batch)
-                refs = {k: self.run_of.value(n) for k, n in node.refs.items() if (n.previous or n) not in self.inside}
+                refs = {
+                    k: self.run_of.value(n) for k, n in node.refs.items() if (n.previous or n) not in self.run_of.inside
+                }
                 self.states[node] = Carried(layer.first_state(make, refs), self.beam)
                 self.step_refs[node] = {k: n for k, n in node.refs.items() if not k.startswith("initial_state/")}
         for node in self.previous:
@@ -220,7 +223,7 @@ class Ticks:
 
     def _compute(self, node: Node, values: dict[Node, Tensor], tick: int) -> Tensor:
         """A layer that sees nothing of earlier ticks but what it reads."""
-        return node.compute(values)
+        return compute(node, values)
 
     def _choose(self, node: Node, values: dict[Node, Tensor], tick: int) -> Tensor:
         """A search choice: from here on there are other hypotheses."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from returnn_lite.network.graph import Node
+from returnn_lite.layers.core.node import Node
 from returnn_lite.tensor import Beam, Dim, Lengths, PreActivation, Tensor
 
 if TYPE_CHECKING:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
-from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.base import LayerRef, Surroundings
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.rec.cells import Cell, ParamSpec, make_cell
@@ -19,8 +21,6 @@ from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 
 if TYPE_CHECKING:
-    from returnn_lite.network.construct import Net
-    from returnn_lite.network.graph import Node
     from returnn_lite.rec.initial import Initial
 
 
@@ -65,10 +65,10 @@ class Unit(Stateful):
             self._cell = make_cell(self.unit, size, opts, single_step=self.single_step)
         return self._cell
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> Task[None]:
         """Refers to the layers that give initial states."""
         for key, name in self.initial.layers(self.cell).items():
-            node.refs[key] = net.get(name)
+            node.refs[key] = yield net.ask(name)
             request_state(node.refs[key])
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
@@ -240,7 +240,7 @@ class RecUnit(Unit):
         self.inits = {"weights": forward_weights_init, "recurrent": recurrent_weights_init, "bias": bias_init}
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """A dict as `unit` is a loop."""
         if isinstance(description.get("unit"), dict):
             return {**description, "class": "rec.loop"}

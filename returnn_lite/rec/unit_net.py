@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.network.construct import Net
-from returnn_lite.network.graph import Node
 from returnn_lite.tensor import Spec
 
 if TYPE_CHECKING:
@@ -52,22 +53,27 @@ class UnitNet(Net):
         """The unit has no name of its own."""
         return self.path if name == self.owner.name else super().layer_path(name)
 
-    def _find(self, name: str) -> Node:
+    def _find(self, name: str) -> Task[Node]:
         if name == self.owner.name:
-            return self.link(name, self.descriptions[name])
+            return (yield self.link(name, self.descriptions[name]))
         if name != "data":
-            self.captured[name] = self._around().get(name)
-        return self.internal(name, UnitInput(name, self.owner))
+            self.captured[name] = yield self._around().ask(name)
+        return (yield self.internal(name, UnitInput(name, self.owner)))
 
     def _around(self) -> Net:
         if self.parent is None:
             raise self.not_found(self.owner.name)
         return self.parent
 
-    def target_node(self, target: Any) -> Node:
+    @property
+    def in_loop(self) -> bool:
+        """Whether the net around is a loop's."""
+        return self._around().in_loop
+
+    def ask_target(self, target: Any) -> Task[Node]:
         """A target of the net around."""
         name = self.target_name(target)
-        return self.get(name[len("layer:") :] if name.startswith("layer:") else f"data:{name}")
+        return self.ask(name[len("layer:") :] if name.startswith("layer:") else f"data:{name}")
 
     def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
         """A sub-network as unit; "base:x" is a layer of the net around the owner."""
@@ -81,7 +87,7 @@ class _InUnit(Net):
 
     immediate = False
 
-    def data(self, key: str) -> Node:
+    def data(self, key: str) -> Task[Node]:
         """A data key as the net around sees it."""
         return self.base(f"data:{key}")
 

@@ -16,8 +16,8 @@ from returnn_lite.rec.masked import MaskedComputation
 from returnn_lite.tensor import Dim, Spec, Tensor
 
 if TYPE_CHECKING:
+    from returnn_lite.layers.core.node import Node
     from returnn_lite.network.construct import Net
-    from returnn_lite.network.graph import Node
 
 
 @layer("unmask")

@@ -14,8 +14,8 @@ from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
 
 if TYPE_CHECKING:
+    from returnn_lite.layers.core.node import Node
     from returnn_lite.network.construct import Net
-    from returnn_lite.network.graph import Node
     from returnn_lite.rec.loop_layer import RecLoop
 
 

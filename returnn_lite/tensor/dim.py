@@ -20,7 +20,7 @@ class Dim:
     with one stride can be added. `kind` is "batch", "spatial" or "feature"; it never decides equality.
     """
 
-    __slots__ = ("_hash", "_key", "kind", "name", "op", "parts", "size")
+    __slots__ = ("_hash", "kind", "name", "op", "parts", "size")
 
     def __init__(
         self,
@@ -34,14 +34,14 @@ class Dim:
         self.name = name or ("dynamic" if dimension is None else f"static{dimension}")
         self.kind = kind
         self.op, self.parts = derived if derived else ("", ())
-        self._key: object = self._made_key()
-        self._hash = hash(self._key)
+        self._hash = self._made_hash()
 
-    def _made_key(self) -> object:
-        """What decides equality: the arithmetic, or the object itself; the name or kind of a "same" Dim does not."""
-        if self.op == "same":
-            return self.parts[0]._key  # type: ignore[union-attr]
-        return (self.op, *(_part_key(p) for p in self.parts)) if self.op else id(self)
+    def _made_hash(self) -> int:
+        """Of what decides equality: the arithmetic, or the object itself; the name or kind of a "same" Dim does not."""
+        if not self.op:
+            return hash(id(self))
+        parts = tuple(p if isinstance(p, int) else p._hash for p in self.parts)
+        return parts[0] if self.op == "same" else hash((self.op, *parts))
 
     @property
     def dimension(self) -> int | None:
@@ -56,7 +56,10 @@ class Dim:
     @property
     def base(self) -> Dim:
         """The Dim that this one is a view of (with another name or kind), else itself."""
-        return self.parts[0].base if self.op == "same" else self  # type: ignore[union-attr]
+        found = self
+        while found.op == "same":
+            found = found.parts[0]  # type: ignore[assignment]
+        return found
 
     @property
     def dynamic(self) -> bool:
@@ -72,7 +75,7 @@ class Dim:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Dim) and self._hash == other._hash and self._key == other._key)
+        return self is other or (isinstance(other, Dim) and self._hash == other._hash and _alike(self, other))
 
     def __repr__(self) -> str:
         return f"{self.name}({'?' if self.size is None else self.size})"
@@ -190,8 +193,23 @@ def _merge(op: str, parts: tuple[Dim | int, ...]) -> tuple[Dim | int, ...]:
     return (*dims, math.prod(numbers)) if numbers else tuple(dims)
 
 
-def _part_key(part: Dim | int) -> object:
-    return part if isinstance(part, int) else ("dim", part._key)
+def _alike(one: Dim, other: Dim) -> bool:
+    """Whether two Dims are the same object, or derived by the same arithmetic, however deep it is."""
+    waiting, seen = [(one.base, other.base)], set[tuple[int, int]]()
+    while waiting:
+        a, b = waiting.pop()
+        if a is b or (id(a), id(b)) in seen:
+            continue
+        seen.add((id(a), id(b)))
+        if not a.op or a.op != b.op or a._hash != b._hash or len(a.parts) != len(b.parts):
+            return False
+        for p, q in zip(a.parts, b.parts, strict=True):
+            if isinstance(p, int) or isinstance(q, int):
+                if p is not q and not (isinstance(p, int) and p == q):
+                    return False
+            else:
+                waiting.append((p.base, q.base))
+    return True
 
 
 def _pair_name(a: Dim | int, op: str, b: Dim | int) -> str:

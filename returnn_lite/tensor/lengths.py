@@ -85,11 +85,36 @@ def derive(dim: Dim, known: Mapping[Dim, Lengths]) -> Lengths:
 
     Raises KeyError when a part is unknown.
     """
-    if dim in known:
-        return known[dim]
-    if not dim.op:
-        raise KeyError(f"no lengths known for axis {dim}")
-    parts = [p if isinstance(p, int) else p.size if p.size is not None else derive(p, known) for p in dim.parts]
+    found = known.get(dim)
+    if found is not None:
+        return found
+    made: dict[Dim, Lengths] = {}
+    waiting = [dim]
+    while waiting:
+        last = waiting[-1]
+        if not last.op:
+            raise KeyError(f"no lengths known for axis {last}")
+        dynamic = (p for p in last.parts if isinstance(p, Dim) and p.size is None)
+        missing = [p for p in dynamic if p not in known and p not in made]
+        if missing:
+            waiting += missing
+        else:
+            waiting.pop()
+            made[last] = _derived(last, [_length_of(p, known, made) for p in last.parts])
+    return made[dim]
+
+
+def _length_of(part: Dim | int, known: Mapping[Dim, Lengths], made: Mapping[Dim, Lengths]) -> Lengths | int:
+    """A number, or the lengths that are known."""
+    if isinstance(part, int):
+        return part
+    if part.size is not None:
+        return part.size
+    return known[part] if part in known else made[part]
+
+
+def _derived(dim: Dim, parts: list[Lengths | int]) -> Lengths:
+    """The lengths of a Dim from those of the Dims it is derived from."""
     if dim.op == "same" and isinstance(parts[0], Lengths):
         return parts[0]
     largest = apply(dim.op, [p.max if isinstance(p, Lengths) else p for p in parts])

@@ -63,5 +63,5 @@ def test_text_names_the_reasons():
 
 def test_parts_stand_behind_their_layer():
     plan = make_plan([item("s", previous="s"), item("output", "s")])
-    plan.put_behind("s", "s/1")
+    plan.put_behind({"s": ["s/1"]})
     assert plan.inside == ["s", "s/1"] and plan.reasons["s/1"] == "part of s"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -72,6 +72,28 @@ def _forward(self: Layer, *sources: Tensor, **refs: Tensor) -> Tensor:
     raise TypeError(f"layer class {self.class_name!r} has no forward")
 
 
+class Surroundings(Protocol):
+    """What a layer class is told of the net around it before there is a layer."""
+
+    @property
+    def context(self) -> Context:
+        """What all layers share."""
+        ...
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether the layer is one of a loop."""
+        ...
+
+    def has_layer(self, name: str) -> bool:
+        """Whether the net's dict describes a layer of this name."""
+        ...
+
+    def layer_path(self, name: str) -> str:
+        """A layer in config syntax."""
+        ...
+
+
 class Layer(torch.nn.Module):
     """A named node of a net.
 
@@ -126,6 +148,10 @@ class Layer(torch.nn.Module):
             raise self.error("the axes of the output are not known")
         return made
 
+    def building(self) -> Iterator[Any]:
+        """What is to be built before: the tasks of a layer that holds a net of its own."""
+        return iter(())
+
     def end_run(self, *, failed: bool) -> None:
         """What is to be done after a pass over a dataset, which an error may have ended."""
 
@@ -133,7 +159,7 @@ class Layer(torch.nn.Module):
         """What is to be done when the layer is not needed any more."""
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], linker: Any) -> dict[str, Any]:
+    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
         """A chance to rewrite the layer dict before its options are split (e.g. what `from` means in training)."""
         return description
 

@@ -1,0 +1,45 @@
+"""`Node`: a layer in its net, and whom it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.params import Derived
+from returnn_lite.tensor import Spec, Tensor
+
+OutputStep = Callable[[Tensor, list[Tensor]], Tensor]  # output and sources of a layer -> its changed output
+Slot = tuple[dict[str, Any], str]  # a dict that holds a parameter, and the key
+
+
+@dataclass(eq=False)
+class Node:
+    """A layer in its net: `sources` in the order of `from`, `refs` by the option that names them.
+
+    `previous`: for a `prev:` node the node whose last frame it reads (an edge that is no dependency within a tick);
+    `initial`: the node that `initial_output` names. `spec` is None until inferred. `after`: what common options do to
+    the output. `param_nodes`: nodes whose output is used as a parameter, by name; `outputs_as_params`: where.
+    """
+
+    name: str
+    layer: Layer
+    sources: list[Node] = field(default_factory=list)
+    refs: dict[str, Node] = field(default_factory=dict)
+    description: dict[str, Any] = field(default_factory=dict)
+    previous: Node | None = None
+    initial: Node | None = None
+    spec: Spec | None = None
+    built: bool = False
+    after: list[OutputStep] = field(default_factory=list)
+    param_nodes: dict[str, Node] = field(default_factory=dict)
+    outputs_as_params: list[tuple[list[Slot], Derived]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Node({self.layer.path or self.name})"
+
+    @property
+    def inputs(self) -> list[Node]:
+        """All nodes whose value of the same tick is needed."""
+        return [*self.sources, *self.refs.values(), *self.param_nodes.values()]
