@@ -12,8 +12,10 @@ from optparse import SUPPRESS_USAGE, OptionParser, Values
 
 from returnn_lite.compat.config_imports import config_imports
 from returnn_lite.config import Config, load_into
+from returnn_lite.engine.interrupt import ANEW, RESUME, Interrupted, StopRequest
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import MAX_VERBOSITY, Log, log_end, log_greeting, startup_text
+from returnn_lite.streams import keep_going_without_readers
 
 # (short, long, config key, meaning)
 OPTIONS = (
@@ -186,6 +188,8 @@ def layers_text(name: str) -> str:
 
 Prepare = Callable[[Config], None]
 
+RESUMED = ("train", "train_lr_agent")  # tasks that go on where they were
+
 
 def main(argv: Sequence[str], prepare: Prepare = lambda config: None) -> int:
     """Runs one command line (without the program's name); the exit code. SystemExit of a task passes through.
@@ -201,11 +205,20 @@ def main(argv: Sequence[str], prepare: Prepare = lambda config: None) -> int:
         print(command.show, end="")
         return 0
     config = Config()
+    with StopRequest() as stop:
+        return _guarded(command, config, argv, prepare, stop)
+
+
+def _guarded(command: Command, config: Config, argv: Sequence[str], prepare: Prepare, stop: StopRequest) -> int:
+    """Runs the command; the exit code."""
     try:
         if command.layers:
             print(layers_text(command.layers), end="")
         else:
             run_command(command, config, argv, prepare)
+    except Interrupted as exc:
+        stop.tell(str(exc))
+        return 1
     except KeyboardInterrupt:
         print("KeyboardInterrupt", file=sys.stderr)
         return 1
@@ -233,9 +246,11 @@ def _run_command(command: Command, config: Config, argv: Sequence[str], prepare:
         log_greeting(log, argv)
         for warning in config.warnings:
             log.v1(warning)
-        from returnn_lite.tasks import run_task  # brings torch, which --help and a wrong config do without
+        resumes = config.value("task", "train") in RESUMED and not command.check
+        with StopRequest(RESUME if resumes else ANEW):
+            from returnn_lite.tasks import run_task  # brings torch, which --help and a wrong config do without
 
-        run_task(config, log, check=command.check)
+            run_task(config, log, check=command.check)
     finally:
         log_end(log, start)
         log.close()
@@ -279,4 +294,8 @@ def wants_traceback(config: Config) -> bool:
 
 def run(prepare: Prepare = lambda config: None) -> None:
     """The console script; `prepare` as for `main`."""
-    sys.exit(main(sys.argv[1:], prepare))
+    keep_going_without_readers()
+    with StopRequest(ends_process=True) as stop:
+        code = main(sys.argv[1:], prepare)
+        stop.end_process(code)
+    sys.exit(code)

@@ -88,6 +88,7 @@ class FileTarget(Target):
 
     def __init__(self, path: str, verbosity: int, format: str) -> None:
         super().__init__(verbosity, format)
+        self.path, self.fails = path, False
         if not os.path.isdir(os.path.dirname(path)):
             where = (
                 f"directory {os.path.dirname(path)!r} does not exist"
@@ -103,8 +104,22 @@ class FileTarget(Target):
     def stream(self) -> TextIO | None:
         return None if self.file.closed else self.file
 
+    def write(self, level: int, text: str) -> None:
+        try:
+            super().write(level, text)
+        except OSError as exc:  # a full disk must not end the training for the sake of its log
+            self._tell(exc)
+
     def close(self) -> None:
-        self.file.close()
+        try:
+            self.file.close()
+        except OSError as exc:
+            self._tell(exc)
+
+    def _tell(self, exc: OSError) -> None:
+        if not self.fails:
+            print(f"log target {self.path!r} cannot be written, messages are lost: {exc.strerror}", file=sys.stderr)
+        self.fails = True
 
 
 class PipeTarget(Target):
@@ -122,7 +137,7 @@ class PipeTarget(Target):
     def write(self, level: int, text: str) -> None:
         try:
             super().write(level, text)
-        except BrokenPipeError:  # a command that ended early must not end the training
+        except OSError:  # a command that ended early must not end the training
             print(f"log target '|{self.command}' has ended, it gets no further messages", file=sys.stderr)
             self._close_pipe()
 
@@ -135,7 +150,7 @@ class PipeTarget(Target):
         try:
             if self.process.stdin is not None:
                 self.process.stdin.close()
-        except BrokenPipeError:
+        except OSError:
             pass
 
 
@@ -248,7 +263,15 @@ def startup_text() -> str:
     """Version, time, process, directory and Python, on one line."""
     now = time.strftime(f"{DATE_FORMAT} (UTC%z)")
     python = f"{sys.executable} {sys.version.split()[0]}"
-    return f"version {__version__}, date/time {now}, pid {os.getpid()}, cwd {os.getcwd()}, Python {python}"
+    return f"version {__version__}, date/time {now}, pid {os.getpid()}, cwd {working_directory()}, Python {python}"
+
+
+def working_directory() -> str:
+    """Its path; "?" where it is gone, or may not be read."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "?"
 
 
 def log_greeting(log: Log, argv: Sequence[str]) -> None:

@@ -20,6 +20,8 @@ FLOORS = {  # first part of the path in the package -> floor
     "": 0,  # returnn_lite/__init__.py
     "errors": 0,
     "files": 0,
+    "processes": 0,
+    "streams": 0,
     "log": 0,
     "version": 0,
     "ops": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy
 
 from returnn_lite.agent.environment import Environment
 from returnn_lite.errors import ConfigError
+from returnn_lite.processes import become_helper
 from returnn_lite.trials.lockstep import LockStep
 
 MISSING = 'needs the extra "learned-lr": pip install "returnn-lite[learned-lr]" (there is no {})'
@@ -128,4 +130,14 @@ def separate_envs(makers: Sequence[Callable[[], Any]], *, processes: bool) -> An
     """Environments one after the other, or in processes of their own."""
     from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-    return SubprocVecEnv(list(makers), start_method="fork") if processes else DummyVecEnv(list(makers))
+    if not processes:
+        return DummyVecEnv(list(makers))
+    with warnings.catch_warnings():  # of Python 3.12 on: no other thread holds a lock here
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        return SubprocVecEnv([functools.partial(_helper, make) for make in makers], start_method="fork")
+
+
+def _helper(make: Callable[[], Any]) -> Any:
+    """Makes the environment in its process."""
+    become_helper(of_main_thread=True)
+    return make()

@@ -36,11 +36,15 @@ class World:
     def _common(self, batches: Iterable[Any], stop: StopRequest) -> Iterator[Any]:
         own = iter(batches)
         while True:
-            batch = next(own, None)
+            try:
+                batch = next(own, None)
+            except Exception:
+                stop.check()  # a signal to all processes of a group has ended those that read data, too
+                raise
             state = [batch is None, stop.received is not None, 0.0 if batch is None else batch.complete]
             ends, stopped, complete = self._reduced(state, torch.distributed.ReduceOp.MAX)
             if stopped:
-                stop.received = stop.received or "a signal to another process"
+                stop.stop("a signal to another process")
                 stop.check()
             if ends or batch is None:
                 return

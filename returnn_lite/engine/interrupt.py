@@ -1,48 +1,183 @@
-"""SIGTERM and SIGUSR1 end a training after the running step; running the same command again continues it."""
+"""Signals that end a run: it ends within two seconds, whatever it waits for, and says how to go on."""
 
+from __future__ import annotations
+
+import atexit
 import os
+import select
 import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType, TracebackType
+from typing import ClassVar
 
-from returnn_lite.errors import ConfigError
+RESUME = "resume by running again"
+ANEW = "running again begins anew"
+SECONDS = 1.25  # for leaving in good order, before the process is ended
 
 
-class Interrupted(ConfigError):
-    """The run was asked to stop; nothing is lost but the running epoch."""
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop; nothing is lost but the running epoch. No Exception: what deals with faulty data or
+    models lets it pass."""
+
+
+@dataclass
+class _State:
+    received: str | None = None
+    told: bool = False
 
 
 class StopRequest:
-    """Context in which the two signals only set a flag, which `check` turns into an exception between two steps."""
+    """Context in which SIGTERM, Ctrl-C and the like raise Interrupted in the main thread, wherever that is.
 
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+    With `ends_process`, a second signal, or `SECONDS` in which the context is not left (because of a read that never
+    ends, say), end the process at once with exit code 1. With `gentle` the first one only sets `received`, which `check` turns into the
+    exception: processes that train together stop together. Within another one, a context only changes `gentle` and
+    `advice`, which is what the message says of going on. Signals that are ignored, or handled already, stay so.
+    """
 
-    def __init__(self) -> None:
-        self.received: str | None = None
-        self._pid = os.getpid()
-        self._before: dict[signal.Signals, object] = {}
+    SIGNALS = tuple(getattr(signal, f"SIG{name}") for name in ("INT", "TERM", "USR1", "USR2", "HUP", "QUIT", "XCPU"))
+    innermost: ClassVar[StopRequest | None] = None  # signals are the process's, and so is this
 
-    def __enter__(self) -> "StopRequest":
-        for number in self.SIGNALS:
-            try:
-                self._before[number] = signal.signal(number, self._handle)
-            except ValueError:  # not in the main thread: signals stay as they are
-                break
+    def __init__(self, advice: str = ANEW, *, gentle: bool = False, ends_process: bool = False) -> None:
+        self.advice, self.gentle, self.ends_process = advice, gentle, ends_process
+        self.outer: StopRequest | None = None
+        self.state = _State()
+        self._guard: _Guard | None = None
+
+    def __enter__(self) -> StopRequest:
+        self.outer, StopRequest.innermost = StopRequest.innermost, self
+        if self.outer is not None:
+            self.state = self.outer.state
+        elif threading.current_thread() is threading.main_thread():
+            self._guard = _Guard(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        StopRequest.innermost = self.outer
+        if self._guard is not None:
+            self._guard.close()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a forked worker ends at once, as without us
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        self.received = signal.Signals(number).name
+    @property
+    def received(self) -> str | None:
+        """The name of the signal that came."""
+        return self.state.received
+
+    def message(self) -> str:
+        """What to say of it."""
+        return f"{self.received or 'a signal'} received, stopped: {self.advice}"
+
+    def tell(self, message: str) -> None:
+        """Says it on stderr, once."""
+        if not self.state.told:
+            self.state.told = True
+            with suppress(OSError, ValueError):
+                print(message, file=sys.stderr, flush=True)
+
+    def stop(self, what: str) -> None:
+        """Notes what asks for the end, such as the name of a signal."""
+        self.state.received = self.state.received or what
 
     def check(self) -> None:
         """Raises Interrupted if one of the signals came."""
         if self.received:
-            raise Interrupted("", f"{self.received} received, stopped after the step: resume by running again")
+            raise Interrupted(self.message())
+
+    def end_process(self, code: int) -> None:
+        """After a signal: ends the process without freeing all it has, which takes its time and waits for threads."""
+        if self.received:
+            atexit._run_exitfuncs()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError, AttributeError):
+                    stream.flush()
+            os._exit(code)
+
+    def leave(self) -> None:
+        """In a forked process: its signals are no business of this context."""
+        if self._guard is not None:
+            self._guard.restore()
+        if self.outer is not None:
+            self.outer.leave()
+        StopRequest.innermost = None
+
+
+class _Guard:
+    """The handlers of signals, and the thread that ends the process where they cannot.
+
+    The thread learns of signals by a pipe that the interpreter's own handler writes to, also while the main thread is
+    in a library's function.
+    """
+
+    def __init__(self, request: StopRequest) -> None:
+        self.request = request
+        usual = (signal.SIG_DFL, signal.default_int_handler)
+        before = {number: signal.getsignal(number) for number in StopRequest.SIGNALS}
+        self.before = {number: handler for number, handler in before.items() if handler in usual}
+        self.writing = -1
+        for number in self.before:
+            signal.signal(number, self._handle)
+        if request.ends_process:
+            self._start_watching()
+
+    def _start_watching(self) -> None:
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.writing, False)
+        self.pipe_before = signal.set_wakeup_fd(self.writing, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="watches signals", daemon=True).start()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        request = StopRequest.innermost or self.request
+        request.stop(signal.Signals(number).name)
+        if not request.gentle:
+            request.check()
+
+    def restore(self) -> None:
+        """Everything as before."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        if self.writing >= 0:
+            signal.set_wakeup_fd(self.pipe_before)
+
+    def close(self) -> None:
+        """Everything as before; the thread ends."""
+        self.restore()
+        if self.writing >= 0:
+            os.close(self.writing)
+
+    def _watch(self) -> None:
+        """Waits for a signal; then for the end of the context, a second signal, or the end of patience."""
+        if self._next(None):
+            self._next(time.monotonic() + SECONDS)
+        if self.reading >= 0:
+            request = StopRequest.innermost or self.request
+            request.tell(request.message())
+            os._exit(1)
+
+    def _next(self, deadline: float | None) -> bool:
+        """Waits for one of the signals; False, and `reading` closed, if the context has ended before."""
+        while deadline is None or time.monotonic() < deadline:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            if not select.select([self.reading], [], [], left)[0]:
+                return True
+            content = os.read(self.reading, 1)
+            if not content:
+                os.close(self.reading)
+                self.reading = -1
+                return False
+            if content[0] in self.before:
+                (StopRequest.innermost or self.request).stop(signal.Signals(content[0]).name)
+                return True
+        return True
+
+
+def _leave_all() -> None:
+    if StopRequest.innermost is not None:
+        StopRequest.innermost.leave()
+
+
+os.register_at_fork(after_in_child=_leave_all)

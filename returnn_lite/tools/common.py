@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from returnn_lite.compat.config_imports import config_imports
 from returnn_lite.config import Config, load_config
 from returnn_lite.datasets import Dataset, dataset_defaults, init_dataset
+from returnn_lite.engine.interrupt import Interrupted, StopRequest
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.files import TEMPORARY, own_temporary, remove_abandoned, remove_if_there
 from returnn_lite.log import Log, Target
@@ -30,13 +31,13 @@ def tool(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], int
     @functools.wraps(main)
     def run(argv: Sequence[str]) -> int:
         try:
-            with config_imports():
+            with StopRequest(), config_imports():
                 main(argv)
         except BrokenPipeError:  # `… | head` has seen enough; Python must not try to write the rest at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+        except KeyboardInterrupt as exc:
+            print(exc if isinstance(exc, Interrupted) else "interrupted", file=sys.stderr)
             return 1
         except (ConfigError, OSError, ImportError) as exc:
             print(exc, file=sys.stderr)

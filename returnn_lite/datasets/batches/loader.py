@@ -127,12 +127,16 @@ class Loader:
         return blamed(place_of(self.dataset, guilty), exc)
 
     def _in_background(self) -> Generator[Any, None, None]:
-        channel = Channel(self.prefetch)
+        channel, interrupted = Channel(self.prefetch), False
         thread = threading.Thread(target=self._work, args=(channel,), name=f"loader {self.dataset.name}", daemon=True)
         thread.start()
         try:
             while True:
-                batch, error = channel.get()
+                try:
+                    batch, error = channel.get()
+                except BaseException:  # a signal: the thread may never come back from its read
+                    interrupted = True
+                    raise
                 if error is not None:
                     raise error
                 if batch is END:
@@ -140,7 +144,8 @@ class Loader:
                 yield batch
         finally:
             channel.close()
-            thread.join()
+            if not interrupted:
+                thread.join()
 
     def _work(self, channel: Channel) -> None:
         """Runs in the thread: puts (batch, None) for each batch, then (END, None), or (None, error)."""

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-import queue
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
-from returnn_lite.datasets.batches.iterate import place_of
+from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.combined.sub import Wrapper, sub_dataset
+from returnn_lite.datasets.combined.workers import Item, LocalWorker, ProcessWorker
 from returnn_lite.datasets.numbers_dict import NumbersDict
-from returnn_lite.datasets.options import BaseOptions, DataError, blamed
+from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 
 SHARDING = ("seq_order", "dedicated")
-PATIENCE = 1.0  # seconds between looks whether a worker still lives
-
-Item = tuple[str, Seq, float]
 
 
 @dataset("MultiProcDataset")
@@ -66,7 +62,7 @@ class MultiProcDataset(Wrapper):
         self._start()
 
     def _start(self) -> None:
-        self.workers: list[Worker] = []
+        self.workers: list[LocalWorker | ProcessWorker] = []
         self.made: dict[int, Item] = {}
         self.count, self.turn = 0, 0
 
@@ -92,17 +88,19 @@ class MultiProcDataset(Wrapper):
         n = self.num_workers
         jobs = [(self.shards[i if self.dedicated else 0], 0 if self.dedicated else i) for i in range(n)]
         try:
+            if multiprocessing.current_process().daemon:
+                raise TypeError("this is itself a process that helps another one")
             content = [
                 pickle.dumps((inner, first, 1 if self.dedicated else n, self.arguments)) for inner, first in jobs
             ]
         except (pickle.PicklingError, AttributeError, TypeError) as exc:
             self.log.v2(f"{self.name}: cannot be sent to other processes, so it is read in this one: {exc}")
-            step = 1 if self.dedicated else n
-            self.workers = [Worker(self.name, inner=inner, first=i, step=step, log=self.log) for inner, i in jobs]
-            for worker in self.workers if self.dedicated else ():
-                worker.begin(self.arguments)
+            local = [LocalWorker(inner, first, 1 if self.dedicated else n) for inner, first in jobs]
+            for worker in local if self.dedicated else ():
+                worker.inner.init_seq_order(**self.arguments)
+            self.workers = [*local]
             return
-        self.workers = [Worker(self.name, content=part, buffer=self.buffer, log=self.log) for part in content]
+        self.workers = [ProcessWorker(self.name, part, self.buffer) for part in content]
 
     # --- sequences ---
 
@@ -191,78 +189,3 @@ class MultiProcDataset(Wrapper):
         super().finish_epoch(free_resources)
 
     arguments: dict[str, Any] = {}
-
-
-class Worker:
-    """Reads sequences number first, first + step, …: in a process (`content` is the pickled job), or here."""
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        content: bytes | None = None,
-        buffer: int = 1,
-        inner: Dataset | None = None,
-        first: int = 0,
-        step: int = 1,
-        log: Log,
-    ):
-        self.name, self.inner, self.position, self.step, self.log = name, inner, first, step, log
-        self.process = None
-        if content is not None:
-            context = multiprocessing.get_context("spawn")
-            self.queue: Any = context.Queue(buffer)
-            self.process = context.Process(target=_work, args=(content, self.queue), daemon=True)
-            self.process.start()
-
-    def begin(self, arguments: dict[str, Any]) -> None:
-        """Starts the epoch of a dataset that is read here."""
-        if self.inner is not None:
-            self.inner.init_seq_order(**arguments)
-
-    def next(self) -> Item | None:
-        """The next sequence; None at the end. Raises what the process raised."""
-        if self.process is None:
-            item = None if self.inner is None else _item_of(self.inner, self.position)
-            self.position += self.step
-            return item
-        while True:
-            try:
-                found = self.queue.get(timeout=PATIENCE)
-            except queue.Empty:
-                if not self.process.is_alive():
-                    raise DataError(self.name, f"a worker process died (exit code {self.process.exitcode})") from None
-                continue
-            if isinstance(found, Exception):
-                raise found
-            return found  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        """Ends the process."""
-        if self.process is not None:
-            self.process.terminate()
-            self.process.join()
-            self.queue.close()
-
-
-def _item_of(inner: Dataset, i: int) -> Item | None:
-    if not inner.is_less_than_num_seqs(i):
-        return None
-    inner.load_seqs(i, i + 1)
-    return inner.get_tag(i), {key: inner.get_data(i, key) for key in inner.get_data_keys()}, inner.get_complete_frac(i)
-
-
-def _work(content: bytes, results: Any) -> None:
-    """Runs in the process: puts all sequences, then None; or the error that ends it."""
-    i, inner = 0, None
-    try:
-        inner, i, step, arguments = pickle.loads(content)
-        inner.init_seq_order(**arguments)
-        while True:
-            item = _item_of(inner, i)
-            results.put(item)
-            if item is None:
-                return
-            i += step
-    except Exception as exc:
-        results.put(blamed("a worker process" if inner is None else place_of(inner, i), exc))

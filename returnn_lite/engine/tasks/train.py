@@ -1,11 +1,12 @@
 """Task `train`."""
 
+import os
 from collections.abc import Callable
 
 from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints.lock import model_lock
-from returnn_lite.engine.distributed import World, joined_world
-from returnn_lite.engine.interrupt import StopRequest
+from returnn_lite.engine.distributed import World, joined_world, processes
+from returnn_lite.engine.interrupt import RESUME, StopRequest
 from returnn_lite.engine.setup import model_name
 from returnn_lite.engine.train import Trainer
 from returnn_lite.log import Log
@@ -18,10 +19,10 @@ def train_task(config: Config, log: Log, make_trainer: MakeTrainer = Trainer) ->
 
     Returns the trainer with the state at the end.
     """
-    with joined_world(config) as world:
+    several = processes(os.environ)[1] > 1
+    with StopRequest(RESUME, gentle=several) as stop, joined_world(config) as world:
         model = None if config.is_true("dry_run") else model_name(config)
         with model_lock(model, log):
             trainer = make_trainer(config, log, world)
-            with StopRequest() as stop:
-                trainer.run(stop)
+            trainer.run(stop)
     return trainer

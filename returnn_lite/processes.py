@@ -1,0 +1,68 @@
+"""Processes that help a run: they leave Ctrl-C to it, and end with it, however it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+
+SECONDS_A_LOOK = 0.25  # between looks whether the parent lives, where nothing tells
+PATIENCE = 1.0  # seconds for a process to end when asked to
+PR_SET_PDEATHSIG = 1  # of Linux
+
+
+def in_main_thread() -> bool:
+    """Whether the caller runs in the main thread."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def start_helper(process: BaseProcess) -> None:
+    """Starts a process that will call `become_helper`; a Ctrl-C which comes before that does not end it either."""
+    resource_tracker.ensure_running()  # its start would undo the next line
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def become_helper(*, of_main_thread: bool) -> None:
+    """To be called first in a process that `multiprocessing` started, by "spawn" or "fork".
+
+    of_main_thread: whether the main thread started it. Otherwise the system cannot be asked to end this process with
+    its parent: it would do so at the end of the thread.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    if of_main_thread and sys.platform == "linux":
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent.pid:
+        os._exit(1)
+    threading.Thread(target=_watch, args=(parent.sentinel, parent.pid), name="watches the parent", daemon=True).start()
+
+
+def _watch(sentinel: int, parent: int | None) -> None:
+    """Ends this process with its parent. The sentinel tells at once, unless a process in between has inherited it."""
+    while not wait([sentinel], SECONDS_A_LOOK) and os.getppid() == parent:
+        pass
+    os._exit(1)
+
+
+def end_helper(process: BaseProcess) -> None:
+    """Ends it, and waits until it has."""
+    process.terminate()
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
