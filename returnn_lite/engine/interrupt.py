@@ -34,9 +34,10 @@ class StopRequest:
     """Context in which SIGTERM, Ctrl-C and the like raise Interrupted in the main thread, wherever that is.
 
     With `ends_process`, a second signal, or `SECONDS` in which the context is not left (because of a read that never
-    ends, say), end the process at once with exit code 1. With `gentle` the first one only sets `received`, which `check` turns into the
-    exception: processes that train together stop together. Within another one, a context only changes `gentle` and
-    `advice`, which is what the message says of going on. Signals that are ignored, or handled already, stay so.
+    ends, say), end the process at once with exit code 1. With `gentle` the first one only sets `received`, which
+    `check` turns into the exception: processes that train together stop together. Within another one, a context only
+    changes `gentle` and `advice`, which is what the message says of going on. Signals that are ignored, or handled
+    already, stay so.
     """
 
     SIGNALS = tuple(getattr(signal, f"SIG{name}") for name in ("INT", "TERM", "USR1", "USR2", "HUP", "QUIT", "XCPU"))
