@@ -33,9 +33,8 @@ class EpochScores:
         with numpy.errstate(all="ignore"):
             for (kind, name), value in values.items():
                 if kind in ("cost", "error"):
-                    factor = F(1) / values["inv_norm", name]
-                    scores[f"{kind}:{name}"] = value * factor
-                    value = value * factor / factor  # the float32 rounding of the reference
+                    scores[f"{kind}:{name}"] = ratio(value, values["inv_norm", name])
+                    value = _as_of_reference(value, values["inv_norm", name])
                 elif kind == "inv_norm":
                     value = F(1) / (F(1) / value)
                 else:
@@ -49,14 +48,22 @@ class EpochScores:
             self._sums[column] = self._sums.get(column, F(0)) + value
 
     def means(self) -> dict[str, float]:
-        """The epoch's scores: {"cost:output": sum of values / sum of normalisations, …}."""
+        """The epoch's scores: {"cost:output": sum of values / sum of normalisations, …}. NaN: nothing was counted."""
         with numpy.errstate(all="ignore"):
             means = {
-                f"{kind}:{name}": total / self._sums["inv_norm", name]
+                f"{kind}:{name}": total / norm if (norm := self._sums["inv_norm", name]) else F(math.nan)
                 for (kind, name), total in self._sums.items()
                 if kind in ("cost", "error")
             }
             return {key: float(value) for key, value in self._with_exp(means).items()}
+
+    def empty(self) -> list[str]:
+        """The losses of which nothing was counted: their normalisations are 0 in all steps."""
+        return [name for (kind, name), total in self._sums.items() if kind == "inv_norm" and not total]
+
+    def finite(self) -> bool:
+        """Whether no sum is NaN or infinite."""
+        return bool(numpy.isfinite(list(self._sums.values())).all())
 
     def accumulated(self) -> dict[str, float]:
         """The sums so far, for messages about broken scores."""
@@ -66,6 +73,17 @@ class EpochScores:
         if self.exp:
             scores |= {f"{key}:exp": numpy.exp(value) for key, value in scores.items() if key.startswith("cost:")}
         return scores
+
+
+def ratio(value: numpy.float32, inv_norm: numpy.float32) -> numpy.float32:
+    """A step's score; NaN where nothing was counted."""
+    return value * (F(1) / inv_norm) if inv_norm else F(math.nan)
+
+
+def _as_of_reference(value: numpy.float32, inv_norm: numpy.float32) -> numpy.float32:
+    """The sum, rounded as the reference rounds it."""
+    factor = F(1) / inv_norm
+    return value * factor / factor if inv_norm else value
 
 
 def by_kind(means: Mapping[str, float], kind: str) -> dict[str, float]:
@@ -139,11 +157,6 @@ class Progress:
         if computing < SLOW_DATA and elapsed > ENOUGH_SECONDS:
             waited = f"{self.prefix}: {wait_time:.0f} of {elapsed:.0f} seconds were spent waiting for data"
             self.log.v2(f"{waited}; {FASTER_DATA}")
-
-
-def is_finite(scores: Mapping[str, float]) -> bool:
-    """Whether no value is NaN or infinite."""
-    return all(math.isfinite(value) for value in scores.values())
 
 
 def epoch_line(prefix: str, means: Mapping[str, float], seconds: float) -> str:

@@ -10,7 +10,7 @@ import numpy
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.engine.report import Column, EpochScores, Progress, is_finite
+from returnn_lite.engine.report import Column, EpochScores, Progress
 from returnn_lite.errors import ConfigError
 
 HOST = torch.device("cpu")
@@ -26,7 +26,7 @@ class BatchLike(Protocol):
 
 
 class BrokenScores(ConfigError):
-    """A score became infinite or NaN."""
+    """A sum of losses became infinite or NaN."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,9 @@ class StepMeter:
         for row in pending:
             end = start + len(row.columns)
             scores = self.scores.add(row.columns, rows[start:end])
+            if self.stop_on_nonfinite and not numpy.isfinite(rows[start:end]).all():
+                self._broken(row, rows[start:end], scores)
             start = end
-            if self.stop_on_nonfinite and not numpy.isfinite(list(scores.values())).all():
-                self._broken(row.step, scores, row.tags)
             self.progress.step_line(row.step, {**scores, **row.sizes}, row.complete)
 
     def finish(self, wait_time: float) -> dict[str, float]:
@@ -190,17 +190,23 @@ class StepMeter:
         self.flush()
         self.progress.finish(wait_time)
         means = self.scores.means()
-        if not is_finite(means):
+        if self.scores.empty():
+            text = f"no targets for {', '.join(self.scores.empty())}: the score is not defined (nan)"
+            self.progress.log.v2(f"note: {self.progress.prefix}: {text}")
+        if not self.scores.finite():
             self.progress.log.v1(f"Model seems broken, got inf or nan final score: {means}")
         return means
 
-    def _broken(self, step: int, scores: Mapping[str, numpy.float32], tags: list[str]) -> None:
+    def _broken(self, row: _Pending, sums: numpy.ndarray, scores: Mapping[str, numpy.float32]) -> None:
         log = self.progress.log
         log.v1("Model seems broken, got inf or nan score.")
         log.v1(f"Accumulated scores: {self.scores.accumulated()}")
-        bad = ", ".join(f"{key} {value!s}" for key, value in scores.items() if not numpy.isfinite(value))
-        shown = ", ".join(tags[:10]) + (", …" if len(tags) > 10 else "")
-        raise BrokenScores("", f"Inf/nan score in {self.progress.prefix}, step {step}: {bad} (sequences: {shown})")
+        names = [f"{kind}:{name}".rstrip(":") for kind, name in row.columns]
+        broken = [(key, value) for key, value in zip(names, sums, strict=True) if not numpy.isfinite(value)]
+        bad = ", ".join(f"{key} {scores.get(key, value)!s}" for key, value in broken)
+        shown = ", ".join(row.tags[:10]) + (", …" if len(row.tags) > 10 else "")
+        where = f"{self.progress.prefix}, step {row.step}"
+        raise BrokenScores("", f"Inf/nan score in {where}: {bad} (sequences: {shown})")
 
 
 def batch_sizes(batch: BatchLike) -> dict[str, int]:

@@ -67,7 +67,7 @@ class ScalarLog:
         numbers = dict(zip(result.columns, result.scores.tolist(), strict=True))
         values = {}
         for (kind, name), value in numbers.items():
-            if kind in ("cost", "error"):
+            if kind in ("cost", "error") and numbers["inv_norm", name]:
                 values[f"train/{kind}:{name}"] = value / numbers["inv_norm", name]
             elif kind == "loss":
                 values["train/loss"] = value

@@ -4,8 +4,10 @@ import copy
 from typing import Any
 
 import numpy
+import torch
 
 from returnn_lite.config import Config, warn_misspelt_keys
+from returnn_lite.datasets.batches.loader import Loader
 from returnn_lite.datasets.factory import SEED_STEP_PER_RANK
 from returnn_lite.engine import data, report
 from returnn_lite.engine.checkpoints import checkpoint
@@ -18,6 +20,7 @@ from returnn_lite.engine.distributed import World
 from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores, step_meter
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.models.descriptions import description_diff, dims_in, same_description
+from returnn_lite.engine.models.epoch_marks import EpochMarks, require_loss
 from returnn_lite.engine.models.interfaces import make_plan
 from returnn_lite.engine.models.network_plan import (
     EpochOverrides,
@@ -26,7 +29,15 @@ from returnn_lite.engine.models.network_plan import (
     take_over_params,
 )
 from returnn_lite.engine.setup import choose_device, final_epoch, find_start, load_start, model_name, must_be_finite
-from returnn_lite.engine.step import BrokenScores, explained, nonfinite_layer, repeatable_objective, run_step
+from returnn_lite.engine.step import (
+    BrokenScores,
+    StepMeter,
+    StepResult,
+    explained,
+    nonfinite_layer,
+    repeatable_objective,
+    run_step,
+)
 from returnn_lite.engine.summary import ScalarLog
 from returnn_lite.engine.watch import EpochWatch
 from returnn_lite.errors import ConfigError
@@ -147,8 +158,9 @@ class Trainer:
         if epoch == 1 and self.model and self.config.is_true("save_epoch1_initial_model"):
             self.write_initial_model()
         with self.net.running_over("train"):
-            means, seconds = self.train_steps(epoch, rate, stop)
-        self.updater.end_epoch()
+            means, seconds = (self.train_steps if self.marks.trains else self.look_through)(epoch, rate, stop)
+        if self.marks.trains:
+            self.updater.end_epoch()
         self.check_parameters(epoch)
         self.scalars.trained(epoch, means, rate)
         self.control.set_scores(epoch, self.plan.score_entries("train", means))
@@ -180,19 +192,17 @@ class Trainer:
     def train_steps(self, epoch: int, rate: float, stop: StopRequest) -> tuple[dict[str, float], float]:
         """One pass over the training data; returns its scores and its time in seconds."""
         config, net, device = self.config, self.net.train(), self.device
-        start_epoch(net, config, epoch, offset=self.world.rank * SEED_STEP_PER_RANK)
-        start_rate = numpy.float32(self.updater.rates.common_of_step(self.global_step, rate))
-        self.control.set_meta(epoch, {"global_train_step": self.global_step, "effective_learning_rate": start_rate})
+        loader, meter = self.start_pass(epoch, rate)
         if self.watch is not None:
             self.watch.start(net, self.updater)
-        loader = data.load_batches(self.train_data, data.train_batching(config, net, epoch), net, config)
-        meter = step_meter(config, self.plan.train_title(epoch), self.log)
         for step, batch in enumerate(self.world.together(loader, stop)):
             net.global_step = self.global_step
             with explained(batch, config, net):
                 again = repeatable_objective(net, batch, device) if self.updater.closure else None
                 result = run_step(net, batch, device)
                 self.check_scores(meter, result, batch)
+                if step == 0:
+                    self.warn_if_idle(epoch, result)
                 if self.watch is not None:
                     self.watch.step(result)
                 result.out.forget_layers()
@@ -208,6 +218,37 @@ class Trainer:
                 self.scalars.step(self.global_step, result, self.updater.effective_learning_rate)
             self.global_step += 1
             meter.end_step()
+        means, seconds = self.end_pass(epoch, loader, meter)
+        if self.updater.rates.change_within_epochs:
+            end_rate = numpy.float32(self.updater.effective_learning_rate)
+            self.control.set_meta(epoch, {"effective_learning_rate_end": end_rate})
+        if self.watch is not None:
+            self.control.set_meta(epoch, self.watch.finish())
+        return means, seconds
+
+    def look_through(self, epoch: int, rate: float, stop: StopRequest) -> tuple[dict[str, float], float]:
+        """`train_steps` of an epoch without training: as in evaluation, and nothing changes."""
+        loader, meter = self.start_pass(epoch, rate)
+        net = self.net.eval()
+        apart = self.marks.finish_all_data and self.world.size > 1
+        with torch.no_grad():
+            for batch in loader if apart else self.world.together(loader, stop):
+                with explained(batch, self.config, net):
+                    self.check_scores(meter, run_step(net, batch, self.device), batch)
+                meter.end_step()
+        return self.end_pass(epoch, loader, meter)
+
+    def start_pass(self, epoch: int, rate: float) -> tuple[Loader, StepMeter]:
+        """The batches of the training data, and what collects their scores."""
+        config, net = self.config, self.net
+        start_epoch(net, config, epoch, offset=self.world.rank * SEED_STEP_PER_RANK)
+        start_rate = numpy.float32(self.updater.rates.common_of_step(self.global_step, rate))
+        self.control.set_meta(epoch, {"global_train_step": self.global_step, "effective_learning_rate": start_rate})
+        loader = data.load_batches(self.train_data, data.train_batching(config, net, epoch), net, config)
+        return loader, step_meter(config, self.plan.train_title(epoch), self.log)
+
+    def end_pass(self, epoch: int, loader: Loader, meter: StepMeter) -> tuple[dict[str, float], float]:
+        """Scores and time in seconds, when all steps are made."""
         meter.flush()
         self.world.merge(meter.scores)
         means = meter.finish(loader.wait_time)
@@ -216,12 +257,13 @@ class Trainer:
         if not steps:
             self.log.v1(f"warning: train epoch {epoch} has no batches, see max_seq_length, min_seq_length, seq_drop")
         self.control.set_meta(epoch, {"epoch_num_train_steps": steps, "epoch_train_time_secs": round(seconds)})
-        if self.updater.rates.change_within_epochs:
-            end_rate = numpy.float32(self.updater.effective_learning_rate)
-            self.control.set_meta(epoch, {"effective_learning_rate_end": end_rate})
-        if self.watch is not None:
-            self.control.set_meta(epoch, self.watch.finish())
         return means, seconds
+
+    def warn_if_idle(self, epoch: int, result: StepResult) -> None:
+        """One line if the objective of a step has nothing to train."""
+        if result.out.gradients is None and not result.out.objective.requires_grad:
+            text = "the losses do not depend on any trainable parameter: nothing is trained"
+            self.log.v1(f"Warning: {self.plan.train_title(epoch)}: {text}")
 
     def check_scores(self, meter: Any, result: Any, batch: Any) -> None:
         """Counts the step's scores; where they are broken, the error says which layer began with it."""
@@ -255,7 +297,7 @@ class Trainer:
 
         `filename`: the checkpoint that the first network is filled from later.
         """
-        description = self.plan.describe(epoch)
+        self.marks, description = EpochMarks.split(self.plan.describe(epoch), per_epoch=self.plan.per_epoch)
         changed = self.overrides.apply(epoch, description.get("#config", {}))
         if changed & DATASET_OPTIONS:
             self.open_datasets()
@@ -263,6 +305,8 @@ class Trainer:
             anew = self.config.is_true("reinit_network_each_epoch") and epoch != self.net.epoch
             known = dims_in(self.config.typed_value("extern_data"))  # by which data are fed
             if same_description(self.description, description, known) and not anew:
+                if self.marks.trains:
+                    require_loss(self.net)
                 return
             self.log.v3("reinit because network description differs. Diff:" if not anew else "reinit of each epoch")
             for line in description_diff(self.description, description, known):
@@ -272,6 +316,8 @@ class Trainer:
         self.net = self.plan.build(
             description, epoch=epoch, step=self.global_step, device=self.device, log=self.log, filename=filename
         )
+        if self.marks.trains:
+            require_loss(self.net)
         if before is not None:
             print_network(self.net, self.log)
             take_over_params(before, self.net, self.plan.copy_modes(description), self.log)

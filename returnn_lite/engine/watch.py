@@ -49,9 +49,9 @@ class EpochWatch:
         names = [name for kind, name in result.columns if kind == "cost"]
         wanted = [name for name in names if any(key.endswith(f"score_{name}") for key in self.measure)] or names[:1]
         for name in wanted[:1]:
-            self.losses.append(result.scores[columns["cost", name]] / result.scores[columns["inv_norm", name]])
+            self.losses.append(result.scores[[columns["cost", name], columns["inv_norm", name]]])
         sums = [loss.inv_norm for loss in result.out.losses.values() if not loss.normalized]
-        self.scale = max((float(frames) for frames in sums), default=1.0)
+        self.scale = max((float(frames) for frames in sums), default=1.0) or 1.0
 
     def see_gradients(self, gradients: Gradients) -> None:
         """Takes the raw gradients of a step; of sums over frames they count per frame."""
@@ -72,7 +72,7 @@ class EpochWatch:
     def finish(self) -> dict[str, Any]:
         """The meta entry of the epoch: {"grad_norms": a number per layer, "train_loss": mean over the updates,
         "train_noise": standard deviation over mean of the updates of its second half}."""
-        losses = torch.stack(self.losses).double().cpu().numpy() if self.losses else numpy.zeros(1)
+        losses = mean_losses(self.losses)
         norms = torch.stack(self.norms).mean(0) if self.norms else self._norms()
         self.latest, self.norms = {}, []
         second = losses[len(losses) // 2 :]
@@ -89,6 +89,13 @@ class EpochWatch:
             **(self.way.end() if self.way is not None else {}),
         }
         return {FACTS: facts}
+
+
+def mean_losses(pairs: Sequence[torch.Tensor]) -> numpy.ndarray:
+    """The steps' losses per frame, from (sum, number of frames); steps without frames are left out."""
+    both = torch.stack(list(pairs)).cpu() if pairs else torch.zeros(0, 2)
+    there = both[both[:, 1] != 0]
+    return (there[:, 0] / there[:, 1]).double().numpy() if len(there) else numpy.zeros(1)
 
 
 class Way:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,8 @@ class LossValue:
     """A loss over one batch: `sum` and `error` are sums over frames or sequences (None: the loss has none).
 
     `inv_norm` is 1 / norm factor, so that `sum / inv_norm` is what is reported; `scale` and `normalized` say how the
-    sum enters the objective.
+    sum enters the objective. `inv_norm` 0 (no targets in this batch): the loss of the batch is not defined; normalised,
+    it is left out of the objective.
     """
 
     sum: torch.Tensor | None
@@ -35,8 +37,15 @@ class LossValue:
         """This loss in the objective; None where it does not count."""
         if self.sum is None or self.scale == 0:
             return None
-        value = self.sum / self.inv_norm if self.normalized else self.sum
+        value = normalized_sum(self.sum, self.inv_norm) if self.normalized else self.sum
         return value if self.scale == 1 else value * self.scale
+
+
+def normalized_sum(total: torch.Tensor, inv_norm: torch.Tensor) -> torch.Tensor:
+    """total / inv_norm; 0 with a gradient of 0 where inv_norm is 0."""
+    norm = inv_norm.to(total.device)
+    empty = norm == 0
+    return torch.where(empty, torch.zeros_like(total), total / torch.where(empty, torch.ones_like(norm), norm))
 
 
 @dataclass
@@ -76,8 +85,11 @@ class LossNode:
         if self.inverse_norm_node is not None:
             return values[self.inverse_norm_node].data.sum().to(torch.float32)
         if custom is not None:
-            factor = custom() if callable(custom) else custom
-            return torch.as_tensor(1.0 / float(factor), device=output.data.device)
+            factor = float(custom() if callable(custom) else custom)
+            if not 0 < factor < math.inf:
+                text = f"`custom_norm_factor` must be a number above 0, but is {factor!r} instead"
+                raise ConfigError(f'{self.path}["loss_opts"]', text)
+            return torch.as_tensor(1.0 / factor, device=output.data.device)
         return self.loss.inverse_norm(output, target)
 
     def _check(self, output: Tensor, target: Tensor) -> None:

@@ -1,6 +1,6 @@
 """`weight_averaging`: averages of the parameters over the run, for evaluation and for models that are used later."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,12 +74,18 @@ class WeightAveraging:
     """Averages by parameter name, in single precision or better. Until one is taken they are the initial values."""
 
     def __init__(
-        self, options: AveragingOptions, params: Mapping[str, Tensor], optimizers: Iterable[Family] = ()
+        self,
+        options: AveragingOptions,
+        params: Mapping[str, Tensor],
+        optimizers: Iterable[Family] = (),
+        *,
+        trained: Container[str] | None = None,
     ) -> None:
         self.options, self.optimizers = options, list(optimizers)
-        taken = [
-            n for n, p in params.items() if p.requires_grad or options.buffers == "average" and p.is_floating_point()
-        ]
+        if trained is None:
+            trained = {name for name, param in params.items() if param.requires_grad}
+        both = options.buffers == "average"
+        taken = [name for name, p in params.items() if name in trained or both and p.is_floating_point()]
         self.params = {name: params[name].detach() for name in taken}
         self.averages = {name: _wide(param) for name, param in self.params.items()}
         self.updates = self.taken = 0  # updates of the model; values of w in the averages
@@ -87,14 +93,20 @@ class WeightAveraging:
 
     @classmethod
     def from_config(
-        cls, config: Config, params: Mapping[str, Tensor], optimizers: Iterable[Family], log: Log
+        cls,
+        config: Config,
+        params: Mapping[str, Tensor],
+        optimizers: Iterable[Family],
+        log: Log,
+        *,
+        trained: Container[str] | None = None,
     ) -> "WeightAveraging | None":
-        """None if the option is not set."""
+        """None if the option is not set. `trained`: names; default: those that require a gradient."""
         value = config.literal(OPTION, None)
         if not value:
             return None
         options = AveragingOptions.from_value(value, config.int("num_epochs", 5) or 0)
-        made = cls(options, params, optimizers)
+        made = cls(options, params, optimizers, trained=trained)
         log.v4(f"Weight averaging: {options.kind}, used for {', '.join(options.use_for) or 'nothing'}.")
         return made
 

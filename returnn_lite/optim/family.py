@@ -90,6 +90,18 @@ class Family:
         raise NotImplementedError(f"{type(self).__name__}.load_state_dict")
 
 
+def best_match(
+    key: str, rule: str, own: Mapping[str, Tensor], saved: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The saved optimizer of this class with the same options; else the one with most of the parameters, if any."""
+    fitting = {other: state for other, state in saved.items() if state["class"] == rule}
+    if key in fitting:
+        return fitting[key]
+    common = {other: len(own.keys() & set(state["params"])) for other, state in fitting.items()}
+    best = max(common, key=common.__getitem__, default=None)
+    return fitting[best] if best is not None and common[best] else None
+
+
 class Wrapper(Family):
     """An optimizer around another one, to which it leaves everything but what a sub-class overrides."""
 

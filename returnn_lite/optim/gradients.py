@@ -16,10 +16,23 @@ Gradients = dict[str, Tensor]
 
 def gradients(objective: Tensor, params: Mapping[str, Tensor], *, create_graph: bool = False) -> Gradients:
     """d objective / d param by name, without the parameters on which the objective does not depend."""
+    params = {name: param for name, param in params.items() if param.requires_grad}
     if not params or not objective.requires_grad:
         return {}
     found = torch.autograd.grad(objective, list(params.values()), allow_unused=True, create_graph=create_graph)
     return {name: grad for name, grad in zip(params, found, strict=True) if grad is not None}
+
+
+def backward(objective: Tensor, params: Mapping[str, Tensor]) -> Gradients:
+    """The same of all parameters that require a gradient now, by a plain backward pass, with what has gathered in
+    their `grad` before."""
+    if objective.requires_grad:
+        objective.backward()  # type: ignore[no-untyped-call]
+    grads = {name: param.grad for name, param in params.items() if param.grad is not None}
+    found = {name: grad.coalesce() if grad.is_sparse else grad for name, grad in grads.items()}
+    for param in params.values():
+        param.grad = None
+    return found
 
 
 def maximize_norm(grads: Gradients, params: Mapping[str, Tensor], factors: Mapping[str, float]) -> Gradients:

@@ -44,7 +44,8 @@ class GradientOptions:
         values = {}
         for option in dataclasses.fields(cls):
             reader = read.get(option.type, config.opt_typed_value)
-            values[option.name] = reader(option.name, option.default)
+            if option.name != "accum_grad_multiple_step" or not _is_function_of_torch(config, option.name):
+                values[option.name] = reader(option.name, option.default)
         return cls().replaced(values)
 
     def replaced(self, values: Mapping[str, Any]) -> "GradientOptions":
@@ -56,6 +57,11 @@ class GradientOptions:
     def applies_at(self, step: int) -> bool:
         """Whether the optimizer runs after global step `step` (from 0)."""
         return step % self.accum_grad_multiple_step == self.accum_grad_multiple_step - 1
+
+
+def _is_function_of_torch(config: Config, name: str) -> bool:
+    """Whether the option is a function, which models written in torch may have for the number of batches."""
+    return callable(config.typed_value(name)) and config.value("backend", None) == "torch"
 
 
 def _converted(name: str, value: Any, to: Any) -> Any:
@@ -160,6 +166,24 @@ def make_groups(
         group.names.append(name)
     result.groups = list(groups.values())
     return result
+
+
+def optimizer_lines(groups: Groups, params: Mapping[str, Any]) -> list[str]:
+    """Which parameters have which optimizer, a line each if there are several."""
+    lines = []
+    for key, optimizer in groups.optimizers.items() if len(groups.optimizers) > 1 else ():
+        names = [name for group in groups.groups if group.optimizer == key for name in group.names]
+        plain = {name: value for name, value in optimizer.options().items() if isinstance(value, int | float)}
+        rate = f"learning rate x {optimizer.learning_rate_multiplier:g}"
+        count = sum(params[name].numel() for name in names)
+        text = f"{len(names)} parameters, {count} numbers ({shortened(', '.join(names), 60)})"
+        lines.append(f"optimizer {optimizer.name}: {text}, {rate}, {plain}")
+    return lines
+
+
+def shortened(text: str, length: int = 30) -> str:
+    """The text, or its beginning."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _of_group(

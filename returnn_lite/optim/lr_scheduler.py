@@ -13,7 +13,8 @@ from .shadow import PER_STEP, Shadow, Values, scheduler_class
 OPTION = "lr_scheduler"
 MODES = ("replace", "multiply")
 OWN_KEYS = ("interval", "measure", "mode_with_control", "start_epoch", "every")
-Count = Callable[[], int]
+TOTALS = ("total_steps", "total_iters", "T_max")  # options that may be "auto"
+Count = Callable[[int], int]  # first epoch -> the number of updates from there to the end of the run
 
 
 class LRScheduler:
@@ -30,7 +31,7 @@ class LRScheduler:
         log: Log,
         *,
         num_epochs: int = 0,
-        steps_per_epoch: Count | None = None,
+        count_updates: Count | None = None,
     ) -> None:
         own, options = _split(value)
         self.log, self.described = log, repr(value)
@@ -38,8 +39,11 @@ class LRScheduler:
         self.per_step = own["interval"] == "step"
         self.start_epoch, self.every = int(own.get("start_epoch", 1)), int(own.get("every", 1))
         self.measure: str | None = own.get("measure")
+        self.total: int | None = None  # what stands for "auto"
         if isinstance(options, dict):
-            options = _with_total(options, self.per_step, num_epochs, steps_per_epoch)
+            options = self._with_total(options, num_epochs, count_updates)
+        else:
+            options = [self._with_total(part, num_epochs, count_updates) for part in options]
         self.make = lambda: Shadow(options, groups, OPTION)
         self.shadow = self.make()
         if self.shadow.needs_metric and self.per_step:
@@ -48,6 +52,27 @@ class LRScheduler:
         self.epoch = 0  # the one begun last
         self.surplus = 0  # intervals done behind the last value
         self.current = self.shadow.values()
+
+    def _with_total(self, options: dict[str, Any], num_epochs: int, count_updates: Count | None) -> dict[str, Any]:
+        """With numbers for "auto" (of the whole run), and OneCycleLR's `total_steps` where it need not be said."""
+        auto = [key for key in TOTALS if options.get(key) == "auto"]
+        if scheduler_class(options["class"], OPTION).__name__ == "OneCycleLR" and not auto:
+            if options.get("total_steps") is None and "epochs" not in options:
+                if self.per_step:
+                    text = 'must be the number of updates of the whole run, or "auto" to count them, but is missing'
+                    raise ConfigError(f'{OPTION}["total_steps"]', text)
+                auto = ["total_steps"]
+        if not auto:
+            return options
+        path = f'{OPTION}["{auto[0]}"]'
+        if count_updates is None or not num_epochs:
+            raise ConfigError(path, '"auto" needs `num_epochs` and a data set whose batches can be counted')
+        intervals = count_updates(self.start_epoch) if self.per_step else num_epochs - self.start_epoch + 1
+        self.total = -(-intervals // self.every)
+        if self.total < 1:
+            text = f'"auto" must count one update at least, but there is none in {num_epochs} epochs'
+            raise ConfigError(path, f"{text} (see accum_grad_multiple_step, num_epochs, start_epoch)")
+        return {**options, **dict.fromkeys(auto, self.total)}
 
     @property
     def started(self) -> bool:
@@ -81,19 +106,25 @@ class LRScheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        own = {"options": self.described, "intervals": self.intervals, "epoch": self.epoch}
+        own = {"options": self.described, "intervals": self.intervals, "epoch": self.epoch, "total": self.total}
         return {**own, "shadow": self.shadow.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where the saved one was; a scheduler with other options is stepped as often as that one was."""
         self.intervals, self.epoch = state["intervals"], state["epoch"]
         self.shadow, saved = self.make(), state["shadow"]
-        if len(saved["groups"]) == len(self.shadow.groups) and _same(state["options"], self.described):
-            self.shadow.load_state_dict(saved)
+        total = state.get("total", saved["scheduler"].get("total_steps")) if self.total else None
+        if len(saved["groups"]) != len(self.shadow.groups) or not _same(state["options"], self.described):
+            self._start_anew("has changed")
+        elif total != self.total:
+            self._start_anew(f'has changed ("auto" is {self.total} now, and was {total} before)')
         else:
-            self.log.v2(f"Warning: {OPTION} has changed; the new one starts after {self.intervals} intervals.")
-            self._forward()
+            self.shadow.load_state_dict(saved)
         self.current = self.shadow.values()
+
+    def _start_anew(self, why: str) -> None:
+        self.log.v2(f"Warning: {OPTION} {why}; the new one starts after {self.intervals} intervals.")
+        self._forward()
 
     def _forward(self) -> None:
         for _ in range(self.intervals // self.every):
@@ -134,24 +165,6 @@ def _split(value: Any) -> tuple[dict[str, Any], Any]:
     return own, rest if isinstance(value, list | tuple) else rest[0]
 
 
-def _with_total(options: dict[str, Any], per_step: bool, num_epochs: int, steps: Count | None) -> dict[str, Any]:
-    """OneCycleLR's `total_steps`: "auto" counts the batches of the first epoch."""
-    if scheduler_class(options["class"], OPTION).__name__ != "OneCycleLR":
-        return options
-    total, path = options.get("total_steps"), f'{OPTION}["total_steps"]'
-    if total is None and not per_step and "epochs" not in options:
-        return {**options, "total_steps": num_epochs}
-    if total == "auto":
-        if steps is None or not num_epochs:
-            raise ConfigError(path, '"auto" needs `num_epochs` and a data set whose batches can be counted')
-        return {**options, "total_steps": steps() * num_epochs if per_step else num_epochs}
-    if total is None and "epochs" not in options:
-        raise ConfigError(
-            path, 'must be the number of updates of the whole run, or "auto" to count batches, but is missing'
-        )
-    return options
-
-
 def group_values(optimizers: Sequence[Family], learning_rate: float | None) -> list[Values]:
     """The groups as a scheduler sees them at the start; without a learning rate it says factors, from 1 on."""
     found = []
@@ -165,7 +178,7 @@ def group_values(optimizers: Sequence[Family], learning_rate: float | None) -> l
 
 
 def make_lr_scheduler(
-    config: Config, optimizers: Sequence[Family], log: Log, *, steps_per_epoch: Count | None = None
+    config: Config, optimizers: Sequence[Family], log: Log, *, count_updates: Count | None = None
 ) -> LRScheduler | None:
     """The config's `lr_scheduler`, None if there is none. ConfigError if something else says the learning rate, too."""
     owner = next((optimizer for optimizer in optimizers if optimizer.own_rate() is not None), None)
@@ -181,7 +194,7 @@ def make_lr_scheduler(
     if not multiply:
         _refuse_others(config, f'{OPTION} (use {OPTION}["mode_with_control"] = "multiply" or drop one)')
     groups, epochs = group_values(optimizers, None if multiply else learning_rate), config.int("num_epochs", 5) or 0
-    made = LRScheduler(value, groups, log, num_epochs=epochs, steps_per_epoch=steps_per_epoch)
+    made = LRScheduler(value, groups, log, num_epochs=epochs, count_updates=count_updates)
     if made.shadow.cycles_momentum and any(group.get("momentum") == 0 for group in groups):
         log.v2(f'note: {OPTION} turns on the optimizer\'s momentum, which is 0 ("cycle_momentum": False leaves it).')
     return made

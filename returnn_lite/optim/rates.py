@@ -75,7 +75,7 @@ class Rates:
                     optimizer.set_option(name, value)
 
     def preview(self, global_step: int, learning_rate: float, names: Mapping[str, str]) -> dict[str, float]:
-        """The learning rates of a step and all numbers with a schedule; the step then counts as made.
+        """The learning rates of a step and all numbers with a schedule.
 
         `names`: what the optimizers are called where their learning rates differ.
         """
@@ -87,7 +87,4 @@ class Rates:
             values.update((name, value) for name, value in self.scheduler.values()[0].items() if name != "lr")
         for optimizer in self.optimizers.values():
             values |= optimizer.scheduled()
-            optimizer.skip()
-        if self.scheduler is not None:
-            self.scheduler.after_update()
         return values

@@ -55,7 +55,7 @@ class Shadow:
         self.optimizer = _dummies(groups)
         options = {"class": "ChainedScheduler", "schedulers": list(value)} if isinstance(value, list | tuple) else value
         self.scheduler = _make(dict(options), self.optimizer, path)
-        self.end = getattr(self.scheduler, "total_steps", None)  # of OneCycleLR
+        self.end = _end(self.scheduler)
         self.count = 0
         parts = [self.scheduler, *getattr(self.scheduler, "_schedulers", [])]
         self.cycles_momentum = any(getattr(part, "cycle_momentum", False) for part in parts)
@@ -80,9 +80,9 @@ class Shadow:
         """On to the next values; False if they have ended (OneCycleLR), the last ones then stay."""
         if self.end is not None and self.count + 1 >= self.end:
             return False
-        self.count += 1
         self.optimizer.step()  # on no gradients; torch warns without it
         self.scheduler.step(*([metric] if self.needs_metric else []))
+        self.count += 1
         return True
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,6 +96,19 @@ class Shadow:
         self.scheduler.load_state_dict(dict(state["scheduler"]))
         for group, saved in zip(self.optimizer.param_groups, state["groups"], strict=True):
             group.update(saved)
+
+
+def _end(scheduler: Any) -> int | None:
+    """The number of values there are: a OneCycleLR, also inside of others, has no more than its steps."""
+    if not hasattr(scheduler, "_schedulers"):
+        return getattr(scheduler, "total_steps", None)
+    starts = [0, *getattr(scheduler, "_milestones", [])]
+    starts = starts if len(starts) > 1 else [0] * len(scheduler._schedulers)
+    ends = [*getattr(scheduler, "_milestones", []), math.inf]
+    ends = ends if len(ends) > 1 else [math.inf] * len(starts)
+    found = [_end(part) for part in scheduler._schedulers]
+    totals = [a + n for a, b, n in zip(starts, ends, found, strict=True) if n is not None and a + n < b]
+    return min(totals, default=None)
 
 
 def _plain(state: Any) -> Any:
@@ -136,6 +149,10 @@ def _make(options: dict[str, Any], optimizer: torch.optim.Optimizer, path: str) 
     for key, parameter in accepted.items():
         if key not in options and parameter.default is parameter.empty:
             raise ConfigError(path, f'{cls.__name__} needs the option "{key}"')
+    for key in options:
+        if options[key] == "auto":
+            text = '"auto" is for the outermost scheduler (or those of a list) of `lr_scheduler`; write a number here'
+            raise ConfigError(f'{path}["{key}"]', text)
     given = {k: _functions(v, f'{path}["{k}"]') if k in FUNCTIONS else v for k, v in options.items()}
     try:
         if cls.__name__ not in NESTED:

@@ -14,15 +14,18 @@ from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.log import Log
 
 from . import gradients as grad
+from .accumulation import make_accumulation
 from .averaging import WeightAveraging
 from .dynamic import Clock, step_learning_rate
-from .family import Family
+from .family import Family, best_match
 from .gradients import Gradients, NoiseGenerators
-from .groups import ParamGroup, make_groups
+from .groups import ParamGroup, make_groups, optimizer_lines, shortened
+from .held import Held, may_train
 from .lr_scheduler import Count, make_lr_scheduler
-from .process import Norms, clip_together, process
+from .process import Norms, clip_together, filtered, process, shaped
 from .rates import Rates
 
+Parts = list[tuple[ParamGroup, Gradients]]
 INVALID_STEPS = "num_allowed_consec_invalid_gradient_steps"
 
 
@@ -30,8 +33,10 @@ class Updater:
     """Owns the optimizers of all trainable parameters, their `lr_scheduler` and `weight_averaging`, and the gradients
     accumulated so far.
 
-    `params` by name; those that do not require a gradient are left out. `network`: what a `dynamic_learning_rate`
-    function gets, and what knows layers and kinds of parameters. ConfigError on wrong options, or if nothing trains.
+    `params` by name. Nets of layers: those that do not require a gradient are left out. Models written in torch: all
+    parameters of the model; whether they require a gradient is looked at in each step. `network`: what a
+    `dynamic_learning_rate` function gets, and what knows layers and kinds of parameters. ConfigError on wrong options,
+    or if nothing trains.
     """
 
     def __init__(
@@ -43,23 +48,29 @@ class Updater:
         initial_learning_rate: float,
         log: Log,
         network: Any = None,
-        steps_per_epoch: Count | None = None,
+        steps_per_epoch: Callable[[], int] | None = None,
     ) -> None:
-        trainable = {name: param for name, param in params.items() if param.requires_grad}
+        self.written_in_torch = config.value("backend", None) == "torch"
+        trainable = {name: param for name, param in params.items() if may_train(param, self.written_in_torch)}
         self.log, self.network = log, network
         parts = make_groups(trainable, param_options, config, log, network)
         self.groups, self.optimizers, self.tags = parts.groups, parts.optimizers, parts.tags
         self.params = {name: trainable[name] for group in self.groups for name in group.names}
         if not self.params:
-            raise ConfigError("network", "must have trainable parameters, but has none")
-        self.active = self.params  # those not frozen in this epoch
+            source = "get_model" if self.written_in_torch else "network"
+            raise ConfigError(source, "must have trainable parameters, but has none")
+        self.held = Held(trainable) if self.written_in_torch else None
+        self._set_active(self.params)
         for key, names in self._names_by_optimizer().items():
             self.optimizers[key].bind({name: self.params[name] for name in names})
-        self._log_groups()
+        for line in optimizer_lines(parts, self.params):
+            log.v3(line)
         self.closure = self._closure_optimizer()
-        self.scheduler = make_lr_scheduler(config, list(self.optimizers.values()), log, steps_per_epoch=steps_per_epoch)
-        self.averaging = WeightAveraging.from_config(config, params, self.optimizers.values(), log)
         self.clock = Clock()
+        self.accumulation = make_accumulation(config, self.clock)
+        count = None if steps_per_epoch is None else self._counting(steps_per_epoch, config)
+        self.scheduler = make_lr_scheduler(config, list(self.optimizers.values()), log, count_updates=count)
+        self.averaging = WeightAveraging.from_config(config, params, self.optimizers.values(), log, trained=trainable)
         self.rates = Rates(self.optimizers, self.scheduler, step_learning_rate(config, network, self.clock))
         self.effective_learning_rate = initial_learning_rate  # the one of the latest step
         self.epoch_rate = initial_learning_rate  # the epoch's, from which it was made
@@ -67,23 +78,19 @@ class Updater:
         self.noise_seed = config.int("random_seed", 42) or 0
         self.decay = self._decoupled_decay(config, param_options)
         self.extra_updates = self._extra_updates(config)
-        self.accumulated: Gradients = {}
         self.allowed_invalid = config.int(INVALID_STEPS, 0) or 0  # steps in a row without an update
         self.invalid = 0  # such steps in a row so far
         self.observer: Callable[[Gradients], None] | None = None  # is shown the raw gradients of every step
         # (own gradients, parameters) -> those of all processes, where several train together
         self.combine: Callable[[Gradients, Mapping[str, Tensor]], Gradients] = lambda own, params: own
+        self.clip_norm = self.groups[0].options.gradient_clip_global_norm  # used for models written in torch
         if self.closure is not None and self.allowed_invalid:
             raise ConfigError(INVALID_STEPS, f"must be 0 with {self.closure.name}, which takes a closure")
 
-    def _log_groups(self) -> None:
-        """Which parameters have which optimizer, if there are several."""
-        for key, names in self._names_by_optimizer().items() if len(self.optimizers) > 1 else ():
-            optimizer, count = self.optimizers[key], sum(self.params[name].numel() for name in names)
-            plain = {name: value for name, value in optimizer.options().items() if isinstance(value, int | float)}
-            rate = f"learning rate x {optimizer.learning_rate_multiplier:g}"
-            text = f"{len(names)} parameters, {count} numbers ({shortened(', '.join(names), 60)})"
-            self.log.v3(f"optimizer {optimizer.name}: {text}, {rate}, {plain}")
+    def _counting(self, steps_per_epoch: Callable[[], int], config: Config) -> Count:
+        """Counts the updates from an epoch to the end of the run, where all epochs have as many steps as the first."""
+        epochs = config.int("num_epochs", 5) or 0
+        return lambda first: self.accumulation.count(self.groups, self.clock, steps_per_epoch(), first, epochs)
 
     def _decoupled_decay(self, config: Config, param_options: Mapping[str, ParamOptions]) -> dict[str, float]:
         """Per parameter the part that `decouple_constraints` takes off each step: twice its layer's L2."""
@@ -106,6 +113,9 @@ class Updater:
     def start_epoch(self, epoch: int, score: float | None = None) -> None:
         """Begins an epoch; `score` is what the one before reached, None if that is not known. Lower is better."""
         self.clock.epoch, self.clock.complete = epoch, 0.0
+        self.accumulation.start_epoch()
+        if self.written_in_torch:
+            self.invalid = 0
         if self.scheduler is not None:
             self.scheduler.start(epoch, score)
         if self.averaging is not None:
@@ -115,9 +125,14 @@ class Updater:
         if any(optimizer.frozen_until > epoch for optimizer in self.optimizers.values()):
             frozen = {key for key, optimizer in self.optimizers.items() if optimizer.frozen_until > epoch}
             names = {name for group in self.groups if group.optimizer not in frozen for name in group.names}
-            self.active = {name: param for name, param in self.params.items() if name in names}
+            self._set_active({name: param for name, param in self.params.items() if name in names})
         else:
-            self.active = self.params
+            self._set_active(self.params)
+
+    def _set_active(self, params: dict[str, Tensor]) -> None:
+        self.active = params
+        if self.held is not None:
+            self.held.update(params)
 
     def end_epoch(self) -> None:
         """Ends an epoch, after its last step."""
@@ -138,10 +153,21 @@ class Updater:
         return None if self.scheduler is None else self.scheduler.measure
 
     def preview(self, global_step: int, learning_rate: float, complete: float = 0.0) -> dict[str, float]:
-        """The learning rates of a step and all numbers with a schedule; the step then counts as made."""
-        self.clock.complete = complete
+        """The learning rates of a step and all numbers with a schedule; the step then counts as made.
+
+        `complete`: the part of the epoch that is done with it.
+        """
         names = {key: shortened(", ".join(names)) for key, names in self._names_by_optimizer().items()}
-        return self.rates.preview(global_step, learning_rate, names)
+        values = self.rates.preview(global_step, learning_rate, names)
+        self.clock.complete = complete
+        self.accumulation.next_step(global_step)
+        due = {group.optimizer for group in self.groups if self.accumulation.due(group)}
+        for key in due:
+            if self.optimizers[key].frozen_until <= self.clock.epoch:
+                self.optimizers[key].skip()
+        if due and self.scheduler is not None:
+            self.scheduler.after_update()
+        return values
 
     def next_learning_rate(self, global_step: int) -> float:
         """What the step of this number, which was not made yet, would take."""
@@ -189,12 +215,17 @@ class Updater:
         self, objective: Tensor, known: Gradients | None, global_step: int, rates: Mapping[str, float]
     ) -> bool:
         """Returns whether an optimizer was applied, which accumulation may put off."""
-        batch = self.combine(self._gradients(objective) if known is None else known, self.active)
+        own = self._gradients(objective) if known is None else known
+        params = self.active
+        if self.written_in_torch:
+            params = {name: param for name, param in params.items() if param.requires_grad or name in own}
+        batch = self.combine(own, params)
         if self.observer is not None:
             self.observer(batch)
-        if self.allowed_invalid and self._is_invalid(batch):
+        self.accumulation.next_step(global_step)
+        if self.allowed_invalid and not self.written_in_torch and self._is_invalid(batch):
             for group in self.groups:
-                self._accumulate(group, {}, global_step)
+                self.accumulation.add(group, {})
             return False
         with torch.no_grad():
             due = self._processed(batch, global_step)
@@ -219,17 +250,37 @@ class Updater:
 
     def _processed(self, batch: Gradients, global_step: int) -> dict[str, Gradients]:
         """By optimizer what it gets in this step."""
-        norms = Norms(batch, self.tags)
         noise = NoiseGenerators(self.noise_seed, global_step)
+        parts = [(group, self.accumulation.add(group, batch)) for group in self.groups]
+        parts = [(group, grads) for group, grads in parts if self.accumulation.due(group)]
+        if self.written_in_torch:
+            parts = self._limited(parts, noise)
+        else:
+            norms = Norms(batch, self.tags)
+            parts = [(group, process(grads, group.options, norms, noise)) for group, grads in parts]
         due: dict[str, Gradients] = {}
-        for group in self.groups:
-            grads = self._accumulate(group, batch, global_step)
-            if group.options.applies_at(global_step):
-                due.setdefault(group.optimizer, {}).update(process(grads, group.options, norms, noise))
+        for group, grads in parts:
+            due.setdefault(group.optimizer, {}).update(grads)
         for key in due:
             if self.optimizers[key].clip_norm:
                 due[key] = clip_together(due[key], self.optimizers[key].clip_norm)
         return due
+
+    def _limited(self, parts: Parts, noise: NoiseGenerators) -> Parts:
+        """Models written in torch: the global norm is that of what is to be applied, after the stages before it.
+
+        Nothing at all where gradients are not finite and the update is left out.
+        """
+        raw = {name: value for _, grads in parts for name, value in grads.items()}
+        if parts and self.allowed_invalid and self._is_invalid(raw):
+            return []
+        parts = [(group, shaped(grads, group.options, noise)) for group, grads in parts]
+        if self.clip_norm:
+            whole = {name: value for _, grads in parts for name, value in grads.items()}
+            whole = clip_together(whole, self.clip_norm, epsilon=1e-6)
+            parts = [(group, {name: whole[name] for name in grads}) for group, grads in parts]
+        norms = Norms(raw, self.tags)
+        return [(group, filtered(grads, group.options, norms)) for group, grads in parts]
 
     def _step_by_closure(
         self,
@@ -245,6 +296,7 @@ class Updater:
             with torch.enable_grad():
                 loss = first.pop() if first else evaluate()
                 batch = self._gradients(loss)
+            self.accumulation.next_step(global_step)
             with torch.no_grad():
                 return loss, next(iter(self._processed(batch, global_step).values()), {})
 
@@ -261,7 +313,7 @@ class Updater:
             raise ConfigError(
                 "optimizer", f"{found[0].name} takes a closure, so it must be alone, without parameter groups"
             )
-        if any(group.options.accum_grad_multiple_step > 1 for group in self.groups):
+        if any(group.options.accum_grad_multiple_step != 1 for group in self.groups):
             raise ConfigError("accum_grad_multiple_step", f"must be 1 with {found[0].name}, which takes a closure")
         return found[0]
 
@@ -273,26 +325,13 @@ class Updater:
 
     def _gradients(self, objective: Tensor) -> Gradients:
         factors = {name: group.options.maximize_grad_norm for group in self.groups for name in group.names}
-        if not any(factors.values()):
+        if any(factors.values()):
+            found = grad.gradients(objective, self.active, create_graph=True)
+            return grad.maximize_norm(found, self.active, factors)
+        if self.held is None:
             return grad.gradients(objective, self.active)
-        return grad.maximize_norm(grad.gradients(objective, self.active, create_graph=True), self.active, factors)
-
-    def _accumulate(self, group: ParamGroup, batch: Gradients, global_step: int) -> Gradients:
-        """The group's gradients, summed since the last global step that is a multiple of N; dense if N > 1."""
-        own = {name: batch[name] for name in group.names if name in batch}
-        every = group.options.accum_grad_multiple_step
-        if every <= 1:
-            return own
-        total = self.accumulated
-        if global_step % every == 0:
-            for name in group.names:
-                total.pop(name, None)
-        for name, value in own.items():
-            if name in total:
-                total[name].add_(value)
-            else:
-                total[name] = value.to_dense() if value.is_sparse else value.clone()
-        return {name: total[name] for name in group.names if name in total}
+        found = grad.backward(objective, self.held.params)
+        return {name: found[name] for name in self.active if name in found}
 
     def _decay(self, grads: Gradients) -> None:
         """Decoupled constraints: w -= w (2 L2)."""
@@ -308,7 +347,7 @@ class Updater:
 
     def reset(self) -> None:
         """Starts anew: optimizer state and accumulated gradients are forgotten."""
-        self.accumulated.clear()
+        self.accumulation.total.clear()
         for optimizer in self.optimizers.values():
             optimizer.reset()
 
@@ -316,7 +355,7 @@ class Updater:
         """Everything a resumed run needs to go on with the same numbers: dicts of numbers, texts and tensors."""
         names = self._names_by_optimizer()
         optimizers = {key: {**opt.state_dict(), "params": names[key]} for key, opt in self.optimizers.items()}
-        state = {"optimizers": optimizers, "accumulated": dict(self.accumulated), "invalid": self.invalid}
+        state = {"optimizers": optimizers, "accumulated": dict(self.accumulation.total), "invalid": self.invalid}
         return {**state, **self.schedule_state()}
 
     def schedule_state(self) -> dict[str, Any]:
@@ -342,13 +381,13 @@ class Updater:
         names = self._names_by_optimizer()
         for key, optimizer in self.optimizers.items():
             own = {name: self.params[name] for name in names[key]}
-            saved = _best_match(key, optimizer.name, own, state["optimizers"])
+            saved = best_match(key, optimizer.name, own, state["optimizers"])
             new = optimizer.load_state_dict(saved, own) if saved else list(own)
             if new:
                 self.log.v3(f"optimizer {optimizer.name}: no fitting saved state for {', '.join(new)}")
         for name, value in state["accumulated"].items():
             if name in self.params and value.shape == self.params[name].shape:
-                self.accumulated[name] = value.to(self.params[name].device, copy=True)
+                self.accumulation.total[name] = value.to(self.params[name].device, copy=True)
         self.invalid = state.get("invalid", 0)
         self.load_schedule_state(state)
 
@@ -357,20 +396,3 @@ class Updater:
         for group in self.groups:
             names[group.optimizer] += group.names
         return names
-
-
-def _best_match(
-    key: str, rule: str, own: Mapping[str, Tensor], saved: Mapping[str, Mapping[str, Any]]
-) -> Mapping[str, Any] | None:
-    """The saved optimizer of this class with the same options; else the one with most of the parameters, if any."""
-    fitting = {other: state for other, state in saved.items() if state["class"] == rule}
-    if key in fitting:
-        return fitting[key]
-    common = {other: len(own.keys() & set(state["params"])) for other, state in fitting.items()}
-    best = max(common, key=common.__getitem__, default=None)
-    return fitting[best] if best is not None and common[best] else None
-
-
-def shortened(text: str, length: int = 30) -> str:
-    """The text, or its beginning."""
-    return text if len(text) <= length else text[: length - 1] + "…"

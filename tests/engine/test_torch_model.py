@@ -461,7 +461,7 @@ WRONG = {
     "broken loss": ({"train_step": broken}, r"Inf/nan score in train epoch 1, step 0: cost:x"),
     "unknown key": ({"train_step": wrong_key}, r"there is no tensor 'dta'; did you mean .data."),
     "outputs that are no dict": ({"model_outputs": {"x": 3}}, r'model_outputs\["x"\]: must be a dict of options'),
-    "nothing to train": ({"get_model": torch.nn.Identity}, r"network: must have trainable parameters"),
+    "nothing to train": ({"get_model": torch.nn.Identity}, r"get_model: must have trainable parameters"),
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Which epochs' checkpoints stay, and the removal of the others."""
 
 import glob
+import math
 import os
 from collections.abc import Iterable, Mapping
 
@@ -52,14 +53,17 @@ def _next_power_of_two(n: int) -> int:
 
 
 def best_epochs(stored: Iterable[int], scores: Scores, n: int) -> set[int]:
-    """For every score key the `n` stored epochs with the lowest value; keys without differences do not count."""
+    """For every score key the `n` stored epochs with the lowest value; keys without differences do not count.
+
+    NaN counts as the highest value, like a score that is missing.
+    """
     stored, best = sorted(stored), set()
     for key in {key for record in scores.values() for key in record}:
-        known = [scores[e][key] for e in stored if key in scores.get(e, {})]
+        known = {e: scores[e][key] for e in stored if not math.isnan(scores.get(e, {}).get(key, math.nan))}
         if not known:
             continue
-        worst = max(known)
-        values = {e: scores.get(e, {}).get(key, worst) for e in stored}
+        worst = max(known.values())
+        values = {e: known.get(e, worst) for e in stored}
         if len(set(values.values())) > 1:
             best.update(sorted(stored, key=lambda e, v=values: (v[e], e))[:n])  # type: ignore[misc]
     return best

@@ -61,6 +61,7 @@ class Plan(Protocol):
 
     pretrain: Any
     pretrain_epochs: int
+    per_epoch: bool
 
     def is_pretrain(self, epoch: int) -> bool:
         """Whether `epoch` is a pretrain epoch."""

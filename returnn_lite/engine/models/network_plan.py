@@ -34,6 +34,11 @@ class NetworkPlan:
             raise ConfigError("pretrain", "`pretrain` and `get_network` exclude each other")
 
     @property
+    def per_epoch(self) -> bool:
+        """Whether epochs may have different networks."""
+        return callable(self.get_network) or self.pretrain is not None
+
+    @property
     def pretrain_epochs(self) -> int:
         """The number of pretrain epochs."""
         return self.pretrain.num_epochs if self.pretrain is not None else 0

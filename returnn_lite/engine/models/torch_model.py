@@ -76,6 +76,7 @@ class TorchNet(torch.nn.Module):
         self.model, self.steps, self.autocast = model, dict(steps), autocast
         self.extern_data = ExternData(config)
         self.epoch, self.global_step = 1, 0
+        self.has_trained = False  # whether some step had a gradient
         hidden = set() if "train_step" in steps else {
             key for key, options in self.extern_data.options.items() if not options.get("available_for_inference", True)
         }  # fmt: skip
@@ -185,9 +186,18 @@ class TorchNet(torch.nn.Module):
         if total is None and (self.training or not losses):
             text = "must mark a loss to train by: get_run_ctx().mark_as_loss(loss, name)"
             raise ConfigError("train_step", text)
-        if torch.is_grad_enabled() and not total.requires_grad:
-            raise ConfigError("train_step", f"the losses ({', '.join(losses)}) do not depend on any parameter")
+        if torch.is_grad_enabled() and total is not None:
+            self._check_depends(total, losses)
         return torch.zeros(()) if total is None else total
+
+    def _check_depends(self, total: torch.Tensor, losses: Mapping[str, LossValue]) -> None:
+        """ConfigError if no step so far has had anything to train, this one neither, though it has targets."""
+        self.has_trained = self.has_trained or total.requires_grad
+        if self.has_trained or any(not loss.inv_norm for loss in losses.values()):
+            return
+        if not any(param.requires_grad for param in self.model.parameters()):
+            raise ConfigError("train_step", "all parameters have requires_grad = False, so that there is none to train")
+        raise ConfigError("train_step", f"the losses ({', '.join(losses)}) do not depend on any parameter")
 
 
 def extern_tensors(feed: Mapping[str, Tensor], tags: list[str]) -> TensorDict:

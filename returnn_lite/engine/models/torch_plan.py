@@ -26,6 +26,7 @@ class TorchPlan:
 
     pretrain = None
     pretrain_epochs = 0
+    per_epoch = False
     score_entries = staticmethod(report.loss_entries)
 
     def __init__(self, config: Config) -> None:

@@ -56,7 +56,7 @@ def scheduled_values(config: Config, log: Log) -> Iterator[tuple[float, dict[str
         rate = control.for_epoch(epoch)
         updater.start_epoch(epoch, control.measure(epoch - 1, updater.measure))
         for step in range(steps):
-            yield epoch - 1 + step / steps, updater.preview((epoch - 1) * steps + step, rate, step / steps)
+            yield epoch - 1 + step / steps, updater.preview((epoch - 1) * steps + step, rate, (step + 1) / steps)
 
 
 def draw(curves: Curves, filename: str) -> None:
