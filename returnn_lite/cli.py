@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from optparse import SUPPRESS_USAGE, OptionParser, Values
 
 from returnn_lite.compat.config_imports import config_imports
-from returnn_lite.config import Config, load_into
+from returnn_lite.config import Config, load_into, refuse_unknown_overrides
+from returnn_lite.config.values import to_int
 from returnn_lite.engine.interrupt import ANEW, RESUME, Interrupted, StopRequest
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import MAX_VERBOSITY, Log, log_end, log_greeting, startup_text
@@ -237,11 +238,15 @@ def run_command(command: Command, config: Config, argv: Sequence[str], prepare: 
 def _run_command(command: Command, config: Config, argv: Sequence[str], prepare: Prepare) -> None:
     start = time.time()
     load_into(config, command.files, command.overrides)
+    if command.files and not config.keys():
+        raise ConfigError("", f"the config is empty: {', '.join(command.files)}")
     check_launcher(os.environ)
     apply_environment(config, os.environ)
     prepare(config)
+    refuse_unknown_overrides(config, command.overrides)
     # Of the processes that torchrun starts, the first one writes.
-    log = Log.from_config(config) if not int(os.environ.get("RANK") or 0) else Log.silent()
+    first = env_int(os.environ, "RANK", 0) == 0
+    log = Log.from_config(config, files=not command.check) if first else Log.silent()
     try:
         log_greeting(log, argv)
         for warning in config.warnings:
@@ -262,12 +267,17 @@ def apply_environment(config: Config, environ: Mapping[str, str]) -> None:
         config.set("device", environ["TF_DEVICE"])
 
 
+def env_int(environ: Mapping[str, str], name: str, default: int) -> int:
+    """An int of the environment; the default where it is not set or empty. ConfigError if it is none."""
+    return to_int(f"environment variable {name}", environ.get(name) or default)
+
+
 MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # the number of processes, by MPI's launchers
 
 
 def check_launcher(environ: Mapping[str, str]) -> None:
     """ConfigError for one of several processes that MPI started: each would train, and all would write the same."""
-    count = max(int(environ.get(name) or 1) for name in MPI_SIZES)
+    count = max(env_int(environ, name, 1) for name in MPI_SIZES)
     if count > 1 and "WORLD_SIZE" not in environ:
         raise ConfigError("", f"{count} processes started by mpirun are not supported; use torchrun, or a single one")
 

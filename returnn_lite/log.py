@@ -84,22 +84,20 @@ class LoggingTarget(Target):
 
 
 class FileTarget(Target):
-    """A file, appended to and line-buffered. Its directory must be written out and exist."""
+    """A file, appended to and line-buffered. Its directory must be written out; it is made if there is none."""
 
     def __init__(self, path: str, verbosity: int, format: str) -> None:
         super().__init__(verbosity, format)
         self.path, self.fails = path, False
-        if not os.path.isdir(os.path.dirname(path)):
-            where = (
-                f"directory {os.path.dirname(path)!r} does not exist"
-                if os.path.dirname(path)
-                else (f"a file in the working directory is written './{path}'; others: a path, 'stdout', '|command'")
-            )
+        if not os.path.dirname(path):
+            where = f"a file in the working directory is written './{path}'; others: a path, 'stdout', '|command'"
             raise ConfigError("log", f"invalid log target {path!r}: {where}")
         try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             self.file = open(path, "a", buffering=1, encoding="utf-8")
-        except OSError as exc:
-            raise ConfigError("log", f"invalid log target {path!r}: {exc.strerror}") from exc
+        except (OSError, ValueError) as exc:
+            why = getattr(exc, "strerror", None) or exc
+            raise ConfigError("log", f"invalid log target {path!r}: {why}") from exc
 
     def stream(self) -> TextIO | None:
         return None if self.file.closed else self.file
@@ -161,8 +159,9 @@ class Log:
         self.targets = list(targets)
 
     @classmethod
-    def from_config(cls, config: Options) -> Log:
-        """The targets that the options `log`, `log_verbosity` and `log_format` describe."""
+    def from_config(cls, config: Options, *, files: bool = True) -> Log:
+        """The targets that the options `log`, `log_verbosity` and `log_format` describe; without `files` of these only
+        stdout."""
         names = [str(name) for name in config.list("log", [])]
         if "stdout" not in names:
             names.append("stdout")
@@ -172,7 +171,7 @@ class Log:
             (name, check_verbosity(level), check_format(format))
             for name, level, format in zip(names, levels, formats, strict=True)
         ]
-        return cls([make_target(name, level, format) for name, level, format in checked])
+        return cls([make_target(name, level, format) for name, level, format in checked if files or name == "stdout"])
 
     @classmethod
     def silent(cls) -> Log:
@@ -235,7 +234,7 @@ def check_verbosity(value: Any) -> int:
     """A verbosity of the config as int; ConfigError unless it is one of 0 … 5."""
     try:
         level = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         level = -1
     if not 0 <= level <= MAX_VERBOSITY:
         raise ConfigError("log_verbosity", f"must be a number from 0 to {MAX_VERBOSITY}, but is {value!r} instead")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from returnn_lite.compat.running import RUNNING
-from returnn_lite.config import Config, refuse_keys
+from returnn_lite.config import Behavior, Config, refuse_keys
+from returnn_lite.config.check_values import check_values
 from returnn_lite.config.config_code import code_errors
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
@@ -50,10 +51,14 @@ def _run_task(config: Config, log: Log, check: bool) -> Any:
     callback = config.typed_value("startup_callback")
     if callable(callback):
         callback(config=config)
+    elif callback is not None:
+        raise ConfigError("startup_callback", f"must be a function, but is {callback!r} instead")
     if name == "nop":
         return None
     if name.startswith(FUNCTION_PREFIXES):
         return call_config_function(config, name, log)
+    check_values(config)
+    Behavior.from_config(config, log)  # says where it is unknown
     task = find_task(name)
     if check:
         task = _imported(CHECK)

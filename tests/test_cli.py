@@ -117,8 +117,8 @@ def test_version(argv: list[str], capsys: pytest.CaptureFixture[str]):
 
 def test_the_task_gets_config_and_log(task: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "a.py").write_text("n = 1\nname = 'abc'\nlog_verbosity = 4\n")
-    config = run_with(task, [str(tmp_path / "a.py"), "++n", "2", "++name", "5", "++new", "3"])
-    assert (config.typed["n"], config.typed["name"], config.int("new", 0)) == (2, "5", 3)
+    config = run_with(task, [str(tmp_path / "a.py"), "++n", "2", "++name", "5", "++epoch", "3"])
+    assert (config.typed["n"], config.typed["name"], config.int("epoch", 0)) == (2, "5", 3)
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("returnn_lite starting up, ")
     assert out[1].startswith("returnn_lite command line options: [")
@@ -145,7 +145,7 @@ def fail(task: Any, exc: BaseException, *argv: str) -> int:
         raise exc
 
     task(raise_it)
-    return cli.main(list(argv) or ["++x", "1"])
+    return cli.main(list(argv) or ["++epoch", "1"])
 
 
 @pytest.mark.parametrize("exc, text", [

@@ -2,7 +2,13 @@
 
 from returnn_lite.config.behavior import LATEST_BEHAVIOR, Behavior
 from returnn_lite.config.config import Config
-from returnn_lite.config.keys import KNOWN_KEYS, misspelt_keys, refuse_keys, warn_misspelt_keys
+from returnn_lite.config.keys import (
+    KNOWN_KEYS,
+    misspelt_keys,
+    refuse_keys,
+    refuse_unknown_overrides,
+    warn_misspelt_keys,
+)
 from returnn_lite.config.load import load_config, load_into
 
 __all__ = [
@@ -14,5 +20,6 @@ __all__ = [
     "load_into",
     "misspelt_keys",
     "refuse_keys",
+    "refuse_unknown_overrides",
     "warn_misspelt_keys",
 ]

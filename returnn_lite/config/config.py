@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from returnn_lite.config import values
 from returnn_lite.config.cfg_form import parse_cfg
 from returnn_lite.config.python_form import run_python
-from returnn_lite.config.syntax import Form, detect_form, parse_json, parse_lines, parse_yaml
+from returnn_lite.config.syntax import (
+    Form,
+    decode_config,
+    detect_form,
+    parse_json,
+    parse_lines,
+    parse_yaml,
+    read_config,
+    refuse_python,
+)
 from returnn_lite.errors import ConfigError
 
 D = TypeVar("D")
@@ -48,6 +58,10 @@ class Config:
         self.warnings: list[str] = []  # found before there is a log; the command line logs them at verbosity 1
         self.eval_names: Callable[[Any], Mapping[str, Any]] | None = None
         self._from_lines: set[str] = set()  # untyped options that a line-based file gave, not the command line
+        self._given: dict[str, str] = {}  # texts of the command line that no file defines otherwise; see `settle`
+        self._loading: list[str] = []  # the files that are being read, each by the one before
+        self.files: list[str] = []  # all that were read
+        self.modules_before = frozenset(sys.modules)  # what is loaded later was imported by the config
         self._read: set[str] = set()
 
     def __repr__(self) -> str:
@@ -80,25 +94,33 @@ class Config:
             self.untyped[key] = values.split_text(text)
             self._from_lines.discard(key)
 
+    def settle(self, overrides: Sequence[tuple[str, str]]) -> None:
+        """Says that all files are read, and what the command line has given: from now on `typed_value` knows the
+        options which only the command line gives, as the Python literals that their texts are."""
+        self._given = {key: text for key, text in overrides if key in self.untyped and key not in self._from_lines}
+
     def load_file(self, filename: str | os.PathLike[str]) -> None:
-        """Reads a config file of any form into these options, at once. ConfigError if there is none or it is wrong."""
+        """Reads a config file of any form into these options, at once. ConfigError if there is none or it is wrong, or
+        if it includes itself."""
         filename = os.fspath(filename)
+        source = read_config(filename)
+        path = os.path.realpath(filename)
+        if path in self._loading:
+            chain = [os.path.basename(name) for name in (*self._loading[self._loading.index(path) :], path)]
+            raise ConfigError(filename, f"a config must not include itself: {' -> '.join(chain)}")
+        self.files.append(filename)
+        self._loading.append(path)
         try:
-            with open(filename, "rb") as file:
-                source = file.read()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as exc:
-            raise ConfigError("", f"config file not found: {filename!r}") from exc
-        form = detect_form(filename, source.decode("utf-8-sig", "replace"))
-        if form == "python":
-            run_python(filename, source, self.typed, self)
-        else:
-            self._load_text(filename, form, source)
+            form = detect_form(filename, source.decode("utf-8-sig", "replace"))
+            if form == "python":
+                run_python(filename, source, self.typed, self)
+            else:
+                self._load_text(filename, form, source)
+        finally:
+            self._loading.pop()
 
     def _load_text(self, filename: str, form: Form, source: bytes) -> None:
-        try:
-            text = source.decode("utf-8-sig")
-        except UnicodeDecodeError as exc:
-            raise ConfigError(filename, f"must be text in UTF-8, but has {exc.reason} at byte {exc.start}") from exc
+        text = decode_config(filename, source)
         if form == "lines":
             self._load_lines(filename, text)
         else:
@@ -106,6 +128,7 @@ class Config:
             self.update(parse(filename, text))
 
     def _load_lines(self, filename: str, text: str) -> None:
+        refuse_python(filename, text)
         for key, rest in parse_lines(filename, text):
             if rest.startswith("="):
                 hint = "the file is read as lines `key value` (a Python config starts with the line #!rnn.py)"
@@ -134,9 +157,12 @@ class Config:
         return str(value)
 
     def typed_value(self, key: str, default: Any = None) -> Any:
-        """The typed value as is; the default if there is none, even if the option is given untyped."""
+        """The typed value as is; the default if there is none, even if a line-based file gives the option; what only
+        the command line gives, as the Python literal that it is (see `settle`)."""
         self._read.add(key)
-        return self.typed[key] if self.is_typed(key) else default
+        if self.is_typed(key):
+            return self.typed[key]
+        return values.parse_literal(key, self._given[key]) if key in self._given else default
 
     def opt_typed_value(self, key: str, default: Any = None) -> Any:
         """The typed value as is, or the untyped text."""
@@ -229,6 +255,10 @@ class Config:
     def unread_keys(self) -> builtins.list[str]:
         """The options that nobody has asked for so far. Helper names of a Python config are among them."""
         return [key for key in self.keys() if key not in self._read]
+
+    def was_read(self, key: str) -> builtins.bool:
+        """Whether somebody has asked for the option so far."""
+        return key in self._read
 
     def _get(self, key: str) -> Any:
         """The typed value, else the untyped list of strings, else _ABSENT."""

@@ -35,13 +35,17 @@ def code_errors() -> Iterator[None]:
         raise code_error(exc, place) from exc
 
 
+def is_library(filename: str) -> bool:
+    """Whether a file of code belongs to this library, to Python, or to an installed package."""
+    return filename.startswith((*_LIBRARIES, "<"))
+
+
 def code_place(trace: TracebackType | None) -> Place | None:
     """The innermost frame of a traceback that runs code of neither this library nor Python's; below the frame that
     caught the exception."""
     found = None
     for frame, line in list(traceback.walk_tb(trace))[1:]:
-        filename = frame.f_code.co_filename
-        if not filename.startswith((*_LIBRARIES, "<")):
+        if not is_library(frame.f_code.co_filename):
             found = frame, line
     return found
 
@@ -75,6 +79,7 @@ def _source(place: Place) -> str:
 def _assertion(place: Place) -> str:
     """The source of an `assert`, and the values of the variables in it: "assert n == 3, where n = 4"."""
     frame, line = place
+    linecache.checkcache(frame.f_code.co_filename)
     lines = linecache.getlines(frame.f_code.co_filename)
     try:
         nodes = [n for n in ast.walk(ast.parse("".join(lines))) if isinstance(n, ast.Assert)]

@@ -1,16 +1,23 @@
 """The names of all global options, and a look for misspelt ones.
 
-A config may define any number of helper names of its own, so an unknown name is never an error; but one that is nearly
-the name of an option, and that nobody has read, is worth a line in the log.
+A config may define any number of helper names of its own, so an unknown name in a file is never an error; but one that
+is nearly the name of an option, and that nobody has read, is worth a line in the log. A name that the command line
+gives (`++name value`) must be known, or stand in the config.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 import types
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from returnn_lite.config.config import Config
-from returnn_lite.errors import ConfigError, closest
+from returnn_lite.config.config_code import is_library
+from returnn_lite.config.syntax import read_config
+from returnn_lite.errors import ConfigError, ConfigErrors, closest, did_you_mean
 
 if TYPE_CHECKING:
     from returnn_lite.log import Log
@@ -106,6 +113,38 @@ def refuse_keys(config: Config) -> None:
         value = config.opt_typed_value(key)
         if value and value not in ("float32", -1):
             raise ConfigError(key, f"this option is not supported: {reason}")
+
+
+def refuse_unknown_overrides(config: Config, overrides: Sequence[tuple[str, str]]) -> None:
+    """ConfigErrors for options of the command line that do not exist: which are unknown here, which no config file
+    defines, and which the code of the config does not name."""
+    unknown = [key for key, _ in overrides if key not in KNOWN_KEYS and key not in config.typed]
+    unknown = [key for key in dict.fromkeys(unknown) if not config.was_read(key)]
+    names = _names_in_code(config) if unknown else ""
+    errors = [
+        ConfigError(f"++{key}", f"there is no option {key!r}{_hint(key, config)}")
+        for key in unknown
+        if not re.search(rf"\b{re.escape(key)}\b", names)
+    ]
+    if errors:
+        raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
+
+
+def _hint(key: str, config: Config) -> str:
+    own = [name for name, value in config.typed.items() if not name.startswith("_") and not isinstance(value, _CODE)]
+    found = did_you_mean(key, [*sorted(KNOWN_KEYS), *own])
+    return found or "; an option of one's own must occur in the config file"
+
+
+def _names_in_code(config: Config) -> str:
+    """The text of the config files, and of the modules of the user's own that they import."""
+    texts = [read_config(name).decode("utf-8", "replace") for name in config.files]
+    new = {name: module for name, module in list(sys.modules.items()) if name not in config.modules_before}
+    paths = {getattr(module, "__file__", None) for module in new.values()}
+    for path in paths:
+        if path and path.endswith(".py") and not is_library(path) and os.path.isfile(path):
+            texts.append(read_config(path).decode("utf-8", "replace"))
+    return "\n".join(texts)
 
 
 def helper_names(config: Config) -> list[str]:

@@ -24,6 +24,7 @@ def load_into(config: Config, files: Sequence[str], overrides: Sequence[tuple[st
     for filename in files:
         config.load_file(filename)
     _apply(config, overrides)
+    config.settle(overrides)
     for key in config.ignored_keys():
         text = config.value(key, "")
         how = f"to have it honoured, give ++{key} {text} on the command line, or use a Python config"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from typing import Any, Literal
@@ -14,6 +15,41 @@ from returnn_lite.errors import ConfigError
 Form = Literal["python", "yaml", "json", "cfg", "lines"]
 
 _STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+
+
+def read_config(filename: str) -> bytes:
+    """The content of a config file. ConfigError if it cannot be read."""
+    try:
+        with open(filename, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise ConfigError("", f"config file not found: {filename!r}") from exc
+    except IsADirectoryError as exc:
+        raise ConfigError("", f"config file not found: {filename!r} is a directory") from exc
+    except (OSError, ValueError) as exc:
+        raise ConfigError("", f"config file {filename!r} cannot be read: {getattr(exc, 'strerror', exc)}") from exc
+
+
+def decode_config(filename: str, source: bytes) -> str:
+    """The text of a config file. ConfigError unless it is UTF-8."""
+    try:
+        return source.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise ConfigError(filename, f"must be text in UTF-8, but has {exc.reason} at byte {exc.start}") from exc
+
+
+def refuse_python(filename: str, text: str) -> None:
+    """ConfigError for a Python config that would be read as lines `key value`, since nothing says that it is Python."""
+    try:
+        statements = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    spaced = [n for n in statements if isinstance(n, ast.Assign)]
+    if any(isinstance(n, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)) for n in statements) or (
+        len(spaced) > 1 and len(spaced) == len(statements)
+    ):
+        line = f"{filename}:{statements[0].lineno}"
+        raise ConfigError(line, "is Python, but nothing says so: begin the file with the line #!rnn.py, or call it .py")
 
 
 def detect_form(filename: str, text: str) -> Form:
@@ -64,6 +100,8 @@ def parse_json(filename: str, text: str) -> dict[str, Any]:
             f"{filename}:{exc.lineno}",
             f"config looks like JSON but invalid json content, {exc.msg} (column {exc.colno})",
         ) from exc
+    except (RecursionError, ValueError) as exc:  # nested too deep; a number of too many digits
+        raise ConfigError(filename, _too_much("JSON", exc)) from exc
     return _check_mapping(filename, content)
 
 
@@ -84,7 +122,14 @@ def parse_yaml(filename: str, text: str) -> dict[str, Any]:
         raise ConfigError(f"{filename}{line}", f"invalid YAML content, {exc.problem or exc}") from exc
     except yaml.YAMLError as exc:
         raise ConfigError(filename, f"invalid YAML content, {' '.join(str(exc).split())}") from exc
+    except (RecursionError, ValueError, TypeError) as exc:  # nested too deep; a date that is none; a key that is a list
+        raise ConfigError(filename, _too_much("YAML", exc)) from exc
     return _check_mapping(filename, {} if content is None else content)
+
+
+def _too_much(form: str, exc: Exception) -> str:
+    what = "it is nested too deep" if isinstance(exc, RecursionError) else " ".join(str(exc).split())
+    return f"invalid {form} content, {what}"
 
 
 def _check_mapping(filename: str, content: Any) -> dict[str, Any]:

@@ -24,14 +24,19 @@ PRECISIONS = ("highest", "high", "medium")  # of products of float32 matrices; t
 
 
 def choose_device(config: Config, log: Log) -> torch.device:
-    """The device by the option `device`: "gpu", "cpu", or unset for the GPU if there is one."""
+    """The device by the option `device`: "gpu" or "cuda" (or "cuda:1", the second one), "cpu", or unset for the GPU if
+    there is one."""
     wanted = config.value("device", None)
-    if wanted not in (None, "", "gpu", "cpu"):
-        hint = did_you_mean(wanted, ["gpu", "cpu"])
-        raise ConfigError("device", f'`device` must be "gpu", "cpu" or unset, but is {wanted!r} instead{hint}')
-    found = wanted != "cpu" and torch.cuda.is_available()
-    if wanted == "gpu" and not found:
+    kind, _, index = (wanted or "").partition(":")
+    if kind not in ("", "gpu", "cuda", "cpu") or (index and (kind != "cuda" or not index.isdecimal())):
+        hint = did_you_mean(wanted or "", ["gpu", "cpu", "cuda"])
+        text = f'`device` must be "gpu", "cuda", "cuda:<number>", "cpu" or unset, but is {wanted!r} instead{hint}'
+        raise ConfigError("device", text)
+    found = kind != "cpu" and torch.cuda.is_available()
+    if kind in ("gpu", "cuda") and not found:
         raise ConfigError("device", "no GPU available")
+    if index and int(index) >= torch.cuda.device_count():
+        raise ConfigError("device", f"there are {torch.cuda.device_count()} GPUs, so {wanted!r} is none of them")
     precision = config.value("float32_matmul_precision", "highest")
     if precision not in PRECISIONS:
         hint = did_you_mean(precision, PRECISIONS)
@@ -41,7 +46,26 @@ def choose_device(config: Config, log: Log) -> torch.device:
     torch.set_float32_matmul_precision(precision)
     if not wanted:
         log.v2(f"Device not set explicitly, and {'we found a GPU, which we will use.' if found else 'no GPU found.'}")
-    return torch.device("cuda" if found else "cpu")
+    return torch.device(wanted if index and wanted else "cuda" if found else "cpu")
+
+
+DEFAULTS = {"learning_rate": "1.0", "batch_size": "1", "max_seqs": "no limit", "num_epochs": "5", "optimizer": "sgd"}
+# Options that stand for one of these.
+STAND_FOR = {
+    "learning_rate": ("learning_rates", "dynamic_learning_rate"),
+    "optimizer": ("adam", "nadam", "adadelta", "adagrad", "rmsprop", "momentum"),
+}
+
+
+def log_defaults(config: Config, log: Log) -> None:
+    """Says which of the options that matter most are not given, and what they are then (verbosity 2)."""
+    missing = [
+        f"{option} {value}"
+        for option, value in DEFAULTS.items()
+        if option in config.ignored_keys() or not any(config.has(o) for o in (option, *STAND_FOR.get(option, ())))
+    ]
+    if missing:
+        log.v2(f"defaults of options that are not given: {', '.join(missing)}")
 
 
 def model_name(config: Config) -> str | None:

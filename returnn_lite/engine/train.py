@@ -28,7 +28,15 @@ from returnn_lite.engine.models.network_plan import (
     start_epoch,
     take_over_params,
 )
-from returnn_lite.engine.setup import choose_device, final_epoch, find_start, load_start, model_name, must_be_finite
+from returnn_lite.engine.setup import (
+    choose_device,
+    final_epoch,
+    find_start,
+    load_start,
+    log_defaults,
+    model_name,
+    must_be_finite,
+)
 from returnn_lite.engine.step import (
     BrokenScores,
     StepMeter,
@@ -132,6 +140,7 @@ class Trainer:
             self.log.v3(f"Finished training in epoch {last}.")
             return
         self.log.v3(f"start training at epoch {first}")
+        log_defaults(self.config, self.log)
         size, seqs = self.config.number_or_dict("batch_size", 1), self.config.int("max_seqs", -1)
         self.log.v4(f"using batch size: {size}, max seqs: {seqs}")
         self.log.v4(f"learning rate control: {self.control!r}")

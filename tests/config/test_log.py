@@ -10,7 +10,7 @@ import pytest
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
-from returnn_lite.log import Log, log_end, log_greeting
+from returnn_lite.log import Log, Target, log_end, log_greeting
 from returnn_lite.version import __version__
 
 
@@ -128,7 +128,8 @@ def test_a_format_per_target(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("options, message", [
     ({"log": "log"}, "log: invalid log target 'log': a file in the working directory is written './log'"),
-    ({"log": "/nonexistent/dir/log"}, "log: invalid log target '/nonexistent/dir/log': directory '/nonexistent/dir'"),
+    ({"log": "/dev/null/log"}, "log: invalid log target '/dev/null/log': "),
+    ({"log_verbosity": float("inf")}, "log_verbosity: must be a number from 0 to 5, but is inf instead"),
     ({"log": "./"}, "log: invalid log target './': Is a directory"),
     ({"log_verbosity": 6}, "log_verbosity: must be a number from 0 to 5, but is 6 instead"),
     ({"log_verbosity": "high"}, "log_verbosity: must be a number from 0 to 5, but is 'high' instead"),
@@ -171,3 +172,18 @@ def test_end(seconds: float, text: str, capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr(time, "time", lambda: 1000.0 + seconds)
     log_end(make(log_verbosity=4), 1000.0)
     assert capsys.readouterr().out == f"elapsed: {text}\nQuitting\n"
+
+
+def test_the_folder_of_a_log_file_is_made(tmp_path: Path):
+    path = tmp_path / "new" / "deep" / "log"
+    log = make(log=str(path))
+    log.v1("hello")
+    log.close()
+    assert path.read_text() == "hello\n"
+
+
+def test_without_files_there_is_only_stdout(tmp_path: Path):
+    config = Config({"log": [str(tmp_path / "log"), "|touch x"], "log_verbosity": [5, 4, 2]})
+    log = Log.from_config(config, files=False)
+    assert [(type(target), target.verbosity) for target in log.targets] == [(Target, 2)]
+    assert not list(tmp_path.iterdir())

@@ -103,7 +103,7 @@ def test_options():
     assert cleanup_options({"keep": [3]}) == {"keep_last_n": 2, "keep_best_n": 4, "keep": [3]}
     with pytest.raises(ConfigError, match='did you mean "keep_best_n"'):
         cleanup_options({"keep_best": 3})
-    with pytest.raises(ConfigError, match="at least 1"):
+    with pytest.raises(ConfigError, match="must be an int from 1"):
         cleanup_options({"keep_last_n": 0})
 
 

@@ -5,8 +5,9 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 
+from returnn_lite.config.option_types import NaturalInt, PositiveInt, option_kinds, wrong_values
 from returnn_lite.config.values import parse_literal
-from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
 from returnn_lite.log import Log
 
 DEFAULTS = {"keep_last_n": 2, "keep_best_n": 4, "keep": None}
@@ -27,11 +28,10 @@ def cleanup_options(value: object) -> dict | None:
         if name not in DEFAULTS:
             hint = did_you_mean(name, list(DEFAULTS))
             raise ConfigError(f'cleanup_old_models["{name}"]', f'there is no option "{name}"{hint}')
-    options = {**DEFAULTS, **given}
-    if int(options["keep_last_n"]) < 1:
-        text = f"`keep_last_n` must be at least 1, but is {options['keep_last_n']} instead"
-        raise ConfigError('cleanup_old_models["keep_last_n"]', text)
-    return options
+    wrong = wrong_values(option_kinds(epochs_to_keep), given, "cleanup_old_models")
+    if wrong:
+        raise wrong[0] if len(wrong) == 1 else ConfigErrors(wrong)
+    return {**DEFAULTS, **given}
 
 
 def default_keep_pattern(last: int) -> set[int]:
@@ -70,7 +70,12 @@ def best_epochs(stored: Iterable[int], scores: Scores, n: int) -> set[int]:
 
 
 def epochs_to_keep(
-    stored: Iterable[int], scores: Scores, *, keep_last_n: int, keep_best_n: int, keep: Iterable[int] | None
+    stored: Iterable[int],
+    scores: Scores,
+    *,
+    keep_last_n: PositiveInt,
+    keep_best_n: NaturalInt,
+    keep: Iterable[NaturalInt] | None,
 ) -> set[int]:
     """The stored epochs that stay: chosen ones, the last, the best of each score, and those without any score yet."""
     stored = sorted(stored)

@@ -1,4 +1,4 @@
-"""`rnn.py CONFIG --check`: whether a config holds together, by one step on two sequences; nothing is written."""
+"""`rnn.py CONFIG --check`: whether a config works, by one step on two sequences; nothing is written."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from returnn_lite.engine import data
 from returnn_lite.engine.models.interfaces import make_plan
 from returnn_lite.engine.models.network_plan import print_network
 from returnn_lite.engine.report import EpochScores
-from returnn_lite.engine.setup import choose_device
+from returnn_lite.engine.setup import choose_device, log_defaults
 from returnn_lite.engine.step import StepResult, run_step
 from returnn_lite.engine.train import Trainer
 from returnn_lite.errors import ConfigError
@@ -38,13 +38,14 @@ def check_task(config: Config, log: Log) -> None:
         raise ConfigError("network", "the scores of the first step must be finite, but are not")
     warn_misspelt_keys(config, log)
     unread = ", ".join(helper_names(config))
-    log.v1(f"options that nothing read: {unread or 'none'}")
-    log.v1("The config holds together.")
+    log.v1(f"unused options: {unread or 'none'}")
+    log.v1("Config OK.")
 
 
 def train_once(config: Config, log: Log) -> tuple[Any, StepResult]:
     """The training's set-up and its first step; the network and the step's scores."""
     trainer = Trainer(config, log)
+    log_defaults(config, log)
     epoch, net = trainer.start_epoch, trainer.net
     batch = first_batch(trainer.train_data, data.train_batching(config, net, epoch), net, config)
     rate = trainer.learning_rate(epoch)
