@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.resampling import pad
+from returnn_lite.ops.windows import overlap_add, sliding
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axis as find_axis
@@ -59,8 +60,8 @@ class TimeChunking(Layer):
         frames, batch = x.data.shape[at : at + 2]
         count = max(frames - self.chunk_size + self.chunk_step - 1, 0) // self.chunk_step + 1
         missing = (count - 1) * self.chunk_step + self.chunk_size - frames
-        data = x.data if missing <= 0 else F.pad(x.data, (0, 0) * (x.data.dim() - 1 - at) + (0, missing))
-        chunks = data.unfold(at, self.chunk_size, self.chunk_step)  # (…, n, B, …, size)
+        margins = (0, max(missing, 0))
+        chunks = sliding(x.data, at, self.chunk_size, self.chunk_step, margins)  # (…, n, B, …, size)
         chunks = chunks.movedim((-1, at + 1, at), (at, at + 1, at + 2)).flatten(at + 1, at + 2)
         dim = x.spec.dims[at]
         lengths = x.length(dim).values if dim.dynamic else torch.full((batch,), frames, device=x.device)
@@ -112,12 +113,11 @@ class TimeUnchunking(Layer):
         frames = chunks.length(base).max if base.dynamic else base.size or 0
         count = max(frames - size + step - 1, 0) // step + 1
         data = x.data.unflatten(at + 1, (-1, count)).movedim(at + 2, at)  # (…, n, size, B, …)
-        index = torch.arange(count, device=x.device).unsqueeze(1) * step + torch.arange(size, device=x.device)
-        total = max((count - 1) * step + size, frames)
-        data = data.flatten(at, at + 1)
-        sums = data.new_zeros((*data.shape[:at], total, *data.shape[at + 1 :])).index_add(at, index.reshape(-1), data)
-        times = torch.bincount(index.reshape(-1), minlength=total).clamp(min=1).to(sums.dtype)
+        sums = overlap_add(data, at, step)
+        times = overlap_add(data.new_ones(count, size), 0, step)
         mean = sums / times.reshape((-1, *(1,) * (sums.dim() - 1 - at)))
+        if mean.shape[at] < frames:
+            mean = pad(mean, at, 0, frames - mean.shape[at])
         lengths = {d: n.every(count) for d, n in x.lengths.items() if d in spec.dims}
         if base.dynamic:
             lengths[base] = chunks.length(base)

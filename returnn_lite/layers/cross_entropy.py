@@ -6,6 +6,7 @@ import torch
 
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.cross_entropy import pick
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.align import joined, place
 from returnn_lite.tensor.axes import AxisText
@@ -47,6 +48,6 @@ class SparseSoftmaxCrossEntropy(Layer):
         frames = logits.spec.without([axis], feature=None)
         log_probs = torch.log_softmax(logits.data, axis)
         sizes = [n for i, n in enumerate(logits.data.shape) if i != axis]
-        classes = place(targets, frames, self.behavior).to(torch.int64).expand(sizes)
-        data = -log_probs.gather(axis, classes.unsqueeze(axis)).squeeze(axis)
+        classes = place(targets, frames, self.behavior).expand(sizes)
+        data = -pick(log_probs, classes, axis)
         return joined(data, self.spec(logits=logits.spec, targets=targets.spec) or frames, [logits, targets])

@@ -15,11 +15,11 @@ from returnn_lite.layers.core.linking import Linker, Task
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
+from returnn_lite.ops.initial import truncated_normal_
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
 from returnn_lite.tensor.tensor import DTYPES
 
 _DISTRIBUTIONS = ("uniform", "normal", "truncated_normal")
-TRUNCATED_AT = 2.0  # standard deviations
 
 
 class _Random(Layer):
@@ -120,7 +120,7 @@ class Random(_Random):
             return torch.randn(shape, generator=generator, device=device) * self.stddev + self.mean
         if self.distribution == "truncated_normal":
             values = torch.empty(shape, device=device)
-            torch.nn.init.trunc_normal_(values, 0.0, 1.0, -TRUNCATED_AT, TRUNCATED_AT, generator=generator)
+            truncated_normal_(values, 0.0, 1.0, generator)
             return values * self.stddev + self.mean
         if not DTYPES[self.dtype].is_floating_point:
             return torch.randint(int(self.low), int(self.high), shape, generator=generator, device=device)

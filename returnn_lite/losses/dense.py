@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.losses.base import FrameLoss, loss
+from returnn_lite.ops.cross_entropy import share_cross_entropy
 from returnn_lite.tensor import Tensor
-
-SMALLEST = 1e-20
 
 
 def _dense(target: Tensor, name: str) -> torch.Tensor:
@@ -54,27 +51,7 @@ class GenericCrossEntropy(FrameLoss):
         """One value per frame."""
         if not target.spec.sparse:
             raise ConfigError("loss", f"`generic_ce` needs a sparse target, but gets {target.spec}")
-        result: torch.Tensor = _GenericCE.apply(output.data, target.data.to(torch.int64))
-        return result
-
-
-class _GenericCE(torch.autograd.Function):
-    """-log(y[target] / sum y); the gradient of log y is y / sum y - onehot(target)."""
-
-    @staticmethod
-    def forward(ctx: Any, y: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """Shape: (…, V), (…) -> (…)"""
-        share = y / y.sum(-1, keepdim=True)
-        ctx.save_for_backward(y, share, classes)
-        picked = share.gather(-1, classes.unsqueeze(-1)).squeeze(-1)
-        return -picked.clamp(SMALLEST, 1.0 / SMALLEST).log()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Of y."""
-        y, share, classes = ctx.saved_tensors
-        of_log = share - F.one_hot(classes, y.shape[-1]).to(y.dtype)
-        return grads[0].unsqueeze(-1) * of_log / y.clamp(min=SMALLEST), None
+        return share_cross_entropy(output.data, target.data.to(torch.int64))
 
 
 @loss("l1")

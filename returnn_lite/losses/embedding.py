@@ -7,10 +7,10 @@ import torch
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.errors import ConfigError
 from returnn_lite.losses.base import Loss, LossSum, SequenceLoss, loss
+from returnn_lite.ops.embeddings import affinity_distance, cosine_hinge_loss
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.masked import fill_padding
 
-SMALLEST_NORM = 1e-15
 BLOCKS = 3  # anchor, same, different
 
 
@@ -46,10 +46,7 @@ class TripletLoss(Loss):
     def _view(self, vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """(B, 3 F), labels (3 B,) -> ()"""
         rows = torch.cat(vectors.chunk(BLOCKS, -1), 0)
-        rows = rows * rows.square().sum(-1, keepdim=True).clamp(min=SMALLEST_NORM).rsqrt()
-        distance = 1.0 - rows @ rows.t()
-        same = labels.square().unsqueeze(-1) == labels.unsqueeze(-1) * labels
-        return 0.5 * torch.where(same, distance, (self.margin - distance).clamp(min=0.0)).sum()
+        return cosine_hinge_loss(rows, labels, self.margin)
 
     def inverse_norm(self, output: Tensor, target: Tensor | None) -> torch.Tensor:
         """Number of pairs divided by the batch size."""
@@ -81,8 +78,7 @@ class DeepClustering(SequenceLoss):
             raise ConfigError(
                 "loss", f"`deep_clustering` needs as many embeddings as targets, but has {v.shape[1]} and {y.shape[1]}"
             )
-        value = _square(v, v) - 2.0 * _square(v, y) + _square(y, y)
-        return LossSum(value, None)
+        return LossSum(affinity_distance(v, y), None)
 
     @staticmethod
     def _rows(x: Tensor, size: int, option: str) -> torch.Tensor:
@@ -93,8 +89,3 @@ class DeepClustering(SequenceLoss):
                 "loss_opts", f"`{option}` must divide the number of features {x.spec.dim}, but is {size} instead"
             )
         return fill_padding(x, 0.0).flatten(1).unflatten(1, (-1, size))
-
-
-def _square(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """||a'b||^2 per sequence."""
-    return (a.transpose(1, 2) @ b).square().sum((1, 2))

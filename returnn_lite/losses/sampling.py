@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +11,10 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.losses.base import FrameLoss, loss
+from returnn_lite.ops.cross_entropy import log_uniform_shares, sampled_cross_entropy
 from returnn_lite.tensor import Tensor
 
 SAMPLERS = ("log_uniform", "uniform")
-HIDDEN = -1e30
 
 
 @loss("sampling_loss")
@@ -72,23 +71,18 @@ class SamplingLoss(FrameLoss):
 
     def _sampled(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """(N, V), (N,) -> (N,)"""
-        share = self._shares(logits.shape[-1], logits.device)
-        count = min(self.num_sampled, logits.shape[-1])
-        sample = torch.multinomial(share, count, generator=self.generator)
-        expected = -torch.expm1(count * torch.log1p(-share))  # of each class among `count` draws
-        corrected = logits - (self.log_norm if self.nce else 0.0)
-        right = corrected.gather(-1, classes.unsqueeze(-1)) - expected[classes].log().unsqueeze(-1)
-        others = corrected[:, sample] - expected[sample].log()
-        if self.hide_hits:
-            others = others.masked_fill(sample == classes.unsqueeze(-1), HIDDEN)
-        if self.nce:
-            return F.softplus(-right).squeeze(-1) + F.softplus(others).sum(-1)
-        together = torch.cat([right, others], -1)
-        return torch.logsumexp(together, -1) - right.squeeze(-1)
+        return sampled_cross_entropy(
+            logits - (self.log_norm if self.nce else 0.0),
+            classes,
+            self._shares(logits.shape[-1], logits.device),
+            self.num_sampled,
+            hide_hits=self.hide_hits,
+            noise_contrastive=self.nce,
+            generator=self.generator,
+        )
 
     def _shares(self, size: int, device: torch.device) -> torch.Tensor:
         """The probability of each class in one draw."""
         if self.sampler == "uniform":
             return torch.full((size,), 1.0 / size, device=device)
-        k = torch.arange(size, dtype=torch.float32, device=device)
-        return torch.log1p(1.0 / (k + 1.0)) / math.log(size + 1.0)
+        return log_uniform_shares(size, device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,10 @@ from returnn_lite.config.option_types import NaturalFloat
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.losses.base import FrameLoss, Loss, LossSum, frame_error, loss, masked_sum, wrong_frames
+from returnn_lite.ops.cross_entropy import dense_cross_entropy, pick, smoothed_cross_entropy, summed_cross_entropy
+from returnn_lite.ops.gradients import reported_as
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.masked import mask_all
-
-IGNORED = -100
 
 
 @loss("ce")
@@ -59,7 +58,10 @@ class CrossEntropy(Loss):
         logits = self._logits(output)
         plain = not (self.focal or self.smoothing or self.upper_bound)
         if logits is not None and plain and target.spec.sparse:
-            value = _fused(logits, target.data, output)
+            valid = mask_all(output)
+            if valid is not None:
+                valid = valid.reshape(valid.shape[: target.data.dim()])
+            value = summed_cross_entropy(logits, target.data, valid)
         else:
             value = masked_sum(self._general(logits, target, output), output)
         return LossSum(value, frame_error(output, target))
@@ -81,69 +83,18 @@ class CrossEntropy(Loss):
     def _general(self, logits: torch.Tensor | None, target: Tensor, output: Tensor) -> torch.Tensor:
         log_probs = safe_log(output.data, **self.safe_log_opts) if logits is None else F.log_softmax(logits, -1)
         if not target.spec.sparse and logits is not None:
-            value = _DenseTarget.apply(logits, target.data)
+            value = dense_cross_entropy(logits, target.data)
         elif not target.spec.sparse:
             value = -(target.data * log_probs).sum(-1)
         elif self.smoothing:
-            value = self._smoothed(log_probs, target.data)
+            value = smoothed_cross_entropy(log_probs, target.data, self.smoothing, gaussian=self.gaussian)
         else:
-            value = -_pick(log_probs, target.data)
+            value = -pick(log_probs, target.data)
         if self.focal:
-            value = value * (1.0 - _pick(log_probs, target.data).exp()) ** self.focal
+            value = value * (1.0 - pick(log_probs, target.data).exp()) ** self.focal
         if self.upper_bound is not None:
-            value = _reported_as(value.clamp(max=self.upper_bound), value)
+            value = reported_as(value.clamp(max=self.upper_bound), value)
         return value
-
-    def _smoothed(self, log_probs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """Smoothed cross-entropy less the entropy of the smoothed distribution, so that a perfect match gives 0."""
-        size, e = log_probs.shape[-1], self.smoothing
-        others = e / (size - 1)
-        if self.gaussian:
-            positions = torch.arange(size, device=log_probs.device, dtype=log_probs.dtype)
-            z = (positions - classes.unsqueeze(-1)) / (1.0 - e)
-            weights = torch.exp(-0.5 * z * z) / ((1.0 - e) * math.sqrt(2.0 * math.pi))
-            value = -(weights * log_probs).sum(-1)
-        else:
-            value = -(1.0 - e - others) * _pick(log_probs, classes) - others * log_probs.sum(-1)
-        entropy = -((1.0 - e) * math.log(1.0 - e) + (size - 1) * others * math.log(others + 1e-20))
-        return value - entropy
-
-
-def _fused(logits: torch.Tensor, classes: torch.Tensor, output: Tensor) -> torch.Tensor:
-    """Sum of -log softmax(logits)[class] over valid frames, in one torch call."""
-    classes = classes.to(torch.int64)
-    valid = mask_all(output)
-    if valid is not None:
-        classes = classes.masked_fill(~valid.reshape(valid.shape[: classes.dim()]), IGNORED)
-    rows = logits.reshape(-1, logits.shape[-1])
-    return F.cross_entropy(rows, classes.reshape(-1), ignore_index=IGNORED, reduction="sum")
-
-
-def _pick(log_probs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    return log_probs.gather(-1, classes.to(torch.int64).unsqueeze(-1)).squeeze(-1)
-
-
-class _DenseTarget(torch.autograd.Function):
-    """-sum t log softmax(logits); its gradient takes the target for a distribution: softmax(logits) - t."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Shape: (…, V), (…, V) -> (…)"""
-        log_probs = F.log_softmax(logits, -1)
-        ctx.save_for_backward(log_probs, target)
-        return -(target * log_probs).sum(-1)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the logits, and of the target."""
-        log_probs, target = ctx.saved_tensors
-        grad = grads[0].unsqueeze(-1)
-        return grad * (log_probs.exp() - target), -grad * log_probs
-
-
-def _reported_as(shown: torch.Tensor, gradient_of: torch.Tensor) -> torch.Tensor:
-    """The value of `shown` with the gradient of `gradient_of`."""
-    return gradient_of + (shown - gradient_of).detach()
 
 
 @loss("mse")

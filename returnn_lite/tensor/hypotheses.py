@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import torch
 
+from returnn_lite.ops.product import product
 from returnn_lite.tensor.align import place
-from returnn_lite.tensor.product import product
 from returnn_lite.tensor.spec import Spec
 from returnn_lite.tensor.tensor import Tensor
 

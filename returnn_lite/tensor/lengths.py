@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from returnn_lite.ops.masked import frame_mask
 from returnn_lite.tensor.dim import Dim, apply, batch_dim
 
 
@@ -35,8 +36,7 @@ class Lengths:
         size = self.max if size is None else size
         mask = self._masks.get(size)
         if mask is None:
-            positions = torch.arange(size, device=self.values.device)
-            mask = self._masks[size] = positions < self.values.unsqueeze(-1)
+            mask = self._masks[size] = frame_mask(self.values, size)
         return mask
 
     def tile(self, beam: int) -> Lengths:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from returnn_lite.ops.product import product
 from returnn_lite.tensor import Beam, Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.hypotheses import hypotheses, place_apart, product_of
-from returnn_lite.tensor.product import product
 
 BATCH, SIZE = 2, 3
 TIME, FEATURE = Dim(5, "time"), Dim(4, "feature")

@@ -14,6 +14,10 @@ from returnn_lite.compat.tf import control, maths, shapes
 from returnn_lite.compat.tf.values import Context, as_tensor, pair, to_axes, to_dtype, to_int, to_ints, wrap_like
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.layers.core.init import initializer
+from returnn_lite.ops.ctc import collapse_repeated
+from returnn_lite.ops.gradients import reported_as
+from returnn_lite.ops.resampling import pad
+from returnn_lite.ops.windows import sliding
 
 # --- selecting --------------------------------------------------------------------------------------------------------
 
@@ -131,9 +135,7 @@ def pad_replicate(x: Any, axes: Any, padding: Any) -> Tensor:
     """Repeats the first and the last entry of each axis (before, after) times."""
     x = as_tensor(x)
     for axis, (before, after) in zip(to_axes(axes, x.dim()), padding, strict=True):
-        last = x.size(axis) - 1
-        index = torch.arange(-before, x.size(axis) + after, device=x.device).clamp(0, last)
-        x = x.index_select(axis, index)
+        x = pad(x, axis, before, after, "replication")
     return x
 
 
@@ -152,11 +154,8 @@ def windowed_nd(
     if window_left is None:
         window_left = size - 1 - window_right if window_right is not None else (size - 1) // 2
     right = size - 1 - window_left
-    if padding.lower() == "same":
-        amounts = [[0, 0]] * x.dim()
-        amounts[time_axis] = [window_left, right]
-        x = shapes.pad(x, amounts)
-    return x.unfold(time_axis, size, stride).movedim(-1, new_window_axis)
+    margins = (window_left, right) if padding.lower() == "same" else (0, 0)
+    return sliding(x, time_axis, size, stride, margins).movedim(-1, new_window_axis)
 
 
 # --- sequences --------------------------------------------------------------------------------------------------------
@@ -187,12 +186,7 @@ def flatten_with_seq_len_mask(
 def batched_uniq(x: Any, seq_lens: Any) -> tuple[Tensor, Tensor]:
     """Equal neighbours merged, 0 behind the end. Shape: (B, T), (B,) -> (B, T'), (B,) int32"""
     x = as_tensor(x)
-    keep = shapes.sequence_mask(seq_lens, x.size(1)).to(x.device)
-    keep[:, 1:] &= x[:, 1:] != x[:, :-1]
-    lengths = keep.sum(1)
-    place = torch.where(keep, keep.cumsum(1) - 1, x.size(1))
-    packed = torch.zeros_like(torch.cat([x, x[:, :1]], 1)).scatter(1, place, x)
-    return packed[:, : int(lengths.max())], lengths.to(torch.int32)
+    return collapse_repeated(x, as_tensor(seq_lens))
 
 
 class SparseLabels(NamedTuple):
@@ -249,34 +243,22 @@ def get_rnnt_linear_aligned_output(
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-class _IdentityGradient(torch.autograd.Function):
-    """A changed value whose gradient is that of x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
-
-
 def maximum_with_identity_grad(x: Any, y: Any) -> Tensor:
     """max(x, y) with the gradient of x."""
     x, y = pair(x, y)
-    return _IdentityGradient.apply(x, torch.maximum(x, y).detach())
+    return reported_as(torch.maximum(x, y), x)
 
 
 def minimum_with_identity_grad(x: Any, y: Any) -> Tensor:
     """min(x, y) with the gradient of x."""
     x, y = pair(x, y)
-    return _IdentityGradient.apply(x, torch.minimum(x, y).detach())
+    return reported_as(torch.minimum(x, y), x)
 
 
 def clip_by_value_with_identity_grad(x: Any, clip_value_min: Any, clip_value_max: Any) -> Tensor:
     """x within bounds, with the gradient of x."""
     x = as_tensor(x)
-    return _IdentityGradient.apply(x, maths.clip_by_value(x, clip_value_min, clip_value_max).detach())
+    return reported_as(maths.clip_by_value(x, clip_value_min, clip_value_max), x)
 
 
 def safe_exp(x: Any, eps: float = 1e-20) -> Tensor:

@@ -12,6 +12,9 @@ from returnn_lite.compat.tf.maths import remember_exp
 from returnn_lite.compat.tf.shapes import gather
 from returnn_lite.compat.tf.values import as_tensor, pair, to_axes, to_int, to_ints
 from returnn_lite.layers import activations
+from returnn_lite.ops.convolution import convolution
+from returnn_lite.ops.cross_entropy import pick
+from returnn_lite.ops.windows import Window
 
 
 class TopK(NamedTuple):
@@ -84,8 +87,7 @@ def softmax_cross_entropy_with_logits(
 def sparse_softmax_cross_entropy_with_logits(labels: Any = None, logits: Any = None) -> Tensor:
     """-log softmax(logits)[label]. Shape: (…), (…, V) -> (…)"""
     z = as_tensor(logits)
-    index = as_tensor(labels).to(z.device, torch.int64)
-    return -z.log_softmax(-1).gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    return -pick(z.log_softmax(-1), as_tensor(labels).to(z.device))
 
 
 def leaky_relu(features: Any, alpha: float = 0.2) -> Tensor:
@@ -100,15 +102,15 @@ def gelu(features: Any, approximate: bool = False) -> Tensor:
 
 def conv1d(input: Any = None, filters: Any = None, stride: Any = 1, padding: str = "VALID", **options: Any) -> Tensor:  # noqa: A002
     """Shape: (B, T, in), (size, in, out) -> (B, T', out)"""
-    return _convolution(input, filters, stride, padding, options, F.conv1d)
+    return _convolution(input, filters, stride, padding, options)
 
 
 def conv2d(input: Any = None, filter: Any = None, strides: Any = 1, padding: str = "VALID", **options: Any) -> Tensor:  # noqa: A002
     """Shape: (B, H, W, in), (size, size, in, out) -> (B, H', W', out)"""
-    return _convolution(input, filter, strides, padding, options, F.conv2d)
+    return _convolution(input, filter, strides, padding, options)
 
 
-def _convolution(x: Any, kernel: Any, strides: Any, padding: str, options: dict[str, Any], function: Any) -> Tensor:
+def _convolution(x: Any, kernel: Any, strides: Any, padding: str, options: dict[str, Any]) -> Tensor:
     kernel = options.pop("filters", kernel)
     x = as_tensor(options.pop("value", x))
     spatial = x.dim() - 2
@@ -116,16 +118,12 @@ def _convolution(x: Any, kernel: Any, strides: Any, padding: str, options: dict[
     dilation = _spatial(options.pop("dilations", 1), spatial)
     if options.pop("data_format", None) not in (None, "NHWC", "NWC") or set(options) - {"use_cudnn_on_gpu"}:
         raise ValueError("tf.nn.conv: the feature axis must be the last; further options are not supported")
-    x = x.movedim(-1, 1)
-    if padding.upper() == "SAME":
-        sides: list[int] = []
-        for axis in range(spatial):
-            length, size = x.size(2 + axis), (as_tensor(kernel).size(axis) - 1) * dilation[axis] + 1
-            total = max((-(-length // stride[axis]) - 1) * stride[axis] + size - length, 0)
-            sides = [total // 2, total - total // 2, *sides]
-        x = F.pad(x, sides)
-    weight = as_tensor(kernel).movedim((-1, -2), (0, 1))
-    return function(x, weight, stride=stride, dilation=dilation).movedim(1, -1)
+    kernel, mode = as_tensor(kernel), "same" if padding.upper() == "SAME" else "valid"
+    rows = zip(kernel.shape, stride, dilation, strict=False)
+    windows = [Window(size, step, apart, mode) for size, step, apart in rows]
+    weight = kernel.movedim((-1, -2), (0, 1))
+    ragged = [True] * spatial
+    return convolution(x.movedim(-1, 1), weight, None, windows, ragged=ragged).movedim(1, -1)
 
 
 def _spatial(value: Any, spatial: int) -> list[int]:

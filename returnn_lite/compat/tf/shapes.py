@@ -20,6 +20,8 @@ from returnn_lite.compat.tf.values import (
     wrap_like,
 )
 from returnn_lite.layers.activations import carry_exact_log
+from returnn_lite.ops import resampling
+from returnn_lite.ops.masked import frame_mask
 
 
 def shape(input: Any, out_type: Any = torch.int32) -> Tensor:  # noqa: A002 - TensorFlow's word
@@ -127,12 +129,8 @@ def pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", name: Any = None, co
         if x.dtype == torch.bool:
             return F.pad(x.to(torch.uint8), flat, value=int(value)).to(torch.bool)
         return F.pad(x, flat, value=value)
-    edge = 1 if mode.upper() == "REFLECT" else 0
     for axis, (before, after) in enumerate(amounts):
-        length = x.size(axis)
-        index = list(range(before - 1 + edge, edge - 1, -1)) + list(range(length))
-        index += list(range(length - 1 - edge, length - 1 - edge - after, -1))
-        x = x.index_select(axis, torch.tensor(index, device=x.device))
+        x = resampling.pad(x, axis, before, after, mode.lower())
     return x
 
 
@@ -211,7 +209,7 @@ def sequence_mask(lengths: Any, maxlen: Any = None, dtype: Any = torch.bool) -> 
     """Shape: (…) -> (…, maxlen or the largest length)"""
     lens = as_tensor(lengths)
     longest = int(lens.max()) if maxlen is None else to_int(maxlen)
-    return (torch.arange(longest, device=lens.device) < lens.unsqueeze(-1)).to(to_dtype(dtype))
+    return frame_mask(lens, longest).to(to_dtype(dtype))
 
 
 def boolean_mask(tensor: Any, mask: Any, axis: int | None = None) -> Tensor:

@@ -12,9 +12,9 @@ import torch
 from torch import Generator, Tensor
 
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.ops import initial
 
 Initializer = Callable[[Sequence[int], Generator, torch.dtype], Tensor]
-TRUNCATED_STD = 0.87962566103423978  # standard deviation of a standard normal cut at +-2
 
 
 def initializer(value: Any, *, layer: Any = None, path: str = "") -> Initializer:
@@ -133,14 +133,7 @@ def random_normal(mean: float = 0.0, stddev: float = 1.0, seed: int | None = Non
 
 def truncated_normal(mean: float = 0.0, stddev: float = 1.0, seed: int | None = None, dtype: Any = None) -> Initializer:
     """Normal, redrawn beyond two standard deviations (so the result varies less than `stddev`)."""
-    return _seeded(lambda empty, generator: _truncated_normal(empty, mean, stddev, generator), seed)
-
-
-def _truncated_normal(empty: Tensor, mean: float, stddev: float, generator: Generator) -> Tensor:
-    if stddev <= 0 or not empty.numel():
-        return empty.fill_(mean)
-    low, high = mean - 2 * stddev, mean + 2 * stddev
-    return torch.nn.init.trunc_normal_(empty, mean, stddev, low, high, generator=generator)
+    return _seeded(lambda empty, generator: initial.truncated_normal_(empty, mean, stddev, generator), seed)
 
 
 def variance_scaling(
@@ -151,40 +144,18 @@ def variance_scaling(
     dtype: Any = None,
 ) -> Initializer:
     """Variance scale / n, where n is fan_in, fan_out or their mean (`fan_avg`), at least 1."""
-    if mode not in ("fan_in", "fan_out", "fan_avg"):
+    if mode not in initial.FAN_MODES:
         raise ConfigError("", f'invalid initializer: `mode` must be "fan_in", "fan_out" or "fan_avg", but is {mode!r}')
-    if distribution not in _SAMPLERS:
+    if distribution not in initial.DISTRIBUTIONS:
         raise ConfigError(
-            "", f"invalid initializer: `distribution` must be of {list(_SAMPLERS)}, but is {distribution!r}"
+            "", f"invalid initializer: `distribution` must be of {list(initial.DISTRIBUTIONS)}, but is {distribution!r}"
         )
 
     def sample(empty: Tensor, generator: Generator) -> Tensor:
-        fan_in, fan_out = fans(empty.shape)
-        n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
-        return _SAMPLERS[distribution](empty, math.sqrt(scale / max(1.0, n)), generator)
+        options = {"scale": scale, "mode": mode, "distribution": distribution}
+        return initial.variance_scaling_(empty, fans(empty.shape), generator=generator, **options)
 
     return _seeded(sample, seed)
-
-
-def _scaled_uniform(empty: Tensor, std: float, generator: Generator) -> Tensor:
-    bound = math.sqrt(3.0) * std
-    return empty.uniform_(-bound, bound, generator=generator)
-
-
-def _scaled_truncated(empty: Tensor, std: float, generator: Generator) -> Tensor:
-    return _truncated_normal(empty, 0.0, std / TRUNCATED_STD, generator)
-
-
-def _scaled_normal(empty: Tensor, std: float, generator: Generator) -> Tensor:
-    return empty.normal_(0.0, std, generator=generator)
-
-
-_SAMPLERS = {
-    "uniform": _scaled_uniform,
-    "normal": _scaled_truncated,
-    "truncated_normal": _scaled_truncated,
-    "untruncated_normal": _scaled_normal,
-}
 
 
 def variance_scaling_non_zero(
@@ -224,7 +195,7 @@ def uniform_unit_scaling(factor: float = 1.0, seed: int | None = None, dtype: An
 
     def sample(empty: Tensor, generator: Generator) -> Tensor:
         n = max(1, math.prod(empty.shape[:-1]))
-        return _scaled_uniform(empty, factor / math.sqrt(n), generator)
+        return initial.uniform_(empty, factor / math.sqrt(n), generator)
 
     return _seeded(sample, seed)
 
@@ -232,18 +203,7 @@ def uniform_unit_scaling(factor: float = 1.0, seed: int | None = None, dtype: An
 def orthogonal(gain: float = 1.0, seed: int | None = None, dtype: Any = None) -> Initializer:
     """Orthonormal rows or columns (of the matrix that has the last axis as columns), times gain."""
 
-    def sample(empty: Tensor, generator: Generator) -> Tensor:
-        if empty.ndim < 2:
-            raise ConfigError(
-                "", f"initializer orthogonal: the parameter must have two axes, but is {tuple(empty.shape)}"
-            )
-        rows, columns = math.prod(empty.shape[:-1]), empty.shape[-1]
-        normal = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=empty.dtype)
-        q, r = torch.linalg.qr(normal)
-        q = q * torch.sign(torch.diagonal(r))  # makes the distribution uniform
-        return gain * (q if rows >= columns else q.T).reshape(empty.shape)
-
-    return _seeded(sample, seed)
+    return _seeded(lambda empty, generator: initial.orthogonal(empty, generator, gain), seed)
 
 
 def identity(gain: float = 1.0, dtype: Any = None) -> Initializer:

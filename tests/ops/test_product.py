@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from returnn_lite.tensor.product import product
+from returnn_lite.ops.product import product
 
 SIZES = {"b": 2, "t": 5, "h": 3, "k": 1, "q": 4, "f": 6, "l": 2}
 
