@@ -59,7 +59,7 @@ def test_log_uniform_shares() -> None:
 
 
 def test_a_sample_of_all_classes_is_the_cross_entropy() -> None:
-    """With all classes drawn (each once, expected count nearly 1) and hits hidden, only the class counts twice less."""
+    """Each class once, the frame's own as the right one: all logits are corrected alike."""
     rows, classes = LOGITS.flatten(0, 1), CLASSES.flatten().long()
     shares = torch.full((5,), 0.2)
     correction = math.log(1 - 0.8**5)
@@ -70,4 +70,4 @@ def test_a_sample_of_all_classes_is_the_cross_entropy() -> None:
     others = F.softplus(corrected).masked_fill(F.one_hot(classes, 5).bool(), 0).sum(-1)
     torch.testing.assert_close(noise, F.softplus(-ce.pick(corrected, classes)) + others)
     fewer = ce.sampled_cross_entropy(rows, classes, shares, 2, generator=torch.Generator().manual_seed(1))
-    assert fewer.shape == (6,) and (fewer <= found + 1.0).all()
+    assert fewer.shape == (6,) and not torch.equal(fewer, found)
