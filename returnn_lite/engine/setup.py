@@ -7,7 +7,15 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints.checkpoint import AVERAGED
-from returnn_lite.engine.checkpoints.find import Choice, Request, choose, existing_models, model_file, strip_suffix
+from returnn_lite.engine.checkpoints.find import (
+    Choice,
+    Request,
+    choose,
+    existing_models,
+    looked_for,
+    model_file,
+    strip_suffix,
+)
 from returnn_lite.engine.checkpoints.importers import import_params
 from returnn_lite.engine.checkpoints.load import load_params
 from returnn_lite.engine.checkpoints.preload import KEY as PRELOAD
@@ -96,6 +104,8 @@ def find_start(config: Config, task: str, log: Log) -> Choice:
         last = max(last, requested_epoch(config, task))
     existing = existing_models(model, last, resumable=training)
     stored = existing_models(model, last)
+    if training and not existing:
+        existing = finished_models(config, model, last, stored)
     lacking = [epoch for epoch in stored if epoch > max(existing, default=0)] if training else []
     if lacking:
         log.v2(f"note: models without optimizer state, from which training cannot continue: epochs {lacking}")
@@ -108,11 +118,26 @@ def find_start(config: Config, task: str, log: Log) -> Choice:
         start_epoch=_start_epoch(config) if training else None,
         import_model=config.value("import_model_train_epoch1", "") or "",
         allow_random=config.is_true("allow_random_model_init"),
+        looked=looked_for(model, last),
     )
     choice = choose(request)
     for note in choice.notes:
         log.v4(note)
     return choice
+
+
+def finished_models(config: Config, model: str | None, last: int, stored: dict[int, str]) -> dict[int, str]:
+    """The model of the last epoch, if a training was to go further once, and only later epochs can be continued.
+
+    ConfigError if there is none: neither is there anything to train, nor a result.
+    """
+    beyond = max(existing_models(model, 0, resumable=True), default=0)
+    if not last or beyond <= last or _start_epoch(config) is not None:
+        return {}
+    if last not in stored:
+        text = f"is {last}, but {model!r} is trained up to epoch {beyond} already; `start_epoch` 1 begins anew"
+        raise ConfigError("num_epochs", text)
+    return {last: stored[last]}
 
 
 def _start_epoch(config: Config) -> int | None:

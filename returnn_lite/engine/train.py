@@ -103,9 +103,12 @@ class Trainer:
         print_network(self.net, self.log)
         self.global_step = load_start(self.config, self.net, choice, self.log, task="train")
         self.resumed = choice.resume
-        state = checkpoint.load_resume_state(choice.filename) if choice.resume and choice.filename else None
+        state = None
+        if choice.resume and choice.filename:
+            state = checkpoint.load_resume_state(choice.filename, self.global_step)
         if state is not None:
-            self.restore(state, choice.epoch or 0)
+            with checkpoint.fitting_state(choice.filename or ""):
+                self.restore(state, choice.epoch or 0)
         elif choice.resume and choice.filename:
             self.log.v2("note: there is no optimizer state beside the model; the optimizer starts anew")
         if state is None or self.config.is_true("reset_optimizer_on_restart"):

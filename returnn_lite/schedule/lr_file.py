@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.errors import ConfigError
+from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.files import write_atomically
 
 META = ":meta:"
@@ -86,26 +86,53 @@ def require_writable(path: str) -> None:
 
 def read(path: str) -> dict[int, Record]:
     """The file's records. ConfigError with the line if it is not as it must be."""
-    with open(path, encoding="utf-8") as file:
-        return from_text(file.read(), path)
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        return from_text(content.decode("utf-8-sig"), path)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        text = f"must be text in UTF-8, but has the byte 0x{content[error.start]:02x} there"
+        raise ConfigError(f"{path}:{line}", text) from None
 
 
 def from_text(text: str, path: str) -> dict[int, Record]:
     """The records in the content of a file; `path` is for error messages."""
+    whole, zero, _ = text.partition("\0")
+    if zero:  # as power cuts leave them
+        raise ConfigError(f"{path}:{1 + whole.count(chr(10))}", "must be text, but has a zero byte")
+    begin = len(text) - len(text.lstrip())
+    before = text.count("\n", 0, begin)  # lines
     try:
-        tree = ast.parse(text.strip(), mode="eval")
-        records = evaluate(tree.body)
+        return _records(ast.parse(text[begin:].rstrip(), mode="eval").body)
     except _NotAllowed as error:
-        raise ConfigError(f"{path}:{error.line}", error.message) from None
+        raise ConfigError(f"{path}:{before + error.line}", error.message) from None
     except SyntaxError as error:
-        raise ConfigError(f"{path}:{error.lineno}", f"must be a Python expression, but {error.msg}") from None
-    if not isinstance(records, dict) or not all(_is_entry(item) for item in records.items()):
-        raise ConfigError(path, "must be a dict {epoch: EpochData(...), ...}")
+        reason = error.msg if text.strip() else "it is empty"
+        text = f"must be a Python expression, a dict {{epoch: EpochData(...), ...}}, but {reason}"
+        raise ConfigError(f"{path}:{before + (error.lineno or 1)}", text) from None
+    except (RecursionError, MemoryError) as error:  # too many brackets
+        raise ConfigError(path, f"must be a dict {{epoch: EpochData(...), ...}}, but cannot be read: {error}") from None
+
+
+def _records(node: ast.expr) -> dict[int, Record]:
+    """The whole file's value."""
+    if not isinstance(node, ast.Dict):
+        raise _NotAllowed(node, f"must be a dict {{epoch: EpochData(...), ...}}, but is `{_short(node)}`")
+    records = {}
+    for key, value in zip(node.keys, node.values, strict=True):
+        epoch, record = _key(key, node), evaluate(value)
+        if not isinstance(epoch, int):
+            raise _NotAllowed(value, f"must be a dict {{epoch: EpochData(...), ...}}, but has the key {epoch!r}")
+        if not isinstance(record, Record):
+            raise _NotAllowed(value, f"epoch {epoch} must be EpochData(...), but is `{_short(value)}`")
+        records[epoch] = record
     return records
 
 
-def _is_entry(item: tuple[Any, Any]) -> bool:
-    return isinstance(item[0], int) and isinstance(item[1], Record)
+def _short(node: ast.expr) -> str:
+    text = ast.unparse(node)
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 class _NotAllowed(Exception):
@@ -141,7 +168,7 @@ def evaluate(node: ast.expr) -> Any:
             number = _number(node.operand)
             return -number if isinstance(node.op, ast.USub) else number
         case ast.BinOp() if type(node.op) in OPERATORS:
-            return OPERATORS[type(node.op)](_number(node.left), _number(node.right))
+            return _computed(node)
         case ast.Call():
             return _call(node)
     raise _NotAllowed(node, f"must hold numbers, texts and EpochData only, but has `{ast.unparse(node)}`")
@@ -161,6 +188,13 @@ def _number(node: ast.expr) -> int | float:
     return value
 
 
+def _computed(node: ast.BinOp) -> Any:
+    try:
+        return OPERATORS[type(node.op)](_number(node.left), _number(node.right))
+    except ArithmeticError as error:
+        raise _NotAllowed(node, f"must be a number, but is `{_short(node)}`: {error}") from None
+
+
 def _call(node: ast.Call) -> Any:
     """EpochData(…); float('nan'), np.float32(0.01), np.int64(3): the plain number."""
     match node.func:
@@ -174,10 +208,11 @@ def _call(node: ast.Call) -> Any:
             kind = ""
     convert = float if kind.startswith("float") else int if kind.startswith(("int", "uint")) else None
     if convert is None:
-        raise _NotAllowed(node, f"must hold numbers, texts and EpochData only, but has `{ast.unparse(node)}`")
+        hint = did_you_mean(node.func.id, ["EpochData", "float", "int"]) if isinstance(node.func, ast.Name) else ""
+        raise _NotAllowed(node, f"must hold numbers, texts and EpochData only, but has `{ast.unparse(node)}`{hint}")
     try:
         return convert(evaluate(node.args[0]))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _NotAllowed(node, f"must be a number, but is `{ast.unparse(node)}` instead") from None
 
 

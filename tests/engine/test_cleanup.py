@@ -1,6 +1,7 @@
 """Which checkpoints stay."""
 
 import io
+import math
 
 import pytest
 
@@ -47,6 +48,13 @@ def test_best():
     assert best_epochs([1, 2, 3, 4], scores, 1) == {2}  # the lower epoch of equal ones
     assert best_epochs([1, 2, 3, 4], scores, 3) == {1, 2, 4}  # 3 counts as the worst value, 1.0, but 1 is lower
     assert best_epochs([1, 2, 3, 4], {}, 3) == set()
+
+
+def test_nan_is_the_worst():
+    scores = {1: {"a": 3.0}, 2: {"a": math.nan}, 3: {"a": 2.0}, 4: {"a": math.nan}}
+    assert best_epochs([1, 2, 3, 4], scores, 2) == {1, 3}
+    assert best_epochs([2, 4, 3], scores, 1) == {3}
+    assert best_epochs([2, 4], scores, 1) == set()
 
 
 def test_not_yet_evaluated_epochs_stay():

@@ -114,6 +114,20 @@ def test_arrays(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+def test_a_state_that_does_not_fit(tmp_path):
+    run(options(tmp_path, num_epochs=1))
+    path = tmp_path / "model.001.opt.pt"
+    good = torch.load(path, weights_only=True)
+    (key,) = good["optimizer"]["optimizers"]
+    bad = {"class": good["optimizer"]["optimizers"][key]["class"]}
+    torch.save({**good, "optimizer": {"optimizers": {key: bad}}}, path)
+    with pytest.raises(ConfigError, match="model.001.opt.pt' has a state that does not fit the optimizer .KeyError"):
+        run(options(tmp_path, num_epochs=2))
+    torch.save({**good, "step": 77}, path)
+    with pytest.raises(ConfigError, match="model.001.opt.pt' is of step 77, but the model beside it of step"):
+        run(options(tmp_path, num_epochs=2))
+
+
 @pytest.mark.parametrize("content, text", [
     ("half", "model.001.opt.pt' cannot be read as a checkpoint: it is cut off"),
     ("flipped", "model.001.opt.pt' is damaged: the checksum of "),

@@ -8,10 +8,11 @@ import torch
 
 from returnn_lite.engine.checkpoints.resume import steps_of_epochs
 from returnn_lite.engine.evaluate import Evaluation
+from returnn_lite.errors import ConfigError
 from returnn_lite.schedule.lr_file import Record
 
 from . import small_models
-from .helpers import options, run
+from .helpers import dataset, network, options, run
 
 
 def model(folder, epoch):
@@ -130,6 +131,50 @@ def test_num_epochs_below_what_is_trained(tmp_path):
     assert text in lines
 
 
+def test_num_epochs_below_what_can_be_continued(tmp_path):
+    """Only the last epochs have the optimizer's state."""
+    run(options(tmp_path, num_epochs=5))
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("model*")}
+    lines = run(options(tmp_path, num_epochs=2))
+    assert "No epochs to train, start_epoch: 3, final_epoch: 2" in lines
+    assert any("is trained up to epoch 5 already" in line for line in lines)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("model*")} == before
+    os.remove(tmp_path / "model.002.pt")
+    with pytest.raises(ConfigError, match="num_epochs: is 2, but .*model' is trained up to epoch 5 already"):
+        run(options(tmp_path, num_epochs=2))
+
+
+@pytest.mark.parametrize("task", ["eval", "forward", "search"])
+def test_no_model(tmp_path, task):
+    made = options(tmp_path, task=task, output_file=str(tmp_path / "out"), eval=dataset(2, 1), search_data="dev")
+    made |= {"search_output_file": str(tmp_path / "text")}
+    epoch = {"load_epoch": 2} if task == "eval" else {}
+    with pytest.raises(ConfigError) as error:
+        run({**made, **epoch})
+    where = f"looked for {tmp_path}/model.NNN.pt or {tmp_path}/model.NNN.index, up to epoch 3"
+    assert f"{where}; there is no model in the folder {str(tmp_path)!r}" in str(error.value)
+    run(options(tmp_path, model=str(tmp_path / "mode"), num_epochs=1))
+    with pytest.raises(ConfigError, match="up to epoch 3; in '.*' there is mode.001"):
+        run({**made, **epoch})
+    with pytest.raises(
+        ConfigError, match="load: must name a model file, but '.*nothing.007' does not exist; in '.*' there is"
+    ):
+        run({**made, "load": str(tmp_path / "nothing.007"), **({"load_epoch": 7} if task == "eval" else {})})
+    if task != "eval":
+        with pytest.raises(ConfigError, match="`model`, their base name, is not set"):
+            run({**made, "model": None})
+
+
+def test_missing_parameters(tmp_path):
+    run(options(tmp_path, num_epochs=1))
+    net = network()
+    net["g"], net["output"] = net.pop("h"), {**net["output"], "from": "g"}
+    with pytest.raises(
+        ConfigError, match=r"lacks 2 of 4 parameters: g/W \(4, 5\), g/b \(5,\); it has instead: h/W \(4, 5\), h/b"
+    ):
+        run(options(tmp_path, num_epochs=2, network=net))
+
+
 class Linear(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -160,7 +205,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, count):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match=r"No space left on device: '.*(rates|model.002(.opt)?.pt)'"):
+        with pytest.raises((OSError, ConfigError), match=r"No space left on device: '.*(rates|model.002(.opt)?.pt)'"):
             run(options(parts, num_epochs=2))
     assert (parts / "model.001.pt").read_bytes() == before and not list(parts.glob("*tmp"))
     run(options(parts, num_epochs=2))

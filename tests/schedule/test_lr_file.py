@@ -94,15 +94,36 @@ def test_forms_of_records(text: str, record: Record):
     ("{1: EpochData(learningRate=0.1, error={'a': 'b'})}", "f:1", "`a` must be a number, but is 'b' instead"),
     ("{1: EpochData(learningRate=0.1, error={2: 1.0})}", "f:1", "must be names"),
     ("{**{}, 1: 2}", "f:1", "keys must be"),
-    ("{1: 0.1}", "f", "must be a dict {epoch: EpochData(...), ...}"),
-    ("[1]", "f", "must be a dict {epoch: EpochData(...), ...}"),
+    ("{1: 0.1}", "f:1", "epoch 1 must be EpochData(...), but is `0.1`"),
+    ("{1: EpochData(learningRate=0.1),\n 'a': EpochData(learningRate=0.1)}", "f:2", "has the key 'a'"),
+    ("\n\n [1]", "f:3", "must be a dict {epoch: EpochData(...), ...}, but is `[1]`"),
+    ("\n{1: EpochData(learningRate=0.1,\nerror={'a': 1/0})}", "f:3", "must be a number, but is `1 / 0`"),
+    ("{1: EpochData(learningRate=int(inf))}", "f:1", "must be a number, but is `int(inf)`"),
+    ("{\n1: EpochDta(learningRate=0.1)}", "f:2", "has `EpochDta(learningRate=0.1)`; did you mean \"EpochData\"?"),
+    ("{1: EpochData(learningRate=0.1)}\n\0", "f:2", "must be text, but has a zero byte"),
+    ("(" * 5000, "f:1", "must be a Python expression"),
+    ("{1: EpochData(learningRate=" + "-" * 5000 + "1)}", "f", "cannot be read"),
     ("{1: EpochData(\n", "f:1", "must be a Python expression"),
-    ("", "f:0", "must be a Python expression"),
+    ("", "f:1", "must be a Python expression, a dict {epoch: EpochData(...), ...}, but it is empty"),
 ])  # fmt: skip
 def test_anything_else_is_an_error(text: str, where: str, message: str):
     with pytest.raises(ConfigError) as caught:
         lr_file.from_text(text, "f")
     assert caught.value.path == where and message in caught.value.message
+    assert "\n" not in str(caught.value)
+
+
+def test_other_encodings(tmp_path):
+    path = tmp_path / "rates"
+    text = "{1: EpochData(learningRate=0.1, error={\n':meta:note': 'ü',\n})}"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match="rates:2: must be text in UTF-8, but has the byte 0xfc there"):
+        lr_file.read(str(path))
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(ConfigError, match="rates:1: must be text in UTF-8, but has the byte 0xff there"):
+        lr_file.read(str(path))
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert lr_file.read(str(path)) == {1: Record(0.1, meta={"note": "ü"})}
 
 
 def test_write_replaces_the_whole_file(tmp_path):

@@ -4,9 +4,10 @@
 Each file is written to a temporary name in the same folder, synced to disk and renamed: it is whole, or not there.
 """
 
+import contextlib
 import glob
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy
@@ -86,15 +87,17 @@ def save_checkpoint(
     save_model(base, params, info=info, formats=formats)
 
 
+WITHOUT_STATE = "without this file, `start_epoch` goes on with a fresh optimizer"
 RESUME_STATE = {"optimizer": dict, "learning_rates": str, "step": int}
 
 
-def load_resume_state(base: str) -> dict[str, Any] | None:
-    """The content of `<base>.opt.pt`; None beside a model of another program, which has no such file.
+def load_resume_state(base: str, step: int = 0) -> dict[str, Any] | None:
+    """The content of `<base>.opt.pt`; None if there is none, as beside a model of another program.
 
-    Raises ConfigError if it is damaged or something else."""
+    step: of the model, 0: not known. Raises ConfigError if it is damaged, something else, or of another step.
+    """
     path = base + ".opt.pt"
-    if not os.path.isfile(path) and not os.path.isfile(base + ".pt"):
+    if not os.path.isfile(path):
         return None
     state = read_torch_file(path)
     known = state if isinstance(state, dict) else {}
@@ -104,8 +107,22 @@ def load_resume_state(base: str) -> dict[str, Any] | None:
     if lacking:
         wanted, found = ", ".join(RESUME_STATE), ", ".join(map(str, known)) or type(state).__name__
         text = f"{path!r} must be the optimizer state ({wanted}) that a training saves, but has {found} instead"
-        raise ConfigError("load", f"{text}; without this file, `start_epoch` goes on with a fresh optimizer")
+        raise ConfigError("load", f"{text}; {WITHOUT_STATE}")
+    if step and known["step"] != step:
+        text = f"{path!r} is of step {known['step']}, but the model beside it of step {step}"
+        raise ConfigError("load", f"{text}: they are of different runs; {WITHOUT_STATE}")
     return known
+
+
+@contextlib.contextmanager
+def fitting_state(base: str) -> Iterator[None]:
+    """Turns an error in taking over the optimizer state of a checkpoint into a ConfigError that names its file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as exc:
+        reason = f"{type(exc).__name__}: {exc}".split("\n")[0]
+        text = f"{base + '.opt.pt'!r} has a state that does not fit the optimizer ({reason})"
+        raise ConfigError("load", f"{text}; {WITHOUT_STATE}") from exc
 
 
 def drop_old_resume_states(model: str) -> None:

@@ -55,15 +55,14 @@ def _next_power_of_two(n: int) -> int:
 def best_epochs(stored: Iterable[int], scores: Scores, n: int) -> set[int]:
     """For every score key the `n` stored epochs with the lowest value; keys without differences do not count.
 
-    NaN counts as the highest value, like a score that is missing.
+    A score that is missing counts as the highest value, NaN as still higher.
     """
     stored, best = sorted(stored), set()
     for key in {key for record in scores.values() for key in record}:
-        known = {e: scores[e][key] for e in stored if not math.isnan(scores.get(e, {}).get(key, math.nan))}
-        if not known:
-            continue
-        worst = max(known.values())
+        known = {e: scores[e][key] for e in stored if key in scores.get(e, {})}
+        worst = max((value for value in known.values() if not math.isnan(value)), default=math.inf)
         values = {e: known.get(e, worst) for e in stored}
+        values = {e: math.inf if math.isnan(value) else value for e, value in values.items()}
         if len(set(values.values())) > 1:
             best.update(sorted(stored, key=lambda e, v=values: (v[e], e))[:n])  # type: ignore[misc]
     return best

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from returnn_lite.errors import ConfigError
 
+SIGNS = (".pt", ".index")  # files that say that there is a checkpoint
 SUFFIXES = (".opt.pt", ".pt", ".npz", ".meta", ".index")
 
 
@@ -42,6 +43,14 @@ def nearby(name: str, count: int = 5) -> str:
     return f"in {folder!r} there {'is' if len(own) == 1 else 'are'} {', '.join(shown)}"
 
 
+def looked_for(model: str | None, last: int) -> str:
+    """Where models were looked for, and what is there instead, for error messages. last: epoch, 0: all."""
+    if not model:
+        return "`model`, their base name, is not set"
+    epochs = f", up to epoch {last}" if last else ""
+    return f"looked for {' or '.join(f'{model}.NNN{suffix}' for suffix in SIGNS)}{epochs}; {nearby(model)}"
+
+
 def epoch_of_file(name: str) -> int | None:
     """The epoch in a checkpoint's name, symbolic links resolved: `m.003.pt` -> 3, `best.pt` -> None."""
     path = model_file(name) or name
@@ -67,7 +76,7 @@ def existing_models(model: str | None, final_epoch: int, *, resumable: bool = Fa
     folder, prefix = os.path.split(model)
     if not os.path.isdir(folder or "."):
         return {}
-    pattern = re.compile(re.escape(prefix) + r"\.(pretrain\.)?([0-9]{3,})(\.pt|\.index)")
+    pattern = re.compile(re.escape(prefix) + r"\.(pretrain\.)?([0-9]{3,})(" + "|".join(map(re.escape, SIGNS)) + ")")
     found: dict[int, str] = {}
     for name in sorted(os.listdir(folder or ".")):
         match = pattern.fullmatch(name)
@@ -84,7 +93,7 @@ class Request:
     """What the config asks for and what is there, as {epoch: base name}.
 
     `existing`: what the task can start from as it is; `stored`: all models, for a training also those without their
-    optimizer state.
+    optimizer state. `looked`: where models were looked for, for error messages.
     """
 
     task: str = "train"
@@ -95,6 +104,7 @@ class Request:
     start_epoch: int | None = None
     import_model: str = ""
     allow_random: bool = False
+    looked: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,8 @@ def choose(request: Request) -> Choice:
     if request.task == "train":
         return _apply_start_epoch(request, choice)
     if choice.filename is None and not request.allow_random:
-        raise ConfigError("load", "There was also no model found which we could load. Set one via 'load'.")
+        text = "There was also no model found which we could load. Set one via 'load'."
+        raise ConfigError("load", f"{text}{request.looked and f' ({request.looked})'}")
     return choice if choice.filename else Choice(epoch=1)
 
 
@@ -150,7 +161,7 @@ def _explicit(request: Request) -> Choice:
     if not request.load and request.load_epoch not in request.existing:
         known = sorted(request.existing)
         text = f"`load_epoch` must be the epoch of an existing model, of {known}, but is {request.load_epoch} instead"
-        raise ConfigError("load_epoch", text)
+        raise ConfigError("load_epoch", text + (request.looked and f" ({request.looked})"))
     file = strip_suffix(request.load) if request.load else request.existing[request.load_epoch]
     if request.task == "train":  # an explicit start_epoch says where to go on
         return Choice(None, file)

@@ -50,8 +50,9 @@ def _locked(path: str, log: Log) -> int:
         if _is_still(path, file):
             break
         os.close(file)  # its holder has just ended and removed it
-    os.ftruncate(file, 0)
-    os.write(file, f"pid {os.getpid()} on {socket.gethostname()}".encode())
+    with contextlib.suppress(OSError):  # no space: the text is only for others to read
+        os.ftruncate(file, 0)
+        os.write(file, f"pid {os.getpid()} on {socket.gethostname()}".encode())
     return file
 
 
