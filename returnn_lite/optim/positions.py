@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from .updater import Updater
 
@@ -12,12 +12,8 @@ def has_position(updater: Updater) -> bool:
     return updater.scheduler is not None or any(optimizer.position() for optimizer in updater.optimizers.values())
 
 
-def fast_forward(updater: Updater, epoch: int, steps: Iterable[int], score: float | None) -> None:
+def fast_forward(updater: Updater, epoch: int, steps: Sequence[int], score: float | None) -> None:
     """Counts an epoch with these global steps; `score`: what the one before reached."""
     updater.start_epoch(epoch, score)
-    for step in steps:
-        due = {group.optimizer for group in updater.groups if group.options.applies_at(step)}
-        for key in due:
-            updater.optimizers[key].skip()
-        if due and updater.scheduler is not None:
-            updater.scheduler.after_update()
+    for count, step in enumerate(steps, 1):
+        updater.skip_step(step, count / len(steps))

@@ -159,6 +159,11 @@ class Updater:
         """
         names = {key: shortened(", ".join(names)) for key, names in self._names_by_optimizer().items()}
         values = self.rates.preview(global_step, learning_rate, names)
+        self.skip_step(global_step, complete)
+        return values
+
+    def skip_step(self, global_step: int, complete: float) -> None:
+        """Counts a step as made: schedules go on, parameters stay."""
         self.clock.complete = complete
         self.accumulation.next_step(global_step)
         due = {group.optimizer for group in self.groups if self.accumulation.due(group)}
@@ -167,7 +172,6 @@ class Updater:
                 self.optimizers[key].skip()
         if due and self.scheduler is not None:
             self.scheduler.after_update()
-        return values
 
     def next_learning_rate(self, global_step: int) -> float:
         """What the step of this number, which was not made yet, would take."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.engine.checkpoints.finite import all_finite
 from returnn_lite.engine.evaluate import Evaluation
 from returnn_lite.engine.setup import find_start
 from returnn_lite.engine.step import BrokenScores
@@ -115,7 +116,7 @@ class Trial(Trainer):
             self.updates += len(self.watch.losses)
         record = self.control.epochs[self.at]
         score = score_of(record, self.watch.measure)
-        if not is_good(score, self.initial_score) or not all_finite(self.net.params):
+        if not is_good(score, self.initial_score) or not all_finite(self.net.params.values()):
             return None
         return EpochFacts(learning_rate=record.learning_rate or 0.0, score=score, **record.meta[FACTS])
 
@@ -194,8 +195,3 @@ def score_of(record: lr_file.Record, measures: Any) -> float:
 def is_good(score: float, initial: float) -> bool:
     """Whether a training with this score has not diverged."""
     return math.isfinite(score) and not score > HUGE * initial
-
-
-def all_finite(params: Mapping[str, torch.Tensor]) -> bool:
-    """Whether no parameter is NaN or infinite."""
-    return all(bool(torch.isfinite(p).all()) for p in params.values() if p.is_floating_point())

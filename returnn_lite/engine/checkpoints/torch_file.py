@@ -16,14 +16,13 @@ from returnn_lite.errors import ConfigError
 
 THREADS = 4
 CHUNK = 1 << 20
+SHOWN = 5  # names in an error
 
 
 def read_torch_file(path: str, option: str = "load") -> Any:
     """The content, on the CPU. ConfigError (path: `option`) where it is damaged, or more than data."""
     try:
-        if damaged := damaged_records(path):
-            raise ConfigError(option, f"{path!r} is damaged: the checksum of {_shown(path, damaged)} does not fit")
-        return _load(path)
+        return _checked(path, option)
     except ConfigError:
         raise
     except FileNotFoundError:
@@ -34,6 +33,23 @@ def read_torch_file(path: str, option: str = "load") -> Any:
         raise ConfigError(option, f"{path!r} must be a checkpoint of named tensors, but holds {what}") from exc
     except Exception as exc:  # torch raises many kinds for damaged and foreign files
         raise ConfigError(option, f"{path!r} cannot be read as a checkpoint: {_why(path, exc)}") from exc
+
+
+def _checked(path: str, option: str) -> Any:
+    """Reads the file, and at the same time verifies its checksums, which come first where both fail."""
+    content, failed = None, None
+    with ThreadPoolExecutor(1) as pool:
+        damaged = pool.submit(damaged_records, path)
+        try:
+            content = _load(path)
+        except Exception as exc:
+            failed = exc
+    if records := damaged.result():
+        names = [record_name(content, record) for record in records[:SHOWN]] + ["…"] * (len(records) > SHOWN)
+        raise ConfigError(option, f"{path!r} is damaged: the checksum of {', '.join(names)} does not fit")
+    if failed is not None:
+        raise failed
+    return content
 
 
 def _load(path: str, **options: Any) -> Any:
@@ -87,15 +103,6 @@ def damaged_records(path: str) -> list[str]:
         with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
             found = pool.map(is_damaged, records)
             return [record.filename for record, bad in zip(records, found, strict=True) if bad]
-
-
-def _shown(path: str, records: list[str], count: int = 5) -> str:
-    """What the first of these parts hold, as far as that can be told."""
-    content = None
-    with contextlib.suppress(Exception):
-        content = _load(path)
-    names = [record_name(content, record) for record in records[:count]]
-    return ", ".join(names) + (", …" if len(records) > count else "")
 
 
 def record_name(content: Any, record: str) -> str:
