@@ -47,6 +47,8 @@ class Dataset(ABC):
 
     have_corpus_seq_idx = True
     supports_sharding = True
+    defaulted: frozenset[str] = frozenset()  # options that were not written, but come from the dataset's role
+    where = ""  # the end of an error message about the whole dataset: where the sequences come from
     shared = False  # several trainings use it in turns: loaders make all batches of an epoch at once
     transform: Callable[[Any], Any] | None = None  # of each batch of a shared one
     constant = False  # the data of a sequence are the same whenever they are loaded, and in memory
@@ -167,7 +169,19 @@ class Dataset(ABC):
         if math.isinf(total):
             self._check_endless(epoch)
             return None
-        return seq_order(self.order_options, epoch, int(total), self._lengths_for_order, self.get_all_tags)
+        if not total:
+            raise ConfigError(self.name, f"there are no sequences{self.where}")
+        try:
+            return seq_order(self.order_options, epoch, int(total), self._lengths_for_order, self.get_all_tags)
+        except ConfigError as exc:
+            hint = self._default_order_hint() if exc.path == "seq_ordering" else ""
+            raise type(exc)(f"{self.name}: {exc.path}", exc.message + hint) from None
+
+    def _default_order_hint(self) -> str:
+        """The end of an error message about an order that nobody wrote."""
+        if "seq_ordering" not in self.defaulted:
+            return ""
+        return f'; that is the default of {self.name}: set "seq_ordering": "default" in its options'
 
     def _check_endless(self, epoch: int) -> None:
         """Raises ConfigError for an order that a dataset without end cannot have."""

@@ -80,37 +80,37 @@ def init_dataset(
         return value
     if not isinstance(defaults, DatasetDefaults):
         defaults = DatasetDefaults(config=dict(defaults or {}))
-    options = _options(value, name, config, defaults)
+    given, default = _options(value, name, config, defaults)
+    defaulted = frozenset(name for name in default if given.get(name) is None)
+    options = {**given, **{name: default[name] for name in defaulted}}
     options["name"] = str(options.get("name") or name)
     if options.get("random_seed_offset") is None:
         options["random_seed_offset"] = default_seed_offset(config)
     made = make_dataset(options, name, log)
+    made.defaulted = defaulted
     made.initialize()
     return made
 
 
-def _options(value: Any, name: str, config: Config | None, defaults: DatasetDefaults) -> dict[str, Any]:
-    """The options as one dict, defaults filled in."""
+def _options(
+    value: Any, name: str, config: Config | None, defaults: DatasetDefaults
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options as a dict, and the defaults of those that are not given, or None."""
     if callable(value):
-        return _with_defaults(_checked(value(), name), defaults.role)
+        return _checked(value(), name), defaults.role
     if isinstance(value, str) and value.startswith(CONFIG_PREFIX):
         found = evaluate(value[len(CONFIG_PREFIX) :], name, config)
-        return {**_checked(found() if callable(found) else found, name), **defaults.role}
+        given = _checked(found() if callable(found) else found, name)
+        return {key: option for key, option in given.items() if key not in defaults.role}, defaults.role
     if isinstance(value, str):
         value = _from_text(value.strip(), name, config)
-    return _with_defaults(_checked(value, name), defaults.all)
+    return _checked(value, name), defaults.all
 
 
 def _checked(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(name, f"must be a dataset dict, a function giving one, or a text, but is {value!r} instead")
     return value
-
-
-def _with_defaults(options: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """A None in the options counts as absent where there is a default."""
-    given = {key: value for key, value in options.items() if value is not None or key not in defaults}
-    return {**defaults, **given}
 
 
 def _from_text(text: str, name: str, config: Config | None) -> dict[str, Any]:

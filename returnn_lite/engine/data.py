@@ -1,7 +1,8 @@
 """The datasets of a task with the config's defaults, and the batches they are cut into."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy
@@ -13,6 +14,7 @@ from returnn_lite.datasets.batches.epoch_batches import new_batches
 from returnn_lite.datasets.batches.limits import check_limit
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
+from returnn_lite.tensor import Spec
 
 EVAL_NAMES = ("dev", "eval")
 
@@ -47,7 +49,11 @@ def require_dataset(config: Config, name: str, log: Log) -> Dataset:
 
 def named_dataset(config: Config, option: str, log: Log) -> Dataset:
     """The dataset of `search_data` or `forward_data`: the name train, dev or eval (the default), or one of its own."""
-    value = config.literal(option, None) or "eval"
+    value = config.literal(option, None)
+    if not value and not config.literal("eval"):
+        text = 'no eval files specified: it must be a dataset, or "train", "dev" or "eval", which is not set either'
+        raise ConfigError(option, text)
+    value = value or "eval"
     if isinstance(value, str) and value in ("train", "dev", "eval"):
         return require_dataset(config, value, log)
     return init_dataset(value, name=option, config=config, log=log)
@@ -166,10 +172,32 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Any, config: C
         dtypes=dtypes,
         static_keys=static,
         classes=classes,
+        check=partial(check_shapes, dataset, {key: specs[key] for key in keys}),
         refuse_nan=config.bool("stop_on_nonfinite_train_score", True),
         workers=workers,
         **(_for_gpu(net.device) if net.device.type == "cuda" else {}),
     )
+
+
+def check_shapes(dataset: Dataset, specs: Mapping[str, Spec], batch: Batch) -> None:
+    """Raises ConfigError for data that are not what `extern_data` says of them, naming the entry that is wrong."""
+    for key, values in batch.data.items():
+        spec = specs[key]
+        if not isinstance(values, numpy.ndarray) or spec.batch is None:
+            continue
+        want, shape = [dim.size for dim in spec.dims if not dim.is_batch], values.shape[1:]
+        if len(want) == len(shape) and all(size in (None, found) for size, found in zip(want, shape, strict=True)):
+            continue
+        of = f'"{key}" of {dataset.name}'
+        if len(shape) == len(want) - 1 and not spec.sparse and dataset.is_data_sparse(key):
+            text = f'must have "sparse": True, as {of} are class indices, without an axis of {want[-1]} features'
+        elif len(shape) == len(want) + 1 and spec.sparse:
+            text = f'must not have "sparse": True, as {of} are frames of {shape[-1]} numbers, not class indices'
+        elif len(shape) == len(want) and want[:-1] == [None] * (len(want) - 1):
+            text = f"`dim` must be {shape[-1]}, the number of features of {of}, but is {want[-1]} instead"
+        else:
+            text = f"`shape` must be that of {of}, {shape}, but is {tuple(want)} instead"
+        raise ConfigError(f'extern_data["{key}"]', text)
 
 
 def _for_gpu(device: torch.device) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,10 +74,13 @@ class LossNode:
             zero = output.data.flatten()[:0].sum()  # in the graph, so that its parameters get gradients of 0
             return LossValue(zero, zero.detach(), inv_norm, scale, normalized)
         if target is not None and not self.loss.recurrent and self.loss.compares_frames:
-            self._check(output, target)
+            self._check(output, target, emptied_text(self.node, values) if 0 in output.data.shape else "")
         self.loss.training, self.loss.generator = training, self.node.layer.context.generator
         self.loss.layers = {option: values[n] for option, n in self.layer_nodes.items()}
-        sums = self.loss.compute(output, target)
+        try:
+            sums = self.loss.compute(output, target)
+        except ConfigError as exc:
+            raise ConfigError(exc.path or self.path, exc.message + emptied_text(self.node, values)) from exc
         return LossValue(sums.value, sums.error, inv_norm, scale, normalized)
 
     def _inverse_norm(self, output: Tensor, target: Tensor | None, values: dict[Node, Tensor]) -> torch.Tensor:
@@ -92,7 +95,7 @@ class LossNode:
             return torch.as_tensor(1.0 / factor, device=output.data.device)
         return self.loss.inverse_norm(output, target)
 
-    def _check(self, output: Tensor, target: Tensor) -> None:
+    def _check(self, output: Tensor, target: Tensor, emptied: str) -> None:
         both = f"target: {describe(target.spec)}, output: {describe(output.spec)}"
         if (output.spec.time is None) != (target.spec.time is None):
             raise ConfigError(self.path, f"output and target must both have a time axis, or none; {both}")
@@ -109,11 +112,18 @@ class LossNode:
         frames, wanted = output.data.shape[:-1], target.data.shape if target.spec.sparse else target.data.shape[:-1]
         if frames != wanted:
             text = f"output and target must have the same frames, but have {tuple(frames)} and {tuple(wanted)}"
-            raise ConfigError(self.path, f"{text}; {both}")
+            raise ConfigError(self.path, f"{text}{emptied or self._without_alignment(target)}; {both}")
         found, wanted_lengths = _lengths(output), _lengths(target)
         if found is not None and wanted_lengths is not None and not torch.equal(found, wanted_lengths):
             text = f"the sequences of output and target must have the same lengths, but have {found.tolist()}"
-            raise ConfigError(self.path, f"{text} and {wanted_lengths.tolist()}; {both}")
+            hint = self._without_alignment(target)
+            raise ConfigError(self.path, f"{text} and {wanted_lengths.tolist()}{hint}; {both}")
+
+    def _without_alignment(self, target: Tensor) -> str:
+        """The end of an error message about labels that are more or fewer than frames."""
+        if not target.spec.sparse or target.spec.time is None:
+            return ""
+        return f' (the loss "{self.loss.loss_name}" needs a label a frame; for fewer labels use "ctc", or attention)'
 
 
 def _lengths(x: Tensor) -> torch.Tensor | None:
@@ -173,3 +183,24 @@ def _covered(scope: ParamScope) -> list[str]:
     if scope.owned:
         return [scope.full_name(name) for name in scope.owned]
     return [name for name in scope.store.params if name.startswith(scope.full_name(""))]
+
+
+def emptied_text(node: Node, values: Mapping[Node, Tensor]) -> str:
+    """The end of an error message: which layer has left no frames to `node`; "" where none has."""
+    waiting, seen = [node], set()
+    while waiting:
+        at = waiting.pop()
+        if at in seen or at not in values or not _is_empty(values[at]):
+            continue
+        seen.add(at)
+        sources = [source for source in at.inputs if source in values]
+        if sources and not any(_is_empty(values[source]) for source in sources):
+            before = ", ".join(str(tuple(values[source].data.shape)) for source in sources)
+            found = f"{before} has become {tuple(values[at].data.shape)}"
+            return f'; the layer "{at.name}" ({at.layer.class_name}) leaves no frames of this batch: {found}'
+        waiting += sources
+    return ""
+
+
+def _is_empty(x: Tensor) -> bool:
+    return 0 in x.data.shape

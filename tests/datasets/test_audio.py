@@ -1,5 +1,6 @@
 """Datasets of audio, their features, and damaged files."""
 
+import math
 import pickle
 import struct
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from returnn_lite.datasets import init_dataset
 from returnn_lite.datasets.audio import features
-from returnn_lite.datasets.audio.augment import RandomPermute, shift_pitch, stretch
+from returnn_lite.datasets.audio.augment import RandomPermute, shift_pitch, sinc_resample, stretch
 from returnn_lite.datasets.audio.file import _read_wav, read_audio
 from returnn_lite.datasets.audio.pipeline import AudioFeatures
 from returnn_lite.datasets.zip_files import ZipFiles
@@ -133,6 +134,38 @@ def test_random_changes():
     assert len(faster) == RATE / 1.25 and abs(_pitch(faster) - 1000) < 5
     higher = shift_pitch(TONE, 12)
     assert len(higher) == RATE and abs(_pitch(higher) - 2000) < 20
+
+
+def test_stretched_audio_is_that_of_the_reference():
+    """Samples of what librosa 0.11 gives."""
+    audio, at = np.sin(0.1 * np.arange(3000)) * np.linspace(0.2, 1, 3000), [0, 500, 1000, 2000]
+    faster, slower, higher = stretch(audio, 1.13), stretch(audio, 0.9), shift_pitch(audio, 0.7)
+    assert (len(faster), len(slower), len(higher)) == (2655, 3333, 3000)
+    expected = [-1.7e-05, -0.0912512, -0.2531333, -0.632466, 0.2799716, 0.3831648]
+    np.testing.assert_allclose(faster[[*at, 2600, 2654]], expected, atol=1e-6)
+    expected = [-0.000379, -0.0898164, -0.2601026, -0.586501, -0.1479499, 0.0365195]
+    np.testing.assert_allclose(slower[[*at, 3200, 3332]], expected, atol=1e-6)
+    # Its resampling has another filter.
+    np.testing.assert_allclose(higher[[500, 1000, 2000, 2600]], [0.353649, -0.2275337, 0.5550935, 0.2816938], atol=2e-3)
+
+
+@pytest.mark.parametrize("ratio", [0.9, 1.0, 1.06])
+def test_resampled_sound_is_the_same_sound(ratio):
+    found = sinc_resample(TONE, ratio)
+    times = np.arange(len(found)) / ratio / RATE
+    middle = slice(200, -200)
+    np.testing.assert_allclose(found[middle], np.interp(times, np.arange(len(TONE)) / RATE, TONE)[middle], atol=0.1)
+    assert len(found) == math.ceil(len(TONE) * ratio)
+
+
+def test_stereo_can_be_mixed_down():
+    both = np.stack([TONE, 0.5 * TONE], 1)
+    with pytest.raises(ConfigError, match="must be that of the audio, 2, but is None; .*pre_process.* mixes"):
+        extract(both)
+    mixed = extract(both, pre_process=lambda audio, **_: audio.mean(1), peak_normalization=False)
+    np.testing.assert_allclose(mixed, extract(0.75 * TONE, peak_normalization=False), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ConfigError, match="sample_rate: must be that of the audio, .* convert the files"):
+        extract(TONE, sample_rate=RATE + 1)
 
 
 def _pitch(samples):

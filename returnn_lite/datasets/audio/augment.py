@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from returnn_lite.errors import ConfigError, did_you_mean
 
 FFT_SIZE, HOP = 2048, 512
+PASSBAND, ZERO_CROSSINGS, BETA = 0.95, 48, 12.0  # of the resampling filter, with a Kaiser window
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,11 @@ def stretch(audio: np.ndarray, rate: float) -> np.ndarray:
     """The same sounds `rate` times as fast: phase vocoder. Flanagan & Golden, 1966."""
     length = round(len(audio) / rate)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT_SIZE) / FFT_SIZE)
-    padded = np.pad(audio, (FFT_SIZE // 2, FFT_SIZE // 2 + HOP))
+    padded = np.pad(audio, FFT_SIZE // 2)
     spectra = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, FFT_SIZE)[::HOP] * window)
-    steps = np.arange(0, 1 + len(audio) // HOP, rate)
-    below = np.minimum(steps.astype(int), len(spectra) - 2)
+    steps = np.arange(0, len(spectra), rate)
+    below = steps.astype(int)
+    spectra = np.pad(spectra, ((0, 2), (0, 0)))  # silence follows
     part = (steps - below)[:, None]
     magnitudes = (1 - part) * np.abs(spectra[below]) + part * np.abs(spectra[below + 1])
     advance = np.linspace(0, np.pi * HOP, FFT_SIZE // 2 + 1)
@@ -90,9 +93,32 @@ def _overlapped(frames: np.ndarray, window: np.ndarray, length: int) -> np.ndarr
 def shift_pitch(audio: np.ndarray, semitones: float) -> np.ndarray:
     """Higher by so many semitones, equally long."""
     rate = 2.0 ** (-semitones / 12)
-    stretched = stretch(audio, rate)
-    resampled: np.ndarray = _scipy("signal").resample(stretched, max(1, int(np.ceil(len(stretched) * rate))))
+    resampled = resample(stretch(audio, rate), rate)
     return np.pad(resampled[: len(audio)], (0, max(0, len(audio) - len(resampled))))
+
+
+def resample(audio: np.ndarray, ratio: float) -> np.ndarray:
+    """`ratio` times as many samples of the same sound: by the package soxr if it is there, else by a windowed sinc."""
+    try:
+        soxr = importlib.import_module("soxr")
+    except ImportError:
+        return sinc_resample(audio, ratio)
+    found: np.ndarray = soxr.resample(audio, 1.0, ratio, quality="HQ")
+    length = math.ceil(len(audio) * ratio)
+    return np.pad(found[:length], (0, max(0, length - len(found))))
+
+
+def sinc_resample(audio: np.ndarray, ratio: float) -> np.ndarray:
+    """Sample n stands at n / ratio between the given ones; what is above 95% of the lower Nyquist frequency is cut."""
+    cutoff = PASSBAND * min(ratio, 1.0)
+    reach = math.ceil(ZERO_CROSSINGS / cutoff)
+    times = np.arange(math.ceil(len(audio) * ratio)) / ratio
+    first = np.floor(times).astype(int) - reach + 1
+    offsets = first[:, None] + np.arange(2 * reach) - times[:, None]  # (N, 2 * reach) samples
+    weights = cutoff * np.sinc(cutoff * offsets) * np.i0(BETA * np.sqrt(np.maximum(1 - (offsets / reach) ** 2, 0)))
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(audio, reach + 1), 2 * reach)[first + reach + 1]
+    found: np.ndarray = (near * weights).sum(1) / np.i0(BETA)
+    return found
 
 
 def _scipy(module: str) -> Any:

@@ -120,10 +120,17 @@ class AudioFeatures:
         if self.sample_rate is not None and self.sample_rate != sample_rate:
             raise ConfigError(
                 f"{self.path}: sample_rate",
-                f"must be that of the audio, {sample_rate} Hz, but is {self.sample_rate}: there is no conversion",
+                f"must be that of the audio, {sample_rate} Hz, but is {self.sample_rate}: there is no conversion,"
+                " so convert the files, or resample them by `pre_process`, without this option",
             )
-        audio = self._checked(audio)
+        if not len(audio):
+            raise ConfigError(self.path, "the audio has no samples")
+        if self.pre_process is None or self.random_permute is not None:
+            self._check_channels(audio)
         audio = self._changed(audio, sample_rate, rng)
+        self._check_channels(audio)
+        if self.num_channels is not None and audio.ndim == 1:
+            audio = audio[:, None]
         features = self._features(audio, sample_rate, rng)
         if not np.isfinite(features).all():
             raise ConfigError(self.path, "the features hold NaN or infinite numbers")
@@ -131,15 +138,13 @@ class AudioFeatures:
         features = self._joined(features)
         return features if self.post_process is None else np.asarray(self.post_process(features, seq_name=seq_name))
 
-    def _checked(self, audio: np.ndarray) -> np.ndarray:
+    def _check_channels(self, audio: np.ndarray) -> None:
         channels = 1 if audio.ndim == 1 else audio.shape[1]
-        if channels != (self.num_channels or 1):
-            raise ConfigError(
-                f"{self.path}: num_channels", f"must be that of the audio, {channels}, but is {self.num_channels}"
-            )
-        if not len(audio):
-            raise ConfigError(self.path, "the audio has no samples")
-        return audio if self.num_channels is None or audio.ndim == 2 else audio[:, None]
+        if audio.ndim <= 1 + (self.num_channels is not None) and channels == (self.num_channels or 1):
+            return
+        text = f"must be that of the audio, {channels}, but is {self.num_channels}"
+        mixed = '"pre_process": lambda audio, **_: audio.mean(1) mixes them down' if audio.ndim == 2 else ""
+        raise ConfigError(f"{self.path}: num_channels", f"{text}; {mixed or 'it must be (time,) or (time, channels)'}")
 
     def _changed(self, audio: np.ndarray, rate: int, rng: np.random.RandomState) -> np.ndarray:
         """With preemphasis, peak normalisation, random changes."""

@@ -146,8 +146,17 @@ def _check_values(
         problem = misfit(array, dtype, classes)
         if problem is None and refuse_nan and dtype.kind == "f" and batch.ndim > 2 and np.isnan(array).any():
             problem = "holds NaN"
+        elif problem is not None and classes:
+            problem += _dim_hint(dataset, key, classes)
         if problem is not None:
             raise DataError(place_of(dataset, int(plan.slices.seq_idx[i]), key), f'"{key}" {problem}')
+
+
+def _dim_hint(dataset: Dataset, key: str, classes: int) -> str:
+    """The end of an error message: where the number of classes stands, and what the dataset says of it."""
+    own = dataset.get_data_dim(key)
+    says = f", but {dataset.name} has {own} classes" if own > classes and dataset.is_data_sparse(key) else ""
+    return f'; `dim` of "{key}" is {classes}{says}'
 
 
 def text(array: np.ndarray) -> str:

@@ -32,8 +32,9 @@ class Loader:
 
     `keys` are loaded as arrays of `dtypes` (by key; the dataset's own where not given; "string" for lists of str).
     `workers` is 1 (background thread, up to `prefetch` batches ahead) or 0 (all in the calling thread). `static_keys`
-    have no time axis, `classes` says how many classes sparse keys have, `refuse_nan` makes NaN in frames an error.
-    `transform` is applied to each batch in the worker. An error there is raised in the consumer, naming the sequence.
+    have no time axis, `classes` says how many classes sparse keys have, `refuse_nan` makes NaN in frames an error,
+    `check` may refuse a batch; `transform` is applied to each batch in the worker. An error there is raised in the
+    consumer, naming the sequence.
     After the pass, `wait_time` are the seconds that the consumer waited for batches, without those in which its device
     still had work: `busy` says so.
     """
@@ -50,6 +51,7 @@ class Loader:
         static_keys: Sequence[str] = (),
         classes: Mapping[str, int] | None = None,
         refuse_nan: bool = True,
+        check: Callable[[Batch], None] | None = None,
         transform: Callable[[Batch], Any] | None = None,
         busy: Callable[[], bool] = lambda: False,
     ):
@@ -62,6 +64,7 @@ class Loader:
         self.dataset, self.options = dataset, options
         self.dtypes = {key: (dtypes or {}).get(key) or dataset.get_data_dtype(key) for key in keys}
         self.workers, self.prefetch = workers, prefetch
+        self.check = check
         self.classes, self.refuse_nan = dict(classes or {}), refuse_nan
         self.static_keys, self.transform = frozenset(static_keys), transform
         self.busy, self.wait_time = busy, 0.0
@@ -108,11 +111,14 @@ class Loader:
         seq_idx = plan.slices.seq_idx
         try:
             self.dataset.load_seqs(int(seq_idx.min()), int(seq_idx.max()) + 1)
-            return collate(self.dataset, plan, self.dtypes, self.static_keys, self.classes, self.refuse_nan)
+            batch = collate(self.dataset, plan, self.dtypes, self.static_keys, self.classes, self.refuse_nan)
         except DataError:
             raise
         except Exception as exc:
             raise self._blame(plan, exc) from exc
+        if self.check is not None:
+            self.check(batch)
+        return batch
 
     def _blame(self, plan: SliceBatch, exc: Exception) -> DataError:
         """The error with the tag of the first sequence that cannot be loaded alone, else of the batch's first."""

@@ -20,6 +20,10 @@ from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
+OF_ORDER = (
+    *("seq_ordering", "partition_epoch", "repeat_epoch", "fixed_random_seed", "seq_list_filter_file"),
+    *("unique_seq_tags", "seq_order_seq_lens_file"),
+)
 DataMap = Mapping[str, tuple[str, str]]
 
 
@@ -58,6 +62,7 @@ class MetaDataset(EpochDataset):
         self.num_outputs.update({key: _pair(value) for key, value in (data_dims or {}).items() if key in data_map})
         if seq_list_file is None:
             self._check_none_is_missing()
+        self._warned = False
         self._unread: int | None = None  # an epoch in its own order of which nothing was read yet
 
     def _default_name(self) -> str:
@@ -197,7 +202,21 @@ class MetaDataset(EpochDataset):
                 sub.init_seq_order(epoch, **self._sub_order(name, order))
         return order
 
+    def _warn_of_own_order(self) -> None:
+        """Options that were written, but have no effect, as another dataset decides the order."""
+        plain = BaseOptions()
+        idle = [
+            name
+            for name in OF_ORDER
+            if name not in self.defaulted and (getattr(self.options, name) or None) != (getattr(plain, name) or None)
+        ]
+        if idle and not self._warned:
+            text = f'{", ".join(idle)} have no effect beside seq_order_control_dataset; "{self.control}" needs them'
+            self.log.v1(f"{self.name}: warning: {text}")
+        self._warned = True
+
     def _control_order(self, epoch: int | None) -> np.ndarray:
+        self._warn_of_own_order()
         control = self.subs[self.default]
         control.init_seq_order(epoch)
         order = np.asarray(control.get_current_seq_order(), np.int64)

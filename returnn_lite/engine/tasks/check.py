@@ -30,6 +30,7 @@ def check_task(config: Config, log: Log) -> None:
     for key, value in (("device", "cpu"), ("dry_run", True), ("num_workers", 0)):
         config.set(key, value)
     net, result = train_once(config, log) if config.has("train") else run_once(config, log)
+    order_all(config, log)
     for name, param in sorted(net.params.items()):
         log.v2(f"  {name} {list(param.shape)}{'' if param.requires_grad else ', not trained'}")
     scores = EpochScores().add(result.columns, result.scores.cpu().numpy())
@@ -40,6 +41,17 @@ def check_task(config: Config, log: Log) -> None:
     unread = ", ".join(helper_names(config))
     log.v1(f"unused options: {unread or 'none'}")
     log.v1("Config OK.")
+
+
+def order_all(config: Config, log: Log) -> None:
+    """Starts the first epoch of every dataset. ConfigError for an order that a dataset cannot have."""
+    datasets = data.open_eval_datasets(config, log)
+    for option in OTHER_DATA[:2]:
+        if config.literal(option) and config.literal(option) not in ("train", *OTHER_DATA):
+            datasets[option] = data.named_dataset(config, option, log)
+    for dataset in datasets.values():
+        dataset.init_seq_order(epoch=1)
+        dataset.finish_epoch(free_resources=True)
 
 
 def train_once(config: Config, log: Log) -> tuple[Any, StepResult]:
