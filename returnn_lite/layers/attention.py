@@ -11,6 +11,7 @@ from returnn_lite.config.option_types import NaturalInt
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops.attention import masked_log_softmax, masked_softmax
+from returnn_lite.ops.masked import range_mask
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.axes import AxisText, describe
@@ -89,14 +90,8 @@ class SoftmaxOverSpatial(Layer):
         valid = mask(x, x.spec.rank - 1)
         start, size = self._bound("start", x, refs), self._bound("window_size", x, refs)
         first = self._bound("window_start", x, refs)
-        if start is None and first is None:
-            return valid
         positions = torch.arange(x.data.shape[-1], device=x.data.device)
-        if start is not None:
-            valid = _both(valid, positions >= start)
-        if first is not None and size is not None:
-            valid = _both(valid, (positions >= first) & (positions < first + size))
-        return valid
+        return range_mask(positions, valid, start=start, first=first, size=size)
 
     def _bound(self, option: str, x: Tensor, refs: dict[str, Tensor]) -> torch.Tensor | int | None:
         """The value of an option: a number, or a layer's output shaped to broadcast against the energies."""
@@ -110,10 +105,6 @@ class SoftmaxOverSpatial(Layer):
             if at is not None:
                 shape[at] = bound.data.shape[i]
         return bound.data.reshape(shape)
-
-
-def _both(a: torch.Tensor | None, b: torch.Tensor) -> torch.Tensor:
-    return b if a is None else a & b
 
 
 @layer("generic_attention")

@@ -13,6 +13,7 @@ from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
+from returnn_lite.ops.masked import range_mask
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import place
 from returnn_lite.tensor.axes import AxisText
@@ -234,13 +235,9 @@ class SeqLenMask(Layer):
         at = find_axis(x.spec, self.axis)
         positions = torch.arange(x.data.shape[at], device=x.device).reshape((-1, *(1,) * (x.spec.rank - 1 - at)))
         end = self._value("seq_len_source", x, refs)
-        valid = mask(x, at) if end is None else positions < end
+        valid = mask(x, at) if end is None else None
         start, first, size = (self._value(o, x, refs) for o in ("start", "window_start", "window_size"))
-        checks = [] if start is None else [positions >= start]
-        if first is not None and size is not None:
-            checks += [positions >= first, positions < first + size]
-        for check in checks:
-            valid = check if valid is None else valid & check
+        valid = range_mask(positions, valid, end=end, start=start, first=first, size=size)
         return x if valid is None else x.with_data(x.data.masked_fill(~valid, self.mask_value))
 
     def _value(self, option: str, x: Tensor, refs: dict[str, Tensor]) -> torch.Tensor | int | None:

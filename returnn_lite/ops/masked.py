@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,30 @@ from torch import Tensor
 def frame_mask(lengths: Tensor, frames: int) -> Tensor:
     """True in the first `lengths` of `frames` positions.  Shape: (…) -> (…, T) bool"""
     return torch.arange(frames, device=lengths.device) < lengths.unsqueeze(-1)
+
+
+def range_mask(
+    positions: Tensor,
+    valid: Tensor | None = None,
+    *,
+    end: Tensor | int | None = None,
+    start: Tensor | int | None = None,
+    first: Tensor | int | None = None,
+    size: Tensor | int | None = None,
+) -> Tensor | None:
+    """True at the positions below `end`, from `start` on, and in [first, first + size), as far as they are given, and
+    `valid`; None if nothing is.
+
+    Shape: positions (T, …), the others broadcastable
+    """
+    checks = [] if valid is None else [valid]
+    if end is not None:
+        checks.append(positions < end)
+    if start is not None:
+        checks.append(positions >= start)
+    if first is not None and size is not None:
+        checks += [positions >= first, positions < first + size]
+    return functools.reduce(torch.logical_and, checks) if checks else None
 
 
 def pack(x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:

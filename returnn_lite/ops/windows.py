@@ -28,13 +28,13 @@ class Window:
     """A sliding window along one axis of a convolution or a pooling.
 
     `padding` "same": so many zeros that ceil(n / s) windows fit the padded batch; "same_static": so many that the same
-    number results however long the batch is; "valid": none; a number: so many on both sides.
+    number results however long the batch is; "valid": none; a number: so many on both sides; a pair: left and right.
     """
 
     size: int
     stride: int = 1
     dilation: int = 1
-    padding: str | int = "valid"
+    padding: str | int | tuple[int, int] = "valid"
 
     @property
     def span(self) -> int:
@@ -49,20 +49,24 @@ class Window:
     @property
     def keeps_axis(self) -> bool:
         """Whether the output has the same positions as the input."""
-        return self.stride == 1 and (self.same or (self.size == 1 and self.padding in ("valid", 0)))
+        return self.stride == 1 and (self.same or (self.size == 1 and self._given == (0, 0)))
 
     def length(self, n: Length) -> Length:
-        """Same: ceil(n / s); valid: max(0, ceil((n - (k - 1) d) / s)); a number p adds 2 p to n.  Shape: any"""
+        """Same: ceil(n / s); valid: max(0, ceil((n - (k - 1) d) / s)); numbers are added to n before.  Shape: any"""
         if not self.same:
-            n = _at_least_0(n + 2 * (self.padding if isinstance(self.padding, int) else 0) - self.span + 1)
+            n = _at_least_0(n + sum(self._given) - self.span + 1)
         return -(-n // self.stride)
+
+    @property
+    def _given(self) -> tuple[int, int]:
+        if isinstance(self.padding, str):
+            return 0, 0
+        return (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
 
     def margins(self, size: int, ragged: bool) -> tuple[int, int]:
         """Positions to add on the left and right of an axis of `size`; `ragged`: with a length per sequence."""
-        if isinstance(self.padding, int):
-            return self.padding, self.padding
-        if self.padding == "valid":
-            return 0, 0
+        if not self.same:
+            return self._given
         if self.padding == "same_static":
             return self._static_margins(size, ragged)
         total = max((-(-size // self.stride) - 1) * self.stride + self.span - size, 0)

@@ -10,6 +10,9 @@ import torch
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.ops.lstm2d import lstm2d
+from returnn_lite.ops.masked import frame_mask
+from returnn_lite.ops.reductions import reduce
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import joined
 
@@ -66,31 +69,10 @@ class TwoDLSTM(Stateful):
     # --- the table ----------------------------------------------------------------------------------------------------
 
     def _table(self, encoder: torch.Tensor, target: torch.Tensor, above: State) -> tuple[torch.Tensor, torch.Tensor]:
-        """h and c of all cells.  Shape: (B, S, F), (B, T, G), the row above (B, S, H) -> (B, T, S, H) each
-
-        Cell (t, s) needs those of its diagonal's neighbour only, so a whole diagonal s + t is computed at once.
-        """
+        """h and c of all cells.  Shape: (B, S, F), (B, T, G), the row above (B, S, H) -> (B, T, S, H) each"""
         split = encoder.shape[-1]
         columns, rows = encoder @ self.into[:split], target @ self.into[split:]  # (B, S, 5H), (B, T, 5H)
-        width, height = columns.shape[1], rows.shape[1]
-        ticks = torch.arange(height, device=rows.device)
-        left_h = left_c = rows.new_zeros(*rows.shape[:2], rows.shape[2] // 5)
-        diagonals: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for number in range(width + height - 1):
-            at = number - ticks  # the column of each row on this diagonal
-            inside = ((at >= 0) & (at < width)).reshape(1, -1, 1)
-            first = min(number, width - 1)
-            up_h = torch.cat([above["h"][:, first : first + 1], left_h[:, :-1]], 1)
-            up_c = torch.cat([above["c"][:, first : first + 1], left_c[:, :-1]], 1)
-            gates = columns[:, at.clamp(0, width - 1)] + rows + left_h @ self.across + up_h @ self.down
-            left_h, left_c = _cell(gates, left_c, up_c)
-            left_h, left_c = left_h.masked_fill(~inside, 0.0), left_c.masked_fill(~inside, 0.0)
-            diagonals.append((left_h, left_c))
-        index = (ticks.unsqueeze(1) + torch.arange(width, device=rows.device)).flatten()  # the diagonal of each cell
-        row = ticks.repeat_interleave(width)
-        shape = (rows.shape[0], height, width, -1)
-        tables = [torch.stack(d, 1)[:, index, row].reshape(shape) for d in zip(*diagonals, strict=True)]
-        return tables[0], tables[1]
+        return lstm2d(columns, rows, self.across, self.down, above["h"], above["c"])
 
     def _pooled(self, table: torch.Tensor, target: torch.Tensor, lengths: Lengths | None) -> torch.Tensor:
         """One vector per row.  Shape: (B, T, S, H) -> (B, T, H)"""
@@ -102,9 +84,7 @@ class TwoDLSTM(Stateful):
         width = table.shape[2]
         sizes = torch.full(table.shape[:1], width, device=table.device) if lengths is None else lengths.values
         if self.pooling == "average":
-            valid = torch.arange(width, device=table.device) < sizes.unsqueeze(1)
-            total = table.masked_fill(~valid[:, None, :, None], 0.0).sum(2)
-            return total / sizes.clamp(min=1).reshape(-1, 1, 1)
+            return reduce(table, "mean", (2,), frame_mask(sizes, width)[:, None, :, None])
         last = (sizes.long() - 1).clamp(min=0).reshape(-1, 1, 1, 1).expand(-1, table.shape[1], 1, table.shape[3])
         return table.gather(2, last).squeeze(2)
 
@@ -157,11 +137,3 @@ class TwoDLSTM(Stateful):
         out, row = self._run(encoder, target.batch_major().data.unsqueeze(1), state or None)
         spec = self.spec(encoder.spec, target.spec)
         return joined(out.squeeze(1), spec or target.spec, [target, encoder]), row
-
-
-def _cell(gates: torch.Tensor, left: torch.Tensor, above: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One cell: gates (…, 5H), the cells' states on its left and above it -> h, c."""
-    new, enter, forget, out, share = gates.chunk(5, -1)
-    share = share.sigmoid()
-    c = enter.sigmoid() * new.tanh() + forget.sigmoid() * (share * left + (1 - share) * above)
-    return out.sigmoid() * c.tanh(), c

@@ -5,12 +5,26 @@ import torch
 
 from returnn_lite.ops.dropout import dropout_mask
 from returnn_lite.ops.indexing import gather_rows, scatter_rows
-from returnn_lite.ops.masked import frame_mask, pack
+from returnn_lite.ops.masked import frame_mask, pack, range_mask
 
 
 def test_frame_masks() -> None:
     assert frame_mask(torch.tensor([2, 0, 3]), 3).tolist() == [[True, True, False], [False] * 3, [True] * 3]
     assert frame_mask(torch.tensor([[1], [2]]), 2).shape == (2, 1, 2)
+
+
+def test_ranges() -> None:
+    positions, first = torch.arange(5), torch.tensor([[1], [3]])
+    assert range_mask(positions) is None
+    valid = torch.tensor([True, True, True, True, False])
+    assert range_mask(positions, valid) is valid
+    found = range_mask(positions, valid, start=2, first=first, size=2)
+    assert found is not None
+    assert found.tolist() == [[False, False, True, False, False], [False, False, False, True, False]]
+    ends = range_mask(positions, end=first)
+    assert ends is not None and ends.sum(1).tolist() == [1, 3]
+    alone = range_mask(positions, first=first)
+    assert alone is None  # without a size
 
 
 def test_packing() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from returnn_lite.ops.frames import Frames
 from returnn_lite.ops.lstm import lstm, lstm_over_gates, rnn_tanh
+from returnn_lite.ops.lstm2d import lstm2d, lstm2d_step
 from returnn_lite.ops.recurrent import gru_step, lstm_step, normed_lstm_step, rhn_step, zoneout
 
 B, T, D, H = 3, 5, 4, 2
@@ -139,3 +140,19 @@ def test_frames_in_processing_order(reverse: bool) -> None:
     torch.testing.assert_close(frames.arrange(arranged), x * ~PADDING.unsqueeze(2))
     last = frames.last(arranged, torch.full((B, D), 7.0, dtype=torch.float64))
     assert torch.equal(last[1], arranged[2, 1]) and (last[2] == 7).all()
+
+
+def test_an_lstm_over_two_axes_cell_by_cell() -> None:
+    columns, rows, across, down = normal(B, 3, 5 * H), normal(B, 4, 5 * H), normal(H, 5 * H), normal(H, 5 * H, seed=2)
+    h_above, c_above = normal(B, 3, H), normal(B, 3, H, seed=2)
+    h, c = lstm2d(columns, rows, across, down, h_above, c_above)
+    assert h.shape == c.shape == (B, 4, 3, H)
+    nothing = torch.zeros(B, H, dtype=torch.float64)
+    for t in range(4):
+        for s in range(3):
+            left = (h[:, t, s - 1], c[:, t, s - 1]) if s else (nothing, nothing)
+            above = (h[:, t - 1, s], c[:, t - 1, s]) if t else (h_above[:, s], c_above[:, s])
+            gates = columns[:, s] + rows[:, t] + left[0] @ across + above[0] @ down
+            torch.testing.assert_close((h[:, t, s], c[:, t, s]), lstm2d_step(gates, left[1], above[1]))
+    gates, left, above = torch.zeros(1, 5), torch.tensor([[2.0]]), torch.tensor([[4.0]])
+    assert lstm2d_step(gates, left, above)[1].item() == pytest.approx(0.5 * 3.0)

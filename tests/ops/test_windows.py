@@ -11,7 +11,7 @@ WINDOWS = [
     for size in (1, 2, 3, 5)
     for stride in (1, 2, 3)
     for dilation in (1, 2)
-    for padding in ("same", "valid", 0, 2)
+    for padding in ("same", "valid", 0, 2, (2, 0))
 ]
 
 
