@@ -1,5 +1,6 @@
 """The datasets of a task with the config's defaults, and the batches they are cut into."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -106,8 +107,10 @@ def train_batching(config: Config, net: Any, epoch: int) -> BatchingOptions:
 def longest_seq(config: Config, epoch: int) -> Any:
     """`max_seq_length`, which grows by `inc_seq_length` each epoch if it is a number."""
     longest, growth = config.number_or_dict("max_seq_length", 0), config.float("inc_seq_length", 0.0)
-    if not longest or not growth or isinstance(longest, dict):
+    if not longest or not growth or not isinstance(longest, int | float):
         return longest
+    for option, value in (("max_seq_length", abs(longest)), ("inc_seq_length", growth)):
+        check_limit(option, value, least=-math.inf)
     return int(longest + epoch * growth)
 
 

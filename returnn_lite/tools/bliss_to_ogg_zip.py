@@ -45,6 +45,10 @@ def write_zip(output: str, corpus: Sequence[Segment], path: str, convert: Conver
             text = "[\n" + "".join(f"{entry!r},\n" for entry in entries) + "]\n"
             archive.writestr(f"{name}.txt", text, zipfile.ZIP_DEFLATED)
         os.replace(temporary, output)
+    except OSError as exc:
+        if exc.errno and exc.filename in (None, temporary):
+            raise ConfigError(output, f"cannot be written: {exc.strerror}") from None
+        raise
     finally:
         progress.end()
         remove_if_there(temporary)

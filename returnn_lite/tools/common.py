@@ -154,5 +154,9 @@ def output_file(path: str) -> Iterator[TextIO]:
         with opened(temporary, "wt", encoding="utf-8") as file:
             yield file
         os.replace(temporary, path)
+    except OSError as exc:
+        if exc.errno and exc.filename in (None, temporary):
+            raise ConfigError(path, f"cannot be written: {exc.strerror}") from None
+        raise
     finally:
         remove_if_there(temporary)

@@ -163,3 +163,11 @@ def test_seq_lens_file(tmp_path):
     path.write_bytes(gzip.compress(b"{'a': open('x')}"))
     with pytest.raises(ConfigError, match="must hold a Python dict"):
         read_seq_lens(str(path), [])
+
+
+@pytest.mark.parametrize("length", ["'x'", "None", "-1", "float('nan')"])
+def test_lengths_that_are_no_numbers(tmp_path, length):
+    length = "1e400 - 1e400" if "nan" in length else length
+    (tmp_path / "lens.txt").write_text(f"{{'a': 1, 'b': {length}}}")
+    with pytest.raises(ConfigError, match="lens.txt"):
+        read_seq_lens(str(tmp_path / "lens.txt"), ["a", "b"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import wave
 
 import numpy as np
@@ -22,7 +23,8 @@ def read_audio(content: bytes, path: str) -> tuple[np.ndarray, int]:
     try:
         samples, rate = soundfile.read(io.BytesIO(content))
     except (RuntimeError, ValueError) as exc:  # soundfile's own errors are RuntimeErrors
-        raise ConfigError(path, f"cannot be read as audio: {exc}") from None
+        text = re.sub(r"^Error opening <.*?>: ", "", str(exc))
+        raise ConfigError(path, f"cannot be read as audio: {text}") from None
     return samples, int(rate)
 
 

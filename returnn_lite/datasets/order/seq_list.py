@@ -26,9 +26,13 @@ def read_seq_lens(filename: str, tags: Iterable[str], option: str = "seq_order_s
     """Lengths in the order of the tags, from a file (plain or `.gz`) with a Python dict {tag: number}."""
     lens = read_literal(filename, option)
     try:
-        return np.array([lens[tag] for tag in tags])
+        found = [lens[tag] for tag in tags]
     except KeyError as exc:
         raise ConfigError(option, f"{filename} has no length of sequence {exc}") from None
+    for tag, length in lens.items():
+        if not isinstance(length, int | float) or not length >= 0:  # NaN is not
+            raise ConfigError(option, f'{filename}: the length of "{tag}" must be a number >= 0, but is {length!r}')
+    return np.array(found)
 
 
 def read_text(filename: str, option: str) -> str:
