@@ -77,7 +77,7 @@ _IGNORED = """
     horovod_reduce_type horovod_param_sync_time_diff horovod_scale_lr horovod_dataset_distribution use_lovely_tensors
     cache_size debug_mode debug_grad_summaries debug_print_layer_output debug_print_layer_output_template
     debug_save_updater_vars decouple_constraints_factor flat_net_construction keep_epochs load_optimizer_state
-    optimizer_use_locking search_flag search_train_network_layers sprint_interface_dataset_opts
+    optimizer_use_locking search_flag sprint_interface_dataset_opts
     sprint_trainer_exec_path torch_dataloader_opts use_pytorch use_tensorflow hidden_size hidden_type activation loss
     description beam_size
 """
@@ -90,6 +90,7 @@ REFUSED_KEYS = {
     "eval_use_train_flag": _NO_TRAIN_FLAG,
     "init_new_network_callback": "a network is built without callbacks; use `custom_param_importer` or `get_network`",
     "max_total_num_seqs": "use a dataset with fewer sequences, or its option `partition_epoch`",
+    "search_train_network_layers": 'scores of a search come from the task "search", not from the training',
     "statistics_save_prefix": _NO_ANALYSIS,
     "train_in_eval": _NO_TRAIN_FLAG,
     "use_dummy_datasets": "use a DummyDataset as `train` and `dev`",

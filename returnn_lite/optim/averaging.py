@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from returnn_lite.config import Config
+from returnn_lite.config.numbers import finite, whole
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
@@ -53,6 +54,11 @@ class AveragingOptions:
             given = {"interval": "epoch", **given}
             if "start_epoch" not in given and given["interval"] == "epoch":
                 given["start_epoch"] = max(int(0.75 * num_epochs), 1)
+        for key, low in (("start_epoch", 1), ("start_step", 0), ("every", 1)):
+            if key in given:
+                given[key] = whole(f'{OPTION}["{key}"]', given[key], low)
+        if "decay" in given:
+            finite(f'{OPTION}["decay"]', given["decay"], low=0, high=1)
         use_for = given.get("use_for", TASKS)
         made = cls(**{**given, "use_for": (use_for,) if isinstance(use_for, str) else tuple(use_for)})
         made._check(value.get("save_as", "extra"))
@@ -66,8 +72,6 @@ class AveragingOptions:
         for key, value, names in wrong:
             wanted, hint = ", ".join(f'"{name}"' for name in names), did_you_mean(str(value), names)
             raise ConfigError(f'{OPTION}["{key}"]', f"must be one of {wanted}, but is {value!r} instead{hint}")
-        if not 0 <= self.decay <= 1:
-            raise ConfigError(f'{OPTION}["decay"]', f"must be between 0 and 1, but is {self.decay!r} instead")
 
 
 class WeightAveraging:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.config import Config
+from returnn_lite.config.numbers import finite, whole
 from returnn_lite.errors import ConfigError
 
 OPTION = "dynamic_learning_rate"
@@ -45,7 +46,8 @@ def step_learning_rate(config: Config, network: Any = None, clock: Clock | None 
         by_epoch = config.value("backend", None) == "torch"
         return _by_function(value, network, (clock or Clock()) if by_epoch else None)
     if isinstance(value, Mapping) and set(value) == {"interval", "decay"}:
-        interval, decay = int(value["interval"]), float(value["decay"])
+        interval = whole(f'{OPTION}["interval"]', value["interval"], low=1)
+        decay = finite(f'{OPTION}["decay"]', value["decay"], low=0)
         return lambda step, learning_rate: learning_rate * decay ** (step % interval)
     raise ConfigError(OPTION, f'must be a function or a dict with "interval" and "decay", but is {value!r} instead')
 
@@ -64,6 +66,11 @@ def _by_function(function: Callable[..., Any], network: Any, clock: Clock | None
 
     def rate(step: int, learning_rate: float) -> float:
         epochs = {"epoch": clock.epoch, "epoch_continuous": clock.epoch_continuous} if clock is not None else {}
-        return float(function(network=network, global_train_step=Step(step), learning_rate=learning_rate, **epochs))
+        found = function(network=network, global_train_step=Step(step), learning_rate=learning_rate, **epochs)
+        try:
+            return finite(OPTION, float(found), low=0)
+        except (ConfigError, TypeError, ValueError):
+            text = "the function must give a finite number of at least 0"
+            raise ConfigError(OPTION, f"{text}, but gave {found!r} in step {step}") from None
 
     return rate

@@ -1,11 +1,13 @@
 """Which parameter gets which gradient processing and which optimizer: global options, and `updater_opts` of layers."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from returnn_lite.config import Config
+from returnn_lite.config.numbers import finite, whole
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.log import Log
@@ -72,6 +74,8 @@ def _converted(name: str, value: Any, to: Any) -> Any:
     if callable(value) or isinstance(value, str | list | tuple | dict):
         raise ConfigError(name, f"must be a number, but is {value!r} instead")
     number = to(value or 0)
+    if not math.isfinite(number):
+        raise ConfigError(name, f"must be a finite number, but is {value!r} instead")
     if number < 0 and name != "maximize_grad_norm":
         raise ConfigError(name, f"must not be negative, but is {value!r} instead")
     return max(number, 1) if name == "accum_grad_multiple_step" else number
@@ -111,8 +115,11 @@ class GroupOptions:
         """(these keys, the others)."""
         own = {key: value for key, value in options.items() if key in cls.__dataclass_fields__}
         for key, value in own.items():
-            if not isinstance(value, int | float):
-                raise ConfigError(f'{path}["{key}"]', f"must be a number, but is {value!r} instead")
+            if key == "freeze_until_epoch":
+                whole(f'{path}["{key}"]', value)
+            elif value is not None and not isinstance(value, bool):
+                low = 0 if key in ("lr", "lr_absolute", "grad_clip_norm") else None
+                finite(f'{path}["{key}"]', value, low=low)
         return cls(**own), {key: value for key, value in options.items() if key not in own}
 
     def put_on(self, optimizer: Family, config: Config, path: str) -> None:

@@ -1,6 +1,9 @@
 """The learning rates of a step, one for every optimizer."""
 
+import math
 from collections.abc import Mapping
+
+from returnn_lite.errors import ConfigError
 
 from .dynamic import StepRate
 from .family import Family
@@ -54,6 +57,10 @@ class Rates:
     def of_step(self, global_step: int, learning_rate: float) -> dict[str, float]:
         """By optimizer, from the epoch's learning rate."""
         found = self.before_dynamic(learning_rate)
+        for rate in found.values():
+            if not math.isfinite(rate):
+                option = "lr_scheduler" if self.scheduler is not None else "learning_rate"
+                raise ConfigError(option, f"the learning rate must be finite, but is {rate} in step {global_step}")
         known = {base: self.dynamic(global_step, base) for base in set(found.values())}
         return {key: base if key in self.absolute else known[base] for key, base in found.items()}
 

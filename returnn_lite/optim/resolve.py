@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config.numbers import finite
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
@@ -47,7 +48,7 @@ def default_options(config: Config, log: Log) -> dict[str, Any]:
 
 def legacy_options(config: Config, log: Log) -> dict[str, Any]:
     """The switches from before `optimizer`: adam, nadam, adadelta, adagrad, rmsprop, momentum; else plain SGD."""
-    momentum = float(config.float("momentum", 0.0) or 0.0)
+    momentum = finite("momentum", config.float("momentum", 0.0) or 0.0, low=0)
     options = _legacy_switch(config, momentum)
     if options is None:
         return {"class": "gradientdescent"}
@@ -66,7 +67,7 @@ def _legacy_switch(config: Config, momentum: float) -> dict[str, Any] | None:
             return {"class": name}
     rmsprop = config.bool_or_other("rmsprop", False)
     if isinstance(rmsprop, float | str):
-        return {"class": "rmsprop", "decay": float(rmsprop)}
+        return {"class": "rmsprop", "decay": finite("rmsprop", config.float("rmsprop", 0.0), low=0, high=1)}
     if rmsprop:
         return {"class": "rmsprop"}
     return {"class": "momentum", "momentum": momentum} if momentum else None
@@ -130,7 +131,7 @@ def make_optimizer(options: Mapping[str, Any], config: Config, path: str) -> Fam
     cls = find_class(options["class"], f'{path}["class"]', prefer_torch=config.value("backend", None) == "torch")
     _refuse_rate(cls, given, config, path)
     multiplier = given.pop("learning_rate_multiplier", 1.0)
-    _check_number(multiplier, f'{path}["learning_rate_multiplier"]')
+    finite(f'{path}["learning_rate_multiplier"]', multiplier)
     around = {
         key: given.pop(key) for key in ("schedules", "lookahead_k", "plateau_score", *LOOKAHEAD_ALPHA) if key in given
     }
@@ -163,9 +164,9 @@ def _make_rule(rule: type[Rule], given: dict[str, Any], config: Config, path: st
     if "epsilon" in accepted:
         if "eps" in given:
             given["epsilon"] = given.pop("eps")
-        given.setdefault("epsilon", float(config.float("optimizer_epsilon", 1e-16)))
+        given.setdefault("epsilon", finite("optimizer_epsilon", config.float("optimizer_epsilon", 1e-16), low=0))
     if "beta2" in accepted and "betas" in given:
-        given["beta1"], given["beta2"] = given.pop("betas")
+        given["beta1"], given["beta2"] = _pair(given.pop("betas"), f'{path}["betas"]')
     momentum = config.float("momentum", 0.0)
     if "momentum" in accepted and momentum:
         given.setdefault("momentum", float(momentum))
@@ -183,15 +184,18 @@ def _check_options(
             hint = did_you_mean(key, accepted)
             raise ConfigError(f'{path}["{key}"]', f"unknown option of {rule.name}{hint} (options: {options})")
         if accepted[key].annotation is float:
-            _check_number(value, f'{path}["{key}"]')
+            default = accepted[key].default
+            low = None if isinstance(default, float) and default < 0 else 0
+            finite(f'{path}["{key}"]', value, low=low, below=1 if key in ("beta1", "beta2") else None)
     for key, parameter in accepted.items():
         if parameter.default is parameter.empty and key not in given:
             raise ConfigError(path, f'{rule.name} needs the option "{key}"')
 
 
-def _check_number(value: Any, path: str) -> None:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise ConfigError(path, f"must be a number, but is {value!r} instead")
+def _pair(value: Any, path: str) -> tuple[Any, Any]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ConfigError(path, f"must be two numbers, but is {value!r} instead")
+    return value[0], value[1]
 
 
 # --- what every family can have ---------------------------------------------------------------------------------------
@@ -211,9 +215,7 @@ def _wrapped(optimizer: Family, around: Mapping[str, Any], path: str) -> Family:
         alpha = next((around[key] for key in LOOKAHEAD_ALPHA if key in around), 0.5)
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise ConfigError(f'{path}["lookahead_k"]', f"must be a number of updates, but is {k!r} instead")
-        _check_number(alpha, f'{path}["lookahead_alpha"]')
-        if not 0 < alpha <= 1:
-            raise ConfigError(f'{path}["lookahead_alpha"]', f"must be above 0 and at most 1, but is {alpha!r} instead")
+        finite(f'{path}["lookahead_alpha"]', alpha, above=0, high=1)
         optimizer = Lookahead(optimizer, k, float(alpha))
     return optimizer
 

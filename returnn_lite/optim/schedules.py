@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
+from returnn_lite.config.numbers import finite
 from returnn_lite.errors import ConfigError, did_you_mean
 
 from .shadow import Shadow
@@ -228,16 +229,22 @@ def replayed(value: Any) -> Any:
 class Listed(Schedule):
     """The step's item of a list or iterator; after its end the last one. Steps of an iterator may not go back."""
 
-    def __init__(self, items: Iterable[float]) -> None:
-        self.iterator = iter(items)
+    def __init__(self, items: Iterable[float], path: str = "schedule") -> None:
+        self.iterator, self.path = iter(items), path
         self.last, self.taken, self.latest = 0.0, 0, 0
         self._take()
         if not self.taken:
             raise ValueError("must have at least one value")
 
+    def _number(self, item: Any) -> float:
+        try:
+            return finite(self.path, item)
+        except ConfigError as error:
+            raise ConfigError(self.path, f"must be a list of numbers, but entry {self.taken} {error.message}") from None
+
     def _take(self) -> bool:
         for item in self.iterator:
-            self.last, self.taken = float(item), self.taken + 1
+            self.last, self.taken = self._number(item), self.taken + 1
             return True
         return False
 
@@ -253,11 +260,16 @@ class Listed(Schedule):
 class OfSteps(Schedule):
     """A function of the step."""
 
-    def __init__(self, function: Callable[[int], float]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[[int], float], path: str = "schedule") -> None:
+        self.function, self.path = function, path
 
     def value(self, step: int, score: Score | None) -> float:
-        return float(self.function(step))
+        found = self.function(step)
+        try:
+            return finite(self.path, float(found))
+        except (ConfigError, TypeError, ValueError):
+            text = "the function must give a finite number"
+            raise ConfigError(self.path, f"{text}, but gave {found!r} for {step}") from None
 
 
 class OfTorch(Schedule):
@@ -287,16 +299,16 @@ def make_schedule(value: Any, path: str) -> Schedule:
     if isinstance(value, Schedule):
         return value
     if isinstance(value, bool | int | float):
-        return Constant(float(value))
+        return Constant(finite(path, float(value)))
     if isinstance(value, Mapping):
         return _from_dict(dict(value), path)
     try:
         if isinstance(value, list | tuple | Iterator | Replay):
-            return Listed(value)
+            return Listed(value, path)
     except (TypeError, ValueError) as error:
         raise ConfigError(path, f"must be a list of numbers, but {error}") from None
     if callable(value):
-        return OfSteps(value)
+        return OfSteps(value, path)
     name = path.rpartition('["')[2].removesuffix('"]')
     raise ConfigError(path, f"Invalid schedule for {name!r} ({type(value)}): {value!r}")
 
@@ -333,8 +345,7 @@ def _registered(options: dict[str, Any], path: str) -> Schedule:
 def _argument(key: str, value: Any, path: str) -> Any:
     if key == "schedule":
         return make_schedule(value, path)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(path, f"must be a number, but is {value!r} instead")
+    finite(path, value)
     return value
 
 

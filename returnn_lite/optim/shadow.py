@@ -11,6 +11,7 @@ import torch
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.swa_utils import SWALR
 
+from returnn_lite.config.numbers import finite, whole
 from returnn_lite.errors import ConfigError, did_you_mean
 
 Values = dict[str, float]  # of a group: "lr", and "momentum" or "beta1" if it has one
@@ -153,6 +154,7 @@ def _make(options: dict[str, Any], optimizer: torch.optim.Optimizer, path: str) 
         if options[key] == "auto":
             text = '"auto" is for the outermost scheduler (or those of a list) of `lr_scheduler`; write a number here'
             raise ConfigError(f'{path}["{key}"]', text)
+        _check_value(f'{path}["{key}"]', key, options[key])
     given = {k: _functions(v, f'{path}["{k}"]') if k in FUNCTIONS else v for k, v in options.items()}
     try:
         if cls.__name__ not in NESTED:
@@ -166,6 +168,34 @@ def _make(options: dict[str, Any], optimizer: torch.optim.Optimizer, path: str) 
         raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(path, _told(cls, str(error).splitlines()[0])) from None
+
+
+WHOLE = {"step_size": 1, "T_0": 1, "T_mult": 1, "total_steps": 1, "epochs": 1, "steps_per_epoch": 1} | dict.fromkeys(
+    ("total_iters", "patience", "cooldown", "anneal_epochs"), 0
+)  # numbers of intervals -> the smallest
+POSITIVE = ("T_max", "step_size_up", "step_size_down")
+FINITE = (
+    "gamma", "factor", "start_factor", "end_factor", "power", "eta_min", "base_lr", "max_lr", "swa_lr", "min_lr", "eps",
+    "base_momentum", "max_momentum", "pct_start", "div_factor", "final_div_factor", "threshold",
+)  # fmt: skip
+
+
+def _check_value(path: str, key: str, value: Any) -> None:
+    """ConfigError if an option of a scheduler is no number of its kind; a list has one for each group."""
+    for item in value if isinstance(value, list | tuple) else [value]:
+        if item is None:
+            continue
+        if key in WHOLE:
+            whole(path, item, WHOLE[key])
+        elif key in POSITIVE:
+            finite(path, item, above=0)
+        elif key in FINITE:
+            finite(path, item, low=0)
+    if key == "milestones":
+        if not isinstance(value, list | tuple):
+            raise ConfigError(path, f"must be a list of numbers, but is {value!r} instead")
+        for item in value:
+            whole(path, item)
 
 
 def _inner(part: Any, path: str) -> dict[str, Any]:

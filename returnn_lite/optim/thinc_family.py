@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from returnn_lite.config.numbers import finite
 from returnn_lite.errors import ConfigError, did_you_mean
 
 from .family import Family
@@ -262,6 +263,9 @@ def make_thinc(name: str, options: Mapping[str, Any], path: str) -> ThincOptimiz
         if key in values:
             values[key] = _truth(values[key], f'{path}["{key}"]')
     hyper = {k: make_schedule(values[k], f'{path}["{k}"]') for k in HYPER if values.get(k) is not None}
+    for key, schedule in hyper.items():
+        if isinstance(schedule, Constant):
+            finite(f'{path}["{key}"]', schedule.rate, low=0, below=1 if key in BETAS else None)
     try:
         return ThincOptimizer(name, hyper, values)
     except ValueError as error:

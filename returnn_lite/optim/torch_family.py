@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from returnn_lite.config.numbers import finite
 from returnn_lite.errors import ConfigError, did_you_mean
 
 from .family import Evaluate, Family
@@ -202,9 +203,28 @@ def make_torch(cls: type[torch.optim.Optimizer], options: Mapping[str, Any], pat
             raise ConfigError(
                 f'{path}["{key}"]', f"{cls.__name__} has no such option{hint} (options: {', '.join(accepted)})"
             )
+        if key in accepted:
+            _check_value(f'{path}["{key}"]', given[key], accepted[key].default)
     if given.get("differentiable"):
         raise ConfigError(f'{path}["differentiable"]', "must be False: nothing differentiates through the update here")
     return TorchOptimizer(cls, given, path=path, closure=closure)
+
+
+def _check_value(path: str, value: Any, default: Any) -> None:
+    """ConfigError unless a value is of the kind of the default: a finite number, some of them, or a bool."""
+    if value is None or isinstance(value, Tensor):
+        return
+    if isinstance(default, bool):
+        if not isinstance(value, bool) and value not in (0, 1):
+            raise ConfigError(path, f"must be True or False, but is {value!r} instead")
+    elif isinstance(default, int | float):
+        finite(path, value)
+    elif isinstance(default, tuple):
+        if not isinstance(value, list | tuple) or len(value) != len(default):
+            raise ConfigError(path, f"must be {len(default)} numbers, but is {value!r} instead")
+        for item in value:
+            if item is not None and not isinstance(item, Tensor):
+                finite(path, item)
 
 
 def _betas(given: dict[str, Any], accepted: Mapping[str, inspect.Parameter]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from returnn_lite.config import Config
+from returnn_lite.config.numbers import whole
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.log import Log
@@ -78,7 +79,7 @@ class Updater:
         self.noise_seed = config.int("random_seed", 42) or 0
         self.decay = self._decoupled_decay(config, param_options)
         self.extra_updates = self._extra_updates(config)
-        self.allowed_invalid = config.int(INVALID_STEPS, 0) or 0  # steps in a row without an update
+        self.allowed_invalid = whole(INVALID_STEPS, config.int(INVALID_STEPS, 0) or 0)  # in a row
         self.invalid = 0  # such steps in a row so far
         self.observer: Callable[[Gradients], None] | None = None  # is shown the raw gradients of every step
         # (own gradients, parameters) -> those of all processes, where several train together
@@ -101,12 +102,14 @@ class Updater:
 
     def _extra_updates(self, config: Config) -> dict[str, Callable[..., Any]]:
         """`extra_updates`: functions by parameter name that change their parameter in place after its update."""
-        found = dict(config.typed_value("extra_updates", None) or {})
+        found = config.typed_value("extra_updates", None) or {}
+        if not isinstance(found, Mapping):
+            raise ConfigError("extra_updates", f"must be a dict of functions by parameter, but is {found!r} instead")
         for name in found:
             if name not in self.params:
                 hint = did_you_mean(name, self.params)
                 raise ConfigError(f'extra_updates["{name}"]', f"there is no such trainable parameter{hint}")
-        return found
+        return dict(found)
 
     # --- epochs -------------------------------------------------------------------------------------------------------
 

@@ -1,10 +1,12 @@
 """The config options of the learning rate control. Numbers may be texts: line-based configs have nothing else."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from returnn_lite.config import Config
+from returnn_lite.config.numbers import finite
 from returnn_lite.errors import ConfigError
 
 Change = Callable[[float], float]  # of a learning rate
@@ -35,14 +37,14 @@ class Options:
     @classmethod
     def from_config(cls, config: Config) -> "Options":
         """Reads all of them, with their defaults."""
-        learning_rate = _number(config, "learning_rate", 1.0)
+        learning_rate = _rate(config, "learning_rate", 1.0)
         threshold = _number(config, "newbob_relative_error_threshold", -0.01)
         epochs = _whole(config, "newbob_multi_num_epochs", 5)
         return cls(
             control=config.value("learning_rate_control", "constant"),
             learning_rate=learning_rate,
             learning_rates=_rates_by_epoch(config),
-            min_learning_rate=_number(config, "min_learning_rate", 0.0),
+            min_learning_rate=_rate(config, "min_learning_rate", 0.0),
             min_epochs_per_rate=_whole(config, "learning_rate_control_min_num_epochs_per_new_lr", 0),
             error_measures=[str(name) for name in config.list("learning_rate_control_error_measure", [])],
             relative_to_rate=bool(config.bool("learning_rate_control_relative_error_relative_lr", False)),
@@ -55,13 +57,19 @@ class Options:
             multi_epochs=epochs,
             multi_interval=_whole(config, "newbob_multi_update_interval", epochs),
             always=bool(config.bool("use_learning_rate_control_always", False)),
-            pretrain_learning_rate=_number(config, "pretrain_learning_rate", learning_rate),
+            pretrain_learning_rate=_rate(config, "pretrain_learning_rate", learning_rate),
         )
 
 
 def _number(config: Config, key: str, default: float) -> float:
     value = config.float(key, default)
+    if value is not None and math.isnan(value):
+        raise ConfigError(key, f"must be a number, but is {value!r} instead")
     return default if value is None else float(value)
+
+
+def _rate(config: Config, key: str, default: float) -> float:
+    return finite(key, _number(config, key, default), low=0)
 
 
 def _whole(config: Config, key: str, default: int) -> int:
@@ -77,7 +85,7 @@ def _change(config: Config, keys: Sequence[str], default: float) -> Change:
         return lambda rate: float(value(rate))
     if value is None:
         return lambda rate: rate
-    factor = config.float(key, default)
+    factor = finite(key, config.float(key, default), low=0)
     return lambda rate: rate * factor
 
 
@@ -92,9 +100,10 @@ def _rates_by_epoch(config: Config) -> dict[int, float]:
     if value is not None and not isinstance(value, Mapping):
         raise ConfigError(key, f"must be a list, or a dict with epochs as keys, but is {value!r} instead")
     try:
-        return {int(epoch): float(rate) for epoch, rate in (value or {}).items()}
+        rates = {int(epoch): float(rate) for epoch, rate in (value or {}).items()}
     except (TypeError, ValueError):
         raise ConfigError(key, f"must hold numbers for epochs, but is {value!r} instead") from None
+    return {epoch: finite(f"{key} (of epoch {epoch})", rate, low=0) for epoch, rate in rates.items()}
 
 
 def _from_line(text: str | None) -> Any:

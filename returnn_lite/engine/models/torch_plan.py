@@ -14,7 +14,7 @@ from returnn_lite.engine.checkpoints.load import stored_step
 from returnn_lite.engine.checkpoints.torch_preload import load_always
 from returnn_lite.engine.models.network_plan import network_seed, start_epoch
 from returnn_lite.engine.models.torch_model import TorchNet, call
-from returnn_lite.errors import ConfigError
+from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend import RunContext
 from returnn_lite.log import Log
 
@@ -107,9 +107,14 @@ def required(config: Config, name: str) -> Any:
 def autocast_type(config: Config) -> torch.dtype | None:
     """The type of mixed precision by `torch_amp` (a name, or a dict with "dtype"); None without."""
     value = config.literal("torch_amp", None)
-    name = value.get("dtype") if isinstance(value, Mapping) else value
-    scaler = config.typed_value("grad_scaler", None) or isinstance(value, Mapping) and value.get("grad_scaler")
-    if scaler:
+    own = value if isinstance(value, Mapping) else {}
+    for key in own:
+        if key not in ("dtype", "grad_scaler"):
+            hint = did_you_mean(str(key), ("dtype", "grad_scaler"))
+            raise ConfigError(f'torch_amp["{key}"]', f'unknown option{hint} (options: "dtype", "grad_scaler")')
+    name = own.get("dtype") if own else value
+    scaler = own.get("grad_scaler", config.typed_value("grad_scaler", None))
+    if scaler not in (None, False):
         raise ConfigError("grad_scaler", 'scaling of gradients is not supported; use torch_amp = "bfloat16" without it')
     if not name:
         return None
