@@ -16,6 +16,8 @@ from returnn_lite.trials.lockstep import LockStep
 
 MISSING = 'needs the extra "learned-lr": pip install "returnn-lite[learned-lr]" (there is no {})'
 
+Array = numpy.ndarray[Any, Any]
+
 
 def require_packages(task: str) -> None:
     """ConfigError that names the extra if a package is missing."""
@@ -57,11 +59,13 @@ def gym_env(environment: Environment) -> Any:
 
         observation_space, action_space = spaces_of(environment)
 
-        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[numpy.ndarray, dict]:
+        def reset(
+            self, *, seed: int | None = None, options: Any = None
+        ) -> tuple[Array, dict[str, Any]]:
             super().reset(seed=seed)
             return environment.begin() if seed is None else environment.reset(seed), {}
 
-        def step(self, action: Any) -> tuple[numpy.ndarray, float, bool, bool, dict]:
+        def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
             seen, gained, over, info = environment.step(float(numpy.asarray(action).reshape(-1)[0]))
             return seen, gained, over, False, info
 

@@ -50,7 +50,7 @@ def play_all(environment: Environment, runs: Sequence[Run]) -> list[dict[str, An
     for run in runs:
         environment.rolls_back = run.rolls_back
         environment.reset(run.seed, run.varied, num_epochs=environment.num_epochs, **run.changes)
-        over, info = False, {}
+        over, info = False, dict[str, Any]()
         while not over:
             _, _, over, info = environment.train(run.choice(environment))
         found.append(info["training"])

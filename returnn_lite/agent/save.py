@@ -55,8 +55,10 @@ def torch_bytes(value: Any) -> bytes:
 
 def resume_state(model: Any, states: list[Any]) -> dict[str, Any]:
     """What the next rollout depends on besides policy and optimizer: environments, counters, random numbers."""
-    kind, keys, position, gauss, cached = numpy.random.get_state()
-    numbers = {"numpy": [kind, keys.tolist(), position, gauss, cached], "python": random.getstate()}
+    known: dict[str, Any] = numpy.random.get_state(legacy=False)
+    inner = known["state"]
+    generator = [known["bit_generator"], inner["key"].tolist(), inner["pos"], known["has_gauss"], known["gauss"]]
+    numbers = {"numpy": generator, "python": random.getstate()}
     return {
         "environments": states,
         "torch": torch.get_rng_state(),

@@ -104,7 +104,7 @@ class AgentTraining:
         count, arguments = self.options.num_envs, self.options.ppo_arguments()
         steps = arguments.pop("n_steps", self.session.num_epochs if self.options.mode != "paper" else ROLLOUT // count)
         steps = max(min(steps, self.options.budget // count), 1)
-        policy = {key: arguments.pop(key) for key in ("log_std_init", "net_arch") if key in arguments}
+        policy: dict[str, Any] = {key: arguments.pop(key) for key in ("log_std_init", "net_arch") if key in arguments}
         env, form = self.session.vec_env(count)
         self.log.v2(f"agent: {count} environments ({form}), {steps} epochs each in a rollout")
         if self.options.normalize:

@@ -88,7 +88,8 @@ def _binary(text: str, op: Callable[..., Any], left: Activation | float, right: 
 
     def function(x: Tensor, axis: int = -1) -> Tensor:
         sides = [torch.full_like(x, side) if isinstance(side, float) else side(x, axis) for side in (left, right)]
-        return op(*sides)
+        made: Tensor = op(*sides)
+        return made
 
     return Activation(text, elementwise, function)
 
@@ -109,13 +110,14 @@ def _check_names(text: str, names: Iterable[str], path: str) -> None:
 
 
 def _evaluate(code: CodeType, names: dict[str, Any], x: Tensor) -> Tensor:
-    return eval(code, {**names, "x": x})
+    made: Tensor = eval(code, {**names, "x": x})
+    return made
 
 
 def _search(name: str, names: Mapping[str, Any]) -> Function | None:
     """Looks a name up in `tf.nn`, `tf`, `tf.math`, then among the helper functions."""
     for space in _name_spaces(names.get("tf")):
-        found = getattr(space, name, None)
+        found: Function | None = getattr(space, name, None)
         if callable(found):
             return found
     found = names.get(name)

@@ -164,4 +164,6 @@ class GaussWindowAttention(StepAttention):
         lengths = base.length(time).values if time is not None and time.dynamic else None
         if not self.inner_size:
             return frames_at(base.data, positions, lengths)
-        return frames_at(base.data, positions.flatten(-2), lengths).unflatten(-2, positions.shape[-2:])
+        flat = frames_at(base.data, positions.flatten(-2), lengths)
+        frames: torch.Tensor = flat.unflatten(-2, positions.shape[-2:])
+        return frames

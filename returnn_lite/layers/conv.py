@@ -171,7 +171,7 @@ class Conv(Layer):
         out = self.spec(x.spec, **{k: t.spec for k, t in refs.items()})
         inner, axes = self._inner(x.spec)
         if inner is not x.spec:
-            x = x.with_data(x.data.reshape([x.size(d) if d in x.spec.dims else d.size for d in inner.dims]), inner)
+            x = x.with_data(x.data.reshape([x.size(d) if d in x.spec.dims else d.size or 1 for d in inner.dims]), inner)
         if self.use_time_mask:
             x = x.with_data(fill_padding(x, 0.0, axes))
         data, lead = channels_first(x, axes)

@@ -133,7 +133,7 @@ class Combine(Elementwise):
         found = _KINDS.get(self.kind) or getattr(self.context.eval_names.get("tf"), self.kind, None)
         if found is None:
             raise self.error(f"unknown kind {self.kind!r}{did_you_mean(self.kind, [*_KINDS, 'average', 'eval'])}")
-        return found  # type: ignore[no-any-return]
+        return found
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The folded sources."""

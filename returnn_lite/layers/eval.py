@@ -47,7 +47,7 @@ class Eval(Elementwise):
         super().__init__()
         if not isinstance(eval, str) and not callable(eval):
             raise self.error(f"`eval` must be an expression or a function, but is {eval!r} instead")
-        self.eval = eval
+        self.expression = eval
         self.eval_locals = dict(eval_locals or {})
         self.allow_broadcast = allow_broadcast_all_sources
         self.code = expression(eval, "eval") if isinstance(eval, str) else None
@@ -68,7 +68,7 @@ class Eval(Elementwise):
     @property
     def sees_batch(self) -> bool:  # type: ignore[override]
         """Functions of configs, and strings that ask the network, may look at the batch as a whole."""
-        return self.code is None or "self" in self.eval or bool(self.eval_locals)
+        return self.code is None or "self" in self.expression or bool(self.eval_locals)
 
     def checked(self, spec: Spec) -> Spec:
         """`n_out` is only a hint where `out_type` gives the shape."""
@@ -102,8 +102,8 @@ class Eval(Elementwise):
     def _value(self, source: Any, sources: tuple[Tensor, ...], spec: Spec) -> Any:
         if self.code is None:
             view = LayerView(self, sources, self._names(len(sources)), spec)
-            return self.eval(source=source, self=view, **self.eval_locals)
-        if "self" in self.eval:
+            return self.expression(source=source, self=view, **self.eval_locals)
+        if "self" in self.expression:
             self._code_names["self"] = LayerView(self, sources, self._names(len(sources)), spec)
         self._code_names["source"] = source
         return eval(self.code, self._code_names)  # noqa: S307 - the config's own code

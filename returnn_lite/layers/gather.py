@@ -32,7 +32,7 @@ class _Plan:
         """The result's axes; roles: of the source where its axes are left, else the default."""
         both = (x, position)
         dims = [both[s].dims[i] for s, i in self.order]
-        places = {at: n for n, at in enumerate(self.order)}
+        places: dict[tuple[int, int | None], int] = {at: n for n, at in enumerate(self.order)}
         roles: dict[str, Any] = {}
         for role, at in (("time", x.time), ("feature", x.feature)):
             if (0, at) in places:
@@ -132,7 +132,7 @@ class Gather(Layer):
 
     def _made_plan(self, x: Spec, position: Spec) -> _Plan:
         at = find_axis(x, self.axis)
-        common = []
+        common: list[tuple[int, int]] = []
         for i, dim in enumerate(x.dims):
             j = next((j for j, d in enumerate(position.dims) if i != at and _same(dim, d)), None)
             if j is not None and all(j != used for _, used in common):

@@ -80,7 +80,7 @@ class Linear(Layer):
         if feature is not None and feature != data.dim() - 1:
             data = data.movedim(-1, feature)
         if self.grad_filter:
-            data = _GradFilter.apply(data, x.spec.batch, self.grad_filter)
+            data = _GradFilter.apply(data, x.spec.batch, self.grad_filter)  # type: ignore[no-untyped-call]
         if not self.activation.name:
             return x.with_data(data, spec)
         if self.only_logits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -79,7 +79,7 @@ class Pad(Layer):
 
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The padded source."""
-        value = refs["value"].data if "value" in refs else self.value
+        value = refs["value"].data if "value" in refs else cast(float, self.value)
         data = x.data
         margins = self._margins(x.spec)
         for at, (left, right) in margins.items():

@@ -57,7 +57,7 @@ class _Random(Layer):
         own = self.__dict__.get("_own")
         if own is None or self.static or own.device != device:
             own = self.__dict__["_own"] = torch.Generator(device).manual_seed(self.seed)
-        return own  # type: ignore[no-any-return]
+        return own
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> torch.Tensor:
         """The values."""
@@ -146,10 +146,11 @@ class RandInt(_Random):
         check_dtype(self, dtype)
         self.shape, self.dtype, self.sparse_dim, self.seed = shape, dtype, sparse_dim, seed
         self.low = minval
-        self.high = maxval.size if isinstance(maxval, Dim) else maxval
         self.shape_deps = tuple(shape_deps)
-        if not isinstance(self.high, int) or self.high <= minval:
+        high = maxval.size if isinstance(maxval, Dim) else maxval
+        if not isinstance(high, int) or high <= minval:
             raise self.error(f"`maxval` must be an int above `minval` {minval}, but is {maxval!r} instead")
+        self.high = high
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> torch.Tensor:
         """Uniform."""

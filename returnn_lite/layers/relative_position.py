@@ -29,15 +29,17 @@ class RelativeRows(Tensor):
         self.matrix = matrix
         self.queries = queries
         self.keys = keys
+        self._rows: torch.Tensor | None = None
         super().__init__(None, spec, lengths)  # type: ignore[arg-type]
 
     @property
-    def data(self) -> torch.Tensor:  # type: ignore[override]
+    def data(self) -> torch.Tensor:
         """The rows; with a loop axis in front each of its frames has one query, (T, 1, keys, F)."""
-        if self._rows is None:
+        rows = self._rows
+        if rows is None:
             rows = relative_rows(self.matrix, self.queries, self.keys)
-            self._rows = rows if self.spec.rank == 3 else rows.unsqueeze(1)
-        return self._rows
+            rows = self._rows = rows if self.spec.rank == 3 else rows.unsqueeze(1)
+        return rows
 
     @data.setter
     def data(self, rows: torch.Tensor | None) -> None:
@@ -119,7 +121,7 @@ class RelativePositionalEncoding(Stateful):
             raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")
         queries, keys = (d.size if d.size is not None else x.length(d).max for d in spec.dims[:2])
         positions = torch.arange(queries, device=x.device)
-        offset = refs["query_offset"].data if "query_offset" in refs else self.query_offset or 0
+        offset = refs["query_offset"].data if "query_offset" in refs else int(self.query_offset or 0)
         lengths = {d: x.length(d) for d in spec.dynamic_dims}
         return RelativeRows(self.encoding_matrix, positions + offset, keys, spec, {**x.lengths, **lengths})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -175,13 +175,13 @@ class Resize(_AxisAfterBatch):
         """The resampled source."""
         order, at = self.order(sources[0].spec)
         x, spec = sources[0].permuted(order), self.made_spec(sources[0].spec)
-        factor = float(refs["factor"].data) if "factor" in refs else self.factor
+        factor = float(refs["factor"].data) if "factor" in refs else cast(float, self.factor)
         new, old, size = spec.dims[at], x.spec.dims[at], x.data.shape[at]
         target = size * factor if isinstance(factor, int) else math.ceil(size * factor)
         if new.dynamic:
             known = x.length(old) if old.dynamic else Lengths(torch.full((1,), size, device=x.device), size)
-            scaled = known.values * factor if isinstance(factor, int) else (known.values * factor).ceil()
-            x = x.with_lengths({new: Lengths(scaled.to(torch.int32), target, known.dims)})
+            scaled = (known.values * factor).ceil().to(torch.int32)
+            x = x.with_lengths({new: Lengths(scaled, target, known.dims)})
         if self.kind == "fill":
             return x.with_data(self._filled(x.data, at, factor), spec)
         return x.with_data(resample(x.data, at, target, self.kind), spec)

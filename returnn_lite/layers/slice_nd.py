@@ -117,7 +117,7 @@ class SliceNd(Layer):
         if self.min_size is not None:
             count = count.clamp(min=self.min_size)
         measured = measured_axis(self.__dict__["size_node"])
-        if size is not None and measured in size.lengths and self.min_size is None:
+        if size is not None and measured is not None and measured in size.lengths and self.min_size is None:
             return count, size.lengths[measured].max  # known without waiting for the device
         return count, int(count.max()) if count.numel() else 0
 

@@ -46,12 +46,14 @@ class Dct(_Features):
             raise self.error(f"`type` must be 2 or 3, but is {type} instead")
         if norm not in (None, "ortho"):
             raise self.error(f'`norm` must be None or "ortho", but is {norm!r} instead')
-        self.type = type
+        self.kind = type
         self.ortho = norm == "ortho"
+
+    matrix: torch.Tensor
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """The matrix."""
-        matrix = dct_matrix(self._features(sources[0]), self.ortho, self.type)
+        matrix = dct_matrix(self._features(sources[0]), self.ortho, self.kind)
         self.register_buffer("matrix", matrix, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,6 +67,8 @@ class MelFilterbank(_Features):
 
     `sampling_rate`, `f_min` (0 by default) and `f_max` (half the rate) in Hz.
     """
+
+    matrix: torch.Tensor
 
     def __init__(
         self,

@@ -106,7 +106,8 @@ class SplitDims(Layer):
         if pad and missing:
             data = F.pad(data, (0, 0) * (data.dim() - 1 - at) + (0, missing), value=self.pad_value)
         spec = self.spec(x.spec)
-        sizes = [-1 if i == self.rest else p.size if isinstance(p, Dim) else p for i, p in enumerate(self.parts)]
+        given = [p.size if isinstance(p, Dim) else p for p in self.parts]
+        sizes = [-1 if i == self.rest or n is None else int(n) for i, n in enumerate(given)]
         if dim.dynamic and self.rest is not None and isinstance(self.parts[self.rest], Dim):
             x = x.with_lengths({self.parts[self.rest]: x.length(dim.ceildiv(self.fixed))})
         if dim.is_batch and self.fixed > 1:

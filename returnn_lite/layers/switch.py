@@ -77,7 +77,8 @@ class Switch(Layer):
                 values.append(place(refs[branch], spec, self.behavior))
             else:
                 values.append(torch.as_tensor(getattr(self, branch), dtype=dtype, device=condition.device))
-        return joined(torch.where(condition, *values), spec, list(refs.values()))
+        true, false = values
+        return joined(torch.where(condition, true, false), spec, list(refs.values()))
 
 
 def _dtype_of(value: Any) -> str:

@@ -65,7 +65,7 @@ class Variable(Layer):
         if ref is not None:
             if not isinstance(ref.layer, Constant):
                 raise self.error("`init_by_layer` must name a `constant` layer")
-            self.init = np.broadcast_to(ref.layer.value, [d.size for d in static_dims(self, self.shape)])
+            self.init = np.broadcast_to(ref.layer.value, [d.size or 0 for d in static_dims(self, self.shape)])
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """`shape`, the last axis being the features."""

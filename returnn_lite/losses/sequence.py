@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -88,7 +88,7 @@ class CTC(Loss):
             label_lengths = ctc.auto_clip_target_lengths(label_lengths, lengths)
         wanted: Labels = collapse_repeated(labels, label_lengths) if self.collapse else (labels, label_lengths)
         logits = self._logits(output)
-        function = ctc.native_ctc_loss if self.native else ctc.tf_ctc_loss
+        function: Callable[..., torch.Tensor] = ctc.native_ctc_loss if self.native else ctc.tf_ctc_loss
         more = {"max_approx": True} if self.viterbi else {}
         value = function(logits, lengths, *wanted, **self.options, **more).sum()
         return LossSum(value, self._error(logits.detach(), lengths, labels, label_lengths))

@@ -13,6 +13,16 @@ from .family import Family
 Tensors = list[Tensor]
 
 
+def _update(rule: "Rule", w: Tensors, g: Tensors, rate: float, *slots: Tensors) -> None:
+    """The update itself."""
+    raise NotImplementedError(f"{type(rule).__name__}.update")
+
+
+def _update_rows(rule: "Rule", w: Tensor, rows: Tensor, g: Tensor, rate: float, *slots: Tensor) -> None:
+    """For a gradient g (N, …) of `rows` (N, each at most once), zero elsewhere. Here: as if it were dense."""
+    rule.update([w], [dense_rows(w, rows, g)], rate, *([slot] for slot in slots))
+
+
 class Rule:
     """One update formula. The keyword arguments of `__init__` are its options in the config.
 
@@ -39,12 +49,9 @@ class Rule:
         """The step size of this update."""
         return lr
 
-    def update(self, w: Tensors, g: Tensors, rate: float, *slots: Tensors) -> None:
-        raise NotImplementedError(f"{type(self).__name__}.update")
-
-    def update_rows(self, w: Tensor, rows: Tensor, g: Tensor, rate: float, *slots: Tensor) -> None:
-        """For a gradient g (N, …) of `rows` (N, each at most once), zero elsewhere. Here: as if it were dense."""
-        self.update([w], [dense_rows(w, rows, g)], rate, *([slot] for slot in slots))
+    # Each with one argument a slot.
+    update: Callable[..., None] = _update
+    update_rows: Callable[..., None] = _update_rows
 
 
 class LazyRule(Rule):
@@ -100,7 +107,7 @@ class Optimizer(Family):
 
     def reset(self) -> None:
         """Forgets all state: the next update is the first."""
-        self.slots: dict[str, Tensors] = {}
+        self.slots = {}
         self.powers = dict.fromkeys(self.rule.bases, 1.0)
 
     @torch.no_grad()

@@ -100,4 +100,6 @@ def main(argv: Sequence[str]) -> None:
     stats = BatchStatistics()
     for batch in batches(dataset, options_of(config, dataset, args.epoch), args.endseq):
         stats.add(batch)
-    print("\n".join([f"{dataset.name}, epoch {args.epoch}", *stats.lines([args.key] if args.key else stats.frames)]))
+    print(
+        "\n".join([f"{dataset.name}, epoch {args.epoch}", *stats.lines([args.key] if args.key else list(stats.frames))])
+    )

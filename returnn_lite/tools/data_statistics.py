@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.datasets.batches.batching import Limit, limits
+from returnn_lite.datasets.batches.limits import Limit, limits
 from returnn_lite.errors import ConfigError
 from returnn_lite.tools.common import output_file
 

@@ -9,11 +9,12 @@ import torch
 
 from returnn_lite.compat import config_dims
 from returnn_lite.compat.config_data import Data
-from returnn_lite.compat.refusals import Refusal, refused, user_line
+from returnn_lite.compat.refusals import Refusal, refused
 from returnn_lite.compat.running import RUNNING
 from returnn_lite.compat.tf import eval_names
 from returnn_lite.compat.tf.namespace import Namespace
 from returnn_lite.compat.tf.values import as_tensor
+from returnn_lite.errors import user_line
 
 _WARP = "image warping needs a torch module of your own"
 

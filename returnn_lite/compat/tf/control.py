@@ -84,7 +84,8 @@ def print_through(
 ) -> Tensor:
     """`tf.Print`: prints the data and gives back the first argument."""
     _write(f"{message or ''}{_text(data)}")
-    return input_
+    made: Tensor = input_
+    return made
 
 
 def print_values(*inputs: Any, **options: Any) -> None:

@@ -97,7 +97,8 @@ class Creation:
         """Normal."""
         sizes = to_ints(shape)
         normal = torch.randn(sizes, dtype=to_dtype(dtype), device=self._device, generator=self.context.generator)
-        return normal * stddev + mean
+        made: Tensor = normal * stddev + mean
+        return made
 
     def truncated_normal(
         self, shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = torch.float32, seed: Any = None
@@ -105,7 +106,8 @@ class Creation:
         """Normal, within two standard deviations."""
         edge = math.erf(-2 / math.sqrt(2))  # the distribution's value at -2, on the scale of erf
         unit = self.random_uniform(shape, edge, -edge, dtype)
-        return (unit.erfinv() * math.sqrt(2)).clamp(-2, 2) * stddev + mean
+        made: Tensor = (unit.erfinv() * math.sqrt(2)).clamp(-2, 2) * stddev + mean
+        return made
 
     def random_shuffle(self, value: Any, seed: Any = None) -> Tensor:
         """The rows in random order."""

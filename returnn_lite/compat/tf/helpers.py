@@ -266,14 +266,16 @@ def safe_exp(x: Any, eps: float = 1e-20) -> Tensor:
     x = as_tensor(x)
     exact = getattr(x, "exact_exp", None)
     if exact is not None:
-        return exact()
+        made: Tensor = exact()
+        return made
     return torch.exp(clip_by_value_with_identity_grad(x, math.log(eps), -math.log(eps)))
 
 
 def dot(a: Any, b: Any, transpose_b: bool = False) -> Tensor:
     """Over the last axis of a and the first (with `transpose_b` the last) of b."""
     a, b = pair(a, b)
-    return torch.tensordot(a, b, dims=([a.dim() - 1], [b.dim() - 1 if transpose_b else 0]))
+    made: Tensor = torch.tensordot(a, b, dims=([a.dim() - 1], [b.dim() - 1 if transpose_b else 0]))
+    return made
 
 
 def to_int32_64(x: Any) -> Tensor:
@@ -297,14 +299,16 @@ def check_input_dim(x: Any, axis: int, dim: Any) -> Tensor:
     """x; ValueError if the axis has another size."""
     if as_tensor(x).size(axis) != int(dim):
         raise ValueError(f"axis {axis} must have size {int(dim)}, but the shape is {tuple(x.size())} instead")
-    return x
+    made: Tensor = x
+    return made
 
 
 def check_input_ndim(x: Any, ndim: int) -> Tensor:
     """x; ValueError if it has another number of axes."""
     if as_tensor(x).dim() != ndim:
         raise ValueError(f"there must be {ndim} axes, but the shape is {tuple(x.size())} instead")
-    return x
+    made: Tensor = x
+    return made
 
 
 def check_dim_equal(x: Any, x_axis: int, y: Any, y_axis: int) -> Tensor:
@@ -316,7 +320,8 @@ def check_shape_equal(x: Any, y: Any) -> Tensor:
     """x; ValueError if the shapes differ."""
     if as_tensor(x).size() != as_tensor(y).size():
         raise ValueError(f"the shapes must be equal, but are {tuple(x.size())} and {tuple(y.size())} instead")
-    return x
+    made: Tensor = x
+    return made
 
 
 # --- what depends on the run ------------------------------------------------------------------------------------------

@@ -216,8 +216,10 @@ def tensordot(a: Any, b: Any, axes: Any) -> Tensor:
     """An int: over so many last axes of a and first of b; else the axes of a and those of b."""
     x, y = pair(a, b)
     if isinstance(axes, (list, tuple)):
-        return torch.tensordot(x, y, dims=([*to_ints(axes[0])], [*to_ints(axes[1])]))
-    return torch.tensordot(x, y, dims=to_int(axes))
+        made: Tensor = torch.tensordot(x, y, dims=([*to_ints(axes[0])], [*to_ints(axes[1])]))
+        return made
+    summed: Tensor = torch.tensordot(x, y, dims=to_int(axes))
+    return summed
 
 
 def l2_normalize(x: Any, axis: Any = None, epsilon: float = 1e-12, dim: Any = None) -> Tensor:
@@ -229,7 +231,7 @@ def l2_normalize(x: Any, axis: Any = None, epsilon: float = 1e-12, dim: Any = No
 
 def all_functions() -> dict[str, Function]:
     """The functions by TensorFlow's names."""
-    unary = {
+    unary: dict[str, Callable[[Tensor], Tensor]] = {
         "abs": torch.abs, "sign": torch.sign, "negative": torch.neg, "square": torch.square, "sqrt": torch.sqrt,
         "rsqrt": torch.rsqrt, "reciprocal": torch.reciprocal, "exp": activations.exp, "expm1": torch.expm1,
         "log1p": torch.log1p, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "tanh": torch.tanh,
@@ -239,7 +241,7 @@ def all_functions() -> dict[str, Function]:
         "logical_not": torch.logical_not, "softplus": F.softplus, "real": torch.real, "imag": torch.imag,
         "conj": torch.conj, "angle": torch.angle, "zero_fraction": lambda x: (x == 0).float().mean(),
     }  # fmt: skip
-    binary = {
+    binary: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "add": torch.add, "subtract": torch.sub, "multiply": torch.mul, "divide": true_divide, "truediv": true_divide,
         "floordiv": torch.floor_divide, "floormod": torch.remainder, "mod": torch.remainder, "pow": torch.pow,
         "squared_difference": lambda x, y: (x - y).square(), "atan2": torch.atan2, "logaddexp": torch.logaddexp,
@@ -259,7 +261,7 @@ def all_functions() -> dict[str, Function]:
         "variance": (lambda x, axes, keep: x.var(axes, correction=0, keepdim=keep), "Variance over axes."),
         "std": (lambda x, axes, keep: x.std(axes, correction=0, keepdim=keep), "Standard deviation over axes."),
     }
-    own = [
+    own: list[Callable[..., Any]] = [
         log, log_sigmoid, stop_gradient, maximum, minimum, div, divide_no_nan, clip_by_value, add_n, argmax, argmin,
         matmul, einsum, tensordot, l2_normalize,
     ]  # fmt: skip

@@ -133,8 +133,8 @@ def tf_namespace(context: Context) -> Namespace:
             "logging": NothingDone("tensorflow.logging", {}),
         },
     )
-    tf.compat = Namespace("tensorflow.compat", {"v1": tf, "v2": tf})
-    tf.dtypes = Namespace("tensorflow.dtypes", {**DTYPES, "cast": elementwise["cast"], "DType": torch.dtype})
+    vars(tf)["compat"] = Namespace("tensorflow.compat", {"v1": tf, "v2": tf})
+    vars(tf)["dtypes"] = Namespace("tensorflow.dtypes", {**DTYPES, "cast": elementwise["cast"], "DType": torch.dtype})
     return tf
 
 

@@ -230,7 +230,8 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Tensor:
     x, y = pair(x, y)
     if cond.dim() == 1 and x.dim() == y.dim() > 1 and len(cond) == x.size(0):
         cond = cond.reshape([-1] + [1] * (x.dim() - 1))
-    return torch.where(*_on_one_device(cond, x, y))
+    condition, true, false = _on_one_device(cond, x, y)
+    return torch.where(condition, true, false)
 
 
 def _on_one_device(*parts: Tensor) -> list[Tensor]:
@@ -275,7 +276,7 @@ def reverse_sequence(
 ) -> Tensor:
     """Each sequence backwards; what is behind its end stays."""
     x = as_tensor(input)
-    time = seq_dim if seq_axis is None else seq_axis
+    time = to_int(seq_dim if seq_axis is None else seq_axis)
     order = (batch_axis if batch_dim is None else batch_dim, time)
     lens = as_tensor(seq_lengths).to(x.device, torch.int64)[:, None]
     front = x.movedim(order, (0, 1))

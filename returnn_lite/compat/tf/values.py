@@ -58,7 +58,7 @@ def to_dtype(dtype: Any) -> torch.dtype:
     return found
 
 
-class TensorShape(tuple):  # noqa: SLOT000 - nothing to gain
+class TensorShape(tuple[Any, ...]):  # noqa: SLOT000 - nothing to gain
     """The sizes of all axes: a tuple with TensorFlow's attributes."""
 
     def __new__(cls, dims: Iterable[Any] | None = ()) -> TensorShape:
@@ -166,7 +166,7 @@ class TextTensor(TFTensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Results other than numbers of texts are tensors as usual."""
-        result = super().__torch_function__(func, types, args, kwargs or {})
+        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         return result.as_subclass(TFTensor) if isinstance(result, Tensor) and result.dtype != torch.int64 else result
 
     def __add__(self, other: Any) -> Tensor:

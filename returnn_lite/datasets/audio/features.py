@@ -75,7 +75,8 @@ def mel_filters(rate: int, window: int, count: int, fmin: float, fmax: float | N
         rising = (bins - borders[:-2]) / (borders[1:-1] - borders[:-2])
         falling = (borders[2:] - bins) / (borders[2:] - borders[1:-1])
         filters = np.maximum(0, np.minimum(rising, falling)) * 2 / (borders[2:] - borders[:-2])
-    return np.nan_to_num(filters)
+    made: np.ndarray = np.nan_to_num(filters)
+    return made
 
 
 def mel_powers(
@@ -89,18 +90,21 @@ def mel_powers(
     center: bool = True,
 ) -> np.ndarray:
     """Power in each mel filter, (frames, count)."""
-    return power_spectra(audio, window, hop, center) @ mel_filters(rate, window, count, fmin, fmax)
+    made: np.ndarray = power_spectra(audio, window, hop, center) @ mel_filters(rate, window, count, fmin, fmax)
+    return made
 
 
 def log_mel_filterbank(audio: np.ndarray, rate: int, window: int, hop: int, dim: int) -> np.ndarray:
     """Natural log of the mel powers, at least ln 0.001."""
-    return np.log(np.maximum(1e-3, mel_powers(audio, rate, window, hop, dim)))
+    made: np.ndarray = np.log(np.maximum(1e-3, mel_powers(audio, rate, window, hop, dim)))
+    return made
 
 
 def log_log_mel_filterbank(audio: np.ndarray, rate: int, window: int, hop: int, dim: int) -> np.ndarray:
     """The squares of log_mel_filterbank in dB, within 80 dB of the sequence's highest."""
     db = 10 * np.log10(np.maximum(1e-10, log_mel_filterbank(audio, rate, window, hop, dim) ** 2))
-    return np.maximum(db, db.max() - TOP_DB)
+    made: np.ndarray = np.maximum(db, db.max() - TOP_DB)
+    return made
 
 
 def db_mel_filterbank(
@@ -115,7 +119,8 @@ def db_mel_filterbank(
     center: bool = True,
 ) -> np.ndarray:
     """20 log10 of the mel powers, at least that of `min_amp`."""
-    return 20 * np.log10(np.maximum(min_amp, mel_powers(audio, rate, window, hop, dim, fmin, fmax, center)))
+    made: np.ndarray = 20 * np.log10(np.maximum(min_amp, mel_powers(audio, rate, window, hop, dim, fmin, fmax, center)))
+    return made
 
 
 @lru_cache(maxsize=8)
@@ -124,7 +129,8 @@ def cosines(size: int, count: int) -> np.ndarray:
     angles = np.pi * (np.arange(size)[:, None] + 0.5) * np.arange(count) / size
     matrix = np.cos(angles) * np.sqrt(2 / size)
     matrix[:, 0] = np.sqrt(1 / size)
-    return matrix
+    made: np.ndarray = matrix
+    return made
 
 
 def mfcc(
@@ -144,7 +150,8 @@ def mfcc(
     features = np.maximum(db, db.max() - TOP_DB) @ cosines(n_mels, dim)
     energy = np.mean(frames_of(audio, window, hop, center) ** 2, axis=1)
     features[:, 0] = np.sqrt(energy)
-    return features
+    made: np.ndarray = features
+    return made
 
 
 def linear_spectrogram(audio: np.ndarray, rate: int, window: int, hop: int, dim: int) -> np.ndarray:

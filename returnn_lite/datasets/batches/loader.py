@@ -105,7 +105,8 @@ class Loader:
         if key not in known:
             usable = not self.static_keys and self.dataset.options.context_window is None and self.transform is None
             known[key] = FrameTable.of(self.dataset, self.dtypes, self.classes) if usable else None
-        return known[key]
+        made: FrameTable | None = known[key]
+        return made
 
     def _load(self, plan: SliceBatch) -> Batch:
         seq_idx = plan.slices.seq_idx

@@ -193,7 +193,8 @@ class CombinedDataset(Joined):
 
     def get_estimated_seq_length(self, seq_idx: int) -> float:
         """As the sequence's dataset."""
-        return self.parts[self.which[seq_idx]].get_estimated_seq_length(int(self.where[seq_idx]))
+        made: float = self.parts[self.which[seq_idx]].get_estimated_seq_length(int(self.where[seq_idx]))
+        return made
 
     def get_data_keys(self) -> list[str]:
         """ "data" first, the others sorted."""
@@ -252,7 +253,8 @@ class ConcatDataset(Joined):
 
     def get_seq_length(self, seq_idx: int) -> dict[str, int]:
         """As the sequence's dataset."""
-        return self.parts[self.which[seq_idx]].get_seq_length(int(self.where[seq_idx]))
+        made: dict[str, int] = self.parts[self.which[seq_idx]].get_seq_length(int(self.where[seq_idx]))
+        return made
 
     def get_data_keys(self) -> list[str]:
         """As the first dataset."""
@@ -303,7 +305,8 @@ def _epoch_lengths(part: Dataset) -> np.ndarray | None:
     known = part.sort_lengths()
     if known is not None:
         try:
-            return known[part.get_current_seq_order()]
+            made: np.ndarray | None = known[part.get_current_seq_order()]
+            return made
         except NotImplementedError:
             return None
     try:

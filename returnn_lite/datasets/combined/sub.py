@@ -193,7 +193,8 @@ class Joined(EpochDataset):
 
     def get_tag(self, seq_idx: int) -> str:
         """Name in its own dataset."""
-        return self.parts[self.which[seq_idx]].get_tag(int(self.where[seq_idx]))
+        made: str = self.parts[self.which[seq_idx]].get_tag(int(self.where[seq_idx]))
+        return made
 
     def file_of(self, seq_idx: int, key: str) -> str | None:
         """As its own dataset."""

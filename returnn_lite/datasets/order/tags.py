@@ -122,7 +122,8 @@ class TagTable(Tags):
     @property
     def byte_lengths(self) -> np.ndarray:
         """Bytes of each text, int64 [N]."""
-        return self.ends - self.starts
+        made: np.ndarray = self.ends - self.starts
+        return made
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -170,8 +171,8 @@ class TagTable(Tags):
         wanted = _hashes(table.raw(i) for i in range(len(table)))
         position = np.maximum(np.searchsorted(hashes, wanted, "right") - 1, 0)
         found = np.where(hashes[position] == wanted, order[position], -1)
-        for i in np.flatnonzero(found >= 0):
-            if self.raw(found[i]) != table.raw(i):  # another text with the same hash
+        for i in np.flatnonzero(found >= 0).tolist():
+            if self.raw(int(found[i])) != table.raw(i):  # another text with the same hash
                 found[i] = self.find(table[i])
         return found
 

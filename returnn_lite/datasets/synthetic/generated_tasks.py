@@ -83,7 +83,7 @@ class TaskXmlModelingDataset(SymbolTask):
 
     def text(self, rng: np.random.RandomState) -> str:
         """Random tags, opened and closed."""
-        text, stack = " ", []
+        text, stack = " ", list[str]()
         while True:
             if not stack or (len(stack) < self.depth and rng.rand() > 0.6):
                 tag = "".join(rng.choice(LETTERS) for _ in range(rng.randint(1, 10)))

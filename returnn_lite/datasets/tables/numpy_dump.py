@@ -63,7 +63,7 @@ class NumpyDumpDataset(Dataset):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # an empty file is refused below
-                array = np.loadtxt(path, ndmin=ndim)
+                array = np.loadtxt(path, ndmin=1 if ndim == 1 else 2)
         except (OSError, ValueError) as exc:
             raise DataError(f'{self.name}: sequence "{self.corpus_tag(index)}"', f"{path}: {exc}") from None
         if ndim == 1:
@@ -74,4 +74,5 @@ class NumpyDumpDataset(Dataset):
                 f'{self.name}: sequence "{self.corpus_tag(index)}"',
                 f"{path} must have {self.num_inputs} numbers a line, but its shape is {array.shape}",
             )
-        return array.astype("float32")
+        made: np.ndarray = array.astype("float32")
+        return made

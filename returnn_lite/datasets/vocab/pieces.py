@@ -33,10 +33,10 @@ class SentencePieces(Vocabulary):
     ):
         if (model_file is None) == (model_proto is None):
             raise ConfigError(path, "SentencePieces needs model_file or model_proto")
-        options = {"add_bos": add_bos, "add_eos": add_eos, "reverse": reverse}
+        options: dict[str, Any] = {"add_bos": add_bos, "add_eos": add_eos, "reverse": reverse}
         if enable_sampling:
             options |= {"enable_sampling": True, "nbest_size": nbest_size, "alpha": alpha}
-        self.options: dict[str, Any] = options
+        self.options = options
         self.proto = model_proto if model_proto is not None else _read(str(model_file), path)
         self._load(path)
         model = self.model

@@ -132,7 +132,7 @@ class Layer(torch.nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "spec" in cls.__dict__:
-            cls.spec = _remembered(cls.__dict__["spec"])  # type: ignore[method-assign]
+            cls.spec = _remembered(cls.__dict__["spec"])
 
     # --- what a class says of itself ----------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from returnn_lite.layers.core.base import Layer
 
 C = TypeVar("C", bound="type[Layer]")
+R = TypeVar("R")
 _LAYERS: dict[str, type[Layer]] = {}
 _SPELLING = {"from": "from_", "class": ""}  # config words that are no Python names
 _COMMON = {f.name for f in fields(CommonOptions)}
@@ -50,14 +51,20 @@ def layer_class(name: Any, path: str) -> type[Layer]:
     return _LAYERS[name]
 
 
-@cache
+def by_class(function: Callable[[type[Layer]], R]) -> Callable[[type[Layer]], R]:
+    """Remembers the result for each class."""
+    made: Callable[[type[Layer]], R] = cache(function)  # type: ignore[assignment]
+    return made
+
+
+@by_class
 def own_options(cls: type[Layer]) -> Mapping[str, inspect.Parameter]:
     """The options a class adds to the common ones: the keyword-only parameters of its `__init__`."""
     parameters = inspect.signature(cls.__init__).parameters
     return {n: p for n, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-@cache
+@by_class
 def layer_valued(cls: type[Layer]) -> tuple[str, ...]:
     """The options of a class whose values name layers: those annotated with `LayerRef`."""
     return tuple(n for n, p in own_options(cls).items() if "LayerRef" in str(p.annotation))

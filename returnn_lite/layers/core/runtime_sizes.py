@@ -29,7 +29,7 @@ class MadeSizes:
         """Number of sequences. Raises ConfigError if no data tells."""
         for x in self.known:
             if x.spec.batch is not None:
-                return x.data.shape[x.spec.batch]
+                return int(x.data.shape[x.spec.batch])
         batch = self.layer.context.run.get("batch")
         if batch is None:
             raise ConfigError(self.layer.path, "the number of sequences is not known, because the batch is empty")
@@ -38,9 +38,8 @@ class MadeSizes:
     @property
     def device(self) -> torch.device:
         """Where to make tensors."""
-        for x in self.known:
-            return x.device
-        return next(iter(self.layer.parameters()), torch.empty(0)).device
+        known: torch.Tensor = self.known[0].data if self.known else next(self.layer.parameters(), torch.empty(0))
+        return known.device
 
     def shape(self, spec: Spec) -> tuple[int, ...]:
         """The sizes of a tensor with these axes. Raises ConfigError for an axis whose lengths nobody knows."""

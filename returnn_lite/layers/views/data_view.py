@@ -263,9 +263,9 @@ class SourceView(DataView):
 
     def get_placeholder_time_flattened(self) -> Any:
         """The valid frames of all sequences, one after another.  Shape: (N, …)"""
-        view = self.copy_as_batch_major()
+        view: Any = self.copy_as_batch_major()
         order = (0, view.time_dim_axis, *(i for i in range(1, view.batch_ndim) if i != view.time_dim_axis))
-        view = view.permuted(order)  # type: ignore[arg-type]
+        view = view.permuted(order)
         return view.placeholder[view.get_sequence_mask()]
 
     def get_placeholder_flattened(self, keepdims: bool = False) -> Any:

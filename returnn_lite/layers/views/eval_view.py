@@ -37,7 +37,9 @@ class LayerView(NamesKnown):
         """The layer's sources."""
         return [ComputedLayer(self._layer, x, name) for x, name in zip(self._sources, self._names, strict=True)]
 
-    get_dep_layers = sources.fget
+    def get_dep_layers(self) -> list[ComputedLayer]:
+        """The same."""
+        return self.sources
 
     @property
     def output(self) -> DataView:

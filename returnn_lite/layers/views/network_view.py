@@ -179,7 +179,8 @@ class SearchChoices(NamesKnown):
     def src_beams(self) -> torch.Tensor:
         """For every hypothesis the one it extends, counted within its sequence."""
         before = self.beam.parent.size if self.beam.parent is not None else 1
-        return (self.beam.source % before).unflatten(0, (-1, self.beam_size)).to(torch.int32)
+        source: torch.Tensor = (self.beam.source % before).unflatten(0, (-1, self.beam_size))
+        return source.to(torch.int32)
 
 
 class ComputedLayer(NamesKnown):
