@@ -59,9 +59,7 @@ def gym_env(environment: Environment) -> Any:
 
         observation_space, action_space = spaces_of(environment)
 
-        def reset(
-            self, *, seed: int | None = None, options: Any = None
-        ) -> tuple[Array, dict[str, Any]]:
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Array, dict[str, Any]]:
             super().reset(seed=seed)
             return environment.begin() if seed is None else environment.reset(seed), {}
 

@@ -19,7 +19,7 @@ def drop_input(x: Tensor, options: CommonOptions, training: bool, generator: tor
     The mask varies only along the axes of `noise_axes`: by default the feature axis, i.e. one mask for all frames and
     sequences. Raises ConfigError for sparse input and rates outside [0, 1).
     """
-    rate = float(options.dropout)
+    rate = float(options.dropout or 0.0)
     if not 0.0 <= rate < 1.0:
         raise ConfigError(path, f"`dropout` must be in [0, 1), but is {options.dropout} instead")
     if x.spec.sparse:

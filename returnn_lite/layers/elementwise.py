@@ -61,10 +61,7 @@ class Elementwise(Layer):
             return None
         layout = common(known, self.behavior)
         self._check_broadcast(layout, known)
-        out_type = self.options.out_type
-        if callable(out_type):
-            out_type = called_out_type(self, out_type, known)
-        return self.checked(with_target_axes(self, overridden(layout, out_type, known, self.name)))
+        return self.checked(with_target_axes(self, overridden(layout, _out_type(self, known), known, self.name)))
 
     def checked(self, spec: Spec) -> Spec:
         """The Spec, if its feature size is what `n_out` says."""
@@ -82,6 +79,13 @@ class Elementwise(Layer):
         ):
             text = f"all inputs {', '.join(map(str, sources))} require broadcasting to {layout}"
             raise self.error(f"{text}; this must be explicitly allowed, e.g. by `out_shape` (behavior_version >= 4)")
+
+
+def _out_type(layer: Layer, known: tuple[Spec, ...]) -> Mapping[str, Any] | None:
+    """The option `out_type`; a function of the config is called."""
+    given = layer.options.out_type
+    found: Mapping[str, Any] | None = called_out_type(layer, given, known) if callable(given) else given
+    return found
 
 
 @layer("combine")
@@ -221,7 +225,7 @@ class Compare(Elementwise):
         if not known:
             return None
         layout = common(known, self.behavior)
-        return overridden(layout.with_dtype("bool"), self.options.out_type, known, self.name)
+        return overridden(layout.with_dtype("bool"), _out_type(self, known), known, self.name)
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """Bool."""

@@ -59,11 +59,11 @@ class Pad(Layer):
     def _margins(self, x: Spec) -> dict[int, tuple[int, int]]:
         """{axis: (left, right)}"""
         found = find_axes(x, self.axes, option="axes")
-        given = self.padding
+        given: Any = self.padding
         if isinstance(given, int):
             given = (given, given)
-        pairs = [given] * len(found) if all(isinstance(n, int) for n in given) else list(given)
-        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in pairs]
+        each = [given] * len(found) if all(isinstance(n, int) for n in given) else list(given)
+        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in each]
         if not found or len(pairs) != len(found) or any(len(p) != 2 or min(p) < 0 for p in pairs):
             text = f"`padding` must be a pair of numbers for each of the {len(found)} axes {self.axes!r}"
             raise self.error(f"{text}, but is {self.padding!r} instead; the source: {describe(x)}")

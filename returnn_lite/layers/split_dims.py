@@ -65,12 +65,10 @@ class SplitDims(Layer):
         kind = FEATURE if at == x.feature else SPATIAL
         dims = []
         for i, part in enumerate(self.parts):
-            if isinstance(part, Dim) and i != self.rest:
-                dims.append(part)
-            elif i != self.rest:
-                dims.append(self.dim(f"split_dims{i}", part, kind, "_"))
-            else:
+            if i == self.rest:
                 dims.append(self._rest(x, at, kind))
+            else:
+                dims.append(part if isinstance(part, Dim) else self.dim(f"split_dims{i}", part, kind, "_"))
         if self.rest is None:
             self._check_product(x, at, self.fixed)
         return dims
@@ -108,8 +106,9 @@ class SplitDims(Layer):
         spec = self.spec(x.spec)
         given = [p.size if isinstance(p, Dim) else p for p in self.parts]
         sizes = [-1 if i == self.rest or n is None else int(n) for i, n in enumerate(given)]
-        if dim.dynamic and self.rest is not None and isinstance(self.parts[self.rest], Dim):
-            x = x.with_lengths({self.parts[self.rest]: x.length(dim.ceildiv(self.fixed))})
+        rest = self.parts[self.rest] if self.rest is not None else None
+        if dim.dynamic and isinstance(rest, Dim):
+            x = x.with_lengths({rest: x.length(dim.ceildiv(self.fixed))})
         if dim.is_batch and self.fixed > 1:
             x = x.with_lengths({d: n.every(self.fixed) for d, n in x.lengths.items() if d in x.spec.dims})
         if data.numel() == 0:

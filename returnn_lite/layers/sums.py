@@ -85,10 +85,11 @@ class WeightedSum(Layer):
     def _sizes(self, x: Spec) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The axes and the shape of W."""
         found = find_axes(x, self.axes, option="axes")
-        sizes = self.size or tuple(x.dims[i].size for i in found)
-        if not found or len(sizes) != len(found) or any(n is None for n in sizes):
+        known: Sequence[int | None] = self.size or [x.dims[i].size for i in found]
+        sizes = tuple(n for n in known if n is not None)
+        if not found or len(known) != len(found) or len(sizes) < len(known):
             raise self.error(f"`axes` {self.axes!r} must be static axes, or `size` must be given; the source: {x}")
-        return found, tuple(int(n or 0) for n in sizes)
+        return found, sizes
 
     def spec(self, x: Spec | None) -> Spec | None:
         """The axes gone, or with what is left of them."""

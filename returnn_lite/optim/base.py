@@ -91,6 +91,7 @@ class Optimizer(Family):
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self.name = rule.name
+        self.slots: dict[str, Tensors] = {}
         self.reset()
 
     def options(self) -> dict[str, Any]:
