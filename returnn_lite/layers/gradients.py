@@ -70,7 +70,7 @@ class Gradient(Layer):
             raise self.error("`y` and `x` must be two layers")
         self.context.differentiates = True
         watched = node.refs["x"].layer
-        watched.run = _followed(watched.run)
+        watched.run = _followed(watched.run)  # type: ignore[method-assign]
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """That of `x`."""

@@ -88,4 +88,5 @@ class DeepClustering(SequenceLoss):
             raise ConfigError(
                 "loss_opts", f"`{option}` must divide the number of features {x.spec.dim}, but is {size} instead"
             )
-        return fill_padding(x, 0.0).flatten(1).unflatten(1, (-1, size))
+        rows: torch.Tensor = fill_padding(x, 0.0).flatten(1).unflatten(1, (-1, size))
+        return rows

@@ -56,9 +56,9 @@ class Dim:
     @property
     def base(self) -> Dim:
         """The Dim that this one is a view of (with another name or kind), else itself."""
-        found = self
-        while found.op == "same":
-            found = found.parts[0]  # type: ignore[assignment]
+        found: Dim = self
+        while found.op == "same" and isinstance(part := found.parts[0], Dim):
+            found = part
         return found
 
     @property

@@ -152,8 +152,9 @@ def variance_scaling(
         )
 
     def sample(empty: Tensor, generator: Generator) -> Tensor:
-        options = {"scale": scale, "mode": mode, "distribution": distribution}
-        return initial.variance_scaling_(empty, fans(empty.shape), generator=generator, **options)
+        return initial.variance_scaling_(
+            empty, fans(empty.shape), generator=generator, scale=scale, mode=mode, distribution=distribution
+        )
 
     return _seeded(sample, seed)
 

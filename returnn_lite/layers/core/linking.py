@@ -45,5 +45,5 @@ def links(layer: Layer) -> TypeGuard[Links]:
 
 
 @cache
-def _links(cls: type[Layer]) -> bool:
+def _links(cls: type[Any]) -> bool:
     return hasattr(cls, "link")
