@@ -41,7 +41,8 @@ class Links(Protocol):
 
 def links(layer: Layer) -> TypeGuard[Links]:
     """Whether the layer's class is one of these."""
-    return _links(type(layer))
+    cls: Any = type(layer)
+    return _links(cls)
 
 
 @cache
