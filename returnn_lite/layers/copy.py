@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Tensor
 
 
 @layer("copy")
 class Copy(Layer):
-    """The (concatenated) source.  Shape: (B, T, F) -> (B, T, F). A loss sees through it to the pre-activation."""
+    """The (concatenated) source.  Shape: (B, T, F) -> (B, T, F). A loss sees through it to the pre-activation.
+
+    The layers `extra_deps` are built along.
+    """
 
     checks_n_out = False
 
-    def __init__(self, *, extra_deps: Any = ()) -> None:
+    def __init__(self, *, extra_deps: str | Sequence[str] | None = ()) -> None:
         super().__init__()
-        self.extra_deps = extra_deps
+        self.extra_deps = (extra_deps,) if isinstance(extra_deps, str) else tuple(extra_deps or ())
+
+    def link(self, net: Linker, node: Node) -> Task[None]:
+        """Builds the further layers."""
+        for name in self.extra_deps:
+            yield net.ask(name)
 
     def forward(self, x: Tensor) -> Tensor:
         """The source; its further outputs are not its own."""

@@ -37,12 +37,30 @@ class ReuseOptions:
             for key in entries:
                 if key not in _KEYS:
                     raise ConfigError(self.path, f"reuse_params: unknown entry {key!r}{did_you_mean(str(key), _KEYS)}")
+            self._check(entries)
             if entries.get("reuse_layer"):
                 self.layers.append(entries["reuse_layer"])
             if entries.get("layer_output"):
                 self.outputs.append(entries["layer_output"])
             inner = [_as_dict(entry) for entry in (entries.get("map") or {}).values() if entry]
             waiting += reversed(inner)
+
+    def _check(self, entries: Mapping[str, Any]) -> None:
+        """ConfigError for an entry of another kind."""
+        for key in ("reuse_layer", "layer_output"):
+            if entries.get(key) and not isinstance(entries[key], str):
+                self._wrong(f'["{key}"]', "a layer name", entries[key])
+        if entries.get("custom") is not None and not callable(entries["custom"]):
+            self._wrong('["custom"]', "a function", entries["custom"])
+        inner = entries.get("map") or {}
+        if not isinstance(inner, Mapping):
+            self._wrong('["map"]', "a dict by parameter", inner)
+        for name, entry in inner.items():
+            if entry and not isinstance(entry, (str, Mapping)):
+                self._wrong(f'["map"]["{name}"]', "a layer name, a dict or None", entry)
+
+    def _wrong(self, key: str, wanted: str, found: Any) -> None:
+        raise ConfigError(self.path, f"reuse_params{key}: must be {wanted}, but is {found!r} instead")
 
 
 def reuse_options(options: Any, path: str) -> ReuseOptions | None:

@@ -56,10 +56,10 @@ class InitialState:
         return found
 
     def build(self, unit: Unit, cell: Cell) -> None:
-        """The trainable vectors of "var": `rec/initial_<key>`, start at 0."""
+        """The trainable vectors of "var", which start at 0: `rec/initial_<key>`, of an rnn_cell `initial_<key>`."""
         for key, value in self.per_key(cell).items():
             if value == "var":
-                unit.param(f"rec/initial_{key}", (cell.n_out,), 0.0)
+                unit.param(f"{_scope(unit)}initial_{key}", (cell.n_out,), 0.0)
 
     def state(
         self, unit: Unit, cell: Cell, batch: int, device: torch.device, refs: Mapping[str, Tensor]
@@ -77,7 +77,7 @@ class InitialState:
         self, unit: Unit, key: str, value: Any, zeros: torch.Tensor, refs: Mapping[str, Tensor]
     ) -> torch.Tensor:
         if value == "var":
-            return zeros + getattr(unit, f"rec__initial_{key}")
+            return zeros + getattr(unit, f"{_scope(unit).replace('/', '__')}initial_{key}")
         if value in (None, "placeholder"):
             return zeros
         if isinstance(value, (int, float)) or value in _WORDS:
@@ -107,3 +107,8 @@ class InitialState:
         if self.value in _KEPT and final is not None:
             self.kept = {k: v.detach() for k, v in final.items()}
             self.kept_epoch = unit.context.epoch
+
+
+def _scope(unit: Unit) -> str:
+    """Where a unit's initial state is among its parameters."""
+    return "" if unit.single_step else "rec/"

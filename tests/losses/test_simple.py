@@ -8,6 +8,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.losses.base import loss_names, make_loss
+from returnn_lite.ops.cross_entropy import smoothed_cross_entropy
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from tests.losses.frames import CLASSES, LENGTHS, frames, labels, loss, normal, random_labels, softmax_frames, valid
 
@@ -182,3 +183,14 @@ def test_errors():
         with pytest.raises(ConfigError, match=f"`{name}` needs a target"):
             loss(name).compute(frames(LOGITS), None)
     assert {"ce", "mse", "as_is", "ctc", "edit_distance"} <= set(loss_names())
+
+
+@pytest.mark.parametrize("gaussian", [False, True])
+def test_the_gradient_of_label_smoothing_is_that_of_its_value(gaussian):
+    logits = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    classes = torch.tensor([0, 3, 4])
+
+    def value(x):
+        return smoothed_cross_entropy(x.log_softmax(-1), classes, 0.1, gaussian=gaussian).sum()
+
+    assert torch.autograd.gradcheck(value, (logits,))

@@ -253,6 +253,10 @@ def test_gradients_of_shared_parameters_add_up():
         ({"map": {"W": "a"}}, "reuse_params: parameter 'b' is not in the map ['W']"),
         ("wide", "reuse_params: 'W' must have shape (4, 3), but is (4, 9) instead"),
         ({"reuse": "a"}, "reuse_params: unknown entry 'reuse'"),
+        ({"map": ["W"]}, 'reuse_params["map"]: must be a dict by parameter'),
+        ({"map": {"W": 3}}, 'reuse_params["map"]["W"]: must be a layer name, a dict or None'),
+        ({"map": {"W": {"reuse_layer": 3}}}, 'reuse_params["reuse_layer"]: must be a layer name'),
+        ({"custom": "a"}, 'reuse_params["custom"]: must be a function'),
     ],
 )
 def test_errors_of_reuse_params(reuse, message):
@@ -436,3 +440,16 @@ def test_every_layer_is_told_in_the_log(capsys):
     Network(config, {"output": linear()}, log=Log.from_config(config))
     axes = "[B, T:time:var:extern_data:data(?), F:output:feature-dense(3)] float32"
     assert f"layer network/'output': {axes}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["copy", "dropout"])
+@pytest.mark.parametrize("deps", ["a", ["a", "b"], None])
+def test_extra_deps_are_built(name, deps):
+    net = network({"output": {"class": name, "from": "data", "extra_deps": deps}, "a": linear(), "b": linear()})
+    wanted = {"a", "b"} if isinstance(deps, list) else {deps} - {None}
+    assert {name.split("/")[0] for name in net.params} == wanted
+    assert wanted <= set(net.layers)
+
+
+def test_extra_deps_that_are_not_there():
+    assert "layer 'ab' not found" in error({"output": {"class": "copy", "from": "data", "extra_deps": ["ab"]}})

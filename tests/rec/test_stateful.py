@@ -270,3 +270,24 @@ def test_relative_positions_of_keys_are_those_of_the_rows(clipping):
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-5)
     for key, grad in found[1][1].items():
         torch.testing.assert_close(found[0][1][key], grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("unit, keys", [("gru", {"var"}), ("standardlstm", {"c", "h"})])
+def test_the_trained_initial_state_of_a_cell(unit, keys):
+    """In an rnn_cell it is a parameter of the layer itself; the numbers are those of `rec`."""
+    cell = {"class": "rnn_cell", "unit": unit, "n_out": 3, "from": "data:source", "initial_state": "var"}
+    net = network({
+        "output": {"class": "rec", "from": "data", "unit": {"output": cell}},
+        "r": {**cell, "class": "rec", "from": "data", "is_output_layer": True},
+    }, {"data": {"dim": 4}})  # fmt: skip
+    found = {name for name in net.params if "initial" in name}
+    assert found == {f"{scope}/initial_{key}" for scope in ("output/rec/output", "r/rec") for key in keys}
+    randomised(net)
+    with torch.no_grad():
+        for name, param in net.params.items():
+            if name.startswith("r/"):
+                inner = name.removeprefix("r/")
+                inner = inner.removeprefix("rec/") if "initial" in inner else inner
+                net.params[f"output/rec/output/{inner}"].copy_(param)
+    out = net({"data": torch.randn(2, 4, 4)}, {"data": torch.tensor([4, 4])})
+    torch.testing.assert_close(out["output"].batch_major().data, out["r"].batch_major().data)
