@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from returnn_lite.config import Config
-from returnn_lite.engine.watch import EpochWatch, short
+from returnn_lite.engine.watch import EpochWatch, mean_losses, short
 from returnn_lite.log import Log
 from returnn_lite.schedule.agent_options import AgentOptions
 from returnn_lite.trials.shared_data import SharedData
@@ -74,7 +74,8 @@ def sweep(trial: Trial, seed: int, rate: Callable[..., float], epochs: int) -> l
     losses: list[float] = []
     for _ in range(epochs):
         facts = trial.epoch(1.0)
-        losses += [float(loss) for loss in trial.watch.losses]
+        if trial.watch.losses:
+            losses += mean_losses(trial.watch.losses).tolist()
         if facts is None:
             break
     return losses

@@ -46,7 +46,7 @@ def test_one_that_diverges_leaves_the_others(tmp_path):
     lockstep = LockStep(several)
     assert lockstep.check() == ""
     lockstep.run([lambda i=i, t=t: t.reset(i) for i, t in enumerate(several)])
-    first, second = lockstep.run([lambda: several[0].epoch(float("inf")), lambda: several[1].epoch(0.1)])
+    first, second = lockstep.run([lambda: several[0].epoch(1e38), lambda: several[1].epoch(0.1)])
     assert first is None and second.score > 0
 
 
