@@ -10,5 +10,7 @@ from pathlib import Path
 # The library of this very checkout, whatever else is installed; nothing beside it gets importable.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import returnn_lite  # noqa: E402, F401
+from returnn_lite.compat.config_imports import offer_modules  # noqa: E402
 
 del sys.path[0]
+offer_modules()

@@ -7,6 +7,7 @@ from typing import Any
 
 from returnn_lite.layers.views.data_view import LengthsOf
 from returnn_lite.tensor import Dim
+from returnn_lite.tensor.foreign import with_core_dims
 
 
 class Data:
@@ -33,10 +34,10 @@ class Data:
     ) -> None:
         self.name = name
         self.sparse = sparse or sparse_dim is not None
-        self.sparse_dim = sparse_dim
+        self.sparse_dim: Dim | None = with_core_dims(sparse_dim)
         self.dim = dim
         self.dtype = dtype or ("int32" if self.sparse else "float32")
-        self.dim_tags = dim_tags or dims
+        self.dim_tags: Sequence[Dim] | None = with_core_dims(dim_tags or dims)
         if shape is None and not self.dim_tags:
             shape = (None,) if self.sparse else (None, dim)
         self.shape = None if shape is None else tuple(shape)

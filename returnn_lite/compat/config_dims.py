@@ -4,37 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from returnn_lite.frontend import Dim as LengthsDim
-from returnn_lite.tensor import batch_dim
-from returnn_lite.tensor.dim import BATCH, FEATURE, SPATIAL
-
-
-class Types:
-    """The kinds of axes."""
-
-    Batch = BATCH
-    Spatial = SPATIAL
-    Time = SPATIAL
-    Feature = FEATURE
-    Unspecified = SPATIAL
-
-
-class Dim(LengthsDim):
-    """`Dim(5, name="heads")`, `Dim(None, name="time")`, `Dim(kind=Dim.Types.Feature, description="x", dimension=5)`."""
-
-    __slots__ = ()
-    Types = Types
-
-    def __init__(
-        self,
-        dimension: Any = None,
-        name: str = "",
-        *,
-        description: str = "",
-        kind: str | None = None,
-        **_unused: Any,
-    ) -> None:
-        super().__init__(dimension, name or description, kind=kind or SPATIAL)
+from returnn_lite.frontend.dim import Dim, batch_dim, single_step_dim
+from returnn_lite.tensor.dim import FEATURE, SPATIAL
 
 
 class DimensionTag(Dim):
@@ -43,22 +14,20 @@ class DimensionTag(Dim):
     __slots__ = ()
 
     def __init__(
-        self, kind: str | None = None, description: str = "", dimension: int | None = None, **_unused: Any
+        self, kind: str | None = None, description: str = "", dimension: int | None = None, **options: Any
     ) -> None:
-        super().__init__(dimension, description, kind=kind)
+        super().__init__(dimension, description=description, kind=kind or SPATIAL, **options)
 
 
-def SpatialDim(description: str, dimension: int | None = None, **_unused: Any) -> Dim:  # noqa: N802 - the users' name
+def SpatialDim(description: str, dimension: int | None = None, **options: Any) -> Dim:  # noqa: N802 - the users' name
     """A spatial axis; dynamic without a dimension."""
-    return Dim(dimension, description, kind=SPATIAL)
+    return Dim(dimension, description=description, kind=SPATIAL, **options)
 
 
-def FeatureDim(description: str, dimension: int | None = None, **_unused: Any) -> Dim:  # noqa: N802 - the users' name
+def FeatureDim(description: str, dimension: int | None = None, **options: Any) -> Dim:  # noqa: N802 - the users' name
     """A feature axis."""
-    return Dim(dimension, description, kind=FEATURE)
+    return Dim(dimension, description=description, kind=FEATURE, **options)
 
-
-single_step_dim = Dim(1, "single-step")
 
 NAMES: dict[str, Any] = {
     "Dim": Dim,

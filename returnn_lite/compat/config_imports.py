@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import functools
 import importlib
+import importlib.util
 import site
 import sys
 import sysconfig
@@ -36,15 +37,15 @@ MODULES: dict[str, str] = {
     "returnn.extern": "",
     "returnn.extern.HawkAaronWarpTransducer": "tensors:transducer_names",
     "returnn.forward_iface": "frontend:callback_names",
-    "returnn.frontend": "frontend:names",
-    "returnn.frontend.run_ctx": "frontend:context_names",
     "returnn.import_": "parts:downloads",
     "returnn.log": "client:log_names",
     "returnn.pretrain": "util:pretrain",
     "returnn.tensor": "frontend:tensor_names",
-    "returnn.tensor.dim": "frontend:tensor_names",
+    "returnn.tensor.dim": "frontend:dim_names",
+    "returnn.tensor.marked_dim": "frontend:marked_dim_names",
     "returnn.tensor.tensor": "frontend:tensor_names",
     "returnn.tensor.tensor_dict": "frontend:tensor_names",
+    "returnn.tensor.utils": "frontend:util_names",
     "returnn.tf": "",
     "returnn.tf.compat": "tensors:tf_compat",
     "returnn.tf.horovod": "parts:horovod",
@@ -57,6 +58,8 @@ MODULES: dict[str, str] = {
     "returnn.tf.util.data": "tensors:data_names",
     "returnn.torch": "",
     "returnn.torch.context": "frontend:context_names",
+    "returnn.torch.data": "",
+    "returnn.torch.data.tensor_utils": "frontend:torch_data_names",
     "returnn.util": "util:top",
     "returnn.util.basic": "util:names",
     "returnn.util.better_exchook": "util:exchook",
@@ -91,6 +94,8 @@ _EMPTY = """
 """.split()
 MODULES |= dict.fromkeys([*_EMPTY, *(f"returnn.{name}" for name in _EMPTY)], "")
 TF = "tensorflow"
+# packages whose modules are modules of ours, under the same names below
+_OURS = {"returnn.frontend": "returnn_lite.frontend"}
 
 
 @contextmanager
@@ -114,6 +119,11 @@ def config_imports(config: Any = None) -> Iterator[None]:
         RUNNING.config = RUNNING.context = None
 
 
+def offer_modules() -> None:
+    """Makes the modules below `returnn` importable from now on, for scripts that have a package of this name."""
+    sys.meta_path.append(_Finder())
+
+
 def is_known(name: str) -> bool:
     """Whether there is a stand-in for this module."""
     return _is_found(name) or name.split(".", 1)[0] == TF
@@ -121,7 +131,24 @@ def is_known(name: str) -> bool:
 
 def _is_found(name: str) -> bool:
     """The same for those that `_Finder` makes."""
-    return name in MODULES or name in OLD_NAMES or name.startswith("returnn.tf.compat.")
+    return name in MODULES or name in OLD_NAMES or name.startswith("returnn.tf.compat.") or _ours(name) is not None
+
+
+def _ours(name: str) -> str | None:
+    """The module of ours that stands under this name."""
+    for public, own in _OURS.items():
+        if name == public or name.startswith(f"{public}."):
+            found = own + name[len(public) :]
+            parent = found.rpartition(".")[0]
+            if name != public and (_ours(name.rpartition(".")[0]) is None or not _is_package(parent)):
+                return None
+            return found if importlib.util.find_spec(found) is not None else None
+    return None
+
+
+def _is_package(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.submodule_search_locations is not None
 
 
 class _Finder(MetaPathFinder, Loader):
@@ -129,18 +156,27 @@ class _Finder(MetaPathFinder, Loader):
 
     def __init__(self) -> None:
         self.made: list[str] = []
+        self.specs: dict[str, ModuleSpec | None] = {}  # of modules that have one already
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """The spec of a known name."""
         if not _is_found(fullname):
             return None
-        known = (*MODULES, *OLD_NAMES)
+        own = _ours(fullname)
+        if own is not None:
+            return ModuleSpec(fullname, self, is_package=_is_package(own))
+        known = (*MODULES, *OLD_NAMES, *_OURS)
         is_package = any(name.startswith(fullname + ".") for name in known)
         return ModuleSpec(fullname, self, is_package=is_package or fullname in OLD_NAMES)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """An empty module; for an old name the module of today's name."""
         self.made.append(spec.name)
+        own = _ours(spec.name)
+        if own is not None:
+            module = importlib.import_module(own)
+            self.specs[spec.name] = module.__spec__
+            return module
         if spec.name in OLD_NAMES:
             return importlib.import_module(OLD_NAMES[spec.name])
         return _Module(spec.name)
@@ -149,6 +185,23 @@ class _Finder(MetaPathFinder, Loader):
         """Puts the names into it."""
         if isinstance(module, _Module):
             module.fill()
+            return
+        public = module.__spec__.name if module.__spec__ is not None else ""
+        own = self.specs.pop(public, None)
+        if own is not None:
+            module.__spec__ = own
+            self._register_loaded(public, own.name)
+
+    def _register_loaded(self, public: str, own: str) -> None:
+        """Modules below that are loaded already, so that importing them by the public name sets no attribute.
+
+        An attribute of the package may be the function of the same name.
+        """
+        for name in [name for name in sys.modules if name.startswith(f"{own}.")]:
+            other = public + name[len(own) :]
+            if other not in sys.modules:
+                sys.modules[other] = sys.modules[name]
+                self.made.append(other)
 
 
 def _tensorflow_for_configs(real: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,13 +6,23 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from returnn_lite.config.running import running_config, set_running_config
+
 
 @dataclass
 class Running:
     """Set by who runs a config. Modules are shared by all code of the process; so is this, and only by them."""
 
-    config: Any = None
     context: Any = None
+
+    @property
+    def config(self) -> Any:
+        """The config that is loaded, if there is one."""
+        return running_config()
+
+    @config.setter
+    def config(self, value: Any) -> None:
+        set_running_config(value)
 
     @property
     def device(self) -> Any:

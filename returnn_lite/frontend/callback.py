@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from returnn_lite.frontend.values import TensorDict
+from returnn_lite.frontend.tensor_dict import TensorDict
 
 
 class ForwardCallback:

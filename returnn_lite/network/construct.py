@@ -20,6 +20,7 @@ from returnn_lite.network.extern import ExternData
 from returnn_lite.network.reuse import SharedParams, reuse_options
 from returnn_lite.network.sources import DataSource, PartOf
 from returnn_lite.network.worklist import run
+from returnn_lite.tensor.foreign import with_core_dims
 
 EXTRA = re.compile(r"^(extra(?:\.[A-Za-z0-9_.()]*)?):(.*)$", re.DOTALL)
 SHOWN_ASKERS = 20  # of a longer chain error texts show both ends
@@ -73,7 +74,7 @@ class Net:
         for name in descriptions:
             if not isinstance(name, str):
                 raise ConfigError(path, f"the names of layers must be strs, but {name!r} is none")
-        self.descriptions = descriptions
+        self.descriptions: Mapping[str, Any] = with_core_dims(descriptions)
         self.shared = shared
         self.path = path
         self.prefix = prefix

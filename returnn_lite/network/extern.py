@@ -19,7 +19,7 @@ class ExternData:
     """Specs of all data keys, by `extern_data` or the legacy `num_inputs` / `num_outputs`."""
 
     def __init__(self, config: Config) -> None:
-        self.options = _options(config)
+        self.options = extern_options(config)
         self.specs: dict[str, Spec] = {k: data_spec(k, v) for k, v in self.options.items()}
         self.default_input = str(config.value("default_input", "data"))
         self.default_target = str(config.value("target", "classes"))
@@ -82,7 +82,7 @@ class ExternData:
         return found
 
 
-def _options(config: Config) -> dict[str, dict[str, Any]]:
+def extern_options(config: Config) -> dict[str, dict[str, Any]]:
     """The option dicts of all keys."""
     extern = config.typed_value("extern_data")
     if extern is not None:

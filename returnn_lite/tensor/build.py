@@ -8,6 +8,7 @@ from typing import Any
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.tensor.axes import axis
 from returnn_lite.tensor.dim import FEATURE, SPATIAL, Dim, batch_dim
+from returnn_lite.tensor.foreign import with_core_dims
 from returnn_lite.tensor.spec import AUTO, Spec
 
 _OPTIONS = {
@@ -22,6 +23,7 @@ def data_spec(key: str, options: Mapping[str, Any]) -> Spec:
     Raises ConfigError with the path `extern_data["key"]` for unknown options and contradictions.
     """
     path = f"extern_data[{key!r}]"
+    options = with_core_dims(options)
     for name in options:
         if name not in _OPTIONS:
             raise ConfigError(path, f"unknown option {name!r}{did_you_mean(str(name), sorted(_OPTIONS))}")

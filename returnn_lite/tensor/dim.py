@@ -20,7 +20,7 @@ class Dim:
     with one stride can be added. `kind` is "batch", "spatial" or "feature"; it never decides equality.
     """
 
-    __slots__ = ("_hash", "kind", "name", "op", "parts", "size")
+    __slots__ = ("_hash", "foreign", "kind", "name", "op", "parts", "size")
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class Dim:
         self.size = dimension
         self.name = name or ("dynamic" if dimension is None else f"static{dimension}")
         self.kind = kind
+        self.foreign: object = None  # what stands for it in another language, if anything does
         self.op, self.parts = derived if derived else ("", ())
         self._hash = self._made_hash()
 
@@ -75,7 +76,11 @@ class Dim:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Dim) and self._hash == other._hash and _alike(self, other))
+        if self is other:
+            return True
+        if not isinstance(other, Dim):
+            return NotImplemented  # an axis object of another language knows
+        return self._hash == other._hash and _alike(self, other)
 
     def __repr__(self) -> str:
         return f"{self.name}({'?' if self.size is None else self.size})"

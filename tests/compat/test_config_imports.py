@@ -11,9 +11,11 @@ import returnn_lite.catalog  # noqa: F401
 from returnn_lite.compat.config_imports import config_imports
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
+from returnn_lite.frontend import Dim
 from returnn_lite.layers.core.registry import _LAYERS
 from returnn_lite.network import Network
-from returnn_lite.tensor import Dim, batch_dim
+from returnn_lite.tensor import Dim as CoreDim
+from returnn_lite.tensor import batch_dim
 
 
 def names(text):
@@ -35,11 +37,11 @@ out = SpatialDim("out")
 feature = FeatureDim("feature", 7)
 longer = 2 * time + 1
 """)
-    assert found["batch_dim"] is batch_dim
+    assert found["batch_dim"] == batch_dim and found["batch_dim"].core is batch_dim
     assert found["time"].dynamic and found["time"].description == "time"
     assert found["heads"].dimension == 5 and found["old"].kind == "feature" and found["feature"].size == 7
     made = ("time", "heads", "old", "out", "feature", "longer", "single_step_dim")
-    assert all(isinstance(found[name], Dim) for name in made)
+    assert all(isinstance(found[name], Dim) and isinstance(found[name].core, CoreDim) for name in made)
     assert found["out"] != found["time"] and found["longer"].dynamic
 
 

@@ -102,8 +102,10 @@ template = Tensor("x", shape=(None, 5))
         time = found["Dim"](found["Tensor"]("lengths", [found["batch_dim"]], raw_tensor=lengths), name="time")
         assert time.dynamic and time.dyn_size is lengths and time.get_dim_value() == 3
         assert isinstance(found["template"], found["Tensor"]) and found["template"].out_type["shape"] == (None, 5)
-        with pytest.raises(NotImplementedError, match="returnn.frontend.Linear: not supported"):
-            found["rf"].Linear(4, 5)
+        with pytest.raises(AttributeError, match='rf.gathr does not exist; did you mean "gather"'):
+            found["rf"].gathr(4, 5)
+        assert "returnn.frontend" in sys.modules and found["rf"] is sys.modules["returnn_lite.frontend"]
+    assert not [name for name in sys.modules if name == "returnn" or name.startswith("returnn.")]
 
 
 def test_reading_such_a_config_leaves_the_rest_alone():

@@ -13,6 +13,7 @@ from typing import Any
 from returnn_lite import datasets
 from returnn_lite.compat.running import RUNNING
 from returnn_lite.config import Config
+from returnn_lite.config.running import running_config_ctx
 from returnn_lite.datasets import Dataset
 from returnn_lite.datasets.combined.map_wrapper import FromListDataset, MapDatasetBase, MapDatasetWrapper
 from returnn_lite.datasets.hdf.writer import HDFWriter
@@ -21,7 +22,12 @@ from returnn_lite.log import Log
 
 def config_names() -> dict[str, Any]:
     """`returnn.config`."""
-    return {"Config": Config, "get_global_config": get_global_config, "set_global_config": set_global_config}
+    return {
+        "Config": Config,
+        "get_global_config": get_global_config,
+        "global_config_ctx": running_config_ctx,
+        "set_global_config": set_global_config,
+    }
 
 
 def log_names() -> dict[str, Any]:

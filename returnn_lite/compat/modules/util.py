@@ -8,6 +8,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from returnn_lite.config.behavior_version import BehaviorVersion
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.engine.models.pretrain import WrapEpochValue
 
@@ -46,6 +47,7 @@ def names() -> dict[str, Any]:
         "cleanup_env_var_path": cleanup_env_var_path,
         "generic_import_module": generic_import_module,
         "py2_utf8_str_to_unicode": py2_utf8_str_to_unicode,
+        "BehaviorVersion": BehaviorVersion,
         "NumbersDict": NumbersDict,
         "PY3": True,
         "unicode": str,

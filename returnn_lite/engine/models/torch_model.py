@@ -8,16 +8,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy
 import torch
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.frontend import Dim, RunContext, TensorDict, batch_dim
-from returnn_lite.frontend import Tensor as NamedTensor
-from returnn_lite.frontend.values import declared, of_spec
+from returnn_lite.frontend import RunContext
+from returnn_lite.frontend.bridge import wrapped_pt_module_to_rf_module
+from returnn_lite.frontend.core_values import loss_value, marked_output
+from returnn_lite.frontend.extern import ExternTensors, declared
 from returnn_lite.layers.core.params import ParamOptions, ParamOwner
-from returnn_lite.network.extern import ExternData
+from returnn_lite.network.extern import ExternData, extern_options
 from returnn_lite.network.objective import LossValue
 from returnn_lite.tensor import Tensor
 
@@ -74,6 +74,8 @@ class TorchNet(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.steps, self.autocast = model, dict(steps), autocast
+        self.user_model: Any = wrapped_pt_module_to_rf_module(model) or model
+        self._tensors = ExternTensors(extern_options(config))
         self.extern_data = ExternData(config)
         self.epoch, self.global_step = 1, 0
         self.has_trained = False  # whether some step had a gradient
@@ -157,18 +159,17 @@ class TorchNet(torch.nn.Module):
         out = TorchOutput()
         for name, function in self.steps.items():
             context = self._run(name, function, feed, tags or [])
-            out.losses.update(context.losses)
-            out.outputs.update(context.outputs)
+            out.losses.update({key: loss_value(loss) for key, loss in context.losses.items()})
+            out.outputs.update({key: marked_output(value) for key, value in context.outputs.items()})
         if "train_step" in self.steps:
             out.objective = self._objective(out.losses)
         return out
 
     def _run(self, name: str, function: Any, feed: Mapping[str, Tensor], tags: list[str]) -> RunContext:
         """Calls one of the functions; what it marked is in the context."""
-        known = {dim: values for value in feed.values() for dim, values in value.lengths.items()}
-        expected = declared(self.model_outputs, "model_outputs")
-        context = RunContext(name, self.epoch, self.global_step, self.training, known, expected)
-        offered = {"model": self.model, "extern_data": extern_tensors(feed, tags)}
+        expected = declared(self.model_outputs, "model_outputs") if self.model_outputs else None
+        context = RunContext(name, self.epoch, self.global_step, self.training, expected)
+        offered = {"model": self.user_model, "extern_data": self._tensors.fill(feed, tags)}
         with context.running(), self._precision(feed):
             call(function, name, offered, {"run_ctx": context, "epoch": self.epoch, "step": self.global_step})
         return context
@@ -198,24 +199,6 @@ class TorchNet(torch.nn.Module):
         if not any(param.requires_grad for param in self.model.parameters()):
             raise ConfigError("train_step", "all parameters have requires_grad = False, so that there is none to train")
         raise ConfigError("train_step", f"the losses ({', '.join(losses)}) do not depend on any parameter")
-
-
-def extern_tensors(feed: Mapping[str, Tensor], tags: list[str]) -> TensorDict:
-    """The data of a batch as functions of the config see it, and the tags of the sequences as "seq_tag"."""
-    size = next(
-        (value.data.shape[value.spec.batch] for value in feed.values() if value.spec.batch is not None), len(tags)
-    )
-    batch = Dim.of(batch_dim)
-    batch.dyn_size_ext = NamedTensor("batch", (), raw_tensor=torch.tensor(size, dtype=torch.int32))
-    seen = {batch_dim: batch}
-    found = TensorDict()
-    for key, value in feed.items():
-        found[key] = of_spec(key, value.spec, value.data)
-        found[key].dims = tuple(seen.setdefault(dim, dim) for dim in found[key].dims)
-        for dim, values in value.lengths.items():
-            seen[dim].dyn_size_ext = NamedTensor(dim.name, (batch,), raw_tensor=values.values)
-    found["seq_tag"] = NamedTensor("seq_tag", (batch,), "string", raw_tensor=numpy.array(tags))
-    return found
 
 
 def call(function: Any, name: str, offered: Mapping[str, Any], on_request: Mapping[str, Any] | None = None) -> Any:

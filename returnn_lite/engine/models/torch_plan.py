@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite import frontend
 from returnn_lite.config import Config
 from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
@@ -16,6 +17,7 @@ from returnn_lite.engine.models.network_plan import network_seed, start_epoch
 from returnn_lite.engine.models.torch_model import TorchNet, call
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend import RunContext
+from returnn_lite.frontend.bridge import rf_module_to_pt_module
 from returnn_lite.log import Log
 
 AMP_TYPES = {"bfloat16": torch.bfloat16}
@@ -84,6 +86,8 @@ class TorchPlan:
         torch.manual_seed(network_seed(self.config, epoch))
         with RunContext("init", epoch, step).running():
             model = call(get_model, "get_model", {"epoch": epoch, "step": step})
+        if isinstance(model, frontend.Module):
+            model = rf_module_to_pt_module(model)
         if not isinstance(model, torch.nn.Module):
             raise ConfigError("get_model", f"must return a torch.nn.Module, but returned {model!r} instead")
         steps = dict(zip(wanted, functions, strict=True))

@@ -16,8 +16,9 @@ from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import explained, forward_batch
 from returnn_lite.engine.tasks.search import unpadded
 from returnn_lite.errors import ConfigError
-from returnn_lite.frontend import Dim, TensorDict
+from returnn_lite.frontend import Dim
 from returnn_lite.frontend import Tensor as NamedTensor
+from returnn_lite.frontend.core_values import MarkedOutput, Sequences
 from returnn_lite.log import Log
 from returnn_lite.tensor import Tensor
 
@@ -165,7 +166,7 @@ class ToCallback:
         self.callback, self.net = made, net
 
     def __enter__(self) -> "ToCallback":
-        self.callback.init(model=getattr(self.net, "model", self.net))
+        self.callback.init(model=getattr(self.net, "user_model", self.net))
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: TracebackType | None) -> None:
@@ -175,14 +176,19 @@ class ToCallback:
     def write(self, outputs: Outputs, tags: list[str]) -> None:
         """Calls it for every sequence."""
         first = {name: batch_first(output, name) for name, output in outputs.items()}
-        rows = {name: unpadded(output) for name, output in first.items()}
+        marked = {name: output.marked for name, output in outputs.items() if isinstance(output, MarkedOutput)}
+        rows = {name: unpadded(output) for name, output in first.items() if name not in marked}
+        sequences = Sequences(marked)
         for i, tag in enumerate(tags):
-            named = {name: of_sequence(name, first[name], rows[name][i]) for name in rows}
-            self.callback.process_seq(seq_tag=tag, outputs=TensorDict(named))
+            named = sequences[i]
+            for name, row in rows.items():
+                named.data[name] = of_sequence(name, first[name], row[i])
+            self.callback.process_seq(seq_tag=tag, outputs=named)
 
 
 def of_sequence(name: str, output: Tensor, row: numpy.ndarray) -> NamedTensor:
     """The array of one sequence, whose axes have its lengths."""
     pairs = zip(output.spec.dims[1:], row.shape, strict=True)
-    dims = [Dim(torch.tensor(size), dim.name) if dim.dynamic else Dim.of(dim) for dim, size in pairs]
-    return NamedTensor(name, dims, output.spec.dtype, sparse_dim=output.spec.sparse_dim, raw_tensor=row)
+    dims = [Dim(torch.tensor(size), name=dim.name) if dim.dynamic else Dim.of(dim) for dim, size in pairs]
+    sparse_dim = None if output.spec.sparse_dim is None else Dim.of(output.spec.sparse_dim)
+    return NamedTensor(name, dims, output.spec.dtype, sparse_dim=sparse_dim, raw_tensor=row)

@@ -1,0 +1,133 @@
+"""`Extent`: how long an axis is in the batch at hand – a number, or sizes – and what is computed from it, kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+
+from returnn_lite.frontend.layout import arranged, joined
+
+if TYPE_CHECKING:
+    from returnn_lite.frontend.dim import Dim
+    from returnn_lite.frontend.dim_math import Op
+    from returnn_lite.frontend.tensor import Tensor
+
+CPU = torch.device("cpu")
+
+
+class Extent:
+    """What all equal Dims share. `owner`: the Dim that it was made for; `same`: the extent that replaced this one.
+
+    `size`: a fixed size, else None. `given`: the sizes as they were set; those of a derived axis (`op`) are computed
+    when they are asked for, and again when the sizes that they come from are others.
+    `derived`: the axes that were computed from this one, by operation.
+    """
+
+    __slots__ = (
+        *("owner", "same", "size", "given", "op", "auto", "batch", "derived", "hash", "kept_for", "kept"),
+        *("computed", "computed_for", "__weakref__"),
+    )
+
+    def __init__(self, owner: Dim, size: int | None, given: Tensor | None, op: Op | None, auto: bool) -> None:
+        self.owner, self.size, self.given, self.op, self.auto = owner, size, given, op, auto
+        self.same: Extent | None = None
+        self.batch = owner.is_batch_dim()
+        self.derived: dict[Any, Dim] = {}
+        self.hash = hash(("batch axis",)) if self.batch else hash(("auto", owner.name)) if auto else id(self) >> 4
+        self.kept_for: Any = None  # the raw sizes that `kept` was computed from
+        self.kept: dict[Any, Any] = {}
+        self.computed: Tensor | None = None
+        self.computed_for: tuple[Any, ...] = ()
+
+    # --- sizes --------------------------------------------------------------------------------------------------------
+
+    def fixed(self) -> int | None:
+        """The fixed size; of a derived axis as soon as those of its parts are known."""
+        if self.size is None and self.op is not None and self.given is None:
+            parts = [part.dimension for part in self.op.inputs]
+            known = [part for part in parts if part is not None]
+            if len(known) == len(parts):
+                self.size = self.op.on_numbers(known, clip=False)
+        return self.size
+
+    def sizes(self) -> Tensor | None:
+        """The sizes; None for a fixed size, and while they are not known."""
+        if self.given is not None or self.op is None or self.fixed() is not None:
+            return self.given
+        parts = [part.dimension if part.is_static() else part.dyn_size_ext for part in self.op.inputs]
+        raws = tuple(part if isinstance(part, int) else None if part is None else part.raw_tensor for part in parts)
+        if any(raw is None for raw in raws):
+            return None
+        same = len(raws) == len(self.computed_for) and all(map(_is, raws, self.computed_for))
+        if not same:
+            self.computed, self.computed_for = self._compute(parts), raws
+        return self.computed
+
+    def _compute(self, parts: list[Any]) -> Tensor:
+        sized = [part for part in parts if not isinstance(part, int)]
+        first = sized[0]
+        dims = first.dims
+        for part in sized[1:]:
+            dims = joined(dims, part.dims)
+        raws = [part if isinstance(part, int) else arranged(as_torch(part), part.dims, dims) for part in parts]
+        op = self.op
+        values = op.on_tensors(raws) if op is not None else raws[0]
+        values = values.to(as_torch(first).dtype)
+        result: Tensor = first._new(values, dims, name=self.owner.name)
+        return result
+
+    def memo(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives, kept until the sizes are others."""
+        ext = self.sizes()
+        raw = None if ext is None else ext.raw_tensor
+        if raw is not self.kept_for:
+            self.kept, self.kept_for = {}, raw
+        found = self.kept.get(key)
+        if found is None:
+            found = self.kept[key] = compute()
+        return found
+
+    def forget(self) -> None:
+        """No sizes any more, and nothing that was computed from them; derived axes by numbers stay the same axes."""
+        self.given = self.computed = self.kept_for = None
+        self.kept, self.computed_for = {}, ()
+        self.derived = {key: dim for key, dim in self.derived.items() if isinstance(key[1], int)}
+        for dim in self.derived.values():
+            dim.reset_eager()
+
+    def changed(self) -> None:
+        """To be called after the sizes were changed in place."""
+        self.kept, self.computed_for = {}, ()
+
+
+def _is(a: Any, b: Any) -> bool:
+    return a is b or (isinstance(a, int) and a == b)
+
+
+def as_torch(sizes: Tensor) -> torch.Tensor:
+    """Sizes as a torch tensor; those of callbacks are numpy's."""
+    raw = sizes.raw_tensor
+    return raw if isinstance(raw, torch.Tensor) else torch.as_tensor(numpy.asarray(raw))
+
+
+def largest(sizes: Tensor) -> torch.Tensor:
+    """The maximum of all sizes; 0 if there are none."""
+    raw = as_torch(sizes)
+    return raw if raw.dim() == 0 else raw.max() if raw.numel() else raw.new_zeros(())
+
+
+def valid(dim: Dim, sizes: Tensor, device: torch.device) -> torch.Tensor:
+    """True at the positions below the sizes. Shape: (*axes of the sizes, size of the axis)
+
+    Where the sizes are padding themselves, all positions count.
+    """
+    raw, top = as_torch(sizes), dim.padded_size()
+    for inner in sizes.dims:
+        if inner.need_masking():
+            inside = inner.get_mask(device="cpu")
+            raw = torch.where(arranged(inside.raw_tensor, inside.dims, sizes.dims), raw, top)
+    raw = raw.to(device, non_blocking=True)
+    return torch.arange(top, device=device, dtype=raw.dtype) < raw.unsqueeze(-1)

@@ -1,0 +1,77 @@
+"""Gradients: asked for, stopped, scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+import returnn_lite.ops.gradients as ops_gradients
+from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.layout import axis_of
+
+if TYPE_CHECKING:
+    from returnn_lite.frontend.tensor import Tensor
+
+
+def set_requires_gradient(source: Tensor) -> None:
+    """From now on gradients to this tensor are computed."""
+    source.raw_tensor.requires_grad_(True)
+
+
+def gradient(y: Tensor, x: Tensor) -> Tensor:
+    """The gradient of y (of the sum of its entries) to x, which can be differentiated again."""
+    if not y.raw_tensor.requires_grad:
+        raise WrongUse(f"gradient of {y}: it does not depend on {x}, or that was not set to require a gradient")
+    ones = torch.ones_like(y.raw_tensor)
+    (found,) = torch.autograd.grad(y.raw_tensor, x.raw_tensor, ones, create_graph=True)
+    return x._like(found)
+
+
+def stop_gradient(source: Tensor) -> Tensor:
+    """The same values, through which no gradient goes."""
+    return source._like(source.raw_tensor.detach())
+
+
+@contextmanager
+def stop_gradient_scope() -> Iterator[None]:
+    """While open, nothing that is computed is differentiated."""
+    with torch.no_grad():
+        yield
+
+
+def scaled_gradient(source: Tensor, scale: float | Tensor) -> Tensor:
+    """The same values; the gradient is multiplied by `scale`, which may be negative."""
+    if isinstance(scale, int | float) and scale == 0:
+        return stop_gradient(source)
+    return scaled_gradient_ext(source, scale=scale)
+
+
+def scaled_gradient_ext(
+    x: Tensor,
+    *,
+    scale: float | Tensor = 1.0,
+    shift: float | Tensor | None = None,
+    scale_shift_by_sum_over_axis: Dim | None = None,
+) -> Tensor:
+    """The same values; the gradient g becomes g · scale + shift, the shift times the sum of |g| over an axis if given.
+
+    With a shift both must be numbers.
+    """
+    axis = None if scale_shift_by_sum_over_axis is None else axis_of(x.dims, scale_shift_by_sum_over_axis, str(x))
+    if isinstance(scale, int | float) and isinstance(shift, int | float | None):
+        return x._like(ops_gradients.scaled_gradient(x.raw_tensor, scale, shift or 0.0, axis))
+    if shift is not None:
+        raise WrongUse(f"scaled_gradient_ext of {x}: with a `shift` both must be numbers")
+    factor = scale if isinstance(scale, int | float) else scale.copy_compatible_to_dims_raw(x.dims)
+    scaled = x.raw_tensor * factor
+    return x._like(ops_gradients.reported_as(x.raw_tensor, scaled))
+
+
+@contextmanager
+def gradient_checkpoint_scope() -> Iterator[None]:
+    """While open, what is computed may be computed again for the gradient; here it is kept, with the same numbers."""
+    yield

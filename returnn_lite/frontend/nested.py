@@ -1,0 +1,317 @@
+"""Functions of structures of tensors and axes: gathered, masked, selected; axes whose sizes change go along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import tree
+
+from returnn_lite.frontend.axes import expand_dim, replace_dim_v2
+from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.elementwise import copy_to_device
+from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.gather import gather
+from returnn_lite.frontend.masked import masked_scatter, masked_select
+from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.frontend.where import where
+
+if TYPE_CHECKING:
+    from returnn_lite.frontend.tensor import Tensor
+
+DimMap = dict[Dim, Dim]
+
+
+def gather_nested(s: Any, *, indices: Tensor, dim_map: DimMap | None = None) -> Any:
+    """`gather` of all tensors that have the sparse axis of `indices`. Others stay.
+
+    Axes whose sizes have that axis become new ones with gathered sizes; `dim_map` gets them.
+    """
+    axis = indices.sparse_dim
+    if axis is None:
+        raise WrongUse(f"gather_nested by {indices}: the indices must have a sparse axis")
+    known = {} if dim_map is None else dim_map
+    on_cpu: list[Tensor] = []
+
+    def host_indices() -> Tensor:
+        if not on_cpu:
+            on_cpu.append(copy_to_device(indices, "cpu"))
+        return on_cpu[0]
+
+    def axis_after(dim: Dim) -> Dim:
+        sizes = dim.dyn_size_ext
+        if dim in known or sizes is None or axis not in sizes.dims:
+            return known.get(dim, dim)
+        known[dim] = Dim(gather(sizes, indices=host_indices(), axis=axis), name=f"{dim.name}_1", kind=dim.kind)
+        return known[dim]
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, Dim):
+            if leaf == axis:
+                return _own_dim(indices, axis)
+            return axis_after(leaf)
+        if not isinstance(leaf, TensorBase) or axis not in leaf.dims:
+            return leaf
+        found = gather(leaf, indices=indices, axis=axis)  # type: ignore[arg-type]
+        for dim in leaf.dims:
+            new = axis_after(dim)
+            if new is not dim and dim in found.dims:
+                found = _cut(found, dim, new)
+        return found
+
+    return tree.map_structure(one, s)
+
+
+def _own_dim(indices: Tensor, axis: Dim) -> Dim:
+    """The axis of the indices that stands for the gathered one: the last that is not the batch axis."""
+    own = [dim for dim in indices.dims if not dim.is_batch_dim()]
+    return own[-1] if own else axis
+
+
+def _cut(x: Tensor, dim: Dim, new: Dim) -> Tensor:
+    """An axis as another one, of its size."""
+    if new in x.dims:
+        return x
+    return replace_dim_v2(x, in_dim=dim, out_dim=new)
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def mask_nested(
+    s: Any,
+    *,
+    mask: Tensor,
+    mask_cpu: Tensor | None = None,
+    mask_value: Any,
+    dim_map: DimMap | None = None,
+    allow_dim_extension: bool = True,
+) -> Any:
+    """`where(mask, s, mask_value)` of all tensors; `mask_value` is such a structure, a tensor, or a number.
+
+    Axes that differ on both sides become a new one, with the sizes that hold where; `dim_map` gets them.
+    """
+    values = mask_value
+    if values is None or isinstance(values, TensorBase | int | float | bool):
+        values = tree.map_structure(lambda _: mask_value, s)
+    known = {} if dim_map is None else dim_map
+    merge = _Merge(mask, mask_cpu, known, allow_dim_extension)
+    _check_structure(s, values)
+    tree.map_structure(lambda a, b: merge.pair(a, b) if isinstance(a, Dim) and isinstance(b, Dim) else None, s, values)
+    return tree.map_structure(merge.one, s, values)
+
+
+def _check_structure(a: Any, b: Any) -> None:
+    try:
+        tree.assert_same_structure(a, b)
+    except (ValueError, TypeError) as error:
+        raise WrongUse(f"both structures must be the same: {str(error).splitlines()[0]}") from None
+
+
+class _Merge:
+    """Axes of two sides that become one. `known`: the new axis of each of them."""
+
+    def __init__(self, mask: Tensor, mask_cpu: Tensor | None, known: DimMap, extend: bool) -> None:
+        self.mask, self.known, self.extend = mask, known, extend
+        self._mask_cpu = mask_cpu
+
+    @property
+    def mask_cpu(self) -> Tensor:
+        """The mask where sizes are."""
+        if self._mask_cpu is None:
+            self._mask_cpu = copy_to_device(self.mask, "cpu")
+        return self._mask_cpu
+
+    def pair(self, a: Dim, b: Dim) -> Dim:
+        """The axis that has the sizes of `a` where the mask is True, else those of `b`."""
+        if a == b:
+            return a
+        if a in self.known and self.known.get(b) == self.known[a]:
+            return self.known[a]
+        if not self.extend:
+            raise WrongUse(f"the axes {a} and {b} differ, which allow_dim_extension=False does not allow")
+        sizes = where(self.mask_cpu, a.get_size_tensor(), b.get_size_tensor(), allow_broadcast_all_sources=True)
+        found = Dim(sizes, name=f"{a.name}_masked", kind=a.kind)
+        self.known[a] = self.known[b] = found
+        return found
+
+    def one(self, a: Any, b: Any) -> Any:
+        """The entry of both structures."""
+        if isinstance(a, Dim):
+            return self.pair(a, b) if isinstance(b, Dim) else self.known.get(a, a)
+        if not isinstance(a, TensorBase):
+            return a
+        if isinstance(b, TensorBase):
+            a, b = self._fitted(a, b)
+        return where(self.mask, a, b, allow_broadcast_all_sources=True)
+
+    def _fitted(self, a: Any, b: Any) -> tuple[Tensor, Tensor]:
+        """Both with the same axes."""
+        only_a = [dim for dim in a.dims if dim not in b.dims and dim not in self.mask.dims]
+        only_b = [dim for dim in b.dims if dim not in a.dims and dim not in self.mask.dims]
+        for one, other in zip(only_a, only_b, strict=False):
+            new = self.pair(one, other)
+            a, b = _cut(a, one, new), _cut(b, other, new)
+        return a, b
+
+
+def where_nested(
+    x: Any,
+    y: Any,
+    *,
+    condition: Tensor,
+    condition_cpu: Tensor | None = None,
+    dim_map: DimMap | None = None,
+    allow_dim_extension: bool = True,
+) -> Any:
+    """`x` where the condition holds, else `y`, of all tensors of two structures."""
+    return mask_nested(
+        x,
+        mask=condition,
+        mask_cpu=condition_cpu,
+        mask_value=y,
+        dim_map=dim_map,
+        allow_dim_extension=allow_dim_extension,
+    )
+
+
+def masked_select_nested(
+    s: Any,
+    *,
+    mask: Tensor,
+    mask_cpu: Tensor | None = None,
+    dims: Sequence[Dim],
+    out_dim: Dim | None = None,
+    dim_map: DimMap | None = None,
+) -> tuple[Any, Dim, DimMap]:
+    """`masked_select` of all tensors that have any of `dims`: (structure, new axis, the new axes of old ones)."""
+    known = {} if dim_map is None else dim_map
+    on_cpu = copy_to_device(mask, "cpu") if mask_cpu is None else mask_cpu
+    if out_dim is None:
+        out_dim = Dim(None, name="masked_select")
+    out = out_dim
+    if not out.is_dim_known_in_batch():
+        masked_select(on_cpu, mask=on_cpu, dims=dims, out_dim=out)
+
+    def axis_after(dim: Dim) -> Dim:
+        sizes = dim.dyn_size_ext
+        if dim in known or sizes is None or not any(d in sizes.dims for d in dims):
+            return known.get(dim, dim)
+        picked, _ = masked_select(_with_all(sizes, dims), mask=on_cpu, dims=dims, out_dim=out)
+        known[dim] = Dim(picked, name=f"{dim.name}_masked", kind=dim.kind)
+        return known[dim]
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, Dim):
+            return axis_after(leaf)
+        if not isinstance(leaf, TensorBase) or not any(dim in leaf.dims for dim in dims):
+            return leaf
+        found, _ = masked_select(_with_all(leaf, dims), mask=mask, dims=dims, out_dim=out)
+        for dim in leaf.dims:
+            new = axis_after(dim)
+            if new is not dim and dim in found.dims:
+                found = _cut(found, dim, new)
+        return found
+
+    return tree.map_structure(one, s), out, known
+
+
+def _with_all(x: Any, dims: Sequence[Dim]) -> Tensor:
+    for dim in dims:
+        if dim not in x.dims:
+            x = expand_dim(x, dim)
+    result: Tensor = x
+    return result
+
+
+def masked_scatter_nested(
+    s: Any,
+    s_backup: Any,
+    *,
+    mask: Tensor,
+    mask_cpu: Tensor | None = None,
+    dims: Sequence[Dim],
+    in_dim: Dim,
+    masked_select_dim_map: DimMap,
+    masked_scatter_dim_map: DimMap | None = None,
+) -> Any:
+    """The inverse of `masked_select_nested`: what was selected is put back into `s_backup`.
+
+    masked_select_dim_map: what that gave. Axes that differ become a new one; `masked_scatter_dim_map` gets them.
+    """
+    known = {} if masked_scatter_dim_map is None else masked_scatter_dim_map
+    on_cpu = copy_to_device(mask, "cpu") if mask_cpu is None else mask_cpu
+    _check_structure(s, s_backup)
+    scatter = _Scatter(mask, on_cpu, dims, in_dim, masked_select_dim_map, known)
+    pairs = zip(tree.flatten(s), tree.flatten(s_backup), strict=True)
+    for a, b in pairs:
+        if isinstance(a, Dim) and isinstance(b, Dim):
+            scatter.pair(a, b)
+    return tree.map_structure(scatter.one, s, s_backup)
+
+
+class _Scatter:
+    """Selected tensors and axes put back."""
+
+    def __init__(
+        self, mask: Tensor, on_cpu: Tensor, dims: Sequence[Dim], in_dim: Dim, selected: DimMap, known: DimMap
+    ) -> None:
+        self.mask, self.on_cpu, self.dims, self.in_dim, self.known = mask, on_cpu, tuple(dims), in_dim, known
+        self.before = {new: old for old, new in selected.items()}
+
+    def pair(self, new: Dim, old: Dim) -> Dim:
+        """The axis that has the sizes of `new` where something was selected, else those of `old`."""
+        sizes = new.dyn_size_ext
+        if new == old or sizes is None or self.in_dim not in sizes.dims:
+            return new
+        found = self.known.get(new)
+        if found is None:
+            spread = masked_scatter(sizes, old.get_size_tensor(), mask=self.on_cpu, dims=self.dims, in_dim=self.in_dim)
+            found = self.known[new] = self.known[old] = Dim(spread, name=f"{old.name}_scatter", kind=old.kind)
+        return found
+
+    def one(self, new: Any, old: Any) -> Any:
+        """The entry of both structures."""
+        if isinstance(new, Dim):
+            return self.pair(new, old) if isinstance(old, Dim) else self.known.get(new, new)
+        if not isinstance(new, TensorBase) or self.in_dim not in new.dims:
+            return self._other(new, old)
+        backup = old if isinstance(old, TensorBase) else None
+        x: Any = new
+        for dim in new.dims:
+            sizes = dim.dyn_size_ext
+            if dim == self.in_dim or sizes is None or self.in_dim not in sizes.dims:
+                continue
+            origin = self._origin(dim, backup)
+            axis = self.pair(dim, origin)
+            x = _cut(x, dim, axis)
+            if backup is not None and origin in backup.dims:
+                backup = _cut(backup, origin, axis)  # type: ignore[arg-type]
+        return masked_scatter(x, backup, mask=self.mask, dims=self.dims, in_dim=self.in_dim)
+
+    def _origin(self, dim: Dim, backup: Any) -> Dim:
+        """The axis that this one was selected from, else the one of the backup in its place."""
+        if dim in self.before:
+            return self.before[dim]
+        free = [
+            d for d in (backup.dims if backup is not None else ()) if d.dyn_size_ext is not None and d not in self.dims
+        ]
+        free = [d for d in free if any(inner in self.dims for inner in d.dyn_size_ext.dims)]
+        if len(free) != 1:
+            raise WrongUse(f"masked_scatter_nested: axis {dim} belongs to no axis of {backup}")
+        return free[0]
+
+    def _other(self, new: Any, old: Any) -> Any:
+        """What was not selected from stays; where the backup depends on the mask, that decides."""
+        if isinstance(new, TensorBase) and isinstance(old, TensorBase) and any(dim in old.dims for dim in self.dims):
+            return where(self.mask, new, old, allow_broadcast_all_sources=True)
+        return new
+
+
+__all__ = [
+    "gather_nested",
+    "mask_nested",
+    "masked_scatter_nested",
+    "masked_select_nested",
+    "where_nested",
+]

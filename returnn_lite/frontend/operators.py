@@ -1,0 +1,102 @@
+"""The operators of tensors."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from returnn_lite.config.behavior_version import BehaviorVersion
+from returnn_lite.frontend.binary import COMBINE, Function, binary, compare, is_operand
+from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.tensor_base import TensorBase
+
+if TYPE_CHECKING:
+    from returnn_lite.frontend.tensor import Tensor
+
+
+def _forward(function: Function, sign: str) -> Any:
+    def call(self: Any, other: Any) -> Any:
+        return binary(function, self, other, None, sign) if is_operand(other) else _refused(self, sign, other)
+
+    return call
+
+
+def _reflected(function: Function, sign: str) -> Any:
+    def call(self: Any, other: Any) -> Any:
+        return binary(function, other, self, None, sign) if is_operand(other) else _refused(other, sign, self)
+
+    return call
+
+
+def _compare(kind: str, sign: str) -> Any:
+    def call(self: Any, other: Any) -> Any:
+        return compare(self, kind, other) if is_operand(other) else _refused(self, sign, other)
+
+    return call
+
+
+def _refused(a: Any, sign: str, b: Any) -> Any:
+    other = b if isinstance(a, TensorBase) else a
+    shape = getattr(other, "shape", None)
+    if shape is not None and not isinstance(other, TensorBase):
+        text = f"an array of shape {tuple(shape)} has no axes; use rf.convert_to_tensor(…, dims=[…])"
+        raise WrongUse(f"{a if a is not other else 'array'} {sign} {b if b is not other else 'array'}: {text}")
+    return NotImplemented
+
+
+class TensorOperators(TensorBase):
+    """Operators; their axes are as of `combine`. There is no truth value, no length and no index."""
+
+    __slots__ = ()
+    __array_ufunc__ = None  # numpy's numbers leave the operation to us
+
+    __add__, __radd__ = _forward(COMBINE["add"], "+"), _reflected(COMBINE["add"], "+")
+    __sub__, __rsub__ = _forward(COMBINE["sub"], "-"), _reflected(COMBINE["sub"], "-")
+    __mul__, __rmul__ = _forward(COMBINE["mul"], "*"), _reflected(COMBINE["mul"], "*")
+    __truediv__, __rtruediv__ = _forward(COMBINE["truediv"], "/"), _reflected(COMBINE["truediv"], "/")
+    __floordiv__, __rfloordiv__ = _forward(COMBINE["floordiv"], "//"), _reflected(COMBINE["floordiv"], "//")
+    __mod__, __rmod__ = _forward(COMBINE["mod"], "%"), _reflected(COMBINE["mod"], "%")
+    __pow__, __rpow__ = _forward(COMBINE["pow"], "**"), _reflected(COMBINE["pow"], "**")
+    __and__, __rand__ = _forward(COMBINE["logical_and"], "&"), _reflected(COMBINE["logical_and"], "&")
+    __or__, __ror__ = _forward(COMBINE["logical_or"], "|"), _reflected(COMBINE["logical_or"], "|")
+    __lt__, __le__ = _compare("less", "<"), _compare("less_equal", "<=")
+    __gt__, __ge__ = _compare("greater", ">"), _compare("greater_equal", ">=")
+
+    def __eq__(self, other: object) -> Any:
+        return compare(self, "equal", other) if is_operand(other) else self is other
+
+    def __ne__(self, other: object) -> Any:
+        return compare(self, "not_equal", other) if is_operand(other) else self is not other
+
+    __hash__ = object.__hash__
+
+    def __neg__(self) -> Tensor:
+        return self._like(-self._raw)
+
+    def __abs__(self) -> Tensor:
+        return self._like(self._raw.abs())
+
+    def __invert__(self) -> Tensor:
+        return self._like(self._raw.logical_not())
+
+    def __bool__(self) -> bool:
+        if BehaviorVersion.get() >= 22:
+            raise WrongUse(
+                f"{self} has no truth value; use bool(x.raw_tensor) of a scalar, or compare with None by `is`"
+            )
+        warnings.warn(f"{self} has no truth value; this is always True", stacklevel=2)
+        return True
+
+    def __getitem__(self, key: Any) -> Any:
+        raise WrongUse(f"{self} has no index; use rf.gather, rf.slice or raw_tensor")
+
+    def __iter__(self) -> Any:
+        raise WrongUse(f"{self} cannot be iterated over; use rf.unstack or rf.scan")
+
+    def __len__(self) -> int:
+        raise WrongUse(f"{self} has no length; use the axes' get_dim_value()")
+
+    def __float__(self) -> float:
+        raise WrongUse(f"{self} is no number; use float(x.raw_tensor)")
+
+    __int__ = __float__  # type: ignore[assignment]

@@ -1,0 +1,310 @@
+"""The run context: where `train_step` and `forward_step` leave their losses and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.frontend.const import convert_to_tensor
+from returnn_lite.frontend.current import RUNNING, get_run_ctx, initial
+from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.layout import show
+from returnn_lite.frontend.loss import Loss, as_loss
+from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.frontend.tensor_dict import TensorDict
+
+Dims = Sequence[Dim | int]
+STAGES = ("init", "train_step", "forward_step")
+
+
+class RunContext:
+    """One call of a function of the config, `stage`: "init" (`get_model`), "train_step" or "forward_step".
+
+    `step`: training steps so far. `expected_outputs`: what `model_outputs` declares. `losses`, `outputs`: what was
+    marked so far.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        epoch: int = 1,
+        step: int = 0,
+        train_flag: bool = False,
+        expected_outputs: TensorDict | None = None,
+    ) -> None:
+        self.stage, self.epoch, self.step = stage, epoch, step
+        self.expected_outputs = expected_outputs
+        self.losses: dict[str, Loss] = {}
+        self.outputs = TensorDict()
+        self._train_flag = train_flag
+        self._function_flags: dict[Any, list[bool]] = {}
+
+    def __repr__(self) -> str:
+        return f"<RunContext {self.stage}, epoch {self.epoch}, step {self.step}>"
+
+    @contextmanager
+    def running(self) -> Iterator[RunContext]:
+        """While open, `get_run_ctx()` gives this context."""
+        token = RUNNING.set(self)
+        try:
+            yield self
+        finally:
+            RUNNING.reset(token)
+
+    # --- train flag ---------------------------------------------------------------------------------------------------
+
+    @property
+    def train_flag(self) -> bool:
+        """Whether this is training, not evaluation."""
+        return self._train_flag
+
+    @contextmanager
+    def train_flag_ctx(self, train_flag: bool, *, func: Any = None) -> Iterator[None]:
+        """While open, the train flag is this one; with `func` (one or a list) only for these functions."""
+        functions = [] if func is None else list(func) if isinstance(func, list | tuple | set) else [func]
+        before = self._train_flag
+        for function in functions:
+            self._function_flags.setdefault(_plain(function), []).append(train_flag)
+        if func is None:
+            self._train_flag = train_flag
+        try:
+            yield
+        finally:
+            self._train_flag = before
+            for function in functions:
+                self._function_flags[_plain(function)].pop()
+
+    def is_train_flag_enabled(self, *, func: Any) -> bool:
+        """The train flag for a function."""
+        own = self._function_flags.get(_plain(func))
+        return own[-1] if own else self._train_flag
+
+    def get_step_tensor(self) -> Tensor:
+        """The step as a scalar."""
+        return convert_to_tensor(self.step, dtype="int32")
+
+    def get_epoch_tensor(self) -> Tensor:
+        """The epoch as a scalar."""
+        return convert_to_tensor(self.epoch, dtype="int32")
+
+    # --- losses -------------------------------------------------------------------------------------------------------
+
+    def mark_as_loss(
+        self,
+        loss: Any,
+        name: str,
+        *,
+        dims: Dims | None = None,
+        scale: float = 1.0,
+        as_error: bool = False,
+        use_normalized_loss: bool = False,
+        use_flatten_frames: bool = True,
+        custom_inv_norm_factor: Any = None,
+    ) -> None:
+        """Adds a loss: `scale` times its sum goes into the objective, reported is the sum by the number of entries.
+
+        loss: a Tensor, or a number or torch tensor with the axes `dims`; entries in the padding of its axes do not
+        count. as_error: only reported. use_normalized_loss: what is reported goes into the objective.
+        custom_inv_norm_factor: what to divide by in place of the number of entries, such as the number of labels.
+        """
+        self._expect_stage("mark_as_loss", "train_step")
+        if name in self.losses:
+            raise ConfigError("train_step", f"loss {name!r} is marked twice; the names must differ")
+        value = as_loss(named(loss, dims, f"loss {name!r}"))
+        factor = (
+            None if custom_inv_norm_factor is None else named(custom_inv_norm_factor, None, "custom_inv_norm_factor")
+        )
+        self._check_sizes(value.dims)
+        self.losses[name] = Loss(value, name, scale, as_error, use_normalized_loss, use_flatten_frames, factor)
+
+    def total_loss(self) -> Tensor:
+        """The sum of all losses that are minimized. ConfigError if there is none."""
+        counting = [loss for loss in self.losses.values() if loss.scale != 0 and not loss.as_error]
+        if not counting:
+            text = "must mark a loss to train by: get_run_ctx().mark_as_loss(loss, name)"
+            raise ConfigError(self.stage, text)
+        total = counting[0].get_scaled_reduced_loss()
+        for loss in counting[1:]:
+            total = total + loss.get_scaled_reduced_loss()
+        return total
+
+    # --- outputs ------------------------------------------------------------------------------------------------------
+
+    def mark_as_default_output(self, tensor: Any, *, shape: Dims | None = None) -> None:
+        """`mark_as_output` under the name "output"."""
+        self.mark_as_output(tensor, "output", dims=shape)
+
+    def mark_as_output(self, tensor: Any, name: str, *, dims: Dims | None = None, shape: Dims | None = None) -> None:
+        """Adds an output. Its axes: `dims` (or `shape`), else those in `model_outputs`, else those of a Tensor."""
+        self._expect_stage("mark_as_output", "forward_step")
+        if name in self.outputs:
+            raise ConfigError("forward_step", f"output {name!r} is marked twice; the names must differ")
+        expected = self._expected(name)
+        wanted = dims if dims is not None else shape
+        if not isinstance(tensor, TensorBase):
+            given = wanted if wanted is not None else None if expected is None else expected.dims
+            if given is None:
+                text = "give mark_as_output(…, dims=[…]), or declare it in `model_outputs`"
+                raise ConfigError("forward_step", f"output {name!r} must have axes: {text}")
+            value = _with_roles(named(tensor, given, f"output {name!r}"), expected)
+        else:
+            value = _ordered(tensor, wanted, expected, name)
+        if expected is not None:
+            check_output(name, value, expected)
+        self._check_sizes(value.dims)
+        self.outputs.data[name] = value.copy(name)
+
+    def _expected(self, name: str) -> Tensor | None:
+        if self.expected_outputs is None:
+            return None
+        if name not in self.expected_outputs:
+            known = list(self.expected_outputs.data)
+            text = f"output {name!r} is not declared in `model_outputs`{did_you_mean(name, known)}; there are {known}"
+            raise ConfigError("forward_step", text)
+        return self.expected_outputs[name]
+
+    def check_outputs_complete(self) -> None:
+        """ConfigError if an output that `model_outputs` declares was not marked."""
+        missing = [name for name in (self.expected_outputs or TensorDict()).data if name not in self.outputs]
+        if missing:
+            text = f"must mark the outputs {', '.join(map(repr, missing))} that `model_outputs` declares"
+            raise ConfigError("forward_step", text)
+
+    # --- both ---------------------------------------------------------------------------------------------------------
+
+    def _check_sizes(self, dims: Sequence[Dim]) -> None:
+        for dim in dims:
+            if not dim.is_batch_dim() and not dim.is_dim_known_in_batch():
+                hint = "make it by Dim(lengths, name=…), or set its `dyn_size_ext`"
+                raise ConfigError(self.stage, f"the lengths of axis {dim.name} are not known; {hint}")
+
+    def _expect_stage(self, method: str, stage: str) -> None:
+        if self.stage != stage:
+            function = "get_model" if self.stage == "init" else self.stage
+            raise ConfigError(function, f"{method} must be called in `{stage}`, but is in `{function}` instead")
+
+
+def _plain(function: Any) -> Any:
+    return getattr(function, "__func__", function)
+
+
+def named(value: Any, dims: Dims | None, what: str) -> Tensor:
+    """A Tensor of a number or torch tensor with these axes, numbers among them as fixed ones; a Tensor with its own.
+
+    Without axes every entry counts.
+    """
+    if isinstance(value, TensorBase):
+        return value if dims is None else _ordered(value, dims, None, what)
+    raw = torch.as_tensor(value)
+    if dims is None:
+        dims = [Dim(size, name=f"axis{i}") for i, size in enumerate(raw.shape)]
+    found = tuple(dim if isinstance(dim, Dim) else Dim(int(dim)) for dim in dims)
+    sizes = tuple(dim.dimension for dim in found)
+    shape = tuple(raw.shape)
+    if len(sizes) != len(shape) or any(a not in (None, b) for a, b in zip(sizes, shape, strict=True)):
+        raise ConfigError(
+            "", f"{what} must have the axes [{', '.join(map(plain_name, found))}], but its shape is {shape}"
+        )
+    return TensorBase._new(raw, found)
+
+
+def plain_name(dim: Dim) -> str:
+    """The axis as errors about torch tensors name it."""
+    return f"{dim.name}({'?' if dim.dimension is None else dim.dimension})"
+
+
+def _ordered(tensor: Tensor, dims: Dims | None, expected: Tensor | None, name: str) -> Tensor:
+    """The tensor with these axes in this order, else in that of what is expected, else batch, time, rest."""
+    if dims is None and expected is not None:
+        return _like_expected(tensor, expected, name)
+    if dims is None:
+        return tensor.copy_transpose(default_order(tensor, name))
+    wanted = tuple(dim if isinstance(dim, Dim) else _sized(tensor, int(dim), name) for dim in dims)
+    if len(wanted) != len(tensor.dims) or any(dim not in tensor.dims for dim in wanted):
+        raise ConfigError("", f"output {name!r} must have the axes {show(wanted)}, but has {show(tensor.dims)}")
+    return tensor.copy_transpose(wanted)
+
+
+def _sized(tensor: Tensor, size: int, name: str) -> Dim:
+    found = [dim for dim in tensor.dims if dim.dimension == size]
+    if len(found) != 1:
+        raise ConfigError("", f"output {name!r} has no single axis of size {size}, but {show(tensor.dims)}")
+    return found[0]
+
+
+def default_order(tensor: Tensor, name: str) -> list[Dim]:
+    """Batch, time, rest. ConfigError if more than one axis could be time or the rest."""
+    batch = [dim for dim in tensor.dims if dim.is_batch_dim()]
+    dynamic = [dim for dim in tensor.dims if dim.is_dynamic() and not dim.is_batch_dim()]
+    static = [dim for dim in tensor.dims if dim.is_static()]
+    if len(tensor.dims) > 1 and (len(dynamic) > 1 or len(static) > 1):
+        raise ConfigError("forward_step", f"output {name!r} must be given the order of its axes, dims=…: {tensor}")
+    return [*batch, *dynamic, *static]
+
+
+def _like_expected(tensor: Tensor, expected: Tensor, name: str) -> Tensor:
+    """In the order of what is expected; axes of it that are not known yet stand for those that are left."""
+    left = [dim for dim in tensor.dims if dim not in expected.dims]
+    order: list[Dim] = []
+    for dim in expected.dims:
+        if dim in tensor.dims:
+            order.append(dim)
+            continue
+        fits = [d for d in left if d.is_static() == dim.is_static() and dim.dimension in (None, d.dimension)]
+        if not fits:
+            raise ConfigError(
+                "forward_step", f"output {name!r} must have the axes {show(expected.dims)}, but is {tensor}"
+            )
+        order.append(fits[0])
+        left.remove(fits[0])
+    if left:
+        raise ConfigError("forward_step", f"output {name!r} must have the axes {show(expected.dims)}, but is {tensor}")
+    return tensor.copy_transpose(order)
+
+
+def _with_roles(value: Tensor, expected: Tensor | None) -> Tensor:
+    if expected is not None:
+        value.sparse_dim = expected.sparse_dim
+        value.feature_dim_axis = expected.feature_dim_axis
+    return value
+
+
+def check_output(name: str, value: Tensor, expected: Tensor) -> None:
+    """ConfigError if an output is not as `model_outputs` declares it. Sizes that are not known there become known."""
+    what = f"output {name!r} must be {expected}, as `model_outputs` declares, but is {value}"
+    for dim, want in zip(value.dims, expected.dims, strict=True):
+        if dim.is_static() != want.is_static() and want.is_dim_known():
+            raise ConfigError("forward_step", what)
+        if want.is_static() and dim.dimension != want.dimension:
+            raise ConfigError("forward_step", what)
+        if dim != want and not want.is_static() and not want.is_dim_known_in_batch() and not want.is_batch_dim():
+            want.dyn_size_ext = dim.dyn_size_ext
+    floats = {value.dtype, expected.dtype} <= {"float32", "bfloat16", "float16"}
+    if value.dtype != expected.dtype and not floats and value.sparse_dim is None:
+        raise ConfigError("forward_step", what)
+    if (value.sparse_dim is None) != (expected.sparse_dim is None):
+        raise ConfigError("forward_step", what)
+
+
+def init_train_step_run_ctx(*, train_flag: bool = True, step: int = 0, epoch: int = 1) -> None:
+    """From now on a training step runs (evaluation without the flag)."""
+    RUNNING.set(RunContext("train_step", epoch, step, train_flag))
+
+
+def init_forward_step_run_ctx(*, expected_outputs: TensorDict | None = None, step: int = 0, epoch: int = 1) -> None:
+    """From now on a forward step runs."""
+    RUNNING.set(RunContext("forward_step", epoch, step, False, expected_outputs))
+
+
+def get_run_ctx_step() -> Tensor:
+    """The training steps so far, a scalar."""
+    return get_run_ctx().get_step_tensor()
+
+
+RunCtx = RunContext
+initial.append(lambda: RunContext("init"))
