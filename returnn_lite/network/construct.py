@@ -259,7 +259,10 @@ class Net:
         node = Node(name, layer, description=description.entry)
         yield self._link_params(node)
         for source in description.sources(self.context.behavior):
-            node.sources.append((yield self.ask(source)))
+            found = yield self.ask(source)
+            while self.in_loop and found.layer.passes_through:
+                found = found.sources[0]
+            node.sources.append(found)
         for option in layer_valued(description.cls):
             value = getattr(layer, option, None)
             if isinstance(value, str):  # numbers and other values are left to the layer

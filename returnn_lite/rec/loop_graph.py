@@ -32,7 +32,8 @@ class LoopGraph:
         """Output, losses and their targets, output layers, those whose last frame is kept; of sub-networks too."""
         for prefix, net in self.nets.items():
             for name, node in list(net.nodes.items()):
-                if name in net.descriptions and (prefix + name == "output" or _is_root(net.descriptions[name])):
+                is_root = node.layer.passes_through or _is_root(net.descriptions.get(name) or {})
+                if name in net.descriptions and (prefix + name == "output" or is_root):
                     yield prefix + name, node
             yield from ((prefix + name, net.nodes[name]) for name, *_ in loop_losses(net) if name in net.nodes)
         yield from ((name, self.inner.nodes[name]) for name in self.inner.loss_targets())

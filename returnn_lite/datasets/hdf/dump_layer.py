@@ -32,10 +32,11 @@ class HDFDump(Layer):
     and for each key of `extra` "<key>_seq_lens", those of all axes. With several axes, frames are flattened.
     `dump_whole_batches`: a batch is one entry, with its padding; the stream "seq_tags" names its sequences. Where a
     training packs frames of several sequences into one row, that is one entry. In a `unit`, it is all ticks that are
-    written; other layers of the unit must not read what this layer gives.
+    written.
     """
 
     sources = "many"
+    passes_through = True
 
     def __init__(
         self,
@@ -69,8 +70,7 @@ class HDFDump(Layer):
         """The layers of the further streams."""
         for key, name in self.extra.items():
             node.refs[f"extra:{key}"] = net.get(name)
-        while net is not None and not self.in_loop:
-            self.in_loop, net = net.is_loop, net.parent
+        self.in_loop = net.in_loop
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The source."""
@@ -97,8 +97,7 @@ class HDFDump(Layer):
     def _with_time(self, x: Tensor) -> Tensor:
         x = _ticks_as_time(x)
         if x.spec.time is None or x.spec.batch is None:
-            read = "; other layers of the unit read this one, let them read its source" if self.in_loop else ""
-            raise self.error(f"only a source with a time axis can be written, but it is {x.spec}{read}")
+            raise self.error(f"the source must have a batch and a time axis, but is {x.spec} instead")
         return x
 
     # --- writing ---

@@ -106,6 +106,7 @@ class Layer(torch.nn.Module):
     common options say, "many" = each is an argument, "none"; `default_from`; `recurrent`: frames depend on each
     other, so batches keep sequences apart; `lets_padding_through`: valid frames near a sequence end see frames behind
     it, as in the reference; `hidden_state`: the layer carries its own state from tick to tick.
+    `passes_through`: the output is the source, so in loops others read that, and the layer runs once, after the loop.
     """
 
     class_name: ClassVar[str] = ""
@@ -114,6 +115,7 @@ class Layer(torch.nn.Module):
     recurrent: ClassVar[bool] = False
     lets_padding_through: ClassVar[bool] = False
     hidden_state: ClassVar[bool] = False
+    passes_through: ClassVar[bool] = False
     sees_batch: bool = False
     checks_n_out: ClassVar[bool] = True
     needs_source: ClassVar[bool] = True
