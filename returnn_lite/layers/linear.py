@@ -11,6 +11,7 @@ from returnn_lite.config.option_types import NaturalFloat, PositiveInt
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.gradients import filtered_gradient
 from returnn_lite.tensor import PreActivation, Spec, Tensor
 
 
@@ -80,7 +81,7 @@ class Linear(Layer):
         if feature is not None and feature != data.dim() - 1:
             data = data.movedim(-1, feature)
         if self.grad_filter:
-            data = _GradFilter.apply(data, x.spec.batch, self.grad_filter)  # type: ignore[no-untyped-call]
+            data = filtered_gradient(data, x.spec.batch, self.grad_filter)
         if not self.activation.name:
             return x.with_data(data, spec)
         if self.only_logits:
@@ -143,21 +144,3 @@ def _input_blocks(x: Spec, n_in: int, n_out: int, in_loop: bool) -> tuple[int, .
         return (n_in,)
     sizes = [part if isinstance(part, int) else part.size or 0 for part in base.parts]
     return tuple(sizes) if sum(sizes) == n_in else (n_in,)
-
-
-class _GradFilter(torch.autograd.Function):
-    """Identity; lets the gradient of a sequence pass only if its largest squared entry is below the limit."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, batch: int | None, limit: float) -> torch.Tensor:
-        """x"""
-        ctx.batch, ctx.limit = batch, limit
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """The filtered gradient."""
-        (grad,) = grads
-        others = [i for i in range(grad.dim()) if i != ctx.batch]
-        largest = grad.square().amax(others, keepdim=True)
-        return torch.where(largest < ctx.limit, grad, torch.zeros_like(grad)), None, None

@@ -63,6 +63,15 @@ def combine(
     return scores if noise is None else scores + noise
 
 
+def gumbel_noise(like: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """-log(-log u), u uniform: added to log probabilities, the best ones are a sample without repetition.
+
+    Shape: that of `like` (Kool et al. 2019)
+    """
+    uniform = torch.rand(like.shape, generator=generator, device=like.device)
+    return -torch.log(-torch.log(uniform.clamp(min=1e-20)))
+
+
 def pick(scores: torch.Tensor, size: int, *, keep_beams: bool = False) -> Picked:
     """The best `size` continuations per sequence, best first.  Shape: (B, K, V) -> (B, size)
 

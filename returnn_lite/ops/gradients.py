@@ -71,3 +71,26 @@ class _Scaled(torch.autograd.Function):
             total = 1.0 if ctx.axis is None else grad.abs().sum(ctx.axis, keepdim=True)
             result = result + ctx.shift * total
         return result, None, None, None
+
+
+def filtered_gradient(x: Tensor, batch: int | None, limit: float) -> Tensor:
+    """`x`; the gradient of a sequence passes only if its largest squared entry is below the limit.
+
+    Shape: any, `batch` being the axis of the sequences (None: all are one) -> the same
+    """
+    result: Tensor = _Filtered.apply(x, batch, limit)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Filtered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, batch: int | None, limit: float) -> Tensor:
+        ctx.batch, ctx.limit = batch, limit
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grads
+        others = [i for i in range(grad.dim()) if i != ctx.batch]
+        largest = grad.square().amax(others, keepdim=True)
+        return torch.where(largest < ctx.limit, grad, torch.zeros_like(grad)), None, None

@@ -6,6 +6,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.activations import safe_log
+from returnn_lite.ops.beam import gumbel_noise
 from returnn_lite.tensor import Tensor
 
 
@@ -29,8 +30,7 @@ def log_probs(x: Tensor, input_type: str) -> torch.Tensor:
 
 
 def noise(like: torch.Tensor, scale: float, generator: torch.Generator) -> torch.Tensor | None:
-    """Gumbel noise, -log(-log u) times `scale`."""
+    """Gumbel noise times `scale`; None for none."""
     if not scale:
         return None
-    uniform = torch.rand(like.shape, generator=generator, device=like.device)
-    return -torch.log(-torch.log(uniform.clamp(min=1e-20))) * scale
+    return gumbel_noise(like, generator) * scale

@@ -92,3 +92,10 @@ def test_keys_order_as_a_stable_sort(dtype, shape):
         best, index = beam.top_by_key(values, count)
         assert torch.equal(index, expected.indices[..., :count])
         assert torch.equal(best, expected.values[..., :count])
+
+
+def test_noise_makes_the_best_a_sample():
+    probs = torch.tensor([0.5, 0.3, 0.2])
+    noise = beam.gumbel_noise(torch.zeros(20000, 3), torch.Generator().manual_seed(1))
+    best = (probs.log() + noise).argmax(-1)
+    torch.testing.assert_close(torch.bincount(best) / 20000, probs, atol=0.02, rtol=0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from returnn_lite.ops.ctc import collapse_repeated, ctc_best_path, ctc_loss, ctc_posteriors
+from returnn_lite.ops.ctc import collapse_repeated, ctc_best_path, ctc_durations, ctc_loss, ctc_posteriors
 from returnn_lite.ops.ctc_decode import beam_search_decode, greedy_decode
 
 LENGTHS = torch.tensor([5, 4, 3, 2, 5, 1, 0, 0])
@@ -125,6 +125,18 @@ def test_ctc_best_path(label_loop: bool) -> None:
         assert path[i].tolist() == wanted
         assert best[i].item() == pytest.approx(-value, rel=1e-5)
     assert path.dtype == torch.int32
+
+
+def test_durations_on_a_path() -> None:
+    path, lengths = (
+        torch.tensor([[3, 3, 1, 1, 3, 1, 2], [0, 0, 2, 3, 9, 9, 9], [3, 3, 1, 1, 1, 1, 1]]),
+        torch.tensor([7, 4, 2]),
+    )
+    found = ctc_durations(path, lengths, blank=3)
+    assert found.tolist() == [[2, 2, 1, 1, 0, 1, 0], [0, 2, 0, 1, 1, 0, 0], [2, 0, 0, 0, 0, 0, 0]]
+    assert torch.equal(ctc_durations(path, lengths, blank=3, labels=3), found) and found.dtype == torch.int32
+    alone = ctc_durations(path[:1], lengths[:1], blank=3, label_loop=False)
+    assert alone.tolist() == [[2, 1, 0, 1, 1, 1, 0, 1, 0]]
 
 
 @pytest.mark.parametrize("blank", [0, 2, -1])

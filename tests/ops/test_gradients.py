@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from returnn_lite.ops.elementwise import log_above
-from returnn_lite.ops.gradients import reported_as, scaled_gradient, with_gradient
+from returnn_lite.ops.gradients import filtered_gradient, reported_as, scaled_gradient, with_gradient
 
 
 def grad_of(y: torch.Tensor, x: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
@@ -43,3 +43,10 @@ def test_a_logarithm_that_is_bounded_below() -> None:
         y = log_above(x, 0.1, fake_gradient=fake)
         torch.testing.assert_close(y, torch.tensor([0.1, 0.5]).log())
         torch.testing.assert_close(grad_of(y, x), torch.tensor([below, 2.0]))
+
+
+def test_large_gradients_of_a_sequence_are_dropped() -> None:
+    x, g = torch.zeros(2, 2, requires_grad=True), torch.tensor([[1.0, 0.5], [0.1, -3.0]])
+    assert grad_of(filtered_gradient(x, 0, 4.0), x, g).tolist() == [[1.0, 0.5], [0.0, 0.0]]
+    assert grad_of(filtered_gradient(x, 1, 4.0), x, g).tolist() == [[1.0, 0.0], [pytest.approx(0.1), 0.0]]
+    assert not grad_of(filtered_gradient(x, None, 4.0), x, g).any()
