@@ -16,7 +16,6 @@ Gradients = dict[str, Tensor]
 
 def gradients(objective: Tensor, params: Mapping[str, Tensor], *, create_graph: bool = False) -> Gradients:
     """d objective / d param by name, without the parameters on which the objective does not depend."""
-    params = {name: param for name, param in params.items() if param.requires_grad}
     if not params or not objective.requires_grad:
         return {}
     found = torch.autograd.grad(objective, list(params.values()), allow_unused=True, create_graph=create_graph)

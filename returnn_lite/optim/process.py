@@ -47,11 +47,12 @@ def process(grads: Gradients, options: GradientOptions, norms: Norms, noise: Noi
 
 def shaped(grads: Gradients, options: GradientOptions, noise: NoiseGenerators) -> Gradients:
     """The stages before the clipping of the global norm: noise, and clipping of each parameter by itself."""
+    clips = options.gradient_clip or options.gradient_clip_norm or options.gradient_clip_avg_norm
+    if not grads or not (options.gradient_noise or clips):
+        return grads
     if options.gradient_noise:  # noise on all rows makes a gradient dense
         grads = grad.dense(grads)
     values = [grad.value_of(value) for value in grads.values()]
-    if not values:
-        return {}
     if options.gradient_noise:
         values = grad.add_noise(values, options.gradient_noise, noise)
     if options.gradient_clip:

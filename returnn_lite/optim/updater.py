@@ -333,8 +333,8 @@ class Updater:
     def _gradients(self, objective: Tensor) -> Gradients:
         factors = {name: group.options.maximize_grad_norm for group in self.groups for name in group.names}
         if any(factors.values()):
-            found = grad.gradients(objective, self.active, create_graph=True)
-            return grad.maximize_norm(found, self.active, factors)
+            free = {name: param for name, param in self.active.items() if param.requires_grad}
+            return grad.maximize_norm(grad.gradients(objective, free, create_graph=True), free, factors)
         if self.held is None:
             return grad.gradients(objective, self.active)
         found = grad.backward(objective, self.held.params)
