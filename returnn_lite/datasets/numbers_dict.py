@@ -168,7 +168,7 @@ class NumbersDict(dict[str, Number]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def elem_eq(self, other: Any, result_with_default: bool = True) -> NumbersDict:
         """Key by key whether they are equal; of the numbers for all other keys only where that is wanted."""

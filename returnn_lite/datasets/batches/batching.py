@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -47,8 +48,9 @@ class BatchingOptions:
             check_limit(name, getattr(self, name), above=True)
         for name in ("min_seq_length", "max_pad_size"):
             check_limit(name, getattr(self, name))
-        whole = isinstance(self.max_seq_length, int) and not isinstance(self.max_seq_length, bool)
-        check_limit("max_seq_length", abs(self.max_seq_length) if whole else self.max_seq_length)
+        longest = self.max_seq_length
+        whole = isinstance(longest, int) and not isinstance(longest, bool)
+        check_limit("max_seq_length", longest, least=-math.inf if whole else 0)
         for name, unlimited in (("max_seqs", -1), ("seq_drop_freq", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value != unlimited and value < 1:

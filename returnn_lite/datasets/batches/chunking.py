@@ -176,7 +176,7 @@ def custom_chunks(generated: Any, keys: tuple[str, ...], num_seqs: float = math.
         seq_idx = item[0]
         if not isinstance(seq_idx, int | np.integer) or not 0 <= seq_idx < num_seqs:
             raise ConfigError("chunking", f"the function's sequence {seq_idx!r} is none of the epoch")
-        start, end = (_bounds(seq_idx, bound, keys) for bound in item[1:])
+        start, end = (_bounds(int(seq_idx), bound, keys) for bound in item[1:])
         if (start > end).any():
             raise ConfigError("chunking", f"the function's slice of sequence {seq_idx} ends before it starts: {item}")
         yield Slices(keys, np.array([seq_idx]), start, end)
