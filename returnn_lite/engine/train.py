@@ -15,7 +15,7 @@ from returnn_lite.engine.checkpoints.cleanup import cleanup_old_models, cleanup_
 from returnn_lite.engine.checkpoints.find import Choice, epoch_base, existing_models
 from returnn_lite.engine.checkpoints.finite import require_finite
 from returnn_lite.engine.checkpoints.load import load_params
-from returnn_lite.engine.checkpoints.resume import complete_formats, position_schedules
+from returnn_lite.engine.checkpoints.resume import Saved, complete_formats, position_schedules
 from returnn_lite.engine.distributed import World
 from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores, step_meter
 from returnn_lite.engine.interrupt import StopRequest
@@ -77,8 +77,9 @@ class Trainer:
         self.last_best = LastBest.from_config(config)
         self.scalars = ScalarLog.from_config(config, log)
         self.broken = False  # whether a parameter is not finite, where that does not end the run
+        self.saved: Saved | None = None
         self.watch: EpochWatch | None = None  # for learning rates that depend on more than scores
-        checkpoint.remove_stale_files(self.model)
+        checkpoint.remove_stale_files(self.model, config.value("learning_rate_file", None))
         self.device = choose_device(config, log)
         self.open_datasets()
         data.complete_extern_data(config, [self.train_data])
@@ -121,7 +122,9 @@ class Trainer:
         """Takes over what `resume_state` saved: optimizer, and scores that did not reach the learning-rate file."""
         if not self.config.is_true("reset_optimizer_on_restart"):
             self.updater.load_state_dict(state["optimizer"])
-        for e, record in lr_file.from_text(state["learning_rates"], "optimizer state").items():
+        records = lr_file.from_text(state["learning_rates"], "optimizer state")
+        self.saved = Saved(lr_file.to_text({epoch: records[epoch]}), state) if epoch in records else None
+        for e, record in records.items():
             if e == epoch or not self.control.filename:
                 known = self.control.epochs.setdefault(e, record)
                 known.error = {**record.error, **known.error}
@@ -140,6 +143,8 @@ class Trainer:
         if last and first > last:
             self.log.v1(f"No epochs to train, start_epoch: {first}, final_epoch: {last}")
             self.say_what_is_beyond()
+            if self.model and self.resumed and last == first - 1:
+                self.finish(last)
             self.log.v3(f"Finished training in epoch {last}.")
             return
         self.log.v3(f"start training at epoch {first}")
@@ -156,6 +161,17 @@ class Trainer:
         if self.model:
             self.write_checkpoint(last)
         self.log.v3(f"Finished training in epoch {last}.")
+
+    def finish(self, epoch: int) -> None:
+        """What a run that was killed after its last step did not come to: the last scores in the state, clean-up."""
+        known = self.control.epochs.get(epoch)
+        if self.saved is not None and known is not None and lr_file.to_text({epoch: known}) != self.saved.record:
+            rate = self.saved.state["effective_learning_rate"]
+            info = {**self.info(epoch), "effective_learning_rate": rate}
+            checkpoint.save_resume_state(self.base(epoch), info=info, resume=self.resume_state())
+        self.drop_old_states()
+        if self.cleanup and not self.broken:
+            self.clean_up(self.cleanup)
 
     # --- an epoch --------------------------------------------------------------------------------------------------
 
@@ -385,6 +401,10 @@ class Trainer:
             averaged=averaged,
             formats=self.formats,
         )
+        self.drop_old_states()
+
+    def drop_old_states(self) -> None:
+        """Older optimizer states go, unless they stay with their models."""
         if not self.config.is_true("apply_cleanup_old_models_to_optim_states"):
             checkpoint.drop_old_resume_states(self.model or "")
 

@@ -462,7 +462,7 @@ def test_sigterm(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert errors.splitlines()[0] == "SIGTERM received, stopped after the step: resume by running again"
+    assert errors.splitlines()[0] == "SIGTERM received, stopped: resume by running again"
 
 
 def test_start_takes_little_more_than_torch(tmp_path):

@@ -18,9 +18,10 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.files import write_atomically
 
 
-def write_checkpoint(prefix: str, arrays: Mapping[str, Any]) -> None:
+def write_checkpoint(prefix: str, arrays: Mapping[str, Any], before_index: Callable[[], None] = lambda: None) -> None:
     """Writes {name: array} as `P.data-00000-of-00001` and `P.index`, byte by byte as TensorFlow does.
 
+    The index comes last, as the sign that all is there; `before_index` is called before it.
     Arrays of bytes or text become string tensors.  Raises ConfigError for other objects and for unknown types.
     """
     encoded = {name.encode(): _Stored(name, array) for name, array in arrays.items()}
@@ -33,15 +34,19 @@ def write_checkpoint(prefix: str, arrays: Mapping[str, Any]) -> None:
             table.append((key, encoded[key].write(file).serialized()))
 
     write_atomically(data_file(prefix, 0, 1), write_data)
+    before_index()
     _write(prefix + ".index", lambda: write_table(table))
 
 
 def write_with_companions(prefix: str, arrays: Mapping[str, Any]) -> None:
     """As `write_checkpoint`, and what other programs look for: the list `checkpoint` in the folder, and `P.meta`, empty
     because nobody reads the graph."""
-    write_checkpoint(prefix, arrays)
-    write_list(prefix)
-    _write(prefix + ".meta", lambda: b"")
+
+    def companions() -> None:
+        _write(prefix + ".meta", lambda: b"")
+        write_list(prefix)
+
+    write_checkpoint(prefix, arrays, companions)
 
 
 def write_list(latest: str) -> None:

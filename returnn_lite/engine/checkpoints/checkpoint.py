@@ -19,16 +19,23 @@ from returnn_lite.engine.checkpoints.formats import FORMATS, format_of
 from returnn_lite.engine.checkpoints.torch_file import read_entries, read_torch_file, write_torch_file
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.files import TEMPORARY, remove_if_there, write_atomically
+from returnn_lite.schedule import lr_file
 
 AVERAGED = ".avg.pt"
 KEPT_OPTIMIZER_STATES = 2
 OWN_FORMAT, ALL_FORMATS = "pt", "both"
 
 
-def remove_stale_files(model: str | None) -> None:
+def remove_stale_files(model: str | None, learning_rate_file: str | None = None) -> None:
     """Removes the temporary files which a killed run of the same `model` left."""
-    for path in glob.glob(f"{glob.escape(model)}.*{TEMPORARY}") if model else ():
+    if not model:
+        return
+    for path in glob.glob(f"{glob.escape(model)}.*{TEMPORARY}"):
         remove_if_there(path)
+    if FORMATS:  # the list of checkpoints that other programs read
+        remove_if_there(os.path.join(os.path.dirname(model), f"checkpoint{TEMPORARY}"))
+    if learning_rate_file:
+        remove_if_there(learning_rate_file + lr_file.TEMPORARY)
 
 
 def checkpoint_formats(config: Config) -> tuple[str, ...]:
@@ -81,10 +88,15 @@ def save_checkpoint(
 ) -> None:
     """Writes `<base>.opt.pt` (`resume` and `info`), `<base>.avg.pt` if there are averages, and last the model: where it
     is whole, its state is, too."""
-    write_atomically(base + ".opt.pt", lambda file: write_torch_file({**resume, **info}, file))
+    save_resume_state(base, info=info, resume=resume)
     if averaged is not None:
         save_model(base, averaged, info=info, suffix=AVERAGED)
     save_model(base, params, info=info, formats=formats)
+
+
+def save_resume_state(base: str, *, info: Mapping[str, Any], resume: Mapping[str, Any]) -> None:
+    """Writes `<base>.opt.pt`."""
+    write_atomically(base + ".opt.pt", lambda file: write_torch_file({**resume, **info}, file))
 
 
 WITHOUT_STATE = "without this file, `start_epoch` goes on with a fresh optimizer"

@@ -83,6 +83,8 @@ def existing_models(model: str | None, final_epoch: int, *, resumable: bool = Fa
         epoch = int(match.group(2)) if match else 0
         base = os.path.join(folder, os.path.splitext(name)[0])
         if epoch >= 1 and (final_epoch <= 0 or epoch <= final_epoch):
+            if os.path.isdir(os.path.join(folder, name)):
+                raise ConfigError("model", f"{os.path.join(folder, name)!r} must be a model file, but is a folder")
             if not resumable or os.path.isfile(base + ".opt.pt") or not os.path.isfile(base + ".pt"):
                 found[epoch] = base
     return dict(sorted(found.items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,14 @@ from returnn_lite.log import Log
 from returnn_lite.optim.positions import fast_forward, has_position
 from returnn_lite.optim.updater import Updater
 from returnn_lite.schedule.control import LearningRateControl
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The state that a training goes on from: its last epoch's record, as text, and the rest."""
+
+    record: str
+    state: dict[str, Any]
 
 
 def missing_formats(base: str, formats: Iterable[str]) -> list[str]:
