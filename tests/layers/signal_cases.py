@@ -157,6 +157,6 @@ SIGNAL_CASES = [
         extra={"probs": {"class": "softmax", "n_out": 5, "from": "data:source"}},
     ),  # fmt: skip
     row("sparse_softmax_cross_entropy_with_logits", {"logits": "scores", "targets": "data:classes"}, (), extra=SCORES),
-    row("hdf_dump", {"filename": new_file, "extra": {"labels": "data:labels"}}),
-    row("hdf_dump", {"filename": new_file}, "classes"),
+    row("hdf_dump", {"filename": new_file, "dump_per_run": True, "extra": {"labels": "data:labels"}}),
+    row("hdf_dump", {"filename": new_file, "dump_per_run": True}, "classes"),
 ]
