@@ -219,7 +219,8 @@ def is_executing_eagerly() -> bool:
 def __getattr__(name: str) -> Any:
     if name.startswith("__") or name in _LOADED_BY_IMPORT:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    known = [known for known in globals() if not known.startswith("_")]
+    own = ("hooks", "init", "nested")
+    known = [key for key, value in globals().items() if not key.startswith("_") and (callable(value) or key in own)]
     reason = _NOT_HERE.get(name)
     hint = f"; {reason}" if reason else did_you_mean(name, known)
     raise UnknownName(user_line(), f"rf.{name} does not exist{hint}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,9 +17,7 @@ from returnn_lite.frontend.layout import axis_of
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.reduce import reduce_mean
 from returnn_lite.frontend.sizes import num_elements_of_shape
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 NEGATIVE_INFINITY = float("-inf")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -12,11 +12,8 @@ from torch.nn import functional
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of, show
-from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_copies import all_axes
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
 
 
 def with_dims(x: Tensor, raw: torch.Tensor, dims: Sequence[Dim], feature: Dim | None) -> Tensor:
@@ -90,12 +87,12 @@ def merge_dims(source: Tensor, *, dims: Sequence[Dim], out_dim: Dim | None = Non
 def _product(dims: Sequence[Dim]) -> Dim:
     if any(dim.need_masking() for dim in dims[1:]):
         return padded_dim(math.prod(dim.padded_size() for dim in dims), "*".join(dim.name for dim in dims))
-    return math.prod(dims[1:], start=dims[0])  # type: ignore[type-var]
+    return math.prod(dims[1:], start=dims[0])
 
 
 def padded_dim(size: int, name: str) -> Dim:
     """An axis of a size that is not fixed, without a size per sequence."""
-    return Dim(TensorBase._new(torch.tensor(size, dtype=torch.int32), (), name=name), name=name)
+    return Dim(Tensor._new(torch.tensor(size, dtype=torch.int32), (), name=name), name=name)
 
 
 def split_dims(

@@ -49,7 +49,7 @@ class RFModuleAsPTModule(torch.nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> RFModuleAsPTModule:
         """As torch, and the frontend parameters get what it made of theirs."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in vars(self.rf_module).items():
             if not isinstance(value, Parameter):
                 continue

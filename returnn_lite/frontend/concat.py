@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -14,10 +14,7 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of, show
-from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 
 def concat(
@@ -40,9 +37,9 @@ def concat(
     raws = [_for_concat(x, axis, at, rest) for x, axis in sources]
     if out_dim is None:
         total = sum(raw.shape[at] for raw in raws)
-        out_dim = sum(dims) if follow or not ragged else padded_dim(total, "+".join(dim.name for dim in dims))  # type: ignore[assignment]
+        out_dim = _sum(dims) if follow or not ragged else padded_dim(total, "+".join(dim.name for dim in dims))
     elif not out_dim.is_dim_known():
-        out_dim.declare_same_as(sum(dims))  # type: ignore[arg-type]
+        out_dim.declare_same_as(_sum(dims))
     axes = (*rest[:at], out_dim, *rest[at:])
     raw = torch.cat(raws, at)
     if follow:
@@ -50,6 +47,13 @@ def concat(
     first = sources[0][0]
     feature = first.feature_dim
     return with_dims(first, raw, axes, None if follow or feature == dims[0] else feature), out_dim
+
+
+def _sum(dims: Sequence[Dim]) -> Dim:
+    found = dims[0]
+    for dim in dims[1:]:
+        found = found + dim
+    return found
 
 
 def _common_axes(sources: Sequence[tuple[Tensor, Dim]], allow_broadcast: bool) -> tuple[int, tuple[Dim, ...]]:
@@ -105,10 +109,12 @@ def _sizes_for(dim: Dim, axes: tuple[Dim, ...], device: torch.device) -> Any:
 
 def concat_features(*sources: Tensor, allow_broadcast: bool = False) -> Tensor:
     """Joined along the feature axis of each; the new axis is the feature axis."""
+    pairs = []
     for x in sources:
         if x.feature_dim is None:
             raise WrongUse(f"concat_features of {x}: it must have a feature axis")
-    found, dim = concat(*((x, x.feature_dim) for x in sources), allow_broadcast=allow_broadcast)  # type: ignore[misc]
+        pairs.append((x, x.feature_dim))
+    found, dim = concat(*pairs, allow_broadcast=allow_broadcast)
     found.feature_dim = dim
     return found
 
@@ -197,7 +203,7 @@ def pad(
         _padded_axis(dim, left, right, out, dynamic)
         for dim, (left, right), out in zip(dims, amounts, given, strict=True)
     ]
-    if mode == "constant" and isinstance(value, TensorBase) and value.dims:
+    if mode == "constant" and isinstance(value, Tensor) and value.dims:
         found = _pad_by_concat(source, dims, amounts, outs, value, dynamic)
     elif mode == "constant":
         found = source
@@ -228,7 +234,7 @@ def _padded_axis(dim: Dim, left: Any, right: Any, out: Dim | None, dynamic: bool
 def _size(amount: Any) -> int:
     if isinstance(amount, Dim):
         return amount.padded_size()
-    return int(amount.raw_tensor) if isinstance(amount, TensorBase) else int(amount)
+    return int(amount.raw_tensor) if isinstance(amount, Tensor) else int(amount)
 
 
 def _pad_one(x: Tensor, dim: Dim, left: Any, right: Any, out: Dim, value: Any, dynamic: bool) -> Tensor:
@@ -237,7 +243,7 @@ def _pad_one(x: Tensor, dim: Dim, left: Any, right: Any, out: Dim, value: Any, d
         raise WrongUse(f"pad of {x}: the number of frames at the left, {left}, must not differ between sequences")
     before = _size(left)
     after = max(out.padded_size() - before - x.raw_tensor.shape[at], 0) if dynamic else _size(right)
-    number = 0 if value is None else value.raw_tensor if isinstance(value, TensorBase) else value
+    number = 0 if value is None else value.raw_tensor if isinstance(value, Tensor) else value
     ending = dynamic and dim.need_masking() and (isinstance(right, Dim) or _size(right) > 0)
     amounts = [0, 0] * (x.raw_tensor.dim() - 1 - at) + [before, after]
     plain = 0 if isinstance(number, torch.Tensor) else number

@@ -13,7 +13,7 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.elementwise import cast, copy_to_device
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.tensor_base import TensorBase, checked_dims
+from returnn_lite.frontend.tensor_base import checked_dims
 
 
 def convert_to_tensor(
@@ -32,9 +32,9 @@ def convert_to_tensor(
 
     A Tensor is returned as it is, as another type or on another device if that is asked for.
     """
-    if isinstance(value, TensorBase):
+    if isinstance(value, Tensor):
         found = value if dtype is None else cast(value, dtype)
-        return found if device is None else copy_to_device(found, device)  # type: ignore[no-any-return]
+        return found if device is None else copy_to_device(found, device)
     raw = _raw(value, dtype)
     if isinstance(raw, torch.Tensor):
         where = dtypes.get_default_device() if device is None and not isinstance(value, torch.Tensor) else device
@@ -56,7 +56,7 @@ def convert_to_tensor(
 def _raw(value: Any, dtype: str | None) -> Any:
     """A torch tensor (numpy's array of texts). A number without its own type gets the default one."""
     if isinstance(value, list | tuple):
-        if value and all(isinstance(entry, TensorBase) for entry in value):
+        if value and all(isinstance(entry, Tensor) for entry in value):
             raise WrongUse("convert_to_tensor of a list of Tensors: use rf.stack")
         value = numpy.array(value)
     wanted = None if dtype is None or dtypes.is_text(dtype) else dtypes.torch_dtype(dtype)
@@ -95,15 +95,15 @@ def full(
     sizes = [dim.padded_size() for dim in axes]
     where = dtypes.get_default_device() if device is None else device
     value = fill_value
-    if isinstance(value, TensorBase) or (hasattr(value, "shape") and not isinstance(value, numpy.generic)):
-        raw = value.raw_tensor if isinstance(value, TensorBase) else torch.as_tensor(value)
+    if isinstance(value, Tensor) or (hasattr(value, "shape") and not isinstance(value, numpy.generic)):
+        raw = value.raw_tensor if isinstance(value, Tensor) else torch.as_tensor(value)
         if raw.dim() != 0:
             raise WrongUse(f"`fill_value` must be a number or scalar, but has the shape {tuple(raw.shape)} instead")
         raw = raw.to(dtype=None if dtype is None else dtypes.torch_dtype(dtype), device=where).expand(sizes).clone()
     else:
         wanted = _default_type(value) if dtype is None else dtypes.torch_dtype(dtype)
         raw = torch.full(sizes, value, dtype=wanted, device=where)
-    found = TensorBase._new(raw, axes, sparse_dim=sparse_dim, name="const")
+    found = Tensor._new(raw, axes, sparse_dim=sparse_dim, name="const")
     if feature_dim is not None:
         found.feature_dim = feature_dim
     return found

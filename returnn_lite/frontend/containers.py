@@ -23,6 +23,10 @@ class Functional(Module):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({getattr(self.func, '__qualname__', self.func)})"
 
+    def get_default_name(self) -> str:
+        """The name of the function."""
+        return str(getattr(self.func, "__name__", None) or super().get_default_name())
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function gives."""
         return self.func(*args, **kwargs)
@@ -54,7 +58,9 @@ class _List(Module, Generic[T]):
         setattr(self, key, self._checked(value))
 
     def _named(self) -> list[tuple[str, T]]:
-        return [(key, value) for key, value in vars(self).items() if isinstance(value, self._kind())]
+        kind = self._kind()
+        found: list[Any] = [(key, value) for key, value in vars(self).items() if isinstance(value, kind)]
+        return found
 
     def _replace(self, named: Iterable[tuple[str, T]]) -> None:
         """These values in place of all; numbers among the keys become positions."""
@@ -86,7 +92,8 @@ class _List(Module, Generic[T]):
             if index not in dict(self._named()):
                 raise KeyError(index)
             return index
-        return self._named()[index][0]
+        key, _ = self._named()[int(index)]
+        return key
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

@@ -12,7 +12,6 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.loss import Loss
 from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.tensor_base import TensorBase
 from returnn_lite.frontend.tensor_dict import TensorDict
 from returnn_lite.network.objective import LossValue
 from returnn_lite.tensor import AUTO, Lengths, Spec
@@ -23,7 +22,7 @@ def loss_value(loss: Loss) -> LossValue:
     """A loss of a step. Its norm factor is on the device of the loss."""
     total = loss.get_summed_loss().raw_tensor
     factor = loss.get_inv_norm_factor()
-    norm = factor.raw_tensor.detach() if isinstance(factor, TensorBase) else torch.tensor(factor)
+    norm = factor.raw_tensor.detach() if isinstance(factor, Tensor) else torch.tensor(factor)
     norm = norm.to(total.device, torch.float32, non_blocking=True)
     value, error = (None, total.detach()) if loss.as_error else (total, None)
     return LossValue(value, error, norm, float(loss.scale), loss.use_normalized_loss)
@@ -108,5 +107,5 @@ def _of_sequence(dim: Dim, batch: Dim, index: int, own: dict[Dim, Dim]) -> Dim:
     rest = tuple(own.get(inner, inner) for inner in sizes.dims[:at] + sizes.dims[at + 1 :])
     values = numpy.asarray(as_torch(sizes).select(at, index).numpy())
     found = dim.copy(same_as_self=False, description=dim.name)
-    found.extent().given = TensorBase._new(values, rest, name=dim.name)
+    found.extent().given = Tensor._new(values, rest, name=dim.name)
     return found

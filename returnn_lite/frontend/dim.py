@@ -78,7 +78,7 @@ class Dim(DimWithSizes):
         if isinstance(sizes, torch.Tensor | numpy.ndarray):
             dims = () if sizes.ndim == 0 else (batch_dim,)  # what torch models give: one length per sequence
             sizes = TensorBase.final("", dims, raw_tensor=torch.as_tensor(sizes))
-        if not isinstance(sizes, TensorBase) or not sizes.dtype.startswith(("int", "uint")):
+        if not isinstance(sizes, TensorBase.final) or not sizes.dtype.startswith(("int", "uint")):
             shown = getattr(sizes, "dtype", repr(sizes))
             raise WrongUse(f"the sizes of axis {self.name!r} must be ints or a tensor of ints, but are {shown} instead")
         return sizes.copy(sizes.name or self.name)
@@ -278,11 +278,20 @@ class Dim(DimWithSizes):
 
 
 def made_vocab(vocab: Any) -> Any:
-    """A vocabulary; a dict is made into one by what `vocab_maker` holds."""
-    return vocab_maker[0](vocab) if isinstance(vocab, dict) and vocab_maker else vocab
+    """A vocabulary; a dict is made into one."""
+    if not isinstance(vocab, dict):
+        return vocab
+    if not _VOCAB_MAKERS:
+        raise WrongUse("a vocabulary as a dict is only understood in a config; give the vocabulary itself")
+    return _VOCAB_MAKERS[-1](vocab)
 
 
-vocab_maker: list[Callable[[Any], Any]] = []  # filled by who knows the classes of vocabularies
+_VOCAB_MAKERS: list[Callable[[Any], Any]] = []
+
+
+def set_vocab_maker(make: Callable[[Any], Any]) -> None:
+    """Says how a vocabulary is made of a dict; by who knows the classes of vocabularies."""
+    _VOCAB_MAKERS[:] = [make]
 
 
 def _make_constant(value: int, name: str, auto: bool, op: Op) -> Dim:
@@ -290,12 +299,15 @@ def _make_constant(value: int, name: str, auto: bool, op: Op) -> Dim:
 
 
 def _core_result(kind: str, parts: list[Any]) -> CoreDim | None:
+    found: CoreDim
     try:
         if kind in ("add", "mul"):
-            return functools.reduce(lambda a, b: a + b if kind == "add" else a * b, parts)
-        return parts[0].ceildiv(parts[1]) if kind == "ceildiv" else parts[0] // parts[1]
+            found = functools.reduce(lambda a, b: a + b if kind == "add" else a * b, parts)
+        else:
+            found = parts[0].ceildiv(parts[1]) if kind == "ceildiv" else parts[0] // parts[1]
     except (TypeError, AttributeError):
         return None  # arithmetic that layers do not know: an axis of its own
+    return found
 
 
 batch_dim = Dim(None, name="batch", kind=BATCH)

@@ -19,60 +19,60 @@ class DimOperators(ForeignDim):
 
     __slots__ = ()
 
-    def __add__(self, other: Dim | int) -> Dim:
+    def __add__(self: Any, other: Dim | int) -> Dim:
         return dim_math.add(self, _part(other))
 
-    def __radd__(self, other: Dim | int) -> Dim:
+    def __radd__(self: Any, other: Dim | int) -> Dim:
         return dim_math.add(_part(other), self)
 
-    def __sub__(self, other: Dim | int) -> Dim:
-        return self.sub_right(other)
+    def __sub__(self: Any, other: Dim | int) -> Dim:
+        return dim_math.add(self, _minus(other))
 
-    def __rsub__(self, other: Dim | int) -> Dim:
+    def __rsub__(self: Any, other: Dim | int) -> Dim:
         return dim_math.add(_part(other), dim_math.negative(self))
 
-    def sub_right(self, other: Dim | int) -> Dim:
+    def sub_right(self: Any, other: Dim | int) -> Dim:
         """self - other"""
         return dim_math.add(self, _minus(other))
 
-    def sub_left(self, other: Dim | int) -> Dim:
+    def sub_left(self: Any, other: Dim | int) -> Dim:
         """-other + self"""
         return dim_math.add(_minus(other), self)
 
-    def __mul__(self, other: Dim | int) -> Dim:
+    def __mul__(self: Any, other: Dim | int) -> Dim:
         return dim_math.mul(self, _part(other))
 
-    def __rmul__(self, other: Dim | int) -> Dim:
+    def __rmul__(self: Any, other: Dim | int) -> Dim:
         return dim_math.mul(_part(other), self)
 
-    def __floordiv__(self, other: Dim | int) -> Dim:
+    def __floordiv__(self: Any, other: Dim | int) -> Dim:
         return dim_math.divide("floordiv", self, _part(other))
 
-    def __rfloordiv__(self, other: Dim | int) -> Dim:
+    def __rfloordiv__(self: Any, other: Dim | int) -> Dim:
         return dim_math.divide("floordiv", _part(other), self)
 
-    def __truediv__(self, other: Dim | int) -> Dim:
+    def __truediv__(self: Any, other: Dim | int) -> Dim:
         return dim_math.divide("truediv", self, _part(other))
 
-    def __rtruediv__(self, other: Dim | int) -> Dim:
+    def __rtruediv__(self: Any, other: Dim | int) -> Dim:
         return dim_math.divide("truediv", _part(other), self)
 
-    def __neg__(self) -> Dim:
+    def __neg__(self: Any) -> Dim:
         return dim_math.negative(self)
 
-    def div_right(self, other: Dim | int) -> Dim:
+    def div_right(self: Any, other: Dim | int) -> Dim:
         """self / other, rounded down"""
         return dim_math.divide("truediv", self, _part(other))
 
-    def div_left(self, other: Dim | int) -> Dim:
+    def div_left(self: Any, other: Dim | int) -> Dim:
         """self / other, rounded down, where `other` is the left factor"""
         return dim_math.divide_left("truediv_left", _part(other), self)
 
-    def ceildiv_right(self, other: Dim | int) -> Dim:
+    def ceildiv_right(self: Any, other: Dim | int) -> Dim:
         """self / other, rounded up"""
         return dim_math.divide("ceildiv", self, _part(other))
 
-    def ceildiv_left(self, other: Dim | int) -> Dim:
+    def ceildiv_left(self: Any, other: Dim | int) -> Dim:
         """self / other, rounded up, where `other` is the left factor"""
         return dim_math.divide_left("ceildiv_left", _part(other), self)
 

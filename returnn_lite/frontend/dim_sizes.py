@@ -73,9 +73,7 @@ class Extent:
         for part in sized[1:]:
             dims = joined(dims, part.dims)
         raws = [part if isinstance(part, int) else arranged(as_torch(part), part.dims, dims) for part in parts]
-        op = self.op
-        values = op.on_tensors(raws) if op is not None else raws[0]
-        values = values.to(as_torch(first).dtype)
+        values = self.op.on_tensors(raws).to(as_torch(first).dtype) if self.op is not None else as_torch(first)
         result: Tensor = first._new(values, dims, name=self.owner.name)
         return result
 

@@ -106,7 +106,7 @@ class DimWithSizes(DimOperators):
     def get_dyn_size_ext_for_device(self, device: Any) -> Any:
         """The sizes on a device, copied once. WrongUse for a fixed size."""
         if self.is_static():
-            raise WrongUse(f"axis {self.short_repr()} has a fixed size and no sizes")
+            raise WrongUse(f"axis {self.name!r} has a fixed size and no sizes")
         sizes = self._known_sizes()
         where = torch.device(device or "cpu")
         if as_torch(sizes).device == where:
@@ -140,7 +140,7 @@ class DimWithSizes(DimOperators):
         """Computes the sizes of a derived axis now, if they can be computed."""
         self.extent().sizes()
 
-    def get_mask(self, dim_order: Iterable[Dim] | None = None, device: Any = None) -> Any:
+    def get_mask(self: Any, dim_order: Iterable[Dim] | None = None, device: Any = None) -> Any:
         """Where positions are no padding: bool over the axes of the sizes and this one.
 
         dim_order: the order of these axes; others in it do not matter. Made once per batch.

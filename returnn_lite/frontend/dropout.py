@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+import returnn_lite.ops.dropout as ops_dropout
 from returnn_lite.config.running import running_config
 from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of
-from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 
 def dropout(
@@ -45,13 +43,15 @@ def dropout(
 
 
 def _dropped(raw: torch.Tensor, drop_prob: Any, own: set[int]) -> torch.Tensor:
-    if len(own) == raw.dim() and isinstance(drop_prob, int | float):
-        return torch.nn.functional.dropout(raw, float(drop_prob))
-    if isinstance(drop_prob, TensorBase):
-        drop_prob = drop_prob.raw_tensor.to(raw.device)
     shape = [size if i in own else 1 for i, size in enumerate(raw.shape)]
+    if not isinstance(drop_prob, Tensor):
+        if len(own) == raw.dim():
+            return torch.nn.functional.dropout(raw, float(drop_prob))
+        return raw * ops_dropout.dropout_mask(raw, shape, float(drop_prob), None)
+    drop_prob = drop_prob.raw_tensor.to(raw.device)
     keep = torch.rand(shape, device=raw.device) >= drop_prob
-    return raw * (keep / (1 - drop_prob)).to(raw.dtype)
+    scale: torch.Tensor = keep / (1 - drop_prob)
+    return raw * scale.to(raw.dtype)
 
 
 def dropout_broadcast_default() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,9 +17,7 @@ from returnn_lite.frontend.layout import Dims, arranged, axis_of, joined
 from returnn_lite.frontend.masked import masked_select
 from returnn_lite.frontend.reduce import reduce_argmax
 from returnn_lite.frontend.sizes import sequence_mask
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 
 def edit_distance(a: Tensor, a_spatial_dim: Dim, b: Tensor, b_spatial_dim: Dim) -> Tensor:
@@ -81,7 +79,7 @@ def ctc_greedy_decode(
 def _ordered(mask: Tensor, dim: Dim) -> Tensor:
     """The mask without the padding of its axis."""
     valid = sequence_mask([dim], device=mask.raw_tensor.device)
-    return logical_and(mask, valid) if valid.dims else mask  # type: ignore[no-any-return]
+    return logical_and(mask, valid) if valid.dims else mask
 
 
 def ctc_durations_from_path(

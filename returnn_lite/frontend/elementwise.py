@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -11,17 +11,14 @@ from torch.nn import functional
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.binary import logical_not, number
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 Unary = Callable[["Tensor"], "Tensor"]
 
 
 def _unary(name: str, function: Callable[[torch.Tensor], torch.Tensor], doc: str) -> Unary:
     def call(x: Tensor) -> Tensor:
-        if not isinstance(x, TensorBase):
+        if not isinstance(x, Tensor):
             x = _converted(x, name)
         return x._like(function(x._raw))
 
@@ -36,7 +33,7 @@ def _converted(x: Any, name: str) -> Tensor:
             f"{name} needs a Tensor, but got a torch tensor without axes; use rf.convert_to_tensor(…, dims=…)"
         )
     value = number(x, name)
-    return value if isinstance(value, TensorBase) else TensorBase._new(torch.tensor(value), ())  # type: ignore[return-value]
+    return value if isinstance(value, Tensor) else Tensor._new(torch.tensor(value), ())
 
 
 exp = _unary("exp", torch.exp, "e to the power of x")
@@ -84,7 +81,7 @@ def safe_log(x: Tensor, *, eps: float | None = None) -> Tensor:
 
 def cast(x: Any, dtype: str) -> Any:
     """x as another type. The sparse axis stays for whole numbers (for bool if it has two classes)."""
-    if not isinstance(x, TensorBase):
+    if not isinstance(x, Tensor):
         x = _converted(x, "cast")
     if x.dtype == dtype:
         return x

@@ -12,7 +12,6 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.dim import batch_dim
 from returnn_lite.frontend.tensor import Sizes, Tensor
-from returnn_lite.frontend.tensor_base import TensorBase
 from returnn_lite.frontend.tensor_dict import TensorDict
 from returnn_lite.frontend.tensor_dict import declared as declared_tensor
 from returnn_lite.tensor import Tensor as CoreTensor
@@ -26,7 +25,7 @@ def declared(options: Mapping[str, Any], path: str) -> TensorDict:
         raise ConfigError(path, f"must be a dict of tensors, but is {options!r} instead")
     for key, value in options.items():
         where = f'{path}["{key}"]'
-        if isinstance(value, TensorBase):
+        if isinstance(value, Tensor):
             found.update({key: value})
             continue
         if not isinstance(value, Mapping):
@@ -67,7 +66,7 @@ class ExternTensors:
         )
         number = torch.tensor(len(tags) if size is None else size, dtype=torch.int32)
         for dim in (self.batch, batch_dim, *(dim for dim in self._dims if dim.is_batch_dim())):
-            dim.dyn_size_ext = TensorBase._new(number, (), name="batch")
+            dim.dyn_size_ext = Tensor._new(number, (), name="batch")
         found = TensorDict()
         for key, value in feed.items():
             if key in self.templates:
@@ -84,7 +83,7 @@ class ExternTensors:
                 lengths[dim] = value.lengths[core].values
         for dim, sizes in lengths.items():
             if not dim.is_dim_known_in_batch():
-                dim.dyn_size_ext = TensorBase._new(sizes.cpu(), (self.batch,), name=dim.name)
+                dim.dyn_size_ext = Tensor._new(sizes.cpu(), (self.batch,), name=dim.name)
         raw = value.data
         if raw.is_floating_point() and raw.dtype == torch.float32:
             raw = raw.to(dtypes.torch_dtype(dtypes.get_default_float_dtype()))

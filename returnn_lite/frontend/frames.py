@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,10 +17,7 @@ from returnn_lite.frontend.gather import gather
 from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.masks import dim_mask, padding_mask
 from returnn_lite.frontend.sizes import range_over_dim, use_mask_default
-from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 
 def slice(  # noqa: A001 - the users' name
@@ -50,12 +47,12 @@ def slice(  # noqa: A001 - the users' name
         out_dim = found
     elif not out_dim.is_dim_known():
         out_dim.declare_same_as(found)
-    if isinstance(start, TensorBase) and start.dims:
+    if isinstance(start, Tensor) and start.dims:
         frames = range_over_dim(out_dim, device=start.device)
         index = frames._like(frames.raw_tensor)
         index._sparse_dim = None
         return gather(source, indices=start + index, axis=axis, clip_to_valid=True), out_dim
-    first = 0 if start is None else int(start.raw_tensor) if isinstance(start, TensorBase) else int(start)
+    first = 0 if start is None else int(start.raw_tensor) if isinstance(start, Tensor) else int(start)
     length, there = out_dim.padded_size(), source.raw_tensor.shape[at]
     if first + length > there:
         raise WrongUse(f"slice of {source}: frames {first} to {first + length} are not on axis {axis} of size {there}")
@@ -67,10 +64,10 @@ def slice(  # noqa: A001 - the users' name
 def _slice_dim(axis: Dim, start: Any, end: Any, size: Any) -> Dim:
     if size is not None:
         return size if isinstance(size, Dim) else Dim(size, name=f"{axis.name}:slice")
-    if isinstance(end, TensorBase) or (isinstance(end, int) and end >= 0):
+    if isinstance(end, Tensor) or (isinstance(end, int) and end >= 0):
         length = end if start is None else end - start
         return Dim(length, name=f"{axis.name}:slice")
-    if isinstance(start, TensorBase):
+    if isinstance(start, Tensor):
         left = (axis.get_size_tensor() - start).raw_tensor.clamp(min=0)
         found = axis.get_size_tensor() - start
         rest = Dim(found._like(left), name=f"{axis.name}:slice")

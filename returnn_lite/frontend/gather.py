@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -14,11 +14,8 @@ from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.reduce import top_k
 from returnn_lite.frontend.sizes import last_frame_position_of_dim
-from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.where import clip_by_value, where
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
 
 
 def gather(source: Tensor, *, indices: Any, axis: Dim | None = None, clip_to_valid: bool = False) -> Tensor:
@@ -28,13 +25,13 @@ def gather(source: Tensor, *, indices: Any, axis: Dim | None = None, clip_to_val
     axis of `indices`. clip_to_valid: positions outside mean the first or last valid one.
     """
     if axis is None:
-        axis = indices.sparse_dim if isinstance(indices, TensorBase) else None
+        axis = indices.sparse_dim if isinstance(indices, Tensor) else None
         if axis is None:
             raise WrongUse(
                 f"gather from {source} by {indices}: `axis` must be given, as the indices have no sparse axis"
             )
     at = axis_of(source.dims, axis, f"gather: {source}")
-    if not isinstance(indices, TensorBase):
+    if not isinstance(indices, Tensor):
         return _one(source, at, int(indices), clip_to_valid)
     if clip_to_valid:
         indices = _clipped(indices, axis)
@@ -67,7 +64,7 @@ def _one(source: Tensor, at: int, index: int, clip: bool) -> Tensor:
 
 def _clipped(indices: Tensor, axis: Dim) -> Tensor:
     last = last_frame_position_of_dim(axis, device=indices.raw_tensor.device)
-    if isinstance(last, TensorBase):
+    if isinstance(last, Tensor):
         last = last._like(last.raw_tensor.to(indices.raw_tensor.dtype))
         last._sparse_dim = None
     return clip_by_value(indices, 0, last, allow_broadcast_all_sources=True)
@@ -75,13 +72,16 @@ def _clipped(indices: Tensor, axis: Dim) -> Tensor:
 
 def _picked(x: torch.Tensor, index: torch.Tensor, batch: int, source: Tensor) -> torch.Tensor:
     """Shape: x (*batch, axis, *rest), index (*batch, *own) -> (*batch, *own, *rest)"""
+    found: torch.Tensor
     try:
         if batch == 0:
             if x.dim() == 2 and x.is_floating_point():
-                return functional.embedding(index, x)
-            if index.dim() == 0:  # of a GPU: the number is not waited for
-                return x.index_select(0, index.reshape(1) % x.shape[0]).squeeze(0)
-            return x.index_select(0, index.flatten()).unflatten(0, index.shape)
+                found = functional.embedding(index, x)
+            elif index.dim() == 0:  # of a GPU: the number is not waited for
+                found = x.index_select(0, index.reshape(1) % x.shape[0]).squeeze(0)
+            else:
+                found = x.index_select(0, index.flatten()).reshape(*index.shape, *x.shape[1:])
+            return found
         places = []
         for i in range(batch):
             shape = [-1 if j == i else 1 for j in range(index.dim())]
@@ -142,15 +142,15 @@ def top_p_mask(probs: Tensor, *, axis: Dim, p: float, one_more: bool = True, min
 
 def sparse_to_dense(labels: Any, *, label_value: Any, other_value: Any, axis: Dim | None = None) -> Tensor:
     """`label_value` at the class and `other_value` elsewhere; the axis of the classes is the last."""
-    sparse = labels.sparse_dim if isinstance(labels, TensorBase) else None
+    sparse = labels.sparse_dim if isinstance(labels, Tensor) else None
     dim = axis if axis is not None else sparse
     if dim is None:
         raise WrongUse(f"sparse_to_dense of {labels}: `axis` must be given, as there is no sparse axis")
-    device = labels.raw_tensor.device if isinstance(labels, TensorBase) else dtypes.get_default_device()
+    device = labels.raw_tensor.device if isinstance(labels, Tensor) else dtypes.get_default_device()
     classes = torch.arange(dim.padded_size(), device=device)
-    is_class = (labels.raw_tensor.unsqueeze(-1) if isinstance(labels, TensorBase) else int(labels)) == classes
-    dims = (*(labels.dims if isinstance(labels, TensorBase) else ()), dim)
-    return where(TensorBase._new(is_class, dims), label_value, other_value, allow_broadcast_all_sources=True)
+    is_class = (labels.raw_tensor.unsqueeze(-1) if isinstance(labels, Tensor) else int(labels)) == classes
+    dims = (*(labels.dims if isinstance(labels, Tensor) else ()), dim)
+    return where(Tensor._new(is_class, dims), label_value, other_value, allow_broadcast_all_sources=True)
 
 
 def one_hot(source: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,9 +11,7 @@ import returnn_lite.ops.gradients as ops_gradients
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 
 def set_requires_gradient(source: Tensor) -> None:

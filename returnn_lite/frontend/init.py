@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.random import random
+from returnn_lite.frontend.tensor import Tensor
 
 if TYPE_CHECKING:
     from returnn_lite.frontend.dim import Dim
-    from returnn_lite.frontend.tensor import Tensor
 
 # the standard deviation of a standard normal distribution that is truncated at 2
 _TRUNCATED_STD = 0.87962566103423978

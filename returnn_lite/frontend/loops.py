@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import tree
@@ -15,19 +15,16 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.elementwise import cast, copy_to_device
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import show
+from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_array import TensorArray
-from returnn_lite.frontend.tensor_base import TensorBase
 from returnn_lite.frontend.where import where
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
 
 
 def is_true(value: Any, what: str) -> bool:
     """A Python bool, or a scalar bool tensor, as a bool. WrongUse for anything else."""
     if isinstance(value, bool):
         return value
-    if not isinstance(value, TensorBase):
+    if not isinstance(value, Tensor):
         raise WrongUse(f"the condition of {what} must be a bool or a scalar bool tensor, but is {value!r} instead")
     if value.dims or value.dtype != "bool":
         raise WrongUse(f"the condition of {what} must be a scalar bool tensor, but is {value} instead")
@@ -38,7 +35,7 @@ def is_true(value: Any, what: str) -> bool:
 
 def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
     """What one of the two functions gives; the other is not called."""
-    if isinstance(pred, TensorBase) and not pred.dims:
+    if isinstance(pred, Tensor) and not pred.dims:
         pred = copy_to_device(pred, "cpu")
     return true_fn() if is_true(pred, "cond") else false_fn()
 
@@ -60,7 +57,7 @@ def while_loop(cond: Callable[[Any], Any], body: Callable[[Any], Any], initial: 
 
 
 def _check_leaf(leaf: Any) -> None:
-    if leaf is not None and not isinstance(leaf, TensorBase | Dim | TensorArray):
+    if leaf is not None and not isinstance(leaf, Tensor | Dim | TensorArray):
         text = "the state of a loop must be made of Tensors, Dims, TensorArrays and None, but has"
         raise WrongUse(f"{text} {leaf!r}; use rf.convert_to_tensor")
 
@@ -77,13 +74,13 @@ def check_same(before: Any, after: Any) -> None:
         _check_leaf(b)
         if isinstance(a, TensorArray) and isinstance(b, TensorArray):
             a, b = a.tensor_template, b.tensor_template
-        if isinstance(a, TensorBase) and isinstance(b, TensorBase):
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
             _check_tensor(a, b, replaced)
         elif type(a) is not type(b):
             raise WrongUse(f"the state of a loop must keep its kinds of values, but {a!r} becomes {b!r}")
 
 
-def _check_tensor(a: TensorBase, b: TensorBase, replaced: Sequence[tuple[Dim, Dim]]) -> None:
+def _check_tensor(a: Tensor, b: Tensor, replaced: Sequence[tuple[Dim, Dim]]) -> None:
     def now(dim: Dim) -> Dim:
         return next((new for old, new in replaced if old == dim), dim)
 
@@ -152,7 +149,7 @@ def _push(arrays: Any, y: Any) -> Any:
 
 def _over_frames(dim: Dim, state: Any, xs: Any, ys: Any, body: Any) -> tuple[Any, Any]:
     frames = tree.map_structure(
-        lambda x: TensorArray.unstack(x, axis=dim) if isinstance(x, TensorBase) and dim in x.dims else x, xs
+        lambda x: TensorArray.unstack(x, axis=dim) if isinstance(x, Tensor) and dim in x.dims else x, xs
     )
     arrays = _arrays(ys)
     mask = dim.get_mask(device=_device_of(state)) if dim.need_masking() else None
@@ -166,14 +163,14 @@ def _over_frames(dim: Dim, state: Any, xs: Any, ys: Any, body: Any) -> tuple[Any
 
 
 def _device_of(state: Any) -> Any:
-    return next((leaf.device for leaf in tree.flatten(state) if isinstance(leaf, TensorBase)), None)
+    return next((leaf.device for leaf in tree.flatten(state) if isinstance(leaf, Tensor)), None)
 
 
 def _kept(condition: Tensor, new: Any, old: Any) -> Any:
     """The new state where the condition holds, for tensors with all of its axes."""
 
     def choose(a: Any, b: Any) -> Any:
-        if not isinstance(a, TensorBase) or any(dim not in a.dims for dim in condition.dims):
+        if not isinstance(a, Tensor) or any(dim not in a.dims for dim in condition.dims):
             return a
         if a.raw_tensor.device != condition.raw_tensor.device:
             return where(copy_to_device(condition, a.device), a, b)
@@ -227,7 +224,7 @@ def control_flow_ctx(ctx: Any = None) -> Iterator[Any]:
 
 def assert_(condition: Any, message: str, *, stop: bool = True) -> None:
     """WrongUse with the message if a bool, or any entry of a bool tensor, is False; only printed if not `stop`."""
-    holds = bool(torch.all(condition.raw_tensor)) if isinstance(condition, TensorBase) else bool(condition)
+    holds = bool(torch.all(condition.raw_tensor)) if isinstance(condition, Tensor) else bool(condition)
     if holds:
         return
     if stop:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from returnn_lite.frontend.reduce import reduce_mean, reduce_sum
 from returnn_lite.frontend.sizes import num_elements_of_shape
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 
 @dataclass(eq=False)

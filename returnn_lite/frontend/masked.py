@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -14,10 +14,7 @@ from returnn_lite.frontend.gather import gather
 from returnn_lite.frontend.layout import Dims, arranged, show
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.sizes import sequence_mask
-from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 
 def masked_select(
@@ -33,11 +30,11 @@ def masked_select(
     rest = tuple(dim for dim in tensor.dims if dim not in mask.dims)
     if not others:
         raw, count = _flat(tensor, mask, wanted, rest)
-        out = _sized(out_dim, lambda: TensorBase._new(torch.tensor(count), (), name="masked_select"))
+        out = _sized(out_dim, lambda: Tensor._new(torch.tensor(count), (), name="masked_select"))
         return with_dims(tensor, raw, (out, *rest), tensor.feature_dim), out
     keep = _valid(mask, (*others, *wanted)).flatten(len(others))
     counts = keep.sum(-1)
-    out = _sized(out_dim, lambda: TensorBase._new(counts.int().cpu(), others, name="masked_select"))
+    out = _sized(out_dim, lambda: Tensor._new(counts.int().cpu(), others, name="masked_select"))
     order = keep.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[..., : out.padded_size()]
     whole = arranged(tensor.raw_tensor, tensor.dims, (*others, *wanted, *rest))
     whole = whole.expand(*_shape(mask, (*others, *wanted)), *whole.shape[len(others) + len(wanted) :])
@@ -74,7 +71,7 @@ def _shape(x: Tensor, dims: Dims) -> list[int]:
 
 def _valid(mask: Tensor, order: Dims) -> torch.Tensor:
     """The mask in this order, False in the padding of its own axes."""
-    raw = arranged(mask.raw_tensor, mask.dims, order)
+    raw: torch.Tensor = arranged(mask.raw_tensor, mask.dims, order)
     padding = padding_mask(mask._new(raw, order), order)
     return raw if padding is None else raw & padding
 
@@ -110,7 +107,7 @@ def masked_scatter(source: Tensor, backup: Any = None, *, mask: Tensor, dims: Se
 def _choose(condition: Tensor, spread: Tensor, backup: Any) -> torch.Tensor:
     keep = arranged(condition.raw_tensor, condition.dims, spread.dims)
     other = 0 if backup is None else backup
-    if isinstance(other, TensorBase):
+    if isinstance(other, Tensor):
         other = arranged(other.raw_tensor, other.dims, spread.dims).to(spread.raw_tensor.dtype)
     return torch.where(keep, spread.raw_tensor, other)
 

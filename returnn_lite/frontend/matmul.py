@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of
-from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 
 def matmul(a: Tensor, b: Tensor, *, reduce: Dim | Sequence[Dim], use_mask: bool = True) -> Tensor:
@@ -23,7 +19,7 @@ def matmul(a: Tensor, b: Tensor, *, reduce: Dim | Sequence[Dim], use_mask: bool 
     the one with the match priority is taken.
     """
     summed = (reduce,) if isinstance(reduce, Dim) else tuple(reduce)
-    if not isinstance(a, TensorBase) or not isinstance(b, TensorBase):
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         raise WrongUse(f"matmul needs two Tensors, but got {type(a).__name__} and {type(b).__name__} instead")
     for dim in summed:
         if dim not in a.dims and dim not in b.dims:

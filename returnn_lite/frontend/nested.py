@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tree
 
@@ -13,11 +13,8 @@ from returnn_lite.frontend.elementwise import copy_to_device
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.gather import gather
 from returnn_lite.frontend.masked import masked_scatter, masked_select
-from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.where import where
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
 
 DimMap = dict[Dim, Dim]
 
@@ -50,9 +47,9 @@ def gather_nested(s: Any, *, indices: Tensor, dim_map: DimMap | None = None) -> 
             if leaf == axis:
                 return _own_dim(indices, axis)
             return axis_after(leaf)
-        if not isinstance(leaf, TensorBase) or axis not in leaf.dims:
+        if not isinstance(leaf, Tensor) or axis not in leaf.dims:
             return leaf
-        found = gather(leaf, indices=indices, axis=axis)  # type: ignore[arg-type]
+        found = gather(leaf, indices=indices, axis=axis)
         for dim in leaf.dims:
             new = axis_after(dim)
             if new is not dim and dim in found.dims:
@@ -92,7 +89,7 @@ def mask_nested(
     Axes that differ on both sides become a new one, with the sizes that hold where; `dim_map` gets them.
     """
     values = mask_value
-    if values is None or isinstance(values, TensorBase | int | float | bool):
+    if values is None or isinstance(values, Tensor | int | float | bool):
         values = tree.map_structure(lambda _: mask_value, s)
     known = {} if dim_map is None else dim_map
     merge = _Merge(mask, mask_cpu, known, allow_dim_extension)
@@ -139,9 +136,9 @@ class _Merge:
         """The entry of both structures."""
         if isinstance(a, Dim):
             return self.pair(a, b) if isinstance(b, Dim) else self.known.get(a, a)
-        if not isinstance(a, TensorBase):
+        if not isinstance(a, Tensor):
             return a
-        if isinstance(b, TensorBase):
+        if isinstance(b, Tensor):
             a, b = self._fitted(a, b)
         return where(self.mask, a, b, allow_broadcast_all_sources=True)
 
@@ -204,7 +201,7 @@ def masked_select_nested(
     def one(leaf: Any) -> Any:
         if isinstance(leaf, Dim):
             return axis_after(leaf)
-        if not isinstance(leaf, TensorBase) or not any(dim in leaf.dims for dim in dims):
+        if not isinstance(leaf, Tensor) or not any(dim in leaf.dims for dim in dims):
             return leaf
         found, _ = masked_select(_with_all(leaf, dims), mask=mask, dims=dims, out_dim=out)
         for dim in leaf.dims:
@@ -274,9 +271,9 @@ class _Scatter:
         """The entry of both structures."""
         if isinstance(new, Dim):
             return self.pair(new, old) if isinstance(old, Dim) else self.known.get(new, new)
-        if not isinstance(new, TensorBase) or self.in_dim not in new.dims:
+        if not isinstance(new, Tensor) or self.in_dim not in new.dims:
             return self._other(new, old)
-        backup = old if isinstance(old, TensorBase) else None
+        backup = old if isinstance(old, Tensor) else None
         x: Any = new
         for dim in new.dims:
             sizes = dim.dyn_size_ext
@@ -286,7 +283,7 @@ class _Scatter:
             axis = self.pair(dim, origin)
             x = _cut(x, dim, axis)
             if backup is not None and origin in backup.dims:
-                backup = _cut(backup, origin, axis)  # type: ignore[arg-type]
+                backup = _cut(backup, origin, axis)
         return masked_scatter(x, backup, mask=self.mask, dims=self.dims, in_dim=self.in_dim)
 
     def _origin(self, dim: Dim, backup: Any) -> Dim:
@@ -299,11 +296,12 @@ class _Scatter:
         free = [d for d in free if any(inner in self.dims for inner in d.dyn_size_ext.dims)]
         if len(free) != 1:
             raise WrongUse(f"masked_scatter_nested: axis {dim} belongs to no axis of {backup}")
-        return free[0]
+        found: Dim = free[0]
+        return found
 
     def _other(self, new: Any, old: Any) -> Any:
         """What was not selected from stays; where the backup depends on the mask, that decides."""
-        if isinstance(new, TensorBase) and isinstance(old, TensorBase) and any(dim in old.dims for dim in self.dims):
+        if isinstance(new, Tensor) and isinstance(old, Tensor) and any(dim in old.dims for dim in self.dims):
             return where(self.mask, new, old, allow_broadcast_all_sources=True)
         return new
 

@@ -103,14 +103,16 @@ def _time(dims: tuple[Dim, ...], tags: bool) -> int | None:
     """The time axis: the first spatial one with sizes, else the first with sizes."""
     free = [i for i, dim in enumerate(dims) if not dim.is_batch_dim() and dim.is_dynamic()]
     spatial = [i for i in free if dims[i].is_spatial_dim()] if tags else free
-    return (spatial or free or [None])[0]
+    found = spatial or free
+    return found[0] if found else None
 
 
 def _feature(dims: tuple[Dim, ...], time: int | None) -> int | None:
     """The feature axis: the last with a fixed size, else the last other one."""
     free = [i for i, dim in enumerate(dims) if not dim.is_batch_dim() and i != time]
     static = [i for i in free if dims[i].is_static()]
-    return (static or free or [None])[-1]
+    found = static or free
+    return found[-1] if found else None
 
 
 def out_type(options: Mapping[str, Any], dtype: str, sparse_dim: Any) -> dict[str, Any]:

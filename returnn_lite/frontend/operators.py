@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from returnn_lite.config.behavior_version import BehaviorVersion
@@ -13,22 +14,24 @@ from returnn_lite.frontend.tensor_base import TensorBase
 if TYPE_CHECKING:
     from returnn_lite.frontend.tensor import Tensor
 
+Operator = Callable[[Any, Any], "Tensor"]
 
-def _forward(function: Function, sign: str) -> Any:
+
+def _forward(function: Function, sign: str) -> Operator:
     def call(self: Any, other: Any) -> Any:
         return binary(function, self, other, None, sign) if is_operand(other) else _refused(self, sign, other)
 
     return call
 
 
-def _reflected(function: Function, sign: str) -> Any:
+def _reflected(function: Function, sign: str) -> Operator:
     def call(self: Any, other: Any) -> Any:
         return binary(function, other, self, None, sign) if is_operand(other) else _refused(other, sign, self)
 
     return call
 
 
-def _compare(kind: str, sign: str) -> Any:
+def _compare(kind: str, sign: str) -> Operator:
     def call(self: Any, other: Any) -> Any:
         return compare(self, kind, other) if is_operand(other) else _refused(self, sign, other)
 
@@ -99,4 +102,4 @@ class TensorOperators(TensorBase):
     def __float__(self) -> float:
         raise WrongUse(f"{self} is no number; use float(x.raw_tensor)")
 
-    __int__ = __float__  # type: ignore[assignment]
+    __int__ = __float__

@@ -16,7 +16,7 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of, show
 from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.tensor_base import TensorBase, checked_dims
+from returnn_lite.frontend.tensor_base import checked_dims
 from returnn_lite.tensor.foreign import ForeignDim
 
 _COPY: ContextVar[str] = ContextVar("parameter copy behavior", default="reinit")
@@ -56,7 +56,7 @@ class Parameter(Tensor):
         raw_tensor: Any = None,
         device: str | None = None,
     ) -> None:
-        value = dims_or_tensor if isinstance(dims_or_tensor, TensorBase) else None
+        value = dims_or_tensor if isinstance(dims_or_tensor, Tensor) else None
         if value is not None:
             if initial is not None or dims is not None:
                 raise WrongUse("a Parameter of a Tensor must have no `initial` and no `dims`")
@@ -143,7 +143,7 @@ class Parameter(Tensor):
                 found = value(self._dims, self._dtype, sparse_dim=self._sparse_dim, device=self.device, out=self)
                 if found is None or found is self:
                     return
-            if isinstance(found, TensorBase):
+            if isinstance(found, Tensor):
                 raw.copy_(arranged(found.raw_tensor, found.dims, self._dims).expand(raw.shape))
             elif isinstance(found, numpy.ndarray | torch.Tensor):
                 raw.copy_(torch.as_tensor(found))
@@ -163,7 +163,7 @@ class Parameter(Tensor):
             self._raw.add_(self._for(value))
 
     def _for(self, value: Any) -> Any:
-        found = convert_to_tensor(value, dtype=None if isinstance(value, TensorBase) else self._dtype)
+        found = convert_to_tensor(value, dtype=None if isinstance(value, Tensor) else self._dtype)
         if any(dim not in self._dims for dim in found.dims):
             raise WrongUse(f"a parameter with the axes {show(self._dims)} cannot be assigned {found}")
         return arranged(found.raw_tensor, found.dims, self._dims).to(self._raw.device, self._raw.dtype)
@@ -172,8 +172,8 @@ class Parameter(Tensor):
         """Sets the value at positions of an axis: an int, or a slice, which `key_dim` stands for in `value`."""
         at = axis_of(self._dims, axis, str(self))
         dims = (*self._dims[:at], *(() if key_dim is None else (key_dim,)), *self._dims[at + 1 :])
-        position = int(key.raw_tensor) if isinstance(key, TensorBase) else key
-        found = convert_to_tensor(value, dtype=None if isinstance(value, TensorBase) else self._dtype)
+        position = int(key.raw_tensor) if isinstance(key, Tensor) else key
+        found = convert_to_tensor(value, dtype=None if isinstance(value, Tensor) else self._dtype)
         with torch.no_grad():
             part = self._raw[(slice(None),) * at + (position,)]
             part.copy_(arranged(found.raw_tensor, found.dims, dims).to(part.device, part.dtype))

@@ -15,7 +15,7 @@ from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.reduce import top_k
 from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.tensor_base import TensorBase, checked_dims
+from returnn_lite.frontend.tensor_base import checked_dims
 
 _DISTRIBUTIONS = ("uniform", "normal", "truncated_normal")
 
@@ -80,7 +80,7 @@ def random(
         _fill(raw, distribution, axes, generator, mean, stddev, minval, maxval)
     if out is not None:
         return out
-    found = TensorBase._new(raw, axes, sparse_dim=sparse_dim, name=f"random_{distribution}")
+    found = Tensor._new(raw, axes, sparse_dim=sparse_dim, name=f"random_{distribution}")
     if feature_dim is not None:
         found.feature_dim = feature_dim
     return found
@@ -117,14 +117,14 @@ def _fill(
 def _number(value: Any, default: float) -> float:
     if value is None:
         return default
-    return float(value.raw_tensor if isinstance(value, TensorBase) else value)
+    return float(value.raw_tensor if isinstance(value, Tensor) else value)
 
 
 def _uniform(
     raw: torch.Tensor, dims: tuple[Dim, ...], generator: torch.Generator | None, minval: Any, maxval: Any
 ) -> None:
     low, high = (
-        arranged(value.raw_tensor, value.dims, dims) if isinstance(value, TensorBase) else value
+        arranged(value.raw_tensor, value.dims, dims) if isinstance(value, Tensor) else value
         for value in (minval, maxval)
     )
     if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):

@@ -10,7 +10,6 @@ import numpy
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.dim import Dim, batch_dim
 from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.tensor_base import TensorBase
 from returnn_lite.frontend.tensor_dict import TensorDict
 
 Sizes = Mapping[Dim, int] | None
@@ -53,7 +52,7 @@ def _fill_sizes(dim: Dim, rnd: numpy.random.RandomState, most: Mapping[Dim, int]
     if values.ndim == 0:
         values = numpy.array(high, "int32")
     name = dim.name if sizes is None else sizes.name
-    dim.extent().given = TensorBase._new(values, axes, name=name)
+    dim.extent().given = Tensor._new(values, axes, name=name)
 
 
 def _values(tensor: Tensor, rnd: numpy.random.RandomState) -> Any:

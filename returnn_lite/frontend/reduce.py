@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -13,10 +13,7 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of
 from returnn_lite.frontend.masks import padding_mask
-from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 Axis = Dim | Sequence[Dim]
 
@@ -70,7 +67,7 @@ def reduce(x: Tensor, *, mode: str, axis: Axis, use_mask: bool = True, distribut
             f"`mode` must be one of {', '.join(_MODES)}, but is {mode!r} instead{did_you_mean(mode, _MODES)}"
         )
     dims = (axis,) if isinstance(axis, Dim) else tuple(axis)
-    if not isinstance(x, TensorBase):
+    if not isinstance(x, Tensor):
         raise WrongUse(f"reduce_{mode} needs a Tensor, but got a {type(x).__name__} instead")
     axes = [axis_of(x.dims, dim, str(x)) for dim in dims]
     position = mode in ("argmax", "argmin")
@@ -196,4 +193,4 @@ def top_k(
 def _plain(value: Any) -> Any:
     if isinstance(value, Dim):
         return value.padded_size()
-    return value.raw_tensor if isinstance(value, TensorBase) else value
+    return value.raw_tensor if isinstance(value, Tensor) else value

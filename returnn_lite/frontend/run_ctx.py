@@ -15,7 +15,6 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.layout import show
 from returnn_lite.frontend.loss import Loss, as_loss
 from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.tensor_base import TensorBase
 from returnn_lite.frontend.tensor_dict import TensorDict
 
 Dims = Sequence[Dim | int]
@@ -146,7 +145,7 @@ class RunContext:
             raise ConfigError("forward_step", f"output {name!r} is marked twice; the names must differ")
         expected = self._expected(name)
         wanted = dims if dims is not None else shape
-        if not isinstance(tensor, TensorBase):
+        if not isinstance(tensor, Tensor):
             given = wanted if wanted is not None else None if expected is None else expected.dims
             if given is None:
                 text = "give mark_as_output(…, dims=[…]), or declare it in `model_outputs`"
@@ -198,7 +197,7 @@ def named(value: Any, dims: Dims | None, what: str) -> Tensor:
 
     Without axes every entry counts.
     """
-    if isinstance(value, TensorBase):
+    if isinstance(value, Tensor):
         return value if dims is None else _ordered(value, dims, None, what)
     raw = torch.as_tensor(value)
     if dims is None:
@@ -210,7 +209,7 @@ def named(value: Any, dims: Dims | None, what: str) -> Tensor:
         raise ConfigError(
             "", f"{what} must have the axes [{', '.join(map(plain_name, found))}], but its shape is {shape}"
         )
-    return TensorBase._new(raw, found)
+    return Tensor._new(raw, found)
 
 
 def plain_name(dim: Dim) -> str:

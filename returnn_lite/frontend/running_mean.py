@@ -8,10 +8,10 @@ from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.reduce import reduce_mean
+from returnn_lite.frontend.tensor import Tensor
 
 if TYPE_CHECKING:
     from returnn_lite.frontend.dim import Dim
-    from returnn_lite.frontend.tensor import Tensor
 
 
 class RunningMean(Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,10 +17,7 @@ from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.reduce import highest, lowest
 from returnn_lite.frontend.sizes import use_mask_default
-from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 _MODES = ("sum", "max", "min", "mean", "logsumexp", "logmeanexp", "argmax")
 
@@ -208,7 +205,7 @@ def scatter_count(
     use_mask: bool | None = None,
 ) -> Tensor:
     """How many of the indices are each position: int32."""
-    ones = TensorBase._new(torch.ones_like(indices.raw_tensor, dtype=torch.int32), indices.dims)
+    ones = Tensor._new(torch.ones_like(indices.raw_tensor, dtype=torch.int32), indices.dims)
     return scatter(
         ones, indices=indices, indices_dim=indices_dim, out_dim=out_dim, fill_value=fill_value, use_mask=use_mask
     )

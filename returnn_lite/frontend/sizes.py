@@ -121,7 +121,7 @@ def range_over_merged_dims(dims: Sequence[Dim], *, dtype: str | None = None, dev
     wanted = tuple(dims)
     if len(wanted) == 1:
         return range_over_dim(wanted[0], dtype=dtype, device=device)
-    whole = math.prod(wanted[1:], start=wanted[0])  # type: ignore[type-var]
+    whole = math.prod(wanted[1:], start=wanted[0])
     sizes = [dim.padded_size() for dim in wanted]
     where = dtypes.get_default_device() if device is None else device
     raw = torch.arange(math.prod(sizes), dtype=dtypes.torch_dtype(dtype or "int32"), device=where)

@@ -7,7 +7,7 @@ from typing import Any
 
 import tree
 
-from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.frontend.tensor import Tensor
 
 
 class State(dict[str, Any]):
@@ -25,7 +25,7 @@ class State(dict[str, Any]):
         (value,) = args
         if isinstance(value, Mapping):
             super().__init__(value, **kwargs)
-        elif isinstance(value, Iterable) and not isinstance(value, TensorBase | str):
+        elif isinstance(value, Iterable) and not isinstance(value, Tensor | str):
             super().__init__(value, **kwargs)
         else:
             super().__init__(state=value, **kwargs)
@@ -48,7 +48,7 @@ class State(dict[str, Any]):
 
     def flatten_tensors(self) -> list[Any]:
         """All tensors in it."""
-        return [value for value in tree.flatten(self) if isinstance(value, TensorBase)]
+        return [value for value in tree.flatten(self) if isinstance(value, Tensor)]
 
 
 class LstmState(State):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,10 +12,7 @@ from returnn_lite.frontend.concat import stack
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of, show
-from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor
 
 
 class TensorArray:
@@ -41,12 +38,12 @@ class TensorArray:
         return self._length
 
     def __getitem__(self, index: Any) -> Tensor:
-        position = int(index.raw_tensor) if isinstance(index, TensorBase) else int(index)
+        position = int(index.raw_tensor) if isinstance(index, Tensor) else int(index)
         if not -self._length <= position < self._length:
             raise WrongUse(f"a TensorArray of {self._length} tensors has none at {position}")
         return self._items[position % self._length]
 
-    def __iter__(self) -> Iterable[Tensor]:  # type: ignore[override]
+    def __iter__(self) -> Iterable[Tensor]:
         return iter(self._items[: self._length])
 
     def push_back(self, tensor: Tensor) -> TensorArray:

@@ -30,8 +30,16 @@ class TensorBase:
     )
     final: ClassVar[type[Tensor]]  # the class of results, whatever the class of the operands
     default_device = staticmethod(dtypes.get_default_device)
+    name: str
+    version: int
+    available_for_inference: bool
+    feature_dim_axis: int | None
     _dims: tuple[Dim, ...]
     _sparse_dim: Dim | None
+    _time_axis: int | None
+    _dtype: str
+    _raw: Any
+    _vocab: Any
 
     @staticmethod
     def _new(
@@ -195,4 +203,4 @@ def checked_dims(dims: Any, what: str) -> tuple[Dim, ...]:
     for dim in found:
         if not isinstance(dim, ForeignDim):
             raise WrongUse(f"`dims` of {what} must be axes, but {dim!r} among them is none")
-    return found  # type: ignore[return-value]
+    return found

@@ -11,7 +11,6 @@ import torch
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.tensor_base import TensorBase
 
 
 class TensorDict:
@@ -129,9 +128,9 @@ class TensorDict:
 
 
 def _copied(key: str, value: Any) -> Tensor:
-    if not isinstance(value, TensorBase):
+    if not isinstance(value, Tensor):
         raise ConfigError("", f"tensor {key!r} must be a Tensor, but is {value!r} instead")
-    return value.copy() if value.raw_tensor is not None else _template(value)  # type: ignore[attr-defined,no-any-return]
+    return value.copy() if value.raw_tensor is not None else _template(value)
 
 
 def _template(value: Any) -> Tensor:
@@ -154,7 +153,7 @@ def set_sizes(dim: Dim, raw: Any) -> None:
     if sizes is None:
         dim.dyn_size_ext = raw if hasattr(raw, "ndim") else _scalar(raw)
         return
-    found = TensorBase._new(raw, sizes.dims, name=sizes.name)
+    found = Tensor._new(raw, sizes.dims, name=sizes.name)
     dim.extent().given = found
 
 

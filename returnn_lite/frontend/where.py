@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -10,11 +10,8 @@ from returnn_lite.frontend.binary import common_dims, maximum, minimum
 from returnn_lite.frontend.const import convert_to_tensor
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged
-from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_copies import place_for
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
 
 
 def where(cond: Any, true_: Any, false_: Any, *, allow_broadcast_all_sources: bool = False) -> Tensor:
@@ -25,7 +22,7 @@ def where(cond: Any, true_: Any, false_: Any, *, allow_broadcast_all_sources: bo
     condition = convert_to_tensor(cond)
     if condition.dtype != "bool":
         raise WrongUse(f"where: `cond` must be bool, but is {condition} instead")
-    operands = [value if isinstance(value, TensorBase) else None for value in (true_, false_)]
+    operands = [value if isinstance(value, Tensor) else None for value in (true_, false_)]
     leading = next((operand for operand in operands if operand is not None), None)
     like = leading if leading is not None else convert_to_tensor(true_)
     both = [
@@ -56,10 +53,10 @@ def clip_by_value(
     low, high = (convert_to_tensor(value, keep_scalar_on_cpu=True) for value in (clip_value_min, clip_value_max))
     dims = common_dims([x, low, high], allow_broadcast_all_sources, "clip_by_value", place_for)
     raw, least, most = (arranged(t.raw_tensor, t.dims, dims) for t in (x, low, high))
-    if not low.dims and not high.dims and not isinstance(clip_value_min, TensorBase | torch.Tensor):
+    if not low.dims and not high.dims and not isinstance(clip_value_min, Tensor | torch.Tensor):
         raw = (
             raw.clamp(clip_value_min, clip_value_max)
-            if not isinstance(clip_value_max, TensorBase)
+            if not isinstance(clip_value_max, Tensor)
             else raw.clamp(least, most)
         )
     else:

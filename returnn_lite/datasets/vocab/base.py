@@ -98,6 +98,42 @@ class Vocabulary:
             raise ConfigError(f"{self.path}: {option}", f'"{label}" is not in the vocabulary{hint}')
         return self.table[label]
 
+    # --- as configs written with `returnn.frontend` ask ---
+
+    @property
+    def bos_label_id(self) -> int | None:
+        """The class that begins a sequence."""
+        return self.bos_id
+
+    @property
+    def eos_label_id(self) -> int | None:
+        """The class that ends a sequence."""
+        return self.eos_id
+
+    @property
+    def pad_label_id(self) -> int | None:
+        """The class of padding."""
+        return self.pad_id
+
+    @property
+    def unknown_label_id(self) -> int | None:
+        """The class of what is no label."""
+        return self.unknown_id
+
+    def id_to_label(self, idx: int, default: Any = ...) -> Any:
+        """The label of a class; without a default IndexError if there is none."""
+        if 0 <= idx < self.num_labels:
+            return self.labels[idx]
+        if default is ...:
+            raise IndexError(f"there are {self.num_labels} labels, but the class is {idx}")
+        return default
+
+    def label_to_id(self, label: str, default: Any = ...) -> Any:
+        """The class of a label; without a default KeyError if there is none."""
+        if label not in self.table and default is ...:
+            raise KeyError(label)
+        return self.table.get(label, default)
+
     def set_random_seed(self, seed: int) -> None:
         """Begins anew with whatever is random."""
 

@@ -9,6 +9,7 @@ import torch
 
 from returnn_lite import frontend
 from returnn_lite.config import Config
+from returnn_lite.datasets.vocab.create import create_vocab
 from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load import stored_step
@@ -18,6 +19,7 @@ from returnn_lite.engine.models.torch_model import TorchNet, call
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend import RunContext
 from returnn_lite.frontend.bridge import rf_module_to_pt_module
+from returnn_lite.frontend.dim import set_vocab_maker
 from returnn_lite.log import Log
 
 AMP_TYPES = {"bfloat16": torch.bfloat16}
@@ -33,6 +35,7 @@ class TorchPlan:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        set_vocab_maker(create_vocab)
         if config.value("backend", None) != "torch":
             found = config.value("backend", None)
             raise ConfigError("backend", f'`backend` must be "torch" with `get_model`, but is {found!r} instead')
