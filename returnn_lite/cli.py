@@ -88,6 +88,7 @@ Tasks (++task NAME; default train):
 
 Environment: TF_DEVICE (wins over the option device), CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS.
 Exit code: 0 success, 1 error (the first line on stderr says what; log_verbosity 5 adds the traceback), 2 wrong option.
+A signal (SIGTERM, Ctrl-C, SIGHUP, …) ends a run within two seconds, with exit code 1; a second one at once.
 """
 
 
@@ -276,7 +277,10 @@ MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # the n
 
 
 def check_launcher(environ: Mapping[str, str]) -> None:
-    """ConfigError for one of several processes that MPI started: each would train, and all would write the same."""
+    """ConfigError for one of several processes that MPI started: each would train, and all would write the same; and
+    for what torchrun cannot have set."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        env_int(environ, name, 0)
     count = max(env_int(environ, name, 1) for name in MPI_SIZES)
     if count > 1 and "WORLD_SIZE" not in environ:
         raise ConfigError("", f"{count} processes started by mpirun are not supported; use torchrun, or a single one")

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from returnn_lite.engine.report import hms
+from returnn_lite.files import write_atomically
 from returnn_lite.log import Log
 
 
@@ -26,8 +27,7 @@ class Journal:
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
                 kept = file.readlines()[:known]
-            with open(path, "w", encoding="utf-8") as file:
-                file.writelines(kept)
+            write_atomically(path, lambda file: file.write("".join(kept).encode()))
 
     def callback(self) -> Any:
         """For `learn`: is called after each step of all environments."""

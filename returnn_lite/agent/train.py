@@ -19,6 +19,7 @@ from returnn_lite.agent.session import Session
 from returnn_lite.config import Config
 from returnn_lite.engine.interrupt import RESUME, StopRequest
 from returnn_lite.errors import ConfigError
+from returnn_lite.files import TEMPORARY, remove_if_there
 from returnn_lite.log import Log
 from returnn_lite.schedule.agent_file import KEY, AgentFile
 
@@ -31,6 +32,7 @@ def train_lr_agent_task(config: Config, log: Log) -> None:
     if not path:
         raise ConfigError(KEY, f"`{KEY}` must name the file that the agent is written to")
     require_packages("train_lr_agent")
+    remove_if_there(path + TEMPORARY)
     with StopRequest(RESUME) as stop:
         AgentTraining(Session.open(config, log), path).run(stop)
 

@@ -12,7 +12,7 @@ from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import explained, forward_batch
 from returnn_lite.engine.tasks.forward import feature_last
 from returnn_lite.errors import ConfigError
-from returnn_lite.files import write_atomically
+from returnn_lite.files import TEMPORARY, remove_if_there, write_atomically
 from returnn_lite.log import Log
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.masked import mask_all
@@ -54,6 +54,7 @@ def output_filename(config: Config) -> str:
         raise ConfigError("output_file", "must be set, it is the file that the priors are written to")
     if os.path.exists(filename):
         raise ConfigError("output_file", f"file {filename!r} must not exist yet, but does")
+    remove_if_there(filename + TEMPORARY)
     return filename
 
 

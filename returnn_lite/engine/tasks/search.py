@@ -19,7 +19,7 @@ from returnn_lite.engine.step import explained, forward_batch, run_step
 from returnn_lite.engine.tasks.labels import dataset_labels, labels_of_output
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.files import write_atomically
+from returnn_lite.files import TEMPORARY, remove_if_there, write_atomically
 from returnn_lite.log import Log
 from returnn_lite.tensor import Tensor
 
@@ -52,6 +52,8 @@ class SearchOptions:
             raise ConfigError("search_output_file_format", 'must be "py" for several search output layers')
         if filename and os.path.exists(filename):
             raise ConfigError("search_output_file", f"file {filename!r} must not exist yet, but does")
+        if filename:
+            remove_if_there(filename + TEMPORARY)
         layers = tuple(value) if several else (value,)
         return cls(layers, several, filename, format, bool(config.bool("search_do_eval", True)))
 
