@@ -44,6 +44,7 @@ def closest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | 
 
     `cutoff` in [0, 1]: 1 = only the very same name.
     """
+    name = str(name)  # keys of dicts may be anything
     names = [candidate for candidate in candidates if isinstance(candidate, str)]
     same_but_case = [candidate for candidate in names if candidate.lower() == name.lower()]
     if same_but_case:

@@ -8,7 +8,7 @@ from typing import Any
 from returnn_lite.compat.running import RUNNING
 from returnn_lite.config import Behavior, Config, refuse_keys
 from returnn_lite.config.check_values import check_values
-from returnn_lite.config.config_code import code_errors
+from returnn_lite.config.config_code import call, code_errors
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
@@ -50,7 +50,7 @@ def _run_task(config: Config, log: Log, check: bool) -> Any:
     name = config.value("task", "train")
     callback = config.typed_value("startup_callback")
     if callable(callback):
-        callback(config=config)
+        call(callback, "startup_callback", config=config)
     elif callback is not None:
         raise ConfigError("startup_callback", f"must be a function, but is {callback!r} instead")
     if name == "nop":

@@ -103,7 +103,11 @@ class Config:
         """Reads a config file of any form into these options, at once. ConfigError if there is none or it is wrong, or
         if it includes itself."""
         filename = os.fspath(filename)
-        source = read_config(filename)
+        try:
+            source = read_config(filename)
+        except ConfigError as exc:
+            asked = f" ({self.files[-1]} includes it)" if self._loading else ""
+            raise ConfigError(exc.path, exc.message + asked) from exc
         path = os.path.realpath(filename)
         if path in self._loading:
             chain = [os.path.basename(name) for name in (*self._loading[self._loading.index(path) :], path)]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 import linecache
 import os
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType, TracebackType
+from typing import TypeVar
 
 from returnn_lite.config.option_types import shortened
 from returnn_lite.errors import ConfigError, did_you_mean, package_folder
 
+T = TypeVar("T")
 Place = tuple[FrameType, int]  # a frame and its line number
 
 _PYTHON = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -38,6 +41,18 @@ def code_errors() -> Iterator[None]:
 def is_library(filename: str) -> bool:
     """Whether a file of code belongs to this library, to Python, or to an installed package."""
     return filename.startswith((*_LIBRARIES, "<"))
+
+
+def call(function: Callable[..., T], name: str, **arguments: object) -> T:
+    """`function(**arguments)` for the function that the config defines as `name`. ConfigError if it does not take
+    these arguments."""
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as exc:
+        raise ConfigError(name, f"must be a function that takes {', '.join(arguments)}, but: {exc}") from exc
+    except ValueError:  # built into Python, without a signature
+        pass
+    return function(**arguments)
 
 
 def code_place(trace: TracebackType | None) -> Place | None:

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from returnn_lite.config.config_code import code_place
+from returnn_lite.config.option_types import option_kinds, wrong_values
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -50,10 +52,15 @@ def own_options(cls: type[Dataset]) -> dict[str, inspect.Parameter]:
     return found
 
 
+SEEDS = ("fixed_random_seed", "random_seed_offset")  # what only the order of an epoch reads
+
+
 def dataset_class(value: Any, path: str) -> type[Dataset]:
     """The class for the entry `class` of a dataset dict. Raises ConfigError if there is none."""
     if isinstance(value, type) and issubclass(value, Dataset):
         return value
+    if not isinstance(value, str):
+        raise ConfigError(f'{path}["class"]', f'dataset class "{value}" not found; `class` must be a name')
     if value in DATASETS:
         return DATASETS[value]
     if value in REFUSED:
@@ -83,5 +90,13 @@ def make_dataset(options: dict[str, Any], path: str, log: Log | None = None) -> 
     missing = [name for name, p in own.items() if p.default is p.empty and name not in options]
     if missing:
         raise ConfigError(path, f"{cls.__name__} needs the option {', '.join(missing)}")
+    kinds = option_kinds(BaseOptions)
+    for error in wrong_values({name: kinds[name] for name in SEEDS if name in kinds}, options, path):
+        raise error
     base_options = BaseOptions(**{name: value for name, value in options.items() if name in base})
-    return cls(base_options, log=log, **{name: value for name, value in options.items() if name in own})
+    try:
+        return cls(base_options, log=log, **{name: value for name, value in options.items() if name in own})
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as exc:
+        if code_place(exc.__traceback__) is not None:  # a function of the config
+            raise
+        raise ConfigError(path, f"wrong option value for {cls.__name__}: {type(exc).__name__}: {exc}") from exc

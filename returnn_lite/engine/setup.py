@@ -31,20 +31,26 @@ from returnn_lite.optim.averaging import AveragingOptions
 PRECISIONS = ("highest", "high", "medium")  # of products of float32 matrices; the latter two compute in TF32 or less
 
 
-def choose_device(config: Config, log: Log) -> torch.device:
-    """The device by the option `device`: "gpu" or "cuda" (or "cuda:1", the second one), "cpu", or unset for the GPU if
-    there is one."""
+def device_words(config: Config) -> tuple[str, str]:
+    """The option `device` as its kind ("": not set) and the number of a GPU ("": any). ConfigError if it is none."""
     wanted = config.value("device", None)
     kind, _, index = (wanted or "").partition(":")
     if kind not in ("", "gpu", "cuda", "cpu") or (index and (kind != "cuda" or not index.isdecimal())):
         hint = did_you_mean(wanted or "", ["gpu", "cpu", "cuda"])
         text = f'`device` must be "gpu", "cuda", "cuda:<number>", "cpu" or unset, but is {wanted!r} instead{hint}'
         raise ConfigError("device", text)
+    return kind, index
+
+
+def choose_device(config: Config, log: Log) -> torch.device:
+    """The device by the option `device`: "gpu" or "cuda" (or "cuda:1", the second one), "cpu", or unset for the GPU if
+    there is one."""
+    kind, index = device_words(config)
     found = kind != "cpu" and torch.cuda.is_available()
     if kind in ("gpu", "cuda") and not found:
         raise ConfigError("device", "no GPU available")
     if index and int(index) >= torch.cuda.device_count():
-        raise ConfigError("device", f"there are {torch.cuda.device_count()} GPUs, so {wanted!r} is none of them")
+        raise ConfigError("device", f"there are {torch.cuda.device_count()} GPUs, so {kind}:{index} is none of them")
     precision = config.value("float32_matmul_precision", "highest")
     if precision not in PRECISIONS:
         hint = did_you_mean(precision, PRECISIONS)
@@ -52,9 +58,9 @@ def choose_device(config: Config, log: Log) -> torch.device:
             "float32_matmul_precision", f"must be one of {PRECISIONS}, but is {precision!r} instead{hint}"
         )
     torch.set_float32_matmul_precision(precision)
-    if not wanted:
+    if not kind:
         log.v2(f"Device not set explicitly, and {'we found a GPU, which we will use.' if found else 'no GPU found.'}")
-    return torch.device(wanted if index and wanted else "cuda" if found else "cpu")
+    return torch.device(f"cuda:{index}" if index else "cuda" if found else "cpu")
 
 
 DEFAULTS = {"learning_rate": "1.0", "batch_size": "1", "max_seqs": "no limit", "num_epochs": "5", "optimizer": "sgd"}

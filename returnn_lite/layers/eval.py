@@ -61,8 +61,8 @@ class Eval(Elementwise):
 
     def link(self, net: Linker, node: Node) -> None:
         """Remembers who its sources are; refuses unknown names."""
-        if isinstance(self.eval, str):
-            check_names(self.eval, "eval", (*self._code_names, "source", "self"))
+        if isinstance(self.expression, str):
+            check_names(self.expression, "eval", (*self._code_names, "source", "self"))
         self.__dict__["node"] = node
 
     @property

@@ -110,7 +110,7 @@ class CommonLossOptions:
     use_flatten_frames: bool = True
     use_normalized_loss: bool = False
     custom_norm_factor: PositiveFloat | Callable[..., Any] | None = None
-    custom_inv_norm_factor: Any = None
+    custom_inv_norm_factor: str | None = None
     scale: float = 1.0
 
 

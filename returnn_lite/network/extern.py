@@ -20,7 +20,7 @@ class ExternData:
 
     def __init__(self, config: Config) -> None:
         self.options = extern_options(config)
-        self.specs: dict[str, Spec] = {k: data_spec(k, v) for k, v in self.options.items()}
+        self.specs: dict[str, Spec] = {k: _spec(k, v) for k, v in self.options.items()}
         self.default_input = str(config.value("default_input", "data"))
         self.default_target = str(config.value("target", "classes"))
 
@@ -82,12 +82,24 @@ class ExternData:
         return found
 
 
+def _spec(key: str, options: Mapping[str, Any]) -> Spec:
+    """The Spec that the options of a key mean. ConfigError for values that are none."""
+    try:
+        return data_spec(key, options)
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
+        raise ConfigError(f'extern_data["{key}"]', f"wrong option value: {type(exc).__name__}: {exc}") from exc
+
+
 def extern_options(config: Config) -> dict[str, dict[str, Any]]:
     """The option dicts of all keys."""
     extern = config.typed_value("extern_data")
     if extern is not None:
         if not isinstance(extern, dict):
             raise ConfigError("extern_data", f"must be a dict {{key: options}}, but is {type(extern).__name__} instead")
+        for key, options in extern.items():
+            if not isinstance(key, str) or not isinstance(options, Mapping):
+                text = f"must be a dict of options by the name of the data, but is {options!r} for {key!r}"
+                raise ConfigError("extern_data", text)
         return {k: dict(v) for k, v in extern.items()}
     options: dict[str, dict[str, Any]] = {}
     inputs = config.int("num_inputs", 0)

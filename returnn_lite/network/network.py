@@ -166,11 +166,14 @@ class Network(torch.nn.Module):
         made.node = seen
         if made.loss.needs_target or options.target is not None:
             made.target = run(net.target_outside(options.target))
-        inverse = (options.loss_opts or {}).get("custom_inv_norm_factor")
-        if inverse is not None:
-            made.inverse_norm_node = run(net.outside(inverse))
-        named = {o: (options.loss_opts or {}).get(o) for o in made.loss.layer_options}
-        made.layer_nodes = {o: run(net.outside(name)) for o, name in named.items() if isinstance(name, str)}
+        named = {o: (options.loss_opts or {}).get(o) for o in ("custom_inv_norm_factor", *made.loss.layer_options)}
+        try:
+            nodes = {o: run(net.outside(name)) for o, name in named.items() if isinstance(name, str)}
+        except ConfigError as exc:
+            at = node.layer.path
+            raise exc if exc.path.startswith(at) else ConfigError(f'{at}["loss_opts"]', exc.message) from exc
+        made.inverse_norm_node = nodes.pop("custom_inv_norm_factor", None)
+        made.layer_nodes = nodes
         return made
 
     # --- reading ------------------------------------------------------------------------------------------------------

@@ -156,7 +156,6 @@ def loss_node(name: str, node: Node, target: Node | None, inverse_norm: Node | N
     path = layer.path
     options = layer.options
     opts = dict(options.loss_opts or {})
-    opts.pop("custom_inv_norm_factor", None)
     if options.loss_scale not in (None, 1.0) and "scale" in opts and opts["scale"] != options.loss_scale:
         raise ConfigError(path, "`loss_scale` and the loss option `scale` cannot be used together")
     made, common = make_loss(options.loss, opts, path)

@@ -55,7 +55,7 @@ CASES = {
     "layer size": ("network['h']['n_out'] = 2**31 - 1\n", r'network\["h"\]: parameter \'h/W\' has the shape .* memory'),
     "trainable": ("network['h']['trainable'] = 'perhaps'\n", r'network\["h"\]: `trainable` must be a bool, but is'),
     "device": ("device = 'cuda:x'\n", r'device: `device` must be "gpu", "cuda", "cuda:<number>", "cpu" or unset'),
-    "no GPU": ("device = 'cuda:77'\n", r"device: (no GPU available|there are \d+ GPUs, so 'cuda:77' is none of them)$"),
+    "no GPU": ("device = 'cuda:77'\n", r"device: (no GPU available|there are \d+ GPUs, so cuda:77 is none of them)$"),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config.config_code import call
 from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load_on_init import load_on_init
@@ -29,6 +30,8 @@ class NetworkPlan:
         self.get_network = config.typed_value("get_network")
         self.pretrain: Pretrain | None = None
         if not callable(self.get_network):
+            if self.get_network is not None:
+                raise ConfigError("get_network", f"must be a function, but is {self.get_network!r} instead")
             self.pretrain = Pretrain.from_config(config, config.typed_value("network"))
         elif config.bool_or_other("pretrain", None):
             raise ConfigError("pretrain", "`pretrain` and `get_network` exclude each other")
@@ -60,11 +63,17 @@ class NetworkPlan:
         if self.pretrain is not None:
             return self.pretrain.description(epoch)
         by_function = callable(self.get_network)
-        description = self.get_network(epoch=epoch) if by_function else self.config.typed_value("network")
+        if by_function:
+            description = call(self.get_network, "get_network", epoch=epoch)
+        else:
+            description = self.config.typed_value("network")
         if not isinstance(description, dict):
             name = "get_network" if by_function else "network"
             raise ConfigError(name, f"`{name}` must be a dict of layers, but is {description!r} instead")
-        return resolve_epoch_values(description, epoch)  # type: ignore[no-any-return]
+        try:
+            return resolve_epoch_values(description, epoch)  # type: ignore[no-any-return]
+        except RecursionError as exc:
+            raise ConfigError("network", "must not contain itself, nor be nested that deep") from exc
 
     def build(
         self, description: dict[str, Any], *, step: int = 0, filename: str | None = None, **options: Any

@@ -12,7 +12,7 @@ from returnn_lite.engine import data
 from returnn_lite.engine.models.interfaces import make_plan
 from returnn_lite.engine.models.network_plan import print_network
 from returnn_lite.engine.report import EpochScores
-from returnn_lite.engine.setup import choose_device, log_defaults
+from returnn_lite.engine.setup import choose_device, device_words, log_defaults
 from returnn_lite.engine.step import StepResult, run_step
 from returnn_lite.engine.train import Trainer
 from returnn_lite.errors import ConfigError
@@ -27,6 +27,7 @@ def check_task(config: Config, log: Log) -> None:
 
     On the CPU, with the first sequences; logs parameters, scores, and options that nobody read. Any fault is an error.
     """
+    device_words(config)
     for key, value in (("device", "cpu"), ("dry_run", True), ("num_workers", 0)):
         config.set(key, value)
     net, result = train_once(config, log) if config.has("train") else run_once(config, log)

@@ -44,6 +44,8 @@ def layer_names() -> list[str]:
 
 def layer_class(name: Any, path: str) -> type[Layer]:
     """The class of a config word. Raises ConfigError with what to use instead, or the nearest known word."""
+    if not isinstance(name, str):
+        raise ConfigError(path, f"`class` must be the name of a layer class, but is {name!r} instead")
     if name not in _LAYERS:
         if refusal(str(name)):
             raise ConfigError(path, refusal(str(name)))
