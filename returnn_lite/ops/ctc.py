@@ -113,20 +113,20 @@ def ctc_best_path(
 def ctc_durations(
     path: Tensor, lengths: Tensor, *, blank: int, label_loop: bool = True, labels: int | None = None
 ) -> Tensor:
-    """How many frames a path is in each of its states: blank, label, blank, …  Shape: (B, T), (B,) -> (B, 2 N + 1)
+    """How many frames a path is in each of its states: blank, label, blank, …  Shape: (…, T), (…) -> (…, 2 N + 1)
 
     N: the number of labels of the longest path; a device is waited for to learn it, unless `labels` says it.
     """
     is_label = path != blank
     entered = is_label.clone()
     if label_loop:
-        entered[:, 1:] &= path[:, 1:] != path[:, :-1]
-    valid = frame_mask(lengths.to(path.device), path.shape[1])
-    number = (entered & valid).cumsum(1)
+        entered[..., 1:] &= path[..., 1:] != path[..., :-1]
+    valid = frame_mask(lengths.to(path.device), path.shape[-1])
+    number = (entered & valid).cumsum(-1)
     if labels is None:
         labels = int(number.max()) if number.numel() else 0
-    durations = torch.zeros(path.shape[0], 2 * labels + 1, dtype=torch.int32, device=path.device)
-    return durations.scatter_add_(1, 2 * number - (is_label & valid).long(), valid.to(torch.int32))
+    durations = torch.zeros(*path.shape[:-1], 2 * labels + 1, dtype=torch.int32, device=path.device)
+    return durations.scatter_add_(-1, 2 * number - (is_label & valid).long(), valid.to(torch.int32))
 
 
 class _Problem(NamedTuple):

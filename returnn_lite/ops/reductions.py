@@ -35,10 +35,11 @@ def moments(x: Tensor, axes: Axes, valid: Tensor | None = None) -> tuple[Tensor,
     if valid is None:
         variance, mean = torch.var_mean(x, tuple(axes), correction=0, keepdim=True)
         return mean, variance
+    weights, over = valid.to(x.dtype), tuple(axes)  # products with a number are faster than filling by a mask
+    x = torch.where(valid, x, 0.0)
     number = count(x, axes, valid, keepdim=True).to(x.dtype)
-    mean = _sum(x, axes, True, valid) / number
-    squares = (x - mean).masked_fill(~valid, 0).square()
-    return mean, squares.sum(tuple(axes), keepdim=True) / number
+    mean = x.sum(over, keepdim=True) / number
+    return mean, ((x - mean) * weights).square().sum(over, keepdim=True) / number
 
 
 def _filled(x: Tensor, valid: Tensor | None, lowest: bool) -> Tensor:

@@ -135,6 +135,7 @@ def test_durations_on_a_path() -> None:
     found = ctc_durations(path, lengths, blank=3)
     assert found.tolist() == [[2, 2, 1, 1, 0, 1, 0], [0, 2, 0, 1, 1, 0, 0], [2, 0, 0, 0, 0, 0, 0]]
     assert torch.equal(ctc_durations(path, lengths, blank=3, labels=3), found) and found.dtype == torch.int32
+    assert torch.equal(ctc_durations(path.unsqueeze(1), lengths.unsqueeze(1), blank=3), found.unsqueeze(1))
     alone = ctc_durations(path[:1], lengths[:1], blank=3, label_loop=False)
     assert alone.tolist() == [[2, 1, 0, 1, 1, 1, 0, 1, 0]]
 
