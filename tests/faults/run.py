@@ -26,7 +26,7 @@ from tests.faults.shapes import PROCESSES, SHAPES, config_text  # noqa: E402
 from tests.faults.torn import TORN, Torn  # noqa: E402
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
-SHORT = {"kill": 8, "fail": 6, "torn": 4}  # faults a run in the short form
+SHORT = {"kill": 7, "fail": 5, "torn": 3}  # faults a run in the short form
 MINUTES = 2.0  # for one training
 
 
