@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from returnn_lite.compat.config_dims import FeatureDim
 from returnn_lite.engine.models.descriptions import description_diff, dims_in, same_description
 from returnn_lite.tensor import Dim, batch_dim
 from returnn_lite.tensor.dim import FEATURE
@@ -64,3 +65,15 @@ def test_the_optimizer_keeps_its_state(tmp_path):
     assert not any(line.startswith("reinit") for line in lines["anew"])
     once, anew = (torch.load(tmp_path / made / "model.003.pt", weights_only=True)["model"] for made in lines)
     assert all(torch.equal(once[name], anew[name]) for name in once)
+
+
+def test_axes_as_configs_make_them():
+    def described():
+        hidden = FeatureDim("hidden", 5)
+        return {"h": {"out_dim": hidden}, "g": {"in_dim": hidden, "out_dims": [2 * hidden]}}
+
+    assert same_description(described(), described())
+    assert not same_description(
+        described(), {"h": {"out_dim": FeatureDim("hidden", 5)}, "g": {"in_dim": FeatureDim("hidden", 5)}}
+    )
+    assert len(dims_in(described())) == 2

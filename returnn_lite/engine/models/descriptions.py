@@ -9,6 +9,9 @@ import numpy
 import torch
 
 from returnn_lite.tensor import Dim
+from returnn_lite.tensor.foreign import with_core_dims
+
+DEPTH = 200  # of nets within nets
 
 
 def same_description(a: Any, b: Any, fixed: Iterable[Dim] = ()) -> bool:
@@ -17,16 +20,17 @@ def same_description(a: Any, b: Any, fixed: Iterable[Dim] = ()) -> bool:
     Axes may be objects made anew: the descriptions are equal if the axes of one are, one to one, those of the other,
     with the same kind, size and name. `fixed`: axes that are known elsewhere, too, and stand for themselves alone.
     """
-    return _Comparison(fixed).same(a, b)
+    return _Comparison(fixed).same(with_core_dims(a, DEPTH), with_core_dims(b, DEPTH))
 
 
 def description_diff(old: Any, new: Any, fixed: Iterable[Dim] = ()) -> Iterator[str]:
     """One line for every entry that differs."""
-    return _Comparison(fixed).differences(old, new, "")
+    return _Comparison(fixed).differences(with_core_dims(old, DEPTH), with_core_dims(new, DEPTH), "")
 
 
 def dims_in(value: Any) -> set[Dim]:
     """All axes within dicts, lists and sets."""
+    value = with_core_dims(value, 0)
     if isinstance(value, Dim):
         return {value}
     if isinstance(value, Mapping):
