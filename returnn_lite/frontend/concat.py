@@ -220,7 +220,8 @@ def _padded_axis(dim: Dim, left: Any, right: Any, out: Dim | None, dynamic: bool
     if out is not None and out.is_dim_known():
         return out
     plain = [part if isinstance(part, Dim) else _size(part) for part in (left, right)]
-    if dim.need_masking() and not dynamic and _size(right):
+    ragged = isinstance(left, Dim) and left.need_masking()
+    if not dynamic and (dim.need_masking() and _size(right) or ragged):
         total = _size(left) + dim.padded_size() + _size(right)
         found = padded_dim(total, f"{dim.name}:padded")
     else:
@@ -239,7 +240,7 @@ def _size(amount: Any) -> int:
 
 def _pad_one(x: Tensor, dim: Dim, left: Any, right: Any, out: Dim, value: Any, dynamic: bool) -> Tensor:
     at = axis_of(x.dims, dim, str(x))
-    if isinstance(left, Dim) and left.need_masking():
+    if dynamic and isinstance(left, Dim) and left.need_masking():
         raise WrongUse(f"pad of {x}: the number of frames at the left, {left}, must not differ between sequences")
     before = _size(left)
     after = max(out.padded_size() - before - x.raw_tensor.shape[at], 0) if dynamic else _size(right)

@@ -26,7 +26,6 @@ def convert_to_tensor(
     device: str | None = None,
     keep_scalar_on_cpu: bool = False,
     name: str | None = None,
-    **_unused: Any,
 ) -> Tensor:
     """A Tensor of a number, list, array or torch tensor (which is not copied), with these axes; new ones by default.
 
@@ -95,7 +94,9 @@ def full(
     sizes = [dim.padded_size() for dim in axes]
     where = dtypes.get_default_device() if device is None else device
     value = fill_value
-    if isinstance(value, Tensor) or (hasattr(value, "shape") and not isinstance(value, numpy.generic)):
+    if isinstance(value, numpy.generic):
+        value = _raw(value, dtype)
+    if isinstance(value, Tensor) or hasattr(value, "shape"):
         raw = value.raw_tensor if isinstance(value, Tensor) else torch.as_tensor(value)
         if raw.dim() != 0:
             raise WrongUse(f"`fill_value` must be a number or scalar, but has the shape {tuple(raw.shape)} instead")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import torch
 
+from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend import dim_math
 from returnn_lite.frontend.dim_math import Op
 from returnn_lite.frontend.dim_sizes import Extent
@@ -20,6 +21,7 @@ from returnn_lite.tensor import Dim as CoreDim
 from returnn_lite.tensor import batch_dim as core_batch_dim
 from returnn_lite.tensor.dim import BATCH, FEATURE, SPATIAL
 
+_IGNORED = {"batch", "control_flow_ctx", "src_data", "src_axis", "undefined", "special", "dyn_size"}
 _CORE_OPS = {"add": "+", "mul": "*", "floordiv": "//", "truediv": "//", "ceildiv": "ceildiv"}
 
 
@@ -57,8 +59,13 @@ class Dim(DimWithSizes):
         match_priority: int = 0,
         derived_from_op: Op | None = None,
         auto_generated: bool = False,
-        **_unused: Any,
+        bounded_by: Any = None,
+        **others: Any,
     ) -> None:
+        for option in others:
+            if option not in _IGNORED:
+                known = ["name", "description", "kind", "vocab", "match_priority", "dyn_size_ext", "capacity"]
+                raise WrongUse(f"a Dim has no option {option!r}{did_you_mean(option, known)}")
         self.kind, self.match_priority, self.capacity = kind, match_priority, capacity
         self._vocab, self._core = made_vocab(vocab), None
         if isinstance(dimension, numpy.integer):
@@ -155,9 +162,11 @@ class Dim(DimWithSizes):
         keep = theirs
         if keep.op is None and mine.op is not None and not keep.batch:
             keep.op = mine.op
-        for part in (keep, mine):
-            if keep.size is None:
-                keep.size = part.size
+        if keep.size is None:
+            keep.size = mine.size
+        known = keep.sizes()
+        if mine.given is not None and (known is None or known.raw_tensor is None):
+            keep.given = mine.given
         if keep.owner._vocab is None:
             keep.owner._vocab = mine.owner._vocab
         keep.derived = {**mine.derived, **keep.derived}

@@ -99,6 +99,8 @@ class Extent:
     def changed(self) -> None:
         """To be called after the sizes were changed in place."""
         self.kept, self.computed_for = {}, ()
+        for dim in self.derived.values():
+            dim.extent().changed()
 
 
 def _is(a: Any, b: Any) -> bool:

@@ -56,7 +56,6 @@ def random(
     seed: Any = None,
     static: bool | None = None,
     out: Tensor | None = None,
-    **_unused: Any,
 ) -> Tensor:
     """Random numbers: "uniform" in [minval, maxval), "normal", or "truncated_normal" (by default within 2 stddev).
 

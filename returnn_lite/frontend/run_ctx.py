@@ -154,7 +154,7 @@ class RunContext:
         else:
             value = _ordered(tensor, wanted, expected, name)
         if expected is not None:
-            check_output(name, value, expected)
+            check_output(name, value, expected, strict=isinstance(tensor, Tensor))
         self._check_sizes(value.dims)
         self.outputs.data[name] = value.copy(name)
 
@@ -273,8 +273,11 @@ def _with_roles(value: Tensor, expected: Tensor | None) -> Tensor:
     return value
 
 
-def check_output(name: str, value: Tensor, expected: Tensor) -> None:
-    """ConfigError if an output is not as `model_outputs` declares it. Sizes that are not known there become known."""
+def check_output(name: str, value: Tensor, expected: Tensor, *, strict: bool) -> None:
+    """ConfigError if an output is not as `model_outputs` declares it. Sizes that are not known there become known.
+
+    strict: whether the dtype must be that, too; half precision is as good as single.
+    """
     what = f"output {name!r} must be {expected}, as `model_outputs` declares, but is {value}"
     for dim, want in zip(value.dims, expected.dims, strict=True):
         if dim.is_static() != want.is_static() and want.is_dim_known():
@@ -284,9 +287,10 @@ def check_output(name: str, value: Tensor, expected: Tensor) -> None:
         if dim != want and not want.is_static() and not want.is_dim_known_in_batch() and not want.is_batch_dim():
             want.dyn_size_ext = dim.dyn_size_ext
     floats = {value.dtype, expected.dtype} <= {"float32", "bfloat16", "float16"}
-    if value.dtype != expected.dtype and not floats and value.sparse_dim is None:
+    if value.dtype != expected.dtype and not floats and strict:
         raise ConfigError("forward_step", what)
-    if (value.sparse_dim is None) != (expected.sparse_dim is None):
+    classes = [None if x.sparse_dim is None else (x.sparse_dim.dimension,) for x in (value, expected)]
+    if classes[0] != classes[1]:
         raise ConfigError("forward_step", what)
 
 

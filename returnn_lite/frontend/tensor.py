@@ -59,6 +59,8 @@ class Tensor(TensorCopies, TensorOperators):
         self.name, self.available_for_inference, self._raw, self._vocab = name, available_for_inference, None, None
         raw_tensor = older.pop("placeholder", None) if raw_tensor is None else raw_tensor
         self._older: dict[str, Any] | None = None
+        if dims is not None and version == 1:
+            dims, older = None, {**older, "dim_tags": checked_dims(dims, f"tensor {name!r}")}
         if dims is None:
             self._describe(dtype, sparse_dim, feature_dim_axis, older)
         else:

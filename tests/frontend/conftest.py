@@ -1,0 +1,3 @@
+"""Fixtures of the tests of the frontend."""
+
+from tests.frontend.helpers import fresh_context, version  # noqa: F401
