@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,16 +31,16 @@ Step = Callable[["Batch"], float]
 class Batch:
     """A mini-batch as the loader makes it: padded arrays (B, T, …), lengths (B,), tags."""
 
-    data: dict[str, numpy.ndarray]
-    lengths: dict[str, numpy.ndarray]
+    data: dict[str, np.ndarray]
+    lengths: dict[str, np.ndarray]
     tags: list[str] = field(default_factory=list)
     complete: float = 1.0
 
 
-def make_batches(seqs: Sequence[Mapping[str, numpy.ndarray]], batch_size: int) -> list[Batch]:
+def make_batches(seqs: Sequence[Mapping[str, np.ndarray]], batch_size: int) -> list[Batch]:
     """Sequences of like length together, each batch at most `batch_size` frames of "data" with padding."""
     batches: list[Batch] = []
-    group: list[Mapping[str, numpy.ndarray]] = []
+    group: list[Mapping[str, np.ndarray]] = []
     for seq in sorted(seqs, key=lambda s: len(s["data"])):
         if len(seq["data"]) * (len(group) + 1) > batch_size:
             batches.append(padded(group))
@@ -49,12 +49,12 @@ def make_batches(seqs: Sequence[Mapping[str, numpy.ndarray]], batch_size: int) -
     return [*batches, padded(group)]
 
 
-def padded(seqs: Sequence[Mapping[str, numpy.ndarray]]) -> Batch:
+def padded(seqs: Sequence[Mapping[str, np.ndarray]]) -> Batch:
     """The sequences as one batch, zeros behind their ends."""
     batch = Batch({}, {}, [f"seq-{i}" for i in range(len(seqs))])
     for key, first in seqs[0].items():
-        lengths = numpy.array([len(s[key]) for s in seqs], dtype="int32")
-        whole = numpy.zeros((len(seqs), lengths.max(), *first.shape[1:]), first.dtype)
+        lengths = np.array([len(s[key]) for s in seqs], dtype="int32")
+        whole = np.zeros((len(seqs), lengths.max(), *first.shape[1:]), first.dtype)
         for row, seq in zip(whole, seqs, strict=True):
             row[: len(seq[key])] = seq[key]
         batch.data[key], batch.lengths[key] = whole, lengths

@@ -14,7 +14,7 @@ import os
 import resource
 from multiprocessing.connection import Connection
 
-import numpy
+import numpy as np
 import torch
 import train_blstm
 from common import Batch, Ours, padded, torch_step
@@ -24,7 +24,7 @@ LEVELS, LENGTHS = 4, (3000, 2900, 2800, 2700)
 
 def batch() -> Batch:
     """Long sequences of noise."""
-    rng = numpy.random.RandomState(1)
+    rng = np.random.RandomState(1)
     return padded(
         [
             {

@@ -9,7 +9,7 @@ the previous label runs once for all labels. Prints median seconds an epoch of b
 
 from collections.abc import Mapping
 
-import numpy
+import numpy as np
 import torch
 from common import (
     Batch,
@@ -83,9 +83,9 @@ def config() -> dict:
     }
 
 
-def sequences(count: int) -> list[dict[str, numpy.ndarray]]:
+def sequences(count: int) -> list[dict[str, np.ndarray]]:
     """Noise with a label for about every ninth frame."""
-    rng = numpy.random.RandomState(1)
+    rng = np.random.RandomState(1)
     seqs = []
     for length in rng.randint(120, 181, size=count):
         labels = rng.randint(1, CLASSES, length // 9).astype("int32")

@@ -6,7 +6,7 @@
 epoch of both and the ratio; the goal is at most 1.10.
 """
 
-import numpy
+import numpy as np
 import torch
 from common import (
     Batch,
@@ -44,9 +44,9 @@ def config() -> dict:
     }
 
 
-def sequences(count: int) -> list[dict[str, numpy.ndarray]]:
+def sequences(count: int) -> list[dict[str, np.ndarray]]:
     """Noise, as long as utterances are."""
-    rng = numpy.random.RandomState(1)
+    rng = np.random.RandomState(1)
     seqs = []
     for length in rng.randint(100, 501, size=count):
         frames = rng.normal(size=(length, FEATURES)).astype("float32")

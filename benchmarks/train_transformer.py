@@ -10,7 +10,7 @@ loop. Prints median seconds an epoch of both and the ratio (goal: at most 1.15).
 import math
 from collections.abc import Mapping
 
-import numpy
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from common import Batch, Ours, arguments, compare, frame_mask, linear_of, make_batches, torch_step
@@ -126,9 +126,9 @@ def config() -> dict:
     }
 
 
-def sequences(count: int) -> list[dict[str, numpy.ndarray]]:
+def sequences(count: int) -> list[dict[str, np.ndarray]]:
     """Noise with about as many labels as a subword sequence has."""
-    rng = numpy.random.RandomState(1)
+    rng = np.random.RandomState(1)
     seqs = []
     for length in rng.randint(20, 61, size=count):
         labels = rng.randint(1, CLASSES, length * 2 // 3).astype("int32")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
-import numpy
+import numpy as np
 
 from returnn_lite.schedule.lr_file import Record
 
@@ -18,8 +18,8 @@ from matplotlib.axes import Axes  # noqa: E402
 def draw(
     filename: Path,
     *,
-    line: numpy.ndarray,
-    looks: numpy.ndarray,
+    line: np.ndarray,
+    looks: np.ndarray,
     meaning: str,
     rows: Sequence[str],
     records: Mapping[int, Record],
@@ -36,19 +36,19 @@ def draw(
     pyplot.close(figure)
 
 
-def draw_line(axes: Axes, line: numpy.ndarray) -> None:
+def draw_line(axes: Axes, line: np.ndarray) -> None:
     """The line as it was written."""
     axes.imshow(line.T, cmap="gray_r", aspect="auto", extent=(0, len(line), line.shape[1], 0))
     axes.set(title="a line of the test set", yticks=[])
 
 
-def draw_looks(axes: Axes, looks: numpy.ndarray, rows: Sequence[str], *, num_columns: int) -> None:
+def draw_looks(axes: Axes, looks: np.ndarray, rows: Sequence[str], *, num_columns: int) -> None:
     """A matrix below the line, its frames below their columns."""
     columns_per_frame = -(-num_columns // looks.shape[1])
     extent = (0, looks.shape[1] * columns_per_frame, len(rows), 0)
     axes.imshow(looks, cmap="viridis", aspect="auto", interpolation="nearest", extent=extent)
     axes.set(xlim=(0, num_columns), xlabel="column")
-    axes.set_yticks(numpy.arange(len(rows)) + 0.5, rows)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
 
 
 def draw_curves(axes: Axes, records: Mapping[int, Record]) -> None:

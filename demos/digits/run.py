@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import h5py
-import numpy
+import numpy as np
 from make_data import LABELS, NUM_LINES, make_data
 from picture import draw
 
@@ -31,7 +31,7 @@ NUM_EPOCHS = {"": 12, "-short": 2, "-long": 30}
 SHORT_LINES = {"train": 400, "dev": 40, "test": 40}
 BLANK = len(LABELS)  # CTC's additional output
 
-Sequences = dict[str, dict[str, numpy.ndarray]]  # tag -> {key: values}
+Sequences = dict[str, dict[str, np.ndarray]]  # tag -> {key: values}
 
 
 class Reader(Experiment):
@@ -50,12 +50,12 @@ def read_hdf(filename: Path) -> Sequences:
         if "targets" in file:
             streams |= {key: file["targets/data"][key][:] for key in sorted(file["targets/data"])}
         lengths, tags = file["seqLengths"][:], file["seqTags"].asstr()[:]
-    ends = numpy.cumsum(lengths, axis=0)[:-1]
-    pieces = {key: numpy.split(values, ends[:, column]) for column, (key, values) in enumerate(streams.items())}
+    ends = np.cumsum(lengths, axis=0)[:-1]
+    pieces = {key: np.split(values, ends[:, column]) for column, (key, values) in enumerate(streams.items())}
     return {tag: {key: pieces[key][number] for key in pieces} for number, tag in enumerate(tags)}
 
 
-def texts(labels: numpy.ndarray) -> list[str]:
+def texts(labels: np.ndarray) -> list[str]:
     """Label numbers -> label texts."""
     return [LABELS[label] for label in labels]
 
@@ -72,7 +72,7 @@ def read_by_best_path(posteriors: Sequences) -> dict[str, list[str]]:
     found = {}
     for tag, sequence in posteriors.items():
         best = sequence["data"].argmax(axis=-1)
-        changes = numpy.flatnonzero(numpy.diff(best, prepend=-1))
+        changes = np.flatnonzero(np.diff(best, prepend=-1))
         found[tag] = texts([label for label in best[changes] if label != BLANK])
     return found
 
@@ -95,7 +95,7 @@ def report_errors(written: dict[str, list[str]], found: dict[str, list[str]]) ->
     errors = [edit_distance(written[tag], found[tag]) for tag in written]
     digits = sum(map(len, written.values()))
     print(f"digit error rate    {100 * sum(errors) / digits:.2f} %  ({sum(errors)} of {digits} digits)")
-    print(f"sequence error rate {100 * numpy.count_nonzero(errors) / len(errors):.2f} %  (of {len(errors)} lines)")
+    print(f"sequence error rate {100 * np.count_nonzero(errors) / len(errors):.2f} %  (of {len(errors)} lines)")
 
 
 def show(experiment: Experiment, model: str, test: Sequences, posteriors: Sequences) -> None:

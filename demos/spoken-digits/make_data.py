@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy
+import numpy as np
 import soundfile
 
 ESPEAK = "espeak-ng"
@@ -66,7 +66,7 @@ class Utterance:
         return " ".join(words(self.number))
 
 
-Voice = Callable[[Utterance], numpy.ndarray]
+Voice = Callable[[Utterance], np.ndarray]
 
 
 def words(number: int) -> list[str]:
@@ -113,18 +113,18 @@ def plan(num_utterances: dict[str, int], seed: int) -> dict[str, list[Utterance]
     }
 
 
-def speak(utterance: Utterance) -> numpy.ndarray:
+def speak(utterance: Utterance) -> np.ndarray:
     """Its samples, int16 (T,)."""
     how = ["-v", f"{utterance.accent}+{utterance.speaker}", "-s", str(utterance.speed), "-p", str(utterance.pitch)]
     done = subprocess.run([ESPEAK, *how, "--stdout", utterance.text], capture_output=True, check=True)
-    return numpy.frombuffer(done.stdout[HEADER:], "<i2")
+    return np.frombuffer(done.stdout[HEADER:], "<i2")
 
 
 def record(utterance: Utterance, voice: Voice) -> tuple[bytes, float]:
     """(an Ogg Vorbis file of the utterance and the noise, its seconds)"""
     samples, content = voice(utterance) / 2**15, io.BytesIO()
     loudness = samples.std() * 10 ** (-utterance.snr / 20)
-    noise = numpy.random.RandomState(utterance.number).normal(0.0, loudness, len(samples))
+    noise = np.random.RandomState(utterance.number).normal(0.0, loudness, len(samples))
     soundfile.write(content, (samples + noise) / 2, RATE, format="OGG", subtype="VORBIS")
     return content.getvalue(), len(samples) / RATE
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from returnn_lite.ops.ctc import NEVER
 from returnn_lite.ops.masked import frame_mask, pack
 
-Array = NDArray[numpy.float32]
+Array = NDArray[np.float32]
 
 
 def greedy_decode(
@@ -87,39 +87,37 @@ def _search(log_probs: Array, blank: int, beam_width: int) -> tuple[list[int], f
     A prefix has two scores: of the alignments that end in blank, and of those that end in its last label.
     """
     prefixes = _Prefixes()
-    beam = numpy.zeros(1, dtype=numpy.int64)  # nodes, best first
-    in_blank = numpy.zeros(1, dtype=log_probs.dtype)
-    in_label = numpy.full(1, -numpy.inf, dtype=log_probs.dtype)
+    beam = np.zeros(1, dtype=np.int64)  # nodes, best first
+    in_blank = np.zeros(1, dtype=log_probs.dtype)
+    in_label = np.full(1, -np.inf, dtype=log_probs.dtype)
     for frame in log_probs:
-        last = numpy.array([prefixes.labels[node] for node in beam])
-        total = numpy.logaddexp(in_blank, in_label)
+        last = np.array([prefixes.labels[node] for node in beam])
+        total = np.logaddexp(in_blank, in_label)
         # A label equal to the last one starts anew only behind a blank.
         extended = total[:, None] + frame
-        rows = numpy.flatnonzero(last >= 0)
+        rows = np.flatnonzero(last >= 0)
         extended[rows, last[rows]] = in_blank[rows] + frame[last[rows]]
-        extended[:, blank] = -numpy.inf
+        extended[:, blank] = -np.inf
         stay_blank = total + frame[blank]
-        stay_label = numpy.where(last >= 0, in_label + frame[last], -numpy.inf)
+        stay_label = np.where(last >= 0, in_label + frame[last], -np.inf)
         _merge(prefixes, beam, last, extended, stay_label)
-        stay = numpy.logaddexp(stay_blank, stay_label)
-        scores = numpy.concatenate([stay, extended.reshape(-1)])
+        stay = np.logaddexp(stay_blank, stay_label)
+        scores = np.concatenate([stay, extended.reshape(-1)])
         chosen = _best(scores, beam_width)
         stays = chosen < len(beam)
-        parent, label = numpy.divmod(chosen - len(beam), len(frame))
+        parent, label = np.divmod(chosen - len(beam), len(frame))
         nodes = [
             int(beam[index]) if kept else prefixes.child(int(beam[above]), int(new))
             for index, kept, above, new in zip(chosen, stays, parent, label, strict=True)
         ]
-        own = numpy.where(stays, chosen, 0)
-        in_blank = numpy.where(stays, stay_blank[own], -numpy.inf)
-        in_label = numpy.where(stays, stay_label[own], scores[chosen])
-        beam = numpy.array(nodes)
-    return prefixes.sequence(int(beam[0])), float(numpy.logaddexp(in_blank[0], in_label[0]))
+        own = np.where(stays, chosen, 0)
+        in_blank = np.where(stays, stay_blank[own], -np.inf)
+        in_label = np.where(stays, stay_label[own], scores[chosen])
+        beam = np.array(nodes)
+    return prefixes.sequence(int(beam[0])), float(np.logaddexp(in_blank[0], in_label[0]))
 
 
-def _merge(
-    prefixes: _Prefixes, beam: NDArray[numpy.int64], last: NDArray[numpy.int64], extended: Array, stay: Array
-) -> None:
+def _merge(prefixes: _Prefixes, beam: NDArray[np.int64], last: NDArray[np.int64], extended: Array, stay: Array) -> None:
     """Adds the extension of a prefix to the longer prefix that it is, where both are in the beam (in place)."""
     place = {int(node): index for index, node in enumerate(beam)}
     pairs = [
@@ -129,17 +127,17 @@ def _merge(
     ]
     if not pairs:
         return
-    above, below = numpy.array(pairs).T
-    stay[below] = numpy.logaddexp(stay[below], extended[above, last[below]])
-    extended[above, last[below]] = -numpy.inf
+    above, below = np.array(pairs).T
+    stay[below] = np.logaddexp(stay[below], extended[above, last[below]])
+    extended[above, last[below]] = -np.inf
 
 
-def _best(scores: Array, count: int) -> NDArray[numpy.int64]:
+def _best(scores: Array, count: int) -> NDArray[np.int64]:
     """Indices of the `count` highest possible scores (at least one), best first."""
     if len(scores) > count:
-        indices = numpy.argpartition(-scores, count - 1)[:count]
+        indices = np.argpartition(-scores, count - 1)[:count]
     else:
-        indices = numpy.arange(len(scores))
-    indices = indices[numpy.argsort(-scores[indices], kind="stable")]
-    possible = indices[scores[indices] > -numpy.inf]
+        indices = np.arange(len(scores))
+    indices = indices[np.argsort(-scores[indices], kind="stable")]
+    possible = indices[scores[indices] > -np.inf]
     return possible if len(possible) else indices[:1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.compat import formats  # noqa: F401 - registers the formats
@@ -32,7 +32,7 @@ def write(output: str, model: Mapping[str, torch.Tensor], form: str, *, epoch: i
     """Writes {name: tensor} under the base name of `output`; returns the name of the main file."""
     base = strip_suffix(output)
     if form == "npz":
-        write_atomically(base + ".npz", lambda file: numpy.savez(file, **as_arrays(model)))  # type: ignore[arg-type]
+        write_atomically(base + ".npz", lambda file: np.savez(file, **as_arrays(model)))  # type: ignore[arg-type]
     else:
         params = {name: value for name, value in model.items() if name != "global_step"}
         step = int(model.get("global_step", torch.tensor(0)))

@@ -5,7 +5,7 @@ import json
 import zipfile
 from pathlib import Path
 
-import numpy
+import numpy as np
 import torch
 
 import returnn_lite.catalog  # noqa: F401 - fills the registries
@@ -101,6 +101,6 @@ def write_agent(path: Path, *, bias: float = 0.5, info: dict | None = None, **op
     return path
 
 
-def episode_numbers(values: numpy.ndarray) -> list[float]:
+def episode_numbers(values: np.ndarray) -> list[float]:
     """A vector as plain numbers."""
     return [float(value) for value in values]

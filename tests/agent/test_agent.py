@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 
-import numpy
+import numpy as np
 import pytest
 
 from returnn_lite.agent.runs import Run, constant, play, untrained
@@ -108,8 +108,8 @@ def test_the_policy_is_that_of_the_package(tmp_path):
 
     agent, _ = learn(tmp_path)
     model = PPO.load(tmp_path / "agent.zip", device="cpu")
-    for seen in numpy.random.default_rng(0).normal(size=(20, 14)).astype("float32"):
-        expected = numpy.clip(model.predict(seen, deterministic=True)[0][0], -1, 1)
+    for seen in np.random.default_rng(0).normal(size=(20, 14)).astype("float32"):
+        expected = np.clip(model.predict(seen, deterministic=True)[0][0], -1, 1)
         assert agent.act(seen) == pytest.approx(float(expected), abs=1e-6)
 
 

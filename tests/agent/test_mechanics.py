@@ -2,7 +2,7 @@
 
 import math
 
-import numpy
+import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
@@ -122,7 +122,7 @@ def test_scale_free_observation():
         math.log(norms[1]) / 2, 0.0, 0.0, -1.0, 0.0]  # fmt: skip
     assert_allclose(seen, expected, rtol=1e-5, atol=1e-6)
     changed = Episode(4, 10.0, {"a": 4}, 0.9, 0.03, [EpochFacts(0.1, 1.0, [1e9], math.nan, math.inf)])
-    assert numpy.abs(observe("scale_free", changed)).max() == 5.0
+    assert np.abs(observe("scale_free", changed)).max() == 5.0
 
 
 def test_observation_of_dynamics():

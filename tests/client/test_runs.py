@@ -7,7 +7,7 @@ import sys
 import time
 
 import h5py
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -226,8 +226,8 @@ def test_prior(trained, data, job):
     job.write(**common() | options)
     done = job.run()
     assert done.returncode == 0, done.stderr
-    prior = numpy.loadtxt(job.output / "prior.txt", delimiter=" ")
-    assert prior.shape == (4,) and numpy.isclose(numpy.exp(prior).sum(), 1)
+    prior = np.loadtxt(job.output / "prior.txt", delimiter=" ")
+    assert prior.shape == (4,) and np.isclose(np.exp(prior).sum(), 1)
 
 
 def test_dumps_of_a_framewise_net(job, data):

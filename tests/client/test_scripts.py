@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import h5py
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -74,7 +74,7 @@ print(frames.filename)
                 file["inputs"].shape == shape and file["inputs"].dtype == dtype and file.attrs["inputPattSize"] == dim
             )
             assert file["seqLengths"][:, 0].tolist() == [2, 1] and list(file["seqTags"].asstr()) == ["seq-2", "seq-1"]
-            numpy.testing.assert_array_equal(file["inputs"][()].reshape(3, -1)[:, 0], [2, 2, 1])
+            np.testing.assert_array_equal(file["inputs"][()].reshape(3, -1)[:, 0], [2, 2, 1])
 
 
 def test_lengths_of_a_dataset(tmp_path):
@@ -126,7 +126,7 @@ def test_hdf_dump(tmp_path):
 
 def test_averages_with_an_empty_environment(tmp_path):
     for epoch in (1, 2):
-        write_checkpoint(str(tmp_path / f"epoch.00{epoch}"), {"w": numpy.full((2,), float(epoch), "float32")})
+        write_checkpoint(str(tmp_path / f"epoch.00{epoch}"), {"w": np.full((2,), float(epoch), "float32")})
     options = ["--checkpoints", "001,002", "--prefix", f"{tmp_path}/epoch.", "--output_path", f"{tmp_path}/epoch.002"]
     tool("tf_avg_checkpoints.py", *options, folder=tmp_path, environment={"CUDA_VISIBLE_DEVICES": ""})
     assert read_checkpoint(str(tmp_path / "epoch.002"))["w"].tolist() == [1.5, 1.5]
@@ -149,7 +149,7 @@ def test_feature_statistics(tmp_path):
         frames = file["inputs"][()]
     for name, expected in (("mean", frames.mean(0)), ("std_dev", frames.std(0))):
         text = (tmp_path / f"stats.{name}.txt").read_text()
-        numpy.testing.assert_allclose([float(line) for line in text.splitlines()], expected, rtol=1e-5)
+        np.testing.assert_allclose([float(line) for line in text.splitlines()], expected, rtol=1e-5)
 
 
 def test_word_error_rate(tmp_path):

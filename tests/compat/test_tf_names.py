@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -190,7 +190,7 @@ def test_value_and_dtype(text: str, dtype: torch.dtype, wanted: Any, capsys: pyt
     found = evaluate(text)
     assert type(found) is torch.Tensor
     assert found.dtype == dtype
-    numpy.testing.assert_allclose(found.numpy(), numpy.array(wanted), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.numpy(), np.array(wanted), rtol=1e-5, atol=1e-6)
     assert ("msg" in capsys.readouterr().err) == ("Print" in text)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy
+import numpy as np
 import pytest
 
 from returnn_lite.config.option_types import (
@@ -42,10 +42,10 @@ class Options:
 
 KINDS = option_kinds(Options)
 RIGHT = {
-    "flag": [True, False, 0, 1, None, numpy.bool_(True)],
-    "count": [1, 2**31 - 1, numpy.int64(3), numpy.array(4)],
+    "flag": [True, False, 0, 1, None, np.bool_(True)],
+    "count": [1, 2**31 - 1, np.int64(3), np.array(4)],
     "start": [0, None],
-    "rate": [0, 0.5, numpy.float32(0.25)],
+    "rate": [0, 0.5, np.float32(0.25)],
     "factor": [1e-9, 3, float("inf")],
     "exact": [-1, 1],
     "word": ["same"],
@@ -102,7 +102,7 @@ def test_all_wrong_values_are_told_and_unknown_names_are_left_alone():
 
 
 def test_values_become_those_of_python():
-    given = {"flag": None, "count": numpy.int64(3), "factor": 10**30, "start": None, "other": 1}
+    given = {"flag": None, "count": np.int64(3), "factor": 10**30, "start": None, "other": 1}
     made = converted(KINDS, given)
     assert made == {"flag": False, "count": 3, "factor": 1e30, "start": None, "other": 1}
     assert type(made["flag"]) is bool and type(made["count"]) is int and type(made["factor"]) is float

@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 
-import numpy
+import numpy as np
 import torch
 
 import returnn_lite.catalog  # noqa: F401 - fills the registers
@@ -35,8 +35,7 @@ def network(config, params, batch, seq_lens, mode, layers):
     _set_params(net, params)
     net.train(mode == "train")
     data = {
-        k: torch.from_numpy(numpy.ascontiguousarray(v)) if v.dtype.kind not in "SU" else list(v)
-        for k, v in batch.items()
+        k: torch.from_numpy(np.ascontiguousarray(v)) if v.dtype.kind not in "SU" else list(v) for k, v in batch.items()
     }
     lengths = {k: torch.from_numpy(v) for k, v in seq_lens.items()}
     with torch.set_grad_enabled(mode == "train"):

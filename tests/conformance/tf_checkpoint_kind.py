@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy
+import numpy as np
 
 from returnn_lite.compat.tf_checkpoint import read_checkpoint, write_checkpoint
 
 
-def read_tf_checkpoint(prefix: str) -> dict[str, numpy.ndarray]:
+def read_tf_checkpoint(prefix: str) -> dict[str, np.ndarray]:
     """{name: array} of all tensors; strings as bytes, bfloat16 as float32."""
     return read_checkpoint(prefix)
 
 
-def write_tf_checkpoint(arrays: Mapping[str, numpy.ndarray], prefix: str) -> None:
+def write_tf_checkpoint(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
     """Writes a checkpoint of these tensors."""
     write_checkpoint(prefix, arrays)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy
+import numpy as np
 
 from returnn_lite.config import Config
 from returnn_lite.log import Log
@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 DIMS = {"data": (4, 2), "classes": (4, 1)}
 
 
-def sequences(count: int, seed: int) -> list[dict[str, numpy.ndarray]]:
+def sequences(count: int, seed: int) -> list[dict[str, np.ndarray]]:
     """Sequences of 3 to 8 noisy one-hot frames, and their classes."""
-    random = numpy.random.RandomState(seed)
+    random = np.random.RandomState(seed)
     made = []
     for _ in range(count):
         classes = random.randint(0, 4, (random.randint(3, 9),)).astype("int32")
-        frames = numpy.eye(4)[classes] + random.normal(0, 0.3, (len(classes), 4))
+        frames = np.eye(4)[classes] + random.normal(0, 0.3, (len(classes), 4))
         made.append({"data": frames.astype("float32"), "classes": classes})
     return made
 

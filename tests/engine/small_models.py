@@ -1,6 +1,6 @@
 """Torch models of a few numbers, and configs that train them: what happens to each number is easy to follow."""
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.frontend import get_run_ctx
@@ -8,7 +8,7 @@ from returnn_lite.frontend import get_run_ctx
 
 def ones(count):
     """So many sequences of two frames, all 1."""
-    return {"class": "StaticDataset", "data": [{"data": numpy.ones((2, 1), "float32")} for _ in range(count)]}
+    return {"class": "StaticDataset", "data": [{"data": np.ones((2, 1), "float32")} for _ in range(count)]}
 
 
 def mean_loss(*, model, extern_data, **_):

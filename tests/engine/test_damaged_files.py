@@ -2,7 +2,7 @@
 
 import pickle
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -97,16 +97,16 @@ def test_other_files(path, content, text):
 @pytest.mark.parametrize("content", ["half", "flipped", b"", b"no zip at all", "one array", "objects"])
 def test_arrays(tmp_path, content):
     path = tmp_path / "m.npz"
-    numpy.savez(path, a=numpy.arange(100.0), b=numpy.ones(3))
+    np.savez(path, a=np.arange(100.0), b=np.ones(3))
     if content == "half":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif content == "flipped":
-        flipped(path, 8 * path.read_bytes().index(numpy.arange(100.0).tobytes()) + 100)
+        flipped(path, 8 * path.read_bytes().index(np.arange(100.0).tobytes()) + 100)
     elif content == "one array":
         with open(path, "wb") as file:
-            numpy.save(file, numpy.ones(3))
+            np.save(file, np.ones(3))
     elif content == "objects":
-        numpy.savez(path, a=numpy.array([Own()], dtype=object))
+        np.savez(path, a=np.array([Own()], dtype=object))
     else:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match="npz.*(of another kind|holds a single array)") as error:

@@ -1,6 +1,6 @@
 """Batches on their way to the device."""
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -17,8 +17,8 @@ def test_page_locked_batches(monkeypatch):
     """Without a GPU nothing can be locked, so that is only noted here."""
     locked = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: locked.append(tensor.shape) or tensor)
-    arrays = {"data": numpy.arange(6.0).reshape(1, 3, 2), "raw": ["text"]}
-    batch = Batch(arrays, {"data": numpy.array([3])}, ["tag"], numpy.array([0]), 1.0)
+    arrays = {"data": np.arange(6.0).reshape(1, 3, 2), "raw": ["text"]}
+    batch = Batch(arrays, {"data": np.array([3])}, ["tag"], np.array([0]), 1.0)
     found = pinned(batch)
     assert locked == [(1, 3, 2)] and found.data["raw"] == ["text"] and found.tags == ["tag"]
     moved = to_device(found.data["data"], CPU)
@@ -39,9 +39,9 @@ def test_waiting_counts_only_while_the_device_has_nothing_to_do():
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"inputs": numpy.full((9, 4), numpy.nan, "float32")}, 'train: sequence "t0" of {path}: "data" holds NaN'),
-    ({"targets/data/classes": numpy.full(9, 4)}, '"classes" must be class indices from 0 to 3, but holds 4'),
-    ({"seqTags": numpy.array([b"a"])}, "{path}: seqTags: must have one tag for each of 3 sequences"),
+    ({"inputs": np.full((9, 4), np.nan, "float32")}, 'train: sequence "t0" of {path}: "data" holds NaN'),
+    ({"targets/data/classes": np.full(9, 4)}, '"classes" must be class indices from 0 to 3, but holds 4'),
+    ({"seqTags": np.array([b"a"])}, "{path}: seqTags: must have one tag for each of 3 sequences"),
 ])  # fmt: skip
 def test_bad_data_end_a_training_with_one_line_and_no_files(tmp_path, change, message):
     path = write(tmp_path / "bad.hdf", dim=4, classes=4, **change)

@@ -3,7 +3,7 @@
 import math
 import re
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -18,9 +18,9 @@ EXTERN = {"data": {"dim": 2}, "a": {"dim": 3, "sparse": True}, "b": {"dim": 3, "
 
 
 def sequence(seed, **targets):
-    random = numpy.random.RandomState(seed)
+    random = np.random.RandomState(seed)
     data = random.normal(size=(6, 2)).astype("float32")
-    return {"data": data, **{key: numpy.array(targets.get(key, ()), "int32") for key in ("a", "b")}}
+    return {"data": data, **{key: np.array(targets.get(key, ()), "int32") for key in ("a", "b")}}
 
 
 def dataset(*sequences):
@@ -32,7 +32,7 @@ ONLY_A = dataset(sequence(1, a=[0, 1]), sequence(3, a=[1]))
 
 
 def scores(folder):
-    environment = {"EpochData": lambda learningRate, error: error, "nan": math.nan, "np": numpy}  # noqa: N803
+    environment = {"EpochData": lambda learningRate, error: error, "nan": math.nan, "np": np}  # noqa: N803
     return eval((folder / "rates").read_text(), environment)
 
 
@@ -139,8 +139,8 @@ def test_sums_of_parts_of_an_epoch():
     """As of several processes: one of them has no targets for the loss."""
     columns = (("cost", "x"), ("inv_norm", "x"))
     parts = [EpochScores(), EpochScores()]
-    assert math.isnan(parts[0].add(columns, numpy.array([0.5, 0.0]))["cost:x"])
-    assert parts[1].add(columns, numpy.array([3.0, 4.0]))["cost:x"] == 0.75
+    assert math.isnan(parts[0].add(columns, np.array([0.5, 0.0]))["cost:x"])
+    assert parts[1].add(columns, np.array([3.0, 4.0]))["cost:x"] == 0.75
     assert parts[0].empty() == ["x"] and math.isnan(parts[0].means()["cost:x"])
     parts[0].join(parts[1])
     assert parts[0].means()["cost:x"] == pytest.approx(3.5 / 4) and parts[0].empty() == []

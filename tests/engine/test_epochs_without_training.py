@@ -2,7 +2,7 @@
 
 import re
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -31,7 +31,7 @@ def same(folder, a, b):
 
 
 def records(folder):
-    environment = {"EpochData": lambda learningRate, error: error, "nan": numpy.nan, "np": numpy}  # noqa: N803
+    environment = {"EpochData": lambda learningRate, error: error, "nan": np.nan, "np": np}  # noqa: N803
     return eval((folder / "rates").read_text(), environment)
 
 

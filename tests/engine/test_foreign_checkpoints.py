@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -32,7 +32,7 @@ def test_formats(tmp_path, name, expected):
     if name == "both":
         arrays, model = read_checkpoint(str(tmp_path / "model.003")), read_model(str(tmp_path / "model.003.pt"))
         assert arrays.keys() == model.keys() == {"h/W", "h/b", "output/W", "output/b", "global_step"}
-        assert all(numpy.array_equal(value, model[key].numpy()) for key, value in arrays.items())
+        assert all(np.array_equal(value, model[key].numpy()) for key, value in arrays.items())
         assert arrays["global_step"].dtype == "int64" and arrays["global_step"].shape == ()
 
 
@@ -48,7 +48,7 @@ def test_resume_is_exact(tmp_path):
     run(options(parts, checkpoint_format="tf", num_epochs=2))
     run(options(parts, checkpoint_format="tf"))
     want, got = (read_checkpoint(str(folder / "model.003")) for folder in (whole, parts))
-    assert all(numpy.array_equal(got[name], value) for name, value in want.items())
+    assert all(np.array_equal(got[name], value) for name, value in want.items())
 
 
 def test_resume_from_files_of_another_program(tmp_path):
@@ -73,14 +73,14 @@ def test_load(tmp_path, suffix):
     want = read_checkpoint(base)
     for folder in "bc":
         got = read_model(str(tmp_path / folder / "model.001"))
-        assert all(numpy.array_equal(got[name].numpy(), want[name]) for name in want if name != "global_step")
+        assert all(np.array_equal(got[name].numpy(), want[name]) for name in want if name != "global_step")
         assert int(got["global_step"]) > int(want["global_step"])
 
 
 @pytest.mark.parametrize("suffix", ["", ".index", ".meta"])
 def test_preload(tmp_path, suffix):
     base = str(tmp_path / "m.001")
-    arrays = {"pre/W": numpy.ones((4, 5), "float64"), "pre/b": numpy.ones(5, "float32"), "note": numpy.array(b"text")}
+    arrays = {"pre/W": np.ones((4, 5), "float64"), "pre/b": np.ones(5, "float32"), "note": np.array(b"text")}
     write_with_companions(base, arrays)
     preload = {"x": {"filename": base + suffix, "prefix": "my_", "init_for_train": True, "ignore_missing": True}}
     net = {**network(), "my_pre": {"class": "linear", "n_out": 5, "from": "data", "loss": "as_is", "loss_scale": 0}}
@@ -115,7 +115,7 @@ def test_clean_up(tmp_path):
 
 
 def test_damaged_file(tmp_path):
-    write_checkpoint(str(tmp_path / "m.001"), {"h/W": numpy.ones((4, 5), "float32")})
+    write_checkpoint(str(tmp_path / "m.001"), {"h/W": np.ones((4, 5), "float32")})
     data = tmp_path / "m.001.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-1] + b"\1")
     with pytest.raises(ConfigError, match="tensor 'h/W': is damaged: its checksum does not match"):
@@ -133,7 +133,7 @@ def subnet_net(filename, **changes) -> dict:
 
 def test_load_on_init(tmp_path):
     """The sub-network's values come from its file; a run that goes on takes them from its own model."""
-    source = {"output/W": numpy.ones((4, 5), "float32"), "output/b": numpy.ones(5, "float32")}
+    source = {"output/W": np.ones((4, 5), "float32"), "output/b": np.ones(5, "float32")}
     write_checkpoint(str(tmp_path / "lm.001"), source)
     net = subnet_net(str(tmp_path / "lm.001"))
     for epoch in (1, 2, 3):
@@ -144,7 +144,7 @@ def test_load_on_init(tmp_path):
 
 
 def test_load_on_init_with_options(tmp_path):
-    write_checkpoint(str(tmp_path / "lm.001"), {"W": numpy.ones((4, 5), "float32")})
+    write_checkpoint(str(tmp_path / "lm.001"), {"W": np.ones((4, 5), "float32")})
     net = subnet_net({"filename": str(tmp_path / "lm.001"), "params_prefix": "sub/output/", "ignore_missing": True})
     run(options(tmp_path, network=net, num_epochs=1, learning_rate=0.0))
     assert torch.equal(read_model(str(tmp_path / "model.001"))["sub/output/W"], torch.ones(4, 5))

@@ -1,7 +1,7 @@
 """Task `compute_priors`."""
 
 import h5py
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -27,7 +27,7 @@ def test_mean_of_the_outputs(tmp_path):
     with h5py.File(tmp_path / "out.hdf") as file:
         frames = file["inputs"][()].astype("float64")
     assert len(frames) == sum(len(seq["data"]) for seq in train["data"])
-    numpy.testing.assert_allclose(numpy.loadtxt(tmp_path / "prior.txt", delimiter=" "), numpy.log(frames.mean(0)), 1e-6)
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "prior.txt", delimiter=" "), np.log(frames.mean(0)), 1e-6)
     assert (tmp_path / "prior.txt").read_text().count("\n") == 4
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-import numpy
+import numpy as np
 import pytest
 
 from returnn_lite.engine import report
@@ -17,7 +17,7 @@ from .helpers import Lines
 def scores(steps, **options):
     made = report.EpochScores(**options)
     columns = [("cost", "a"), ("error", "a"), ("inv_norm", "a"), ("loss", "")]
-    shown = [made.add(columns, numpy.array(step, "float32")) for step in steps]
+    shown = [made.add(columns, np.array(step, "float32")) for step in steps]
     return shown, made.means()
 
 
@@ -52,14 +52,14 @@ def test_step_lines_can_be_thinned():
     target = Lines()
     progress = report.Progress("train epoch 1", Log([target]), interval=2)
     for step in range(4):
-        progress.step_line(step, {"b": 2, "a": numpy.float32(0.1)}, 0.5)
+        progress.step_line(step, {"b": 2, "a": np.float32(0.1)}, 0.5)
     assert [line.split(",")[:4] for line in target.lines] == [
         ["train epoch 1", f" step {step}", " a 0.1", " b 2"] for step in (0, 2)
     ]
 
 
 def test_better_repr():
-    assert better_repr({"b": 1, "a": [numpy.float32(0.1), float("nan")]}) == "{'a': [0.1, float('nan')], 'b': 1}"
+    assert better_repr({"b": 1, "a": [np.float32(0.1), float("nan")]}) == "{'a': [0.1, float('nan')], 'b': 1}"
     long = {"score": {"cost:output": 0.123456789, "cost:aux": 0.123456789}}
     assert better_repr(long) == "{\n'score': {\n'cost:aux': 0.123456789,\n'cost:output': 0.123456789,\n},\n}"
 

@@ -4,7 +4,7 @@ import ast
 import gzip
 
 import h5py
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -83,7 +83,7 @@ def test_forward(trained, tmp_path):
     data = dataset(3, 5)["data"]
     assert sorted(tags) == ["seq-0", "seq-1", "seq-2"]
     assert lengths.tolist() == sorted([len(data[int(tag[-1])]["data"]), 0] for tag in tags)  # "sorted", by length
-    assert inputs.dtype == numpy.float32 and numpy.allclose(inputs.sum(1), 1, atol=1e-5)
+    assert inputs.dtype == np.float32 and np.allclose(inputs.sum(1), 1, atol=1e-5)
     assert f"Forwarding to HDF file: {tmp_path}/out.hdf" in lines
     assert any(line.startswith("epoch 2 forward, step 0, ") and "cost" not in line for line in lines)
 
@@ -92,7 +92,7 @@ def test_forward_of_another_layer(trained, tmp_path):
     net = {**network(), "best": {"class": "eval", "from": "output", "eval": "source(0) * 2"}}
     forward(trained, tmp_path / "out.hdf", network=net, forward_output_layer="best")
     with h5py.File(tmp_path / "out.hdf") as file:
-        assert numpy.allclose(file["inputs"][()].sum(1), 2, atol=1e-5)
+        assert np.allclose(file["inputs"][()].sum(1), 2, atol=1e-5)
 
 
 def test_forward_refusals(trained, tmp_path):
@@ -125,7 +125,7 @@ def searched(trained, out, **changes):
 
 def test_search_of_dense_outputs(trained, tmp_path):
     lines = searched(trained, tmp_path / "out.py.gz")
-    found = eval(gzip.open(tmp_path / "out.py.gz", "rt").read(), {"array": numpy.array, "float32": numpy.float32})
+    found = eval(gzip.open(tmp_path / "out.py.gz", "rt").read(), {"array": np.array, "float32": np.float32})
     assert list(found) == ["seq-0", "seq-1", "seq-2"]  # corpus order, whatever the processing order
     assert [len(value) for value in found.values()] == [len(seq["data"]) for seq in dataset(3, 5)["data"]]
     assert lines[-1].startswith("Search done. Num steps 1, Final: score ")
@@ -235,7 +235,7 @@ def test_search_n_best(trained_decoder, tmp_path):
     assert list(found) == ["seq-0", "seq-1", "seq-2"] and all(len(hyps) == 3 for hyps in found.values())
     for hyps in found.values():
         scores = [score for score, _ in hyps]
-        assert scores == sorted(scores, reverse=True) and all(float(numpy.float32(x)) != x or x == 0 for x in scores)
+        assert scores == sorted(scores, reverse=True) and all(float(np.float32(x)) != x or x == 0 for x in scores)
     decoded(trained_decoder, tmp_path / "one.txt", beam_size=1, search_output_layer="decision")
     both = {"search_output_layer": ["decision", "output"], "search_output_file_format": "py"}
     decoded(trained_decoder, tmp_path / "both.py", **both)
@@ -254,7 +254,7 @@ def test_forward_of_a_decision(trained_decoder, tmp_path):
     changes = {"load": str(trained_decoder / "model.001"), "network": decoder(3), "forward_use_search": True}
     forward(trained_decoder, tmp_path / "a.hdf", forward_output_layer="decision", **changes)
     with h5py.File(tmp_path / "a.hdf") as file:
-        assert file["inputs"].dtype == numpy.int32 and file["inputs"].ndim == 1 and len(file["seqTags"]) == 3
+        assert file["inputs"].dtype == np.int32 and file["inputs"].ndim == 1 and len(file["seqTags"]) == 3
     with pytest.raises(ConfigError, match="still has a beam"):
         forward(trained_decoder, tmp_path / "b.hdf", forward_output_layer="output", **changes)
     assert not list(tmp_path.glob("*b.hdf*"))

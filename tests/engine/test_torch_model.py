@@ -4,7 +4,7 @@ import math
 import re
 
 import h5py
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -258,8 +258,8 @@ def test_forward_to_hdf(trained, tmp_path):
         lengths, frames = file["seqLengths"][:, 0], file["inputs"][:]
         best = file["targets/data/best"][:]
     assert sum(lengths) == len(frames) == len(best) and frames.shape[1] == 4
-    assert numpy.array_equal(frames.argmax(1), best)
-    assert numpy.allclose(numpy.exp(frames).sum(1), 1, atol=1e-5)
+    assert np.array_equal(frames.argmax(1), best)
+    assert np.allclose(np.exp(frames).sum(1), 1, atol=1e-5)
 
 
 def test_forward_to_a_callback(trained, tmp_path):
@@ -271,9 +271,7 @@ def test_forward_to_a_callback(trained, tmp_path):
 
         def process_seq(self, *, seq_tag, outputs):
             found = outputs["log_probs"]
-            assert isinstance(found.raw_tensor, numpy.ndarray) and found.dims[0].get_dim_value() == len(
-                found.raw_tensor
-            )
+            assert isinstance(found.raw_tensor, np.ndarray) and found.dims[0].get_dim_value() == len(found.raw_tensor)
             calls.append((seq_tag, found.raw_tensor.shape))
 
         def finish(self):
@@ -373,7 +371,7 @@ def test_priors(trained, tmp_path):
         run_ctx.mark_as_output(model(data.raw_tensor).exp(), "output", dims=[*data.dims[:2], 4])
 
     use(trained, tmp_path, "compute_priors", forward_step=forward_step)
-    assert numpy.exp(numpy.loadtxt(tmp_path / "out")).sum() == pytest.approx(1.0, abs=1e-5)
+    assert np.exp(np.loadtxt(tmp_path / "out")).sum() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_fresh_model_is_saved(tmp_path):

@@ -3,7 +3,7 @@
 The right values are those of a plain torch loop.
 """
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +29,7 @@ class Two(torch.nn.Module):
 
 
 def options(folder, step, **changes):
-    data = [{"data": numpy.full((2, 1), value, "float32")} for value in VALUES]
+    data = [{"data": np.full((2, 1), value, "float32")} for value in VALUES]
     made = {
         "backend": "torch", "device": "cpu", "extern_data": {"data": {"dim": 1}}, "batch_size": 100, "max_seqs": 1,
         "train": {"class": "StaticDataset", "data": data}, "get_model": lambda **_: Two(), "train_step": step,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -198,7 +198,7 @@ def test_tensorboard_on_request(tmp_path):
 def test_import_of_arrays(tmp_path):
     run(options(tmp_path / "old", num_epochs=1))
     arrays = {name: value.numpy() for name, value in model(tmp_path / "old", 1)["model"].items()}
-    numpy.savez(tmp_path / "start.npz", **arrays)
+    np.savez(tmp_path / "start.npz", **arrays)
     changes = {"import_model_train_epoch1": str(tmp_path / "start.npz"), "learning_rate": 0.0, "num_epochs": 1}
     lines = run(options(tmp_path / "new", **changes))
     assert "start training at epoch 1" in lines
@@ -315,7 +315,7 @@ def test_config_entry_must_exist(tmp_path):
 
 
 def test_descriptions_are_compared_deeply():
-    function, array = (lambda: 1), numpy.arange(3)
+    function, array = (lambda: 1), np.arange(3)
     a = {"x": [1, {"f": function, "a": array}], "t": (1, 2)}
     assert same_description(a, {"x": [1, {"f": function, "a": array.copy()}], "t": (1, 2)})
     for other in ({**a, "t": [1, 2]}, {**a, "y": 1}, {**a, "x": [1, {"f": lambda: 1, "a": array}]}):

@@ -2,7 +2,7 @@
 
 import math
 
-import numpy
+import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -87,7 +87,7 @@ def test_smoothed_losses():
     assert len(curve) == 50
     assert_allclose(curve[:15], 2.0)
     assert curve[20] == pytest.approx((5 * 2 + 6) / 11)
-    assert int(numpy.argmin(curve)) == 25
+    assert int(np.argmin(curve)) == 25
     assert curve[36] > 1e20
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -96,7 +96,7 @@ def test_orthogonal(shape: tuple[int, ...]) -> None:
     [
         (0.5, 0.5),
         (1, 1.0),
-        (numpy.float32(0.25), 0.25),
+        (np.float32(0.25), 0.25),
         (None, 0.0),
         ("zeros", 0.0),
         ("ones_initializer", 1.0),
@@ -112,7 +112,7 @@ def test_constants(value: Any, expected: float) -> None:
 
 
 def test_arrays_and_identity() -> None:
-    values = numpy.arange(6.0).reshape(2, 3)
+    values = np.arange(6.0).reshape(2, 3)
     assert draw(values, (2, 3)).tolist() == values.tolist()
     assert draw("numpy.ones((2,)) * 3", (2,)).tolist() == [3, 3]
     assert draw("identity(gain=3)", (2, 3)).tolist() == [[3, 0, 0], [0, 3, 0]]

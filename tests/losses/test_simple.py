@@ -2,7 +2,7 @@
 
 import math
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +20,7 @@ DENSE = torch.softmax(normal(3, 4, V, seed=7), -1)
 
 def log_softmax(z):
     z = z.double().numpy()
-    return z - numpy.log(numpy.exp(z).sum(-1, keepdims=True))
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
 def summed(value):
@@ -117,7 +117,7 @@ def test_mean_squared_error():
     target = normal(3, 4, V, seed=3)
     squares = ((LOGITS - target).double() ** 2).numpy()
     close(loss("mse").compute(frames(LOGITS), frames(target)).value, summed(lambda b, t: squares[b, t].mean()))
-    one_hot = numpy.eye(V)[TARGET.data.numpy()]
+    one_hot = np.eye(V)[TARGET.data.numpy()]
     squares = (LOGITS.double().numpy() - one_hot) ** 2
     close(loss("mse").compute(frames(LOGITS), TARGET).value, summed(lambda b, t: squares[b, t].mean()))
 

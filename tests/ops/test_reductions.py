@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -14,9 +14,9 @@ LENGTHS = [4, 2, 1]
 VALID = (torch.arange(4) < torch.tensor(LENGTHS)[:, None])[:, :, None]
 X = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1))
 PLAIN: dict[str, Callable[..., Any]] = {
-    "max": numpy.max, "min": numpy.min, "sum": numpy.sum, "mean": numpy.mean, "argmax": numpy.argmax,
-    "argmin": numpy.argmin, "logsumexp": lambda x, axis: numpy.log(numpy.exp(x).sum(axis)),
-    "any": numpy.any, "all": numpy.all,
+    "max": np.max, "min": np.min, "sum": np.sum, "mean": np.mean, "argmax": np.argmax,
+    "argmin": np.argmin, "logsumexp": lambda x, axis: np.log(np.exp(x).sum(axis)),
+    "any": np.any, "all": np.all,
 }  # fmt: skip
 
 
@@ -25,9 +25,9 @@ def test_over_the_valid_frames(mode: str) -> None:
     x = X > 0 if mode in ("any", "all") else X
     found, kept = reduce(x, mode, (1,), VALID), reduce(x, mode, (1,), VALID, keepdim=True)
     for b, n in enumerate(LENGTHS):
-        numpy.testing.assert_allclose(found[b], PLAIN[mode](x[b, :n].numpy(), axis=0), rtol=1e-5)
+        np.testing.assert_allclose(found[b], PLAIN[mode](x[b, :n].numpy(), axis=0), rtol=1e-5)
     assert kept.shape == (3, 1, 5) and torch.equal(kept.squeeze(1), found)
-    numpy.testing.assert_allclose(reduce(x, mode, (1,)), PLAIN[mode](x.numpy(), axis=1), rtol=1e-5)
+    np.testing.assert_allclose(reduce(x, mode, (1,)), PLAIN[mode](x.numpy(), axis=1), rtol=1e-5)
 
 
 def test_over_several_axes() -> None:
@@ -53,8 +53,8 @@ def test_moments(valid: torch.Tensor | None) -> None:
     frames = X.flatten(0, 1).numpy() if valid is None else X[valid.squeeze(-1)].numpy()
     mean, variance = moments(x, (0, 1), valid)
     assert mean.shape == variance.shape == (1, 1, 5)
-    numpy.testing.assert_allclose(mean.detach().flatten(), frames.mean(0), rtol=1e-4, atol=1e-6)
-    numpy.testing.assert_allclose(variance.detach().flatten(), frames.var(0), rtol=1e-4)
+    np.testing.assert_allclose(mean.detach().flatten(), frames.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(variance.detach().flatten(), frames.var(0), rtol=1e-4)
     variance.sum().backward()
     assert x.grad is not None and x.grad.isfinite().all()
     if valid is not None:

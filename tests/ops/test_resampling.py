@@ -1,6 +1,6 @@
 """Padding against numpy, repetition and interpolation against loops."""
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +15,7 @@ NUMPY_MODES = {"constant": "constant", "reflect": "reflect", "symmetric": "symme
 def test_padding_as_numpy(size: int, left: int, right: int, mode: str) -> None:
     x = torch.randn(2, size, 3, generator=torch.Generator().manual_seed(1))
     options = {"constant_values": 7.0} if mode == "constant" else {}
-    wanted = numpy.pad(x.numpy(), ((0, 0), (left, right), (0, 0)), NUMPY_MODES[mode], **options)
+    wanted = np.pad(x.numpy(), ((0, 0), (left, right), (0, 0)), NUMPY_MODES[mode], **options)
     found = pad(x, 1, left, right, mode, 7.0)
     assert found.tolist() == wanted.tolist()
 

@@ -2,7 +2,7 @@
 
 import math
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -21,19 +21,19 @@ def test_stft_frame_by_frame(kind: str, samples: int, size: int, shift: int, fft
     assert found.shape == (2, count, fft // 2 + 1) and whole.shape == (2, count, fft)
     for i in range(count):
         frame = signal[:, i * shift : i * shift + size].numpy() * window.numpy()
-        numpy.testing.assert_allclose(found[:, i], numpy.fft.rfft(frame, n=fft), atol=1e-5)
-        numpy.testing.assert_allclose(whole[:, i], numpy.fft.fft(frame, n=fft), atol=1e-5)
+        np.testing.assert_allclose(found[:, i], np.fft.rfft(frame, n=fft), atol=1e-5)
+        np.testing.assert_allclose(whole[:, i], np.fft.fft(frame, n=fft), atol=1e-5)
 
 
 def test_windows() -> None:
-    n = numpy.arange(6)
+    n = np.arange(6)
     wanted = {
-        "hanning": 0.5 - 0.5 * numpy.cos(2 * numpy.pi * n / 6),
-        "blackman": 0.42 - 0.5 * numpy.cos(2 * numpy.pi * n / 6) + 0.08 * numpy.cos(4 * numpy.pi * n / 6),
-        "None": numpy.ones(6),
+        "hanning": 0.5 - 0.5 * np.cos(2 * np.pi * n / 6),
+        "blackman": 0.42 - 0.5 * np.cos(2 * np.pi * n / 6) + 0.08 * np.cos(4 * np.pi * n / 6),
+        "None": np.ones(6),
     }
     for kind, values in wanted.items():
-        numpy.testing.assert_allclose(window_function(kind, 6, CPU), values, atol=1e-6)
+        np.testing.assert_allclose(window_function(kind, 6, CPU), values, atol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "shift", "fft"), [(8, 4, 8), (8, 2, 16), (6, 4, 8)])

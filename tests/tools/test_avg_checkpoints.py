@@ -1,6 +1,6 @@
 """The tool that averages epochs."""
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -73,7 +73,7 @@ def test_as_torch_avg_checkpoints(models, capsys):
 def test_as_tf_avg_checkpoints(tmp_path, capsys):
     """The result may take the place of one of the files; it has all that belongs to a checkpoint."""
     for epoch in (1, 2):
-        arrays = {"w": numpy.full((2,), float(epoch), "float32"), "global_step": numpy.array(10 * epoch, "int64")}
+        arrays = {"w": np.full((2,), float(epoch), "float32"), "global_step": np.array(10 * epoch, "int64")}
         write_checkpoint(str(tmp_path / f"epoch.00{epoch}"), arrays)
     options = ["--prefix", f"{tmp_path}/epoch.", "--output_path", f"{tmp_path}/epoch.002"]
     assert tf_main(["--checkpoints", "001,002", *options]) == 0

@@ -1,6 +1,6 @@
 """The tool that converts model files."""
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -22,7 +22,7 @@ def test_there_and_back(base, tmp_path, capsys):
     assert main([base + ".pt", foreign]) == 0
     assert capsys.readouterr().out == f"{foreign}.index: 3 entries\n"
     arrays = read_checkpoint(foreign)
-    assert numpy.array_equal(arrays["l/W"], PARAMS["l/W"].numpy()) and arrays["l/b"].dtype == "float32"
+    assert np.array_equal(arrays["l/W"], PARAMS["l/W"].numpy()) and arrays["l/b"].dtype == "float32"
     assert arrays["global_step"] == 7
     assert main([foreign + ".index", back]) == 0
     assert torch.equal(read_model(back)["l/W"], PARAMS["l/W"]) and read_model(back)["global_step"] == 7

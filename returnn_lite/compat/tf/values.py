@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +51,7 @@ def to_dtype(dtype: Any) -> torch.dtype:
     """torch's dtype for a torch, numpy or Python one or a name. ConfigError if there is none."""
     if isinstance(dtype, torch.dtype):
         return dtype
-    name = dtype if isinstance(dtype, str) else numpy.dtype(dtype).name
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     found = DTYPES.get(name)
     if not isinstance(found, torch.dtype):
         raise ConfigError("", f'unknown dtype "{name}"{did_you_mean(name, DTYPES)}')
@@ -86,7 +86,7 @@ class TensorShape(tuple[Any, ...]):  # noqa: SLOT000 - nothing to gain
 
     def num_elements(self) -> int:
         """The product of the sizes."""
-        return int(numpy.prod(self, dtype="int64"))
+        return int(np.prod(self, dtype="int64"))
 
     numel = num_elements
 
@@ -242,7 +242,7 @@ def as_tensor(value: Any, dtype: Any = None, *, device: torch.device | None = No
     if isinstance(value, (list, tuple)) and _has_tensor(value):
         parts = [as_tensor(part, dtype, device=device) for part in value]
         return torch.stack(common(parts))
-    array = numpy.asarray(value)
+    array = np.asarray(value)
     if array.dtype.kind == "U" or dtype == "string":
         return torch.tensor(numbers_of(array.tolist()), dtype=torch.int64, device=device).as_subclass(TextTensor)
     if array.dtype.kind not in "biufc":
@@ -258,10 +258,10 @@ def _has_tensor(values: Sequence[Any]) -> bool:
     )
 
 
-def _dtype_of(value: Any, array: numpy.ndarray) -> torch.dtype:
+def _dtype_of(value: Any, array: np.ndarray) -> torch.dtype:
     while isinstance(value, (list, tuple)) and value:
         value = value[0]
-    if isinstance(value, (numpy.ndarray, numpy.generic)):
+    if isinstance(value, (np.ndarray, np.generic)):
         return to_dtype(array.dtype)
     if array.dtype.kind == "i":
         fits = array.size == 0 or (array.min() >= -(2**31) and array.max() < 2**31)
@@ -302,7 +302,7 @@ def pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:
 
 
 def _number_like(value: Any, tensor: Tensor) -> Tensor:
-    number = as_tensor(value, device=tensor.device if isinstance(value, (list, tuple, numpy.ndarray)) else None)
+    number = as_tensor(value, device=tensor.device if isinstance(value, (list, tuple, np.ndarray)) else None)
     if number.dtype == tensor.dtype:
         return number
     if number.is_floating_point() and not (tensor.is_floating_point() or tensor.is_complex()):
@@ -335,7 +335,7 @@ def to_ints(values: Any) -> list[int]:
         return values.reshape(-1).tolist()
     if isinstance(values, (list, tuple)):
         return [-1 if value is None else operator.index(value) for value in values]
-    if isinstance(values, numpy.ndarray):
+    if isinstance(values, np.ndarray):
         return [int(value) for value in values.reshape(-1)]
     return [operator.index(values)]
 

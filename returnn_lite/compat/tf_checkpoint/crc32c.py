@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy
+import numpy as np
 
 POLYNOMIAL = 0x82F63B78  # reflected
 LANE_WORDS = 64  # words of 4 bytes in a lane
@@ -16,14 +16,14 @@ LANE_BYTES = 4 * LANE_WORDS
 MAX_LANES = 4096  # a chunk of 1 MiB stays in the cache
 ONES = 0xFFFFFFFF
 
-Words = numpy.ndarray
+Words = np.ndarray
 
 
-def crc32c(*parts: bytes | bytearray | memoryview | numpy.ndarray) -> int:
+def crc32c(*parts: bytes | bytearray | memoryview | np.ndarray) -> int:
     """The checksum over the parts one after the other; b"123456789" -> 0xE3069283."""
     register = ONES
     for part in parts:
-        register = _advance_over(register, numpy.frombuffer(part, numpy.uint8) if len(part) else _EMPTY)
+        register = _advance_over(register, np.frombuffer(part, np.uint8) if len(part) else _EMPTY)
     return register ^ ONES
 
 
@@ -32,10 +32,10 @@ def masked(crc: int) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & ONES
 
 
-_EMPTY = numpy.zeros(0, numpy.uint8)
+_EMPTY = np.zeros(0, np.uint8)
 
 
-def _advance_over(register: int, data: numpy.ndarray) -> int:
+def _advance_over(register: int, data: np.ndarray) -> int:
     """The register after the bytes: the tail byte by byte, all before it in chunks of lanes."""
     whole = len(data) // LANE_BYTES * LANE_BYTES
     at = 0
@@ -43,7 +43,7 @@ def _advance_over(register: int, data: numpy.ndarray) -> int:
         lanes = min(MAX_LANES, 1 << ((whole - at) // LANE_BYTES).bit_length() - 1)
         end = at + lanes * LANE_BYTES
         words = data[at:end].view("<u4").reshape(lanes, LANE_WORDS)
-        register = int(_apply(_lanes_operator(lanes), numpy.array([register], numpy.uint32))[0]) ^ _chunk(words)
+        register = int(_apply(_lanes_operator(lanes), np.array([register], np.uint32))[0]) ^ _chunk(words)
         at = end
     table = _byte_table()
     for byte in data[whole:].tobytes():
@@ -54,7 +54,7 @@ def _advance_over(register: int, data: numpy.ndarray) -> int:
 def _chunk(words: Words) -> int:
     """The register after a chunk (lanes, LANE_WORDS) that begins with register 0."""
     low, high = _word_operator()
-    register = numpy.zeros(len(words), numpy.uint32)
+    register = np.zeros(len(words), np.uint32)
     for column in words.T:
         register = register ^ column
         register = low[register & 0xFFFF] ^ high[register >> 16]
@@ -80,15 +80,15 @@ def _operator(images: Words) -> Operator:
     """The tables of a linear map that is given by the images of the 32 single bits."""
     tables = []
     for half in (images[:16], images[16:]):
-        table = numpy.zeros(1, numpy.uint32)
+        table = np.zeros(1, np.uint32)
         for image in half:
-            table = numpy.concatenate([table, table ^ image])
+            table = np.concatenate([table, table ^ image])
         tables.append(table)
     return tables[0], tables[1]
 
 
 def _bits() -> Words:
-    return numpy.left_shift(numpy.uint32(1), numpy.arange(32, dtype=numpy.uint32), dtype=numpy.uint32)
+    return np.left_shift(np.uint32(1), np.arange(32, dtype=np.uint32), dtype=np.uint32)
 
 
 @cache
@@ -105,7 +105,7 @@ def _byte_table() -> list[int]:
 @cache
 def _word_operator() -> Operator:
     """After 4 zero bytes."""
-    table = numpy.array(_byte_table(), numpy.uint32)
+    table = np.array(_byte_table(), np.uint32)
     images = _bits()
     for _ in range(4):
         images = table[images & 0xFF] ^ (images >> 8)

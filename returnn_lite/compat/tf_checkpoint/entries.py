@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy
+import numpy as np
 
 from returnn_lite.compat.tf_checkpoint.wire import (
     Defect,
@@ -95,9 +95,9 @@ class Entry:
         return math.prod(self.shape)
 
     @property
-    def stored_dtype(self) -> numpy.dtype:
+    def stored_dtype(self) -> np.dtype:
         """Of the elements as they lie in the data file (not for strings)."""
-        return numpy.dtype(DTYPES[self.dtype])
+        return np.dtype(DTYPES[self.dtype])
 
 
 def _parse_shape(data: bytes) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy
+import numpy as np
 
 from returnn_lite.compat.tf_checkpoint import strings
 from returnn_lite.compat.tf_checkpoint.crc32c import crc32c, masked
@@ -19,7 +19,7 @@ from returnn_lite.errors import ConfigError, did_you_mean
 SUFFIXES = (".index", ".meta")
 
 
-def read_checkpoint(prefix: str) -> dict[str, numpy.ndarray]:
+def read_checkpoint(prefix: str) -> dict[str, np.ndarray]:
     """{name: array} of all tensors, every checksum verified; strings as bytes objects, bfloat16 as float32.
 
     prefix: with or without ".index".  Raises ConfigError naming the file and what is wrong with it.
@@ -61,7 +61,7 @@ class Bundle:
             self._stored = {key: Entry.parse(value) for key, value in table[1:]}
             self.entries = {_text(key): e for key, e in self._stored.items() if not key.startswith(b"\0")}
 
-    def read(self, name: str) -> numpy.ndarray:
+    def read(self, name: str) -> np.ndarray:
         """One tensor. Raises ConfigError, also if there is none of this name."""
         if name not in self.entries:
             hint = did_you_mean(name, list(self.entries))
@@ -69,18 +69,18 @@ class Bundle:
         entry = self.entries[name]
         return self._assembled(name, entry) if entry.slices else self._whole(name, entry)
 
-    def _whole(self, name: str, entry: Entry) -> numpy.ndarray:
+    def _whole(self, name: str, entry: Entry) -> np.ndarray:
         filename = data_file(self.prefix, entry.shard, self.header.shards)
         with _defects_of(filename, f"tensor {name!r}"):
             if entry.shard >= self.header.shards:
                 raise Defect(f"is said to lie in data file {entry.shard} of {self.header.shards}")
             return self._decoded(entry, _read_range(filename, entry))
 
-    def _decoded(self, entry: Entry, raw: numpy.ndarray) -> numpy.ndarray:
+    def _decoded(self, entry: Entry, raw: np.ndarray) -> np.ndarray:
         if entry.dtype == STRING:
             found, checksum = strings.decode(raw.tobytes(), entry.count, self.header.big_endian)
             _check(entry, checksum)
-            array = numpy.empty(len(found), object)
+            array = np.empty(len(found), object)
             array[:] = found
             return array.reshape(entry.shape)
         stored = entry.stored_dtype
@@ -93,27 +93,27 @@ class Bundle:
             .astype(stored, copy=False)
             .reshape(entry.shape)
         )
-        return (array.astype(numpy.uint32) << 16).view(numpy.float32) if entry.dtype == BFLOAT16 else array
+        return (array.astype(np.uint32) << 16).view(np.float32) if entry.dtype == BFLOAT16 else array
 
-    def _assembled(self, name: str, entry: Entry) -> numpy.ndarray:
+    def _assembled(self, name: str, entry: Entry) -> np.ndarray:
         """A tensor that is stored in parts."""
         with _defects_of(self.prefix + ".index", f"tensor {name!r}"):
             places = [_place(extents, entry.shape) for extents in entry.slices]
             if sum(math.prod(part.stop - part.start for part in place) for place in places) != entry.count:
                 raise Defect(f"has parts which do not make up the shape {entry.shape}")
-            missing = numpy.ones(entry.shape, bool)
-            array: numpy.ndarray | None = None
+            missing = np.ones(entry.shape, bool)
+            array: np.ndarray | None = None
             for place, extents in zip(places, entry.slices, strict=True):
                 part = self._part(name, extents, entry)
                 if part.shape != missing[place].shape:
                     raise Defect(f"has a part of shape {part.shape} for a place of shape {missing[place].shape}")
-                array = numpy.empty(entry.shape, part.dtype) if array is None else array
+                array = np.empty(entry.shape, part.dtype) if array is None else array
                 array[place], missing[place] = part, False
             if array is None or missing.any():
                 raise Defect(f"has {int(missing.sum())} elements that are in no part")
         return array
 
-    def _part(self, name: str, extents: Extents, whole: Entry) -> numpy.ndarray:
+    def _part(self, name: str, extents: Extents, whole: Entry) -> np.ndarray:
         stored = self._stored.get(slice_key(name.encode(), extents))
         if stored is None or stored.dtype != whole.dtype:
             raise Defect(f"has no part {extents} of its type")
@@ -127,12 +127,12 @@ def _text(key: bytes) -> str:
         raise Defect(f"has a name that is not UTF-8: {key!r}") from None
 
 
-def _read_range(filename: str, entry: Entry) -> numpy.ndarray:
+def _read_range(filename: str, entry: Entry) -> np.ndarray:
     """The stored bytes of a tensor."""
     available = os.path.getsize(filename) - entry.offset
     if available < entry.size:
         raise Defect(f"file is too short: {max(available, 0)} bytes are left of {entry.size}")
-    return numpy.fromfile(filename, numpy.uint8, entry.size, offset=entry.offset)
+    return np.fromfile(filename, np.uint8, entry.size, offset=entry.offset)
 
 
 def _check(entry: Entry, checksum: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy
+import numpy as np
 
 from returnn_lite.compat.tf_checkpoint.crc32c import crc32c, masked
 from returnn_lite.compat.tf_checkpoint.wire import Defect, read_bytes, read_varint, varint
@@ -37,7 +37,7 @@ def encode(strings: Sequence[bytes]) -> tuple[bytes, int]:
     return b"".join(map(varint, lengths)) + stored + text, crc32c(_words(lengths), stored, text)
 
 
-def as_strings(array: numpy.ndarray) -> list[bytes]:
+def as_strings(array: np.ndarray) -> list[bytes]:
     """The elements of an array of bytes or text (as UTF-8). Raises TypeError for anything else."""
     found = []
     for item in array.ravel().tolist():

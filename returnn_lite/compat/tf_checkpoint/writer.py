@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-import numpy
+import numpy as np
 
 from returnn_lite.compat.tf_checkpoint import strings
 from returnn_lite.compat.tf_checkpoint.crc32c import crc32c, masked
@@ -78,7 +78,7 @@ class _Stored:
     """An array that is to be written."""
 
     def __init__(self, name: str, value: Any) -> None:
-        array = numpy.asarray(value, order="C")
+        array = np.asarray(value, order="C")
         self.shape = array.shape
         try:
             if array.dtype.kind in "OSU":
@@ -99,7 +99,7 @@ class _Stored:
         if self.dtype == STRING:
             content, checksum = strings.encode(strings.as_strings(self.data))
         else:
-            content = self.data.reshape(-1).view(numpy.uint8)
+            content = self.data.reshape(-1).view(np.uint8)
             checksum = crc32c(content)
         file.write(content)
         size = len(content)

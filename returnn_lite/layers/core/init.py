@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -31,17 +31,17 @@ def initializer(value: Any, *, layer: Any = None, path: str = "") -> Initializer
         value = _from_dict(dict(value), path)
     if callable(value):
         return value
-    if isinstance(value, (int, float, numpy.number)) and not math.isnan(value):
+    if isinstance(value, (int, float, np.number)) and not math.isnan(value):
         return constant(float(value))
-    if isinstance(value, (list, tuple, numpy.ndarray)):
-        return _array(numpy.asarray(value), path)
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return _array(np.asarray(value), path)
     raise ConfigError(path, f"invalid initializer: {value!r}")
 
 
 def _from_text(text: str, layer: Any, path: str) -> Any:
     if "(" not in text:
         return _make(_find(text, path), {}, text, path)
-    names = {**vars(math), "numpy": numpy, "np": numpy, "math": math, "layer": layer}
+    names = {**vars(math), "numpy": np, "np": np, "math": math, "layer": layer}
     names.update({name + suffix: make for name, make in _TABLE.items() for suffix in ("", "_initializer")})
     try:
         return eval(text, names)
@@ -71,7 +71,7 @@ def _make(make: Callable[..., Initializer], options: dict[str, Any], name: str, 
     return make(**options)
 
 
-def _array(values: numpy.ndarray, path: str) -> Initializer:
+def _array(values: np.ndarray, path: str) -> Initializer:
     def init(shape: Sequence[int], generator: Generator, dtype: torch.dtype = torch.float32) -> Tensor:
         if values.shape != tuple(shape):
             raise ConfigError(path, f"initial values must be of shape {tuple(shape)}, but are {values.shape} instead")
@@ -220,7 +220,7 @@ def identity(gain: float = 1.0, dtype: Any = None) -> Initializer:
 
 def load_txt_file(filename: str, dtype: Any = None) -> Initializer:
     """The numbers in a text file, one row a line."""
-    return _array(numpy.loadtxt(filename, dtype="float32"), filename)
+    return _array(np.loadtxt(filename, dtype="float32"), filename)
 
 
 _TABLE: dict[str, Callable[..., Initializer]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.errors import ConfigError, NamesKnown, did_you_mean
@@ -146,9 +146,9 @@ class NetworkView(NamesKnown):
         return index
 
     @property
-    def random(self) -> numpy.random.RandomState:
+    def random(self) -> np.random.RandomState:
         """Random numbers by the network's seed."""
-        return numpy.random.RandomState(self._layer.context.generator.initial_seed() % 2**32)
+        return np.random.RandomState(self._layer.context.generator.initial_seed() % 2**32)
 
 
 class StepInfo(NamesKnown):

@@ -1,6 +1,6 @@
 """Checksums."""
 
-import numpy
+import numpy as np
 import pytest
 
 from returnn_lite.compat.tf_checkpoint.crc32c import LANE_BYTES, MAX_LANES, POLYNOMIAL, crc32c, masked
@@ -22,13 +22,13 @@ def test_the_check_value():
 
 @pytest.mark.parametrize("size", [0, 1, LANE_BYTES - 1, LANE_BYTES, 3 * LANE_BYTES + 5, 7 * LANE_BYTES])
 def test_all_sizes(size):
-    data = numpy.random.RandomState(size).bytes(size)
+    data = np.random.RandomState(size).bytes(size)
     assert crc32c(data) == by_bits(data)
 
 
 def test_large_data_in_parts():
     size = MAX_LANES * LANE_BYTES * 2 + 1000
-    data = numpy.random.RandomState(1).randint(0, 256, size).astype("uint8")
+    data = np.random.RandomState(1).randint(0, 256, size).astype("uint8")
     whole = crc32c(data)
     assert whole == crc32c(data[:77], data[77:123456].tobytes(), data[123456:])
     data[size // 2] ^= 1

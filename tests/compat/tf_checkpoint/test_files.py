@@ -2,7 +2,7 @@
 
 import struct
 
-import numpy
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,11 +16,11 @@ from returnn_lite.compat.tf_checkpoint.wire import bytes_field, number_field
 from returnn_lite.errors import ConfigError
 
 ARRAYS = {
-    "output/W": numpy.arange(12, dtype="float32").reshape(3, 4),
-    "output/b": numpy.zeros(0, "float32"),
-    "global_step": numpy.array(7, "int64"),
-    "flag": numpy.array([True, False]),
-    "z": numpy.array([[1 + 2j]], "complex64"),
+    "output/W": np.arange(12, dtype="float32").reshape(3, 4),
+    "output/b": np.zeros(0, "float32"),
+    "global_step": np.array(7, "int64"),
+    "flag": np.array([True, False]),
+    "z": np.array([[1 + 2j]], "complex64"),
 }
 
 
@@ -28,7 +28,7 @@ def same(got: dict, want: dict) -> None:
     assert sorted(got) == sorted(want)
     for name, value in want.items():
         assert got[name].dtype == value.dtype and got[name].shape == value.shape, name
-        assert numpy.array_equal(got[name], value), name
+        assert np.array_equal(got[name], value), name
 
 
 def store(prefix, entries: dict[bytes, Entry | bytes], data: bytes | dict[int, bytes], header: bytes | None = None):
@@ -50,7 +50,7 @@ def test_round_trip(tmp_path):
 
 @pytest.mark.parametrize("dtype", sorted(CODES))
 def test_all_types(tmp_path, dtype):
-    array = numpy.arange(6).reshape(2, 3).astype(dtype)
+    array = np.arange(6).reshape(2, 3).astype(dtype)
     write_checkpoint(str(tmp_path / "m"), {"x": array, "scalar": array[1, 1], "moved": array.T})
     same(read_checkpoint(str(tmp_path / "m")), {"x": array, "scalar": array[1, 1], "moved": array.T})
 
@@ -59,9 +59,9 @@ def test_all_types(tmp_path, dtype):
 @given(st.lists(st.binary(max_size=300), max_size=5), st.integers(0, 3))
 def test_strings(tmp_path_factory, values, kind):
     prefix = str(tmp_path_factory.mktemp("strings") / "m")
-    array = numpy.empty(len(values), object)
+    array = np.empty(len(values), object)
     array[:] = values
-    write_checkpoint(prefix, {"s": array, "t": numpy.array(["ä", "bc"]), "one": numpy.array(b"x")})
+    write_checkpoint(prefix, {"s": array, "t": np.array(["ä", "bc"]), "one": np.array(b"x")})
     got = read_checkpoint(prefix)
     assert got["s"].tolist() == values
     assert got["t"].tolist() == ["ä".encode(), b"bc"] and got["one"].shape == () and got["one"].item() == b"x"
@@ -69,7 +69,7 @@ def test_strings(tmp_path_factory, values, kind):
 
 def test_the_bytes_of_a_small_file(tmp_path):
     """A number, as the format's description shows it."""
-    write_checkpoint(str(tmp_path / "m"), {"n": numpy.array(7, "int64")})
+    write_checkpoint(str(tmp_path / "m"), {"n": np.array(7, "int64")})
     (_, header), (name, entry) = read_table((tmp_path / "m.index").read_bytes())
     checksum = struct.pack("<I", masked(crc32c(struct.pack("<q", 7))))
     assert header == bytes.fromhex("08011a020801") and name == b"n"
@@ -78,7 +78,7 @@ def test_the_bytes_of_a_small_file(tmp_path):
 
 
 def test_names_are_sorted_in_the_data(tmp_path):
-    write_checkpoint(str(tmp_path / "m"), {"b": numpy.array(2, "uint8"), "a": numpy.array(1, "uint8")})
+    write_checkpoint(str(tmp_path / "m"), {"b": np.array(2, "uint8"), "a": np.array(1, "uint8")})
     assert (tmp_path / "m.data-00000-of-00001").read_bytes() == b"\1\2"
 
 
@@ -89,16 +89,16 @@ def test_bfloat16_and_big_endian(tmp_path):
         b"x": Entry(1, (), 0, 2, 4, masked(crc32c(raw[2:]))),
     }
     got = read_checkpoint(store(tmp_path / "m", entries, raw, Header(1, big_endian=True).serialized()))
-    same(got, {"half": numpy.ones(1, "float32"), "x": numpy.array(1.5, "float32")})
+    same(got, {"half": np.ones(1, "float32"), "x": np.array(1.5, "float32")})
 
 
-def plain(array: numpy.ndarray, offset: int = 0, shard: int = 0) -> Entry:
+def plain(array: np.ndarray, offset: int = 0, shard: int = 0) -> Entry:
     raw = array.tobytes()
     return Entry(CODES[array.dtype.name], array.shape, shard, offset, len(raw), masked(crc32c(raw)))
 
 
 def test_several_data_files_with_gaps(tmp_path):
-    a, b = numpy.arange(3, dtype="int32"), numpy.ones((2, 2), "float64")
+    a, b = np.arange(3, dtype="int32"), np.ones((2, 2), "float64")
     files = {0: b"gap" + b.tobytes(), 1: a.tobytes()}
     got = read_checkpoint(store(tmp_path / "m", {b"a": plain(a, 0, 1), b"b": plain(b, 3, 0)}, files))
     same(got, {"a": a, "b": b})
@@ -118,7 +118,7 @@ TOP, BOTTOM = ((0, 3), (0, 300)), ((3, 2), (0, None))
 
 
 def test_a_tensor_in_parts(tmp_path):
-    whole = numpy.arange(1500, dtype="float32").reshape(5, 300)
+    whole = np.arange(1500, dtype="float32").reshape(5, 300)
     entries = {
         b"pv": sliced(whole.shape, TOP, BOTTOM),
         slice_key(b"pv", TOP): plain(whole[:3]),
@@ -150,7 +150,7 @@ def test_companions(tmp_path):
 
 # --- what is refused --------------------------------------------------------------------------------------------------
 
-X = numpy.arange(6, dtype="float32")
+X = np.arange(6, dtype="float32")
 DATA = X.tobytes()
 STRINGS, STRINGS_CRC = encode([b"ab", b"c"])
 
@@ -208,8 +208,8 @@ def test_missing_files_and_names(tmp_path):
 
 @pytest.mark.parametrize("arrays, text", [
     ({"": X}, "must not be empty"),
-    ({"x": numpy.array(["a", 1], object)}, "must be bytes or text, but is 1"),
-    ({"x": numpy.zeros(2, "longdouble")}, "have no place"),
+    ({"x": np.array(["a", 1], object)}, "must be bytes or text, but is 1"),
+    ({"x": np.zeros(2, "longdouble")}, "have no place"),
 ])  # fmt: skip
 def test_what_cannot_be_written(tmp_path, arrays, text):
     with pytest.raises(ConfigError, match=text):
