@@ -35,12 +35,12 @@ def _masked(x: Tensor, axis: Dim, use_mask: bool) -> torch.Tensor:
 
 def softmax(x: Tensor, *, axis: Dim, use_mask: bool = True) -> Tensor:
     """The exponentials of an axis, normalized to the sum 1; padding gets 0."""
-    return x._like(_masked(x, axis, use_mask).softmax(axis_of(x.dims, axis, str(x))))
+    return x._like(_masked(x, axis, use_mask).softmax(axis_of(x.dims, axis, x)))
 
 
 def log_softmax(x: Tensor, *, axis: Dim, use_mask: bool = True) -> Tensor:
     """The logarithm of `softmax`; padding gets -inf."""
-    return x._like(_masked(x, axis, use_mask).log_softmax(axis_of(x.dims, axis, str(x))))
+    return x._like(_masked(x, axis, use_mask).log_softmax(axis_of(x.dims, axis, x)))
 
 
 def cumsum(source: Tensor, *, spatial_dim: Dim) -> Tensor:
@@ -48,7 +48,7 @@ def cumsum(source: Tensor, *, spatial_dim: Dim) -> Tensor:
     if source.dtype == "bool":
         raise WrongUse(f"cumsum of {source}: cast it to a number type first")
     raw = source.raw_tensor
-    return source._like(raw.cumsum(axis_of(source.dims, spatial_dim, str(source)), dtype=raw.dtype))
+    return source._like(raw.cumsum(axis_of(source.dims, spatial_dim, source), dtype=raw.dtype))
 
 
 def gating(

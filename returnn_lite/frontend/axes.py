@@ -50,7 +50,7 @@ def expand_dims(source: Tensor, dims: Sequence[Dim]) -> Tensor:
 
 def squeeze(source: Tensor, axis: Dim) -> Tensor:
     """An axis of size 1 taken off."""
-    at = axis_of(source.dims, axis, str(source))
+    at = axis_of(source.dims, axis, source)
     if axis.dimension != 1:
         raise WrongUse(f"squeeze of {source}: axis {axis} must have the size 1")
     return with_dims(
@@ -151,7 +151,7 @@ def replace_dim(source: Tensor, *, in_dim: Dim, out_dim: Dim | None = None) -> t
     """An axis under another name: (tensor, the new axis), which by default has the same sizes."""
     if out_dim is None:
         out_dim = in_dim.copy(same_as_self=False, description=f"{in_dim.name}_new")
-    at = axis_of(source.dims, in_dim, str(source))
+    at = axis_of(source.dims, in_dim, source)
     if not out_dim.is_dim_known():
         sizes = in_dim.dimension if in_dim.is_static() else in_dim.dyn_size_ext
         out_dim.declare_same_as(Dim(sizes, name=out_dim.name))
@@ -164,7 +164,7 @@ def replace_dim_v2(
     source: Tensor, *, in_dim: Dim, out_dim: Dim, allow_expand: bool = True, allow_shrink: bool = True
 ) -> Tensor:
     """An axis as another one, of its size: zeros are appended, or entries cut off, if that is allowed."""
-    at = axis_of(source.dims, in_dim, str(source))
+    at = axis_of(source.dims, in_dim, source)
     if out_dim in source.dims:
         raise WrongUse(f"replace_dim_v2 of {source}: it has the axis {out_dim} already")
     size, wanted = source.raw_tensor.shape[at], out_dim.padded_size()
@@ -207,7 +207,7 @@ def expand_make_non_empty(source: Tensor, *, axis: Dim, out_dim: Dim | None = No
 
 def real_as_complex(x: Tensor, *, pair_dim: Dim) -> Tensor:
     """An axis of size 2, real and imaginary part, as complex numbers."""
-    at = axis_of(x.dims, pair_dim, str(x))
+    at = axis_of(x.dims, pair_dim, x)
     if x.raw_tensor.shape[at] != 2:
         raise WrongUse(f"real_as_complex of {x}: axis {pair_dim} must have the size 2")
     raw = torch.view_as_complex(x.raw_tensor.movedim(at, -1).contiguous())

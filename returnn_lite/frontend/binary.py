@@ -134,7 +134,8 @@ def binary(function: Function, a: Any, b: Any, dim_order: Sequence[Dim] | None =
         order = list(dim_order)
         dims = tuple(sorted(dims, key=lambda dim: order.index(dim) if dim in order else len(order)))
     try:
-        raw = function(arranged(a._raw, a._dims, dims), arranged(b._raw, b._dims, dims))
+        left = arranged(a._raw, a._dims, dims, len(a._dims) == len(dims))
+        raw = function(left, arranged(b._raw, b._dims, dims, len(a._dims) < len(dims)))
     except RuntimeError as error:
         raise WrongUse(f"{what} of {a} and {b}: {str(error).splitlines()[0]}") from None
     sparse, feature = _roles(a, b, plain)
@@ -272,6 +273,8 @@ def common_dims(
     """
     most = max(operands, key=lambda x: len(x._dims))
     dims, feature = most._dims, most.feature_dim
+    if all(joined(dims, operand._dims) is dims for operand in operands):
+        return dims
     for operand in operands:
         for dim in operand._dims:
             if dim not in dims:

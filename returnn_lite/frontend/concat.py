@@ -59,7 +59,7 @@ def _sum(dims: Sequence[Dim]) -> Dim:
 def _common_axes(sources: Sequence[tuple[Tensor, Dim]], allow_broadcast: bool) -> tuple[int, tuple[Dim, ...]]:
     """(position of the joined axis, the other axes) of the result."""
     first, axis = sources[0]
-    at = axis_of(first.dims, axis, str(first))
+    at = axis_of(first.dims, axis, first)
     rest = first.dims[:at] + first.dims[at + 1 :]
     for x, own in sources[1:]:
         others = x.remaining_dims(own)
@@ -154,7 +154,7 @@ def stack(sources: Sequence[Tensor], *, out_dim: Dim | None = None) -> tuple[Ten
 
 def unstack(source: Tensor, *, axis: Dim) -> tuple[Tensor, ...]:
     """The entries of an axis of fixed size."""
-    at = axis_of(source.dims, axis, str(source))
+    at = axis_of(source.dims, axis, source)
     if not axis.is_static():
         raise WrongUse(f"unstack of {source}: axis {axis} must have a fixed size")
     rest = source.dims[:at] + source.dims[at + 1 :]
@@ -163,7 +163,7 @@ def unstack(source: Tensor, *, axis: Dim) -> tuple[Tensor, ...]:
 
 def split(source: Tensor, *, axis: Dim, out_dims: Sequence[Dim]) -> tuple[Tensor, ...]:
     """An axis cut into parts of these sizes, which must add up."""
-    at = axis_of(source.dims, axis, str(source))
+    at = axis_of(source.dims, axis, source)
     sizes = [dim.padded_size() for dim in out_dims]
     if sum(sizes) != source.raw_tensor.shape[at]:
         raise WrongUse(f"split of {source}: the sizes of {show(out_dims)} must add up to that of {axis}")
@@ -239,7 +239,7 @@ def _size(amount: Any) -> int:
 
 
 def _pad_one(x: Tensor, dim: Dim, left: Any, right: Any, out: Dim, value: Any, dynamic: bool) -> Tensor:
-    at = axis_of(x.dims, dim, str(x))
+    at = axis_of(x.dims, dim, x)
     if dynamic and isinstance(left, Dim) and left.need_masking():
         raise WrongUse(f"pad of {x}: the number of frames at the left, {left}, must not differ between sequences")
     before = _size(left)
@@ -281,7 +281,7 @@ def _pad_by_mode(x: Tensor, dims: Sequence[Dim], amounts: Sequence[Any], outs: S
     """As torch pads: the axes moved to the end, the others flattened to one."""
     if mode not in ("reflect", "replicate", "circular"):
         raise WrongUse(f"`mode` must be constant, reflect, replicate or circular, but is {mode!r} instead")
-    at = [axis_of(x.dims, dim, str(x)) for dim in dims]
+    at = [axis_of(x.dims, dim, x) for dim in dims]
     rest = [i for i in range(len(x.dims)) if i not in at]
     raw = x.raw_tensor.permute(rest + at)
     inner = raw.reshape(1, -1, *raw.shape[len(rest) :])

@@ -10,7 +10,7 @@ import numpy
 import torch
 
 from returnn_lite.errors import did_you_mean
-from returnn_lite.frontend import dim_math
+from returnn_lite.frontend import dim_math, layout
 from returnn_lite.frontend.dim_math import Op
 from returnn_lite.frontend.dim_sizes import Extent
 from returnn_lite.frontend.dim_with_sizes import DimWithSizes
@@ -103,15 +103,20 @@ class Dim(DimWithSizes):
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if isinstance(other, Dim):
-            a, b = self.extent(), other.extent()
-            if a is b or (a.batch and b.batch):
-                return True
-            return a.auto and b.auto and a.owner.name == b.owner.name
-        return isinstance(other, CoreDim) and self.core == other
+        if not isinstance(other, Dim):
+            return isinstance(other, CoreDim) and self.core == other
+        a, b = self._extent, other._extent
+        if a is b:
+            return True
+        if a.hash != b.hash:
+            return False
+        a, b = self.extent(), other.extent()
+        if a is b or (a.batch and b.batch):
+            return True
+        return a.auto and b.auto and a.owner.name == b.owner.name
 
     def __hash__(self) -> int:
-        return self.extent().hash
+        return self._extent.hash
 
     def __bool__(self) -> bool:
         return True
@@ -170,7 +175,8 @@ class Dim(DimWithSizes):
         if keep.owner._vocab is None:
             keep.owner._vocab = mine.owner._vocab
         keep.derived = {**mine.derived, **keep.derived}
-        mine.same = keep
+        mine.become(keep)
+        layout.forget_plans()
 
     def derive(self, size: int | None, name: str, op: Op) -> Dim:
         """An axis that is computed from this one and others."""

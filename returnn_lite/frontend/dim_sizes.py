@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 
+from returnn_lite.frontend import sizes_clock
 from returnn_lite.frontend.layout import arranged, joined
 
 if TYPE_CHECKING:
@@ -27,20 +28,39 @@ class Extent:
     """
 
     __slots__ = (
-        *("owner", "same", "size", "given", "op", "auto", "batch", "derived", "hash", "kept_for", "kept"),
-        *("computed", "computed_for", "__weakref__"),
+        *("owner", "same", "size", "_given", "op", "auto", "batch", "derived", "hash", "kept_for", "kept"),
+        *("computed", "computed_for", "checked", "merged", "__weakref__"),
     )
 
     def __init__(self, owner: Dim, size: int | None, given: Tensor | None, op: Op | None, auto: bool) -> None:
-        self.owner, self.size, self.given, self.op, self.auto = owner, size, given, op, auto
+        self.owner, self.size, self._given, self.op, self.auto = owner, size, given, op, auto
+        self.checked = -1  # when `computed` was found to hold
         self.same: Extent | None = None
         self.batch = owner.is_batch_dim()
         self.derived: dict[Any, Dim] = {}
         self.hash = hash(("batch axis",)) if self.batch else hash(("auto", owner.name)) if auto else id(self) >> 4
         self.kept_for: Any = None  # the raw sizes that `kept` was computed from
         self.kept: dict[Any, Any] = {}
+        self.merged: list[Extent] = []  # those that this one replaced
         self.computed: Tensor | None = None
         self.computed_for: tuple[Any, ...] = ()
+
+    def become(self, other: Extent) -> None:
+        """From now on the other one stands for this one; equal axes have the same hash."""
+        self.same = other
+        other.merged += [self, *self.merged]
+        for extent in other.merged:
+            extent.hash = other.hash
+
+    @property
+    def given(self) -> Tensor | None:
+        """The sizes as they were set."""
+        return self._given
+
+    @given.setter
+    def given(self, sizes: Tensor | None) -> None:
+        self._given = sizes
+        sizes_clock.tick()
 
     # --- sizes --------------------------------------------------------------------------------------------------------
 
@@ -55,15 +75,22 @@ class Extent:
 
     def sizes(self) -> Tensor | None:
         """The sizes; None for a fixed size, and while they are not known."""
-        if self.given is not None or self.op is None or self.fixed() is not None:
-            return self.given
+        if self._given is not None or self.op is None or self.size is not None:
+            return self._given
+        if self.checked == sizes_clock.now():
+            return self.computed
+        if self.fixed() is not None:
+            return None
+        now = sizes_clock.now()
         parts = [part.dimension if part.is_static() else part.dyn_size_ext for part in self.op.inputs]
         raws = tuple(part if isinstance(part, int) else None if part is None else part.raw_tensor for part in parts)
         if any(raw is None for raw in raws):
+            self.computed, self.computed_for, self.checked = None, (), now
             return None
         same = len(raws) == len(self.computed_for) and all(map(_is, raws, self.computed_for))
         if not same:
             self.computed, self.computed_for = self._compute(parts), raws
+        self.checked = now
         return self.computed
 
     def _compute(self, parts: list[Any]) -> Tensor:
@@ -98,6 +125,7 @@ class Extent:
 
     def changed(self) -> None:
         """To be called after the sizes were changed in place."""
+        sizes_clock.tick()
         self.kept, self.computed_for = {}, ()
         for dim in self.derived.values():
             dim.extent().changed()

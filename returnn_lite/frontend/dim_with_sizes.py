@@ -64,7 +64,7 @@ class DimWithSizes(DimOperators):
 
     def need_masking(self) -> bool:
         """Whether tensors with this axis may have padding."""
-        return self.dimension is None and self.is_dynamic_seq_length()
+        return self.extent().size is None and self.is_dynamic_seq_length()
 
     @property
     def dyn_size_ext(self) -> Any:

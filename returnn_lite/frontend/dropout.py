@@ -31,7 +31,7 @@ def dropout(
     if axis is True:
         raise WrongUse("dropout: `axis` must be an axis, a list of axes, None or False, but is True instead")
     dims = source.dims if axis is None or axis is False else (axis,) if isinstance(axis, Dim) else tuple(axis)
-    own = {axis_of(source.dims, dim, f"dropout: {source}") for dim in dims}
+    own = {axis_of(source.dims, dim, source) for dim in dims}
     if isinstance(drop_prob, int | float):
         if not 0 <= drop_prob < 1:
             raise WrongUse(f"dropout: `drop_prob` must be in [0, 1), but is {drop_prob} instead")

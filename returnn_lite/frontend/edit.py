@@ -35,7 +35,7 @@ def edit_distance(a: Tensor, a_spatial_dim: Dim, b: Tensor, b_spatial_dim: Dim) 
 
 
 def _others(x: Tensor, dim: Dim) -> Dims:
-    at = axis_of(x.dims, dim, str(x))
+    at = axis_of(x.dims, dim, x)
     if dim.is_static():
         raise WrongUse(f"edit_distance of {x}: axis {dim} must have sizes")
     return x.dims[:at] + x.dims[at + 1 :]

@@ -34,7 +34,7 @@ def slice(  # noqa: A001 - the users' name
 
     A negative `end` counts from the end of each sequence.
     """
-    at = axis_of(source.dims, axis, str(source))
+    at = axis_of(source.dims, axis, source)
     if step is not None and step != 1:
         raise WrongUse(f"slice of {source}: `step` must be 1, but is {step} instead")
     if isinstance(start, int) and start < 0:
@@ -87,7 +87,7 @@ def shift_left(source: Tensor, *, axis: Dim, pad_value: Any, amount: int = 1) ->
 
 
 def _shifted(source: Tensor, axis: Dim, value: Any, amount: int) -> Tensor:
-    at = axis_of(source.dims, axis, str(source))
+    at = axis_of(source.dims, axis, source)
     fill = convert_to_tensor(value, dtype=source.dtype, keep_scalar_on_cpu=True)
     for dim in fill.dims:
         if dim not in source.dims:
@@ -112,7 +112,7 @@ def _size_for(axis: Dim, x: Tensor) -> Any:
 
 def reverse_sequence(tensor: Tensor, *, axis: Dim, handle_dynamic_dims: bool = True) -> Tensor:
     """The valid frames in reverse order; with `handle_dynamic_dims` False all of the padded axis."""
-    at = axis_of(tensor.dims, axis, str(tensor))
+    at = axis_of(tensor.dims, axis, tensor)
     raw = tensor.raw_tensor
     if not handle_dynamic_dims or not axis.need_masking():
         return tensor._like(raw.flip(at))

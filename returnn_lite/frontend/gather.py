@@ -30,7 +30,7 @@ def gather(source: Tensor, *, indices: Any, axis: Dim | None = None, clip_to_val
             raise WrongUse(
                 f"gather from {source} by {indices}: `axis` must be given, as the indices have no sparse axis"
             )
-    at = axis_of(source.dims, axis, f"gather: {source}")
+    at = axis_of(source.dims, axis, source)
     if not isinstance(indices, Tensor):
         return _one(source, at, int(indices), clip_to_valid)
     if clip_to_valid:
@@ -110,7 +110,7 @@ def sort(source: Tensor, *, axis: Dim, descending: bool = False, stable: bool = 
     """(values, positions, new axis) of an axis of fixed size in order; the new axis is the last."""
     if axis.need_masking():
         raise WrongUse(f"sort of {source}: axis {axis} must have no padding")
-    at = axis_of(source.dims, axis, str(source))
+    at = axis_of(source.dims, axis, source)
     values, index = source.raw_tensor.movedim(at, -1).sort(dim=-1, descending=descending, stable=stable)
     new = axis.copy(same_as_self=False, description=f"{axis.name}:sorted")
     dims = (*source.dims[:at], *source.dims[at + 1 :], new)
@@ -129,7 +129,7 @@ def top_k_mask(values: Tensor, *, axis: Dim, k: int | Dim) -> Tensor:
 
 def top_p_mask(probs: Tensor, *, axis: Dim, p: float, one_more: bool = True, min_tokens_to_keep: int = 1) -> Tensor:
     """Which entries, from the largest on, sum up to at most p (and one more): bool, the axis last."""
-    at = axis_of(probs.dims, axis, str(probs))
+    at = axis_of(probs.dims, axis, probs)
     dims = (*probs.dims[:at], *probs.dims[at + 1 :], axis)
     values, index = probs.raw_tensor.movedim(at, -1).sort(dim=-1, descending=True, stable=True)
     total = values.cumsum(-1)

@@ -58,7 +58,7 @@ def scaled_gradient_ext(
 
     With a shift both must be numbers.
     """
-    axis = None if scale_shift_by_sum_over_axis is None else axis_of(x.dims, scale_shift_by_sum_over_axis, str(x))
+    axis = None if scale_shift_by_sum_over_axis is None else axis_of(x.dims, scale_shift_by_sum_over_axis, x)
     if isinstance(scale, int | float) and isinstance(shift, int | float | None):
         return x._like(ops_gradients.scaled_gradient(x.raw_tensor, scale, shift or 0.0, axis))
     if shift is not None:

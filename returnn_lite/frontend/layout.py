@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 
 from returnn_lite.frontend.errors import WrongUse
@@ -38,23 +40,81 @@ def permutation(have: Sequence[Dim], want: Sequence[Dim]) -> list[int] | None:
     return found if all(taken) else None
 
 
-def arranged(raw: Any, have: Dims, want: Dims) -> Any:
-    """The data with the axes `want`, of size 1 where `have` lacks one. WrongUse if `want` lacks an axis of `have`."""
-    if have is want or have == want:
+@dataclass(slots=True)
+class Layout:
+    """How data gets other axes: their order (None: it stays), where axes of size 1 are put in, how many lead."""
+
+    order: tuple[int, ...] | None
+    added: tuple[int, ...]
+    leading: int
+
+    def apply(self, raw: Any, leading: bool) -> Any:
+        """The data with the axes; without those that lead, which broadcasting adds, if not `leading`."""
+        if not isinstance(raw, torch.Tensor):
+            raw = raw if self.order is None else raw.transpose(self.order)
+            return numpy.expand_dims(raw, self.added)
+        if self.order is not None:
+            raw = raw.permute(self.order)
+        if leading:
+            for i in self.added:
+                raw = raw.unsqueeze(i)
+        else:
+            for i in self.added[self.leading :]:
+                raw = raw.unsqueeze(i - self.leading)
         return raw
-    if not have:
-        return raw if raw.ndim == 0 and not want else raw.reshape((1,) * len(want))
+
+
+# How axes are laid out, and joined. Axes are kept with their plans, so there are only the latest ones.
+_LAYOUTS: dict[tuple[Dims, Dims], Layout] = {}
+_JOINED: dict[tuple[Dims, Dims], tuple[int, ...] | None] = {}  # axes of the second to be added; None: it has all
+_FORGET: list[dict[Any, Any]] = [_LAYOUTS, _JOINED]
+MOST_PLANS = 1024
+
+
+def plans() -> dict[Any, Any]:
+    """A dict for plans that hold as long as no axes get equal; to be cleared at MOST_PLANS."""
+    found: dict[Any, Any] = {}
+    _FORGET.append(found)
+    return found
+
+
+def forget_plans() -> None:
+    """To be called when axes get equal."""
+    for found in _FORGET:
+        found.clear()
+
+
+def arranged(raw: Any, have: Dims, want: Dims, leading: bool = True) -> Any:
+    """The data with the axes `want`, of size 1 where `have` lacks one. WrongUse if `want` lacks an axis of `have`.
+
+    leading: whether axes of size 1 in front are put in, too; broadcasting does without.
+    """
+    if have is want:
+        return raw
+    plan = _LAYOUTS.get((have, want))
+    if plan is None:
+        if len(_LAYOUTS) >= MOST_PLANS:
+            _LAYOUTS.clear()
+        plan = _layout(have, want)
+        if all_different(have) and all_different(want):
+            _LAYOUTS[have, want] = plan
+    return plan.apply(raw, leading)
+
+
+def all_different(dims: Dims) -> bool:
+    """Whether no axis is there twice; else plans depend on priorities, too, and are not kept."""
+    return len(set(dims)) == len(dims)
+
+
+def _layout(have: Dims, want: Dims) -> Layout:
     order = permutation(have, want)
     if order is None:
         missing = [dim for dim in have if dim not in want] or list(have)
         raise WrongUse(f"the axes {show(want)} must include {show(missing)} of a tensor with the axes {show(have)}")
-    present = [i for i in order if i >= 0]
-    if present != list(range(len(present))):
-        raw = raw.permute(present) if isinstance(raw, torch.Tensor) else raw.transpose(present)
-    if len(present) < len(want):
-        index = tuple(slice(None) if i >= 0 else None for i in order)
-        raw = raw[index]
-    return raw
+    present = tuple(i for i in order if i >= 0)
+    added = tuple(i for i, at in enumerate(order) if at < 0)
+    leading = next((i for i, at in enumerate(order) if at >= 0), len(order))
+    return Layout(None if present == tuple(range(len(present))) else present, added, leading)
 
 
 def joined(first: Dims, second: Dims) -> Dims:
@@ -63,28 +123,41 @@ def joined(first: Dims, second: Dims) -> Dims:
         return first
     if not first:
         return second
-    more = [dim for dim in second if dim not in first]
-    if not more:
-        return first if len(first) >= len(second) else second
-    if len(more) == len(second) - len(first) and all(dim in second for dim in first):
+    try:
+        more = _JOINED[first, second]
+    except KeyError:
+        if len(_JOINED) >= MOST_PLANS:
+            _JOINED.clear()
+        more = _JOINED[first, second] = _added(first, second)
+    if more is None:
         return second
-    return (*first, *more)
+    return (*first, *(second[i] for i in more)) if more else first
 
 
-def axis_of(dims: Dims, dim: Dim, what: str = "") -> int:
+def _added(first: Dims, second: Dims) -> tuple[int, ...] | None:
+    more = tuple(i for i, dim in enumerate(second) if dim not in first)
+    if not more:
+        return () if len(first) >= len(second) else None
+    if len(more) == len(second) - len(first) and all(dim in second for dim in first):
+        return None
+    return more
+
+
+def axis_of(dims: Dims, dim: Dim, what: Any = "a tensor") -> int:
     """The position of an axis; of two equal ones that with the higher priority. WrongUse if it is not there."""
-    if dims.count(dim) > 1:
+    try:
+        first = dims.index(dim)
+    except ValueError:
+        raise WrongUse(f"{what} with the axes {show(dims)} has no axis {dim}") from None
+    if dim in dims[first + 1 :]:
         ranked = sorted((i for i, d in enumerate(dims) if d == dim), key=lambda i: -dims[i].match_priority)
         same = [i for i in ranked if dims[i].match_priority == dim.match_priority]
         if dim.match_priority and len(same) == 1:
             return same[0]
         if dims[ranked[0]].match_priority == dims[ranked[1]].match_priority:
-            raise WrongUse(f"{what or 'a tensor'} has the axis {dim} twice in {show(dims)}; give one a match_priority")
+            raise WrongUse(f"{what} has the axis {dim} twice in {show(dims)}; give one a match_priority")
         return ranked[0]
-    try:
-        return dims.index(dim)
-    except ValueError:
-        raise WrongUse(f"{what or 'a tensor'} with the axes {show(dims)} has no axis {dim}") from None
+    return first
 
 
 def show(dims: Sequence[Any]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import axis_of
+from returnn_lite.frontend.layout import MOST_PLANS, Dims, all_different, axis_of, plans
 from returnn_lite.frontend.tensor import Tensor
 
 
@@ -21,68 +23,84 @@ def matmul(a: Tensor, b: Tensor, *, reduce: Dim | Sequence[Dim], use_mask: bool 
     summed = (reduce,) if isinstance(reduce, Dim) else tuple(reduce)
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         raise WrongUse(f"matmul needs two Tensors, but got {type(a).__name__} and {type(b).__name__} instead")
-    for dim in summed:
-        if dim not in a.dims and dim not in b.dims:
-            raise WrongUse(f"matmul of {a} and {b}: none has the axis {dim} to be summed over")
-        if use_mask and dim.need_masking():
-            raise WrongUse(f"matmul of {a} and {b} over {dim}: mask the padding first, then give use_mask=False")
-    a, b, summed = _alone(a, b, summed)
-    in_a, in_b = [axis_of(a.dims, dim) for dim in summed], [axis_of(b.dims, dim) for dim in summed]
-    rest_a = [i for i in range(len(a.dims)) if i not in in_a]
-    rest_b = [i for i in range(len(b.dims)) if i not in in_b]
-    common = [(i, j) for i in rest_a for j in rest_b if a.dims[i] == b.dims[j]]
-    raw, order = _product(a.raw_tensor, b.raw_tensor, in_a, in_b, rest_a, rest_b, common)
-    dims = tuple(a.dims[i] if first else b.dims[i] for first, i in order)
-    return a._new(raw, dims, name="matmul")
+    if use_mask:
+        for dim in summed:
+            if dim.need_masking():
+                raise WrongUse(f"matmul of {a} and {b} over {dim}: mask the padding first, then give use_mask=False")
+    key = (a._dims, b._dims, summed)
+    plan = _PLANS.get(key)
+    if plan is None:
+        for dim in summed:
+            if dim not in a.dims and dim not in b.dims:
+                raise WrongUse(f"matmul of {a} and {b}: none has the axis {dim} to be summed over")
+        plan = _plan(*key)
+        if len(_PLANS) >= MOST_PLANS:
+            _PLANS.clear()
+        if all_different(a.dims) and all_different(b.dims):
+            _PLANS[key] = plan
+    try:
+        return a._new(plan.compute(a._raw, b._raw), plan.dims, name="matmul")
+    except RuntimeError as error:
+        raise WrongUse(f"matmul of {a} and {b}: {str(error).splitlines()[0]}") from None
 
 
 dot = matmul
 
 
-def _alone(a: Tensor, b: Tensor, summed: tuple[Dim, ...]) -> tuple[Tensor, Tensor, tuple[Dim, ...]]:
-    """The operands after the axes that only one of them has are summed."""
-    both = tuple(dim for dim in summed if dim in a.dims and dim in b.dims)
-    for dim in summed:
-        if dim not in both:
-            source = a if dim in a.dims else b
-            at = axis_of(source.dims, dim)
-            rest = source.dims[:at] + source.dims[at + 1 :]
-            result = source._new(source.raw_tensor.sum(at, dtype=source.raw_tensor.dtype), rest)
-            a, b = (result, b) if source is a else (a, result)
-    return a, b, both
+@dataclass(slots=True)
+class _Plan:
+    """What to do: sums of what one operand has alone, orders of axes, numbers of common, own and summed axes."""
+
+    dims: Dims
+    alone_a: list[int]
+    alone_b: list[int]
+    order_a: tuple[int, ...]
+    order_b: tuple[int, ...]
+    common: int
+    own_a: int
+    own_b: int
+    summed: int
+    matrix: bool  # whether b is a matrix for the last axis of a
+    inputs_last: bool  # whether the summed axis of that matrix is its last
+
+    def compute(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """The product of the data."""
+        if self.alone_a:
+            a = a.sum(self.alone_a, dtype=a.dtype)
+        if self.alone_b:
+            b = b.sum(self.alone_b, dtype=b.dtype)
+        if self.matrix:
+            last = a if self.order_a == tuple(range(a.dim())) else a.permute(self.order_a)
+            return torch.nn.functional.linear(last, b if self.inputs_last else b.T)
+        left, right = a.permute(self.order_a), b.permute(self.order_b)
+        n = self.common
+        if (self.own_a, self.own_b, self.summed) == (1, 1, 1):
+            return torch.matmul(left, right)
+        shape = (*left.shape[: n + self.own_a], *right.shape[n + self.summed :])
+        batch, k = left.shape[:n], math.prod(left.shape[n + self.own_a :])
+        left = left.reshape(*batch, math.prod(left.shape[n : n + self.own_a]), k)
+        right = right.reshape(*batch, k, math.prod(right.shape[n + self.summed :]))
+        return torch.matmul(left, right).reshape(shape)
 
 
-def _product(
-    a: torch.Tensor,
-    b: torch.Tensor,
-    in_a: list[int],
-    in_b: list[int],
-    rest_a: list[int],
-    rest_b: list[int],
-    common: list[tuple[int, int]],
-) -> tuple[torch.Tensor, list[tuple[bool, int]]]:
-    """(product, its axes as (of a, position)): common ones, then those of a, then those of b."""
-    shared_a, shared_b = [i for i, _ in common], [j for _, j in common]
-    own_a = [i for i in rest_a if i not in shared_a]
-    own_b = [j for j in rest_b if j not in shared_b]
-    order = [*((True, i) for i in shared_a), *((True, i) for i in own_a), *((False, j) for j in own_b)]
-    if not common and len(in_a) == 1 and len(own_b) == 1 and b.dim() == 2 and a.dim() > 1:
-        last = a if in_a[0] == a.dim() - 1 else a.movedim(in_a[0], -1)
-        return torch.nn.functional.linear(last, b if in_b[0] == 1 else b.T), order
-    try:
-        left = a.permute(shared_a + own_a + in_a)
-        right = b.permute(shared_b + in_b + own_b)
-        n, m, k = len(shared_a), len(own_a), len(in_a)
-        shape = (*left.shape[: n + m], *right.shape[n + k :])
-        left = left.reshape(*left.shape[:n], _size(left.shape[n : n + m]), _size(left.shape[n + m :]))
-        right = right.reshape(*right.shape[:n], _size(right.shape[n : n + k]), _size(right.shape[n + k :]))
-        return torch.matmul(left, right).reshape(shape), order
-    except RuntimeError as error:
-        raise WrongUse(f"matmul: {str(error).splitlines()[0]}") from None
+_PLANS: dict[tuple[Dims, Dims, Dims], _Plan] = plans()
 
 
-def _size(shape: Sequence[int]) -> int:
-    found = 1
-    for size in shape:
-        found *= size
-    return found
+def _plan(a: Dims, b: Dims, summed: Dims) -> _Plan:
+    both = [dim for dim in summed if dim in a and dim in b]
+    alone_a = [axis_of(a, dim) for dim in summed if dim not in b]
+    alone_b = [axis_of(b, dim) for dim in summed if dim not in a]
+    a = tuple(dim for i, dim in enumerate(a) if i not in alone_a)
+    b = tuple(dim for i, dim in enumerate(b) if i not in alone_b)
+    in_a, in_b = [axis_of(a, dim) for dim in both], [axis_of(b, dim) for dim in both]
+    rest_a = [i for i in range(len(a)) if i not in in_a]
+    rest_b = [i for i in range(len(b)) if i not in in_b]
+    common = [(i, j) for i in rest_a for j in rest_b if a[i] == b[j]]
+    own_a = [i for i in rest_a if i not in [i for i, _ in common]]
+    own_b = [j for j in rest_b if j not in [j for _, j in common]]
+    dims = (*(a[i] for i, _ in common), *(a[i] for i in own_a), *(b[j] for j in own_b))
+    matrix = not common and len(in_a) == 1 and len(own_b) == 1 and len(b) == 2 and len(a) > 1
+    order_a = tuple([i for i, _ in common] + own_a + in_a)
+    order_b = tuple([j for _, j in common] + in_b + own_b)
+    counts = (len(common), len(own_a), len(own_b), len(both))
+    return _Plan(dims, alone_a, alone_b, order_a, order_b, *counts, matrix, matrix and in_b[0] == 1)

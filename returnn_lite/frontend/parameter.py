@@ -170,7 +170,7 @@ class Parameter(Tensor):
 
     def assign_key(self, *, axis: Dim, key: Any, key_dim: Dim | None = None, value: Any) -> None:
         """Sets the value at positions of an axis: an int, or a slice, which `key_dim` stands for in `value`."""
-        at = axis_of(self._dims, axis, str(self))
+        at = axis_of(self._dims, axis, self)
         dims = (*self._dims[:at], *(() if key_dim is None else (key_dim,)), *self._dims[at + 1 :])
         position = int(key.raw_tensor) if isinstance(key, Tensor) else key
         found = convert_to_tensor(value, dtype=None if isinstance(value, Tensor) else self._dtype)

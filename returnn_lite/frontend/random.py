@@ -160,7 +160,7 @@ def random_truncated_normal(
 def random_choice_with_replacement(dims: Sequence[Dim], *, probs: Tensor, axis: Dim) -> Tensor:
     """Positions on `axis` drawn by `probs`: int64 with these axes, which include the other ones of `probs`."""
     axes = checked_dims(dims, "random_choice_with_replacement")
-    axis_of(probs.dims, axis, str(probs))
+    axis_of(probs.dims, axis, probs)
     others = tuple(dim for dim in probs.dims if dim != axis)
     for dim in others:
         axis_of(axes, dim, "random_choice_with_replacement: a result")

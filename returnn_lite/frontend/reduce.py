@@ -69,7 +69,7 @@ def reduce(x: Tensor, *, mode: str, axis: Axis, use_mask: bool = True, distribut
     dims = (axis,) if isinstance(axis, Dim) else tuple(axis)
     if not isinstance(x, Tensor):
         raise WrongUse(f"reduce_{mode} needs a Tensor, but got a {type(x).__name__} instead")
-    axes = [axis_of(x.dims, dim, str(x)) for dim in dims]
+    axes = [axis_of(x.dims, dim, x) for dim in dims]
     position = mode in ("argmax", "argmin")
     if position and len(axes) != 1:
         raise WrongUse(f"reduce_{mode} of {x} must be over one axis, but got {len(axes)}")
@@ -162,7 +162,7 @@ def top_k(
     the lowest number. `k` or `k_dim` must be given.
     """
     dims = (axis,) if isinstance(axis, Dim) else tuple(axis)
-    axes = [axis_of(source.dims, dim, str(source)) for dim in dims]
+    axes = [axis_of(source.dims, dim, source) for dim in dims]
     if k_dim is None and k is None:
         raise WrongUse(f"top_k of {source}: `k` or `k_dim` must be given")
     count = int(_plain(k)) if k is not None else k_dim.padded_size()  # type: ignore[union-attr]

@@ -68,7 +68,7 @@ class _Plan:
             raise WrongUse(f"scatter to {indices}: `out_dim` must be given, as the indices have no sparse axis")
         self.out: tuple[Dim, ...] = (out,) if isinstance(out, Dim) else tuple(out)
         for dim in in_dims:
-            axis_of(indices.dims, dim, f"scatter: {indices}")
+            axis_of(indices.dims, dim, indices)
         self.batch = tuple(dim for dim in indices.dims if dim not in in_dims)
         self.in_dims = in_dims
         self.rest = tuple(dim for dim in source.dims if dim not in indices.dims)

@@ -43,7 +43,7 @@ def stft(
     if out_spatial_dim is not None:
         out_spatial_dim.declare_same_as(frames)
         frames = out_spatial_dim
-    at = axis_of(x.dims, in_spatial_dim, str(x))
+    at = axis_of(x.dims, in_spatial_dim, x)
     signal = torch.nn.functional.pad(x.raw_tensor.movedim(at, -1), (0, fft - frame_length))
     window = _window(frame_length - frame_length % 2 if window_enforce_even else frame_length, fft, align_window_left)
     spectrum = ops_spectra.stft(signal, window.to(signal.device), frame_step, fft)

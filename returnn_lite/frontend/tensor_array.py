@@ -28,7 +28,7 @@ class TensorArray:
     @classmethod
     def unstack(cls, tensor: Tensor, *, axis: Dim) -> TensorArray:
         """The entries of an axis."""
-        at = axis_of(tensor.dims, axis, str(tensor))
+        at = axis_of(tensor.dims, axis, tensor)
         rest = tensor.dims[:at] + tensor.dims[at + 1 :]
         feature = tensor.feature_dim if tensor.feature_dim_axis != at else None
         items = [with_dims(tensor, raw, rest, feature) for raw in tensor.raw_tensor.unbind(at)]

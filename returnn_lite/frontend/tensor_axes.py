@@ -101,13 +101,13 @@ class TensorAxes(TensorBase):
         """The axes without some. WrongUse if one of them is not there."""
         found = list(self._dims)
         for dim in () if remove is None else (remove,) if isinstance(remove, Dim) else remove:
-            del found[axis_of(tuple(found), dim, str(self))]
+            del found[axis_of(tuple(found), dim, self)]
         return found
 
     def get_axis_from_description(self, axis: Any, allow_int: bool = False) -> int:
         """The position of an axis: a Dim, or a text as in layer nets ("B", "T", "F", "spatial:0", "dim:5")."""
         if isinstance(axis, Dim):
-            return axis_of(self._dims, axis, str(self))
+            return axis_of(self._dims, axis, self)
         if isinstance(axis, int) and allow_int:
             return axis % len(self._dims)
         return named_axis(self._spec(), str(axis), option="axis")
@@ -125,7 +125,7 @@ class TensorAxes(TensorBase):
 
     def find_matching_dim_map(self, other: TensorBase, other_axes: Sequence[int]) -> dict[int, int]:
         """For positions in another tensor the position of the same axis here. WrongUse if one is not there."""
-        return {axis: axis_of(self._dims, other.dims[axis], str(self)) for axis in other_axes}
+        return {axis: axis_of(self._dims, other.dims[axis], self) for axis in other_axes}
 
     def verify_out_shape(self, out_shape: Any, allow_missing_implicit_dims: bool = False) -> Any:
         """Checks that these are the axes, and returns the tensor. OutShapeMismatch if not.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from returnn_lite.frontend import dtypes
+from returnn_lite.frontend import dtypes, sizes_clock
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of, show
 from returnn_lite.tensor.foreign import ForeignDim
@@ -77,6 +77,7 @@ class TensorBase:
         if value is not None:
             self._check(value)
         self._raw = value
+        sizes_clock.tick()
 
     placeholder = raw_tensor
 
@@ -116,6 +117,7 @@ class TensorBase:
     def reset(self) -> None:
         """Forgets the data."""
         self._raw = None
+        sizes_clock.tick()
 
     # --- axes ---------------------------------------------------------------------------------------------------------
 

@@ -9,13 +9,16 @@ import torch
 
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import arranged, axis_of, permutation, show
+from returnn_lite.frontend.layout import MOST_PLANS, all_different, arranged, axis_of, permutation, plans, show
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.tensor_axes import TensorAxes
 from returnn_lite.frontend.tensor_base import checked_dims
 
 if TYPE_CHECKING:
     from returnn_lite.frontend.tensor import Tensor
+
+
+_ORDERS: dict[Any, tuple[int, ...]] = plans()
 
 
 class TensorCopies(TensorAxes):
@@ -47,26 +50,33 @@ class TensorCopies(TensorAxes):
 
     def copy_transpose(self, perm: Sequence[Dim | int], *, allow_int: bool = True) -> Tensor:
         """The axes in another order, all of them. WrongUse if one is missing."""
+        key = (self._dims, tuple(perm))
+        order = _ORDERS.get(key)
+        if order is None:
+            order = self._order(perm)
+            if len(_ORDERS) >= MOST_PLANS:
+                _ORDERS.clear()
+            if all_different(self._dims):
+                _ORDERS[key] = order
+        return self._permuted(order)
+
+    def _order(self, perm: Sequence[Dim | int]) -> tuple[int, ...]:
+        """The positions of the axes in another order."""
         if all(isinstance(entry, int) for entry in perm):
             order: list[int] | None = [int(entry) % len(self._dims) for entry in perm]  # type: ignore[arg-type]
         else:
             order = permutation(self._dims, checked_dims(perm, "copy_transpose"))
         if order is None or sorted(order) != list(range(len(self._dims))):
             raise WrongUse(f"{self} cannot be transposed to {show(perm)}: these must be all of its axes, once")
-        return self._permuted(order)
+        return tuple(order)
 
     def _permuted(self, order: Sequence[int]) -> Tensor:
-        dims = tuple(self._dims[i] for i in order)
+        dims = tuple([self._dims[i] for i in order])
         feature = None if self.feature_dim_axis is None else order.index(self.feature_dim_axis)
-        if list(order) == list(range(len(dims))) or self._raw is None:
-            found = self._with(self._raw, dims, feature)
-        else:
-            raw = self._raw
-            found = self._with(
-                raw.permute(tuple(order)) if isinstance(raw, torch.Tensor) else raw.transpose(tuple(order)),
-                dims,
-                feature,
-            )
+        raw = self._raw
+        if raw is not None and tuple(order) != tuple(range(len(dims))):
+            raw = raw.permute(tuple(order)) if isinstance(raw, torch.Tensor) else raw.transpose(order)
+        found = self._with(raw, dims, feature)
         found._time_axis = None if self._time_axis is None else order.index(self._time_axis)
         found.version = self.version
         return found
@@ -225,4 +235,4 @@ def _broadcast(dim: Dim) -> Dim:
 
 def all_axes(dims: Sequence[Dim], of: TensorAxes) -> list[int]:
     """The positions of some axes. WrongUse if one is not there."""
-    return [axis_of(of.dims, dim, str(of)) for dim in dims]
+    return [axis_of(of.dims, dim, of) for dim in dims]

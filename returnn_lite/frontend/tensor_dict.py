@@ -9,6 +9,7 @@ import numpy
 import torch
 
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.frontend import sizes_clock
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.tensor import Tensor
 
@@ -190,3 +191,4 @@ def _convert(tensor_dict: TensorDict, convert: Any) -> None:
         sizes = dim.extent().given
         if sizes is not None:
             sizes._raw = convert(sizes._raw)
+    sizes_clock.tick()

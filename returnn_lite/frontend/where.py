@@ -9,7 +9,7 @@ import torch
 from returnn_lite.frontend.binary import common_dims, maximum, minimum
 from returnn_lite.frontend.const import convert_to_tensor
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import arranged
+from returnn_lite.frontend.layout import Dims, arranged
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_copies import place_for
 
@@ -22,23 +22,30 @@ def where(cond: Any, true_: Any, false_: Any, *, allow_broadcast_all_sources: bo
     condition = convert_to_tensor(cond)
     if condition.dtype != "bool":
         raise WrongUse(f"where: `cond` must be bool, but is {condition} instead")
-    operands = [value if isinstance(value, Tensor) else None for value in (true_, false_)]
-    leading = next((operand for operand in operands if operand is not None), None)
-    like = leading if leading is not None else convert_to_tensor(true_)
-    both = [
-        operand if operand is not None else convert_to_tensor(value, dtype=like.dtype, keep_scalar_on_cpu=True)
-        for operand, value in zip(operands, (true_, false_), strict=True)
-    ]
-    dims = common_dims([*both, condition], allow_broadcast_all_sources, "where", place_for)
-    yes, no = (arranged(x.raw_tensor, x.dims, dims) for x in both)
-    raw = torch.where(
-        arranged(condition.raw_tensor, condition.dims, dims),
-        yes.to(like.raw_tensor.dtype),
-        no.to(like.raw_tensor.dtype),
-    )
-    sparse = next((x.sparse_dim for x in both if x.sparse_dim is not None), None)
-    feature = next((x.feature_dim for x in both if x.feature_dim is not None), None)
+    tensors = [value for value in (true_, false_) if isinstance(value, Tensor)]
+    if not tensors:
+        tensors = [convert_to_tensor(true_, keep_scalar_on_cpu=True)]
+        true_ = tensors[0]
+    like = tensors[0]
+    dims = common_dims([*tensors, condition], allow_broadcast_all_sources, "where", place_for)
+    yes, no = (_operand(value, like, dims) for value in (true_, false_))
+    raw = torch.where(arranged(condition._raw, condition._dims, dims), yes, no)
+    sparse = next((x._sparse_dim for x in tensors if x._sparse_dim is not None), None)
+    feature = next((x.feature_dim for x in tensors if x.feature_dim_axis is not None), None)
     return like._new(raw, dims, sparse_dim=sparse, feature_axis=None if feature is None else dims.index(feature))
+
+
+def _operand(value: Any, like: Tensor, dims: Dims) -> Any:
+    """A tensor laid out for the result, or a number, of the type of `like`."""
+    dtype = like._raw.dtype
+    if isinstance(value, Tensor):
+        raw = arranged(value._raw, value._dims, dims)
+        return raw if raw.dtype == dtype else raw.to(dtype)
+    if isinstance(value, bool | int | float):
+        if dtype.is_floating_point:
+            return float(value)
+        return bool(value) if dtype == torch.bool else int(value)
+    return convert_to_tensor(value, dtype=like.dtype, keep_scalar_on_cpu=True)._raw
 
 
 def clip_by_value(
