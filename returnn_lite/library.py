@@ -22,7 +22,6 @@ import returnn_lite.catalog  # noqa: F401 - fills the registries
 import returnn_lite.compat.formats  # noqa: F401 - the file formats of other programs
 from returnn_lite.compat.config_imports import config_imports
 from returnn_lite.config import Config, load_into
-from returnn_lite.datasets.vocab import Vocabulary
 from returnn_lite.engine import data as engine_data
 from returnn_lite.engine.setup import Loaded, load_network
 from returnn_lite.engine.step import forward_batch
@@ -32,6 +31,7 @@ from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log, LoggingTarget
 from returnn_lite.tasks import eval_names, run_task
 from returnn_lite.tensor import Tensor
+from returnn_lite.vocab import Vocabulary
 
 Array: TypeAlias = "np.ndarray[Any, Any] | torch.Tensor"
 OfOne: TypeAlias = "Array | Sequence[int] | None"  # lengths of the sequences of one key

@@ -21,10 +21,13 @@ FLOORS = {  # first part of the path in the package -> floor
     "errors": 0,
     "files": 0,
     "processes": 0,
+    "reading": 0,
     "streams": 0,
     "log": 0,
     "version": 0,
     "ops": 1,
+    "hdf": 1,
+    "vocab": 1,
     "tensor": 1,
     "config": 2,
     "layers": 3,
@@ -47,7 +50,8 @@ FLOORS = {  # first part of the path in the package -> floor
     "__main__": 11,
 }
 SEPARATE = 7  # the packages of this floor do not import each other
-APART = {("ops", "tensor")}  # rooms of one floor of which the first does not import the second
+# Rooms of one floor of which the first does not import the second.
+APART = {("ops", "tensor"), ("hdf", "tensor"), ("vocab", "tensor")}
 
 # Imports inside functions: third parties which a user may lack, ...
 OPTIONAL = {

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from returnn_lite.datasets.audio.bliss_corpus import Segment, is_bliss, segments
-from returnn_lite.datasets.order.seq_list import read_bytes, read_seq_list
+from returnn_lite.datasets.order.seq_list import read_seq_list
 from returnn_lite.errors import ConfigError
+from returnn_lite.reading import read_bytes
 from returnn_lite.tools.common import output_file, tool
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from returnn_lite.datasets.audio.bliss_corpus import is_bliss, segments
-from returnn_lite.datasets.order.seq_list import read_bytes
 from returnn_lite.errors import ConfigError
+from returnn_lite.reading import read_bytes
 from returnn_lite.tools.common import Progress, output_file, tool
 
 

@@ -10,7 +10,6 @@ from returnn_lite.compat.config_imports import MODULES, OLD_NAMES
 from returnn_lite.config.keys import IGNORED_KEYS, KNOWN_KEYS, REFUSED_KEYS
 from returnn_lite.datasets.registry import DATASETS
 from returnn_lite.datasets.registry import REFUSED as REFUSED_DATASETS
-from returnn_lite.datasets.vocab.create import VOCABULARIES
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core import legacy
 from returnn_lite.layers.core.refused import REFUSED as REFUSED_LAYERS
@@ -22,6 +21,7 @@ from returnn_lite.rec.cells.lookup import ELSEWHERE, known_units
 from returnn_lite.schedule.controls import CONTROLS
 from returnn_lite.tasks import FUNCTION_PREFIXES, PLANNED, TASKS
 from returnn_lite.tools.support_status import NO_EFFECT, NO_OPTION, SUPPORTED, marker_of
+from returnn_lite.vocab.create import VOCABULARIES
 
 Counts = dict[str, dict[str, int]]  # kind of name -> name -> number of configs
 

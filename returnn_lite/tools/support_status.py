@@ -20,7 +20,6 @@ from returnn_lite.datasets import BaseOptions
 from returnn_lite.datasets.registry import DATASETS
 from returnn_lite.datasets.registry import REFUSED as REFUSED_DATASETS
 from returnn_lite.datasets.registry import own_options as dataset_options
-from returnn_lite.datasets.vocab.create import VOCABULARIES, option_names
 from returnn_lite.engine.models.pretrain import PretrainOptions
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.activations import activation
@@ -32,6 +31,7 @@ from returnn_lite.layers.core.registry import layer_class, layer_names, own_opti
 from returnn_lite.losses.base import REFUSED as REFUSED_LOSSES
 from returnn_lite.losses.base import CommonLossOptions, loss_class, loss_names
 from returnn_lite.rec.cells.lookup import UNITS, resolve_unit
+from returnn_lite.vocab.create import VOCABULARIES, option_names
 
 SUPPORTED = "supported"
 NO_EFFECT = "no effect"

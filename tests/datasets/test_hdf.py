@@ -9,8 +9,8 @@ import pytest
 
 from returnn_lite.datasets import BatchingOptions, Loader, init_dataset
 from returnn_lite.datasets.batches.epoch_batches import epoch_batches
-from returnn_lite.datasets.hdf.file import MAX_OPEN_FILES, Handles
 from returnn_lite.errors import ConfigError
+from returnn_lite.hdf.file import MAX_OPEN_FILES, Handles
 from tests.datasets.hdf_files import write
 
 

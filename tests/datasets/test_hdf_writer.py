@@ -10,8 +10,8 @@ import pytest
 
 from returnn_lite.datasets import init_dataset
 from returnn_lite.datasets.hdf.dump import hdf_from_dataset
-from returnn_lite.datasets.hdf.writer import HDFWriter
 from returnn_lite.errors import ConfigError
+from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.tools.hdf_dump import main
 
 
@@ -223,7 +223,7 @@ import resource, sys
 import numpy as np
 from returnn_lite.datasets import init_dataset
 from returnn_lite.datasets.hdf.dump import hdf_from_dataset
-from returnn_lite.datasets.hdf.writer import HDFWriter
+from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.errors import ConfigError
 
 name, frames, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -260,7 +260,7 @@ def test_a_folder_that_must_not_be_written(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied", "x")
 
-    monkeypatch.setattr("returnn_lite.datasets.hdf.unfailing_file.open", refuse, raising=False)
+    monkeypatch.setattr("returnn_lite.hdf.unfailing_file.open", refuse, raising=False)
     with pytest.raises(ConfigError, match="out.hdf: cannot be written: Permission denied"):
         HDFWriter(tmp_path / "out.hdf", dim=2)
 

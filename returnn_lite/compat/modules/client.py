@@ -16,7 +16,7 @@ from returnn_lite.config import Config
 from returnn_lite.config.running import running_config_ctx
 from returnn_lite.datasets import Dataset
 from returnn_lite.datasets.combined.map_wrapper import FromListDataset, MapDatasetBase, MapDatasetWrapper
-from returnn_lite.datasets.hdf.writer import HDFWriter
+from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.log import Log
 
 

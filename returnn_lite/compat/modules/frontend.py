@@ -6,9 +6,9 @@ from typing import Any
 
 from returnn_lite import frontend
 from returnn_lite.compat import config_dims
-from returnn_lite.datasets.vocab.create import create_vocab
 from returnn_lite.frontend import errors, marked_dim, random_data, tensor_dict
 from returnn_lite.frontend.dim import set_vocab_maker
+from returnn_lite.vocab.create import create_vocab
 
 
 def tensor_names() -> dict[str, Any]:

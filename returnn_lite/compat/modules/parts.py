@@ -8,11 +8,11 @@ from typing import Any
 from returnn_lite.compat.refusals import Refusal, is_refused, refused
 from returnn_lite.compat.running import RUNNING
 from returnn_lite.datasets.audio.bliss_corpus import read_lexicon
-from returnn_lite.datasets.order.seq_list import read_bytes
-from returnn_lite.datasets.vocab.create import VOCABULARIES, create_vocab
 from returnn_lite.errors import user_line
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.reading import read_bytes
+from returnn_lite.vocab.create import VOCABULARIES, create_vocab
 
 _GRAPH = "it is part of the TensorFlow graph; write a torch module and register it (see docs/own_layers.md)"
 _GRAPH_CLASSES = ("LayerBase", "_ConcatInputLayer", "Loss", "RecSeqCellOp", "SearchChoices", "SelectSearchSourcesLayer")

@@ -20,10 +20,10 @@ from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.text.normalization import TextFunction
-from returnn_lite.datasets.vocab import Vocabulary, create_vocab
 from returnn_lite.datasets.zip_files import ZipFiles
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
+from returnn_lite.vocab import Vocabulary, create_vocab
 
 PREFIXES = ("train", "dev", "test")
 SUBSET_SEED = 42

@@ -21,14 +21,15 @@ from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.casting import class_indices
 from returnn_lite.datasets.combined.epoch_filter import EpochFilter
 from returnn_lite.datasets.options import BaseOptions, DataError
-from returnn_lite.datasets.order.seq_list import read_bytes, read_seq_list
+from returnn_lite.datasets.order.seq_list import read_seq_list
 from returnn_lite.datasets.order.tags import TableBuilder, TagTable
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.text.normalization import TextFunction
-from returnn_lite.datasets.vocab import Vocabulary, create_vocab
 from returnn_lite.datasets.zip_files import ZipFiles, unsafe
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
+from returnn_lite.reading import read_bytes
+from returnn_lite.vocab import Vocabulary, create_vocab
 
 TEXT = {"dtype": "string", "shape": ()}
 _ENTRY_OF_LINE = re.compile(rb"^\s*\[?\s*(\{.*\})\s*,?\s*\]?\s*$")

@@ -11,11 +11,11 @@ from returnn_lite.datasets.audio.file import read_wav_samples
 from returnn_lite.datasets.audio.ogg_zip import read_bytes_of
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
-from returnn_lite.datasets.order.seq_list import read_text
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
+from returnn_lite.reading import read_text
 
 
 @dataset("RawWavDataset")

@@ -14,12 +14,12 @@ from returnn_lite.datasets.audio.pipeline import AudioFeatures
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.casting import class_indices
 from returnn_lite.datasets.options import BaseOptions, DataError
-from returnn_lite.datasets.order.seq_list import read_bytes, read_text
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset
-from returnn_lite.datasets.vocab import create_vocab
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
+from returnn_lite.reading import read_bytes, read_text
+from returnn_lite.vocab import create_vocab
 
 # Phones that become others when there are 48 or 39 of them. Lee & Hon, Speaker-independent phone recognition, 1989.
 SAME = """aa ae ah ao aw ax ay b ch d dh dx eh el en epi er ey f g hh ih ix iy jh k l m n ng ow oy p r s sh sil t th uh

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.datasets.vocab import Vocabulary
+from returnn_lite.vocab import Vocabulary
 
 
 class Transcribed(Dataset):

@@ -12,11 +12,11 @@ from returnn_lite.datasets.combined.epoch_filter import EpochFilter
 from returnn_lite.datasets.combined.sub import Wrapper, loaded, sub_dataset
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError
-from returnn_lite.datasets.order.seq_list import read_bytes, read_literal
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
+from returnn_lite.reading import read_bytes, read_literal
 
 Multiples = Mapping[str, int]
 

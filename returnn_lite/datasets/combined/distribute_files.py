@@ -14,10 +14,10 @@ from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.combined.sub import Wrapper, sub_dataset
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.order.ordering import ordering_name
-from returnn_lite.datasets.order.seq_list import read_text
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
+from returnn_lite.reading import read_text
 
 ORDER_KEYS = ("seq_ordering", "seq_order_control_dataset", "map_seq_stream")
 

@@ -14,11 +14,12 @@ from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.combined.sub import EpochDataset, dataset_dict, loaded, sub_dataset
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError
-from returnn_lite.datasets.order.seq_list import read_seq_lens, read_seq_list, read_text
+from returnn_lite.datasets.order.seq_list import read_seq_lens, read_seq_list
 from returnn_lite.datasets.order.tags import Tags, TagTable, TagView
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
+from returnn_lite.reading import read_text
 
 OF_ORDER = (
     *("seq_ordering", "partition_epoch", "repeat_epoch", "fixed_random_seed", "seq_list_filter_file"),

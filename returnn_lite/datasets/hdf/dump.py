@@ -10,8 +10,8 @@ import numpy as np
 
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.iterate import each_seq
-from returnn_lite.datasets.hdf.growing_file import GrowingFile, write_labels
 from returnn_lite.errors import ConfigError
+from returnn_lite.hdf.growing_file import GrowingFile, write_labels
 
 LEFT_OUT = ("orth", "raw")  # texts, which the file cannot hold
 

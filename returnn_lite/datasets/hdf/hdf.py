@@ -11,11 +11,11 @@ import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.combined.window import stack_window
-from returnn_lite.datasets.hdf.file import Handles, HdfFile
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError
+from returnn_lite.hdf.file import Handles, HdfFile
 from returnn_lite.log import Log
 
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.casting import cast
-from returnn_lite.datasets.hdf.file import Handles, text_of
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.hdf.file import Handles, text_of
 from returnn_lite.log import Log
 
 FRAMES, SPARSE, SEGMENTS = "feature_sequence", "sparse", "segment_alignment"

@@ -13,11 +13,11 @@ import numpy as np
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.casting import cast
 from returnn_lite.datasets.combined.window import stack_window
-from returnn_lite.datasets.hdf.file import Handles
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.ordering import seq_order
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError
+from returnn_lite.hdf.file import Handles
 from returnn_lite.log import Log
 
 MIN_VARIANCE = 1e-20

@@ -15,9 +15,9 @@ from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.typed_keys import TypedKeys
-from returnn_lite.datasets.vocab import Vocabulary, create_vocab
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
+from returnn_lite.vocab import Vocabulary, create_vocab
 
 SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk writes beside its Arrow files
 NUMBERS = {"i": "integers", "u": "integers", "f": "numbers", "b": "truth values"}

@@ -12,15 +12,16 @@ import numpy as np
 from returnn_lite.datasets.audio.bliss_corpus import is_bliss, segments
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
-from returnn_lite.datasets.order.seq_list import decoded, read_bytes, read_seq_list, read_text
+from returnn_lite.datasets.order.seq_list import read_seq_list
 from returnn_lite.datasets.order.tags import NEWLINE, NumberedTags, Tags, TagTable
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.text.lm_phones import PhoneSeqs
 from returnn_lite.datasets.text.normalization import TextFunction, parse_orthography, symbols_of
-from returnn_lite.datasets.vocab import Vocabulary, create_vocab
-from returnn_lite.datasets.vocab.base import checked_table, named_classes, read_table
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
+from returnn_lite.reading import decoded, read_bytes, read_text
+from returnn_lite.vocab import Vocabulary, create_vocab
+from returnn_lite.vocab.base import checked_table, named_classes, read_table
 
 SYMBOL_OPTIONS = ("orth_vocab", "orth_symbols_file", "orth_symbols_map_file", "phone_info")
 

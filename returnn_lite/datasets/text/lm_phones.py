@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from returnn_lite.datasets.audio.bliss_corpus import Lemma, read_lexicon
-from returnn_lite.datasets.order.seq_list import read_bytes, read_literal, read_text
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.reading import read_bytes, read_literal, read_text
 
 
 @dataclass

@@ -12,12 +12,12 @@ import numpy as np
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.casting import class_indices
 from returnn_lite.datasets.options import BaseOptions
-from returnn_lite.datasets.order.seq_list import read_text
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset
-from returnn_lite.datasets.vocab import create_vocab
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
+from returnn_lite.reading import read_text
+from returnn_lite.vocab import create_vocab
 
 # Texts in quotes (kept), or a name.
 _NAMES = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|\b(inf|nan)\b""")

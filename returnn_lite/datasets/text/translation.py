@@ -11,12 +11,13 @@ import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
-from returnn_lite.datasets.order.seq_list import read_bytes, read_pickle, read_seq_list
+from returnn_lite.datasets.order.seq_list import read_seq_list
 from returnn_lite.datasets.order.tags import NumberedTags, TagTable
 from returnn_lite.datasets.registry import dataset
-from returnn_lite.datasets.vocab.base import checked_table, named_classes
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
+from returnn_lite.reading import read_bytes, read_pickle
+from returnn_lite.vocab.base import checked_table, named_classes
 
 SIDES = {"data": "source", "classes": "target"}
 

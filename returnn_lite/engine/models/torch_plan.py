@@ -9,7 +9,6 @@ import torch
 
 from returnn_lite import frontend
 from returnn_lite.config import Config
-from returnn_lite.datasets.vocab.create import create_vocab
 from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load import stored_step
@@ -21,6 +20,7 @@ from returnn_lite.frontend import RunContext
 from returnn_lite.frontend.bridge import rf_module_to_pt_module
 from returnn_lite.frontend.dim import set_vocab_maker
 from returnn_lite.log import Log
+from returnn_lite.vocab.create import create_vocab
 
 AMP_TYPES = {"bfloat16": torch.bfloat16}
 

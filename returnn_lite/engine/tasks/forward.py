@@ -9,7 +9,6 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset
-from returnn_lite.datasets.hdf.writer import HDFWriter
 from returnn_lite.engine import data
 from returnn_lite.engine.evaluate import step_meter
 from returnn_lite.engine.setup import load_network
@@ -19,6 +18,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.frontend import Dim
 from returnn_lite.frontend import Tensor as NamedTensor
 from returnn_lite.frontend.core_values import MarkedOutput, Sequences
+from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.log import Log
 from returnn_lite.tensor import Tensor
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 from returnn_lite.datasets import Dataset
-from returnn_lite.datasets.vocab import Utf8ByteTargets, Vocabulary, vocab_of_labels
-from returnn_lite.datasets.vocab.base import NUM_BYTES
-from returnn_lite.datasets.vocab.create import vocab_option
 from returnn_lite.tensor import Tensor
+from returnn_lite.vocab import Utf8ByteTargets, Vocabulary, vocab_of_labels
+from returnn_lite.vocab.base import NUM_BYTES
+from returnn_lite.vocab.create import vocab_option
 
 
 def labels_of_output(net: Any, layer: str, output: Tensor, dataset: Dataset | None = None) -> Vocabulary | None:

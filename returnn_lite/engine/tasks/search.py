@@ -11,7 +11,6 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset
-from returnn_lite.datasets.vocab import Vocabulary
 from returnn_lite.engine import data, report
 from returnn_lite.engine.evaluate import step_meter
 from returnn_lite.engine.setup import load_network
@@ -22,6 +21,7 @@ from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.files import TEMPORARY, remove_if_there, write_atomically
 from returnn_lite.log import Log
 from returnn_lite.tensor import Tensor
+from returnn_lite.vocab import Vocabulary
 
 FORMATS = ("txt", "py")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from returnn_lite.datasets.order.seq_list import parse_literal, read_literal, read_pickle, read_text
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.reading import parse_literal, read_literal, read_pickle, read_text
 
 NUM_BYTES = 256
 Label = str | int | None

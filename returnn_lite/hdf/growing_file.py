@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import h5py
 import numpy as np
 
-from returnn_lite.datasets.hdf.unfailing_file import UnfailingFile
 from returnn_lite.errors import ConfigError
 from returnn_lite.files import own_temporary, remove_abandoned, remove_if_there
+from returnn_lite.hdf.unfailing_file import UnfailingFile
 
 TEXT = h5py.string_dtype("utf8")
 TEMPORARY = ".writing"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from returnn_lite.datasets.vocab.base import Vocabulary
 from returnn_lite.errors import ConfigError
+from returnn_lite.vocab.base import Vocabulary
 
 
 class HuggingFaceTokenizer(Vocabulary):

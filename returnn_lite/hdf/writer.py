@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.hdf.file import Handles, HdfFile
-from returnn_lite.datasets.hdf.growing_file import TEXT, GrowingFile, write_labels
 from returnn_lite.errors import ConfigError
+from returnn_lite.hdf.file import Handles, HdfFile
+from returnn_lite.hdf.growing_file import TEXT, GrowingFile, write_labels
 
 ExtraDims = Mapping[str, tuple[int, int]]
 

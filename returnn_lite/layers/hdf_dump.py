@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.hdf.dump_arrays import PACKED, BatchArray, Entry
-from returnn_lite.datasets.hdf.writer import HDFWriter
-from returnn_lite.datasets.vocab.create import vocab_option
+from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.hdf_arrays import PACKED, BatchArray, Entry
 from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.vocab.create import vocab_option
 
 
 @layer("hdf_dump")

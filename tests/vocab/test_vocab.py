@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 
-from returnn_lite.datasets.vocab import create_vocab, vocab_of_labels
 from returnn_lite.errors import ConfigError
+from returnn_lite.vocab import create_vocab, vocab_of_labels
 
 
 def test_words(tmp_path):

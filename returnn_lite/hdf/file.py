@@ -13,10 +13,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from returnn_lite.datasets.order.tags import TAGS_AT_ONCE
 from returnn_lite.errors import ConfigError
 
 MAX_OPEN_FILES = 64
+TAGS_AT_ONCE = 1 << 16  # read from a file
 
 
 class Handles:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.vocab.base import Vocabulary
-from returnn_lite.datasets.vocab.bpe import SEPARATOR
 from returnn_lite.errors import ConfigError
+from returnn_lite.vocab.base import Vocabulary
+from returnn_lite.vocab.bpe import SEPARATOR
 
 
 class Node:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from returnn_lite.datasets.order.seq_list import read_text
-from returnn_lite.datasets.vocab.base import Vocabulary
 from returnn_lite.errors import ConfigError
+from returnn_lite.reading import read_text
+from returnn_lite.vocab.base import Vocabulary
 
 END = "</w>"
 SEPARATOR = "@@"

@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from returnn_lite.datasets.vocab.base import NUM_BYTES, CharacterTargets, Utf8ByteTargets, Vocabulary
-from returnn_lite.datasets.vocab.bpe import BytePairEncoding
-from returnn_lite.datasets.vocab.hf_tokenizer import HuggingFaceTokenizer
-from returnn_lite.datasets.vocab.pieces import SentencePieces
-from returnn_lite.datasets.vocab.sampling_bpe import SamplingBytePairEncoding
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.vocab.base import NUM_BYTES, CharacterTargets, Utf8ByteTargets, Vocabulary
+from returnn_lite.vocab.bpe import BytePairEncoding
+from returnn_lite.vocab.hf_tokenizer import HuggingFaceTokenizer
+from returnn_lite.vocab.pieces import SentencePieces
+from returnn_lite.vocab.sampling_bpe import SamplingBytePairEncoding
 
 MAX_CHARACTERS = 1000  # longer lists of single characters are words of one character
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from returnn_lite.datasets.vocab.base import Label, Vocabulary
 from returnn_lite.errors import ConfigError
+from returnn_lite.vocab.base import Label, Vocabulary
 
 
 class SentencePieces(Vocabulary):
