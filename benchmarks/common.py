@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import returnn_lite.catalog  # noqa: E402, F401 - fills the registers
 from returnn_lite.config import Config  # noqa: E402
-from returnn_lite.engine.models.network_plan import build_network  # noqa: E402
+from returnn_lite.engine.models.network_source import build_network  # noqa: E402
 from returnn_lite.engine.step import run_step  # noqa: E402
 from returnn_lite.log import Log  # noqa: E402
 from returnn_lite.optim.updater import Updater  # noqa: E402

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from common import CPU, arguments
 
 from returnn_lite.config import Config
-from returnn_lite.engine.models.network_plan import build_network
+from returnn_lite.engine.models.network_source import build_network
 from returnn_lite.log import Log
 from returnn_lite.network import Network
 from returnn_lite.network.building import compute

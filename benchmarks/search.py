@@ -17,7 +17,7 @@ from common import CPU, TOLERANCE, Batch, Ours, arguments, in_turn, make_batches
 from train_attention import BATCH_SIZE, DECODER, UNITS, HandWritten, config, sequences
 
 from returnn_lite.config import Config
-from returnn_lite.engine.models.network_plan import build_network
+from returnn_lite.engine.models.network_source import build_network
 from returnn_lite.engine.step import forward_batch
 from returnn_lite.log import Log
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy
+import numpy as np
 
 from returnn_lite.agent.rewards import LOST, reward
 from returnn_lite.engine.watch import layer_sizes
@@ -33,7 +33,7 @@ class Environment:
 
     def __init__(self, trial: Trial, options: AgentOptions, num_epochs: int, top: float | None, seed: int) -> None:
         self.trial, self.options, self.num_epochs, self.top = trial, options, num_epochs, top
-        self.random = numpy.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)
         self.episode = Episode(num_epochs, 1.0)
         self.varied, self.rolls_back = SAME, options.rolls_back
         self.said = 0.0  # the action behind the next learning rate
@@ -43,16 +43,16 @@ class Environment:
         """The length of an observation."""
         return size(self.options.observation, len(layer_sizes(self.trial.net.params)))
 
-    def observation(self) -> numpy.ndarray:
+    def observation(self) -> np.ndarray:
         """What the agent sees now, float32."""
         return observe(self.options.observation, self.episode)
 
-    def begin(self) -> numpy.ndarray:
+    def begin(self) -> np.ndarray:
         """The next episode of the agent's training, varied as the options say; its first observation."""
         seed = int(self.random.integers(SEEDS))
         return self.reset(seed, variation(self.random, self.options))
 
-    def reset(self, seed: int, varied: Variation = SAME, **changes: Any) -> numpy.ndarray:
+    def reset(self, seed: int, varied: Variation = SAME, **changes: Any) -> np.ndarray:
         """Begins an episode with a seed; `varied`: factors of the first learning rate, of the initial values and of
         the input features; `changes`: of the config's options. Its first observation."""
         self.varied = start_factor, init_factor, input_factor = varied
@@ -63,7 +63,7 @@ class Environment:
         self.episode = Episode(self.num_epochs, score, layer_sizes(self.trial.net.params), self.top, start)
         return self.observation()
 
-    def step(self, action: float) -> tuple[numpy.ndarray, float, bool, dict[str, Any]]:
+    def step(self, action: float) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
         """Trains an epoch: (observation, reward, whether the episode is over, info).
 
         Info at the end of an episode: {"training": rates, actions, scores, whether it diverged}.
@@ -71,7 +71,7 @@ class Environment:
         self.said = clipped(action)
         return self.train(rate_of(self.options, self.episode, action))
 
-    def train(self, rate: float) -> tuple[numpy.ndarray, float, bool, dict[str, Any]]:
+    def train(self, rate: float) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
         """The same with a given learning rate."""
         updates = self.trial.updates
         before = self.trial.snapshot() if self.rolls_back else None
@@ -101,7 +101,7 @@ class Environment:
         text = json.dumps(known)
         return {"trial": trial, "text": text}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> numpy.ndarray:
+    def load_state_dict(self, state: Mapping[str, Any]) -> np.ndarray:
         """Takes over `state_dict`; the observation."""
         known = json.loads(state["text"])
         self.random.bit_generator.state = known["random"]
@@ -114,7 +114,7 @@ class Environment:
         return self.observation()
 
 
-def variation(random: numpy.random.Generator, options: AgentOptions) -> Variation:
+def variation(random: np.random.Generator, options: AgentOptions) -> Variation:
     """Factors of an episode, each log-uniform in [1/limit, limit]."""
     limits = (options.vary_start, options.vary_init, options.vary_input)
     start, init, features = (float(limit ** random.uniform(-1.0, 1.0)) for limit in limits)

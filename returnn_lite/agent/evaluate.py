@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy
+import numpy as np
 
 from returnn_lite.agent.environment import variation
 from returnn_lite.agent.picture import draw
@@ -109,7 +109,7 @@ class Comparison:
 
     def over_varied(self, name: str, choice: Any, agent: AgentFile, *, rolls_back: bool = False) -> Row:
         """The same, with trainings varied as those that the agent learnt from."""
-        drawn = {seed: variation(numpy.random.default_rng([seed, 1]), agent.options) for seed in self.seeds}
+        drawn = {seed: variation(np.random.default_rng([seed, 1]), agent.options) for seed in self.seeds}
         runs = [Run(seed, choice, {}, varied, rolls_back) for seed, varied in drawn.items()]
         return self.add(name, runs, group="varied")
 
@@ -141,7 +141,7 @@ class Comparison:
         self.over_varied(f"Untrained agent ({name})", untrained(agent), agent)
         self.over_varied(f"Blind replay of its mean ({name})", listed(row.mean_rates()), agent)
         ratios = [[rate / training["varied"][0] for rate in training["learning_rates"]] for training in row.trainings]
-        means = numpy.exp(numpy.log(numpy.array(ratios)).mean(0))
+        means = np.exp(np.log(np.array(ratios)).mean(0))
         self.over_varied(f"Blind replay of its mean, from the start ({name})", relative(list(means)), agent)
         if self.session.top is not None:
             rate = self.session.top / OF_TOP
@@ -163,11 +163,11 @@ class Comparison:
     def grid(self, optimizer: str, *, name: str, group: str) -> float:
         """Constant learning rates, each once; the best of them."""
         low, high = (math.log(end) for end in self.options.grid)
-        rates = [float(rate) for rate in numpy.exp(numpy.linspace(low, high, self.options.grid_points))]
+        rates = [float(rate) for rate in np.exp(np.linspace(low, high, self.options.grid_points))]
         runs = [Run(FIRST_SEED, constant(rate), optimizer_of(optimizer)) for rate in rates]
         row = self.add(name, runs, group=group)
         finals = [training["scores"][-1] if row.is_finite(training) else math.inf for training in row.trainings]
-        return rates[int(numpy.argmin(finals))]
+        return rates[int(np.argmin(finals))]
 
     def scheduled(self, optimizer: str, scheduler: str, rate: float, *, group: str) -> None:
         """torch's scheduler with this (for OneCycleLR: highest) learning rate."""

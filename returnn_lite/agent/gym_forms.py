@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy
+import numpy as np
 
 from returnn_lite.agent.environment import Environment
 from returnn_lite.errors import ConfigError
@@ -16,7 +16,7 @@ from returnn_lite.trials.lockstep import LockStep
 
 MISSING = 'needs the extra "learned-lr": pip install "returnn-lite[learned-lr]" (there is no {})'
 
-Array = numpy.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 
 def require_packages(task: str) -> None:
@@ -34,7 +34,7 @@ def spaces_of(environment: Environment) -> tuple[Any, Any]:
     from gymnasium.spaces import Box
 
     shape = (environment.observation_size,)
-    return Box(-1e4, 1e4, shape, numpy.float32), Box(-1.0, 1.0, (1,), numpy.float32)
+    return Box(-1e4, 1e4, shape, np.float32), Box(-1.0, 1.0, (1,), np.float32)
 
 
 def agent_class() -> Any:
@@ -64,13 +64,13 @@ def gym_env(environment: Environment) -> Any:
             return environment.begin() if seed is None else environment.reset(seed), {}
 
         def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-            seen, gained, over, info = environment.step(float(numpy.asarray(action).reshape(-1)[0]))
+            seen, gained, over, info = environment.step(float(np.asarray(action).reshape(-1)[0]))
             return seen, gained, over, False, info
 
         def state_dict(self) -> dict[str, Any]:
             return environment.state_dict()
 
-        def load_state_dict(self, state: Any) -> numpy.ndarray:
+        def load_state_dict(self, state: Any) -> np.ndarray:
             return environment.load_state_dict(state)
 
     return LearningRateEnv()
@@ -85,12 +85,12 @@ def lockstep_envs(environments: Sequence[Environment], lockstep: LockStep) -> An
 
         def __init__(self) -> None:
             super().__init__(len(environments), *spaces_of(environments[0]))
-            self.actions: numpy.ndarray = numpy.zeros((len(environments), 1))
+            self.actions: np.ndarray = np.zeros((len(environments), 1))
 
-        def reset(self) -> numpy.ndarray:
-            return numpy.stack(lockstep.run([environment.begin for environment in environments]))
+        def reset(self) -> np.ndarray:
+            return np.stack(lockstep.run([environment.begin for environment in environments]))
 
-        def step_async(self, actions: numpy.ndarray) -> None:
+        def step_async(self, actions: np.ndarray) -> None:
             self.actions = actions
 
         def step_wait(self) -> Any:
@@ -98,7 +98,7 @@ def lockstep_envs(environments: Sequence[Environment], lockstep: LockStep) -> An
                 functools.partial(step, env, float(a[0])) for env, a in zip(environments, self.actions, strict=True)
             ]
             seen, gained, over, infos = zip(*lockstep.run(jobs), strict=True)
-            return numpy.stack(seen), numpy.array(gained, numpy.float32), numpy.array(over), list(infos)
+            return np.stack(seen), np.array(gained, np.float32), np.array(over), list(infos)
 
         def close(self) -> None:
             """Nothing is open."""
@@ -119,7 +119,7 @@ def lockstep_envs(environments: Sequence[Environment], lockstep: LockStep) -> An
     return LockStepEnvs()
 
 
-def step(environment: Environment, action: float) -> tuple[numpy.ndarray, float, bool, dict[str, Any]]:
+def step(environment: Environment, action: float) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
     """A step, and the first observation of the next episode where it was the last one."""
     seen, gained, over, info = environment.step(action)
     if over:

@@ -2,7 +2,7 @@
 
 import math
 
-import numpy
+import numpy as np
 
 from returnn_lite.schedule.agent_options import AgentOptions
 from returnn_lite.schedule.episode import Episode, EpochFacts
@@ -10,7 +10,7 @@ from returnn_lite.schedule.episode import Episode, EpochFacts
 LOST = 4.0  # times the initial score: what a diverged training counts as
 
 
-def reward(options: AgentOptions, before: Episode, facts: EpochFacts | None, random: numpy.random.Generator) -> float:
+def reward(options: AgentOptions, before: Episode, facts: EpochFacts | None, random: np.random.Generator) -> float:
     """The reward of the epoch after `before`; None for an epoch that diverged.
 
     "log": ln v(e-1) - ln v(e), all together ln of how many times smaller the score became. "loss": -v(e). "paper":
@@ -28,7 +28,7 @@ def reward(options: AgentOptions, before: Episode, facts: EpochFacts | None, ran
     return math.log(max(before.scores[-1], 1e-30)) - math.log(max(score, 1e-30))
 
 
-def penalty(options: AgentOptions, random: numpy.random.Generator) -> float:
+def penalty(options: AgentOptions, random: np.random.Generator) -> float:
     """p, or a + b u with u uniform in [0, 1)."""
     given = options.divergence_penalty
     if isinstance(given, int | float):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy
+import numpy as np
 
 from returnn_lite.agent.environment import SAME, Environment, Variation
 from returnn_lite.agent.session import Session
@@ -16,7 +16,7 @@ from returnn_lite.schedule.agent_file import AgentFile
 from returnn_lite.schedule.observations import observe
 from returnn_lite.trials.lockstep import LockStep
 
-Choice = Callable[[Environment], float]  # the learning rate of the next epoch
+RateRule = Callable[[Environment], float]  # the learning rate of the next epoch
 WIDTH = 16  # trainings side by side
 
 
@@ -27,7 +27,7 @@ class Run:
     epochs that diverge are taken back, as agents do."""
 
     seed: int
-    choice: Choice
+    choice: RateRule
     changes: Mapping[str, Any] = field(default_factory=dict)
     varied: Variation = SAME
     rolls_back: bool = False
@@ -60,22 +60,22 @@ def play_all(environment: Environment, runs: Sequence[Run]) -> list[dict[str, An
 # --- where learning rates come from -----------------------------------------------------------------------------------
 
 
-def constant(rate: float) -> Choice:
+def constant(rate: float) -> RateRule:
     """Always the same."""
     return lambda environment: rate
 
 
-def listed(rates: Sequence[float]) -> Choice:
+def listed(rates: Sequence[float]) -> RateRule:
     """One for each epoch, whatever happens."""
     return lambda environment: rates[len(environment.episode.epochs)]
 
 
-def relative(rates: Sequence[float]) -> Choice:
+def relative(rates: Sequence[float]) -> RateRule:
     """The same, times the factor by which the training's first learning rate is varied."""
     return lambda environment: rates[len(environment.episode.epochs)] * environment.varied[0]
 
 
-def by_agent(agent: AgentFile) -> Choice:
+def by_agent(agent: AgentFile) -> RateRule:
     """What a trained agent says."""
     options = agent.options
 
@@ -88,17 +88,17 @@ def by_agent(agent: AgentFile) -> Choice:
     return choice
 
 
-def untrained(agent: AgentFile) -> Choice:
+def untrained(agent: AgentFile) -> RateRule:
     """What the agent said before its training, in the mean: the action 0."""
     return lambda environment: rate_of(agent.options, environment.episode, 0.0)
 
 
-def by_chance(seed: int) -> Choice:
+def by_chance(seed: int) -> RateRule:
     """Log-uniform within what the agent can choose, a new one each epoch."""
-    random = numpy.random.default_rng(seed)
+    random = np.random.default_rng(seed)
 
     def choice(environment: Environment) -> float:
         low, high = bounds(environment.options, environment.episode)
-        return float(numpy.exp(random.uniform(numpy.log(low), numpy.log(high))))
+        return float(np.exp(random.uniform(np.log(low), np.log(high))))
 
     return choice

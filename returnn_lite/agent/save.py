@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.agent.same import alike, described
@@ -42,7 +42,7 @@ def norm_bytes(norm: Any) -> bytes:
     """Mean, variance and count of the observations."""
     file = io.BytesIO()
     known = norm.obs_rms
-    numpy.savez(file, mean=known.mean, var=known.var, count=known.count, clip=norm.clip_obs)
+    np.savez(file, mean=known.mean, var=known.var, count=known.count, clip=norm.clip_obs)
     return file.getvalue()
 
 
@@ -55,7 +55,7 @@ def torch_bytes(value: Any) -> bytes:
 
 def resume_state(model: Any, states: list[Any]) -> dict[str, Any]:
     """What the next rollout depends on besides policy and optimizer: environments, counters, random numbers."""
-    known: dict[str, Any] = numpy.random.get_state(legacy=False)
+    known: dict[str, Any] = np.random.get_state(legacy=False)
     inner = known["state"]
     generator = [known["bit_generator"], inner["key"].tolist(), inner["pos"], known["has_gauss"], known["gauss"]]
     numbers = {"numpy": generator, "python": random.getstate()}
@@ -65,7 +65,7 @@ def resume_state(model: Any, states: list[Any]) -> dict[str, Any]:
         "random": json.dumps(numbers),
         "steps": model.num_timesteps,
         "updates": model._n_updates,
-        "starts": torch.from_numpy(numpy.asarray(model._last_episode_starts).copy()),
+        "starts": torch.from_numpy(np.asarray(model._last_episode_starts).copy()),
     }
 
 
@@ -77,7 +77,7 @@ def restore(path: str, model: Any) -> None:
                 torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
                 for name in (POLICY, OPTIMIZER, RESUME)
             )
-            norm = numpy.load(io.BytesIO(archive.read(NORM))) if NORM in archive.namelist() else None
+            norm = np.load(io.BytesIO(archive.read(NORM))) if NORM in archive.namelist() else None
     except (zipfile.BadZipFile, KeyError, RuntimeError) as error:
         raise ConfigError(KEY, f"training cannot go on from {path!r}: {str(error).splitlines()[0]}") from None
     model.set_parameters({"policy": policy, "policy.optimizer": optimizer}, exact_match=True, device="cpu")
@@ -86,7 +86,7 @@ def restore(path: str, model: Any) -> None:
         model.env.env_method("load_state_dict", one, indices=[index])[0]
         for index, one in enumerate(state["environments"])
     ]
-    observations = numpy.stack(seen)
+    observations = np.stack(seen)
     wrapper = model.get_vec_normalize_env()
     if wrapper is not None and norm is not None:
         wrapper.obs_rms.mean, wrapper.obs_rms.var, wrapper.obs_rms.count = (
@@ -100,7 +100,7 @@ def restore(path: str, model: Any) -> None:
     model._last_obs, model._last_episode_starts = observations, state["starts"].numpy()
     numbers = json.loads(state["random"])
     kind, keys, position, gauss, cached = numbers["numpy"]
-    numpy.random.set_state((kind, numpy.array(keys, numpy.uint32), position, gauss, cached))
+    np.random.set_state((kind, np.array(keys, np.uint32), position, gauss, cached))
     version, inner, gauss_next = numbers["python"]
     random.setstate((version, tuple(inner), gauss_next))
     torch.set_rng_state(state["torch"])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
+import numpy as np
 
 HEADER = "| Method | Best Final Loss | Avg Final Loss | Divergent case exists | counts |\n|---|---|---|---|---|\n"
 DEAD = 0.95  # of the initial score: such a training has learnt nothing
@@ -48,7 +48,7 @@ class Row:
         """The geometric mean of the learning rates, epoch by epoch."""
         length = max(len(training["learning_rates"]) for training in self.trainings)
         whole = [t["learning_rates"] for t in self.trainings if len(t["learning_rates"]) == length]
-        return [float(rate) for rate in numpy.exp(numpy.log(numpy.array(whole)).mean(0))]
+        return [float(rate) for rate in np.exp(np.log(np.array(whole)).mean(0))]
 
     def cells(self) -> str:
         """The row's cells but the first."""

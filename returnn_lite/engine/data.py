@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.config import Config
@@ -87,7 +87,7 @@ def complete_extern_data(config: Config, datasets: Iterable[Dataset | None]) -> 
             return
 
 
-# --- batches ------------------------------------------------------------------------------------------------------
+# --- batches ----------------------------------------------------------------------------------------------------------
 
 
 def train_batching(config: Config, net: Any, epoch: int) -> BatchingOptions:
@@ -186,7 +186,7 @@ def check_shapes(dataset: Dataset, specs: Mapping[str, Spec], batch: Batch) -> N
     """Raises ConfigError for data that are not what `extern_data` says of them, naming the entry that is wrong."""
     for key, values in batch.data.items():
         spec = specs[key]
-        if not isinstance(values, numpy.ndarray) or spec.batch is None:
+        if not isinstance(values, np.ndarray) or spec.batch is None:
             continue
         want, shape = [dim.size for dim in spec.dims if not dim.is_batch], values.shape[1:]
         if len(want) == len(shape) and all(size in (None, found) for size, found in zip(want, shape, strict=True)):
@@ -211,6 +211,6 @@ def _for_gpu(device: torch.device) -> dict[str, Any]:
 
 def pinned(batch: Batch) -> Batch:
     """The batch with its arrays as tensors in page-locked memory; texts stay as they are."""
-    arrays = {key: value for key, value in batch.data.items() if isinstance(value, numpy.ndarray)}
+    arrays = {key: value for key, value in batch.data.items() if isinstance(value, np.ndarray)}
     tensors = {key: torch.from_numpy(array).pin_memory() for key, array in arrays.items()}
     return replace(batch, data={**batch.data, **tensors})

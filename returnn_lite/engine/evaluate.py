@@ -9,10 +9,10 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.engine import data, report
-from returnn_lite.engine.models.interfaces import Plan
-from returnn_lite.engine.models.network_plan import start_epoch
+from returnn_lite.engine.models.model import ModelSource
+from returnn_lite.engine.models.network_source import start_epoch
 from returnn_lite.engine.setup import load_network, requested_epoch
-from returnn_lite.engine.step import StepMeter, explained, run_step
+from returnn_lite.engine.step import StepMeter, run_step, with_batch_context
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError
 from returnn_lite.files import write_atomically
@@ -24,7 +24,7 @@ Results = dict[str, dict[str, float]]  # dataset -> {"cost:output": …}
 
 @dataclass
 class Evaluation:
-    """What is needed to compute scores: the network on its device, its plan, and the config.
+    """What is needed to compute scores: the network on its device, its source, and the config.
 
     `after_step` may raise to end it; `done` is told the scores of each dataset.
     """
@@ -33,7 +33,7 @@ class Evaluation:
     log: Log
     net: Any
     device: torch.device
-    plan: Plan
+    source: ModelSource
     after_step: Callable[[], None] = lambda: None
     done: Callable[[int, str, Mapping[str, float]], None] = lambda epoch, name, means: None
 
@@ -43,10 +43,10 @@ class Evaluation:
         start_epoch(net, self.config, epoch)
         dataset.init_seq_order(epoch=epoch)
         loader = data.load_batches(dataset, data.eval_batching(self.config, net, name, epoch), net, self.config)
-        meter = step_meter(self.config, f"{self.plan.title(epoch)} {name!r} eval", self.log)
+        meter = step_meter(self.config, f"{self.source.title(epoch)} {name!r} eval", self.log)
         with torch.no_grad(), net.running_over(name):
             for batch in loader:
-                with explained(batch, self.config, net):
+                with with_batch_context(batch, self.config, net):
                     meter.add(run_step(net, batch, self.device), batch)
                 meter.end_step()
                 self.after_step()
@@ -59,7 +59,7 @@ class Evaluation:
             results[name] = self.run(name, dataset, epoch)
             self.done(epoch, name, results[name])
             if control is not None:
-                control.set_scores(epoch, self.plan.score_entries(name, results[name]))
+                control.set_scores(epoch, self.source.score_entries(name, results[name]))
                 control.save()
         if results:
             self.log.v1(report.eval_line(results))
@@ -96,7 +96,7 @@ def eval_task(config: Config, log: Log) -> None:
         raise ConfigError("eval_output_file_per_seq", "scores per sequence are not supported yet")
     loaded = load_network(config, log, task="eval")
     control = None if config.value("load", "") else LearningRateControl.from_config(config, log)
-    evaluation = Evaluation(config, log, loaded.net, loaded.device, loaded.plan)
+    evaluation = Evaluation(config, log, loaded.net, loaded.device, loaded.source)
     results = evaluation.run_all(datasets, loaded.epoch, control)
     filename = config.value("eval_output_file", "")
     if filename:

@@ -4,11 +4,11 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 
-import numpy
+import numpy as np
 
 from returnn_lite.log import Log
 
-F = numpy.float32
+F = np.float32
 Column = tuple[str, str]  # (kind, loss name); kind "cost", "error", "inv_norm", or "loss" (the objective, no name)
 
 SLOW_DATA = 0.9  # less computing time than that is worth a hint
@@ -24,13 +24,13 @@ class EpochScores:
 
     def __init__(self, *, exp: bool = False) -> None:
         self.exp = exp
-        self._sums: dict[Column, numpy.float32] = {}
+        self._sums: dict[Column, np.float32] = {}
 
-    def add(self, columns: Sequence[Column], row: numpy.ndarray) -> dict[str, numpy.float32]:
+    def add(self, columns: Sequence[Column], row: np.ndarray) -> dict[str, np.float32]:
         """Adds the numbers of one step (unnormalised sums); returns the step's normalised scores by log key."""
         values = {column: F(value) for column, value in zip(columns, row, strict=True)}
-        scores: dict[str, numpy.float32] = {}
-        with numpy.errstate(all="ignore"):
+        scores: dict[str, np.float32] = {}
+        with np.errstate(all="ignore"):
             for (kind, name), value in values.items():
                 if kind in ("cost", "error"):
                     scores[f"{kind}:{name}"] = ratio(value, values["inv_norm", name])
@@ -49,7 +49,7 @@ class EpochScores:
 
     def means(self) -> dict[str, float]:
         """The epoch's scores: {"cost:output": sum of values / sum of normalisations, …}. NaN: nothing was counted."""
-        with numpy.errstate(all="ignore"):
+        with np.errstate(all="ignore"):
             means = {
                 f"{kind}:{name}": total / norm if (norm := self._sums["inv_norm", name]) else F(math.nan)
                 for (kind, name), total in self._sums.items()
@@ -63,24 +63,24 @@ class EpochScores:
 
     def finite(self) -> bool:
         """Whether no sum is NaN or infinite."""
-        return bool(numpy.isfinite(list(self._sums.values())).all())
+        return bool(np.isfinite(list(self._sums.values())).all())
 
     def accumulated(self) -> dict[str, float]:
         """The sums so far, for messages about broken scores."""
         return {f"{kind}:{name}".rstrip(":"): float(value) for (kind, name), value in self._sums.items()}
 
-    def _with_exp(self, scores: dict[str, numpy.float32]) -> dict[str, numpy.float32]:
+    def _with_exp(self, scores: dict[str, np.float32]) -> dict[str, np.float32]:
         if self.exp:
-            scores |= {f"{key}:exp": numpy.exp(value) for key, value in scores.items() if key.startswith("cost:")}
+            scores |= {f"{key}:exp": np.exp(value) for key, value in scores.items() if key.startswith("cost:")}
         return scores
 
 
-def ratio(value: numpy.float32, inv_norm: numpy.float32) -> numpy.float32:
+def ratio(value: np.float32, inv_norm: np.float32) -> np.float32:
     """A step's score; NaN where nothing was counted."""
     return value * (F(1) / inv_norm) if inv_norm else F(math.nan)
 
 
-def _as_of_reference(value: numpy.float32, inv_norm: numpy.float32) -> numpy.float32:
+def _as_of_reference(value: np.float32, inv_norm: np.float32) -> np.float32:
     """The sum, rounded as the reference rounds it."""
     factor = F(1) / inv_norm
     return value * factor / factor if inv_norm else value

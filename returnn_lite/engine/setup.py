@@ -8,9 +8,9 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints.checkpoint import AVERAGED
 from returnn_lite.engine.checkpoints.find import (
-    Choice,
     Request,
-    choose,
+    StartPoint,
+    choose_start,
     existing_models,
     looked_for,
     model_file,
@@ -21,8 +21,9 @@ from returnn_lite.engine.checkpoints.load import load_params
 from returnn_lite.engine.checkpoints.preload import KEY as PRELOAD
 from returnn_lite.engine.checkpoints.preload import preload
 from returnn_lite.engine.checkpoints.torch_preload import Preloaded, preload_torch
-from returnn_lite.engine.models.interfaces import Plan, make_plan
-from returnn_lite.engine.models.network_plan import print_network
+from returnn_lite.engine.models.model import ModelSource
+from returnn_lite.engine.models.network_source import print_network
+from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.models.torch_model import TorchNet
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
@@ -102,7 +103,7 @@ def requested_epoch(config: Config, task: str) -> int:
     return load_epoch or epoch
 
 
-def find_start(config: Config, task: str, log: Log) -> Choice:
+def find_start(config: Config, task: str, log: Log) -> StartPoint:
     """The checkpoint that this task starts from, by the options and what is on the disk."""
     model, training = model_name(config), task == "train"
     last = final_epoch(config)
@@ -126,10 +127,10 @@ def find_start(config: Config, task: str, log: Log) -> Choice:
         allow_random=config.is_true("allow_random_model_init"),
         looked=looked_for(model, last),
     )
-    choice = choose(request)
-    for note in choice.notes:
+    start_point = choose_start(request)
+    for note in start_point.notes:
         log.v4(note)
-    return choice
+    return start_point
 
 
 def finished_models(config: Config, model: str | None, last: int, stored: dict[int, str]) -> dict[int, str]:
@@ -171,31 +172,31 @@ def averaged_file(config: Config, filename: str, task: str, log: Log) -> str:
     return strip_suffix(filename) + AVERAGED if wanted else filename
 
 
-def preload_files(config: Config, net: Any, log: Log, *, training: bool, choice: Choice) -> Preloaded:
+def preload_files(config: Config, net: Any, log: Log, *, training: bool, start_point: StartPoint) -> Preloaded:
     """Loads what `preload_from_files` says for this task and start."""
     entries = config.literal(PRELOAD)
     if isinstance(net, TorchNet):
-        return preload_torch(net.params, entries, log, training=training, fresh=not choice.epoch)
-    own = training and choice.resume  # then the model file is newer than what the net began with
+        return preload_torch(net.params, entries, log, training=training, fresh=not start_point.epoch)
+    own = training and start_point.resume  # then the model file is newer than what the net began with
     began = () if own else net.loaded_on_init
-    fresh = choice.filename is None
+    fresh = start_point.filename is None
     return Preloaded(preload(net.params, entries, log, training=training, fresh=fresh, done=began))
 
 
-def load_start(config: Config, net: Any, choice: Choice, log: Log, *, task: str) -> int:
+def load_start(config: Config, net: Any, start_point: StartPoint, log: Log, *, task: str) -> int:
     """Fills the parameters by `preload_from_files` and the chosen checkpoint; returns the global step."""
     training = task == "train"
-    preloaded = preload_files(config, net, log, training=training, choice=choice)
-    if choice.filename is None:
+    preloaded = preload_files(config, net, log, training=training, start_point=start_point)
+    if start_point.filename is None:
         if training:
             preloaded.check()
         return 0
-    filename = choice.filename if training else averaged_file(config, choice.filename, task, log)
+    filename = start_point.filename if training else averaged_file(config, start_point.filename, task, log)
     log.v2(f"loading weights from {filename}")
     done = preloaded.loaded
     optional = {name for name, options in net.param_options.items() if not options.critical} | preloaded.may_lack
     try:
-        if not choice.resume:
+        if not start_point.resume:
             done |= import_params(net, filename, log, done=done)
         return load_params(
             net.params,
@@ -205,7 +206,7 @@ def load_start(config: Config, net: Any, choice: Choice, log: Log, *, task: str)
             optional=optional,
             ignore_missing=config.is_true("load_ignore_missing_vars"),
             must_be_finite=must_be_finite(config),
-            option=choice.option,
+            option=start_point.option,
         )
     except ConfigError:
         log.v1("Exiting now because model cannot be loaded.")
@@ -225,7 +226,7 @@ class Loaded:
     epoch: int
     device: torch.device
     global_step: int
-    plan: Plan
+    source: ModelSource
 
 
 def load_network(
@@ -233,15 +234,21 @@ def load_network(
 ) -> Loaded:
     """Builds the network of the wanted epoch and loads its checkpoint; its train flag is off."""
     device = choose_device(config, log)
-    choice = find_start(config, task, log)
-    epoch = choice.epoch or 1
-    plan = make_plan(config)
-    net = plan.build(
-        plan.describe(epoch), epoch=epoch, device=device, log=log, filename=choice.filename, search=search, eval=eval,
+    start_point = find_start(config, task, log)
+    epoch = start_point.epoch or 1
+    source = model_source(config)
+    net = source.build(
+        source.describe(epoch),
+        epoch=epoch,
+        device=device,
+        log=log,
+        filename=start_point.filename,
+        search=search,
+        eval=eval,
         extra_layers=extra_layers,
-    )  # fmt: skip
+    )
     print_network(net, log)
-    step = load_start(config, net, choice, log, task=task)
+    step = load_start(config, net, start_point, log, task=task)
     net.global_step = step
     net.eval()
-    return Loaded(net, epoch, device, step, plan)
+    return Loaded(net, epoch, device, step, source)

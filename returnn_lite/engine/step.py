@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.config import Config
@@ -20,7 +20,7 @@ class BatchLike(Protocol):
     """What a step needs of a batch: padded arrays [B, T, …], lengths [B], tags, and the progress of the pass."""
 
     data: dict[str, Any]
-    lengths: dict[str, numpy.ndarray]
+    lengths: dict[str, np.ndarray]
     tags: list[str]
     complete: float
 
@@ -78,7 +78,7 @@ def repeatable_objective(net: Any, batch: BatchLike, device: torch.device) -> Ca
 
 def to_device(value: Any, device: torch.device) -> Any:
     """An array, or a tensor in pinned memory, as a tensor on `device`; lists of strings stay as they are."""
-    if isinstance(value, numpy.ndarray):
+    if isinstance(value, np.ndarray):
         tensor = torch.from_numpy(value)
         value = tensor if device.type == "cpu" else tensor.pin_memory()
     return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
@@ -102,13 +102,13 @@ class OutOfMemory(ConfigError):
 
 
 @contextmanager
-def explained(batch: BatchLike, config: Config, net: Any = None) -> Iterator[None]:
+def with_batch_context(batch: BatchLike, config: Config, net: Any = None) -> Iterator[None]:
     """Turns running out of GPU memory into an error that describes the batch, and the largest layers of `net`."""
     try:
         yield
     except torch.OutOfMemoryError as exc:
         lengths = {key: values.tolist() for key, values in batch.lengths.items()}
-        shapes = {key: tuple(numpy.shape(value)) for key, value in batch.data.items()}
+        shapes = {key: tuple(np.shape(value)) for key, value in batch.data.items()}
         options = f"batch_size {config.number_or_dict('batch_size', 1)}, max_seqs {config.literal('max_seqs', -1)}"
         text = f"out of GPU memory in a batch of shapes {shapes}, with {options}"
         text = f"{text}{largest_outputs(net, batch)}; sequences {batch.tags}, lengths {lengths}"
@@ -180,7 +180,7 @@ class StepMeter:
         for row in pending:
             end = start + len(row.columns)
             scores = self.scores.add(row.columns, rows[start:end])
-            if self.stop_on_nonfinite and not numpy.isfinite(rows[start:end]).all():
+            if self.stop_on_nonfinite and not np.isfinite(rows[start:end]).all():
                 self._broken(row, rows[start:end], scores)
             start = end
             self.progress.step_line(row.step, {**scores, **row.sizes}, row.complete)
@@ -197,12 +197,12 @@ class StepMeter:
             self.progress.log.v1(f"Model seems broken, got inf or nan final score: {means}")
         return means
 
-    def _broken(self, row: _Pending, sums: numpy.ndarray, scores: Mapping[str, numpy.float32]) -> None:
+    def _broken(self, row: _Pending, sums: np.ndarray, scores: Mapping[str, np.float32]) -> None:
         log = self.progress.log
         log.v1("Model seems broken, got inf or nan score.")
         log.v1(f"Accumulated scores: {self.scores.accumulated()}")
         names = [f"{kind}:{name}".rstrip(":") for kind, name in row.columns]
-        broken = [(key, value) for key, value in zip(names, sums, strict=True) if not numpy.isfinite(value)]
+        broken = [(key, value) for key, value in zip(names, sums, strict=True) if not np.isfinite(value)]
         bad = ", ".join(f"{key} {scores.get(key, value)!s}" for key, value in broken)
         shown = ", ".join(row.tags[:10]) + (", …" if len(row.tags) > 10 else "")
         where = f"{self.progress.prefix}, step {row.step}"

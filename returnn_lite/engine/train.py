@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.config import Config, warn_misspelt_keys
@@ -12,7 +12,7 @@ from returnn_lite.datasets.factory import SEED_STEP_PER_RANK
 from returnn_lite.engine import data, report
 from returnn_lite.engine.checkpoints import checkpoint
 from returnn_lite.engine.checkpoints.cleanup import cleanup_old_models, cleanup_options
-from returnn_lite.engine.checkpoints.find import Choice, epoch_base, existing_models
+from returnn_lite.engine.checkpoints.find import StartPoint, epoch_base, existing_models
 from returnn_lite.engine.checkpoints.finite import require_finite
 from returnn_lite.engine.checkpoints.load import load_params
 from returnn_lite.engine.checkpoints.resume import Saved, complete_formats, position_schedules
@@ -21,13 +21,13 @@ from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores, step
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.models.descriptions import description_diff, dims_in, same_description
 from returnn_lite.engine.models.epoch_marks import EpochMarks, require_loss
-from returnn_lite.engine.models.interfaces import make_plan
-from returnn_lite.engine.models.network_plan import (
+from returnn_lite.engine.models.network_source import (
     EpochOverrides,
     print_network,
     start_epoch,
     take_over_params,
 )
+from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.setup import (
     choose_device,
     final_epoch,
@@ -41,10 +41,10 @@ from returnn_lite.engine.step import (
     BrokenScores,
     StepMeter,
     StepResult,
-    explained,
     nonfinite_layer,
     repeatable_objective,
     run_step,
+    with_batch_context,
 )
 from returnn_lite.engine.summary import ScalarLog
 from returnn_lite.engine.watch import EpochWatch
@@ -72,7 +72,7 @@ class Trainer:
         self.formats = checkpoint.checkpoint_formats(config)
         self.save_interval = config.int("save_interval", 1) or 1
         self.cleanup = cleanup_options(config.bool_or_other("cleanup_old_models", None))
-        self.plan = make_plan(config)
+        self.source = model_source(config)
         self.overrides = EpochOverrides(config, log)
         self.last_best = LastBest.from_config(config)
         self.scalars = ScalarLog.from_config(config, log)
@@ -94,29 +94,29 @@ class Trainer:
         self.train_data = data.require_dataset(self.config, "train", self.log)
         self.eval_data = data.open_eval_datasets(self.config, self.log)
 
-    # --- start and end ---------------------------------------------------------------------------------------------
+    # --- start and end ------------------------------------------------------------------------------------------------
 
-    def start(self, choice: Choice) -> None:
+    def start(self, start_point: StartPoint) -> None:
         """Builds the network, fills it from the checkpoint, and brings back the optimizer's state."""
-        self.start_epoch = choice.start_epoch
-        epoch = choice.epoch if choice.resume and choice.epoch else self.start_epoch
-        self.prepare_network(epoch, choice.filename)
+        self.start_epoch = start_point.start_epoch
+        epoch = start_point.epoch if start_point.resume and start_point.epoch else self.start_epoch
+        self.prepare_network(epoch, start_point.filename)
         print_network(self.net, self.log)
-        self.global_step = load_start(self.config, self.net, choice, self.log, task="train")
-        self.resumed = choice.resume
+        self.global_step = load_start(self.config, self.net, start_point, self.log, task="train")
+        self.resumed = start_point.resume
         state = None
-        if choice.resume and choice.filename:
-            state = checkpoint.load_resume_state(choice.filename, self.global_step)
+        if start_point.resume and start_point.filename:
+            state = checkpoint.load_resume_state(start_point.filename, self.global_step)
         if state is not None:
-            with checkpoint.fitting_state(choice.filename or ""):
-                self.restore(state, choice.epoch or 0)
-        elif choice.resume and choice.filename:
+            with checkpoint.fitting_state(start_point.filename or ""):
+                self.restore(state, start_point.epoch or 0)
+        elif start_point.resume and start_point.filename:
             self.log.v2("note: there is no optimizer state beside the model; the optimizer starts anew")
         if state is None or self.config.is_true("reset_optimizer_on_restart"):
             position_schedules(self.updater, self.control, self.start_epoch - 1, self.global_step, self.log)
-        if state is not None and choice.filename and self.model and self.world.rank == 0:
-            info = {**self.info(choice.epoch or 0), "effective_learning_rate": state["effective_learning_rate"]}
-            complete_formats(choice.filename, self.net.params, info, self.formats, self.log)
+        if state is not None and start_point.filename and self.model and self.world.rank == 0:
+            info = {**self.info(start_point.epoch or 0), "effective_learning_rate": state["effective_learning_rate"]}
+            complete_formats(start_point.filename, self.net.params, info, self.formats, self.log)
 
     def restore(self, state: dict[str, Any], epoch: int) -> None:
         """Takes over what `resume_state` saved: optimizer, and scores that did not reach the learning-rate file."""
@@ -152,7 +152,7 @@ class Trainer:
         size, seqs = self.config.number_or_dict("batch_size", 1), self.config.int("max_seqs", -1)
         self.log.v4(f"using batch size: {size}, max seqs: {seqs}")
         self.log.v4(f"learning rate control: {self.control!r}")
-        self.log.v4(f"pretrain: {self.plan.pretrain}")
+        self.log.v4(f"pretrain: {self.source.pretrain}")
         warn_misspelt_keys(self.config, self.log)
         epoch = first
         while not last or epoch <= last:
@@ -173,7 +173,7 @@ class Trainer:
         if self.cleanup and not self.broken:
             self.clean_up(self.cleanup)
 
-    # --- an epoch --------------------------------------------------------------------------------------------------
+    # --- an epoch -----------------------------------------------------------------------------------------------------
 
     def train_epoch(self, epoch: int, stop: StopRequest) -> None:
         """Order, network, learning rate; all steps; checkpoint and learning-rate file; evaluation; clean-up."""
@@ -182,7 +182,7 @@ class Trainer:
         self.agree()
         self.train_data.init_seq_order(epoch=epoch)
         rate = self.learning_rate(epoch)
-        self.log.v4(f"start {self.plan.title(epoch)} with learning rate {rate} ...")
+        self.log.v4(f"start {self.source.title(epoch)} with learning rate {rate} ...")
         if epoch == 1 and self.model and self.config.is_true("save_epoch1_initial_model"):
             self.write_initial_model()
         with self.net.running_over("train"):
@@ -191,11 +191,11 @@ class Trainer:
             self.updater.end_epoch()
         self.check_parameters(epoch)
         self.scalars.trained(epoch, means, rate)
-        self.control.set_scores(epoch, self.plan.score_entries("train", means))
+        self.control.set_scores(epoch, self.source.score_entries("train", means))
         if self.model and (epoch % self.save_interval == 0 or epoch == self.final_epoch):
             self.write_checkpoint(epoch)
         self.control.save()
-        self.log.v1(report.epoch_line(self.plan.title(epoch), means, seconds))
+        self.log.v1(report.epoch_line(self.source.title(epoch), means, seconds))
         self.evaluate(self.eval_data, epoch, stop)
         if epoch == self.start_epoch:
             self.control.check_measures(epoch)
@@ -225,7 +225,7 @@ class Trainer:
             self.watch.start(net, self.updater)
         for step, batch in enumerate(self.world.together(loader, stop)):
             net.global_step = self.global_step
-            with explained(batch, config, net):
+            with with_batch_context(batch, config, net):
                 again = repeatable_objective(net, batch, device) if self.updater.closure else None
                 result = run_step(net, batch, device)
                 self.check_scores(meter, result, batch)
@@ -248,7 +248,7 @@ class Trainer:
             meter.end_step()
         means, seconds = self.end_pass(epoch, loader, meter)
         if self.updater.rates.change_within_epochs:
-            end_rate = numpy.float32(self.updater.effective_learning_rate)
+            end_rate = np.float32(self.updater.effective_learning_rate)
             self.control.set_meta(epoch, {"effective_learning_rate_end": end_rate})
         if self.watch is not None:
             self.control.set_meta(epoch, self.watch.finish())
@@ -261,7 +261,7 @@ class Trainer:
         apart = self.marks.finish_all_data and self.world.size > 1
         with torch.no_grad():
             for batch in loader if apart else self.world.together(loader, stop):
-                with explained(batch, self.config, net):
+                with with_batch_context(batch, self.config, net):
                     self.check_scores(meter, run_step(net, batch, self.device), batch)
                 meter.end_step()
         return self.end_pass(epoch, loader, meter)
@@ -270,10 +270,10 @@ class Trainer:
         """The batches of the training data, and what collects their scores."""
         config, net = self.config, self.net
         start_epoch(net, config, epoch, offset=self.world.rank * SEED_STEP_PER_RANK)
-        start_rate = numpy.float32(self.updater.rates.common_of_step(self.global_step, rate))
+        start_rate = np.float32(self.updater.rates.common_of_step(self.global_step, rate))
         self.control.set_meta(epoch, {"global_train_step": self.global_step, "effective_learning_rate": start_rate})
         loader = data.load_batches(self.train_data, data.train_batching(config, net, epoch), net, config)
-        return loader, step_meter(config, self.plan.train_title(epoch), self.log)
+        return loader, step_meter(config, self.source.train_title(epoch), self.log)
 
     def end_pass(self, epoch: int, loader: Loader, meter: StepMeter) -> tuple[dict[str, float], float]:
         """Scores and time in seconds, when all steps are made."""
@@ -291,7 +291,7 @@ class Trainer:
         """One line if the objective of a step has nothing to train."""
         if result.out.gradients is None and not result.out.objective.requires_grad:
             text = "the losses do not depend on any trainable parameter: nothing is trained"
-            self.log.v1(f"Warning: {self.plan.train_title(epoch)}: {text}")
+            self.log.v1(f"Warning: {self.source.train_title(epoch)}: {text}")
 
     def check_scores(self, meter: Any, result: Any, batch: Any) -> None:
         """Counts the step's scores; where they are broken, the error says which layer began with it."""
@@ -306,8 +306,8 @@ class Trainer:
         if its scheduler or optimizer is in charge."""
         override = (self.description or {}).get("#config", {}).get("learning_rate")
         if override is not None:
-            self.control.override(epoch, override, pretrain_epochs=self.plan.pretrain_epochs)
-        rate = self.control.for_epoch(epoch, pretrain_epochs=self.plan.pretrain_epochs)
+            self.control.override(epoch, override, pretrain_epochs=self.source.pretrain_epochs)
+        rate = self.control.for_epoch(epoch, pretrain_epochs=self.source.pretrain_epochs)
         self.updater.start_epoch(epoch, self.control.measure(epoch - 1, self.updater.measure))
         if self.updater.rates.owned:
             rate = self.updater.rates.of_epoch(rate)
@@ -318,14 +318,14 @@ class Trainer:
         """The number of batches of the first epoch."""
         return self.world.least(data.count_batches(self.train_data, data.train_batching(self.config, self.net, 1)))
 
-    # --- the network of an epoch -----------------------------------------------------------------------------------
+    # --- the network of an epoch --------------------------------------------------------------------------------------
 
     def prepare_network(self, epoch: int, filename: str | None = None) -> None:
         """Makes network and options those of `epoch`; a new network takes over the old parameters.
 
         `filename`: the checkpoint that the first network is filled from later.
         """
-        self.marks, description = EpochMarks.split(self.plan.describe(epoch), per_epoch=self.plan.per_epoch)
+        self.marks, description = EpochMarks.split(self.source.describe(epoch), per_epoch=self.source.per_epoch)
         changed = self.overrides.apply(epoch, description.get("#config", {}))
         if changed & DATASET_OPTIONS:
             self.open_datasets()
@@ -341,14 +341,14 @@ class Trainer:
                 self.log.v3(line)
         before = self.net if self.description is not None else None
         old_updater = self.updater if before is not None else None
-        self.net = self.plan.build(
+        self.net = self.source.build(
             description, epoch=epoch, step=self.global_step, device=self.device, log=self.log, filename=filename
         )
         if self.marks.trains:
             require_loss(self.net)
         if before is not None:
             print_network(self.net, self.log)
-            take_over_params(before, self.net, self.plan.copy_modes(description), self.log)
+            take_over_params(before, self.net, self.source.copy_modes(description), self.log)
             before.close()
         self.description = copy.deepcopy(description)
         self.updater = Updater(
@@ -375,11 +375,11 @@ class Trainer:
             load_params(self.net.params, base, self.log, must_be_finite=must_be_finite(self.config))
             self.updater.reset()
 
-    # --- files -----------------------------------------------------------------------------------------------------
+    # --- files --------------------------------------------------------------------------------------------------------
 
     def base(self, epoch: int) -> str:
         """The name of the epoch's checkpoint without suffix."""
-        return epoch_base(self.model or "", epoch, pretrain=self.plan.is_pretrain(epoch))
+        return epoch_base(self.model or "", epoch, pretrain=self.source.is_pretrain(epoch))
 
     def info(self, epoch: int) -> dict[str, Any]:
         """The entries beside the parameters in every checkpoint file; torch models keep the rate of the next step."""
@@ -427,7 +427,7 @@ class Trainer:
             text = f"`num_epochs` is {self.final_epoch}, but {self.model!r} is trained up to epoch {last} already"
             self.log.v1(f"note: {text}; nothing is changed")
 
-    # --- evaluation ------------------------------------------------------------------------------------------------
+    # --- evaluation ---------------------------------------------------------------------------------------------------
 
     def evaluate(self, datasets: dict[str, Any], epoch: int, stop: StopRequest) -> Results:
         """The scores of the network as it is now, or of its averaged parameters if they are to be used."""
@@ -436,7 +436,7 @@ class Trainer:
 
     def evaluation(self, stop: StopRequest) -> Evaluation:
         """What computes scores of the network."""
-        return Evaluation(self.config, self.log, self.net, self.device, self.plan, stop.check, self.scalars.evaluated)
+        return Evaluation(self.config, self.log, self.net, self.device, self.source, stop.check, self.scalars.evaluated)
 
     def evaluate_missing(self, epoch: int, stop: StopRequest) -> None:
         """Makes up for scores of the last epoch that a killed run did not come to."""

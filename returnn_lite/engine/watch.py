@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.config import Config
@@ -40,7 +40,7 @@ class EpochWatch:
         self.norms: list[torch.Tensor] = []
         self.scale: torch.Tensor | float = 1.0
         self.latest: Gradients = {}
-        self.way = Way(updater.active) if self.ways else None
+        self.way = ParameterPath(updater.active) if self.ways else None
         updater.observer = self.see_gradients
 
     def step(self, result: StepResult) -> None:
@@ -76,11 +76,11 @@ class EpochWatch:
         norms = torch.stack(self.norms).mean(0) if self.norms else self._norms()
         self.latest, self.norms = {}, []
         second = losses[len(losses) // 2 :]
-        with numpy.errstate(all="ignore"):
+        with np.errstate(all="ignore"):
             noise = second.std() / second.mean()
         third = max(len(losses) // 3, 1)
-        with numpy.errstate(all="ignore"):
-            trend = numpy.log(losses[:third].mean() / losses[-third:].mean())
+        with np.errstate(all="ignore"):
+            trend = np.log(losses[:third].mean() / losses[-third:].mean())
         facts = {
             "grad_norms": [short(value) for value in norms.tolist()],
             "train_loss": short(losses.mean()),
@@ -91,14 +91,14 @@ class EpochWatch:
         return {FACTS: facts}
 
 
-def mean_losses(pairs: Sequence[torch.Tensor]) -> numpy.ndarray:
+def mean_losses(pairs: Sequence[torch.Tensor]) -> np.ndarray:
     """The steps' losses per frame, from (sum, number of frames); steps without frames are left out."""
     both = torch.stack(list(pairs)).cpu() if pairs else torch.zeros(0, 2)
     there = both[both[:, 1] != 0]
-    return (there[:, 0] / there[:, 1]).double().numpy() if len(there) else numpy.zeros(1)
+    return (there[:, 0] / there[:, 1]).double().numpy() if len(there) else np.zeros(1)
 
 
-class Way:
+class ParameterPath:
     """The way of the parameters through an epoch."""
 
     def __init__(self, params: Mapping[str, torch.Tensor]) -> None:

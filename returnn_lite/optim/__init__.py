@@ -1,7 +1,8 @@
 """The training step's update: optimizers by config name, gradient processing, per-layer options."""
 
-from . import algorithms  # fills the registry
-from .base import RULES, LazyRule, Optimizer, Rule, optimizer
-from .updater import Updater
+from returnn_lite.optim import algorithms  # fills the registry
+from returnn_lite.optim.optimizer import Optimizer
+from returnn_lite.optim.rule_optimizer import RULES, LazyRule, Rule, RuleOptimizer, optimizer
+from returnn_lite.optim.updater import Updater
 
-__all__ = ["RULES", "LazyRule", "Optimizer", "Rule", "Updater", "algorithms", "optimizer"]
+__all__ = ["RULES", "LazyRule", "Optimizer", "Rule", "RuleOptimizer", "Updater", "algorithms", "optimizer"]

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterable
 
-import numpy
+import numpy as np
 from torch import Tensor
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
-
-from .dynamic import Clock
-from .gradients import Gradients
-from .groups import ParamGroup
+from returnn_lite.optim.dynamic import Clock
+from returnn_lite.optim.gradients import Gradients
+from returnn_lite.optim.groups import ParamGroup
 
 OPTION = "accum_grad_multiple_step"
 Every = Callable[[int], int]  # global step (from 0) -> the number of steps of an update
@@ -62,8 +61,8 @@ class Accumulation:
     def count(self, groups: Iterable[ParamGroup], clock: Clock, batches: int, first: int, last: int) -> int:
         """The number of steps that end in an update of some parameters, in these epochs of a run with so many batches
         each."""
-        steps = numpy.arange(batches * (first - 1), batches * last)
-        ends = numpy.zeros(len(steps), bool)
+        steps = np.arange(batches * (first - 1), batches * last)
+        ends = np.zeros(len(steps), bool)
         for every in {group.options.accum_grad_multiple_step for group in groups}:
             ends |= steps % every == every - 1
         return int(ends.sum())

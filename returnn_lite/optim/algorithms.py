@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import LazyRule, Rule, Tensors, dense_rows, optimizer
+from returnn_lite.optim.rule_optimizer import LazyRule, Rule, Tensors, dense_rows, optimizer
 
 
 def float32(number: float) -> float:

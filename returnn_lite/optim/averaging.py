@@ -12,8 +12,7 @@ from returnn_lite.config import Config
 from returnn_lite.config.numbers import finite, whole
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
-
-from .family import Family
+from returnn_lite.optim.optimizer import Optimizer
 
 OPTION = "weight_averaging"
 KINDS = ("ema", "swa", "thinc", "asgd")
@@ -81,7 +80,7 @@ class WeightAveraging:
         self,
         options: AveragingOptions,
         params: Mapping[str, Tensor],
-        optimizers: Iterable[Family] = (),
+        optimizers: Iterable[Optimizer] = (),
         *,
         trained: Container[str] | None = None,
     ) -> None:
@@ -100,7 +99,7 @@ class WeightAveraging:
         cls,
         config: Config,
         params: Mapping[str, Tensor],
-        optimizers: Iterable[Family],
+        optimizers: Iterable[Optimizer],
         log: Log,
         *,
         trained: Container[str] | None = None,

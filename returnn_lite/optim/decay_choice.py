@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from returnn_lite.errors import ConfigError
-
-from .param_groups import ParamInfo
+from returnn_lite.optim.param_groups import ParamInfo
 
 BLACKLIST, CHECK, CUSTOM = "weight_decay_modules_blacklist", "weight_decay_custom_include_check", "param_groups_custom"
 UNDECAYED = ("torch.nn.LayerNorm", "torch.nn.Embedding")

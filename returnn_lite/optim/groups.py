@@ -11,12 +11,11 @@ from returnn_lite.config.numbers import finite, whole
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.log import Log
-
-from .decay_choice import custom_groups, without_decay
-from .family import Family
-from .param_groups import options_by_param, param_infos, read_rules
-from .registry_form import REGISTRY, class_of_registry
-from .resolve import default_options, make_optimizer
+from returnn_lite.optim.decay_choice import custom_groups, without_decay
+from returnn_lite.optim.optimizer import Optimizer
+from returnn_lite.optim.param_groups import options_by_param, param_infos, read_rules
+from returnn_lite.optim.registry_form import REGISTRY, class_of_registry
+from returnn_lite.optim.resolve import default_options, make_optimizer
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Groups:
     """All trainable parameters, in groups; the optimizers; the names behind each tag."""
 
     groups: list[ParamGroup]
-    optimizers: dict[str, Family]
+    optimizers: dict[str, Optimizer]
     tags: dict[str, set[str]]
 
 
@@ -122,7 +121,7 @@ class GroupOptions:
                 finite(f'{path}["{key}"]', value, low=low)
         return cls(**own), {key: value for key, value in options.items() if key not in own}
 
-    def put_on(self, optimizer: Family, config: Config, path: str) -> None:
+    def put_on(self, optimizer: Optimizer, config: Config, path: str) -> None:
         """Tells the optimizer of these parameters."""
         if self.lr is not None:
             base = config.float("learning_rate", 1.0)

@@ -6,9 +6,8 @@ from typing import Any
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
-
-from .family import Family
-from .shadow import PER_STEP, Shadow, Values, scheduler_class
+from returnn_lite.optim.optimizer import Optimizer
+from returnn_lite.optim.scheduler_proxy import PER_STEP, SchedulerProxy, Values, scheduler_class
 
 OPTION = "lr_scheduler"
 MODES = ("replace", "multiply")
@@ -44,14 +43,14 @@ class LRScheduler:
             options = self._with_total(options, num_epochs, count_updates)
         else:
             options = [self._with_total(part, num_epochs, count_updates) for part in options]
-        self.make = lambda: Shadow(options, groups, OPTION)
-        self.shadow = self.make()
-        if self.shadow.needs_metric and self.per_step:
+        self.make = lambda: SchedulerProxy(options, groups, OPTION)
+        self.proxy = self.make()
+        if self.proxy.needs_metric and self.per_step:
             raise ConfigError(f'{OPTION}["interval"]', 'ReduceLROnPlateau must have "epoch", but has "step" instead')
         self.intervals = 0  # done since start_epoch
         self.epoch = 0  # the one begun last
         self.surplus = 0  # intervals done behind the last value
-        self.current = self.shadow.values()
+        self.current = self.proxy.values()
 
     def _with_total(self, options: dict[str, Any], num_epochs: int, count_updates: Count | None) -> dict[str, Any]:
         """With numbers for "auto" (of the whole run), and OneCycleLR's `total_steps` where it need not be said."""
@@ -92,13 +91,13 @@ class LRScheduler:
 
     def _interval(self, score: float | None) -> None:
         self.intervals += 1
-        if self.intervals % self.every or (self.shadow.needs_metric and score is None):
+        if self.intervals % self.every or (self.proxy.needs_metric and score is None):
             return
-        if not self.shadow.step(score):
+        if not self.proxy.step(score):
             self.surplus += 1
             if self.surplus == 2:  # an interval was begun without a value of its own
-                self.log.v2(f"Warning: {OPTION}: all {self.shadow.end} values are used up, the last one stays.")
-        self.current = self.shadow.values()
+                self.log.v2(f"Warning: {OPTION}: all {self.proxy.end} values are used up, the last one stays.")
+        self.current = self.proxy.values()
 
     def values(self) -> list[Values]:
         """What is in force now, by group."""
@@ -107,20 +106,20 @@ class LRScheduler:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
         own = {"options": self.described, "intervals": self.intervals, "epoch": self.epoch, "total": self.total}
-        return {**own, "shadow": self.shadow.state_dict()}
+        return {**own, "shadow": self.proxy.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where the saved one was; a scheduler with other options is stepped as often as that one was."""
         self.intervals, self.epoch = state["intervals"], state["epoch"]
-        self.shadow, saved = self.make(), state["shadow"]
+        self.proxy, saved = self.make(), state["shadow"]
         total = state.get("total", saved["scheduler"].get("total_steps")) if self.total else None
-        if len(saved["groups"]) != len(self.shadow.groups) or not _same(state["options"], self.described):
+        if len(saved["groups"]) != len(self.proxy.groups) or not _same(state["options"], self.described):
             self._start_anew("has changed")
         elif total != self.total:
             self._start_anew(f'has changed ("auto" is {self.total} now, and was {total} before)')
         else:
-            self.shadow.load_state_dict(saved)
-        self.current = self.shadow.values()
+            self.proxy.load_state_dict(saved)
+        self.current = self.proxy.values()
 
     def _start_anew(self, why: str) -> None:
         self.log.v2(f"Warning: {OPTION} {why}; the new one starts after {self.intervals} intervals.")
@@ -128,7 +127,7 @@ class LRScheduler:
 
     def _forward(self) -> None:
         for _ in range(self.intervals // self.every):
-            if self.shadow.needs_metric or not self.shadow.step():
+            if self.proxy.needs_metric or not self.proxy.step():
                 return
 
 
@@ -165,7 +164,7 @@ def _split(value: Any) -> tuple[dict[str, Any], Any]:
     return own, rest if isinstance(value, list | tuple) else rest[0]
 
 
-def group_values(optimizers: Sequence[Family], learning_rate: float | None) -> list[Values]:
+def group_values(optimizers: Sequence[Optimizer], learning_rate: float | None) -> list[Values]:
     """The groups as a scheduler sees them at the start; without a learning rate it says factors, from 1 on."""
     found = []
     for optimizer in optimizers:
@@ -178,7 +177,7 @@ def group_values(optimizers: Sequence[Family], learning_rate: float | None) -> l
 
 
 def make_lr_scheduler(
-    config: Config, optimizers: Sequence[Family], log: Log, *, count_updates: Count | None = None
+    config: Config, optimizers: Sequence[Optimizer], log: Log, *, count_updates: Count | None = None
 ) -> LRScheduler | None:
     """The config's `lr_scheduler`, None if there is none. ConfigError if something else says the learning rate, too."""
     owner = next((optimizer for optimizer in optimizers if optimizer.own_rate() is not None), None)
@@ -195,7 +194,7 @@ def make_lr_scheduler(
         _refuse_others(config, f'{OPTION} (use {OPTION}["mode_with_control"] = "multiply" or drop one)')
     groups, epochs = group_values(optimizers, None if multiply else learning_rate), config.int("num_epochs", 5) or 0
     made = LRScheduler(value, groups, log, num_epochs=epochs, count_updates=count_updates)
-    if made.shadow.cycles_momentum and any(group.get("momentum") == 0 for group in groups):
+    if made.proxy.cycles_momentum and any(group.get("momentum") == 0 for group in groups):
         log.v2(f'note: {OPTION} turns on the optimizer\'s momentum, which is 0 ("cycle_momentum": False leaves it).')
     return made
 

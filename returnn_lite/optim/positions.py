@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .updater import Updater
+from returnn_lite.optim.updater import Updater
 
 
 def has_position(updater: Updater) -> bool:

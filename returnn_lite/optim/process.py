@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from . import gradients as grad
-from .gradients import Gradients, NoiseGenerators
-from .groups import GradientOptions
+from returnn_lite.optim import gradients as grad
+from returnn_lite.optim.gradients import Gradients, NoiseGenerators
+from returnn_lite.optim.groups import GradientOptions
 
 
 def clip_together(grads: Gradients, limit: float, epsilon: float = 0.0) -> Gradients:

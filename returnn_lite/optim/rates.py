@@ -4,17 +4,16 @@ import math
 from collections.abc import Mapping
 
 from returnn_lite.errors import ConfigError
-
-from .dynamic import StepRate
-from .family import Family
-from .lr_scheduler import LRScheduler
+from returnn_lite.optim.dynamic import StepRate
+from returnn_lite.optim.lr_scheduler import LRScheduler
+from returnn_lite.optim.optimizer import Optimizer
 
 
 class Rates:
     """Who says the learning rate: the epoch (from outside), the optimizer's own schedule, or `lr_scheduler`; then
     multipliers of the optimizers, and at last `dynamic_learning_rate`."""
 
-    def __init__(self, optimizers: Mapping[str, Family], scheduler: LRScheduler | None, dynamic: StepRate) -> None:
+    def __init__(self, optimizers: Mapping[str, Optimizer], scheduler: LRScheduler | None, dynamic: StepRate) -> None:
         self.optimizers, self.lr_scheduler, self.dynamic = optimizers, scheduler, dynamic
         self.absolute = {key for key, made in optimizers.items() if made.learning_rate_absolute is not None}
         plain = [
@@ -74,7 +73,7 @@ class Rates:
 
     def set_momenta(self) -> None:
         """Gives the optimizers the momentum that a scheduler cycles."""
-        if self.scheduler is None or not self.scheduler.shadow.cycles_momentum:
+        if self.scheduler is None or not self.scheduler.proxy.cycles_momentum:
             return
         for optimizer, group in zip(self.optimizers.values(), self.scheduler.values(), strict=True):
             for name, value in group.items():
@@ -90,7 +89,7 @@ class Rates:
         values = {"learning_rate": rates[self.common]}
         if len(set(rates.values())) > 1:
             values = {f"learning_rate of {names[key]}": rate for key, rate in rates.items()}
-        if self.scheduler is not None and self.scheduler.shadow.cycles_momentum:
+        if self.scheduler is not None and self.scheduler.proxy.cycles_momentum:
             values.update((name, value) for name, value in self.scheduler.values()[0].items() if name != "lr")
         for optimizer in self.optimizers.values():
             values |= optimizer.scheduled()

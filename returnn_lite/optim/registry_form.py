@@ -7,8 +7,7 @@ from typing import Any
 from returnn_lite.config import Config
 from returnn_lite.config.cfg_form import parse_cfg_tree
 from returnn_lite.errors import ConfigError, did_you_mean
-
-from .thinc_family import CLASSES, thinc_name
+from returnn_lite.optim.thinc_optimizers import CLASSES, thinc_name
 
 REGISTRY = "@optimizers"
 REGISTRIES = (REGISTRY, "@schedules")

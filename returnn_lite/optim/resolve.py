@@ -1,4 +1,4 @@
-"""From the config's `optimizer` (or the older switches) to an optimizer of one of the families.
+"""From the config's `optimizer` (or the older switches) to an optimizer of rules, of torch or of Thinc.
 
 Bare names mean the rules of `algorithms.py`, then torch.optim; "torch.X" and "thinc.X" are explicit, "package.Class" is
 imported. With `backend = "torch"` bare names are torch's.
@@ -15,13 +15,13 @@ from returnn_lite.config import Config
 from returnn_lite.config.numbers import finite
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
-
-from .base import RULES, Optimizer, Rule
-from .family import RATE_NAMES, Family, Lookahead, Scheduled
-from .registry_form import REGISTRY, class_of_registry, optimizer_section
-from .schedules import make_schedule, replayed
-from .thinc_family import CLASSES, make_thinc, thinc_name
-from .torch_family import EXTRA, PREFIXES, TORCH, imported_class, make_torch, torch_class
+from returnn_lite.optim.optimizer import RATE_NAMES, Optimizer
+from returnn_lite.optim.registry_form import REGISTRY, class_of_registry, optimizer_section
+from returnn_lite.optim.rule_optimizer import RULES, Rule, RuleOptimizer
+from returnn_lite.optim.schedules import make_schedule, replayed
+from returnn_lite.optim.thinc_optimizers import CLASSES, make_thinc, thinc_name
+from returnn_lite.optim.torch_optimizers import EXTRA, PREFIXES, TORCH, imported_class, make_torch, torch_class
+from returnn_lite.optim.wrappers import Lookahead, Scheduled
 
 NO_EFFECT = ("use_locking", "name")  # accepted, they change no number
 LOOKAHEAD_ALPHA = ("lookahead_alpha", "lookeahead_alpha")  # the second is a common misspelling in configs
@@ -125,7 +125,7 @@ def _unknown(text: str) -> str:
 # --- making -----------------------------------------------------------------------------------------------------------
 
 
-def make_optimizer(options: Mapping[str, Any], config: Config, path: str) -> Family:
+def make_optimizer(options: Mapping[str, Any], config: Config, path: str) -> Optimizer:
     """Builds the optimizer of a dict with "class"; epsilon and momentum are filled in from the global options."""
     given = {key: value for key, value in options.items() if key not in ("class", "param_groups", *NO_EFFECT)}
     cls = find_class(options["class"], f'{path}["class"]', prefer_torch=config.value("backend", None) == "torch")
@@ -135,7 +135,7 @@ def make_optimizer(options: Mapping[str, Any], config: Config, path: str) -> Fam
     around = {
         key: given.pop(key) for key in ("schedules", "lookahead_k", "plateau_score", *LOOKAHEAD_ALPHA) if key in given
     }
-    made = _wrapped(_of_family(cls, given, config, path), around, path)
+    made = _wrapped(_of_library(cls, given, config, path), around, path)
     made.learning_rate_multiplier = float(multiplier)
     return made
 
@@ -150,7 +150,7 @@ def _refuse_rate(cls: Any, given: Mapping[str, Any], config: Config, path: str) 
         raise ConfigError(f'{path}["{key}"]', "sets the learning rate, but so does `learning_rate`; drop one of them")
 
 
-def _of_family(cls: Any, given: dict[str, Any], config: Config, path: str) -> Family:
+def _of_library(cls: Any, given: dict[str, Any], config: Config, path: str) -> Optimizer:
     if isinstance(cls, str):
         return make_thinc(cls.removeprefix("thinc."), given, path)
     if issubclass(cls, Rule):
@@ -158,7 +158,7 @@ def _of_family(cls: Any, given: dict[str, Any], config: Config, path: str) -> Fa
     return make_torch(cls, given, path)
 
 
-def _make_rule(rule: type[Rule], given: dict[str, Any], config: Config, path: str) -> Optimizer:
+def _make_rule(rule: type[Rule], given: dict[str, Any], config: Config, path: str) -> RuleOptimizer:
     accepted = inspect.signature(rule.__init__).parameters
     accepted = {name: p for name, p in accepted.items() if p.kind is p.KEYWORD_ONLY}
     if "epsilon" in accepted:
@@ -171,7 +171,7 @@ def _make_rule(rule: type[Rule], given: dict[str, Any], config: Config, path: st
     if "momentum" in accepted and momentum:
         given.setdefault("momentum", float(momentum))
     _check_options(rule, given, accepted, path)
-    return Optimizer(rule(**given))
+    return RuleOptimizer(rule(**given))
 
 
 def _check_options(
@@ -198,10 +198,10 @@ def _pair(value: Any, path: str) -> tuple[Any, Any]:
     return value[0], value[1]
 
 
-# --- what every family can have ---------------------------------------------------------------------------------------
+# --- what every optimizer can have ------------------------------------------------------------------------------------
 
 
-def _wrapped(optimizer: Family, around: Mapping[str, Any], path: str) -> Family:
+def _wrapped(optimizer: Optimizer, around: Mapping[str, Any], path: str) -> Optimizer:
     """With schedules, and lookahead around all."""
     score = around.get("plateau_score", "min")
     if score not in ("min", "max"):
@@ -220,7 +220,7 @@ def _wrapped(optimizer: Family, around: Mapping[str, Any], path: str) -> Family:
     return optimizer
 
 
-def _scheduled(optimizer: Family, value: Any, path: str) -> Family:
+def _scheduled(optimizer: Optimizer, value: Any, path: str) -> Optimizer:
     if not isinstance(value, Mapping):
         raise ConfigError(path, f"must be a dict of schedules by option, but is {value!r} instead")
     known = [key for key, option in optimizer.options().items() if isinstance(option, numbers.Real)]

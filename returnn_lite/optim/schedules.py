@@ -11,8 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from returnn_lite.config.numbers import finite
 from returnn_lite.errors import ConfigError, did_you_mean
-
-from .shadow import Shadow
+from returnn_lite.optim.scheduler_proxy import SchedulerProxy
 
 Score = tuple[int, float]  # (the step at which it was known, the score: higher is better)
 
@@ -278,15 +277,15 @@ class OfTorch(Schedule):
     def __init__(self, options: Mapping[str, Any], path: str) -> None:
         given = dict(options)
         self.start = float(given.pop("start", 1.0))
-        self.make = lambda: Shadow(given, [{"lr": self.start}], path)
-        self.shadow = self.make()
+        self.make = lambda: SchedulerProxy(given, [{"lr": self.start}], path)
+        self.proxy = self.make()
 
     def value(self, step: int, score: Score | None) -> float:
-        if step < self.shadow.count:
-            self.shadow = self.make()
-        while self.shadow.count < step and self.shadow.step():
+        if step < self.proxy.count:
+            self.proxy = self.make()
+        while self.proxy.count < step and self.proxy.step():
             pass
-        return self.shadow.values()[0]["lr"]
+        return self.proxy.values()[0]["lr"]
 
 
 # --- from the config --------------------------------------------------------------------------------------------------

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from returnn_lite.errors import ConfigError
-
-from .schedules import Constant, make_schedule
-from .thinc_family import HYPER, ThincOptimizer, make_thinc
+from returnn_lite.optim.schedules import Constant, make_schedule
+from returnn_lite.optim.thinc_optimizers import HYPER, ThincOptimizer, make_thinc
 
 Array = np.ndarray | Tensor
 

@@ -13,18 +13,17 @@ from returnn_lite.config.numbers import whole
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.log import Log
-
-from . import gradients as grad
-from .accumulation import make_accumulation
-from .averaging import WeightAveraging
-from .dynamic import Clock, step_learning_rate
-from .family import Family, best_match
-from .gradients import Gradients, NoiseGenerators
-from .groups import ParamGroup, make_groups, optimizer_lines, shortened
-from .held import Held, may_train
-from .lr_scheduler import Count, make_lr_scheduler
-from .process import Norms, clip_together, filtered, process, shaped
-from .rates import Rates
+from returnn_lite.optim import gradients as grad
+from returnn_lite.optim.accumulation import make_accumulation
+from returnn_lite.optim.averaging import WeightAveraging
+from returnn_lite.optim.dynamic import Clock, step_learning_rate
+from returnn_lite.optim.gradients import Gradients, NoiseGenerators
+from returnn_lite.optim.groups import ParamGroup, make_groups, optimizer_lines, shortened
+from returnn_lite.optim.held import Held, may_train
+from returnn_lite.optim.lr_scheduler import Count, make_lr_scheduler
+from returnn_lite.optim.optimizer import Optimizer, best_match
+from returnn_lite.optim.process import Norms, clip_together, filtered, process, shaped
+from returnn_lite.optim.rates import Rates
 
 Parts = list[tuple[ParamGroup, Gradients]]
 INVALID_STEPS = "num_allowed_consec_invalid_gradient_steps"
@@ -291,7 +290,7 @@ class Updater:
 
     def _step_by_closure(
         self,
-        optimizer: Family,
+        optimizer: Optimizer,
         objective: Tensor,
         evaluate: Callable[[], Tensor],
         global_step: int,
@@ -311,7 +310,7 @@ class Updater:
         self._decay(dict(self.active))
         optimizer.apply_closure(self.params, loss_and_gradients, rates[key])
 
-    def _closure_optimizer(self) -> Family | None:
+    def _closure_optimizer(self) -> Optimizer | None:
         """The optimizer that calls for the loss itself, alone with all parameters."""
         found = [optimizer for optimizer in self.optimizers.values() if optimizer.needs_closure]
         if not found:

@@ -13,7 +13,7 @@ from returnn_lite.datasets import BatchingOptions, Dataset
 from returnn_lite.datasets.batches.batching import SliceBatch
 from returnn_lite.datasets.batches.epoch_batches import epoch_batches
 from returnn_lite.engine.data import train_batching
-from returnn_lite.engine.models.network_plan import EpochOverrides, NetworkPlan
+from returnn_lite.engine.models.network_source import EpochOverrides, NetworkSource
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.tools.common import Progress, config_of_argument, dataset_of_config, stderr_log, tool
@@ -69,7 +69,7 @@ def batches(dataset: Dataset, options: BatchingOptions, last: int) -> Iterator[S
 
 def apply_pretraining(config: Config, epoch: int, log: Log) -> None:
     """Sets the options that the network of the epoch has in its "#config"."""
-    EpochOverrides(config, log).apply(epoch, NetworkPlan(config).describe(epoch).get("#config", {}))
+    EpochOverrides(config, log).apply(epoch, NetworkSource(config).describe(epoch).get("#config", {}))
 
 
 @tool

@@ -47,7 +47,7 @@ def tool(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], int
     return run
 
 
-# --- data ---
+# --- data -------------------------------------------------------------------------------------------------------------
 
 
 def config_of_argument(text: str) -> Config:
@@ -91,7 +91,7 @@ def text_of_seq(dataset: Dataset, seq_idx: int, key: str) -> str:
     return " ".join(labels[i] for i in array.ravel())
 
 
-# --- out ---
+# --- out --------------------------------------------------------------------------------------------------------------
 
 
 class StderrTarget(Target):

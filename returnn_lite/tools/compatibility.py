@@ -16,7 +16,7 @@ from returnn_lite.layers.core.refused import REFUSED as REFUSED_LAYERS
 from returnn_lite.layers.core.registry import layer_names
 from returnn_lite.losses.base import REFUSED as REFUSED_LOSSES
 from returnn_lite.losses.base import loss_names
-from returnn_lite.optim.base import RULES
+from returnn_lite.optim.rule_optimizer import RULES
 from returnn_lite.rec.cells.lookup import ELSEWHERE, known_units
 from returnn_lite.schedule.controls import CONTROLS
 from returnn_lite.tasks import FUNCTION_PREFIXES, PLANNED, TASKS

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy
+import numpy as np
 
 from returnn_lite.config import Config
 from returnn_lite.engine.watch import EpochWatch, mean_losses, short
@@ -81,9 +81,9 @@ def sweep(trial: Trial, seed: int, rate: Callable[..., float], epochs: int) -> l
     return losses
 
 
-def smoothed(losses: Sequence[float], updates: int) -> numpy.ndarray:
+def smoothed(losses: Sequence[float], updates: int) -> np.ndarray:
     """Means over a centred window that is cut at the ends; what is missing or not finite counts as huge."""
-    values = numpy.full(max(updates, len(losses)), NOT_FINITE)
-    values[: len(losses)] = numpy.nan_to_num(losses, nan=NOT_FINITE, posinf=NOT_FINITE)
+    values = np.full(max(updates, len(losses)), NOT_FINITE)
+    values[: len(losses)] = np.nan_to_num(losses, nan=NOT_FINITE, posinf=NOT_FINITE)
     half = WINDOW // 2
-    return numpy.array([values[max(i - half, 0) : i + half + 1].mean() for i in range(len(values))])
+    return np.array([values[max(i - half, 0) : i + half + 1].mean() for i in range(len(values))])

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy
+import numpy as np
 
 from returnn_lite.config import Config
 from returnn_lite.datasets.base import Dataset
@@ -43,7 +43,7 @@ def scaled(batch: Batch, keys: Sequence[str], factor: float) -> Batch:
     """The batch with features of these keys times a factor; classes stay."""
     for key in keys:
         values = batch.data.get(key)
-        if isinstance(values, numpy.ndarray) and values.dtype.kind == "f":
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f":
             batch.data[key] = values * values.dtype.type(factor)
     return batch
 

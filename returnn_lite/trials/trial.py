@@ -57,7 +57,7 @@ class Trial(Trainer):
     """
 
     def __init__(self, config: Config, shared: SharedData, watch: EpochWatch | None = None) -> None:
-        self.shared, self.at, self.seed = shared, 0, 0
+        self.shared, self.epoch_number, self.seed = shared, 0, 0
         self.input_factor = 1.0
         self.updates = 0  # of all trainings
         self.adopt: Callable[[Any], None] | None = None  # is given each new network
@@ -94,7 +94,7 @@ class Trial(Trainer):
         for key, value in {"random_seed": seed, **changes}.items():
             self.config.set(key, value)
         self.control = LearningRateControl.from_config(self.config, self.log)
-        self.description, self.global_step, self.at, self.seed = None, 0, 0, seed
+        self.description, self.global_step, self.epoch_number, self.seed = None, 0, 0, seed
         self.input_factor = input_factor
         self.start(find_start(self.config, "train", self.log))
         if init_factor != 1.0:
@@ -106,15 +106,15 @@ class Trial(Trainer):
     def epoch(self, learning_rate: float) -> EpochFacts | None:
         """Trains the next epoch and evaluates; None if it diverged: a loss or parameter is not finite, or the score is
         more than 1000 times the initial one."""
-        self.at += 1
-        self.control.record(self.at, learning_rate)
+        self.epoch_number += 1
+        self.control.record(self.epoch_number, learning_rate)
         try:
-            self.train_epoch(self.at, NeverStops())
+            self.train_epoch(self.epoch_number, NeverStops())
         except BrokenScores:
             return None
         finally:
             self.updates += len(self.watch.losses)
-        record = self.control.epochs[self.at]
+        record = self.control.epochs[self.epoch_number]
         score = score_of(record, self.watch.measure)
         if not is_good(score, self.initial_score) or not all_finite(self.net.params.values()):
             return None
@@ -135,7 +135,7 @@ class Trial(Trainer):
             "optimizer": self.updater.state_dict(),
             "rates": self.control.text(),
             "step": self.global_step,
-            "epoch": self.at,
+            "epoch": self.epoch_number,
             "score": self.initial_score,
             "seed": self.seed,
             "input_factor": self.input_factor,
@@ -149,7 +149,7 @@ class Trial(Trainer):
                 param.copy_(state["params"][name])
         self.updater.load_state_dict(state["optimizer"])
         self.control.epochs = lr_file.from_text(state["rates"], "state")
-        self.global_step, self.at, self.initial_score = state["step"], state["epoch"], state["score"]
+        self.global_step, self.epoch_number, self.initial_score = state["step"], state["epoch"], state["score"]
 
 
 def snapshot(trainer: Trainer) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def initial_score(trainer: Trainer, measures: Any) -> float:
         return math.inf
     scores: dict[str, Any] = {}
     for name, means in results.items():
-        scores.update(trainer.plan.score_entries(name, means))
+        scores.update(trainer.source.score_entries(name, means))
     return score_of(lr_file.Record(None, flatten(scores)), measures)
 
 

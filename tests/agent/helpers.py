@@ -54,26 +54,26 @@ class ScriptedTrial:
         self.norms = {name: norm for name, (_, norm) in norms.items()}
         params = {f"{name}/W": torch.nn.Parameter(torch.zeros(size)) for name, (size, _) in norms.items()}
         self.net = type("Net", (), {"params": params})()
-        self.updates, self.seed, self.at = 0, 0, 0
+        self.updates, self.seed, self.epoch_number = 0, 0, 0
         self.rates: list[float] = []
         self.more: dict[str, float] = {}  # further facts of epochs
         self.back = 0  # epochs taken back
 
     def reset(self, seed: int, *factors, **changes) -> float:
         """Begins anew."""
-        self.seed, self.at, self.rates = seed, 0, []
+        self.seed, self.epoch_number, self.rates = seed, 0, []
         return self.first
 
     def epoch(self, rate: float) -> EpochFacts | None:
         """The next score."""
         self.rates.append(rate)
-        score, self.at = self.script[self.at], self.at + 1
+        score, self.epoch_number = self.script[self.epoch_number], self.epoch_number + 1
         facts = {"grad_norms": list(self.norms.values()), "train_loss": score, "train_noise": 0.0, **self.more}
         return None if score is None else EpochFacts(rate, score, **facts)
 
     def snapshot(self) -> int:
         """Nothing that changes."""
-        return self.at
+        return self.epoch_number
 
     def roll_back(self, before: int) -> None:
         """Counts."""

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from returnn_lite.engine.checkpoints.find import (
-    Choice,
     Request,
-    choose,
+    StartPoint,
+    choose_start,
     epoch_of_file,
     existing_models,
     model_file,
@@ -54,8 +54,13 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_choice(name):
     request, (epoch, filename, resume, start) = CASES[name]
-    choice = choose(request)
-    assert (choice.epoch, choice.filename, choice.resume, choice.start_epoch) == (epoch, filename, resume, start)
+    start_point = choose_start(request)
+    assert (start_point.epoch, start_point.filename, start_point.resume, start_point.start_epoch) == (
+        epoch,
+        filename,
+        resume,
+        start,
+    )
 
 
 ERRORS = {
@@ -69,17 +74,17 @@ ERRORS = {
 @pytest.mark.parametrize("text", ERRORS)
 def test_refusal(text):
     with pytest.raises(ConfigError, match=text):
-        choose(ERRORS[text])
+        choose_start(ERRORS[text])
 
 
 def test_notes():
-    assert choose(Request(existing=MODELS, load="x")).notes == (
+    assert choose_start(Request(existing=MODELS, load="x")).notes == (
         "note: there is a 'load' which we ignore because of existing model",
     )
-    assert choose(Request(existing=MODELS, start_epoch=1)).notes == (
+    assert choose_start(Request(existing=MODELS, start_epoch=1)).notes == (
         "warning: there is an existing model: (3, 'm.003')",
     )
-    assert choose(Request()) == Choice()
+    assert choose_start(Request()) == StartPoint()
 
 
 def test_names(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.engine.models.network_plan import NetworkPlan, copy_blocks
+from returnn_lite.engine.models.network_source import NetworkSource, copy_blocks
 from returnn_lite.engine.models.pretrain import Pretrain, PretrainOptions, WrapEpochValue, repetitions
 from returnn_lite.errors import ConfigError
 
@@ -82,8 +82,10 @@ def test_epoch_values_at_any_depth():
 
 
 def test_epoch_values_without_pretraining_are_those_of_the_epoch():
-    plan = NetworkPlan(Config({"network": {"output": {"class": "copy", "x": WrapEpochValue(lambda epoch: -epoch)}}}))
-    assert [plan.describe(epoch)["output"]["x"] for epoch in (1, 7)] == [-1, -7]
+    source = NetworkSource(
+        Config({"network": {"output": {"class": "copy", "x": WrapEpochValue(lambda epoch: -epoch)}}})
+    )
+    assert [source.describe(epoch)["output"]["x"] for epoch in (1, 7)] == [-1, -7]
 
 
 @pytest.mark.parametrize(
@@ -98,24 +100,24 @@ def test_epoch_values_without_pretraining_are_those_of_the_epoch():
     ],
 )
 def test_how_parameters_are_taken_over(options, description, of_h1, of_output):
-    plan = NetworkPlan(Config({"pretrain": options or True, "network": STACK}))
-    mode = plan.copy_modes(description)
+    source = NetworkSource(Config({"pretrain": options or True, "network": STACK}))
+    mode = source.copy_modes(description)
     assert (mode("h1/W"), mode("output/W")) == (of_h1, of_output)
 
 
 def test_wrong_options():
     with pytest.raises(ConfigError, match='no option "repetition"; did you mean "repetitions"'):
-        NetworkPlan(Config({"pretrain": {"repetition": 2}, "network": STACK}))
+        NetworkSource(Config({"pretrain": {"repetition": 2}, "network": STACK}))
     with pytest.raises(ConfigError, match="copy_param_mode"):
-        NetworkPlan(Config({"pretrain": {"copy_param_mode": "subsets"}, "network": STACK}))
+        NetworkSource(Config({"pretrain": {"copy_param_mode": "subsets"}, "network": STACK}))
     with pytest.raises(ConfigError, match='did you mean "from_output"'):
-        NetworkPlan(Config({"pretrain": {"construction_algo": "from_outputs"}, "network": STACK}))
+        NetworkSource(Config({"pretrain": {"construction_algo": "from_outputs"}, "network": STACK}))
 
 
 def test_globals_complete_the_options():
-    plan = NetworkPlan(Config({"pretrain": "default", "pretrain_repetitions": 2, "network": STACK}))
-    assert plan.pretrain_epochs == 6
-    assert plan.title(6) == "pretrain epoch 6" and plan.train_title(7) == "train epoch 7"
+    source = NetworkSource(Config({"pretrain": "default", "pretrain_repetitions": 2, "network": STACK}))
+    assert source.pretrain_epochs == 6
+    assert source.title(6) == "pretrain epoch 6" and source.train_title(7) == "train epoch 7"
 
 
 def test_blocks_are_copied_one_by_one():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from returnn_lite.engine.watch import FACTS, EpochWatch, Way, layer_sizes, layers_of
+from returnn_lite.engine.watch import FACTS, EpochWatch, ParameterPath, layer_sizes, layers_of
 from returnn_lite.network.network import NetworkOutput
 from returnn_lite.network.objective import LossValue
 from returnn_lite.trials.range_test import rising, smoothed, usual_rates
@@ -62,7 +62,7 @@ def test_mean_norms():
 
 
 def test_a_parameter_that_stands_still():
-    still = Way({"W": torch.nn.Parameter(torch.zeros(2))})
+    still = ParameterPath({"W": torch.nn.Parameter(torch.zeros(2))})
     for _ in range(2):
         still.step({"W": torch.zeros(2)})
     assert still.end() == {"alignment": 0.0, "straightness": 0.0, "displacement": 0.0}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from returnn_lite.optim import RULES, LazyRule, Optimizer
+from returnn_lite.optim import RULES, LazyRule, RuleOptimizer
 
 LR, STEPS, EPSILON = 0.05, 6, 1e-8
 OPTIONS = {
@@ -32,9 +32,9 @@ OPTIONS = {
 }
 
 
-def make(case: str, **options) -> Optimizer:
+def make(case: str, **options) -> RuleOptimizer:
     name = {"nesterov": "momentum"}.get(case, case).split()[0]
-    return Optimizer(RULES[name](**OPTIONS.get(case, {}) | options))
+    return RuleOptimizer(RULES[name](**OPTIONS.get(case, {}) | options))
 
 
 # --- the formulas, in numpy and double precision: (w, g, state, t, options) -> w --------------------------------------
@@ -238,7 +238,7 @@ def test_state_of_another_shape_starts_anew():
 def test_learning_rate_multiplier():
     params, expected = parameters(), parameters()
     grads = gradients_of(params, 0)
-    optimizer = Optimizer(RULES["momentum"](momentum=0.9))
+    optimizer = RuleOptimizer(RULES["momentum"](momentum=0.9))
     optimizer.learning_rate_multiplier = 0.1
     optimizer.apply(params, grads, optimizer.rate(LR))
     make("momentum").apply(expected, grads, LR * 0.1)
@@ -264,7 +264,7 @@ def test_expanded_gradients():
 ROWS = torch.tensor([[1, 3, 1]])  # row 1 twice
 
 
-def sparse_step(case: str, steps: int = 3) -> tuple[torch.Tensor, torch.Tensor, Optimizer, Optimizer]:
+def sparse_step(case: str, steps: int = 3) -> tuple[torch.Tensor, torch.Tensor, RuleOptimizer, RuleOptimizer]:
     """After some dense steps: one sparse step (w, optimizer), and the same with the dense gradient."""
     w = parameters()["a"]
     one, two = {"a": w.clone()}, {"a": w.clone()}

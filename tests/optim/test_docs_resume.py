@@ -8,10 +8,10 @@ import torch
 
 from returnn_lite.optim import RULES
 from returnn_lite.optim.averaging import KINDS
+from returnn_lite.optim.scheduler_proxy import KNOWN
 from returnn_lite.optim.schedules import SCHEDULES
-from returnn_lite.optim.shadow import KNOWN
-from returnn_lite.optim.thinc_family import CLASSES
-from returnn_lite.optim.torch_family import TORCH
+from returnn_lite.optim.thinc_optimizers import CLASSES
+from returnn_lite.optim.torch_optimizers import TORCH
 from tests.engine.helpers import dataset, options, run
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "optimizers.md"

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from returnn_lite.optim import RULES
-from returnn_lite.optim.thinc_family import CLASSES
-from returnn_lite.optim.torch_family import TORCH
+from returnn_lite.optim.thinc_optimizers import CLASSES
+from returnn_lite.optim.torch_optimizers import TORCH
 
 from .small_net import NAMES, Run
 

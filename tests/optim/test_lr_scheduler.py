@@ -57,8 +57,8 @@ def test_momentum_is_cycled():
 
 def test_total_steps():
     cycle = {"class": "OneCycleLR", "max_lr": 0.2, "cycle_momentum": False}
-    assert run({**cycle, "total_steps": "auto"}).updater.scheduler.shadow.end == 8
-    assert run({**cycle, "interval": "epoch"}).updater.scheduler.shadow.end == 4
+    assert run({**cycle, "total_steps": "auto"}).updater.scheduler.proxy.end == 8
+    assert run({**cycle, "interval": "epoch"}).updater.scheduler.proxy.end == 4
     short = run({**cycle, "total_steps": 3}).epochs(3)
     assert len(set(short.rates[2:])) == 1 and short.updater.scheduler.surplus == 4
 

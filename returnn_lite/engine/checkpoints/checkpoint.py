@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.config import Config
@@ -72,7 +72,7 @@ def save_model(
             FORMATS[name].write(base, as_arrays(model))
 
 
-def as_arrays(model: Mapping[str, torch.Tensor]) -> dict[str, numpy.ndarray]:
+def as_arrays(model: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """The tensors (on the CPU) as arrays; bfloat16, which numpy does not have, as float32."""
     return {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in model.items()}
 
@@ -196,10 +196,10 @@ def read_arrays(path: str, option: str = "load") -> dict[str, torch.Tensor]:
     """The named arrays of an `.npz` file. ConfigError if it is damaged or of another kind."""
     try:
         with open(path, "rb") as file:
-            arrays = numpy.load(file, allow_pickle=False)
-            if not isinstance(arrays, numpy.lib.npyio.NpzFile):
+            arrays = np.load(file, allow_pickle=False)
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise ConfigError(option, f"{path!r} must be an .npz file of named arrays, but holds a single array")
-            return as_tensors({name: numpy.asarray(arrays[name]) for name in arrays.files})
+            return as_tensors({name: np.asarray(arrays[name]) for name in arrays.files})
     except ConfigError:
         raise
     except Exception as exc:  # zipfile, zlib and numpy raise many kinds
@@ -208,6 +208,6 @@ def read_arrays(path: str, option: str = "load") -> dict[str, torch.Tensor]:
         raise ConfigError(option, text) from exc
 
 
-def as_tensors(arrays: Mapping[str, numpy.ndarray]) -> dict[str, torch.Tensor]:
+def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """The arrays as tensors; without strings, which no parameter is made of."""
     return {name: torch.from_numpy(array) for name, array in arrays.items() if array.dtype.kind not in "OSU"}

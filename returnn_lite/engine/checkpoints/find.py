@@ -110,7 +110,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Choice:
+class StartPoint:
     """The checkpoint to start from (`filename` None: random initialisation); `epoch` is the last finished one.
 
     `resume`: it is this run's own model, so its optimizer state belongs to it.  `notes`: remarks for the log.
@@ -128,18 +128,18 @@ class Choice:
         return (self.epoch or 0) + 1
 
 
-def choose(request: Request) -> Choice:
+def choose_start(request: Request) -> StartPoint:
     """Applies the rules in their order of precedence; raises ConfigError where nothing can be used."""
-    choice = _candidate(request)
+    start_point = _candidate(request)
     if request.task == "train":
-        return _apply_start_epoch(request, choice)
-    if choice.filename is None and not request.allow_random:
+        return _apply_start_epoch(request, start_point)
+    if start_point.filename is None and not request.allow_random:
         text = "There was also no model found which we could load. Set one via 'load'."
         raise ConfigError("load", f"{text}{request.looked and f' ({request.looked})'}")
-    return choice if choice.filename else Choice(epoch=1)
+    return start_point if start_point.filename else StartPoint(epoch=1)
 
 
-def _candidate(request: Request) -> Choice:
+def _candidate(request: Request) -> StartPoint:
     explicit = request.load or request.load_epoch > 0
     training, start = request.task == "train", request.start_epoch
     if explicit and (not training or start is not None):
@@ -147,18 +147,18 @@ def _candidate(request: Request) -> Choice:
     if request.existing:
         notes = ("note: there is a 'load' which we ignore because of existing model",) if request.load else ()
         epoch = max(request.existing)
-        return Choice(epoch, request.existing[epoch], resume=True, notes=notes)
+        return StartPoint(epoch, request.existing[epoch], resume=True, notes=notes)
     if training and request.import_model and start in (None, 1):
-        return Choice(0, strip_suffix(request.import_model), option="import_model_train_epoch1")
+        return StartPoint(0, strip_suffix(request.import_model), option="import_model_train_epoch1")
     if request.load:
         epoch_ = request.load_epoch or epoch_of_file(request.load)
-        return Choice(epoch_, strip_suffix(request.load))
+        return StartPoint(epoch_, strip_suffix(request.load))
     if request.load_epoch > 0:
         return _explicit(request)
-    return Choice()
+    return StartPoint()
 
 
-def _explicit(request: Request) -> Choice:
+def _explicit(request: Request) -> StartPoint:
     """`load` and/or `load_epoch`; with both, the file is `load` and the epoch is taken on trust."""
     if not request.load and request.load_epoch not in request.existing:
         known = sorted(request.existing)
@@ -166,38 +166,38 @@ def _explicit(request: Request) -> Choice:
         raise ConfigError("load_epoch", text + (request.looked and f" ({request.looked})"))
     file = strip_suffix(request.load) if request.load else request.existing[request.load_epoch]
     if request.task == "train":  # an explicit start_epoch says where to go on
-        return Choice(None, file)
-    return Choice(request.load_epoch or epoch_of_file(file), file)
+        return StartPoint(None, file)
+    return StartPoint(request.load_epoch or epoch_of_file(file), file)
 
 
-def _apply_start_epoch(request: Request, choice: Choice) -> Choice:
+def _apply_start_epoch(request: Request, start_point: StartPoint) -> StartPoint:
     start = request.start_epoch
     if start is None:
-        _spare_models(request, choice)
-        return choice
-    if choice.epoch is None and choice.filename:
-        return Choice(start - 1, choice.filename, notes=choice.notes)
+        _spare_models(request, start_point)
+        return start_point
+    if start_point.epoch is None and start_point.filename:
+        return StartPoint(start - 1, start_point.filename, notes=start_point.notes)
     if start == 1:
-        if not choice.epoch:  # nothing found, or the import for epoch 1
-            return choice
-        note = f"warning: there is an existing model: {(choice.epoch, choice.filename)}"
-        return Choice(notes=(*choice.notes, note))
-    if choice.epoch == start - 1:
-        return choice
+        if not start_point.epoch:  # nothing found, or the import for epoch 1
+            return start_point
+        note = f"warning: there is an existing model: {(start_point.epoch, start_point.filename)}"
+        return StartPoint(notes=(*start_point.notes, note))
+    if start_point.epoch == start - 1:
+        return start_point
     if start - 1 not in request.existing and start - 1 in request.stored:
         note = f"warning: the optimizer starts anew, its state of epoch {start - 1} is not there"
-        return Choice(start - 1, request.stored[start - 1], notes=(*choice.notes, note))
+        return StartPoint(start - 1, request.stored[start - 1], notes=(*start_point.notes, note))
     if start - 1 not in request.existing:
         known = sorted({*request.stored, *request.existing})
         text = f"`start_epoch` must be one more than an existing epoch, of {known}, but is {start} instead"
         raise ConfigError("start_epoch", text)
-    note = f"warning: start_epoch {start} but there is {(choice.epoch, choice.filename)}"
-    return Choice(start - 1, request.existing[start - 1], resume=True, notes=(*choice.notes, note))
+    note = f"warning: start_epoch {start} but there is {(start_point.epoch, start_point.filename)}"
+    return StartPoint(start - 1, request.existing[start - 1], resume=True, notes=(*start_point.notes, note))
 
 
-def _spare_models(request: Request, choice: Choice) -> None:
+def _spare_models(request: Request, start_point: StartPoint) -> None:
     """Raises ConfigError where a training from its first epoch on would write over models that it cannot continue."""
-    if choice.epoch or not request.stored:
+    if start_point.epoch or not request.stored:
         return
     last = max(request.stored)
     text = f"there are models up to epoch {last}, but without optimizer state (.opt.pt), so nothing can be continued"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy
+import numpy as np
 
-Arrays = Mapping[str, numpy.ndarray]
+Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Format:
 
     name: str
     suffix: str
-    read: Callable[[str], dict[str, numpy.ndarray]]
+    read: Callable[[str], dict[str, np.ndarray]]
     write: Callable[[str, Arrays], None]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from returnn_lite.engine.checkpoints.checkpoint import read_model
-from returnn_lite.engine.models.network_plan import copy_blocks
+from returnn_lite.engine.models.network_source import copy_blocks
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.engine.checkpoints.checkpoint import read_model
@@ -150,7 +150,7 @@ def _missing_value(
     if entry.custom_missing_load_func and key not in values:
         made = entry.custom_missing_load_func(name=param, shape=shape, reader=FileReader(file))
         if made is not None:
-            return {key: torch.as_tensor(numpy.asarray(made))}
+            return {key: torch.as_tensor(np.asarray(made))}
     return {}
 
 
@@ -164,10 +164,10 @@ class FileReader:
         """Whether the file has this entry."""
         return name in self._values
 
-    def get_tensor(self, name: str) -> numpy.ndarray:
+    def get_tensor(self, name: str) -> np.ndarray:
         """The entry's array; raises KeyError."""
         value = self._values[name]
-        array: numpy.ndarray = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        array: np.ndarray = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
         return array
 
     def get_variable_to_shape_map(self) -> dict[str, list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.tensor import Dim
@@ -59,7 +59,7 @@ class _Comparison:
             return len(a) == len(b) and all(map(self.same, a, b))
         if isinstance(a, set | frozenset) and type(a) is type(b):
             return len(a) == len(b) and self._matched(a, b) is not None
-        if isinstance(a, numpy.ndarray | torch.Tensor) or isinstance(b, numpy.ndarray | torch.Tensor):
+        if isinstance(a, np.ndarray | torch.Tensor) or isinstance(b, np.ndarray | torch.Tensor):
             return type(a) is type(b) and a.shape == b.shape and bool((a == b).all())
         return bool(a is b or (type(a) is type(b) or not callable(a)) and a == b)
 

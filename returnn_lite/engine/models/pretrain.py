@@ -129,7 +129,7 @@ class Pretrain:
         return text if set(self.repetitions) == {1} else f"{text} (repetitions: {self.repetitions})"
 
 
-# --- how often ---
+# --- how often --------------------------------------------------------------------------------------------------------
 
 
 def repetitions(value: Any, steps: Sequence[NetDict]) -> list[int]:
@@ -158,7 +158,7 @@ def _repetition(value: Any, index: int, count: int) -> Any:
     return value
 
 
-# --- which nets ---
+# --- which nets -------------------------------------------------------------------------------------------------------
 
 
 def steps_by_function(function: Callable[..., Any], network: NetDict) -> list[NetDict]:

@@ -9,8 +9,8 @@ from returnn_lite.config import Config, warn_misspelt_keys
 from returnn_lite.config.keys import helper_names
 from returnn_lite.datasets import BatchingOptions, Dataset, init_dataset
 from returnn_lite.engine import data
-from returnn_lite.engine.models.interfaces import make_plan
-from returnn_lite.engine.models.network_plan import print_network
+from returnn_lite.engine.models.network_source import print_network
+from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.report import EpochScores
 from returnn_lite.engine.setup import choose_device, device_words, log_defaults
 from returnn_lite.engine.step import StepResult, run_step
@@ -71,9 +71,9 @@ def run_once(config: Config, log: Log) -> tuple[Any, StepResult]:
     """The network of a config without training, with random parameters, and what it makes of its data."""
     dataset = other_dataset(config, log)
     data.complete_extern_data(config, [dataset])
-    device, plan = choose_device(config, log), make_plan(config)
+    device, source = choose_device(config, log), model_source(config)
     search = config.value("task", "train") == "search"
-    net = plan.build(plan.describe(1), epoch=1, device=device, log=log, search=search).eval()
+    net = source.build(source.describe(1), epoch=1, device=device, log=log, search=search).eval()
     print_network(net, log)
     batch = first_batch(dataset, data.search_batching(config, net), net, config)
     with torch.no_grad():

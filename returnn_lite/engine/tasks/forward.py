@@ -4,7 +4,7 @@ import os
 from types import TracebackType
 from typing import Any, Protocol
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.config import Config
@@ -12,7 +12,7 @@ from returnn_lite.datasets import Dataset
 from returnn_lite.engine import data
 from returnn_lite.engine.evaluate import step_meter
 from returnn_lite.engine.setup import load_network
-from returnn_lite.engine.step import explained, forward_batch
+from returnn_lite.engine.step import forward_batch, with_batch_context
 from returnn_lite.engine.tasks.search import unpadded
 from returnn_lite.errors import ConfigError
 from returnn_lite.frontend import Dim
@@ -40,7 +40,7 @@ def forward_task(config: Config, log: Log) -> None:
     meter = step_meter(config, f"epoch {epoch} forward", log)
     with sink, torch.no_grad(), net.running_over(dataset.name):
         for step, batch in enumerate(loader):
-            with explained(batch, config):
+            with with_batch_context(batch, config):
                 sink.write(forward_batch(net, batch, device).asked(layer), batch.tags)
             meter.end_step()
             meter.progress.step_line(step, {}, batch.complete)
@@ -118,7 +118,7 @@ def output_filename(config: Config, epoch: int) -> str:
     return filename
 
 
-def entries(output: Tensor, layer: str) -> list[numpy.ndarray]:
+def entries(output: Tensor, layer: str) -> list[np.ndarray]:
     """The array of each sequence, without padding; the feature axis comes last."""
     if output.beam is not None and not output.beam.decided:
         text = f"layer {layer!r} still has a beam of hypotheses; forward the layer that decides (class `decide`)"
@@ -186,7 +186,7 @@ class ToCallback:
             self.callback.process_seq(seq_tag=tag, outputs=named)
 
 
-def of_sequence(name: str, output: Tensor, row: numpy.ndarray) -> NamedTensor:
+def of_sequence(name: str, output: Tensor, row: np.ndarray) -> NamedTensor:
     """The array of one sequence, whose axes have its lengths."""
     pairs = zip(output.spec.dims[1:], row.shape, strict=True)
     dims = [Dim(torch.tensor(size), name=dim.name) if dim.dynamic else Dim.of(dim) for dim, size in pairs]

@@ -6,10 +6,10 @@ from returnn_lite.config import Config
 from returnn_lite.engine import data
 from returnn_lite.engine.checkpoints.checkpoint import checkpoint_formats, save_model
 from returnn_lite.engine.checkpoints.cleanup import cleanup_old_models, cleanup_options
-from returnn_lite.engine.checkpoints.find import Choice, existing_models
+from returnn_lite.engine.checkpoints.find import StartPoint, existing_models
 from returnn_lite.engine.checkpoints.finite import require_finite
-from returnn_lite.engine.models.interfaces import make_plan
-from returnn_lite.engine.models.network_plan import print_network
+from returnn_lite.engine.models.network_source import print_network
+from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.setup import (
     choose_device,
     final_epoch,
@@ -28,24 +28,24 @@ def build_for_training(config: Config, log: Log, epoch: int, filename: str | Non
     """The network of `epoch` as the training would build it, to be filled from a checkpoint or not."""
     if config.is_true("need_data", True):
         data.complete_extern_data(config, [data.open_dataset(config, "train", log)])
-    device, plan = choose_device(config, log), make_plan(config)
-    net = plan.build(plan.describe(epoch), epoch=epoch, device=device, log=log, filename=filename)
+    device, source = choose_device(config, log), model_source(config)
+    net = source.build(source.describe(epoch), epoch=epoch, device=device, log=log, filename=filename)
     print_network(net, log)
     return net
 
 
 def nop_init_net_train_task(config: Config, log: Log) -> None:
     """Task `nop_init_net_train`: builds the network and loads its parameters, as the training would, and ends."""
-    choice = find_start(config, "train", log)
-    net = build_for_training(config, log, choice.start_epoch, choice.filename)
-    load_start(config, net, choice, log, task="train")
+    start_point = find_start(config, "train", log)
+    net = build_for_training(config, log, start_point.start_epoch, start_point.filename)
+    load_start(config, net, start_point, log, task="train")
 
 
 def initialize_model_task(config: Config, log: Log) -> None:
     """Task `initialize_model`: the freshly initialised parameters, saved under exactly the name `model`."""
     net = build_for_training(config, log, 1)
     name = model_name(config) or "dummy"
-    preload_files(config, net, log, training=True, choice=Choice()).check()
+    preload_files(config, net, log, training=True, start_point=StartPoint()).check()
     require_finite(net, f"{name} is not written")
     log.v4(f"Save model under {name}")
     rate = config.float("learning_rate", 1.0)

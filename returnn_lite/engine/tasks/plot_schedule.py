@@ -6,7 +6,7 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine import data
-from returnn_lite.engine.models.interfaces import make_plan
+from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.setup import final_epoch
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
@@ -36,8 +36,8 @@ def scheduled_values(config: Config, log: Log) -> Iterator[tuple[float, dict[str
     """
     dataset = data.require_dataset(config, "train", log)
     data.complete_extern_data(config, [dataset])
-    plan = make_plan(config)
-    net = plan.build(plan.describe(1), epoch=1, device=torch.device("cpu"), log=log)
+    source = model_source(config)
+    net = source.build(source.describe(1), epoch=1, device=torch.device("cpu"), log=log)
     steps = data.count_batches(dataset, data.train_batching(config, net, 1))
     control = LearningRateControl.from_config(config, log)
     updater = Updater(

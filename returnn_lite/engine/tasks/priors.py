@@ -2,14 +2,14 @@
 
 import os
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine import data
 from returnn_lite.engine.evaluate import step_meter
 from returnn_lite.engine.setup import load_network
-from returnn_lite.engine.step import explained, forward_batch
+from returnn_lite.engine.step import forward_batch, with_batch_context
 from returnn_lite.engine.tasks.forward import feature_last
 from returnn_lite.errors import ConfigError
 from returnn_lite.files import TEMPORARY, remove_if_there, write_atomically
@@ -33,7 +33,7 @@ def compute_priors_task(config: Config, log: Log) -> None:
     total, frames = torch.zeros((), dtype=torch.float64, device=device), 0
     with torch.no_grad(), net.running_over(dataset.name):
         for step, batch in enumerate(loader):
-            with explained(batch, config):
+            with with_batch_context(batch, config):
                 sums, count = sum_frames(forward_batch(net, batch, device)[layer])
             total, frames = total + sums, frames + count
             meter.end_step()
@@ -41,10 +41,10 @@ def compute_priors_task(config: Config, log: Log) -> None:
     meter.finish(loader.wait_time)
     if not frames:
         raise ConfigError("train", "there must be frames to compute priors of, but there are none")
-    with numpy.errstate(divide="ignore"):
-        priors = numpy.log((total / frames).cpu().numpy())
+    with np.errstate(divide="ignore"):
+        priors = np.log((total / frames).cpu().numpy())
     log.v3(f"Write the log priors of {len(priors)} classes, from {frames} frames, to {filename}")
-    write_atomically(filename, lambda file: numpy.savetxt(file, priors, delimiter=" "))
+    write_atomically(filename, lambda file: np.savetxt(file, priors, delimiter=" "))
 
 
 def output_filename(config: Config) -> str:

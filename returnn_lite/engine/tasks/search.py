@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.config import Config
@@ -14,7 +14,7 @@ from returnn_lite.datasets import Dataset
 from returnn_lite.engine import data, report
 from returnn_lite.engine.evaluate import step_meter
 from returnn_lite.engine.setup import load_network
-from returnn_lite.engine.step import explained, forward_batch, run_step
+from returnn_lite.engine.step import forward_batch, run_step, with_batch_context
 from returnn_lite.engine.tasks.labels import dataset_labels, labels_of_output
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -70,11 +70,11 @@ def search_task(config: Config, log: Log) -> None:
         force_order(dataset, log)
     dataset.init_seq_order(epoch=loaded.epoch)
     loader = data.load_batches(dataset, batching, net, config)
-    meter = step_meter(config, f"{loaded.plan.title(loaded.epoch)} search", log)
+    meter = step_meter(config, f"{loaded.source.title(loaded.epoch)} search", log)
     found: dict[int, tuple[str, Any]] = {}
     with torch.no_grad(), net.running_over(dataset.name):
         for batch in loader:
-            with explained(batch, config):
+            with with_batch_context(batch, config):
                 if options.evaluate:
                     result = run_step(net, batch, device)
                     out = result.out
@@ -104,7 +104,7 @@ def _corpus_index(dataset: Dataset, seq_idx: int) -> int:
     return dataset.get_corpus_seq_idx(seq_idx) if dataset.have_corpus_seq_idx else seq_idx
 
 
-# --- hypotheses ---------------------------------------------------------------------------------------------------
+# --- hypotheses -------------------------------------------------------------------------------------------------------
 
 
 def _batch_values(
@@ -137,7 +137,7 @@ def hypotheses(output: Tensor, num_seqs: int) -> list[Any]:
     return [[(float32_number(scores[b, k]), arrays[b * size + k]) for k in range(size)] for b in range(num_seqs)]
 
 
-def unpadded(output: Tensor) -> list[numpy.ndarray]:
+def unpadded(output: Tensor) -> list[np.ndarray]:
     """The batch entries of a batch-major output, each cut to its lengths on all dynamic axes."""
     array = output.data.detach().cpu().numpy()
     cuts = []
@@ -155,13 +155,13 @@ def unpadded(output: Tensor) -> list[numpy.ndarray]:
 
 def float32_number(value: Any) -> float:
     """A float32 as the Python number with the fewest digits that tell it apart."""
-    return float(str(numpy.float32(value)))
+    return float(str(np.float32(value)))
 
 
 def _readable(value: Any, labels: Vocabulary | None) -> Any:
     if isinstance(value, list):
         return [(score, _readable(array, labels)) for score, array in value]
-    return labels.get_seq_labels(numpy.atleast_1d(value).tolist()) if labels is not None else value
+    return labels.get_seq_labels(np.atleast_1d(value).tolist()) if labels is not None else value
 
 
 def _log_sequence(
@@ -182,7 +182,7 @@ def _log_sequence(
         log.v4(f"  hyp: {readable}")
 
 
-# --- file ---------------------------------------------------------------------------------------------------------
+# --- file -------------------------------------------------------------------------------------------------------------
 
 
 def write_results(options: SearchOptions, results: Sequence[tuple[str, Any]]) -> None:

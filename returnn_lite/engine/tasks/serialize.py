@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy
+import numpy as np
 
 
 def better_repr(value: Any) -> str:
@@ -17,7 +17,7 @@ def better_repr(value: Any) -> str:
         return _over_lines("[", "]", [better_repr(item) for item in value])
     if isinstance(value, tuple):
         return f"({', '.join(better_repr(item) for item in value)}{',' if len(value) == 1 else ''})"
-    if isinstance(value, numpy.generic):
+    if isinstance(value, np.generic):
         return plain_number(value)
     if isinstance(value, float):
         return _float_text(repr(value))
@@ -30,10 +30,10 @@ def _over_lines(left: str, right: str, items: Sequence[str]) -> str:
     return left + ", ".join(items) + right
 
 
-def plain_number(value: numpy.generic) -> str:
+def plain_number(value: np.generic) -> str:
     """A numpy number as Python writes it; float32 with the digits that tell it apart: -0.9892766."""
-    if isinstance(value, numpy.floating):
-        return _float_text(str(float(numpy.format_float_scientific(value, unique=True))))
+    if isinstance(value, np.floating):
+        return _float_text(str(float(np.format_float_scientific(value, unique=True))))
     return repr(value.item())
 
 

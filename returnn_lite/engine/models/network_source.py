@@ -18,7 +18,7 @@ from returnn_lite.log import Log
 from returnn_lite.network import Network
 
 
-class NetworkPlan:
+class NetworkSource:
     """The layer net of every epoch: by `get_network(epoch=…)`, by `pretrain`, or `network` all the time."""
 
     score_entries = staticmethod(report.record_entries)

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from returnn_lite.config.numbers import finite
 from returnn_lite.errors import ConfigError, did_you_mean
-
-from .family import Family
-from .schedules import Constant, Schedule, Score, make_schedule
+from returnn_lite.optim.optimizer import Optimizer
+from returnn_lite.optim.schedules import Constant, Schedule, Score, make_schedule
 
 HYPER = ("learn_rate", "beta1", "beta2", "eps", "L2", "grad_clip")
 DEFAULTS: dict[str, Any] = {"eps": 1e-8, "L2": 0.0, "grad_clip": 1.0, "L2_is_weight_decay": True, "use_averages": True}
@@ -28,7 +27,7 @@ ALIASES = {"weight_decay": "L2", "epsilon": "eps", "learning_rate": "learn_rate"
 SLOTS = ("mom1", "mom2", "average")
 
 
-class ThincOptimizer(Family):
+class ThincOptimizer(Optimizer):
     """The rule by the betas of the moment: RAdam if so chosen, Adam if both are above 0, SGD if beta2 is 0.
 
     `learn_rate` None: it comes from outside. Tensors count their own updates (n), schedules all of them together.
@@ -51,7 +50,7 @@ class ThincOptimizer(Family):
         if beta1 == 0 and beta2 != 0:
             raise ValueError("beta1 must not be 0 if beta2 is not (with both 0 the rule is that of SGD)")
 
-    # --- hyper-parameters -----------------------------------------------------------------------------------------
+    # --- hyper-parameters ---------------------------------------------------------------------------------------------
 
     def values(self) -> dict[str, float]:
         """All hyper-parameters but the learning rate at the present step."""
@@ -74,7 +73,7 @@ class ThincOptimizer(Family):
         if score is not None:
             self.last_score = (self.step, -score if self.plateau_score == "min" else score)
 
-    # --- updates --------------------------------------------------------------------------------------------------
+    # --- updates ------------------------------------------------------------------------------------------------------
 
     def apply(self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], lr: float) -> None:
         if grads:
@@ -186,7 +185,7 @@ class ThincOptimizer(Family):
     def averages(self) -> dict[str, Tensor]:
         return dict(self.slots["average"])
 
-    # --- state ----------------------------------------------------------------------------------------------------
+    # --- state --------------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
         self.updates: dict[str, int] = {}

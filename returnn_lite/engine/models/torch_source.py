@@ -13,7 +13,7 @@ from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load import stored_step
 from returnn_lite.engine.checkpoints.torch_preload import load_always
-from returnn_lite.engine.models.network_plan import network_seed, start_epoch
+from returnn_lite.engine.models.network_source import network_seed, start_epoch
 from returnn_lite.engine.models.torch_model import TorchNet, call
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend import RunContext
@@ -25,7 +25,7 @@ from returnn_lite.vocab.create import create_vocab
 AMP_TYPES = {"bfloat16": torch.bfloat16}
 
 
-class TorchPlan:
+class TorchSource:
     """One torch module in all epochs: what `get_model` returns at the start of the task."""
 
     pretrain = None

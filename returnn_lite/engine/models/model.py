@@ -1,4 +1,4 @@
-"""What the engine trains, whatever it is made of: `Model` and `Plan` say all that the engine asks of a network."""
+"""What the engine trains, whatever it is made of: `Model` and `ModelSource` are all that it asks of a network."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -6,12 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from returnn_lite.config import Config
-from returnn_lite.engine.models.network_plan import NetworkPlan
-from returnn_lite.engine.models.torch_plan import TorchPlan
 from returnn_lite.layers.core.params import ParamOptions, ParamOwner
-
-LAYERS, TORCH = ("network", "get_network"), ("get_model", "train_step", "forward_step")
 
 
 class Model(Protocol):
@@ -56,7 +51,7 @@ class Model(Protocol):
         """It is not needed any more."""
 
 
-class Plan(Protocol):
+class ModelSource(Protocol):
     """The network of every epoch, by a description that says whether it changes; names for the log and the scores."""
 
     pretrain: Any
@@ -87,12 +82,3 @@ class Plan(Protocol):
 
     def score_entries(self, dataset: str, means: Mapping[str, float]) -> dict[str, Any]:
         """The entries of the learning-rate file for an epoch's scores."""
-
-
-def make_plan(config: Config) -> Plan:
-    """The plan for what the config describes: a torch module by `get_model`, or a net of layers."""
-    given = {name for name in (*LAYERS, *TORCH) if config.typed_value(name) is not None}
-    if given.isdisjoint(LAYERS):
-        return TorchPlan(config) if given else NetworkPlan(config)
-    both = "get_model" in given and config.value("backend", None) == "torch"  # for which there is an error
-    return TorchPlan(config) if both else NetworkPlan(config)

@@ -1,4 +1,4 @@
-"""A torch scheduler on a shadow: an optimizer of dummies whose groups have the learning rates of the real ones."""
+"""A torch scheduler on a stand-in: an optimizer of dummies whose groups have the learning rates of the real ones."""
 
 import importlib
 import inspect
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.swa_utils import SWALR
@@ -48,7 +48,7 @@ def scheduler_class(value: Any, path: str) -> type:
         raise ConfigError(path, f"cannot import {value!r}: {error}") from None
 
 
-class Shadow:
+class SchedulerProxy:
     """The scheduler of a dict {"class": …, options}, or of a list of them (chained), on groups with these values."""
 
     def __init__(self, value: Any, groups: Sequence[Values], path: str) -> None:
@@ -92,7 +92,7 @@ class Shadow:
         return {"count": self.count, "scheduler": _plain(self.scheduler.state_dict()), "groups": groups}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over `state_dict` of a shadow with the same options and as many groups."""
+        """Takes over `state_dict` of a proxy with the same options and as many groups."""
         self.count = state["count"]
         self.scheduler.load_state_dict(dict(state["scheduler"]))
         for group, saved in zip(self.optimizer.param_groups, state["groups"], strict=True):
@@ -227,7 +227,7 @@ def _functions(value: Any, path: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        function = eval(value, {"math": math, "numpy": numpy, "np": numpy})  # a config is trusted code
+        function = eval(value, {"math": math, "numpy": np, "np": np})  # a config is trusted code
     except Exception as error:
         raise ConfigError(path, f"cannot evaluate {value!r}: {type(error).__name__}: {error}") from None
     if not callable(function):

@@ -9,10 +9,10 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
-from returnn_lite.optim.base import Optimizer
 from returnn_lite.optim.resolve import default_options, make_optimizer
-from returnn_lite.optim.thinc_family import ThincOptimizer
-from returnn_lite.optim.torch_family import TorchOptimizer
+from returnn_lite.optim.rule_optimizer import RuleOptimizer
+from returnn_lite.optim.thinc_optimizers import ThincOptimizer
+from returnn_lite.optim.torch_optimizers import TorchOptimizer
 
 from .small_net import INPUTS, Run, objective, parameters
 
@@ -46,11 +46,11 @@ def test_names_of_torch(value, cls: type):
 
 
 def test_bare_names_are_the_rules_unless_the_backend_is_torch():
-    assert isinstance(resolve("adam"), Optimizer)
+    assert isinstance(resolve("adam"), RuleOptimizer)
     assert type(resolve("adam", backend="torch").torch) is torch.optim.Adam
     assert resolve({"class": "adam", "epsilon": 1e-3}, backend="torch").options()["eps"] == 1e-3
-    assert isinstance(resolve("nadam", backend="tensorflow"), Optimizer)
-    assert isinstance(resolve("normalizedsgd", backend="torch"), Optimizer)
+    assert isinstance(resolve("nadam", backend="tensorflow"), RuleOptimizer)
+    assert isinstance(resolve("normalizedsgd", backend="torch"), RuleOptimizer)
     assert isinstance(resolve("thinc.adam"), ThincOptimizer)
 
 

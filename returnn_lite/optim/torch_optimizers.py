@@ -12,8 +12,7 @@ from torch import Tensor
 
 from returnn_lite.config.numbers import finite
 from returnn_lite.errors import ConfigError, did_you_mean
-
-from .family import Evaluate, Family
+from returnn_lite.optim.optimizer import Evaluate, Optimizer
 
 TORCH: dict[str, type[torch.optim.Optimizer]] = {
     name: value
@@ -55,7 +54,7 @@ def takes_rows(cls: type, options: Mapping[str, Any]) -> bool:
     return cls in (torch.optim.SGD, torch.optim.Adagrad) and plain
 
 
-class TorchOptimizer(Family):
+class TorchOptimizer(Optimizer):
     """A torch optimizer with the options of a config dict, by their torch names; the learning rate is not one."""
 
     def __init__(

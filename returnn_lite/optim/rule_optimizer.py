@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .family import Family
+from returnn_lite.optim.optimizer import Optimizer
 
 Tensors = list[Tensor]
 
@@ -85,7 +85,7 @@ def optimizer(*names: str) -> Callable[[R], R]:
     return register
 
 
-class Optimizer(Family):
+class RuleOptimizer(Optimizer):
     """A rule, its state by parameter name, and the common count of updates (as powers of the rule's `bases`)."""
 
     def __init__(self, rule: Rule) -> None:
