@@ -39,8 +39,10 @@ class SearchOptions:
     @classmethod
     def from_config(cls, config: Config, log: Log) -> "SearchOptions":
         """Raises ConfigError for options that do not go together, and for a file that exists."""
-        value = config.typed_value("search_output_layer", "output")
-        if config.has("search_output_layer") and not config.is_typed("search_output_layer"):
+        value: Any = "output"
+        if config.is_typed("search_output_layer"):
+            value = config.typed_value("search_output_layer", "output")
+        elif config.has("search_output_layer"):
             text = "only counts where the config defines it; the layer is 'output'"
             log.v1(f"WARNING: search_output_layer {config.value('search_output_layer', '')!r} {text}")
         filename, format = config.value("search_output_file", ""), config.value("search_output_file_format", "txt")
