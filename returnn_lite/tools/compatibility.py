@@ -33,7 +33,7 @@ published configs use, ranked, and what becomes of each. Options of layers: [lay
 """
 PUBLISHED = """# Published configs
 
-In how many of 727 published configs a name occurs, and what becomes of it. Of options only those are listed by
+In how many of 727 published configs a name occurs, and its status here. Of options only those are listed by
 themselves that are not supported.
 """
 
