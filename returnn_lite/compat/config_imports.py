@@ -95,7 +95,7 @@ _EMPTY = """
 MODULES |= dict.fromkeys([*_EMPTY, *(f"returnn.{name}" for name in _EMPTY)], "")
 TF = "tensorflow"
 # packages whose modules are modules of ours, under the same names below
-_OURS = {"returnn.frontend": "returnn_lite.frontend"}
+OURS = {"returnn.frontend": "returnn_lite.frontend"}
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def _is_found(name: str) -> bool:
 
 def _ours(name: str) -> str | None:
     """The module of ours that stands under this name."""
-    for public, own in _OURS.items():
+    for public, own in OURS.items():
         if name == public or name.startswith(f"{public}."):
             found = own + name[len(public) :]
             parent = found.rpartition(".")[0]
@@ -165,7 +165,7 @@ class _Finder(MetaPathFinder, Loader):
         own = _ours(fullname)
         if own is not None:
             return ModuleSpec(fullname, self, is_package=_is_package(own))
-        known = (*MODULES, *OLD_NAMES, *_OURS)
+        known = (*MODULES, *OLD_NAMES, *OURS)
         is_package = any(name.startswith(fullname + ".") for name in known)
         return ModuleSpec(fullname, self, is_package=is_package or fullname in OLD_NAMES)
 
@@ -229,6 +229,9 @@ def _tensorflow_for_configs(real: Callable[..., Any]) -> Callable[..., Any]:
 
 def contents(name: str) -> Any:
     """What is in a module: names, or an object with them as attributes."""
+    own = _ours(name)
+    if own is not None:
+        return vars(importlib.import_module(own))
     if name in MODULES:
         module, _, function = MODULES[name].partition(":")
         return getattr(importlib.import_module(_MODULES + module), function)() if module else {}

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from returnn_lite.compat.config_imports import MODULES, OLD_NAMES
+from returnn_lite.compat.config_imports import MODULES, OLD_NAMES, OURS
 from returnn_lite.config.keys import IGNORED_KEYS, KNOWN_KEYS, REFUSED_KEYS
 from returnn_lite.datasets.registry import DATASETS
 from returnn_lite.datasets.registry import REFUSED as REFUSED_DATASETS
@@ -73,7 +73,12 @@ def _supported() -> list[str]:
         "Optimizers, besides all of torch.optim and Thinc": RULES,
         "Learning-rate controls": CONTROLS,
         "Global options": KNOWN_KEYS - IGNORED_KEYS - REFUSED_KEYS.keys(),
-        "Modules that configs import": [*(name for name in MODULES if name.startswith("returnn.")), *old, "tensorflow"],
+        "Modules that configs import": [
+            *(name for name in MODULES if name.startswith("returnn.")),
+            *OURS,
+            *old,
+            "tensorflow",
+        ],
     }
     return ["# Supported\n", *(f"{kind}: {_code(names)}.\n" for kind, names in kinds.items())]
 

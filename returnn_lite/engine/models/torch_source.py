@@ -9,6 +9,7 @@ import torch
 
 from returnn_lite import frontend
 from returnn_lite.config import Config
+from returnn_lite.config.behavior_version import BehaviorVersion, select_backend_torch
 from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load import stored_step
@@ -36,6 +37,10 @@ class TorchSource:
     def __init__(self, config: Config) -> None:
         self.config = config
         set_vocab_maker(create_vocab)
+        BehaviorVersion._reset()
+        select_backend_torch()
+        if config.has("behavior_version"):
+            BehaviorVersion.set(config.int("behavior_version", 0))
         if config.value("backend", None) != "torch":
             found = config.value("backend", None)
             raise ConfigError("backend", f'`backend` must be "torch" with `get_model`, but is {found!r} instead')
