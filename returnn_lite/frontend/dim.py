@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -20,6 +19,7 @@ from returnn_lite.frontend.tensor_base import TensorBase
 from returnn_lite.tensor import Dim as CoreDim
 from returnn_lite.tensor import batch_dim as core_batch_dim
 from returnn_lite.tensor.dim import BATCH, FEATURE, SPATIAL
+from returnn_lite.vocab.create import vocab_option
 
 _IGNORED = {"batch", "control_flow_ctx", "src_data", "src_axis", "undefined", "special", "dyn_size"}
 _CORE_OPS = {"add": "+", "mul": "*", "floordiv": "//", "truediv": "//", "ceildiv": "ceildiv"}
@@ -294,19 +294,7 @@ class Dim(DimWithSizes):
 
 def made_vocab(vocab: Any) -> Any:
     """A vocabulary; a dict is made into one."""
-    if not isinstance(vocab, dict):
-        return vocab
-    if not _VOCAB_MAKERS:
-        raise WrongUse("a vocabulary as a dict is only understood in a config; give the vocabulary itself")
-    return _VOCAB_MAKERS[-1](vocab)
-
-
-_VOCAB_MAKERS: list[Callable[[Any], Any]] = []
-
-
-def set_vocab_maker(make: Callable[[Any], Any]) -> None:
-    """Says how a vocabulary is made of a dict; by who knows the classes of vocabularies."""
-    _VOCAB_MAKERS[:] = [make]
+    return vocab_option(vocab, "") if isinstance(vocab, dict) else vocab
 
 
 def _make_constant(value: int, name: str, auto: bool, op: Op) -> Dim:

@@ -7,13 +7,10 @@ from typing import Any
 from returnn_lite import frontend
 from returnn_lite.compat import config_dims
 from returnn_lite.frontend import errors, marked_dim, random_data, tensor_dict
-from returnn_lite.frontend.dim import set_vocab_maker
-from returnn_lite.vocab.create import create_vocab
 
 
 def tensor_names() -> dict[str, Any]:
     """`returnn.tensor`."""
-    set_vocab_maker(create_vocab)
     return {**config_dims.NAMES, "Data": frontend.Tensor, "Tensor": frontend.Tensor, "TensorDict": frontend.TensorDict}
 
 

@@ -19,9 +19,7 @@ from returnn_lite.engine.models.torch_model import TorchNet, call
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend import RunContext
 from returnn_lite.frontend.bridge import rf_module_to_pt_module
-from returnn_lite.frontend.dim import set_vocab_maker
 from returnn_lite.log import Log
-from returnn_lite.vocab.create import create_vocab
 
 AMP_TYPES = {"bfloat16": torch.bfloat16}
 
@@ -36,7 +34,6 @@ class TorchSource:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        set_vocab_maker(create_vocab)
         BehaviorVersion._reset()
         select_backend_torch()
         if config.has("behavior_version"):
