@@ -48,7 +48,7 @@ class Dataset(ABC):
     have_corpus_seq_idx = True
     supports_sharding = True
     defaulted: frozenset[str] = frozenset()  # options that were not written, but come from the dataset's role
-    where = ""  # the end of an error message about the whole dataset: where the sequences come from
+    provenance = ""  # where the sequences come from: the end of an error message about the whole dataset
     shared = False  # several trainings use it in turns: loaders make all batches of an epoch at once
     transform: Callable[[Any], Any] | None = None  # of each batch of a shared one
     constant = False  # the data of a sequence are the same whenever they are loaded, and in memory
@@ -170,7 +170,7 @@ class Dataset(ABC):
             self._check_endless(epoch)
             return None
         if not total:
-            raise ConfigError(self.name, f"there are no sequences{self.where}")
+            raise ConfigError(self.name, f"there are no sequences{self.provenance}")
         try:
             return seq_order(self.order_options, epoch, int(total), self._lengths_for_order, self.get_all_tags)
         except ConfigError as exc:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict
 
 from returnn_lite.errors import ConfigError
 
@@ -22,6 +23,14 @@ def blamed(place: str, exc: Exception) -> DataError:
         return exc
     text = str(exc) if isinstance(exc, ConfigError) else f"{type(exc).__name__}: {exc}"
     return DataError(place, text)
+
+
+class OrderRequest(TypedDict, total=False):
+    """The arguments of `Dataset.init_seq_order`."""
+
+    epoch: int | None
+    seq_list: Sequence[str] | None
+    seq_order: Sequence[int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +58,9 @@ class BaseOptions:
 
     def __post_init__(self) -> None:
         """Raises ConfigError for values that exclude each other or make no sense."""
-        for option in ("partition_epoch", "repeat_epoch", "_num_shards", "window"):
-            value = getattr(self, option) or 1
+        counts = {"partition_epoch": self.partition_epoch, "repeat_epoch": self.repeat_epoch}
+        for option, value in {**counts, "_num_shards": self._num_shards, "window": self.window}.items():
+            value = value or 1
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{self.name}: {option}", f"must be a whole number >= 1, but is {value!r} instead")
         if (self.partition_epoch or 1) > 1 and (self.repeat_epoch or 1) > 1:
@@ -62,7 +72,14 @@ class BaseOptions:
         if self.shuffle_frames_of_nseqs:
             raise ConfigError(f"{self.name}: shuffle_frames_of_nseqs", "shuffling of frames is not supported")
 
+    def changed(self) -> dict[str, Any]:
+        """The options whose values are not the defaults."""
+        return {name: value for name, value in vars(self).items() if value != vars(DEFAULTS)[name]}
+
     @staticmethod
     def names() -> list[str]:
         """The names of the options."""
         return [f.name for f in fields(BaseOptions)]
+
+
+DEFAULTS = BaseOptions()

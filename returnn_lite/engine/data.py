@@ -121,12 +121,14 @@ def eval_batching(config: Config, net: Any, name: str, epoch: int) -> BatchingOp
 
 
 def forward_batching(config: Config, net: Any) -> BatchingOptions:
-    """One row per sequence; the size is `forward_batch_size`."""
-    if not config.has("forward_batch_size"):
-        raise ConfigError("forward_batch_size", "forward_batch_size not set")
-    size = config.number_or_dict("forward_batch_size", None)
-    check_limit("forward_batch_size", size, above=True)
-    return BatchingOptions(**(_common(config, net) | {"batch_size": size}), recurrent_net=True)
+    """One row per sequence; the size is `forward_batch_size`, for models of `get_model` by default `batch_size`."""
+    by_default = config.has("get_model") and config.has("batch_size")
+    option = "batch_size" if by_default and not config.has("forward_batch_size") else "forward_batch_size"
+    if not config.has(option):
+        raise ConfigError(option, f"{option} not set")
+    size = config.number_or_dict(option, None)
+    check_limit(option, size, above=True)
+    return BatchingOptions(**(_common(config, net) | {"batch_size": size, "size_option": option}), recurrent_net=True)
 
 
 def prior_batching(config: Config, net: Any) -> BatchingOptions:

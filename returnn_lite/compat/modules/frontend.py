@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from returnn_lite import frontend
 from returnn_lite.compat import config_dims
 from returnn_lite.frontend import errors, marked_dim, random_data, tensor_dict
+from returnn_lite.frontend.callback import ForwardCallback
+from returnn_lite.frontend.current import get_run_ctx
+from returnn_lite.frontend.run_ctx import RunContext
+from returnn_lite.frontend.tensor import Tensor
 
 
 def tensor_names() -> dict[str, Any]:
     """`returnn.tensor`."""
-    return {**config_dims.NAMES, "Data": frontend.Tensor, "Tensor": frontend.Tensor, "TensorDict": frontend.TensorDict}
+    return {**config_dims.NAMES, "Data": Tensor, "Tensor": Tensor, "TensorDict": tensor_dict.TensorDict}
 
 
 def dim_names() -> dict[str, Any]:
@@ -39,9 +42,9 @@ def torch_data_names() -> dict[str, Any]:
 
 def context_names() -> dict[str, Any]:
     """`returnn.torch.context`."""
-    return {"get_run_ctx": frontend.get_run_ctx, "RunCtx": frontend.RunContext}
+    return {"get_run_ctx": get_run_ctx, "RunCtx": RunContext}
 
 
 def callback_names() -> dict[str, Any]:
     """`returnn.forward_iface`."""
-    return {"ForwardCallbackIface": frontend.ForwardCallback}
+    return {"ForwardCallbackIface": ForwardCallback}

@@ -34,7 +34,7 @@ def vocabulary(name: str | None) -> Any:
     def from_labels(labels: Any, **options: Any) -> Any:
         return create_vocab({"class": "Vocabulary", "labels": labels, "unknown_label": None, **options})
 
-    members = {"__new__": lambda cls, **options: create(**options), "create_vocab": create}
+    members: dict[str, Any] = {"__new__": lambda cls, **options: create(**options), "create_vocab": create}
     members["create_vocab_from_labels"] = staticmethod(from_labels)
     return type(name or "Vocabulary", (), members)
 

@@ -190,7 +190,7 @@ class OggZipDataset(Transcribed):
 
     def file_of(self, seq_idx: int, key: str) -> str:
         """The zip file, or the folder."""
-        return self.sources[self.corpus.source[self.get_corpus_seq_idx(seq_idx)]].path
+        return self.sources[int(self.corpus.source[self.get_corpus_seq_idx(seq_idx)])].path
 
     def _audio_of(self, index: int) -> tuple[bytes, str]:
         """(content of the audio file, where it is)."""

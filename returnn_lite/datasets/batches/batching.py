@@ -23,7 +23,8 @@ class BatchingOptions:
     `batch_size` bounds (longest slice) x (number of slices), `packed_batch_size` the sum of the lengths instead,
     `max_pad_size` the frames of padding. `max_seqs` -1 and `max_seq_length` 0 or None mean no limit; a `max_seq_length`
     of -n means {"classes": n}. Without `recurrent_net`, sequences are laid end to end in one row. What a batch says to
-    be complete of the epoch is counted with its first sequence, or (`complete_with_last`) up to its last.
+    be complete of the epoch is counted with its first sequence, or (`complete_with_last`) up to its last. Error
+    messages call `batch_size` by the config's option that it comes from, `size_option`.
     """
 
     batch_size: Limit = None
@@ -39,20 +40,21 @@ class BatchingOptions:
     recurrent_net: bool = True
     used_data_keys: frozenset[str] | None = None
     complete_with_last: bool = False
+    size_option: str = "batch_size"
 
     def __post_init__(self) -> None:
         """Raises ConfigError for values that make no sense."""
         if not self.batch_size and not self.packed_batch_size:
             raise ConfigError("batch_size", "batch_size must be set and be greater than 0")
-        for name in ("batch_size", "packed_batch_size"):
-            check_limit(name, getattr(self, name), above=True)
-        for name in ("min_seq_length", "max_pad_size"):
-            check_limit(name, getattr(self, name))
+        check_limit(self.size_option, self.batch_size, above=True)
+        check_limit("packed_batch_size", self.packed_batch_size, above=True)
+        check_limit("min_seq_length", self.min_seq_length)
+        check_limit("max_pad_size", self.max_pad_size)
         longest = self.max_seq_length
         whole = isinstance(longest, int) and not isinstance(longest, bool)
         check_limit("max_seq_length", longest, least=-math.inf if whole else 0)
-        for name, unlimited in (("max_seqs", -1), ("seq_drop_freq", 1)):
-            value = getattr(self, name)
+        counts = {"max_seqs": (self.max_seqs, -1), "seq_drop_freq": (self.seq_drop_freq, 1)}
+        for name, (value, unlimited) in counts.items():
             if not isinstance(value, int) or value != unlimited and value < 1:
                 text = "greater than 0 or -1 (no limit)" if unlimited < 0 else "greater than 0"
                 raise ConfigError(name, f"must be {text}, but is {value!r} instead")
@@ -60,8 +62,18 @@ class BatchingOptions:
 
     def check_keys(self, known: Collection[str], warn: Warn) -> None:
         """Raises ConfigError, or warns, where a limit is given for a data key that there is not."""
-        for name in ("batch_size", "packed_batch_size", "max_seq_length", "min_seq_length", "max_pad_size"):
-            check_keys(name, getattr(self, name), known, warn)
+        for name, limit in self._limits().items():
+            check_keys(name, limit, known, warn)
+
+    def _limits(self) -> dict[str, Limit]:
+        """The limits that may be given per data key, by the options they come from."""
+        return {
+            self.size_option: self.batch_size,
+            "packed_batch_size": self.packed_batch_size,
+            "max_seq_length": self.max_seq_length,
+            "min_seq_length": self.min_seq_length,
+            "max_pad_size": self.max_pad_size,
+        }
 
     @property
     def longest(self) -> Limit:

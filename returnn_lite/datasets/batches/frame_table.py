@@ -44,7 +44,9 @@ class FrameTable:
 
     def batch(self, dataset: Dataset, plan: SliceBatch) -> Batch:
         """As `collate`; slices must not reach beyond their sequences."""
-        slices, data, lengths = plan.slices, {}, {}
+        slices = plan.slices
+        data: dict[str, np.ndarray | list[str]] = {}
+        lengths: dict[str, np.ndarray] = {}
         indices = dataset.get_current_seq_order()[slices.seq_idx]
         for column, key in enumerate(slices.keys):
             if key not in self.frames:

@@ -31,6 +31,7 @@ class MultiEpochDataset(Wrapper):
         self.refuse_orders()
         self.describe_as(sub_dataset(self, dataset, "inner"))
         self.multi_epoch, self.start, self.inner_index = multi_epoch, 0, 0
+        self._known_tags: dict[int, str] = {}
 
     def init_seq_order(
         self, epoch: int | None = None, seq_list: Sequence[str] | None = None, seq_order: Sequence[int] | None = None
@@ -101,7 +102,7 @@ class MultiEpochDataset(Wrapper):
     @property
     def _tags(self) -> dict[int, str]:
         """Tags of the loaded sequences: their inner epoch may be over."""
-        tags: dict[int, str] = self.__dict__.setdefault("_known_tags", {})
+        tags = self._known_tags
         if len(tags) > 4 * len(self._loaded) + 1000:
             for i in [i for i in tags if i not in self._loaded]:
                 del tags[i]
@@ -135,7 +136,7 @@ class MultiEpochDataset(Wrapper):
     def finish_epoch(self, free_resources: bool = False) -> None:
         """Ends the epoch of both."""
         super().finish_epoch(free_resources)
-        self.__dict__.pop("_known_tags", None)
+        self._known_tags = {}
 
 
 @dataset("VariableDataset")

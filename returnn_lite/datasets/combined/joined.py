@@ -44,13 +44,13 @@ class CombinedDataset(Joined):
         super().__init__(base, log=log)
         if self.window != 1:
             raise ConfigError(f"{self.name}: window", f"must be 1 for CombinedDataset, but is {self.window} instead")
+        self.dtypes, self.gumbel = dict(data_dtypes or {}), interleave_gumbel_scale
         self.names = sorted(dataset_dict(datasets, f"{self.name}: datasets"))
         self.parts = [sub_dataset(self, datasets[name], name) for name in self.names]
         self.key_maps: list[dict[str, str]] = [{} for _ in self.parts]  # own key -> the part's key
         for source, key in _checked_map(data_map, self.names, self.name):
             self._add_key(source, key)
         self.num_inputs = self.get_data_dim("data") if "data" in self.num_outputs else 0
-        self.dtypes, self.gumbel = dict(data_dtypes or {}), interleave_gumbel_scale
         given = {key: tuple(dims) for key, dims in (data_dims or {}).items()}
         self.num_outputs.update({key: dims for key, dims in given.items() if key in self.num_outputs})
         self.sampling = self._sampling(sampling_sizes)
@@ -186,15 +186,15 @@ class CombinedDataset(Joined):
 
     def get_seq_length(self, seq_idx: int) -> dict[str, int]:
         """Frames per key."""
-        k = int(self.which[seq_idx])
-        lengths = self.parts[k].get_seq_length(int(self.where[seq_idx]))
+        k = int(self.part_of[seq_idx])
+        lengths = self.parts[k].get_seq_length(int(self.index_in_part[seq_idx]))
         keys = self.key_maps[k]
         return NumbersDict({key: lengths[keys[key]] if key in keys else 0 for key in self.get_data_keys()})
 
     def get_estimated_seq_length(self, seq_idx: int) -> float:
         """As the sequence's dataset."""
-        made: float = self.parts[self.which[seq_idx]].get_estimated_seq_length(int(self.where[seq_idx]))
-        return made
+        part, index = self._place(seq_idx)
+        return part.get_estimated_seq_length(index)
 
     def get_data_keys(self) -> list[str]:
         """ "data" first, the others sorted."""
@@ -202,7 +202,7 @@ class CombinedDataset(Joined):
 
     def get_data_dtype(self, key: str) -> str:
         """The option, or int32 for classes and float32 for other numbers."""
-        if key in getattr(self, "dtypes", {}):
+        if key in self.dtypes:
             return self.dtypes[key]
         for part, keys in zip(self.parts, self.key_maps, strict=True):
             if key in keys:
@@ -253,8 +253,8 @@ class ConcatDataset(Joined):
 
     def get_seq_length(self, seq_idx: int) -> dict[str, int]:
         """As the sequence's dataset."""
-        made: dict[str, int] = self.parts[self.which[seq_idx]].get_seq_length(int(self.where[seq_idx]))
-        return made
+        part, index = self._place(seq_idx)
+        return part.get_seq_length(index)
 
     def get_data_keys(self) -> list[str]:
         """As the first dataset."""

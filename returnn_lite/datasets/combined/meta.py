@@ -58,6 +58,7 @@ class MetaDataset(EpochDataset):
         names = [name for name in datasets if name in {name for name, _ in self.data_map.values()} | {self.default}]
         self.subs = {name: sub_dataset(self, datasets[name], name) for name in names}
         self.seq_list_file, self.seq_lens_file = seq_list_file, seq_lens_file
+        self._indices: dict[str, np.ndarray | None] = {}  # by sub-dataset: see `_corpus_indices`
         for key, (name, sub_key) in self.data_map.items():
             self._add_key(key, self.subs[name], sub_key)
         self.num_outputs.update({key: _pair(value) for key, value in (data_dims or {}).items() if key in data_map})
@@ -155,16 +156,17 @@ class MetaDataset(EpochDataset):
 
     def _corpus_indices(self, name: str) -> np.ndarray | None:
         """For each sequence its corpus index in a sub-dataset, -1 where it is missing; None if it has no indices."""
-        cache = self.__dict__.setdefault("_indices", {})
-        if name not in cache:
-            sub, tags = self.subs[name], self.seq_tags[name]
-            cache[name] = None
-            if _lists_tags(sub):
-                own = sub.tag_table
-                same = tags is own and name == self.default
-                cache[name] = np.arange(len(own)) if same and _distinct(own) else own.find_all(tags)
-        found: np.ndarray | None = cache[name]
-        return found
+        if name not in self._indices:
+            self._indices[name] = self._found_indices(name)
+        return self._indices[name]
+
+    def _found_indices(self, name: str) -> np.ndarray | None:
+        sub, tags = self.subs[name], self.seq_tags[name]
+        if not _lists_tags(sub):
+            return None
+        own = sub.tag_table
+        same = tags is own and name == self.default
+        return np.arange(len(own)) if same and _distinct(own) else own.find_all(tags)
 
     def get_total_num_seqs(self, *, fast: bool = False) -> int:
         """Length of the sequence list."""
@@ -205,12 +207,8 @@ class MetaDataset(EpochDataset):
 
     def _warn_of_own_order(self) -> None:
         """Options that were written, but have no effect, as another dataset decides the order."""
-        plain = BaseOptions()
-        idle = [
-            name
-            for name in OF_ORDER
-            if name not in self.defaulted and (getattr(self.options, name) or None) != (getattr(plain, name) or None)
-        ]
+        changed = self.options.changed()
+        idle = [name for name in OF_ORDER if name not in self.defaulted and changed.get(name)]
         if idle and not self._warned:
             text = f'{", ".join(idle)} have no effect beside seq_order_control_dataset; "{self.control}" needs them'
             self.log.v1(f"{self.name}: warning: {text}")

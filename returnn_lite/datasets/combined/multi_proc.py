@@ -13,7 +13,7 @@ from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.combined.sub import Wrapper, sub_dataset
 from returnn_lite.datasets.combined.workers import Item, LocalWorker, ProcessWorker
 from returnn_lite.datasets.numbers_dict import NumbersDict
-from returnn_lite.datasets.options import BaseOptions, DataError
+from returnn_lite.datasets.options import BaseOptions, DataError, OrderRequest
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
@@ -48,17 +48,15 @@ class MultiProcDataset(Wrapper):
             raise ConfigError(
                 f"{self.name}: sharding_method", f"must be one of {SHARDING}, but is {sharding_method!r} instead"
             )
-        defaults = {
-            name: value
-            for name, value in vars(self.options).items()
-            if name not in ("name", "_num_shards", "_shard_index") and value != getattr(BaseOptions, name)
-        }
+        own = ("name", "_num_shards", "_shard_index")
+        defaults = {name: value for name, value in self.options.changed().items() if name not in own}
         self.describe_as(sub_dataset(self, dataset, "inner", **defaults))
         self.dedicated, self.num_workers, self.buffer = sharding_method == "dedicated", num_workers, buffer_size
         self.shards = [self.inner]
         if self.dedicated:
             shards = ({"_num_shards": num_workers, "_shard_index": i} for i in range(num_workers))
             self.shards = [sub_dataset(self, dataset, f"inner{i}", **{**defaults, **s}) for i, s in enumerate(shards)]
+        self.arguments: OrderRequest = {}
         self._start()
 
     def _start(self) -> None:
@@ -77,10 +75,9 @@ class MultiProcDataset(Wrapper):
             self.refuse_lists(seq_list, seq_order)
         self._close()
         self.epoch, self._loaded = epoch, {}
-        arguments = {"epoch": epoch, "seq_list": seq_list, "seq_order": seq_order}
+        self.arguments = {"epoch": epoch, "seq_list": seq_list, "seq_order": seq_order}
         if not self.dedicated:
-            self.inner.init_seq_order(**arguments)
-        self.arguments = arguments
+            self.inner.init_seq_order(**self.arguments)
         return True
 
     def _launch(self) -> None:
@@ -187,5 +184,3 @@ class MultiProcDataset(Wrapper):
         self.arguments = {}
         self.epoch = None
         super().finish_epoch(free_resources)
-
-    arguments: dict[str, Any] = {}

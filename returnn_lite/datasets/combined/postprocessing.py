@@ -108,11 +108,12 @@ class PostprocessingDataset(Wrapper):
     def _mapped(self, inputs: Iterator[TensorDict], rng: np.random.RandomState) -> Iterator[Any]:
         if self.map_stream is not None:
             return iter(self.map_stream(inputs, epoch=self.epoch, rng=rng))
-        return self._mapped_one_by_one(inputs, rng)
+        return iter(()) if self.map_seq is None else self._mapped_one_by_one(self.map_seq, inputs, rng)
 
-    def _mapped_one_by_one(self, inputs: Iterator[TensorDict], rng: np.random.RandomState) -> Iterator[Any]:
-        function = self.map_seq
-        for tensors in inputs if function is not None else ():
+    def _mapped_one_by_one(
+        self, function: Callable[..., Any], inputs: Iterator[TensorDict], rng: np.random.RandomState
+    ) -> Iterator[Any]:
+        for tensors in inputs:
             extra = {name: tensors[name] for name in EXTRA}
             index = int(raw(extra["seq_idx"]))
             found = items_of(function(tensors, epoch=self.epoch, seq_idx=index, rng=rng))

@@ -174,33 +174,37 @@ class Wrapper(EpochDataset):
 class Joined(EpochDataset):
     """The sequences of several datasets (`parts`), in any mixture.
 
-    `which` and `where` int [N] say for each sequence of the epoch in which dataset it is, and its index in that one's
-    epoch.
+    `part_of` and `index_in_part` int [N] say for each sequence of the epoch in which dataset it is, and its index in
+    that one's epoch.
     """
 
     parts: list[Dataset]
-    which: np.ndarray = np.empty(0, np.int32)
-    where: np.ndarray = np.empty(0, np.int64)
+    part_of: np.ndarray = np.empty(0, np.int32)
+    index_in_part: np.ndarray = np.empty(0, np.int64)
 
-    def set_parts_order(self, which: np.ndarray, where: np.ndarray) -> None:
+    def set_parts_order(self, part_of: np.ndarray, index_in_part: np.ndarray) -> None:
         """Sets the epoch's order."""
-        self.which, self.where = which.astype(np.int32), where.astype(np.int64)
+        self.part_of, self.index_in_part = part_of.astype(np.int32), index_in_part.astype(np.int64)
 
     @property
     def num_seqs(self) -> int | float:
         """Sequences of this epoch."""
-        return len(self.which)
+        return len(self.part_of)
 
     def get_tag(self, seq_idx: int) -> str:
         """Name in its own dataset."""
-        made: str = self.parts[self.which[seq_idx]].get_tag(int(self.where[seq_idx]))
-        return made
+        part, index = self._place(seq_idx)
+        return part.get_tag(index)
+
+    def _place(self, seq_idx: int) -> tuple[Dataset, int]:
+        """(a sequence's own dataset, its index in that one's epoch)."""
+        return self.parts[int(self.part_of[seq_idx])], int(self.index_in_part[seq_idx])
 
     def file_of(self, seq_idx: int, key: str) -> str | None:
         """As its own dataset."""
-        part = int(self.which[seq_idx])
+        part = int(self.part_of[seq_idx])
         own = self.key_of_part(part, key)
-        return None if own is None else self.parts[part].file_of(int(self.where[seq_idx]), own)
+        return None if own is None else self.parts[part].file_of(int(self.index_in_part[seq_idx]), own)
 
     def key_of_part(self, part: int, key: str) -> str | None:
         """What a dataset itself calls a key; None if it does not have it."""
@@ -213,7 +217,7 @@ class Joined(EpochDataset):
     def load_epoch_seqs(self, seq_idx: Sequence[int]) -> list[Seq]:
         """Asks each dataset for its sequences."""
         found: list[Seq] = [{} for _ in seq_idx]
-        which, where = self.which[list(seq_idx)], self.where[list(seq_idx)]
+        which, where = self.part_of[list(seq_idx)], self.index_in_part[list(seq_idx)]
         for k in np.unique(which):
             mine = np.flatnonzero(which == k)
             for i, seq in zip(mine, self.parts[k].load_epoch_seqs(where[mine].tolist()), strict=True):

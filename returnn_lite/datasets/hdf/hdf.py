@@ -44,7 +44,7 @@ class HDFDataset(Dataset):
         if cache_byte_size and (self.options.partition_epoch or 1) > 1:
             raise ConfigError(f"{self.name}: partition_epoch", "to use it in HDFDataset, set cache_byte_size = 0")
         self.handles = Handles()
-        self.where = f" in {', '.join(map(os.fspath, files))}"
+        self.provenance = f" in {', '.join(map(os.fspath, files))}"
         self.files = [HdfFile(os.fspath(path), self.handles) for path in files]
         self._describe(self.files[0])
         for file in self.files[1:]:

@@ -45,8 +45,6 @@ class TorchSource:
             if config.typed_value(other):
                 raise ConfigError(other, f"`{other}` and `get_model` exclude each other; drop one of them")
         self.autocast = autocast_type(config)
-        if not config.has("forward_batch_size") and config.has("batch_size"):
-            config.set("forward_batch_size", config.number_or_dict("batch_size", 1))
 
     def is_pretrain(self, epoch: int) -> bool:
         """Never."""
