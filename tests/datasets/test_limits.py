@@ -1,6 +1,7 @@
 """Limits that make no sense, and keys that there are not."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +55,18 @@ def test_limits_that_are_fine(value):
 def test_the_size_of_forward_batches(value):
     with pytest.raises(ConfigError, match="^forward_batch_size: must be"):
         forward_batching(Config({"forward_batch_size": value}), None)
+
+
+@pytest.mark.parametrize("options, option", [
+    ({"forward_batch_size": {"dta": 10}, "batch_size": 5}, "forward_batch_size"),
+    ({"get_model": print, "batch_size": {"dta": 10}}, "batch_size"),
+    ({"get_model": print, "batch_size": 5, "forward_batch_size": {"dta": 10}}, "forward_batch_size"),
+])  # fmt: skip
+def test_a_wrong_key_of_the_size_of_forward_batches(options, option):
+    batching = forward_batching(Config(options), SimpleNamespace(used_data_keys=["data"]))
+    assert batching.batch_size == {"dta": 10}
+    with pytest.raises(ConfigError, match=rf'^{option}\["dta"\]: unknown data key; did you mean "data"\?'):
+        batching.check_keys(["data", "classes"], print)
 
 
 def test_keys():
