@@ -85,6 +85,8 @@ class Dim(DimWithSizes):
         if isinstance(sizes, torch.Tensor | numpy.ndarray):
             dims = () if sizes.ndim == 0 else (batch_dim,)  # what torch models give: one length per sequence
             sizes = TensorBase.final("", dims, raw_tensor=torch.as_tensor(sizes))
+        elif isinstance(sizes, TensorBase.final) and sizes.device not in (None, "cpu"):
+            sizes = sizes._like(sizes.raw_tensor.cpu())
         if not isinstance(sizes, TensorBase.final) or not sizes.dtype.startswith(("int", "uint")):
             shown = getattr(sizes, "dtype", repr(sizes))
             raise WrongUse(f"the sizes of axis {self.name!r} must be ints or a tensor of ints, but are {shown} instead")

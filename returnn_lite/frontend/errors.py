@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from returnn_lite.errors import ConfigError, user_line
+import os
+import sys
+
+import tree
+
+from returnn_lite.errors import ConfigError
+
+_NOT_THE_USERS = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+    os.path.dirname(tree.__file__),
+    "<frozen",
+)
 
 
 class WrongUse(ConfigError, ValueError, TypeError, AssertionError):
@@ -12,7 +23,15 @@ class WrongUse(ConfigError, ValueError, TypeError, AssertionError):
     """
 
     def __init__(self, message: str, path: str | None = None) -> None:
-        super().__init__(user_line() if path is None else path, message)
+        super().__init__(line_of_user() if path is None else path, message)
+
+
+def line_of_user() -> str:
+    """file:line of the nearest caller outside of the library, also where it was called for a nested structure."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        frame = frame.f_back  # type: ignore[assignment]
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
 
 class NoSizes(WrongUse):

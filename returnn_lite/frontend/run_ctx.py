@@ -198,7 +198,7 @@ def named(value: Any, dims: Dims | None, what: str) -> Tensor:
     Without axes every entry counts.
     """
     if isinstance(value, Tensor):
-        return value if dims is None else _ordered(value, dims, None, what)
+        return value if dims is None else _in_order(value, dims, what)
     raw = torch.as_tensor(value)
     if dims is None:
         dims = [Dim(size, name=f"axis{i}") for i, size in enumerate(raw.shape)]
@@ -223,16 +223,21 @@ def _ordered(tensor: Tensor, dims: Dims | None, expected: Tensor | None, name: s
         return _like_expected(tensor, expected, name)
     if dims is None:
         return tensor.copy_transpose(default_order(tensor, name))
-    wanted = tuple(dim if isinstance(dim, Dim) else _sized(tensor, int(dim), name) for dim in dims)
+    return _in_order(tensor, dims, f"output {name!r}")
+
+
+def _in_order(tensor: Tensor, dims: Dims, what: str) -> Tensor:
+    """The tensor with these axes, all of its own; numbers stand for the axis of this size."""
+    wanted = tuple(dim if isinstance(dim, Dim) else _sized(tensor, int(dim), what) for dim in dims)
     if len(wanted) != len(tensor.dims) or any(dim not in tensor.dims for dim in wanted):
-        raise ConfigError("", f"output {name!r} must have the axes {show(wanted)}, but has {show(tensor.dims)}")
+        raise ConfigError("", f"{what} must have the axes {show(wanted)}, but has {show(tensor.dims)}")
     return tensor.copy_transpose(wanted)
 
 
-def _sized(tensor: Tensor, size: int, name: str) -> Dim:
+def _sized(tensor: Tensor, size: int, what: str) -> Dim:
     found = [dim for dim in tensor.dims if dim.dimension == size]
     if len(found) != 1:
-        raise ConfigError("", f"output {name!r} has no single axis of size {size}, but {show(tensor.dims)}")
+        raise ConfigError("", f"{what} has no single axis of size {size}, but {show(tensor.dims)}")
     return found[0]
 
 

@@ -70,10 +70,8 @@ class TensorAxes(TensorBase):
     def get_time_dim_tag(self) -> Dim:
         """The time axis. WrongUse without one."""
         if self._time_axis is None:
-            dynamic = [i for i, dim in enumerate(self._dims) if dim.is_dynamic_seq_length()]
-            if len(dynamic) != 1:
-                raise WrongUse(f"{self} has no axis that is known to be the time axis")
-            return self._dims[dynamic[0]]
+            hint = "only those described by `dim_tags` or `shape` have one; use `dims`"
+            raise WrongUse(f"{self} has no time axis; {hint}")
         return self._dims[self._time_axis]
 
     def get_dyn_size_tags(self) -> list[Dim]:

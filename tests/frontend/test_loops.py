@@ -116,6 +116,9 @@ def test_scan_as_long_as_a_condition_holds():
         rf.scan(**{**options, "cond_dims": None})
     with pytest.raises(ConfigError, match="`spatial_dim` of known size"):
         rf.scan(body=lambda x, s: (x, s))
+    with pytest.raises(ConfigError, match="does not have the axes") as caught:
+        rf.scan(**{**options, "ys": rf.Tensor("y", [F], "int32")})
+    assert str(caught.value).startswith(__file__)  # not a file of the package that maps structures
 
 
 # --- nested structures ------------------------------------------------------------------------------------------------
