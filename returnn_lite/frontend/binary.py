@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.errors import did_you_mean
@@ -125,7 +125,10 @@ def binary(function: Function, a: Any, b: Any, dim_order: Sequence[Dim] | None =
         raise WrongUse(f"{what} of {a} and {b}: there is no data in a template")
     if a._dims is b._dims or a._dims == b._dims:
         if dim_order is None:
-            return a._like(function(a._raw, b._raw))
+            try:
+                return a._like(function(a._raw, b._raw))
+            except RuntimeError as error:
+                raise WrongUse(f"{what} of {a} and {b}: {str(error).splitlines()[0]}") from None
         dims: Dims = a._dims
     else:
         dims = joined(a._dims, b._dims)
@@ -168,9 +171,9 @@ def number(value: Any, what: str = "") -> Any:
     """An operand as torch takes it: a Python number, or a tensor. WrongUse for other things."""
     if isinstance(value, bool | int | float | complex | TensorBase):
         return value
-    if isinstance(value, numpy.generic):
+    if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, torch.Tensor | numpy.ndarray) and value.ndim == 0:
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 0:
         return TensorBase._new(torch.as_tensor(value), ())
     shown = f"of shape {tuple(value.shape)}" if hasattr(value, "shape") else repr(value)
     raise WrongUse(f"{what}: an operand must be a Tensor or a number, but is a {type(value).__name__} {shown} instead")
@@ -178,9 +181,9 @@ def number(value: Any, what: str = "") -> Any:
 
 def is_operand(value: Any) -> bool:
     """Whether operators take it."""
-    if isinstance(value, TensorBase | bool | int | float | complex | numpy.generic):
+    if isinstance(value, TensorBase | bool | int | float | complex | np.generic):
         return True
-    return isinstance(value, torch.Tensor | numpy.ndarray) and value.ndim == 0
+    return isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 0
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------

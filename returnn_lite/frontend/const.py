@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.frontend import dtypes
@@ -57,19 +57,19 @@ def _raw(value: Any, dtype: str | None) -> Any:
     if isinstance(value, list | tuple):
         if value and all(isinstance(entry, Tensor) for entry in value):
             raise WrongUse("convert_to_tensor of a list of Tensors: use rf.stack")
-        value = numpy.array(value)
+        value = np.array(value)
     wanted = None if dtype is None or dtypes.is_text(dtype) else dtypes.torch_dtype(dtype)
     if isinstance(value, torch.Tensor):
         return value if wanted is None else value.to(wanted)
-    if isinstance(value, numpy.ndarray) or (isinstance(value, numpy.generic) and not isinstance(value, numpy.float64)):
-        array = numpy.asarray(value)
+    if isinstance(value, np.ndarray) or (isinstance(value, np.generic) and not isinstance(value, np.float64)):
+        array = np.asarray(value)
         if array.dtype.kind in "UOS":
             return array
         return torch.as_tensor(array if array.flags.writeable else array.copy(), dtype=wanted)
     if isinstance(value, bool | int | float | complex):
         return torch.tensor(value, dtype=wanted or _default_type(value))
     if isinstance(value, str):
-        return numpy.array(value)
+        return np.array(value)
     raise WrongUse(f"convert_to_tensor needs a number, list, array or tensor, but got {value!r} instead")
 
 
@@ -94,7 +94,7 @@ def full(
     sizes = [dim.padded_size() for dim in axes]
     where = dtypes.get_default_device() if device is None else device
     value = fill_value
-    if isinstance(value, numpy.generic):
+    if isinstance(value, np.generic):
         value = _raw(value, dtype)
     if isinstance(value, Tensor) or hasattr(value, "shape"):
         raw = value.raw_tensor if isinstance(value, Tensor) else torch.as_tensor(value)

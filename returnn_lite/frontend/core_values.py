@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.frontend.dim import Dim
@@ -79,7 +79,7 @@ class Sequences:
         own: dict[Dim, Dim] = {}
         found = TensorDict()
         for name, (tensor, array) in self._arrays.items():
-            dims, row = [], numpy.asarray(array[index])
+            dims, row = [], np.asarray(array[index])
             batch = tensor.dims[0]
             for axis, dim in enumerate(tensor.dims[1:]):
                 if dim not in own:
@@ -105,7 +105,7 @@ def _of_sequence(dim: Dim, batch: Dim, index: int, own: dict[Dim, Dim]) -> Dim:
         return dim
     at = sizes.dims.index(batch)
     rest = tuple(own.get(inner, inner) for inner in sizes.dims[:at] + sizes.dims[at + 1 :])
-    values = numpy.asarray(as_torch(sizes).select(at, index).numpy())
+    values = np.asarray(as_torch(sizes).select(at, index).numpy())
     found = dim.copy(same_as_self=False, description=dim.name)
     found.extent().given = Tensor._new(values, rest, name=dim.name)
     return found

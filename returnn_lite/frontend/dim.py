@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.errors import did_you_mean
@@ -68,7 +68,7 @@ class Dim(DimWithSizes):
                 raise WrongUse(f"a Dim has no option {option!r}{did_you_mean(option, known)}")
         self.kind, self.match_priority, self.capacity = kind, match_priority, capacity
         self._vocab, self._core = made_vocab(vocab), None
-        if isinstance(dimension, numpy.integer):
+        if isinstance(dimension, np.integer):
             dimension = int(dimension)
         if not isinstance(dimension, int) and dimension is not None:
             dimension, dyn_size_ext = None, dimension
@@ -82,7 +82,7 @@ class Dim(DimWithSizes):
 
     def _checked_sizes(self, sizes: Any) -> Any:
         """A tensor of sizes; of its own, with the data of the given one. WrongUse if it has no whole numbers."""
-        if isinstance(sizes, torch.Tensor | numpy.ndarray):
+        if isinstance(sizes, torch.Tensor | np.ndarray):
             dims = () if sizes.ndim == 0 else (batch_dim,)  # what torch models give: one length per sequence
             sizes = TensorBase.final("", dims, raw_tensor=torch.as_tensor(sizes))
         elif isinstance(sizes, TensorBase.final) and sizes.device not in (None, "cpu"):

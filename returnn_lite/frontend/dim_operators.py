@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy
+import numpy as np
 
 from returnn_lite.frontend import dim_math
 from returnn_lite.frontend.errors import WrongUse
@@ -82,7 +82,7 @@ class DimOperators(ForeignDim):
 def _part(value: Any) -> Any:
     if isinstance(value, DimOperators):
         return value
-    if isinstance(value, int | numpy.integer):
+    if isinstance(value, int | np.integer):
         return int(value)
     raise WrongUse(f"arithmetic with an axis needs an axis or an int, but got {value!r} instead")
 

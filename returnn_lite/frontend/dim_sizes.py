@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.frontend import sizes_clock
@@ -138,7 +138,7 @@ def _is(a: Any, b: Any) -> bool:
 def as_torch(sizes: Tensor) -> torch.Tensor:
     """Sizes as a torch tensor; those of callbacks are numpy's."""
     raw = sizes.raw_tensor
-    return raw if isinstance(raw, torch.Tensor) else torch.as_tensor(numpy.asarray(raw))
+    return raw if isinstance(raw, torch.Tensor) else torch.as_tensor(np.asarray(raw))
 
 
 def largest(sizes: Tensor) -> torch.Tensor:

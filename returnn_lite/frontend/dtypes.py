@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.errors import did_you_mean
@@ -42,7 +42,7 @@ def name_of(raw: Any) -> str:
     """The name of the type of a torch tensor or numpy array; "string" for texts."""
     if isinstance(raw, torch.Tensor):
         return NAMES.get(raw.dtype) or str(raw.dtype).removeprefix("torch.")
-    dtype = numpy.asarray(raw).dtype
+    dtype = np.asarray(raw).dtype
     return "string" if dtype.kind in "UOS" else dtype.name
 
 

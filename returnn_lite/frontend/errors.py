@@ -30,7 +30,7 @@ def line_of_user() -> str:
     """file:line of the nearest caller outside of the library, also where it was called for a nested structure."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
 

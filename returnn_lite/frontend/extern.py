@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.errors import ConfigError
@@ -35,8 +35,11 @@ def declared(options: Mapping[str, Any], path: str) -> TensorDict:
 
 
 def _one(key: str, options: Mapping[str, Any], where: str) -> Tensor:
+    own = {name: value for name, value in options.items() if name != "same_dim_tags_as"}
     try:
-        found = declared_tensor(key, options)
+        found = declared_tensor(key, own)
+        for axis, dim in (options.get("same_dim_tags_as") or {}).items():
+            found.replace_dim(found.get_axis_from_description(axis, allow_int=True), dim)
     except ConfigError as error:
         raise ConfigError(where, error.message) from None
     if "dims" not in options and "dim_tags" not in options:
@@ -71,7 +74,7 @@ class ExternTensors:
         for key, value in feed.items():
             if key in self.templates:
                 found.data[key] = self._filled(key, value)
-        found.data["seq_tag"] = Tensor("seq_tag", (self.batch,), "string", raw_tensor=numpy.array(list(tags)))
+        found.data["seq_tag"] = Tensor("seq_tag", (self.batch,), "string", raw_tensor=np.array(list(tags)))
         return found
 
     def _filled(self, key: str, value: CoreTensor) -> Tensor:

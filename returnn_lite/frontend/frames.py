@@ -18,6 +18,7 @@ from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.masks import dim_mask, padding_mask
 from returnn_lite.frontend.sizes import range_over_dim, use_mask_default
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.where import where
 
 
 def slice(  # noqa: A001 - the users' name
@@ -181,8 +182,11 @@ def repeat(
         frames = range_over_dim(in_spatial_dim, device=source.device)
         counts = frames._like(torch.zeros_like(frames.raw_tensor)) + counts
         counts._sparse_dim = None
+    if in_spatial_dim.need_masking():
+        mask = in_spatial_dim.get_mask(device=counts.device)
+        counts = where(mask, counts, 0, allow_broadcast_all_sources=True)
     others = tuple(dim for dim in counts.dims if dim != in_spatial_dim)
-    plain = counts.copy_masked(0, dims=[in_spatial_dim]).copy_transpose((*others, in_spatial_dim))
+    plain = counts.copy_transpose((*others, in_spatial_dim))
     ends = plain.raw_tensor.cumsum(-1)
     out = out_spatial_dim if out_spatial_dim is not None else Dim(None, name="repeat")
     if not out.is_dim_known_in_batch():

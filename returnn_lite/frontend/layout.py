@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.frontend.errors import WrongUse
@@ -52,7 +52,7 @@ class Layout:
         """The data with the axes; without those that lead, which broadcasting adds, if not `leading`."""
         if not isinstance(raw, torch.Tensor):
             raw = raw if self.order is None else raw.transpose(self.order)
-            return numpy.expand_dims(raw, self.added)
+            return np.expand_dims(raw, self.added)
         if self.order is not None:
             raw = raw.permute(self.order)
         if leading:

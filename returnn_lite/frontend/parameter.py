@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.frontend import dtypes
@@ -145,7 +145,7 @@ class Parameter(Tensor):
                     return
             if isinstance(found, Tensor):
                 raw.copy_(arranged(found.raw_tensor, found.dims, self._dims).expand(raw.shape))
-            elif isinstance(found, numpy.ndarray | torch.Tensor):
+            elif isinstance(found, np.ndarray | torch.Tensor):
                 raw.copy_(torch.as_tensor(found))
             else:
                 raw.fill_(0 if found is None else found)

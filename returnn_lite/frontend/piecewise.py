@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.frontend import dtypes
@@ -27,8 +27,8 @@ class PiecewiseLinear(Module):
         xs, ys = zip(*sorted(points.items()), strict=True)
         self._points_dim = Dim(len(xs), name="pieces")
         dtype = dtypes.get_default_float_dtype()
-        self._keys = Parameter([self._points_dim], dtype, auxiliary=True, initial=numpy.array(xs, dtype="float64"))
-        self._values = Parameter([self._points_dim], dtype, auxiliary=True, initial=numpy.array(ys, dtype="float64"))
+        self._keys = Parameter([self._points_dim], dtype, auxiliary=True, initial=np.array(xs, dtype="float64"))
+        self._values = Parameter([self._points_dim], dtype, auxiliary=True, initial=np.array(ys, dtype="float64"))
 
     def __call__(self, x: Any) -> Tensor:
         """y of each x."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.errors import did_you_mean
@@ -86,7 +86,7 @@ def random(
 
 
 def _generator(seed: Any, device: torch.device) -> torch.Generator:
-    number = 42 if seed is None else int(numpy.asarray(seed).flatten()[0])
+    number = 42 if seed is None else int(np.asarray(seed).flatten()[0])
     return torch.Generator(device).manual_seed(number)
 
 
@@ -167,7 +167,7 @@ def random_choice_with_replacement(dims: Sequence[Dim], *, probs: Tensor, axis: 
     rest = tuple(dim for dim in axes if dim not in others)
     raw = arranged(probs.raw_tensor, probs.dims, (*others, axis))
     shape = [dim.padded_size() for dim in rest]
-    drawn = torch.multinomial(raw.reshape(-1, raw.shape[-1]), int(numpy.prod(shape, dtype=int)), replacement=True)
+    drawn = torch.multinomial(raw.reshape(-1, raw.shape[-1]), int(np.prod(shape, dtype=int)), replacement=True)
     found = arranged(drawn.reshape(*raw.shape[:-1], *shape), (*others, *rest), axes)
     return probs._new(found, axes, sparse_dim=axis)
 

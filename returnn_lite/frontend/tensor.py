@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
+from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.dim import Dim
@@ -22,6 +23,9 @@ from returnn_lite.tensor.foreign import with_core_dims
 _OLD = {
     *("shape", "dim", "sparse", "dim_tags", "batch_dim_axis", "time_dim_axis", "feature_dim_axis", "vocab"),
 }
+_OPTIONS = sorted(_OLD | {"name", "dims", "dtype", "sparse_dim", "feature_dim", "raw_tensor"})
+    _OLD | {"name", "dims", "dtype", "sparse_dim", "feature_dim", "raw_tensor", "available_for_inference"}
+)
 _IGNORED = {
     "undefined",
     "size_placeholder",
@@ -61,6 +65,9 @@ class Tensor(TensorCopies, TensorOperators):
         self._older: dict[str, Any] | None = None
         if dims is not None and version == 1:
             dims, older = None, {**older, "dim_tags": checked_dims(dims, f"tensor {name!r}")}
+        unknown = [key for key in older if key not in _OLD | _IGNORED]
+        if unknown:
+            raise WrongUse(f"tensor {name!r} has no option {unknown[0]!r}{did_you_mean(unknown[0], _OPTIONS)}")
         if dims is None:
             self._describe(dtype, sparse_dim, feature_dim_axis, older)
         else:
@@ -80,9 +87,6 @@ class Tensor(TensorCopies, TensorOperators):
         self, dtype: str | None, sparse_dim: Dim | None, feature_dim_axis: Any, older: dict[str, Any]
     ) -> None:
         known = {key: value for key, value in older.items() if key in _OLD}
-        unknown = [key for key in older if key not in _OLD | _IGNORED]
-        if unknown:
-            raise WrongUse(f"tensor {self.name!r} has no option {unknown[0]!r}")
         if sparse_dim is None and not any(key in known for key in ("shape", "dim", "dim_tags")):
             raise WrongUse(f"tensor {self.name!r} must have `dims`, or a `shape` or `dim`")
         found = described(self.name, sparse_dim=sparse_dim, dtype=dtype, feature_dim_axis=feature_dim_axis, **known)
@@ -130,7 +134,7 @@ class Sizes(Tensor):
 
 
 TensorBase.final = Tensor
-RawTensorTypes = int | float | complex | numpy.number | numpy.ndarray | bool | str | torch.Tensor
+RawTensorTypes = int | float | complex | np.number | np.ndarray | bool | str | torch.Tensor
 
 
 def _checked_dtype(dtype: str) -> str:

@@ -121,6 +121,10 @@ class TensorAxes(TensorBase):
         given = [axes] if isinstance(axes, str | Dim) else axes
         return [self.get_axis_from_description(axis, allow_int) for axis in given]
 
+    def replace_dim(self, axis: int, dim: Dim) -> None:
+        """Makes another Dim stand at a position, in place."""
+        self._dims = (*self._dims[:axis], dim, *self._dims[axis + 1 :])
+
     def find_matching_dim_map(self, other: TensorBase, other_axes: Sequence[int]) -> dict[int, int]:
         """For positions in another tensor the position of the same axis here. WrongUse if one is not there."""
         return {axis: axis_of(self._dims, other.dims[axis], self) for axis in other_axes}

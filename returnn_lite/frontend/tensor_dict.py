@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -181,7 +181,7 @@ def tensor_dict_torch_to_numpy_(tensor_dict: TensorDict) -> None:
 
 
 def _is_numeric(raw: Any) -> bool:
-    return isinstance(raw, numpy.ndarray | numpy.generic) and numpy.asarray(raw).dtype.kind not in "UOS"
+    return isinstance(raw, np.ndarray | np.generic) and np.asarray(raw).dtype.kind not in "UOS"
 
 
 def _convert(tensor_dict: TensorDict, convert: Any) -> None:

@@ -1,6 +1,6 @@
 """Models written with the frontend for tests: a framewise net, and a search over its labels."""
 
-import numpy
+import numpy as np
 
 from returnn_lite import frontend as rf
 
@@ -71,9 +71,9 @@ class Callback:
         assert isinstance(model, Net)
 
     def process_seq(self, *, seq_tag, outputs):
-        self.found[seq_tag] = {key: numpy.asarray(outputs[key].raw_tensor) for key in outputs}
+        self.found[seq_tag] = {key: np.asarray(outputs[key].raw_tensor) for key in outputs}
         lengths = outputs["labels"].dims[1].dyn_size_ext.raw_tensor
-        self.found[seq_tag]["lengths"] = numpy.asarray(lengths)
+        self.found[seq_tag]["lengths"] = np.asarray(lengths)
 
     def finish(self):
         self.found["finished"] = True

@@ -2,7 +2,7 @@
 
 import re
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -44,7 +44,7 @@ def test_trains_resumes_and_forwards(tmp_path):
     assert callback.found.pop("finished") and len(callback.found) == 6
     for found in callback.found.values():
         best = found["output"].argmax(-1)
-        want = best[numpy.r_[True, best[1:] != best[:-1]]]
+        want = best[np.r_[True, best[1:] != best[:-1]]]
         assert found["labels"][0, : found["lengths"][0]].tolist() == want.tolist()
         assert found["labels"].shape == (2, found["lengths"].max())
 

@@ -1,6 +1,6 @@
 """Axes and tensors for tests of the frontend."""
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -11,13 +11,13 @@ from returnn_lite.config.behavior_version import BehaviorVersion
 def sized(lengths, batch, name="time", dtype="int32"):
     """An axis with these sizes over other axes."""
     axes = (batch,) if isinstance(batch, rf.Dim) else tuple(batch)
-    return rf.Dim(rf.convert_to_tensor(numpy.array(lengths, dtype), dims=axes), name=name)
+    return rf.Dim(rf.convert_to_tensor(np.array(lengths, dtype), dims=axes), name=name)
 
 
 def random(dims, seed=0, **options):
     """Normal random numbers, also in the padding."""
     shape = [dim.padded_size() for dim in dims]
-    values = numpy.random.RandomState(seed).normal(size=shape).astype("float32")
+    values = np.random.RandomState(seed).normal(size=shape).astype("float32")
     return rf.convert_to_tensor(values, dims=dims, **options)
 
 
@@ -29,7 +29,7 @@ def values(tensor):
 def same(tensor, dims, expected, **options):
     """Checks axes and numbers."""
     assert tensor.dims == tuple(dims), f"{tensor.dims} instead of {dims}"
-    numpy.testing.assert_allclose(values(tensor), expected, **{"rtol": 1e-5, "atol": 1e-6, **options})
+    np.testing.assert_allclose(values(tensor), expected, **{"rtol": 1e-5, "atol": 1e-6, **options})
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Axes added, merged, joined, padded; frames moved."""
 
-import numpy
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,9 +10,9 @@ from returnn_lite.errors import ConfigError
 from tests.frontend.helpers import random, same, sized, values
 
 B, F, G, K = rf.Dim(3, name="B"), rf.Dim(4, name="F"), rf.Dim(2, name="G"), rf.Dim(5, name="K")
-LENGTHS = numpy.array([5, 2, 4])
+LENGTHS = np.array([5, 2, 4])
 T = sized(LENGTHS, B)
-MASK = numpy.arange(5) < LENGTHS[:, None]
+MASK = np.arange(5) < LENGTHS[:, None]
 
 
 def test_axes_added_and_taken_off():
@@ -47,7 +47,7 @@ def test_axes_replaced():
     assert new != T and new.dyn_size.tolist() == LENGTHS.tolist() and y.dims == (B, new, F)
     longer, shorter = rf.Dim(6, name="longer"), rf.Dim(2, name="shorter")
     found = rf.replace_dim_v2(x, in_dim=F, out_dim=longer)
-    same(found, (B, T, longer), numpy.pad(values(x), [(0, 0), (0, 0), (0, 2)]))
+    same(found, (B, T, longer), np.pad(values(x), [(0, 0), (0, 0), (0, 2)]))
     assert found.feature_dim is longer
     same(rf.replace_dim_v2(x, in_dim=F, out_dim=shorter), (B, T, shorter), values(x)[..., :2])
     with pytest.raises(ConfigError, match="cannot become"):
@@ -69,14 +69,14 @@ def test_joined_frames_follow_each_other(first, second):
     found, dim = rf.concat((x, a), (y, b))
     assert dim is a + b and found.dims == (B, dim, F)
     for i in range(3):
-        want = numpy.concatenate([frames(x, a, i), frames(y, b, i)])
-        numpy.testing.assert_array_equal(frames(found, dim, i), want)
+        want = np.concatenate([frames(x, a, i), frames(y, b, i)])
+        np.testing.assert_array_equal(frames(found, dim, i), want)
 
 
 def test_concat_of_other_axes():
     x, y = random([B, F], feature_dim=F), random([G, B], 1, feature_dim=G)
     found = rf.concat_features(x, y)
-    same(found, (B, F + G), numpy.concatenate([values(x), values(y).T], 1))
+    same(found, (B, F + G), np.concatenate([values(x), values(y).T], 1))
     assert found.feature_dim is F + G
     found, dim = rf.concat((x, F), (random([G], 2), G), allow_broadcast=True)
     assert found.raw_tensor.shape == (3, 6)
@@ -89,7 +89,7 @@ def test_concat_of_other_axes():
 def test_stack_and_split():
     x = random([B, F])
     stacked, dim = rf.stack([x, (x * 2.0).copy_transpose([F, B])])
-    same(stacked, (dim, B, F), numpy.stack([values(x), 2 * values(x)]))
+    same(stacked, (dim, B, F), np.stack([values(x), 2 * values(x)]))
     same(rf.unstack(stacked, axis=dim)[1], (B, F), 2 * values(x))
     first, second = rf.split(x, axis=F, out_dims=[rf.Dim(1, name="a"), rf.Dim(3, name="b")])
     same(second, (B, second.dims[1]), values(x)[:, 1:])
@@ -110,8 +110,8 @@ def test_padding_follows_the_last_valid_frame(lengths, left, right):
     found, (dim,) = rf.pad(x, axes=[time], padding=[(left, right)], value=9.0)
     assert dim == left + time + right and found.feature_dim is F
     for i in range(3):
-        numpy.testing.assert_array_equal(
-            frames(found, dim, i), numpy.pad(frames(x, time, i), [(left, right), (0, 0)], constant_values=9)
+        np.testing.assert_array_equal(
+            frames(found, dim, i), np.pad(frames(x, time, i), [(left, right), (0, 0)], constant_values=9)
         )
 
 
@@ -124,10 +124,10 @@ def test_padding_of_older_versions(version):
 def test_padding_modes():
     x = random([B, F, G])
     found, (dim,) = rf.pad(x, axes=[F], padding=[(2, 1)], mode="reflect")
-    same(found, (B, dim, G), numpy.pad(values(x), [(0, 0), (2, 1), (0, 0)], mode="reflect"))
+    same(found, (B, dim, G), np.pad(values(x), [(0, 0), (2, 1), (0, 0)], mode="reflect"))
     value = random([B, G], 3)
     found, (dim,) = rf.pad(x, axes=[F], padding=[(0, 1)], value=value)
-    same(found, (B, dim, G), numpy.concatenate([values(x), values(value)[:, None]], 1))
+    same(found, (B, dim, G), np.concatenate([values(x), values(value)[:, None]], 1))
     with pytest.raises(ConfigError, match="mode 'reflect' knows no lengths"):
         rf.pad(random([B, T]), axes=[T], padding=[(0, 1)], mode="reflect")
 
@@ -140,11 +140,11 @@ def test_slices():
     ):  # fmt: skip
         found, dim = rf.slice(x, axis=T, **options)
         for b in (0, 2):
-            numpy.testing.assert_array_equal(frames(found, dim, b), part(frames(x, T, b)))
+            np.testing.assert_array_equal(frames(found, dim, b), part(frames(x, T, b)))
     assert rf.slice(x, axis=T)[1] is T and rf.slice(x, axis=T, start=1)[1] is T.sub_left(1)
-    start = rf.convert_to_tensor(numpy.array([1, 0, 2], "int32"), dims=[B])
+    start = rf.convert_to_tensor(np.array([1, 0, 2], "int32"), dims=[B])
     found, dim = rf.slice(x, axis=T, start=start)
-    numpy.testing.assert_array_equal(frames(found, dim, 2), values(x)[2, 2:4])
+    np.testing.assert_array_equal(frames(found, dim, 2), values(x)[2, 2:4])
     for options in ({"step": -1}, {"start": -1}, {"start": 3, "size": 9}):
         with pytest.raises(ConfigError, match="slice of"):
             rf.slice(x, axis=T, **options)
@@ -154,27 +154,33 @@ def test_shifts_and_reverse():
     x = random([B, T])
     for b, n in enumerate(LENGTHS):
         v = values(x)[b, :n]
-        numpy.testing.assert_array_equal(values(rf.shift_right(x, axis=T, pad_value=7.0))[b, :n], [7, *v[:-1]])
+        np.testing.assert_array_equal(values(rf.shift_right(x, axis=T, pad_value=7.0))[b, :n], [7, *v[:-1]])
         left = values(rf.shift_left(x, axis=T, pad_value=7.0, amount=2))[b, :n]
-        numpy.testing.assert_array_equal(left, [*v[2:], 7, 7])
-        numpy.testing.assert_array_equal(values(rf.reverse_sequence(x, axis=T))[b, :n], v[::-1])
+        np.testing.assert_array_equal(left, [*v[2:], 7, 7])
+        np.testing.assert_array_equal(values(rf.reverse_sequence(x, axis=T))[b, :n], v[::-1])
 
 
 def test_windows():
     x, w = random([B, T, F], feature_dim=F), rf.Dim(3, name="window")
     found, dim = rf.window(x, spatial_dim=T, window_dim=w, pad_value=0.0)
     assert found.dims == (B, w, T, F) and dim is T and found.feature_dim is F
-    padded = numpy.pad(values(x)[2, :4], [(1, 1), (0, 0)])
-    numpy.testing.assert_array_equal(values(found)[2, :, :4], numpy.stack([padded[i : i + 4] for i in range(3)]))
+    padded = np.pad(values(x)[2, :4], [(1, 1), (0, 0)])
+    np.testing.assert_array_equal(values(found)[2, :, :4], np.stack([padded[i : i + 4] for i in range(3)]))
     found, dim = rf.window(x, spatial_dim=T, window_dim=w, stride=2)
     assert found.dims == (B, T.ceildiv_right(2), w, F)
     found, dim = rf.window(x, spatial_dim=T, window_dim=w, padding="valid")
     assert dim.dyn_size.tolist()[0] == 3 and found.raw_tensor.shape == (3, 3, 3, 4)
 
 
+def test_repetitions_of_all_frames():
+    found, dim = rf.repeat(random([B, T]), in_spatial_dim=T, repeats=2)
+    assert dim.dyn_size.tolist() == [10, 4, 8]
+    np.testing.assert_array_equal(values(found)[1, :4], values(random([B, T]))[1, [0, 0, 1, 1]])
+
+
 def test_repetitions():
-    x, counts = random([B, T]), numpy.random.RandomState(0).randint(0, 3, (3, 5)).astype("int32")
+    x, counts = random([B, T]), np.random.RandomState(0).randint(0, 3, (3, 5)).astype("int32")
     found, dim = rf.repeat(x, in_spatial_dim=T, repeats=rf.convert_to_tensor(counts, dims=[B, T]))
     for b, n in enumerate(LENGTHS):
-        want = numpy.repeat(values(x)[b, :n], counts[b, :n])
-        numpy.testing.assert_array_equal(values(found)[b, : dim.dyn_size[b]], want)
+        want = np.repeat(values(x)[b, :n], counts[b, :n])
+        np.testing.assert_array_equal(values(found)[b, : dim.dyn_size[b]], want)

@@ -2,7 +2,7 @@
 
 import copy
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -32,7 +32,7 @@ def test_sizes_of_torch_models_are_over_the_batch():
     assert time.dyn_size_ext.dims == (rf.batch_dim,) and time.padded_size() == 3
 
 
-@pytest.mark.parametrize("wrong", [1.5, "x", numpy.ones(2, "float32"), True])
+@pytest.mark.parametrize("wrong", [1.5, "x", np.ones(2, "float32"), True])
 def test_other_sizes_are_refused(wrong):
     with pytest.raises(TypeError, match="size|dimension"):
         rf.Dim(wrong, name="wrong")
@@ -65,7 +65,7 @@ def test_declared_the_same():
 
 def test_masks():
     time = sized([3, 1, 2], B)
-    expected = numpy.arange(3) < numpy.array([[3], [1], [2]])
+    expected = np.arange(3) < np.array([[3], [1], [2]])
     same(time.get_mask(), (B, time), expected)
     same(time.get_mask(dim_order=[F, time, B]), (time, B), expected.T)
     assert time.get_mask() is time.get_mask()
@@ -85,7 +85,7 @@ def test_new_sizes_reach_what_was_computed():
     assert half.dyn_size_ext is None
     with pytest.raises(ConfigError, match="sizes of axis .* are not known"):
         half.get_dim_value()
-    time.dyn_size_ext = rf.convert_to_tensor(numpy.array([1, 3, 2], "int32"), dims=[B])
+    time.dyn_size_ext = rf.convert_to_tensor(np.array([1, 3, 2], "int32"), dims=[B])
     assert time.ceildiv_right(2) is half and half.padded_size() == 2 and values(half.get_mask()).sum() == 1 + 2 + 1
     time.dyn_size_ext.raw_tensor = torch.tensor([7, 7, 7], dtype=torch.int32)
     assert half.padded_size() == 4

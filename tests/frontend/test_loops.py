@@ -1,6 +1,6 @@
 """Loops, conditions, states, arrays of tensors, nested structures."""
 
-import numpy
+import numpy as np
 import pytest
 import tree
 
@@ -98,12 +98,12 @@ def test_scan_over_frames_leaves_ended_sequences_alone():
     sums = values(x).cumsum(1)
     assert dim is T and ys.dims == (T, B, F)
     for b, n in enumerate(LENGTHS):
-        numpy.testing.assert_allclose(values(ys)[:n, b], sums[b, :n], rtol=1e-5)
-        numpy.testing.assert_allclose(values(last)[b], sums[b, n - 1], rtol=1e-5)
+        np.testing.assert_allclose(values(ys)[:n, b], sums[b, :n], rtol=1e-5)
+        np.testing.assert_allclose(values(last)[b], sums[b, n - 1], rtol=1e-5)
 
 
 def test_scan_as_long_as_a_condition_holds():
-    limit = rf.convert_to_tensor(numpy.array([2, 0, 3], "int32"), dims=[B])
+    limit = rf.convert_to_tensor(np.array([2, 0, 3], "int32"), dims=[B])
     options = dict(initial=rf.zeros([B], dtype="int32"), cond_dims=[B], ys=rf.Tensor("y", [B], "int32"))
     options |= {"cond": lambda _, s: s < limit, "body": lambda _, s: (s * 10, s + 1)}
     ys, last, dim = rf.scan(**options)
@@ -129,7 +129,7 @@ HISTORY = sized([[4, 2, 3], [1, 4, 2], [2, 2, 1]], [B, K], "history")
 
 def test_gather_of_structures():
     x, y, z = random([B, K, HISTORY]), random([K, B]), random([B])
-    source = numpy.array([[2, 0], [1, 1], [0, 0]])
+    source = np.array([[2, 0], [1, 1], [0, 0]])
     new = rf.Dim(2, name="new")
     indices = rf.convert_to_tensor(source, dims=[B, new], sparse_dim=K)
     state = rf.State(x=x, y=y, z=z, axis=HISTORY, beam=K, more=[None, {"y": y}])
@@ -137,20 +137,18 @@ def test_gather_of_structures():
     sizes = values(HISTORY.dyn_size_ext)[[[0], [1], [2]], source]
     assert found.axis.dyn_size.tolist() == sizes.tolist() and found.z is z and found.more[0] is None
     assert found.beam is new and found.x.dims == (B, new, found.axis)
-    numpy.testing.assert_array_equal(values(found.y), values(y).T[[[0], [1], [2]], source].T)
-    numpy.testing.assert_array_equal(
-        values(found.x), values(x)[[[0], [1], [2]], source][:, :, : found.axis.padded_size()]
-    )
+    np.testing.assert_array_equal(values(found.y), values(y).T[[[0], [1], [2]], source].T)
+    np.testing.assert_array_equal(values(found.x), values(x)[[[0], [1], [2]], source][:, :, : found.axis.padded_size()])
 
 
 def test_choice_between_structures():
     a, b = sized([3, 1, 2], B, "a"), sized([1, 4, 1], B, "b")
     x, y = random([B, a]), random([B, b], 1)
-    mask = rf.convert_to_tensor(numpy.array([True, False, True]), dims=[B])
+    mask = rf.convert_to_tensor(np.array([True, False, True]), dims=[B])
     found = rf.nested.where_nested({"x": x, "d": a}, {"x": y, "d": b}, condition=mask)
     assert found["d"].dyn_size.tolist() == [3, 4, 2] and found["x"].dims == (B, found["d"])
-    numpy.testing.assert_array_equal(values(found["x"])[1], values(y)[1])
-    numpy.testing.assert_array_equal(values(found["x"])[0, :3], values(x)[0])
+    np.testing.assert_array_equal(values(found["x"])[1], values(y)[1])
+    np.testing.assert_array_equal(values(found["x"])[0, :3], values(x)[0])
     filled = rf.nested.mask_nested({"x": x}, mask=mask, mask_value=0)
     assert (values(filled["x"])[1] == 0).all()
     with pytest.raises(ConfigError, match="must be the same"):
@@ -159,14 +157,14 @@ def test_choice_between_structures():
 
 def test_selection_of_structures_and_back():
     x, y, z = random([B, K, HISTORY, F]), random([B, K]), random([B])
-    rows = numpy.array([[True, False, True], [False, False, False], [False, True, True]])
+    rows = np.array([[True, False, True], [False, False, False], [False, True, True]])
     mask = rf.convert_to_tensor(rows, dims=[B, K])
     state = rf.State(x=x, y=y, z=z, axis=HISTORY)
     found, dim, dims = rf.nested.masked_select_nested(state, mask=mask, dims=[B, K])
     assert (
         int(dim.get_dim_value()) == 4 and found.axis.dyn_size.tolist() == [4, 3, 2, 1] and dims[HISTORY] is found.axis
     )
-    numpy.testing.assert_array_equal(values(found.y), values(y)[rows])
+    np.testing.assert_array_equal(values(found.y), values(y)[rows])
     assert found.z.dims == (dim,)
     changed = rf.State(x=found.x * 2.0, y=found.y, z=found.z, axis=found.axis)
     backup = rf.State(x=x, y=y, z=rf.expand_dim(z, K), axis=HISTORY)
@@ -175,5 +173,5 @@ def test_selection_of_structures_and_back():
     )
     assert back.axis.dyn_size.tolist() == HISTORY.dyn_size.tolist() and back.axis in back.x.dims
     valid = values(back.axis.get_mask())[..., None]
-    want = numpy.where(rows[..., None, None], 2 * values(x), values(x))
-    numpy.testing.assert_allclose(values(back.x) * valid, want * valid)
+    want = np.where(rows[..., None, None], 2 * values(x), values(x))
+    np.testing.assert_allclose(values(back.x) * valid, want * valid)

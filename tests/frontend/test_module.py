@@ -2,7 +2,7 @@
 
 import copy
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -61,15 +61,15 @@ def test_parameters():
     weight = rf.Parameter([F, G])
     assert (values(weight) == 0).all() and weight.raw_tensor.requires_grad and weight.trainable is None
     weight.initial = random([G, F])
-    numpy.testing.assert_array_equal(values(weight), values(random([G, F])).T)
+    np.testing.assert_array_equal(values(weight), values(random([G, F])).T)
     weight.assign(random([F], 1))
-    numpy.testing.assert_array_equal(values(weight), values(random([F], 1))[:, None].repeat(2, 1))
+    np.testing.assert_array_equal(values(weight), values(random([F], 1))[:, None].repeat(2, 1))
     weight.assign_add(1.0)
     weight.assign_key(axis=F, key=2, value=9.0)
     assert (values(weight)[2] == 9).all() and (values(weight)[1] != 9).all()
     part = rf.Dim(2, name="part")
     weight.assign_key(axis=F, key=slice(0, 2), key_dim=part, value=random([part], 2))
-    numpy.testing.assert_array_equal(values(weight)[:2, 0], values(random([part], 2)))
+    np.testing.assert_array_equal(values(weight)[:2, 0], values(random([part], 2)))
     statistic, index = rf.Parameter([F], auxiliary=True), rf.Parameter([F], sparse_dim=G)
     assert not statistic.raw_tensor.requires_grad and index.dtype == "int32" and not index.raw_tensor.requires_grad
     weight.trainable = False
@@ -108,7 +108,7 @@ def test_wrong_use_is_told_in_one_line(call, text):
 def test_copies_are_drawn_again():
     first = Affine()
     again = copy.deepcopy(first)
-    assert not numpy.array_equal(values(first.weight), values(again.weight)) and (values(again.bias) == 1).all()
+    assert not np.array_equal(values(first.weight), values(again.weight)) and (values(again.bias) == 1).all()
     assert again.weight.dims == (F, G) and again.in_dim is F
     with rf.set_parameter_copy_behavior_ctx("share"):
         assert copy.deepcopy(first).weight is first.weight
@@ -117,15 +117,15 @@ def test_copies_are_drawn_again():
 def test_initial_values():
     rows, columns, positions = rf.Dim(200, name="in"), rf.Dim(100, name="out"), rf.Dim(3, name="width")
     drawn = values(rf.init.Glorot()([rows, columns], "float32"))
-    assert abs(drawn).max() <= numpy.sqrt(6 / 300) and drawn.std() == pytest.approx(numpy.sqrt(2 / 300), rel=0.05)
+    assert abs(drawn).max() <= np.sqrt(6 / 300) and drawn.std() == pytest.approx(np.sqrt(2 / 300), rel=0.05)
     drawn = values(rf.init.He()([rows, columns], "float32"))
-    assert drawn.std() == pytest.approx(numpy.sqrt(2 / 200), rel=0.05)
+    assert drawn.std() == pytest.approx(np.sqrt(2 / 200), rel=0.05)
     drawn = values(
         rf.init.VarianceScaling(mode="fan_out", distribution="untruncated_normal")(
             [rows, columns, positions], "float32"
         )
     )
-    assert drawn.std() == pytest.approx(numpy.sqrt(1 / 600), rel=0.05)
+    assert drawn.std() == pytest.approx(np.sqrt(1 / 600), rel=0.05)
     assert abs(values(rf.init.Normal(0.1)([rows], "float32"))).max() <= 0.2
 
 
@@ -190,7 +190,7 @@ def test_parametrizations():
 def test_dropout():
     many = rf.Dim(500, name="many")
     found = values(rf.dropout(rf.ones([B, many, F]), 0.25, axis=[many]))
-    assert (found == found[:1, :, :1]).all() and set(numpy.unique(found.round(4))) == {0, numpy.float32(1.3333)}
+    assert (found == found[:1, :, :1]).all() and set(np.unique(found.round(4))) == {0, np.float32(1.3333)}
     assert 0.15 < (found == 0).mean() < 0.35
     x = rf.ones([B])
     assert rf.dropout(x, 0.0) is x
@@ -208,7 +208,7 @@ def test_running_mean_and_points():
     with rf.get_run_ctx().train_flag_ctx(False):
         same(mean(x), (F,), values(x).mean(0) / 2)
     line = rf.PiecewiseLinear({0: 1.0, 10: 0.5, 20: 2.0})
-    same(line(rf.convert_to_tensor(numpy.array([-1.0, 5, 15, 30], "float32"), dims=[F])), (F,), [1, 0.75, 1.25, 2])
+    same(line(rf.convert_to_tensor(np.array([-1.0, 5, 15, 30], "float32"), dims=[F])), (F,), [1, 0.75, 1.25, 2])
     rf.get_run_ctx().step = 15
     assert float(values(rf.PiecewiseLinearStepwiseScheduler({0: 1.0, 10: 0.5, 20: 2.0})(3, x=4))) == 1.25
 

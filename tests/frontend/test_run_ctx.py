@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -54,7 +54,7 @@ def test_outputs():
     assert (ctx.stage, ctx.epoch, ctx.outputs["labels"].dims) == ("forward_step", 4, (batch, beam, time))
     rows = Sequences({key: marked_output(value).marked for key, value in ctx.outputs.items()})
     second = rows[1]
-    assert second["labels"].raw_tensor.shape == (2, 3) and isinstance(second["labels"].raw_tensor, numpy.ndarray)
+    assert second["labels"].raw_tensor.shape == (2, 3) and isinstance(second["labels"].raw_tensor, np.ndarray)
     assert second["labels"].dims[1].dyn_size_ext.raw_tensor.tolist() == [3, 3] and second["score"].dtype == "float32"
     assert rows[2]["labels"].raw_tensor.shape == (2, 1) and rows[0]["score"].raw_tensor.shape == ()
     with pytest.raises(ConfigError, match="the order of its axes"):

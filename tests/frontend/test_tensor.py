@@ -1,6 +1,6 @@
 """Tensors: construction, attributes, copies, templates, older descriptions, dicts."""
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -20,9 +20,11 @@ WRONG = {
     "unknown dtype": (lambda: rf.Tensor("x", [B], "flaot32"), 'did you mean "float32"'),
     "no axes": (lambda: rf.Tensor("x"), "must have `dims`"),
     "number as axis": (lambda: rf.Tensor("x", [3], "int32"), "`dims` of tensor 'x' must be axes, but 3"),
+    "unknown option": (lambda: rf.Tensor("x", [B], "int32", sprse_dim=F), 'did you mean "sparse_dim"'),
+    "other sizes": (lambda: random([B, T]) + rf.Tensor("y", [B, T], raw_tensor=torch.ones(3, 7)), r"and Tensor\{'y'"),
     "one axis": (lambda: rf.Tensor("x", B, "int32"), "must be a list of axes"),
-    "other size": (lambda: rf.convert_to_tensor(numpy.zeros(3), dims=[F]), r"axis 'F'\(4\) .* size 3"),
-    "other rank": (lambda: rf.convert_to_tensor(numpy.zeros((3, 4)), dims=[B]), "must have as many"),
+    "other size": (lambda: rf.convert_to_tensor(np.zeros(3), dims=[F]), r"axis 'F'\(4\) .* size 3"),
+    "other rank": (lambda: rf.convert_to_tensor(np.zeros((3, 4)), dims=[B]), "must have as many"),
     "other type": (lambda: rf.Tensor("x", [B], "int32", raw_tensor=torch.zeros(3)), "must be int32, but is float32"),
     "feature of classes": (lambda: rf.zeros([B], dtype="int32", sparse_dim=F, feature_dim=B), "cannot have a feature"),
     "not its axis": (lambda: random([B]).get_axis_from_description(F), r"has no axis Dim\{'F'\(4\)\}"),
@@ -78,8 +80,8 @@ def test_copies():
 
 def test_masked_copies():
     x = random([B, T])
-    mask = numpy.arange(5) < numpy.array([[5], [2], [4]])
-    same(x.copy_masked(7.0), (B, T), numpy.where(mask, values(x), 7))
+    mask = np.arange(5) < np.array([[5], [2], [4]])
+    same(x.copy_masked(7.0), (B, T), np.where(mask, values(x), 7))
     same(random([T, F]).copy_masked(0), (T, F), values(random([T, F])))  # the axis of the sizes is not there
 
 
@@ -147,7 +149,7 @@ def test_random_content():
 
 
 def test_texts_and_numpy():
-    words = rf.Tensor("words", [B], "string", raw_tensor=numpy.array(["a", "b b", ""]))
+    words = rf.Tensor("words", [B], "string", raw_tensor=np.array(["a", "b b", ""]))
     assert words.dtype == "string" and words.copy_transpose([B]).raw_tensor.tolist() == ["a", "b b", ""]
-    row = rf.Tensor("row", [B, K], "float32", raw_tensor=numpy.ones((3, 2), "float32"))
+    row = rf.Tensor("row", [B, K], "float32", raw_tensor=np.ones((3, 2), "float32"))
     assert row.copy_transpose([K, B]).raw_tensor.shape == (2, 3)

@@ -1,6 +1,6 @@
 """Constants, random numbers, gradients, spectra."""
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -9,29 +9,28 @@ from returnn_lite.errors import ConfigError
 from tests.frontend.helpers import random, same, sized, values
 
 B, F, G, K = rf.Dim(3, name="B"), rf.Dim(4, name="F"), rf.Dim(2, name="G"), rf.Dim(5, name="K")
-LENGTHS = numpy.array([5, 2, 4])
+LENGTHS = np.array([5, 2, 4])
 T = sized(LENGTHS, B)
-MASK = numpy.arange(5) < LENGTHS[:, None]
+MASK = np.arange(5) < LENGTHS[:, None]
 
 
 def test_constants_and_ranges():
     assert rf.full(dims=[B], fill_value=2).dtype == "int32" and rf.zeros([B]).dtype == "float32"
-    assert rf.full(dims=[B], fill_value=numpy.int64(2)).dtype == "int64"
+    assert rf.full(dims=[B], fill_value=np.int64(2)).dtype == "int64"
     assert (
-        rf.convert_to_tensor(numpy.float64(1.5)).dtype == "float32"
-        and rf.convert_to_tensor([1.5, 2]).dtype == "float64"
+        rf.convert_to_tensor(np.float64(1.5)).dtype == "float32" and rf.convert_to_tensor([1.5, 2]).dtype == "float64"
     )
     with rf.set_default_float_dtype_ctx("float64"):
         assert rf.ones([B]).dtype == "float64" and rf.convert_to_tensor(1.5).dtype == "float64"
     positions = rf.range_over_dim(T)
     assert values(positions).tolist() == [0, 1, 2, 3, 4] and positions.sparse_dim is T and positions.dtype == "int32"
-    same(rf.range_over_merged_dims([B, G]), (B, G), numpy.arange(6).reshape(3, 2))
+    same(rf.range_over_merged_dims([B, G]), (B, G), np.arange(6).reshape(3, 2))
     same(rf.linspace_over_dim(F, 1.0, 2.0), (F,), [1, 1.25, 1.5, 1.75])
     same(rf.sequence_mask([T, B]), (T, B), MASK.T)
     raw = torch.zeros(3)
     assert rf.convert_to_tensor(raw, dims=[B]).raw_tensor is raw
     with pytest.raises(ConfigError, match="must be a number or scalar"):
-        rf.full(dims=[B], fill_value=numpy.ones(2))
+        rf.full(dims=[B], fill_value=np.ones(2))
 
 
 def test_random_numbers():
@@ -46,7 +45,7 @@ def test_random_numbers():
     state = torch.get_rng_state()
     a, b = (rf.random([many], distribution="uniform", static=True, seed=3) for _ in range(2))
     assert torch.equal(a.raw_tensor, b.raw_tensor) and torch.equal(state, torch.get_rng_state())
-    probs = rf.convert_to_tensor(numpy.eye(3, 4, dtype="float32"), dims=[B, F])
+    probs = rf.convert_to_tensor(np.eye(3, 4, dtype="float32"), dims=[B, F])
     drawn = rf.random_choice_with_replacement([G, B], probs=probs, axis=F)
     assert values(drawn).tolist() == [[0, 1, 2], [0, 1, 2]] and drawn.sparse_dim is F
     with pytest.raises(ConfigError, match="static=True"):
@@ -70,6 +69,6 @@ def test_spectra():
     x = random([B, time])
     found, out, bins = rf.stft(x, in_spatial_dim=time, frame_step=8, frame_length=16)
     assert found.dims == (B, bins, out) and out.dyn_size.tolist() == [5, 3, 1] and found.dtype == "complex64"
-    window = numpy.hanning(17)[:16]
-    want = numpy.fft.rfft(values(x)[1, 8:24] * window)
-    numpy.testing.assert_allclose(found.raw_tensor.numpy()[1, :, 1], want, atol=1e-4)
+    window = np.hanning(17)[:16]
+    want = np.fft.rfft(values(x)[1, 8:24] * window)
+    np.testing.assert_allclose(found.raw_tensor.numpy()[1, :, 1], want, atol=1e-4)
