@@ -24,8 +24,6 @@ _OLD = {
     *("shape", "dim", "sparse", "dim_tags", "batch_dim_axis", "time_dim_axis", "feature_dim_axis", "vocab"),
 }
 _OPTIONS = sorted(_OLD | {"name", "dims", "dtype", "sparse_dim", "feature_dim", "raw_tensor"})
-    _OLD | {"name", "dims", "dtype", "sparse_dim", "feature_dim", "raw_tensor", "available_for_inference"}
-)
 _IGNORED = {
     "undefined",
     "size_placeholder",
