@@ -75,9 +75,9 @@ def main() -> None:
     x = torch.randn(BATCH, FRAMES, FEATURES)
     with torch.no_grad():
         net, values = warmed_net(x)
-        bare = bare_calls(net, x, values[net.net.nodes["linear"]].data)
+        bare = bare_calls(net, x, values[net.program.names["linear"]].data)
         for name in MEASURED:
-            node = net.net.nodes[name]
+            node = net.program.names[name]
             if not torch.allclose(compute(node, values).data, bare[name](), atol=1e-5):
                 raise SystemExit(f"{name}: layer and bare calls must give the same")
             calls: tuple[Call, Call] = (lambda node=node: compute(node, values), bare[name])

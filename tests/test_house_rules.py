@@ -224,6 +224,23 @@ def test_public_classes_and_functions_have_docstrings():
     assert not missing, "\n".join(missing)
 
 
+def circles(rooms: set[str]) -> list[set[str]]:
+    """Files of these rooms that import one another in circles, imports for types included."""
+    graph = {module_name(p): {n for _, n, _ in imports(p)} & MODULES for p in LIBRARY if room(module_name(p)) in rooms}
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        waiting, reached[start] = [start], set()
+        while waiting:
+            found = graph.get(waiting.pop(), set()) - reached[start]
+            reached[start] |= found
+            waiting += found
+    return [{a, b} for a in graph for b in reached[a] if a < b and a in reached.get(b, set())]
+
+
+def test_files_do_not_import_one_another():
+    assert circles({"ops", "tensor", "config", "layers", "losses", "network", "rec"}) == []
+
+
 @pytest.mark.parametrize("importer, target, fine", [
     ("layers", "tensor", True),
     ("engine", "catalog", True),

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
-from returnn_lite.layers.core.base import Layer, Surroundings
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.slicing import kind_of, with_axis
 from returnn_lite.tensor import Dim, Spec, Tensor

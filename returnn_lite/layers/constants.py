@@ -11,7 +11,7 @@ import torch
 from returnn_lite.config.option_types import NaturalInt, shortened
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
@@ -72,10 +72,10 @@ class Constant(Layer):
         self.shape_deps = tuple(shape_deps)
         check_dtype(self, self.dtype)
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """The layers that know lengths are read."""
         for name in self.shape_deps:
-            node.refs[f"shape_deps:{name}"] = yield net.ask(name)
+            node.refs[f"shape_deps:{name}"] = await net.ask(name)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """`shape`, else the shape of the value."""

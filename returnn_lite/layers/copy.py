@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Tensor
@@ -24,10 +24,10 @@ class Copy(Layer):
         super().__init__()
         self.extra_deps = (extra_deps,) if isinstance(extra_deps, str) else tuple(extra_deps or ())
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Builds the further layers."""
         for name in self.extra_deps:
-            yield net.ask(name)
+            await net.ask(name)
 
     def forward(self, x: Tensor) -> Tensor:
         """The source; its further outputs are not its own."""

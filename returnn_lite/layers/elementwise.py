@@ -11,7 +11,8 @@ import torch
 
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
-from returnn_lite.layers.core.base import Layer, Surroundings
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.out_type import overridden
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.size_target import with_target_axes

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config.config_code import check_names, expression
-from returnn_lite.layers.core.base import Surroundings
+from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
@@ -48,6 +48,7 @@ class Eval(Elementwise):
         if not isinstance(eval, str) and not callable(eval):
             raise self.error(f"`eval` must be an expression or a function, but is {eval!r} instead")
         self.expression = eval
+        self.node: Node | None = None
         self.eval_locals = dict(eval_locals or {})
         self.allow_broadcast = allow_broadcast_all_sources
         self.code = expression(eval, "eval") if isinstance(eval, str) else None
@@ -63,10 +64,10 @@ class Eval(Elementwise):
         """Remembers who its sources are; refuses unknown names."""
         if isinstance(self.expression, str):
             check_names(self.expression, "eval", (*self._code_names, "source", "self"))
-        self.__dict__["node"] = node
+        self.node = node
 
     @property
-    def sees_batch(self) -> bool:  # type: ignore[override]
+    def sees_batch(self) -> bool:
         """Functions of configs, and strings that ask the network, may look at the batch as a whole."""
         return self.code is None or "self" in self.expression or bool(self.eval_locals)
 
@@ -101,10 +102,10 @@ class Eval(Elementwise):
 
     def _value(self, source: Any, sources: tuple[Tensor, ...], spec: Spec) -> Any:
         if self.code is None:
-            view = LayerView(self, sources, self._names(len(sources)), spec)
+            view = self._view(sources, spec)
             return self.expression(source=source, self=view, **self.eval_locals)
         if "self" in self.expression:
-            self._code_names["self"] = LayerView(self, sources, self._names(len(sources)), spec)
+            self._code_names["self"] = self._view(sources, spec)
         self._code_names["source"] = source
         return eval(self.code, self._code_names)  # noqa: S307 - the config's own code
 
@@ -113,9 +114,14 @@ class Eval(Elementwise):
         """What the expression may name, made once: there are hundreds."""
         return {**self.context.eval_names, **self.eval_locals}
 
+    def _view(self, sources: tuple[Tensor, ...], spec: Spec) -> LayerView:
+        """The layer as the code sees it."""
+        description = self.node.description if self.node is not None else None
+        return LayerView(self, sources, self._names(len(sources)), spec, description)
+
     def _names(self, count: int) -> list[str]:
         """The names of the sources."""
-        node = self.__dict__.get("node")
+        node = self.node
         return [f"source{i}" for i in range(count)] if node is None else [n.name for n in node.sources]
 
     def _source(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.linking import Linker
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.hdf_arrays import PACKED, BatchArray, Entry
 from returnn_lite.tensor import Dim, Spec, Tensor
@@ -66,11 +67,11 @@ class HDFDump(Layer):
         """Outside of the training, batches keep sequences apart: an entry per sequence is what one wants."""
         return not self.training
 
-    def link(self, net: Any, node: Any) -> None:
+    async def link(self, net: Linker, node: Node) -> None:
         """The layers of the further streams."""
         for key, name in self.extra.items():
-            node.refs[f"extra:{key}"] = net.get(name)
-        self.in_loop = net.in_loop
+            node.refs[f"extra:{key}"] = await net.ask(name)
+        self.in_loop = net.inside_loop
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The source."""
@@ -103,7 +104,7 @@ class HDFDump(Layer):
     # --- writing ---
 
     def _tags(self, count: int) -> list[str]:
-        tags = self.context.run.get("tags")
+        tags = self.context.run.tags
         return [f"seq-{i}" for i in range(count)] if tags is None else list(tags)
 
     def _write_seqs(self, writer: HDFWriter, inputs: BatchArray, extra: Mapping[str, BatchArray]) -> None:
@@ -143,7 +144,7 @@ class HDFDump(Layer):
 
     def _labels_of(self, classes: Dim | None) -> list[str]:
         """Those of the data key that has these classes."""
-        extern = getattr(self.context.network, "extern_data", None)
+        extern = self.context.data_keys
         if classes is None or extern is None:
             return []
         for key in sorted(key for key, spec in extern.specs.items() if spec.sparse_dim == classes):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Spec, Tensor
@@ -45,11 +45,11 @@ class Identity(Layer):
         super().__init__()
         self.control_dependencies = control_dependencies
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Those layers run before."""
         names = self.control_dependencies or ()
         for name in [names] if isinstance(names, str) else names:
-            node.refs[f"after:{name}"] = yield net.ask(name)
+            node.refs[f"after:{name}"] = await net.ask(name)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """The source."""

@@ -168,19 +168,19 @@ class RangeFromLength(Layer):
         self.dtype = dtype
         self.sparse = sparse
         self.out_spatial_dim = out_spatial_dim
-        self.__dict__["source"] = None  # the node that the lengths come from
+        self.source: Node | None = None  # the node that the lengths come from
         check_dtype(self, dtype)
 
     def link(self, net: Linker, node: Node) -> None:
         """Remembers where the lengths come from."""
-        self.__dict__["source"] = node.sources[0]
+        self.source = node.sources[0]
 
     def _new_dim(self) -> Dim:
         """The axis that a `length` layer measures, else a new one."""
         given = self.out_spatial_dim or self.options.out_dim
         if given is not None:
             return given
-        return measured_axis(self.__dict__["source"]) or self.dim("range", None, SPATIAL)
+        return measured_axis(self.source) or self.dim("range", None, SPATIAL)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """One dynamic axis."""

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
-from returnn_lite.layers.core.base import LayerRef, Surroundings
+from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.ops.positions import sinusoids
@@ -29,6 +30,8 @@ class PositionalEncoding(Stateful):
 
     recurrent = True
 
+    stays_in_loop: str = ""
+
     def __init__(
         self,
         *,
@@ -44,7 +47,6 @@ class PositionalEncoding(Stateful):
         self.add_to_input = add_to_input
         self.constant = constant
         self.offset = offset
-        self.stays_in_loop = ""
 
     @classmethod
     def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -11,7 +11,7 @@ from returnn_lite.config.option_types import NaturalFloat, NaturalInt
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.constants import check_dtype, static_dims
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
@@ -25,6 +25,8 @@ _DISTRIBUTIONS = ("uniform", "normal", "truncated_normal")
 class _Random(Layer):
     """Base of layers that draw a tensor of some shape from the network's random numbers, or from `seed`."""
 
+    remembers: ClassVar[tuple[str, ...]] = ("_own",)
+    _own: torch.Generator | None = None  # with a seed of its own
     sources = "none"
     shape: Sequence[NaturalInt | Dim]
     dtype: str
@@ -33,10 +35,10 @@ class _Random(Layer):
     shape_deps: tuple[str, ...] = ()
     static: bool = False
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """The layers that know lengths are read."""
         for name in self.shape_deps:
-            node.refs[f"shape_deps:{name}"] = yield net.ask(name)
+            node.refs[f"shape_deps:{name}"] = await net.ask(name)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """The Dims of `shape`."""
@@ -54,9 +56,9 @@ class _Random(Layer):
     def _generator(self, device: torch.device) -> torch.Generator:
         if self.seed is None:
             return self.context.generator
-        own = self.__dict__.get("_own")
+        own = self._own
         if own is None or self.static or own.device != device:
-            own = self.__dict__["_own"] = torch.Generator(device).manual_seed(self.seed)
+            own = self._own = torch.Generator(device).manual_seed(self.seed)
         return own
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> torch.Tensor:

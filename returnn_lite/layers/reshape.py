@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
@@ -32,10 +32,10 @@ class Reshape(Layer):
         self.out_dims = list(out_dims)
         self.extra_deps = tuple(extra_deps)
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """The layers that know lengths are read."""
         for name in self.extra_deps:
-            node.refs[f"extra_deps:{name}"] = yield net.ask(name)
+            node.refs[f"extra_deps:{name}"] = await net.ask(name)
 
     def _order(self, x: Spec) -> tuple[list[int], int]:
         """The permutation that puts the old axes side by side, and where they start."""

@@ -46,11 +46,11 @@ class SliceNd(Layer):
         self.min_size = min_size
         self.axis = axis
         self.out_spatial_dim = out_spatial_dim
-        self.__dict__["size_node"] = None  # where `size` comes from
+        self.size_node: Node | None = None  # where `size` comes from
 
     def link(self, net: Linker, node: Node) -> None:
         """Remembers where the sizes come from."""
-        self.__dict__["size_node"] = node.refs.get("size")
+        self.size_node = node.refs.get("size")
 
     def _order(self, x: Spec, start: Spec | None) -> tuple[int, ...]:
         """The axes of `start` in front, then the sliced one, then the others."""
@@ -66,7 +66,7 @@ class SliceNd(Layer):
         if given is not None:
             return given
         size = self.size if isinstance(self.size, int) else None
-        return measured_axis(self.__dict__["size_node"]) or self.dim("sliced-time", size, SPATIAL)
+        return measured_axis(self.size_node) or self.dim("sliced-time", size, SPATIAL)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """The axis behind those of `start`, with the new size."""
@@ -116,7 +116,7 @@ class SliceNd(Layer):
         count = _spread(size, spec) if size is not None else (ends - first).clamp(min=0)
         if self.min_size is not None:
             count = count.clamp(min=self.min_size)
-        measured = measured_axis(self.__dict__["size_node"])
+        measured = measured_axis(self.size_node)
         if size is not None and measured is not None and measured in size.lengths and self.min_size is None:
             return count, size.lengths[measured].max  # known without waiting for the device
         return count, int(count.max()) if count.numel() else 0

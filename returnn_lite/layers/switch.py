@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from returnn_lite.layers.core.base import Layer, LayerRef, Surroundings
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.align import common, joined, place

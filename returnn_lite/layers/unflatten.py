@@ -8,7 +8,7 @@ import torch
 
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import Layer, LayerRef
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
@@ -35,10 +35,10 @@ class UnflattenNd(Layer):
         self.num_axes = num_axes
         self.same_as = dict(declare_same_sizes_as or {})
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """The layers whose axes are taken over."""
         for i, name in self.same_as.items():
-            node.refs[f"same:{i}"] = yield net.ask(name)
+            node.refs[f"same:{i}"] = await net.ask(name)
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Batch, the new axes, the others."""

@@ -10,7 +10,7 @@ import torch
 
 from returnn_lite.layers.constants import Constant, check_dtype, static_dims
 from returnn_lite.layers.core.base import Layer, LayerRef
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.linking import Linker, task
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
@@ -104,10 +104,11 @@ def _variable(owner: Layer, node: Node) -> Variable:
     return found
 
 
-def _wait_for(names: Any, net: Linker, node: Node) -> Task[None]:
+@task
+async def _wait_for(names: Any, net: Linker, node: Node) -> None:
     """Makes the node run after these layers."""
     for name in [names] if isinstance(names, str) else names or ():
-        node.refs[f"after:{name}"] = yield net.ask(name)
+        node.refs[f"after:{name}"] = await net.ask(name)
 
 
 @layer("variable_assign")
@@ -117,6 +118,7 @@ class VariableAssign(Layer):
     `control_dependencies`: layers that are computed before.
     """
 
+    variable: Variable
     sources = "none"
 
     def __init__(
@@ -135,11 +137,11 @@ class VariableAssign(Layer):
         if op not in ("assign", "add"):
             raise self.error(f'`op` must be "assign" or "add", but is {op!r} instead')
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Finds the variable."""
-        self.__dict__["variable"] = _variable(self, node)
-        self.__dict__["variable"].assigned = True
-        yield _wait_for(self.control_dependencies, net, node)
+        variable = self.variable = _variable(self, node)
+        variable.assigned = True
+        await _wait_for(self.control_dependencies, net, node)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """A single number."""
@@ -147,7 +149,7 @@ class VariableAssign(Layer):
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """0, after the assignment."""
-        variable, value = self.__dict__["variable"].value, refs["value"].data.detach()
+        variable, value = self.variable.value, refs["value"].data.detach()
         with torch.no_grad():
             if self.op == "add":
                 variable.add_(value)
@@ -160,6 +162,7 @@ class VariableAssign(Layer):
 class VariableRead(Layer):
     """The present value of a variable, read after `control_dependencies`.  Shape: that of the variable"""
 
+    variable: Variable
     sources = "none"
 
     def __init__(self, *, var: LayerRef, control_dependencies: Sequence[str] | None = None) -> None:
@@ -167,10 +170,10 @@ class VariableRead(Layer):
         self.var = var
         self.control_dependencies = control_dependencies
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Finds the variable."""
-        self.__dict__["variable"] = _variable(self, node)
-        yield _wait_for(self.control_dependencies, net, node)
+        self.variable = _variable(self, node)
+        await _wait_for(self.control_dependencies, net, node)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """The variable's axes."""
@@ -179,4 +182,4 @@ class VariableRead(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """A copy of the value."""
         found = refs["var"]
-        return found.with_data(self.__dict__["variable"].value.clone().expand(found.data.shape))
+        return found.with_data(self.variable.value.clone().expand(found.data.shape))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from returnn_lite.config.config_code import code_error, code_place
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.node import Node
-from returnn_lite.network.after import check_output, steps_after
-from returnn_lite.network.placed import placed, slots
+from returnn_lite.network.output_options import check_output, steps_after
+from returnn_lite.network.substituted_params import slots, substituted
 from returnn_lite.tensor import Spec, Tensor
 
 
@@ -50,7 +50,7 @@ def compute(node: Node, values: dict[Node, Tensor]) -> Tensor:
     refs = {k: values[n] for k, n in node.refs.items()} if node.refs else {}
     try:
         if node.outputs_as_params:
-            with placed([(at, values[d.node].data.permute(d.order)) for at, d in node.outputs_as_params]):
+            with substituted([(at, values[d.node].data.permute(d.order)) for at, d in node.outputs_as_params]):
                 out = node.layer.run(sources, refs)
         else:
             out = node.layer.run(sources, refs)

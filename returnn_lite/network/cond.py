@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from returnn_lite.layers.core.base import Layer, LayerRef
-from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.linking import task
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.network.construct import Net
@@ -25,6 +26,7 @@ class Cond(Layer):
 
     sources = "many"
     default_from = ()
+    branches: Mapping[str, Node]
 
     def __init__(
         self,
@@ -37,26 +39,27 @@ class Cond(Layer):
         self.condition = condition
         self.descriptions = {"true_layer": true_layer, "false_layer": false_layer}
 
-    def link(self, net: Net, node: Node) -> Task[None]:
+    async def link(self, net: Net, node: Node) -> None:
         """Makes the condition and both branches; what the branches read becomes what this layer reads."""
         if isinstance(self.condition, dict):
-            node.refs["condition"] = yield net.link(f"{self.name}/condition", self.condition)
+            node.refs["condition"] = await net.link(f"{self.name}/condition", self.condition)
         branches: dict[str, Node] = {}
         for branch in _BRANCHES:
-            branches[branch] = made = yield self._branch(net, branch)
+            branches[branch] = made = await self._branch(net, branch)
             for i, source in enumerate(made.sources):
                 node.refs[f"{branch}:{i}"] = source
             for option, ref in made.refs.items():
                 node.refs[f"{branch}:{option}"] = ref
-        self.__dict__["branches"] = branches
+        self.branches = branches
 
-    def _branch(self, net: Net, branch: str) -> Task[Node]:
+    @task
+    async def _branch(self, net: Net, branch: str) -> Node:
         """The node of a branch, taken out of the order in which the net computes its layers."""
         description = self.descriptions[branch]
         if isinstance(description, str):
             description = {"class": "copy", "from": description}
         scope = "/" + join(net.prefix, self.options.name_scope, self.name)
-        made: Node = yield net.link(f"{self.name}/{branch}", {"name_scope": scope, **description})
+        made = await net.link(f"{self.name}/{branch}", {"name_scope": scope, **description})
         net.order.remove(made)
         return made
 
@@ -73,12 +76,12 @@ class Cond(Layer):
         return self._layer(branch).output_spec(tuple(sources), options)
 
     def _layer(self, branch: str) -> Layer:
-        return self.__dict__["branches"][branch].layer  # type: ignore[no-any-return]
+        return self.branches[branch].layer
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """The parameters of both branches."""
         for branch in _BRANCHES:
-            node: Node = self.__dict__["branches"][branch]
+            node = self.branches[branch]
             if not node.built:
                 inner, options = _inputs(branch, refs)
                 node.layer.build_with(tuple(inner), options)

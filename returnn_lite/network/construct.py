@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
-from returnn_lite.layers.core.base import Context, Layer
-from returnn_lite.layers.core.linking import Task, links
-from returnn_lite.layers.core.node import Node
-from returnn_lite.layers.core.params import ParamScope, ParamStore
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import Context
+from returnn_lite.layers.core.linking import Task, links, task
+from returnn_lite.layers.core.node import NamedNet, Node
+from returnn_lite.layers.core.params import ParamScope
 from returnn_lite.layers.core.registry import layer_valued
 from returnn_lite.network import names
 from returnn_lite.network.building import build, infer
 from returnn_lite.network.description import LayerDescription, described
-from returnn_lite.network.extern import ExternData
 from returnn_lite.network.reuse import SharedParams, reuse_options
+from returnn_lite.network.shared import Shared
 from returnn_lite.network.sources import DataSource, PartOf
 from returnn_lite.network.worklist import run
 from returnn_lite.tensor.foreign import with_core_dims
@@ -26,34 +27,12 @@ EXTRA = re.compile(r"^(extra(?:\.[A-Za-z0-9_.()]*)?):(.*)$", re.DOTALL)
 SHOWN_ASKERS = 20  # of a longer chain error texts show both ends
 
 
-class Shared:
-    """What the nets of one network (root, sub-nets, loops) share while it is constructed.
-
-    `asking`: the references that are being built, each for the sake of the one before it. `postponed`: nodes that get
-    their parameters when nothing is being built. `homes`: the nets of the nodes with shared parameters.
-    """
-
-    def __init__(
-        self, context: Context, store: ParamStore, extern: ExternData, overlay: Callable[[Net, str], Net]
-    ) -> None:
-        self.context = context
-        self.overlay = overlay
-        self.store = store
-        self.extern = extern
-        self.scopes: dict[str, ParamScope] = {}
-        self.modules: list[Layer] = []
-        self.asking: dict[tuple[Net, str], None] = {}
-        self.postponed: list[tuple[Net, Node]] = []
-        self.homes: dict[Node, Net] = {}
-        self.in_building: set[Node] = set()
-
-
 class Net:
     """A dict of layers, and the nodes that were asked for.
 
     `get` builds on demand: the node of a name first builds the nodes it reads. A plain net infers Specs and makes
-    parameters at once; a loop (a sub-class) links all its nodes first. Methods that return a `Task` are steps of this
-    work; they wait for one another on an explicit stack.
+    parameters at once; a loop (a sub-class) links all its nodes first. Tasks are steps of this work; they
+    wait for one another on an explicit stack.
     """
 
     immediate = True
@@ -62,7 +41,7 @@ class Net:
     def __init__(
         self,
         descriptions: Mapping[str, Any],
-        shared: Shared,
+        shared: Shared[Net],
         *,
         path: str,
         prefix: str = "",
@@ -81,6 +60,7 @@ class Net:
         self.parent = parent
         self.trainable = trainable and descriptions.get("#trainable", True) is not False
         self.nodes: dict[str, Node] = {}
+        self.names: NamedNet = NamedNet(prefix, self.nodes, parent.names if parent is not None else None)
         self.order: list[Node] = parent.order if parent is not None else []
         self.subnets: dict[str, Net] = {}
         self.overlays: dict[str, Net] = {}
@@ -96,6 +76,14 @@ class Net:
         """Whether the layers are those of a loop, or of a sub-network inside one."""
         return self.is_loop
 
+    @property
+    def inside_loop(self) -> bool:
+        """Whether there is a loop somewhere around the net, or the net is one."""
+        net: Net | None = self
+        while net is not None and not net.is_loop:
+            net = net.parent
+        return net is not None
+
     def has_layer(self, name: str) -> bool:
         """Whether the dict describes a layer of this name."""
         return name in self.descriptions
@@ -106,7 +94,8 @@ class Net:
         """The node of a reference. Raises ConfigError for unknown layers and dependency loops."""
         return run(self.ask(name))
 
-    def ask(self, name: Any) -> Task[Node]:
+    @task
+    async def ask(self, name: Any) -> Node:
         """`get`, as a step of the construction."""
         asking = self.shared.asking
         if not isinstance(name, str):
@@ -122,31 +111,32 @@ class Net:
             raise ConfigError(self.layer_path(name), f"there is a dependency loop on layer {name!r}: {chain}")
         asking[key] = None
         try:
-            node: Node = yield self._find(name)
+            node = await self._find(name)
         finally:
             del asking[key]
         self.nodes[name] = node
         while self.shared.postponed and not asking:
             net, late = self.shared.postponed.pop()
-            yield net.complete(late)
+            await net.complete(late)
         return node
 
-    def _find(self, name: str) -> Task[Node]:
+    @task
+    async def _find(self, name: str) -> Node:
         if name in self.given:
             return self.given[name]
         extra = EXTRA.match(name)
         if extra:
-            return (yield self.extra(extra.group(1), extra.group(2)))
+            return await self.extra(extra.group(1), extra.group(2))
         if name in self.descriptions and not name.startswith("#"):
-            return (yield self.link(name, self.descriptions[name]))
+            return await self.link(name, self.descriptions[name])
         if name.startswith("base:"):
-            return (yield self.base(name[len("base:") :]))
+            return await self.base(name[len("base:") :])
         if name.startswith("prev:"):
             return self.previous(name[len("prev:") :])
         if name == "data" or name.startswith("data:"):
-            return (yield self.data(name.partition(":")[2]))
+            return await self.data(name.partition(":")[2])
         if "/" in name:
-            return (yield self.part(name))
+            return await self.part(name)
         raise self.not_found(name)
 
     def not_found(self, name: str) -> ConfigError:
@@ -156,61 +146,67 @@ class Net:
         asked = f"; asked for by {chain}" if chain else ""
         return ConfigError(self._asker(), f"layer {name!r} not found{did_you_mean(name, known)}{asked}")
 
-    def base(self, name: str) -> Task[Node]:
+    @task
+    async def base(self, name: str) -> Node:
         """A layer of the parent net."""
         if self.parent is None:
             raise ConfigError(self._asker(), f'"base:{name}" needs a parent net, but this is the root net')
-        return (yield self.parent.ask(name))
+        return await self.parent.ask(name)
 
     def previous(self, name: str) -> Node:
         """A layer at the last tick."""
         raise ConfigError(self._asker(), f'"prev:{name}" exists only inside a loop (the unit of a rec layer)')
 
-    def extra(self, net: str, name: str) -> Task[Node]:
+    @task
+    async def extra(self, net: str, name: str) -> Node:
         """A layer in an overlay net: described by the entry "<net>:<name>" or "<name>", parameters shared."""
         if not self.immediate:
             raise ConfigError(self._asker(), f'"{net}:{name}" is impossible: a loop has no overlay nets')
         if net not in self.overlays:
             self.overlays[net] = self.shared.overlay(self, net)
-        return (yield self.overlays[net].layer(name))
+        return await self.overlays[net].layer(name)
 
     def layer(self, name: str) -> Task[Node]:
         """A layer of this very net."""
         return self.ask(name)
 
-    def data(self, key: str) -> Task[Node]:
+    @task
+    async def data(self, key: str) -> Node:
         """A data key of the root net (inside sub-nets "data" alone is the source, see `given`)."""
         root = self
         while root.parent is not None:
             root = root.parent
         key = key or self.shared.extern.default_input
         self.shared.extern.spec(key, self._asker())  # an unknown key is the fault of the layer that asks
-        return (yield root.data_node(key))
+        return await root.data_node(key)
 
-    def data_node(self, key: str) -> Task[Node]:
+    @task
+    async def data_node(self, key: str) -> Node:
         """The root's node of a data key; one node however it is spelled."""
         name = f"data:{key}"
         if name not in self.nodes:
             layer = DataSource(key, self.shared.extern.spec(key))
-            self.nodes[name] = yield self.internal(name, layer)
+            self.nodes[name] = await self.internal(name, layer)
         return self.nodes[name]
 
-    def part(self, name: str) -> Task[Node]:
+    @task
+    async def part(self, name: str) -> Node:
         """A layer inside a sub-net, or one of several outputs of a layer: "sub/inner"."""
         outer, _, inner = name.partition("/")
-        owner: Node | None = (yield self.ask(outer)) if outer not in self.subnets else None  # under construction
+        owner: Node | None = await self.ask(outer) if outer not in self.subnets else None  # under construction
         subnet = self.subnets.get(outer)
         if subnet is not None and not subnet.is_loop:
-            return (yield subnet.ask(inner))
-        owner = owner or (yield self.ask(outer))
-        return (yield self.part_of(name, inner, owner))
+            return await subnet.ask(inner)
+        owner = owner or await self.ask(outer)
+        return await self.part_of(name, inner, owner)
 
-    def part_of(self, name: str, inner: str, owner: Node) -> Task[Node]:
+    @task
+    async def part_of(self, name: str, inner: str, owner: Node) -> Node:
         """One of several outputs of a layer."""
         part = PartOf(inner, owner.layer)
         if self.immediate and part.output_spec((owner.spec,), {}) is None:
             raise ConfigError(self._asker(), f"layer {owner.name!r} has no part {inner!r}")
-        return (yield self.internal(name, part, [owner]))
+        return await self.internal(name, part, [owner])
 
     def outside(self, name: str) -> Task[Node]:
         """A layer of this net as the root net sees it (a loop has its frames stacked)."""
@@ -250,40 +246,44 @@ class Net:
 
     # --- linking ------------------------------------------------------------------------------------------------------
 
-    def link(self, name: str, entry: Any) -> Task[Node]:
+    @task
+    async def link(self, name: str, entry: Any) -> Node:
         """Makes the layer of a dict entry, after the nodes it reads."""
         description = described(name, entry, self)
-        yield self._find_size(description)
+        await self._find_size(description)
         layer = description.make()
         self._place(layer, name, description.path)
         node = Node(name, layer, description=description.entry)
-        yield self._link_params(node)
+        await self._link_params(node)
         for source in description.sources(self.context.behavior):
-            found = yield self.ask(source)
+            found = await self.ask(source)
             while self.in_loop and found.layer.passes_through:
                 found = found.sources[0]
             node.sources.append(found)
         for option in layer_valued(description.cls):
             value = getattr(layer, option, None)
             if isinstance(value, str):  # numbers and other values are left to the layer
-                node.refs[option] = yield self.ask(value)
+                node.refs[option] = await self.ask(value)
         if links(layer):
             try:
-                yield layer.link(self, node) or _nothing()
+                linking = layer.link(self, node)
+                if linking is not None:
+                    await linking
             except ConfigError as exc:
                 raise exc if exc.path.startswith("network") else ConfigError(description.path, str(exc)) from exc
-        return (yield self._finish(node))
+        return await self._finish(node)
 
-    def internal(
+    @task
+    async def internal(
         self, name: str, layer: Layer, sources: Iterable[Node] = (), refs: Mapping[str, Node] | None = None
-    ) -> Task[Node]:
+    ) -> Node:
         """A node that stands in no dict."""
         self._place(layer, name, self.layer_path(name))
-        return (yield self._finish(Node(name, layer, list(sources), dict(refs or {}))))
+        return await self._finish(Node(name, layer, list(sources), dict(refs or {})))
 
     def _place(self, layer: Layer, name: str, path: str) -> None:
         shared = self.shared
-        layer.name, layer.path, layer.context, layer.made_in = name, path, shared.context, self
+        layer.name, layer.path, layer.context, layer.net = name, path, shared.context, self.names
         options = layer.options
         layer.scope = ParamScope(
             shared.store, names.join(self.prefix, options.name_scope, name), path,
@@ -294,21 +294,23 @@ class Net:
         shared.scopes[path] = layer.scope
         shared.modules.append(layer)
 
-    def _link_params(self, node: Node) -> Task[None]:
+    @task
+    async def _link_params(self, node: Node) -> None:
         """The nodes whose outputs are parameters; in a loop, also the layers whose parameters are shared are linked."""
         reuse = _shared_params(node)
         if reuse is not None:
             self.shared.homes[node] = self
             for name in reuse.options.outputs:
-                reuse.outputs[name] = yield self.ask(name)
+                reuse.outputs[name] = await self.ask(name)
             node.param_nodes = dict(reuse.outputs)
             for owner, name in map(self.owner_of, reuse.options.layers) if not self.immediate else ():
                 if not owner.immediate and name not in owner.nodes and (owner, name) not in self.shared.asking:
                     owner.previous(name)
         if node.layer.options.size_target and self.context.losses and self.immediate:
-            yield self.data(node.layer.options.size_target)
+            await self.data(node.layer.options.size_target)
 
-    def _finish(self, node: Node) -> Task[Node]:
+    @task
+    async def _finish(self, node: Node) -> Node:
         """The node's axes and parameters.
 
         It can be found before it has parameters: a layer that it shares some with may read it; if that one is under
@@ -324,17 +326,19 @@ class Net:
             if reuse is not None and any(self.owner_of(name) in asking for name in reuse.options.layers):
                 self.shared.postponed.append((self, node))
             else:
-                yield self.complete(node)
+                await self.complete(node)
         return node
 
     # --- parameters ---------------------------------------------------------------------------------------------------
 
-    def complete(self, node: Node) -> Task[None]:
+    @task
+    async def complete(self, node: Node) -> None:
         """The node's parameters, and its line in the log."""
-        yield self.build(node)
+        await self.build(node)
         self.tell(node)
 
-    def build(self, node: Node) -> Task[None]:
+    @task
+    async def build(self, node: Node) -> None:
         """The node's parameters, once; those of layers that it shares some with are made before."""
         shared = self.shared
         if node.built or node in shared.in_building:
@@ -343,20 +347,21 @@ class Net:
         reuse = _shared_params(node)
         if reuse is not None:
             for name in reuse.options.layers:
-                owner: Node = yield shared.homes[node].layer_with_params(name)
-                yield self.build(owner)
+                owner = await shared.homes[node].layer_with_params(name)
+                await self.build(owner)
                 reuse.owners[name] = owner
-        yield from node.layer.building()
+        await node.layer.building()
         build(node)
         node.built = True
         shared.in_building.discard(node)
 
-    def layer_with_params(self, name: str) -> Task[Node]:
+    @task
+    async def layer_with_params(self, name: str) -> Node:
         """The layer that `reuse_params` names, linked now if it is not yet."""
         if "/" in name and not name.startswith("base:"):
-            yield self.ask(name.partition("/")[0])
+            await self.ask(name.partition("/")[0])
         owner, inner = self.owner_of(name)
-        return (yield owner.ask(inner))
+        return await owner.ask(inner)
 
     def tell(self, node: Node) -> None:
         """One log line per layer with its axes."""
@@ -371,37 +376,35 @@ class Net:
             target = target[0] if target else None
         return str(target) if target else self.shared.extern.default_target
 
-    def ask_target(self, target: Any) -> Task[Node]:
+    @task
+    async def ask_target(self, target: Any) -> Node:
         """The node of a target: "layer:x", a layer of that name, or a data key."""
         name = self.target_name(target)
         if name.startswith("layer:"):
-            return (yield self.ask(name[len("layer:") :]))
-        return (yield self.ask(name if name in self.descriptions else f"data:{name}"))
+            return await self.ask(name[len("layer:") :])
+        return await self.ask(name if name in self.descriptions else f"data:{name}")
 
-    def _find_size(self, description: LayerDescription) -> Task[None]:
+    @task
+    async def _find_size(self, description: LayerDescription) -> None:
         """Fills in `n_out` from `out_dim` or the target where the class takes it and the dict lacks it."""
         if not description.lacks_size:
             return
         options = description.options
         size = getattr(options.out_dim, "size", None)
         if size is None and description.sized_by_target:
-            size = yield self._target_dim(options.target, description.path)
+            size = await self._target_dim(options.target, description.path)
             if size is not None and options.loss == "ctc":
                 size += 1
         description.set_size(size)
 
-    def _target_dim(self, target: Any, path: str) -> Task[int | None]:
+    @task
+    async def _target_dim(self, target: Any, path: str) -> int | None:
         """Number of classes (or features) of a target of the layer at `path`."""
         name = self.target_name(target)
         if name.startswith("layer:") or name in self.descriptions:
-            node: Node = yield self.ask_target(target)
+            node = await self.ask_target(target)
             return node.spec.dim if node.spec is not None else None
         return self.shared.extern.spec(name, path).dim
-
-
-def _nothing() -> Task[None]:
-    """No work."""
-    yield from ()
 
 
 def _shared_params(node: Node) -> SharedParams | None:
@@ -416,28 +419,3 @@ def _chain(names: list[str]) -> str:
         half = SHOWN_ASKERS // 2
         names = [*names[:half], f"({len(names) - 2 * half} more)", *names[-half:]]
     return " <- ".join(names)
-
-
-def nets_of(net: Net) -> Iterator[Net]:
-    """The net and those inside, loops too, outer ones first."""
-    waiting = [net]
-    while waiting:
-        found = waiting.pop()
-        yield found
-        waiting += reversed(found.subnets.values())
-
-
-def collect(start: Iterable[str], net: Net) -> Task[None]:
-    """Builds all these nodes; errors of all of them are raised together."""
-    errors: dict[str, ConfigError] = {}
-    for name in start:
-        try:
-            yield net.ask(name)
-        except ConfigErrors as exc:
-            errors |= {str(e): e for e in exc.errors}
-        except ConfigError as exc:
-            errors[str(exc)] = exc
-    if len(errors) == 1:
-        raise next(iter(errors.values()))
-    if errors:
-        raise ConfigErrors(list(errors.values()))

@@ -8,7 +8,8 @@ from typing import Any
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.axis_rules import check_axis_texts
-from returnn_lite.layers.core.base import Layer, Surroundings
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.options import CommonOptions
 from returnn_lite.layers.core.registry import layer_class, own_options, split_options
 

@@ -96,9 +96,9 @@ def extern_options(config: Config) -> dict[str, dict[str, Any]]:
     if extern is not None:
         if not isinstance(extern, dict):
             raise ConfigError("extern_data", f"must be a dict {{key: options}}, but is {type(extern).__name__} instead")
-        for key, options in extern.items():
-            if not isinstance(key, str) or not isinstance(options, Mapping):
-                text = f"must be a dict of options by the name of the data, but is {options!r} for {key!r}"
+        for key, entry in extern.items():
+            if not isinstance(key, str) or not isinstance(entry, Mapping):
+                text = f"must be a dict of options by the name of the data, but is {entry!r} for {key!r}"
                 raise ConfigError("extern_data", text)
         return {k: dict(v) for k, v in extern.items()}
     options: dict[str, dict[str, Any]] = {}

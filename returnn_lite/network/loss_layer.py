@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.losses.base import Loss, make_loss
@@ -37,12 +37,13 @@ class LossLayer(Layer):
         self.loss_options = dict(loss_opts_ or {})
         self.use_error = use_error
         self.loss: Loss | None = None
+        self._frames: Spec | None = None
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Makes the loss, and reads its target."""
         self.loss = made = make_loss(self.kind, self.loss_options, self.path)[0]
         if made.needs_target or self.target:
-            node.refs["target"] = yield net.ask_target(self.target)
+            node.refs["target"] = await net.ask_target(self.target)
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The frames of the source: without its feature axis."""
@@ -51,15 +52,12 @@ class LossLayer(Layer):
         if x.sparse or x.feature is None:
             raise self.error(f"the source must have a feature axis, but is {x} instead")
         frames = x.without([x.feature], feature=None)
-        return self._remembered(Spec(frames.dims, "float32", time=frames.time, feature=None, loop=frames.loop))
-
-    def _remembered(self, spec: Spec) -> Spec:
-        self.__dict__["frames_spec"] = spec
-        return spec
+        self._frames = Spec(frames.dims, "float32", time=frames.time, feature=None, loop=frames.loop)
+        return self._frames
 
     def part_spec(self, part: str) -> Spec | None:
         """Of "loss" and "error": that of the output."""
-        return self.__dict__.get("frames_spec") if part in ("loss", "error") else None
+        return self._frames if part in ("loss", "error") else None
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The values of all frames."""

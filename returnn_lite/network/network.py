@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.layers.core.base import Context, Layer
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import Context, RunState
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.params import ParamOptions, ParamOwner, ParamStore
 from returnn_lite.log import Log
-from returnn_lite.network.building import compute
-from returnn_lite.network.constraints import output_constraints
-from returnn_lite.network.construct import Net, Shared, collect, nets_of
+from returnn_lite.network.builder import build_program
 from returnn_lite.network.extern import ExternData
-from returnn_lite.network.extra import OverlayNet, counts_once
-from returnn_lite.network.objective import LossNode, LossValue, constraints, loss_node
-from returnn_lite.network.placed import PlacedParams
-from returnn_lite.network.sources import DataSource
-from returnn_lite.network.worklist import run
+from returnn_lite.network.objective import LossNode, LossValue
+from returnn_lite.network.saving import EvalNames, Origin, learned, relearn
+from returnn_lite.network.substituted_params import SubstitutedParams
 from returnn_lite.tensor import Spec, Tensor
-
-EvalNames = Callable[[Context], Mapping[str, Any]]
 
 
 @dataclass
@@ -63,6 +58,10 @@ class Network(torch.nn.Module):
     holds all parameters by the reference's names, `used_data_keys` are the keys that a batch must hold. `eval_names`:
     makes the names that eval strings may use (the look-alike `tf` …), default: those of the config. `extra_layers`
     are built as well. Raises ConfigError(s) for everything that is wrong with the dict.
+
+    `print` shows the program: the layers in the order in which they run. `state_dict` has the parameters by their
+    names in checkpoints ("output/W"). Copies and pickled networks are made again from the description, and then get
+    parameters, counters and random numbers; functions in it must be importable for a file.
     """
 
     lengths_on_host = False
@@ -82,139 +81,97 @@ class Network(torch.nn.Module):
         super().__init__()
         self.context = Context(
             config, log or Log.silent(), behavior=config.int("behavior_version", 0) or 0, search=search, losses=eval,
-            network=self, beams=search,
+            beams=search,
         )  # fmt: skip
+        self.origin = Origin(config, net_dict, search, eval, eval_names, seed, extra_layers)
         names = eval_names or config.eval_names
         self.context.eval_names = names(self.context) if names is not None else {}
-        self.extern_data = ExternData(config)
-        store = ParamStore(torch.Generator().manual_seed(seed))
-        self.shared = Shared(self.context, store, self.extern_data, OverlayNet)
-        self.net = Net(net_dict, self.shared, path="network")
-        self._construct(extra_layers)
-        self.loss_nodes = list(self._losses()) if eval else []
-        self.constraints = constraints(
-            (m.scope, m.options) for m in counts_once(self.shared.modules) if m.scope is not None
-        )
-        self.output_constraints = output_constraints(self._whole_nodes())
-        self.used_data_keys = {m.key for m in self.shared.modules if isinstance(m, DataSource)}
+        self.extern_data = self.context.data_keys = ExternData(config)
+        self.store = ParamStore(torch.Generator().manual_seed(seed))
+        self.program = build_program(net_dict, self.context, self.store, self.extern_data, extra_layers=extra_layers)
         self.loaded_on_init: frozenset[str] = frozenset()  # parameters that `load_on_init` of a layer has set
         self.infinite_constants: frozenset[str] = frozenset()  # of buffers, such as a mask
-        self.layer_modules = torch.nn.ModuleList(self.shared.modules)
-        self.placed_params = PlacedParams(self.shared.modules, config)
+        self.layer_modules = torch.nn.ModuleList(self.program.layers)
+        self.substituted_params = SubstitutedParams(self.program.layers, config)
+        self._parameters.update(self.params)  # under their own names: those of checkpoints
         self.seed(seed)
 
-    # --- construction -------------------------------------------------------------------------------------------------
+    # --- copies and files ---------------------------------------------------------------------------------------------
 
-    def _construct(self, extra_layers: tuple[str, ...]) -> None:
-        entries = {n: d for n, d in self.net.descriptions.items() if not n.startswith("#")}
-        registered = sorted(
-            n for n, d in entries.items() if isinstance(d, Mapping) and d.get("register_as_extern_data")
-        )
-        for name in registered:
-            node = self.net.get(name)
-            key = node.layer.options.register_as_extern_data
-            if node.spec is not None and key:
-                self.extern_data.register(key, node.spec)
-                self.net.nodes[f"data:{key}"] = node
-        run(collect([*start_points(entries, self.context), *extra_layers], self.net))
-        self._complete()
-
-    def _complete(self) -> None:
-        """Builds what touched sub-networks have to build of their own: output, losses, output layers."""
-        waiting, seen = [self.net], {self.net}
-        while waiting:
-            net = waiting.pop()
-            if net not in seen:
-                run(collect(start_points(net.descriptions, self.context), net))
-            seen.add(net)
-            found = [*(n for n in net.subnets.values() if not n.is_loop), *net.overlays.values()]
-            seen.update(net.overlays.values())  # of these only what is asked for
-            waiting += reversed(found)
-
-    def _whole_nodes(self) -> Iterator[tuple[Node, Callable[[], Node]]]:
-        """All layers of the dicts, each with what gives the node of its whole output."""
-        for net, _, name, node in named_nodes(self.net):
-            if node.description and node.name == name:
-                yield node, lambda node=node: node  # type: ignore[misc]
-            for label, inner in getattr(node.layer, "inner_nodes", dict)().items():
-                yield inner, partial(net.get, f"{name}/{label}")
-
-    def _losses(self) -> Iterator[LossNode]:
-        """The losses of all nets, by the names under which they are reported."""
-        taken: set[str] = set()
-        for loss in self._losses_of(self.net):
-            taken.add(loss.name)
-            yield loss
-        for name, overlay in self.net.overlays.items():
-            for loss in self._losses_of(overlay):
-                loss.name = f"{name}:{loss.name}" if loss.name in taken else loss.name
-                taken.add(loss.name)
-                yield loss
-
-    def _losses_of(self, root: Net) -> Iterator[LossNode]:
-        for net, prefix, name, node in named_nodes(root):
-            if node.layer.options.loss and node.name == name and node.description.get("loss"):
-                yield self._loss(net, prefix + name, node, node)
-            for inner_name, inner_net, inner in getattr(node.layer, "loss_nodes", lambda: [])():
-                seen = net.get(f"{name}/{inner_name}")
-                yield self._loss(inner_net, f"{prefix}{name}/{inner_name}", inner, seen)
-
-    def _loss(self, net: Net, name: str, node: Node, seen: Node) -> LossNode:
-        """The loss of `node`, whose output the root net sees at `seen`."""
-        options = node.layer.options
-        made = loss_node(name, node, None, None)
-        made.node = seen
-        if made.loss.needs_target or options.target is not None:
-            made.target = run(net.target_outside(options.target))
-        named = {o: (options.loss_opts or {}).get(o) for o in ("custom_inv_norm_factor", *made.loss.layer_options)}
-        try:
-            nodes = {o: run(net.outside(name)) for o, name in named.items() if isinstance(name, str)}
-        except ConfigError as exc:
-            at = node.layer.path
-            raise exc if exc.path.startswith(at) else ConfigError(f'{at}["loss_opts"]', exc.message) from exc
-        made.inverse_norm_node = nodes.pop("custom_inv_norm_factor", None)
-        made.layer_nodes = nodes
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        made = _made_from(type(self), self.origin)
+        memo[id(self)] = made
+        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return made
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return _made_from, (type(self), self.origin.portable()), self.__getstate__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = learned(self.params, self.context, self.program.layers)
+        plain = {name: getattr(self, name) for name in ("training", "loaded_on_init", "infinite_constants")}
+        return {**state, "plain": plain}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            device = next((values.device for values, _ in state["params"].values()), torch.device("cpu"))
+            self.to(device)  # constants of the layers too
+            self.context.generator = torch.Generator(device)
+            relearn(state, self.params, self.context, self.program.layers)
+        for name, value in state["plain"].items():
+            setattr(self, name, value)
+
+    def __repr__(self) -> str:
+        lines = "\n".join(f"  {line}" for line in str(self.program).splitlines())
+        return f"{type(self).__name__}(\n{lines}\n)"
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     @property
     def params(self) -> dict[str, torch.nn.Parameter]:
         """All parameters by their names, in construction order."""
-        return self.shared.store.params
+        return self.store.params
 
     @property
     def param_options(self) -> dict[str, ParamOptions]:
         """What the optimizer needs to know per parameter."""
-        return self.shared.store.options
+        return self.store.options
 
     def param_owners(self) -> dict[str, ParamOwner]:
         """The layer of each parameter."""
         found: dict[str, ParamOwner] = {}
-        for node in (node for net in nets_of(self.net) for node in net.nodes.values()):
-            scope = node.layer.scope
+        for name, node in self.program.owners.items():
             sparse = any(source.spec is not None and source.spec.sparse for source in node.sources)
-            for local in scope.owned if scope is not None else ():
-                owner = ParamOwner(scope.prefix, node.layer.class_name, sparse, node.layer)
-                found.setdefault(scope.full_name(local), owner)
+            prefix = node.layer.scope.prefix if node.layer.scope is not None else ""
+            found[name] = ParamOwner(prefix, node.layer.class_name, sparse, node.layer)
         return found
+
+    @property
+    def loss_nodes(self) -> tuple[LossNode, ...]:
+        """The losses."""
+        return self.program.losses
+
+    @property
+    def used_data_keys(self) -> frozenset[str]:
+        """The keys that a batch must hold."""
+        return self.program.data_keys
 
     @property
     def layers(self) -> dict[str, Layer]:
         """The built layers of the root net by name."""
-        return {n: node.layer for n, node in self.net.nodes.items()}
+        return {n: node.layer for n, node in self.program.names.items()}
 
     def spec(self, name: str) -> Spec:
         """The axes of a layer's output. Raises ConfigError for a layer that was not built."""
-        node = self.net.nodes.get(name)
+        node = self.program.names.get(name)
         if node is None or node.spec is None:
-            raise ConfigError("network", f"layer {name!r} was not built{did_you_mean(name, list(self.net.nodes))}")
+            raise ConfigError("network", f"layer {name!r} was not built{did_you_mean(name, list(self.program.names))}")
         return node.spec
 
     @property
     def recurrent(self) -> bool:
         """Whether frames depend on each other, so that batches must keep sequences apart."""
-        return any(m.is_recurrent() for m in self.shared.modules) or any(n.loss.recurrent for n in self.loss_nodes)
+        return any(m.is_recurrent() for m in self.program.layers) or any(n.loss.recurrent for n in self.loss_nodes)
 
     @property
     def device(self) -> torch.device:
@@ -277,16 +234,18 @@ class Network(torch.nn.Module):
         """Runs all layers on a batch: batch-first arrays by key, and int lengths [B] of the keys with a time axis."""
         feed = {k: self.extern_data.feed(k, v, lengths) for k, v in data.items() if k in self.used_data_keys}
         batch = next((len(v) for v in (*lengths.values(), *data.values(), tags) if v is not None), None)
-        values: dict[Node, Tensor] = {}
-        self.context.run = {"data": feed, "tags": tags, "batch": batch, "values": [values]}
+        state = self.context.run = RunState(feed, tags, batch)
         grad = torch.is_grad_enabled() or self.context.differentiates
-        with torch.set_grad_enabled(grad), self.placed_params.running(self.training, self.context.generator):
-            for node in self.net.order:
-                values[node] = compute(node, values)
-            out = NetworkOutput(values, self.net.nodes)
-            if self.loss_nodes or self.constraints or self.output_constraints:
-                self._evaluate(out)
-        self.context.run = {}
+        constrained = not self.context.config.bool("decouple_constraints", False)
+        try:
+            with torch.set_grad_enabled(grad), self.substituted_params.running(self.training, self.context.generator):
+                values = self.program.run(state)
+                losses, objective = self.program.evaluate(values, training=self.training, constrained=constrained)
+        finally:
+            self.context.run = RunState()
+        out = NetworkOutput(values, self.program.names, losses)
+        if objective is not None:
+            out.objective = objective
         return out
 
     @contextmanager
@@ -298,53 +257,18 @@ class Network(torch.nn.Module):
             yield
             failed = False
         finally:
-            for layer in self.shared.modules:
+            for layer in self.program.layers:
                 layer.end_run(failed=failed)
 
     def close(self) -> None:
         """Layers complete what they write; for a network that is not needed any more."""
-        for layer in self.shared.modules:
+        for layer in self.program.layers:
             layer.close()
 
-    def _evaluate(self, out: NetworkOutput) -> None:
-        """Losses, and the objective: scaled sums of losses plus the constraints."""
-        terms = []
-        for node in self.loss_nodes:
-            value = out.losses[node.name] = node.compute(out.values, self.training)
-            if value.objective is not None:
-                terms.append(value.objective)
-        if not self.context.config.bool("decouple_constraints", False):
-            for factor, params in self.constraints:
-                terms += [factor * p.square().sum() for p in params]
-        terms += [term(out.values[node]) for node, term in self.output_constraints]
-        if terms:
-            out.objective = terms[0] if len(terms) == 1 else torch.stack([t.reshape(()) for t in terms]).sum()
 
-
-def named_nodes(root: Net) -> Iterator[tuple[Net, str, str, Node]]:
-    """(net, prefix, name, node) of all nodes of a net; behind that of a sub-network (no loop) those inside of it."""
-    waiting = [(root, "", iter(list(root.nodes.items())))]
-    while waiting:
-        net, prefix, items = waiting[-1]
-        for name, node in items:
-            yield net, prefix, name, node
-            inner = net.subnets.get(name)
-            if inner is not None and not inner.is_loop:
-                waiting.append((inner, f"{prefix}{name}/", iter(list(inner.nodes.items()))))
-                break
-        else:
-            waiting.pop()
-
-
-def start_points(entries: Mapping[str, Any], context: Context) -> list[str]:
-    """The names that construction starts from: outputs, losses, output layers; by name."""
-    found = []
-    for name in sorted(n for n in entries if not n.startswith("#")):
-        layer = entries[name]
-        if not isinstance(layer, Mapping):
-            raise ConfigError(f'network["{name}"]', f"a layer must be a dict, but is {layer!r} instead")
-        if layer.get("only_on_search") and not context.search or layer.get("only_on_eval") and not context.losses:
-            continue
-        if name == "output" or name.endswith(":output") or layer.get("loss") or layer.get("is_output_layer"):
-            found.append(name)
-    return found
+def _made_from(cls: type[Network], origin: Origin) -> Network:
+    """The network of a description, as it was when it was made."""
+    return cls(
+        origin.config, origin.description, search=origin.search, eval=origin.evaluates, eval_names=origin.eval_names,
+        seed=origin.seed, extra_layers=origin.extra_layers,
+    )  # fmt: skip

@@ -25,10 +25,10 @@ class DataSource(Layer):
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The tensor of the present batch."""
-        feed = self.context.run["data"]
+        feed = self.context.run.data
         if self.key not in feed:
             raise self.error(f"the dataset gives no data key {self.key!r}; it gives: {', '.join(map(repr, feed))}")
-        return feed[self.key]  # type: ignore[no-any-return]
+        return feed[self.key]
 
 
 class PartOf(Layer):
@@ -40,14 +40,11 @@ class PartOf(Layer):
     def __init__(self, part: str, of: Layer) -> None:
         super().__init__()
         self.part = part
-        self.__dict__["of"] = of  # not a sub-module: it is registered under its own name
+        self.of = of
 
     def output_spec(self, sources: tuple[Spec | None, ...], refs: object) -> Spec | None:
-        """What the layer says of this part: `part_spec(part)`, or `part_spec_from(part, its own output)`."""
-        of = self.__dict__["of"]
-        if hasattr(of, "part_spec_from"):
-            return of.part_spec_from(self.part, sources[0])  # type: ignore[no-any-return]
-        return of.part_spec(self.part) if hasattr(of, "part_spec") else None  # type: ignore[no-any-return]
+        """What the layer says of this part."""
+        return self.of.part_spec_from(self.part, sources[0])
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The part, taken from the layer's output."""

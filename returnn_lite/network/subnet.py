@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.linking import task
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.network.construct import Net
@@ -33,20 +33,21 @@ class Subnetwork(Layer):
         self.load_on_init = load_on_init
         self.param_prefix = ""
 
-    def link(self, net: Net, node: Node) -> Task[None]:
+    async def link(self, net: Net, node: Node) -> None:
         """Opens the inner net and builds its output."""
         prefix = self.param_prefix = join(net.prefix, self.options.name_scope, self.name)
         path = f'{self.path}["subnetwork"]'
         inner = net.subnet(self.subnetwork, path=path, prefix=prefix, trainable=bool(self.options.trainable))
         net.subnets[self.name] = inner
-        inner.given = yield self._given(net, node)
-        node.refs = {"output": (yield inner.ask("output"))}
+        inner.given = await self._given(net, node)
+        node.refs = {"output": await inner.ask("output")}
         node.sources = []
 
-    def _given(self, net: Net, node: Node) -> Task[dict[str, Node]]:
+    @task
+    async def _given(self, net: Net, node: Node) -> dict[str, Node]:
         """What "data" means inside."""
         if self.concat_sources or len(node.sources) == 1:
-            passed: Node = yield net.internal(f"{self.name}/data", _Input(self), node.sources)
+            passed = await net.internal(f"{self.name}/data", _Input(self), node.sources)
             given = {"data": passed}
         else:
             given = {"data": node.sources[0]} if node.sources else {}

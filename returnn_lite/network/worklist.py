@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from returnn_lite.layers.core.linking import Task
@@ -10,21 +11,21 @@ T = TypeVar("T")
 
 
 def run(task: Task[T]) -> T:
-    """The result of a task. A task that it yields runs first, whose result it is sent; errors are thrown into it."""
-    stack: list[Task[Any]] = [task]
+    """The result of a task. A task that it awaits runs first, whose result it is sent; errors are thrown into it."""
+    stack: list[Coroutine[Any, Any, Any]] = [task.work]
     result: Any = None
     error: BaseException | None = None
     while stack:
         try:
-            waits_for = stack[-1].send(result) if error is None else stack[-1].throw(error)
+            awaited = stack[-1].send(result) if error is None else stack[-1].throw(error)
         except StopIteration as done:
-            stack.pop()
+            del stack[-1]
             result, error = done.value, None
         except BaseException as exc:  # handed on to the task that waits
-            stack.pop()
+            del stack[-1]
             result, error = None, exc
         else:
-            stack.append(waits_for)
+            stack.append(awaited.work)
             result = error = None
     if error is not None:
         raise error

@@ -11,7 +11,7 @@ from returnn_lite.config.option_types import NaturalFloat
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.layers.core.base import Layer, LayerRef
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.losses.ctc import native_ctc_loss
@@ -160,10 +160,10 @@ class FastBaumWelch(Alignment):
                 raise self.error(f"`ctc_opts` has no entry {key!r}{did_you_mean(key, known)}")
         return options
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Refers to the labels."""
         if self.align_target == "ctc":
-            node.refs["labels"] = yield net.data(str(self.align_target_key))
+            node.refs["labels"] = await net.data(str(self.align_target_key))
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """Time-major."""
@@ -180,9 +180,10 @@ class FastBaumWelch(Alignment):
         scores, lengths = self.log_scores(x, self.input_type)
         if self.align_target == "ctc":
             loops = self.ctc_opts.get("label_loop", True) and self.ctc_opts.get("ctc_merge_repeated", True)
+            labels, counts = labels_of(refs["labels"].batch_major())
             shares, loss = ctc_posteriors(
-                scores, lengths, *labels_of(refs["labels"].batch_major()), blank=self.ctc_opts.get("blank_idx", -1),
-                label_loop=bool(loops), **self.scales,
+                scores, lengths, labels, counts, blank=self.ctc_opts.get("blank_idx", -1), label_loop=bool(loops),
+                **self.scales,
             )  # fmt: skip
         else:
             shares, loss = staircase_posteriors(scores, lengths, self._states(scores, refs), **self.scales)

@@ -11,13 +11,14 @@ import torch
 
 from returnn_lite.config.option_types import NaturalInt, PositiveInt
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.layers.core.base import Layer, Surroundings
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import Surroundings
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer, split_options
 from returnn_lite.ops import beam as beams
 from returnn_lite.rec.choice_scores import log_scores, noise
-from returnn_lite.rec.choice_view import ChoiceView, combined_by_function
+from returnn_lite.rec.custom_scores import ChoiceView, custom_scores
 from returnn_lite.rec.initial import Initial
 from returnn_lite.tensor import Beam, Dim, Spec, Tensor, batch_dim, latest_beam, to_beam
 
@@ -25,7 +26,7 @@ _INPUT_TYPES = ("prob", "log_prob", "logits", "regression")
 
 
 @dataclass
-class Moment:
+class SearchStep:
     """What a choice is told of the present tick.
 
     `beam`: the hypotheses so far (None: one per sequence); `ended` bool (B * K,): which of them have ended, None if
@@ -142,14 +143,14 @@ class Choice(Layer):
             description["from"] = [_target_reference(t, net, path) for t in _several(description["target"])]
         return {**description, "class": kind}
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Refers to the target if the search cheats, and to the layers for `custom_score_combine`."""
         if self.cheating:
             if len(node.sources) > 1:
                 raise self.error("`cheating` works with one source only")
-            node.refs["target"] = yield net.ask_target(self.options.target)
+            node.refs["target"] = await net.ask_target(self.options.target)
         for key, name in self.explicit.items():
-            node.refs[f"explicit/{key}"] = yield net.ask(name)
+            node.refs[f"explicit/{key}"] = await net.ask(name)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """Labels (B,), with the classes of the target; with regression the source."""
@@ -170,15 +171,19 @@ class Choice(Layer):
         target = self.options.target
         if isinstance(target, (list, tuple)):
             target = target[index] if index < len(target) else None
-        network: Any = self.context.network
-        known = network.extern_data.specs.get(target)
+        keys = self.context.data_keys
+        known = keys.specs.get(target) if keys is not None and isinstance(target, str) else None
         if known is not None and known.sparse_dim is not None:
-            return known.sparse_dim  # type: ignore[no-any-return]
+            return known.sparse_dim
         return self.dim(f"sparse-dim{index}", x.dim) if x is not None else None
 
     def initial_output(self, make: Initial, spec: Spec, state: Any = None) -> Tensor:
         """Label 0 where the config says nothing else."""
         return make.zeros(spec)
+
+    def decided_beam(self) -> int | None:
+        """The option `beam_size`, where the choice makes hypotheses."""
+        return self.beam_size if self.makes_beam else None
 
     @property
     def settles(self) -> bool:
@@ -190,40 +195,40 @@ class Choice(Layer):
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """Outside of loops: one decision."""
-        return self.choose(list(sources), refs, Moment(beam=latest_beam(list(sources))))
+        return self.choose(list(sources), refs, SearchStep(beam=latest_beam(list(sources))))
 
-    def choose(self, sources: list[Tensor], refs: Mapping[str, Tensor], moment: Moment) -> Tensor:
+    def choose(self, sources: list[Tensor], refs: Mapping[str, Tensor], step: SearchStep) -> Tensor:
         """The best continuations of the hypotheses so far."""
-        sources = [to_beam(x, moment.beam) for x in sources]
+        sources = [to_beam(x, step.beam) for x in sources]
         if self.input_type == "regression":
-            return self._fed_back(sources[0], moment)
-        log_probs = [log_scores(x, self.input_type, moment.count, self.path) for x in sources]
+            return self._fed_back(sources[0], step)
+        log_probs = [log_scores(x, self.input_type, step.count, self.path) for x in sources]
         if len(log_probs) == 1:
-            picked, gold = self._picked(sources, log_probs[0], refs, moment)
-            return self._chosen(sources[0], [picked.labels], picked, gold, moment)
+            picked, gold = self._picked(sources, log_probs[0], refs, step)
+            return self._chosen(sources[0], [picked.labels], picked, gold, step)
         several = beams.combinations(log_probs, self._sizes(len(log_probs)))
-        picked, gold = self._picked(sources, several.scores, refs, moment)
-        return self._chosen(sources[0], several.split(picked), picked, gold, moment)
+        picked, gold = self._picked(sources, several.scores, refs, step)
+        return self._chosen(sources[0], several.split(picked), picked, gold, step)
 
     def _sizes(self, count: int) -> list[int]:
-        sizes = self.source_beam_sizes
-        if sizes is None:
+        given = self.source_beam_sizes
+        if given is None:
             return [self.beam_size] * count
-        sizes = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes] * count
+        sizes = [given] * count if isinstance(given, int) else list(given)
         if len(sizes) != count:
             raise self.error(f"`source_beam_sizes` must have {count} entries, one per source, but is {sizes!r} instead")
         return sizes
 
     def _picked(
-        self, sources: list[Tensor], log_probs: torch.Tensor, refs: Mapping[str, Tensor], moment: Moment
+        self, sources: list[Tensor], log_probs: torch.Tensor, refs: Mapping[str, Tensor], step: SearchStep
     ) -> tuple[beams.Picked, torch.Tensor | None]:
         """The best continuations of scores (B, K, V), and which of them is the reference's [B] (None: not followed)."""
-        base = moment.beam.scores if moment.beam is not None else log_probs.new_zeros(log_probs.shape[:2])
-        ended = moment.ended_per_beam()
+        base = step.beam.scores if step.beam is not None else log_probs.new_zeros(log_probs.shape[:2])
+        ended = step.ended_per_beam()
         exponent = self.exponent if self.length_normalization else None
-        log_probs, base = beams.let_end(log_probs, base, ended, moment.tick, exponent)
-        scores = self._combined(sources, log_probs, base, ended, refs, moment)
-        followed = moment.beam.gold if moment.beam is not None else None
+        log_probs, base = beams.let_end(log_probs, base, ended, step.tick, exponent)
+        scores = self._combined(sources, log_probs, base, ended, refs, step)
+        followed = step.beam.gold if step.beam is not None else None
         if self.keep_beams and self.beam_size % scores.shape[1]:
             text = f"`beam_size` must be a multiple of the incoming beam size {scores.shape[1]} with `keep_beams`"
             raise self.error(f"{text}, but is {self.beam_size} instead")
@@ -232,7 +237,7 @@ class Choice(Layer):
             return picked, _first_of(picked.source, followed) if followed is not None else None
         if followed is None:
             followed = torch.zeros(scores.shape[0], dtype=torch.int64, device=scores.device)
-        label = moment.target(refs["target"]).unflatten(0, (-1, moment.count))[:, 0]
+        label = step.target(refs["target"]).unflatten(0, (-1, step.count))[:, 0]
         gold = beams.gold_of(scores, label, followed)
         if self.cheating == "exclusive":
             scores = beams.without_gold(scores, gold)
@@ -246,23 +251,23 @@ class Choice(Layer):
         base: torch.Tensor,
         ended: torch.Tensor | None,
         refs: Mapping[str, Tensor],
-        moment: Moment,
+        step: SearchStep,
     ) -> torch.Tensor:
         if self.combine is None:
             drawn = noise(log_probs, self.noise_scale, self.context.generator)
             return beams.combine(log_probs, base, prob_scale=self.prob_scale, base_scale=self.base_scale, noise=drawn)
-        named = {k: to_beam(refs[f"explicit/{k}"], moment.beam) for k in self.explicit}
-        view = ChoiceView(self, sources, named, self.context.eval_names.get("as_tf_tensor", lambda x: x))
-        return combined_by_function(self, view, log_probs, base, ended, moment.tick)
+        named = {k: (self.explicit[k], to_beam(refs[f"explicit/{k}"], step.beam)) for k in self.explicit}
+        view = ChoiceView(self, sources, named, beam_size=self.beam_size, cheating=self.cheating)
+        return custom_scores(self.combine, view, log_probs, base, ended, step.tick)
 
     def _chosen(
-        self, x: Tensor, labels: list[torch.Tensor], picked: beams.Picked, gold: torch.Tensor | None, moment: Moment
+        self, x: Tensor, labels: list[torch.Tensor], picked: beams.Picked, gold: torch.Tensor | None, step: SearchStep
     ) -> Tensor:
         rows, size = torch.arange(picked.source.shape[0], device=picked.source.device), self.beam_size
-        alone = size == moment.count == 1
+        alone = size == step.count == 1
         if not alone:
-            rows = (picked.source + (rows * moment.count).unsqueeze(-1)).flatten()
-        new = Beam(size, picked.scores, rows, moment.beam, gold=gold, in_place=alone)
+            rows = (picked.source + (rows * step.count).unsqueeze(-1)).flatten()
+        new = Beam(size, picked.scores, rows, step.beam, gold=gold, in_place=alone)
         lengths = {d: n.tile(size) if x.beam is None else n.following(rows, size) for d, n in x.lengths.items()}
         made = []
         for i, chosen in enumerate(labels):
@@ -274,12 +279,12 @@ class Choice(Layer):
             made[0].parts = {f"out_{i}": y.copy() for i, y in enumerate(made)}
         return made[0]
 
-    def _fed_back(self, x: Tensor, moment: Moment) -> Tensor:
+    def _fed_back(self, x: Tensor, step: SearchStep) -> Tensor:
         """Regression: the source itself; scores and hypotheses stay."""
         batch = x.data.shape[x.spec.batch or 0]
-        scores = moment.beam.scores if moment.beam is not None else x.data.new_zeros((batch, 1), dtype=torch.float32)
+        scores = step.beam.scores if step.beam is not None else x.data.new_zeros((batch, 1), dtype=torch.float32)
         rows = torch.arange(batch, device=x.data.device)
-        return Tensor(x.data, x.spec, x.lengths, Beam(moment.count, scores, rows, moment.beam))
+        return Tensor(x.data, x.spec, x.lengths, Beam(step.count, scores, rows, step.beam))
 
 
 def reads_logits(layer: Layer) -> bool:

@@ -19,7 +19,7 @@ def renamed(spec: Spec, old: Dim, new: Dim) -> Spec:
         loop = frozenset(new if d == old else d for d in spec.loop)
         return Spec(dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=loop)
 
-    return spec.memo(("renamed", old, new), make) if old in spec.dims else spec  # type: ignore[no-any-return]
+    return spec.memo(("renamed", old, new), make) if old in spec.dims else spec
 
 
 class Frames:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections import deque
+from typing import ClassVar
 
 import torch
 
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.linking import Linker
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.tensor import Beam, Lengths, Spec, Tensor, batch_dim
-
-if TYPE_CHECKING:
-    from returnn_lite.layers.core.node import Node
-    from returnn_lite.network.construct import Net
-
 
 _NO_BEAM = "the layer needs the hypotheses of a search, but its source has none"
 
@@ -36,6 +34,10 @@ class Decide(Layer):
         if x is None or x.batch is None:
             return x
         return x.permuted((x.batch, *(i for i in range(x.rank) if i != x.batch)))
+
+    def decided_beam(self) -> int | None:
+        """One hypothesis."""
+        return 1
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The hypotheses with the largest scores; of equal ones the first."""
@@ -152,18 +154,20 @@ class SplitBatchBeam(_OfBeam):
     Shape: (B * beam, …) -> (B, beam, …)
     """
 
+    from_node: Node
+
     def __init__(self) -> None:
         super().__init__()
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> None:
         """Notes the nodes from which the beam size is known later."""
-        self.__dict__["from_node"] = node.sources[0]
+        self.from_node = node.sources[0]
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The source with one more axis, batch in front."""
         if x is None or x.batch is None:
             return x
-        size = beam_size(self.__dict__["from_node"])
+        size = beam_size(self.from_node)
         if size is None:
             raise self.error(_NO_BEAM)
         order = (x.batch, *(i for i in range(x.rank) if i != x.batch))
@@ -186,21 +190,14 @@ class SplitBatchBeam(_OfBeam):
 def beam_size(node: Node) -> int | None:
     """The beam size that a node's output has in search, by the last choice it depends on; None without one."""
     seen: set[Node] = set()
-    waiting = [node]
+    waiting = deque([node])
     while waiting:
-        found = waiting.pop(0)
+        found = waiting.popleft()
         if found in seen:
             continue
         seen.add(found)
-        layer_: object = found.layer
-        if isinstance(layer_, Decide):
-            return 1
-        inner = getattr(layer_, "beam_size", None)
-        if isinstance(inner, int) and getattr(layer_, "makes_beam", False):
-            return inner
-        last = getattr(layer_, "last_beam_size", None)
-        size = last() if callable(last) else None
-        if isinstance(size, int):
+        size = found.layer.decided_beam()
+        if size is not None:
             return size
         waiting += [*found.inputs, *([found.previous] if found.previous is not None else [])]
     return None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from returnn_lite.layers.core.base import Layer, LayerRef
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
@@ -69,9 +69,9 @@ class OfTarget(Layer):
     recurrent = True
     checks_n_out = False
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Refers to the target."""
-        node.refs["target"] = yield net.ask_target(self.options.target)
+        node.refs["target"] = await net.ask_target(self.options.target)
 
     def check_target(self, target: Spec) -> None:
         """ConfigError for frames of labels."""

@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.node import Node
 from returnn_lite.network.building import infer
-from returnn_lite.rec.loop_net import Previous
+from returnn_lite.rec.inputs import Previous
 
 SHOWN = 10  # names in an error text
 

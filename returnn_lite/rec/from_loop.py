@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from returnn_lite.layers.core.base import Layer, LayerRef, Surroundings
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.base import Layer, LayerRef
+from returnn_lite.layers.core.context import Surroundings
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer, split_options
 from returnn_lite.tensor import Spec, Tensor
@@ -51,9 +52,9 @@ class RecLastOutput(Layer):
         self.rec_layer = rec_layer
         self.sub_layer_name = sub_layer_name
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Refers to the last frame, which the loop gives as a part of its own."""
-        node.refs = {"last": (yield net.ask(f"{self.rec_layer}/last:{self.sub_layer_name}"))}
+        node.refs = {"last": await net.ask(f"{self.rec_layer}/last:{self.sub_layer_name}")}
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """That of one frame."""

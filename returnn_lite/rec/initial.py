@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.linking import Linker, task
 from returnn_lite.layers.core.node import Node
+from returnn_lite.layers.core.stateful import Stateful
 from returnn_lite.network.building import compute
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.align import place
@@ -18,11 +19,12 @@ from returnn_lite.tensor.tensor import DTYPES
 _NUMBERS = {"zeros": 0.0, "ones": 1.0}
 
 
-def link_initial(node: Node, net: Linker) -> Task[None]:
+@task
+async def link_initial(node: Node, net: Linker) -> None:
     """Links the layer that `initial_output` names, and makes the vector of "var"."""
     value = node.layer.options.initial_output
     if isinstance(value, str) and value not in (*_NUMBERS, "var", "apply(0)"):
-        node.initial = yield net.ask(value)
+        node.initial = await net.ask(value)
 
 
 def build_initial(node: Node) -> None:
@@ -39,14 +41,22 @@ def first_output(
     make: Initial, node: Node, value_of: Callable[[Node], Tensor], known: Callable[[Node], bool] = lambda node: True
 ) -> Tensor:
     """What "prev:" of a layer reads at the first tick; `value_of` gives what is `known` before it."""
-    layer: Any = node.layer
-    if not layer.hidden_state or layer.options.initial_output not in (None, 0):
+    layer = node.layer
+    if not isinstance(layer, Stateful) or layer.options.initial_output not in (None, 0):
         return make.output(node, value_of)
     if node.spec is None:
         raise layer.error("the axes of this layer are not known")
     state = layer.first_state(make, {k: value_of(n) for k, n in node.refs.items() if known(n)})
-    made: Tensor = layer.initial_output(make, node.spec, state)
-    return made
+    return layer.initial_output(make, node.spec, state)
+
+
+@runtime_checkable
+class StartsItself(Protocol):
+    """A layer that knows its output before the first tick."""
+
+    def initial_output(self, make: Initial, spec: Spec, state: Any = None) -> Tensor:
+        """What "prev:" of the layer reads at the first tick."""
+        ...
 
 
 class Initial:
@@ -74,10 +84,8 @@ class Initial:
         value = layer.options.initial_output
         if spec is None:
             raise layer.error("the axes of this layer are not known")
-        own = getattr(layer, "initial_output", None)
-        if value in (None, 0) and own is not None:
-            made: Tensor = own(self, spec)
-            return made
+        if value in (None, 0) and isinstance(layer, StartsItself):
+            return layer.initial_output(self, spec)
         if value is None:
             return self._default(node, spec)
         if isinstance(value, str):

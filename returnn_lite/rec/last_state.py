@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.copy import Copy
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.stateful import Stateful
 from returnn_lite.layers.core.states import state_part
 from returnn_lite.layers.eval import Eval
-from returnn_lite.network.construct import Net
 from returnn_lite.network.subnet import Subnetwork
-from returnn_lite.rec.loop_net import InnerSource, LoopNet
+from returnn_lite.rec.inputs import InnerSource
 from returnn_lite.tensor import Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import joined
 
@@ -27,8 +26,7 @@ def state_owner(node: Node) -> Node:
         if node.previous is not None:
             node = node.previous
         elif isinstance(layer, InnerSource) and layer.kind == "outer":
-            loop: LoopNet = layer.__dict__["owner"].__dict__["net"]
-            node = loop.captured[layer.key]
+            node = layer.inputs.captured[layer.key]
         elif isinstance(layer, Subnetwork):
             node = node.refs["output"]
         elif isinstance(layer, Copy) and len(node.sources) == 1:
@@ -39,8 +37,8 @@ def state_owner(node: Node) -> Node:
 
 def request_state(node: Node) -> None:
     """Makes the layer of `node` hand on its last hidden state (`Tensor.state`)."""
-    layer: Any = state_owner(node).layer
-    if hasattr(layer, "needs_state"):
+    layer = state_owner(node).layer
+    if isinstance(layer, Stateful):
         layer.needs_state = True
 
 
@@ -49,7 +47,7 @@ def request_states(reader: Node) -> str:
     reason = ""
     for source in reader.sources:
         request_state(source)
-        owner: Any = state_owner(source).layer
+        owner = state_owner(source).layer
         if owner.hidden_state and not isinstance(source.layer, InnerSource):
             reason = f"reads the state of {owner.name!r} tick by tick"
     return reason
@@ -59,12 +57,13 @@ def request_states(reader: Node) -> str:
 class EvalOfStates(Eval):
     """`eval` whose code reads hidden states of its sources: `self.sources[i].get_last_hidden_state(key)`."""
 
-    stays_in_loop = ""
+    stays_in_loop: str = ""
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """Asks the sources to keep their states."""
         super().build(*sources, **refs)
-        self.stays_in_loop = request_states(self.__dict__["node"])
+        if self.node is not None:
+            self.stays_in_loop = request_states(self.node)
 
 
 @layer("get_last_hidden_state")
@@ -76,6 +75,8 @@ class GetLastHiddenState(Layer):
     """
 
     sources = "many"
+    stays_in_loop: str = ""
+    reader: Node
 
     def __init__(
         self, *, n_out: PositiveInt | None = None, combine: str = "concat", key: str | int | None = "*"
@@ -86,11 +87,10 @@ class GetLastHiddenState(Layer):
         self.n_out = n_out
         self.combine = combine
         self.key = key
-        self.stays_in_loop = ""
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> None:
         """Remembers whose states are read."""
-        self.__dict__["readers"] = node
+        self.reader = node
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """(B, n_out)"""
@@ -100,7 +100,7 @@ class GetLastHiddenState(Layer):
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """Asks the sources to keep their states."""
-        self.stays_in_loop = request_states(self.__dict__["readers"])
+        self.stays_in_loop = request_states(self.reader)
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The states."""

@@ -3,266 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
-import torch
-
-from returnn_lite.layers.core.node import Node
-from returnn_lite.network.building import compute
-from returnn_lite.rec.initial import Initial, first_output
-from returnn_lite.rec.loop_net import InnerSource, counter
+from returnn_lite.layers.core.context import RunState
+from returnn_lite.rec.program import LoopProgram
 from returnn_lite.rec.ticks import Ticks
 from returnn_lite.rec.trace import Trace
-from returnn_lite.rec.varying import varies
-from returnn_lite.tensor import Beam, Dim, Lengths, Spec, Tensor, latest_beam, to_beam
-from returnn_lite.tensor.align import merged_lengths, place
+from returnn_lite.rec.whole import WholeValues, on_beam
+from returnn_lite.tensor import Tensor
 
-if TYPE_CHECKING:
-    from returnn_lite.rec.loop_layer import RecLoop
+LAST = "last:"  # the part of a loop that is an inner layer's last frame
 
 
-class LoopRun:
-    """Runs the loop of a rec layer on the tensors `outer` that it reads from outside.
-
-    `whole` holds values over the whole loop axis (in front), or without it where a layer does not depend on it.
-    """
-
-    def __init__(self, layer: RecLoop, outer: Mapping[str, Tensor]) -> None:
-        if layer.length.dim is None:
-            raise layer.error("the axis of the loop is not known")
-        self.layer = layer
-        self.outer = outer
-        self.dim: Dim = layer.length.dim
-        self.nodes: dict[str, Node] = layer.graph.nodes
-        self.inside = dict.fromkeys(self.nodes[label] for label in layer.graph.plan.inside)
-        self.whole: dict[Node, Tensor] = {}
-        self.size, self.lengths = self._known_length()
-        self.initial = self._initial()
-        self.base_beam = next((x.beam for x in outer.values() if x.beam is not None), None)
-        self.final_beam: Beam | None = None
-
-    def _initial(self) -> Initial:
-        """For as many sequences as a tensor has that the loop or the net reads, or the batch if none reads anything."""
-        run, outer = self.layer.context.run, list(self.outer.values())
-        first = next((x for x in [*outer, *run["data"].values()] if x.spec.batch is not None), None)
-        if first is not None:
-            return Initial(first.data.shape[first.spec.batch or 0], first.data.device, merged_lengths(outer or [first]))
-        if run["batch"] is None:
-            raise self.layer.error("neither the loop nor any other layer reads data that has a batch axis")
-        return Initial(run["batch"], self.layer.context.device, merged_lengths(outer) if outer else {})
-
-    def _known_length(self) -> tuple[int | None, Lengths | None]:
-        """Number of ticks and the lengths, where they are known before the loop runs."""
-        key = self.layer.length.key
-        if key is None:
-            return None, None
-        x = self.outer[key]
-        dim = self.dim if self.dim in x.spec.dims else x.spec.time_dim
-        if dim is None:
-            raise self.layer.error(f"{key!r} has no time axis to loop over: {x.spec}")
-        return x.size(dim), x.length(dim) if dim.dynamic else None
-
-    @property
-    def offset(self) -> int:
-        """The first value of ":i"."""
-        return self.layer.context.tick_offset if self.layer.use_global_rec_step_offset else 0
-
-    # --- values over the whole axis -----------------------------------------------------------------------------------
-
-    def value(self, node: Node) -> Tensor:
-        """The value of a node over the whole axis."""
-        waiting, opened = [node], set[Node]()
-        while waiting:
-            needed = [n for n in self._needed(waiting[-1]) if n not in self.whole]
-            if needed:
-                if waiting[-1] in opened or waiting[-1] in self.inside:
-                    raise waiting[-1].layer.error("is read before it was computed")
-                opened.add(waiting[-1])
-                waiting += needed
-            else:
-                ready = waiting.pop()
-                if ready not in self.whole:
-                    self.whole[ready] = self._read(ready)
-        return self.whole[node]
-
-    def _needed(self, node: Node) -> list[Node]:
-        """The values that the value of a node is made of."""
-        if node in self.whole or isinstance(node.layer, InnerSource):
-            return []
-        if node.previous is not None:
-            initial = node.previous.initial
-            return [node.previous, *([initial] if initial is not None else ())]
-        return node.inputs
-
-    def _read(self, node: Node) -> Tensor:
-        layer = node.layer
-        if node.previous is not None:
-            return self._shifted(node.previous)
-        if isinstance(layer, InnerSource):
-            if layer.kind == "counter":
-                return self._counter()
-            x = self.outer[layer.key]
-            return x if layer.kind == "outer" else self._entered(x, layer.key)
-        if layer.hidden_state or any(self.dim in self.whole[n].spec.loop for n in node.inputs):
-            raise layer.error("is read before it was computed")
-        return self.compute(node)
-
-    def _entered(self, x: Tensor, key: str) -> Tensor:
-        """A tensor from outside with its time axis as the loop axis, in front."""
-        own = self.layer.length.frame_dim(key, x.spec)
-        at = x.spec.dims.index(own)
-        size = x.data.shape[at]
-        if self.size is not None and size != self.size:
-            text = f"the length of {key!r} ({size}) differs from the length of the loop ({self.size})"
-            raise self.layer.error(f"{text}; give both one time axis (`reinterpret_data` with `size_base`)")
-        x = x.permuted((at, *(i for i in range(x.spec.rank) if i != at)))
-        spec = x.spec.memo(("entered", self.dim), lambda: _renamed(x.spec, self.dim).enter_loop(self.dim))
-        lengths = {**x.lengths}
-        if self.lengths is not None:
-            lengths[self.dim] = self.lengths
-        return Tensor(x.data, spec, lengths, x.beam)
-
-    def _counter(self) -> Tensor:
-        """All values of ":i"."""
-        spec = counter(0, self.initial.device).spec.with_loop(self.dim)
-        start = self.offset
-        ticks = torch.arange(start, start + (self.size or 0), dtype=torch.int32, device=self.initial.device)
-        return Tensor(ticks, spec, {self.dim: self.lengths} if self.lengths is not None else {})
-
-    def _shifted(self, of: Node) -> Tensor:
-        """ "prev:" of a layer over the whole axis: its initial output in front, the last frame dropped."""
-        x = self.value(of)
-        if self.dim not in x.spec.loop:
-            x = self._repeated(x)
-        first = self.first_output(of)
-        first = to_beam(first, x.beam)
-        data = first.data.to(x.data.dtype)
-        if first.spec.rank and first.data.dim() < x.data.dim() - 1:
-            data = data.reshape(data.shape + (1,) * (x.data.dim() - 1 - data.dim()))
-        return x.with_data(torch.cat([data.expand(x.data.shape[1:]).unsqueeze(0), x.data[:-1]]))
-
-    def _repeated(self, x: Tensor) -> Tensor:
-        """A tensor without the loop axis, repeated along it."""
-        spec = x.spec.with_loop(self.dim)
-        data = x.data.unsqueeze(0).expand((self.size or 0, *x.data.shape))
-        lengths = {**x.lengths, **({self.dim: self.lengths} if self.lengths is not None else {})}
-        return Tensor(data, spec, lengths, x.beam)
-
-    def first_output(self, node: Node) -> Tensor:
-        """What "prev:" of a layer reads at the first tick."""
-        first = first_output(self.initial, node, self.value, lambda n: (n.previous or n) not in self.inside)
-        if self.base_beam is not None and first.spec.batch is not None and first.beam is None:
-            first = first.copy()
-            first.beam = self.base_beam
-        return first
-
-    def compute(self, node: Node) -> Tensor:
-        """A layer over the whole axis."""
-        values = {n: self.value(n) for n in node.inputs}
-        layer: Any = node.layer
-        if layer.is_recurrent() and not any(self.dim in x.spec.loop for x in values.values()):
-            values = {n: self._repeated(x) if varies(x, self.dim) else x for n, x in values.items()}
-        if layer.hidden_state and layer.carries_state(tuple(n.spec for n in node.sources)):
-            return self._over(node, values)
-        return compute(node, values)
-
-    def _over(self, node: Node, values: dict[Node, Tensor]) -> Tensor:
-        """A layer with a state of its own, over the whole axis."""
-        layer: Any = node.layer
-        beam = latest_beam(list(values.values()))
-        sources = [to_beam(values[n], beam) for n in node.sources]
-        refs = {k: to_beam(values[n], beam) for k, n in node.refs.items()}
-        if not layer.takes_whole_sources and not any(self.dim in x.spec.loop for x in sources):
-            sources = [self._repeated(x) for x in sources]
-        made: Tensor = layer.over(self.dim, sources, refs)
-        for step in node.after:
-            made = step(made, sources)
-        return made
-
-    # --- the run ------------------------------------------------------------------------------------------------------
-
-    def result(self) -> Tensor:
-        """Runs everything; the output with all layers that may be read from outside as parts."""
-        plan = self.layer.graph.plan
-        for label in plan.before:
-            self.whole[self.nodes[label]] = self.compute(self.nodes[label])
-        inside = list(self.inside)
-        ticks = Ticks(self, inside, self._to_collect())
-        if inside:
-            ticks.run()
-            self._collected(ticks)
-        for label in plan.after:
-            self.whole[self.nodes[label]] = self._on_final_beam(self.compute(self.nodes[label]))
-        parts = {label: self._leaving(node) for label, node in self.nodes.items() if node in self.whole}
-        for label, node in self.nodes.items():
-            if node.layer.options.need_last:
-                parts[f"last:{label}"] = self._last(node)
-        output = self._leaving(self.nodes["output"]).copy()
-        output.parts = parts
-        return output
-
-    def _to_collect(self) -> list[Node]:
-        """The layers inside whose frames are needed after the loop."""
-        readers = [self.nodes[label] for label in self.layer.graph.plan.after]
-        read = {n.previous or n for reader in readers for n in reader.inputs}
-        wanted = self.layer.graph.accumulated()
-        if self.layer.last_beam_size() is not None:  # losses are not computed, and scores of all labels are large
-            wanted = {label for label in wanted if self._is_read(label)}
-        return [n for label, n in self.nodes.items() if n in self.inside and (n in read or label in wanted)]
-
-    def _is_read(self, label: str) -> bool:
-        """Whether the net outside reads the layer, or a user may."""
-        options = self.nodes[label].description
-        asked = options.get("is_output_layer") or options.get("need_last")
-        return bool(label == "output" or asked or label in self.layer.read_outside)
-
-    def _collected(self, ticks: Ticks) -> None:
-        """The frames of the layers inside, put together over the axis."""
-        trace = Trace(self, ticks)
-        self.size, self.lengths = trace.size, trace.lengths
-        for node in ticks.collect:
-            self.whole[node] = trace.stacked(node)
-        self.final_beam = trace.beam
-        self.whole = {n: self._on_final_beam(x) for n, x in self.whole.items()}
-
-    def _on_final_beam(self, x: Tensor) -> Tensor:
-        """A value as the final hypotheses of a search have it."""
-        return to_beam(x, self.final_beam) if x.beam is not self.final_beam else x
-
-    def _last(self, node: Node) -> Tensor:
-        """A layer at the last frame of each sequence; its initial output for sequences without frames."""
-        x = self.value(node)
-        if self.dim not in x.spec.loop:
-            x = self._repeated(x)
-        at, spec = x.spec.dims.index(self.dim), x.spec.in_loop(self.dim)
-        if self.lengths is None or spec.batch is None:
-            return x.with_data(x.data.select(at, -1), spec)
-        first = to_beam(self.first_output(node), x.beam)
-        whole = torch.cat([place(first, spec).unsqueeze(0).expand((1, *first.shape)), x.data.movedim(at, 0)])
-        index = x.length(self.dim).values.to(torch.int64)
-        shape = [1] * spec.rank
-        shape[spec.batch] = -1
-        index = index.reshape(shape).expand(whole.shape[1:]).unsqueeze(0)
-        return x.with_data(whole.gather(0, index).squeeze(0), spec)
-
-    def _leaving(self, node: Node) -> Tensor:
-        """The value of a node as the net outside sees it: the loop axis is its time axis."""
-        x = self.value(node)
-        if self.dim not in x.spec.loop:
-            x = self._repeated(x)
-        spec = x.spec.memo(("leaving", self.dim), lambda: _time_first(x.spec, self.dim))
-        left = x.copy()
-        left.spec = spec
-        if left.state is not None:
-            left.state = None
-        return left
-
-
-def _renamed(spec: Spec, dim: Dim) -> Spec:
-    """The first axis called `dim`."""
-    dims = (dim, *spec.dims[1:])
-    return Spec(dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=spec.loop)
-
-
-def _time_first(spec: Spec, dim: Dim) -> Spec:
-    return spec.leave_loop(dim).roles(time=spec.dims.index(dim))
+def run_loop(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState) -> Tensor:
+    """The output of a loop for what it reads from outside; all layers that may be read from outside are its parts."""
+    whole = WholeValues(program, outer, run)
+    for node in program.before:
+        whole.values[node] = whole.compute(node)
+    beam = None
+    if program.inside:
+        trace = Trace(program, Ticks(program, whole, run).run(), whole)
+        beam = trace.beam
+        whole.end(trace.size, trace.lengths, {n: trace.stacked(n) for n in program.collect}, beam)
+    for node in program.after:
+        whole.values[node] = on_beam(whole.compute(node), beam)
+    parts = {label: whole.leaving(node) for label, node in program.nodes.items() if node in whole.values}
+    for label, node in program.nodes.items():
+        if node.layer.options.need_last:
+            parts[f"{LAST}{label}"] = whole.last(node)
+    output = whole.leaving(program.nodes["output"]).copy()
+    output.parts = parts
+    return output

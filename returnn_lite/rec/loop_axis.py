@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
-from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.linking import Task, task
 from returnn_lite.layers.core.node import Node
-from returnn_lite.rec.loop_net import InnerSource, LoopNet
+from returnn_lite.network.construct import Net
+from returnn_lite.rec.inputs import InnerSource, LoopInputs
+from returnn_lite.rec.loop_net import LoopNet
+from returnn_lite.rec.loop_options import LoopOptions
 from returnn_lite.rec.unstack import RecUnstack
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import axis as find_axis
-
-if TYPE_CHECKING:
-    from returnn_lite.network.construct import Net
-    from returnn_lite.rec.loop_layer import RecLoop
 
 _MAX_LEN_FROM = re.compile(r"max_len_from\(\s*['\"]([^'\"]+)['\"]\s*\)")
 _UNKNOWN = 'the length of the loop is not known: it needs a layer "end", a source with a time axis, or a target'
 
 
 class LoopAxis:
-    """The axis `dim` of a loop. `key`: what read from outside gives it; None if the layer `end` ends the loop.
+    """Finds the axis of a loop, and what read from outside gives it: `inputs.dim`, `inputs.key`.
 
     In this order: the option `axis`; the time axis of the source, if the unit has no `end`; that of `size_target`; in
     training that of the target; that of the data read frame by frame or declared by `rec_unstack`; else a new one.
     """
 
-    def __init__(self, layer: RecLoop) -> None:
+    def __init__(self, layer: Layer, options: LoopOptions, inputs: LoopInputs) -> None:
         self.layer = layer
-        self.dim: Dim | None = None
-        self.key: str | None = None
+        self.options = options
+        self.inputs = inputs
         self._wanted: str | None = None
         self._own: Dim | None = None
-
-    @property
-    def known(self) -> bool:
-        """Whether the length is known before the loop runs."""
-        return self.key is not None
 
     @property
     def by_target(self) -> bool:
@@ -49,94 +43,83 @@ class LoopAxis:
     @property
     def may_end(self) -> bool:
         """Whether the length may depend on the layer `end`."""
-        return not (self.layer.axis is not None or self.layer.options.size_target or self.by_target)
+        return not (self.options.axis is not None or self.layer.options.size_target or self.by_target)
 
     def _by_source(self, source: Spec | None) -> bool:
         """Whether the source gives the axis."""
         if source is None:
             return False
-        return self.layer.axis is not None or ("end" not in self.layer.unit and source.time is not None)
+        return self.options.axis is not None or ("end" not in self.options.unit and source.time is not None)
 
-    # --- construction -------------------------------------------------------------------------------------------------
-
-    def capture(self, net: Net, inner: LoopNet, source: Node | None) -> Task[None]:
+    @task
+    async def capture(self, net: Net, source: Node | None) -> None:
         """Notes the layers and data outside that the length depends on."""
-        options = self.layer.options
+        options, inputs = self.layer.options, self.inputs
         if options.size_target:
-            outer: Node = yield net.data(options.size_target)
-            self._wanted = inner.capture(f"data:{options.size_target}", outer)
+            outer = await net.data(options.size_target)
+            self._wanted = inputs.capture(f"data:{options.size_target}", outer)
         elif self.by_target and not self._by_source(source.spec if source is not None else None):
             target = net.target_name(options.target)
-            outer = yield net.target_outside(options.target)
-            self._wanted = inner.capture(f"data:{target}", outer)
-        if isinstance(self.layer.max_seq_len, str):
-            for name in _MAX_LEN_FROM.findall(self.layer.max_seq_len):
-                outer = yield _ask_length(net, name)
-                inner.capture(f"max_len_from:{name}", outer)
+            self._wanted = inputs.capture(f"data:{target}", await net.target_outside(options.target))
+        if isinstance(self.options.max_seq_len, str):
+            for name in _MAX_LEN_FROM.findall(self.options.max_seq_len):
+                inputs.capture(f"max_len_from:{name}", await _ask_length(net, name))
 
-    def find(self, outer: Mapping[str, Spec | None], inner: LoopNet) -> None:
+    def find(self, inner: LoopNet) -> None:
         """Decides on the axis. Raises ConfigError if nothing gives one."""
-        source = outer.get("source")
+        source = self.inputs.specs.get("source")
         if source is not None and self._by_source(source):
-            self.key = "source"
-            self.dim = source.dims[find_axis(source, "T" if self.layer.axis is None else self.layer.axis)]
+            self.inputs.key = "source"
+            self.inputs.dim = source.dims[find_axis(source, "T" if self.options.axis is None else self.options.axis)]
         elif self._wanted is not None:
-            self._take_time(self._wanted, outer)
+            self._take_time(self._wanted)
         else:
-            self._find_read(outer, inner)
+            self._find_read(inner)
 
-    def _find_read(self, outer: Mapping[str, Spec | None], inner: LoopNet) -> None:
+    def _find_read(self, inner: LoopNet) -> None:
         frames = _frame_keys(inner)
         data = sorted(frames - {"source"})
         declared = _declared(inner)
         if data:
-            self._take_time(data[0], outer)
+            self._take_time(data[0])
         elif declared is not None:
-            self.key, unstack = declared
-            spec = outer[self.key]
-            self.dim = spec.dims[unstack.declared_axis(spec)] if spec is not None else None
+            key, unstack = declared
+            spec = self.inputs.specs[key]
+            self.inputs.key = key
+            self.inputs.dim = spec.dims[unstack.declared_axis(spec)] if spec is not None else None
         elif "source" in frames:
-            self._take_time("source", outer)
+            self._take_time("source")
         else:
             self._take_own(inner)
 
-    def _take_time(self, key: str, outer: Mapping[str, Spec | None]) -> None:
-        spec = outer[key]
+    def _take_time(self, key: str) -> None:
+        spec = self.inputs.specs[key]
         if spec is None or spec.time_dim is None:
             raise self.layer.error(f"{key!r} gives the length of the loop, but has no time axis: {spec}")
-        self.key, self.dim = key, spec.time_dim
+        self.inputs.key, self.inputs.dim = key, spec.time_dim
 
     def _take_own(self, inner: LoopNet) -> None:
         """A new axis: as long as `end` is False."""
         if "end" not in inner.nodes:
             raise self.layer.error(_UNKNOWN)
-        if self.layer.max_seq_len is None and self.layer.max_seq_len_via is None:
+        if self.options.max_seq_len is None and self.options.max_seq_len_via is None:
             raise self.layer.error("`max_seq_len` must be given for a loop that ends by its layer `end`")
         if self._own is None:
             self._own = Dim(None, f"{self.layer.name}:loop")
-        self.key, self.dim = None, self._own
+        self.inputs.key, self.inputs.dim = None, self._own
 
-    def frame_dim(self, key: str, outer: Spec) -> Dim:
-        """The axis of an outer tensor over whose frames the loop runs."""
-        if key == "source" and self.key == "source" and self.dim is not None:
-            return self.dim
-        if outer.time_dim is None:
-            raise self.layer.error(f"{key!r} is read frame by frame, but has no time axis: {outer}")
-        return outer.time_dim
 
-    # --- running ------------------------------------------------------------------------------------------------------
-
-    def bound(self, outer: Mapping[str, Tensor]) -> int:
-        """The largest number of ticks of a loop that ends by itself."""
-        value = self.layer.max_seq_len
-        if self.layer.max_seq_len_via is not None:
-            return int(outer["max_seq_len_via"].data.max())
-        if isinstance(value, str):
-            names = {**self.layer.context.eval_names, "max_len_from": lambda name: _longest(outer, name)}
-            return int(eval(value, names))  # noqa: S307 - an expression of the config
-        if isinstance(value, int):
-            return value
-        raise self.layer.error(f"`max_seq_len` must be an int or an expression, but is {value!r} instead")
+def tick_bound(layer: Layer, options: LoopOptions, outer: Mapping[str, Tensor]) -> int:
+    """The largest number of ticks of a loop that ends by itself, by what it reads from outside."""
+    value = options.max_seq_len
+    if options.max_seq_len_via is not None:
+        return int(outer["max_seq_len_via"].data.max())
+    if isinstance(value, str):
+        names = {**layer.context.eval_names, "max_len_from": lambda name: _longest(outer, name)}
+        return int(eval(value, names))  # noqa: S307 - an expression of the config
+    if isinstance(value, int):
+        return value
+    raise layer.error(f"`max_seq_len` must be an int or an expression, but is {value!r} instead")
 
 
 def _frame_keys(inner: LoopNet) -> set[str]:

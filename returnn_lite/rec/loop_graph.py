@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from returnn_lite.layers.core.node import Node
+from returnn_lite.layers.core.stateful import ticking
 from returnn_lite.network.construct import Net
+from returnn_lite.network.inner import InnerLayers
 from returnn_lite.network.sources import PartOf
-from returnn_lite.rec.loop_net import InnerSource, LoopNet
+from returnn_lite.rec.inputs import InnerSource, is_counter
+from returnn_lite.rec.loop_net import LoopNet
 from returnn_lite.rec.plan import Item, Plan, make_plan
 
 _TICKS_UNKNOWN = "the number of ticks is known only at the end of the loop"
@@ -23,10 +26,15 @@ class LoopGraph:
 
     def __init__(self, inner: LoopNet) -> None:
         self.inner = inner
-        self.nets = dict(_nets(inner, ""))
+        self.nets = dict(_nets(inner))
         self.labels: dict[Node, str] = {n: _label(n, inner) for n in inner.order if _computes(n)}
         self.nodes: dict[str, Node] = {label: n for n, label in self.labels.items()}
         self.plan = Plan()
+        self._inside: frozenset[str] = frozenset()
+
+    def is_inside(self, label: str) -> bool:
+        """Whether a layer runs tick by tick."""
+        return label in self._inside
 
     def roots(self) -> Iterator[tuple[str, Node]]:
         """Output, losses and their targets, output layers, those whose last frame is kept; of sub-networks too."""
@@ -57,12 +65,13 @@ class LoopGraph:
         nodes = [n for n in self.labels if n in needed and not isinstance(n.layer, PartOf)]
         read_before = {_owner(n.previous) for n in needed if n.previous is not None}
         items = [self._item(n, read_before, known_length) for n in nodes]
-        self.plan = make_plan(items, optimize=optimize)
+        plan = make_plan(items, optimize=optimize)
         parts: dict[str, list[str]] = {}
         for node in self.labels:
             if node in needed and isinstance(node.layer, PartOf):
                 parts.setdefault(self.labels[_owner(node)], []).append(self.labels[node])
-        self.plan.put_behind(parts)
+        self.plan = plan.with_parts(parts)
+        self._inside = frozenset(self.plan.inside)
 
     def _needed(self, *, end: bool) -> set[Node]:
         waiting = [node for _, node in self.roots()]
@@ -83,25 +92,18 @@ class LoopGraph:
         read = {_owner(n.previous) for n in node.inputs if n.previous is not None}
         previous = {labels[n] for n in read if n in labels}
         stays = "the end of the loop" if node is self.inner.nodes.get("end") and not known_length else _stays(node)
-        needs_ticks = _carries_state(node) or previous or node in read_before or _reads_counter(node)
+        needs_ticks = ticking(node) is not None or previous or node in read_before or _reads_counter(node)
         not_before = _TICKS_UNKNOWN if needs_ticks and not known_length else ""
         return Item(labels[node], frozenset(current), frozenset(previous), stays, not_before)
-
-
-def _nets(net: Net, prefix: str) -> Iterator[tuple[str, Net]]:
-    """The net and those of its sub-networks, by the prefix of their layers' labels."""
-    yield prefix, net
-    for name, inner in net.subnets.items():
-        if not inner.is_loop:
-            yield from _nets(inner, f"{prefix}{name}/")
 
 
 def loop_losses(net: Net) -> Iterator[tuple[str, str, Net, Node]]:
     """("loop/label", "loop", net, node) of the layers with a loss in the loops inside this net."""
     for name, subnet in list(net.subnets.items()):
         if subnet.is_loop and name in net.nodes:
-            layer: Any = net.nodes[name].layer
-            yield from ((f"{name}/{label}", name, inner, node) for label, inner, node in layer.loss_nodes())
+            layer = net.nodes[name].layer
+            if isinstance(layer, InnerLayers):
+                yield from ((f"{name}/{label}", name, inner, node) for label, inner, node in layer.loss_nodes())
 
 
 def _owner(node: Node) -> Node:
@@ -124,18 +126,23 @@ def _is_root(description: Mapping[str, Any]) -> bool:
     return bool(description.get("loss") or description.get("is_output_layer") or description.get("need_last"))
 
 
-def _carries_state(node: Node) -> bool:
-    layer: Any = node.layer
-    return bool(layer.hidden_state and layer.carries_state(tuple(n.spec for n in node.sources)))
-
-
 def _reads_counter(node: Node) -> bool:
-    return any(isinstance(n.layer, InnerSource) and n.layer.kind == "counter" for n in node.inputs)
+    return any(map(is_counter, node.inputs))
 
 
 def _stays(node: Node) -> str:
     """Why a layer must run inside, "" if nothing forbids to move it."""
-    layer: Any = node.layer
-    if _carries_state(node) and layer.needs_state:
+    layer = ticking(node)
+    if layer is not None and layer.needs_state:
         return "its state is read tick by tick"
-    return str(getattr(layer, "stays_in_loop", ""))
+    return node.layer.stays_in_loop
+
+
+def _nets(net: Net) -> Iterator[tuple[str, Net]]:
+    """The net and those of its sub-networks, by the prefix of their layers' labels."""
+    waiting = [("", net)]
+    while waiting:
+        prefix, found = waiting.pop()
+        yield prefix, found
+        inner = [(f"{prefix}{name}/", subnet) for name, subnet in found.subnets.items() if not subnet.is_loop]
+        waiting += reversed(inner)

@@ -4,67 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import torch
+from typing import Any
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.linking import Task, task
 from returnn_lite.layers.core.node import Node
 from returnn_lite.network.construct import Net
 from returnn_lite.network.names import join
-from returnn_lite.tensor import Spec, Tensor
-from returnn_lite.tensor.spec import scalar
-
-if TYPE_CHECKING:
-    from returnn_lite.rec.loop_layer import RecLoop
-
-
-class InnerSource(Layer):
-    """What a loop reads from outside.
-
-    `kind`: "outer" (a layer of the parent net, whole), "frame" (of data), "counter".
-    """
-
-    class_name: ClassVar[str] = "loop input"
-    sources: ClassVar[str] = "none"
-
-    def __init__(self, kind: str, key: str, owner: RecLoop) -> None:
-        super().__init__()
-        self.kind = kind
-        self.key = key
-        self.__dict__["owner"] = owner
-
-    @property
-    def outer_node(self) -> Node | None:
-        """The node outside that it reads; None for the source and the counter."""
-        return self.__dict__["owner"].__dict__["net"].captured.get(self.key)  # type: ignore[no-any-return]
-
-    def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
-        """As one tick sees it."""
-        if self.kind == "counter":
-            return scalar("int32")
-        owner: RecLoop = self.__dict__["owner"]
-        outer = owner.outer_specs.get(self.key)
-        if outer is None or self.kind == "outer":
-            return outer
-        return outer.in_loop(owner.length.frame_dim(self.key, outer))
-
-
-class Previous(Layer):
-    """A layer at the previous tick."""
-
-    class_name: ClassVar[str] = "prev"
-    sources: ClassVar[str] = "none"
-
-    def __init__(self, of: Node) -> None:
-        super().__init__()
-        self.__dict__["of"] = of
-
-    def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
-        """That of the layer."""
-        return self.__dict__["of"].spec  # type: ignore[no-any-return]
+from returnn_lite.rec.inputs import InnerSource, LoopInputs, Previous
 
 
 class LoopNet(Net):
@@ -73,7 +21,7 @@ class LoopNet(Net):
     immediate = False
     is_loop = True
 
-    def __init__(self, owner: RecLoop, parent: Net, descriptions: Mapping[str, Any]) -> None:
+    def __init__(self, owner: Layer, parent: Net, descriptions: Mapping[str, Any], inputs: LoopInputs) -> None:
         prefix = join(parent.prefix, owner.options.name_scope, owner.name)
         super().__init__(
             descriptions, parent.shared, path=f'{owner.path}["unit"]', prefix=f"{prefix}/rec", parent=parent,
@@ -81,10 +29,10 @@ class LoopNet(Net):
         )  # fmt: skip
         self.order = []
         self.owner = owner
-        self.captured: dict[str, Node] = {}
+        self.names.owner = owner
+        self.inputs = inputs
         self.waiting: deque[tuple[Node, Net, str]] = deque()
-        self._inputs: dict[tuple[str, str], Node] = {}
-        self._keys: dict[Node, str] = {}
+        self._sources: dict[tuple[str, str], Node] = {}
 
     # --- references ---------------------------------------------------------------------------------------------------
 
@@ -95,24 +43,27 @@ class LoopNet(Net):
             raise ConfigError(self.path, "a loop has a parent net")
         return self.parent
 
-    def _find(self, name: str) -> Task[Node]:
+    @task
+    async def _find(self, name: str) -> Node:
         if name == ":i":
-            return (yield self._source(name, "counter", ""))
+            return await self._source(name, "counter", "")
         if name in ("data", "data:source") and name not in self.descriptions:
-            return (yield self._frame_of_source(name))
-        return (yield super()._find(name))
+            return await self._frame_of_source(name)
+        return await super()._find(name)
 
-    def base(self, name: str) -> Task[Node]:
+    @task
+    async def base(self, name: str) -> Node:
         """A layer of the parent net, whole."""
-        outer: Node = yield self.outer.ask(name)
-        return (yield self._source(f"base:{name}", "outer", self.capture(f"base:{name}", outer)))
+        outer = await self.outer.ask(name)
+        return await self._source(f"base:{name}", "outer", self.inputs.capture(f"base:{name}", outer))
 
-    def data(self, key: str) -> Task[Node]:
+    @task
+    async def data(self, key: str) -> Node:
         """A frame of a data key; the whole value of a key without time axis."""
-        outer: Node = yield self.outer.data(key)
+        outer = await self.outer.data(key)
         spec = self.shared.extern.spec(key)
         kind = "outer" if spec.time is None else "frame"
-        return (yield self._source(f"data:{key}", kind, self.capture(f"data:{key}", outer)))
+        return await self._source(f"data:{key}", kind, self.inputs.capture(f"data:{key}", outer))
 
     def previous(self, name: str) -> Node:
         """A layer at the previous tick; its own node is linked later, since it may be under construction."""
@@ -127,18 +78,19 @@ class LoopNet(Net):
         self.order.append(node)
         return node
 
-    def link_previous(self) -> Task[None]:
+    @task
+    async def link_previous(self) -> None:
         """Links the layers that `prev:` references name, and all that these need."""
         while self.waiting:
             node, net, name = self.waiting.popleft()
-            of: Node = yield net.ask(name)
+            of = await net.ask(name)
             node.previous = of
             node.layer = Previous(of)
             node.layer.name, node.layer.path, node.layer.context = node.name, net.layer_path(name), self.shared.context
 
     def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
         """A sub-network inside the loop: its layers run in the loop, its "prev:x" is its own layer x."""
-        made = _SubnetInLoop(
+        made = SubnetInLoop(
             descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable
         )
         made.loop = self
@@ -178,25 +130,20 @@ class LoopNet(Net):
 
     # --- what is read from outside ------------------------------------------------------------------------------------
 
-    def capture(self, key: str, outer: Node) -> str:
-        """Notes that the loop reads this node of the parent net; returns the key under which it comes in."""
-        if outer not in self._keys:
-            self._keys[outer] = key
-            self.captured[key] = outer
-        return self._keys[outer]
-
-    def _frame_of_source(self, name: str) -> Task[Node]:
-        if not self.owner.has_source:
+    @task
+    async def _frame_of_source(self, name: str) -> Node:
+        if not self.inputs.has_source:
             raise ConfigError(self._asker(), f"{name!r} needs a source, but `from` of the rec layer is empty")
-        return (yield self._source(name, "frame", "source"))
+        return await self._source(name, "frame", "source")
 
-    def _source(self, name: str, kind: str, key: str) -> Task[Node]:
-        if (kind, key) not in self._inputs:
-            self._inputs[kind, key] = yield self.internal(name, InnerSource(kind, key, self.owner))
-        return self._inputs[kind, key]
+    @task
+    async def _source(self, name: str, kind: str, key: str) -> Node:
+        if (kind, key) not in self._sources:
+            self._sources[kind, key] = await self.internal(name, InnerSource(kind, key, self.inputs))
+        return self._sources[kind, key]
 
 
-class _SubnetInLoop(Net):
+class SubnetInLoop(Net):
     """A `subnetwork` layer's net inside a loop."""
 
     immediate = False
@@ -225,13 +172,8 @@ class _SubnetInLoop(Net):
 
     def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
         """A further sub-network."""
-        made = _SubnetInLoop(
+        made = SubnetInLoop(
             descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable
         )
         made.loop = self.loop
         return made
-
-
-def counter(tick: int, device: torch.device) -> Tensor:
-    """The value of ":i"."""
-    return Tensor(torch.tensor(tick, dtype=torch.int32, device=device), scalar("int32"), {})

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.core.base import LayerRef, Surroundings
-from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.context import Surroundings
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.stateful import State, Stateful, Tick, ticking
 from returnn_lite.network.building import compute, infer
+from returnn_lite.network.construct import Net
 from returnn_lite.rec.compress import Frames, renamed
 from returnn_lite.rec.initial import Initial, build_initial, first_output, link_initial
 from returnn_lite.rec.unit_net import UnitInput, UnitNet
 from returnn_lite.tensor import Dim, Spec, Tensor
-
-if TYPE_CHECKING:
-    from returnn_lite.layers.core.node import Node
-    from returnn_lite.network.construct import Net
 
 
 @layer("masked_computation")
@@ -34,6 +32,9 @@ class MaskedComputation(Stateful):
     """
 
     checks_n_out = False
+    nodes: list[Node]  # what runs for the unit, in this order
+    unit_node: Node
+    _builder: UnitNet | None = None
 
     def __init__(
         self,
@@ -67,24 +68,14 @@ class MaskedComputation(Stateful):
 
     # --- construction -------------------------------------------------------------------------------------------------
 
-    def link(self, net: Net, node: Node) -> Task[None]:
+    async def link(self, net: Net, node: Node) -> None:
         """Opens the net of the unit and links it."""
-        inner = UnitNet(self, net, self.unit)
-        self.__dict__["net"] = inner
-        self.__dict__["unit_node"] = yield inner.ask(self.name)
+        inner = self._builder = UnitNet(self, net, self.unit, self.input_specs)
+        self.unit_node = await inner.ask(self.name)
         for inner_node in list(inner.order):
-            yield link_initial(inner_node, inner)
+            await link_initial(inner_node, inner)
+        self.nodes = inner.order
         node.refs.update({f"unit:{name}": outer for name, outer in inner.captured.items()})
-
-    @property
-    def nodes(self) -> list[Node]:
-        """What runs for the unit, in this order."""
-        return self.__dict__["net"].order  # type: ignore[no-any-return]
-
-    @property
-    def unit_node(self) -> Node:
-        """The unit itself."""
-        return self.__dict__["unit_node"]  # type: ignore[no-any-return]
 
     def frames_dim(self, mask: Spec) -> Dim | None:
         """The axis whose frames are chosen; None in a loop."""
@@ -106,7 +97,7 @@ class MaskedComputation(Stateful):
         self.over_time = dim is not None or self.mask is None
         inputs = {name.removeprefix("unit:"): spec for name, spec in refs.items() if name.startswith("unit:")}
         inputs["data"] = self._joined_spec(sources) if sources else None
-        self.input_specs = {n: self._seen(s, dim) for n, s in inputs.items()}
+        self.input_specs.update({n: self._seen(s, dim) for n, s in inputs.items()})
         for node in self.nodes:
             infer(node)
         return self.unit_node.spec
@@ -118,11 +109,17 @@ class MaskedComputation(Stateful):
             raise self.error(f"mask and source must have the same time axis, but {dim} is not in {spec}")
         return renamed(spec, dim, self.masked_dim)
 
-    def building(self) -> Iterator[Any]:
+    async def building(self) -> None:
         """The parameters of the unit; they are those of a layer of this name."""
-        for node in self.nodes:
-            yield self.__dict__["net"].build(node)
-            build_initial(node)
+        builder = self._builder
+        if builder is not None:
+            for node in self.nodes:
+                await builder.build(node)
+                build_initial(node)
+
+    def freeze(self) -> None:
+        """The net of the unit is built."""
+        self._builder = None
 
     # --- all frames at once -------------------------------------------------------------------------------------------
 
@@ -165,12 +162,12 @@ class MaskedComputation(Stateful):
         """Runs the unit; `ticks`: its frames are ticks of a loop."""
         values: dict[Node, Tensor] = {}
         for node in self.nodes:
-            inner: Any = node.layer
-            if isinstance(inner, UnitInput):
-                values[node] = inputs[inner.key]
-            elif ticks is not None and _is_stateful(node):
+            stateful = ticking(node) if ticks is not None else None
+            if isinstance(node.layer, UnitInput):
+                values[node] = inputs[node.layer.key]
+            elif ticks is not None and stateful is not None:
                 refs = {k: values[n] for k, n in node.refs.items()}
-                values[node] = inner.over(ticks, [values[n] for n in node.sources], refs)
+                values[node] = stateful.over(ticks, [values[n] for n in node.sources], refs)
             else:
                 values[node] = compute(node, values)
         return values[self.unit_node]
@@ -178,7 +175,7 @@ class MaskedComputation(Stateful):
     @staticmethod
     def _outer(node: Node, refs: Mapping[str, Tensor]) -> Tensor:
         """What the unit reads from outside."""
-        inner: Any = node.layer
+        inner = node.layer
         if not isinstance(inner, UnitInput) or f"unit:{inner.key}" not in refs:
             raise inner.error("an initial value cannot depend on the tick")
         return refs[f"unit:{inner.key}"]
@@ -187,15 +184,15 @@ class MaskedComputation(Stateful):
 
     def begin_loop(self, batch: int) -> Any:
         """What is constant over one run, of all layers of the unit with a state."""
-        stateful: list[Any] = [(i, n, n.layer) for i, n in enumerate(self.nodes) if _is_stateful(n)]
-        return {n: (f"{i}/", inner.begin_loop(batch)) for i, n, inner in stateful}
+        stateful = ((i, node, ticking(node)) for i, node in enumerate(self.nodes))
+        return {n: (f"{i}/", inner.begin_loop(batch)) for i, n, inner in stateful if inner is not None}
 
     def first_state(self, make: Initial, refs: Mapping[str, Tensor]) -> State:
         """The states of the unit, and its output before the first tick."""
         state: State = {}
         for i, node in enumerate(self.nodes):
-            inner: Any = node.layer
-            if _is_stateful(node):
+            inner = ticking(node)
+            if inner is not None:
                 given = {k: self._outer(n, refs) for k, n in node.refs.items() if k.startswith("initial_state/")}
                 state |= {f"{i}/{k}": v for k, v in inner.first_state(make, given).items()}
         state["output"] = first_output(make, self.unit_node, lambda n: self._outer(n, refs)).data
@@ -214,10 +211,10 @@ class MaskedComputation(Stateful):
         values: dict[Node, Tensor] = {}
         new: State = {}
         for node in self.nodes:
-            inner: Any = node.layer
+            inner = node.layer
             if isinstance(inner, UnitInput):
                 values[node] = inputs[inner.key]
-            elif node in constants:
+            elif isinstance(inner, Stateful) and node in constants:
                 prefix, constant = constants[node]
                 old = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
                 refs = {k: values[n] for k, n in node.refs.items() if not k.startswith("initial_state/")}
@@ -230,11 +227,6 @@ class MaskedComputation(Stateful):
         merged = self.merged_state(keep, {"output": out.data}, state)
         new["output"] = merged["output"]
         return out.with_data(merged["output"]), new
-
-
-def _is_stateful(node: Node) -> bool:
-    inner: Any = node.layer
-    return bool(inner.hidden_state and inner.carries_state(tuple(n.spec for n in node.sources)))
 
 
 def _legal(x: Tensor, keep: torch.Tensor) -> Tensor:

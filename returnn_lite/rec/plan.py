@@ -21,21 +21,23 @@ class Item:
     not_before: str = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
     """Names of the layers in the order in which they run; `reasons` for each layer inside."""
 
-    before: list[str] = field(default_factory=list)
-    inside: list[str] = field(default_factory=list)
-    after: list[str] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)
+    before: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
-    def put_behind(self, parts: Mapping[str, list[str]]) -> None:
-        """Further layers (by the name of another one) that run right behind it."""
-        for place in (self.before, self.inside, self.after):
-            place[:] = [found for name in place for found in (name, *parts.get(name, ()))]
-        for name in list(self.reasons):
-            self.reasons |= {part: f"part of {name}" for part in parts.get(name, ())}
+    def with_parts(self, parts: Mapping[str, list[str]]) -> Plan:
+        """The plan with further layers (by the name of another one) that run right behind it."""
+
+        def whole(place: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(found for name in place for found in (name, *parts.get(name, ())))
+
+        more = {part: f"part of {name}" for name in self.reasons for part in parts.get(name, ())}
+        return Plan(whole(self.before), whole(self.inside), whole(self.after), {**self.reasons, **more})
 
     def text(self) -> str:
         """The plan for the log: one line per place, and the reason per layer inside."""
@@ -50,8 +52,8 @@ def make_plan(items: Iterable[Item], *, optimize: bool = True) -> Plan:
     `items` in an order in which each layer comes after those it reads in the same tick.
     """
     items = list(items)
-    plan = Plan()
     left = _Left(items)
+    before: list[str] = []
     after: list[str] = []
     while optimize:
         moved = left.last()
@@ -61,12 +63,11 @@ def make_plan(items: Iterable[Item], *, optimize: bool = True) -> Plan:
             moved = left.first()
             if moved is None:
                 break
-            plan.before.append(moved.name)
+            before.append(moved.name)
         left.remove(moved)
-    plan.after = after[::-1]
-    plan.inside = [item.name for item in items if item.name in left.items]
-    plan.reasons = {name: _reason(left.items[name], left.items, optimize) for name in plan.inside}
-    return plan
+    inside = tuple(item.name for item in items if item.name in left.items)
+    reasons = {name: _reason(left.items[name], left.items, optimize) for name in inside}
+    return Plan(tuple(before), inside, tuple(reversed(after)), reasons)
 
 
 class _Left:

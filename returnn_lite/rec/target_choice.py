@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from returnn_lite.layers.core.base import Surroundings
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.context import Surroundings
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops import beam as beams
-from returnn_lite.rec.choice import Choice, Moment
+from returnn_lite.rec.choice import Choice, SearchStep
 from returnn_lite.rec.choice_scores import log_probs, log_scores
 from returnn_lite.tensor import Beam, Spec, Tensor, batch_dim, to_beam
 
@@ -31,9 +31,9 @@ class TargetChoice(Choice):
         """Nothing is left to decide."""
         return description
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Its sources are the targets."""
-        yield from ()
+        return
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """That of the (first) target."""
@@ -62,12 +62,12 @@ class SampledChoice(TargetChoice):
     source itself is fed back.
     """
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Reads the target only if it is mixed in."""
         if len(node.sources) != 1:
             raise self.error("`scheduled_sampling` works with one source only")
         if self.gold_probability:
-            node.refs["target"] = yield net.ask_target(self.options.target)
+            node.refs["target"] = await net.ask_target(self.options.target)
 
     @property
     def gold_probability(self) -> float:
@@ -84,8 +84,9 @@ class SampledChoice(TargetChoice):
         loops = [d for d in x.dims if d in x.loop]
         return Spec((*loops, batch_dim), "int32", sparse_dim=self._classes(0, x), time=None, feature=None, loop=x.loop)
 
-    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """A sample, or the target."""
+        x = sources[0]
         if self.input_type == "regression":
             return x
         spec = self.spec(x.spec)
@@ -116,26 +117,26 @@ class GivenChoice(Choice):
         """Nothing is left to decide."""
         return description
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Refers to the target."""
         if self.length_normalization or self.combine is not None:
             text = "`length_normalization` must be False and `custom_score_combine` unset"
             raise self.error(f"with `search` False, {text}")
         if self.options.target is None:
             raise self.error("with `search` False `choice` needs a target")
-        node.refs["target"] = yield net.ask_target(self.options.target)
+        node.refs["target"] = await net.ask_target(self.options.target)
 
-    def choose(self, sources: list[Tensor], refs: Mapping[str, Tensor], moment: Moment) -> Tensor:
+    def choose(self, sources: list[Tensor], refs: Mapping[str, Tensor], step: SearchStep) -> Tensor:
         """The target, scored. At the first tick the hypotheses are `width` copies of each sequence."""
         target = refs["target"]
-        beam = moment.beam
-        if beam is None and moment.width is None:
+        beam = step.beam
+        if beam is None and step.width is None:
             return target
-        source = beam if beam is not None else _copies(target, moment.width or 1)
-        ended, over = (_tiled(flags, beam, source) for flags in (moment.ended, moment.over))
-        now = Moment(moment.tick, source, ended, over)
+        source = beam if beam is not None else _copies(target, step.width or 1)
+        ended, over = (_tiled(flags, beam, source) for flags in (step.ended, step.over))
+        now = SearchStep(step.tick, source, ended, over)
         scores = log_scores(to_beam(sources[0], source), self.input_type, source.size, self.path)
-        scores, base = beams.let_end(scores, source.scores, now.ended_per_beam(), moment.tick, None)
+        scores, base = beams.let_end(scores, source.scores, now.ended_per_beam(), step.tick, None)
         labels = now.target(target)
         every = beams.combine(scores, base, prob_scale=self.prob_scale, base_scale=self.base_scale)
         index = labels.to(torch.int64).clamp(0, every.shape[-1] - 1).reshape(*base.shape, 1)

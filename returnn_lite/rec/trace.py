@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.layers.core.node import Node
+from returnn_lite.rec.program import LoopProgram
+from returnn_lite.rec.ticks import TickRecord
+from returnn_lite.rec.whole import WholeValues
 from returnn_lite.tensor import Beam, Dim, Lengths, PreActivation, Tensor
-
-if TYPE_CHECKING:
-    from returnn_lite.rec.loop import LoopRun
-    from returnn_lite.rec.ticks import Ticks
 
 
 @dataclass
@@ -31,56 +29,58 @@ class Rows:
 class Trace:
     """What the ticks of a loop left: `size` and `lengths` of its axis, the final `beam`, the frames of each layer."""
 
-    def __init__(self, run: LoopRun, ticks: Ticks) -> None:
-        self.run = run
-        self.ticks = ticks
-        self.lengths = run.lengths
-        self.size = len(ticks.beams) if run.size is None else run.size
-        if run.size is None and ticks.counted is not None:
-            self.lengths = Lengths.of(self._counted(ticks.counted))
+    def __init__(self, program: LoopProgram, record: TickRecord, whole: WholeValues) -> None:
+        self.program = program
+        self.record = record
+        self.whole = whole
+        self.lengths = whole.lengths
+        if whole.size is None:
+            self.lengths = Lengths.of(self._counted(record.counted))
             self.size = self.lengths.max
+        else:
+            self.size = whole.size
         self.beam: Beam | None = None
         self._in_order: torch.Tensor | None = None  # the rows of the final hypotheses
         self._rows: list[Rows] = []
-        if ticks.beam is not None and ticks.beam is not run.base_beam:
-            self._rows, source = self._ancestors(ticks.beam)
-            self.beam = self._final_beam(ticks.beam, source)
-            if run.size is not None and self.lengths is not None:
+        if record.beam is not None and record.beam is not whole.base_beam:
+            self._rows, source = self._ancestors(record.beam)
+            self.beam = self._final_beam(record.beam, source)
+            if whole.size is not None and self.lengths is not None:
                 self.lengths = self.lengths.gather(source)
 
     def _counted(self, counted: torch.Tensor) -> torch.Tensor:
         """The lengths of all hypotheses, those of sequences that left the batch included."""
-        present, beam = self.ticks.presence, self.ticks.beam
-        return counted if present is None or beam is None else present.whole_counts(counted, beam.size)
+        active, beam = self.record.active, self.record.beam
+        return counted if active is None or beam is None else active.whole_counts(counted, beam.size)
 
     def _final_beam(self, last: Beam, source: torch.Tensor) -> Beam:
         """The hypotheses as they leave the loop: scores divided by the longest length where a choice normalises."""
-        choices: list[Any] = [n.layer for n in self.ticks.inside if getattr(n.layer, "makes_beam", False)]
+        choices = self.program.choices
         normalises = bool(choices) and choices[-1].length_normalization
-        scores, present = last.scores, self.ticks.presence
-        if present is not None:
-            scores = present.whole_scores(last, len(self.ticks.beams), choices[-1].exponent if normalises else None)
+        scores, active = last.scores, self.record.active
+        if active is not None:
+            scores = active.whole_scores(last, len(self.record.beams), choices[-1].exponent if normalises else None)
         if normalises and self.lengths is not None:
-            scores = scores / (self.lengths.max + (0 if self.run.layer.include_eos else 1))
-        return Beam(last.size, scores, source, self.run.base_beam)
+            scores = scores / (self.lengths.max + (0 if self.program.options.include_eos else 1))
+        return Beam(last.size, scores, source, self.whole.base_beam)
 
     def _ancestors(self, last: Beam) -> tuple[list[Rows], torch.Tensor]:
         """For each tick the rows of all final hypotheses; and their rows in the batch before the loop."""
-        present, device = self.ticks.presence, last.source.device
-        departures = present.departures if present is not None else []
+        active, device = self.record.active, last.source.device
+        departures = active.departures if active is not None else []
         left = {id(d.beam): d for d in departures}
         index, absent = torch.arange(last.scores.numel(), device=device), None
-        if present is not None and departures:
-            whole = torch.zeros(present.batch * last.size, dtype=index.dtype, device=device)
-            index = whole.index_copy(0, present.places(last.size), index)
-            absent = torch.ones_like(whole, dtype=torch.bool).index_fill(0, present.places(last.size), False)
+        if active is not None and departures:
+            whole = torch.zeros(active.batch * last.size, dtype=index.dtype, device=device)
+            index = whole.index_copy(0, active.places(last.size), index)
+            absent = torch.ones_like(whole, dtype=torch.bool).index_fill(0, active.places(last.size), False)
         else:
             self._in_order = index
         rows: list[Rows] = []
-        ends = self.ticks.beams
+        ends = self.record.beams
         for tick in range(len(ends) - 1, -1, -1):
             beam = ends[tick]
-            stop = ends[tick - 1] if tick else self.run.base_beam
+            stop = ends[tick - 1] if tick else self.whole.base_beam
             found: dict[int, torch.Tensor] = {}
             while beam is not None and beam is not stop:
                 found[id(beam)] = index
@@ -96,24 +96,24 @@ class Trace:
 
     def stacked(self, node: Node) -> Tensor:
         """All frames of a layer, the loop axis in front."""
-        frames = self.ticks.frames[node][: self.size]
+        frames = self.record.frames[node][: self.size]
         if not frames:
             return self._empty(node)
-        if self.beam is not None and not getattr(node.layer, "keeps_order", False):
+        if self.beam is not None and not node.layer.keeps_order:
             frames = [self._resolved(x, tick) for tick, x in enumerate(frames)]
         first = frames[0]
-        spec = first.spec.memo(("loop", self.run.dim), lambda: first.spec.with_loop(self.run.dim))
+        spec = first.spec.memo(("loop", self.program.dim), lambda: first.spec.with_loop(self.program.dim))
         lengths = {**first.lengths}
         if self.lengths is not None:
-            lengths[self.run.dim] = self.lengths
+            lengths[self.program.dim] = self.lengths
         pre = None
         if first.pre is not None and node.layer.options.loss:
             pre = PreActivation(first.pre.activation, torch.stack([x.pre.data for x in frames if x.pre is not None]))
         data = [x.data for x in frames]
         if any(x.shape != data[0].shape for x in data):
-            lengths |= _grown(frames, self.run.dim)
+            lengths |= _grown(frames, self.program.dim)
             data = _of_one_size(data)
-        return Tensor(torch.stack(data), spec, lengths, self.beam or self.run.base_beam, pre=pre)
+        return Tensor(torch.stack(data), spec, lengths, self.beam or self.whole.base_beam, pre=pre)
 
     def _resolved(self, x: Tensor, tick: int) -> Tensor:
         """A frame in the order of the final hypotheses."""
@@ -141,12 +141,12 @@ class Trace:
         """No tick at all."""
         if node.spec is None:
             raise node.layer.error("the axes of this layer are not known")
-        x = self.run.initial.zeros(node.spec)
+        x = self.whole.initial.zeros(node.spec)
         if self.beam is not None:
             x = x.gather_batch(self.beam.source, self.beam)
-        lengths = {**x.lengths, **({self.run.dim: self.lengths} if self.lengths is not None else {})}
-        beam = self.beam or self.run.base_beam
-        return Tensor(x.data.unsqueeze(0)[:0], x.spec.with_loop(self.run.dim), lengths, beam)
+        lengths = {**x.lengths, **({self.program.dim: self.lengths} if self.lengths is not None else {})}
+        beam = self.beam or self.whole.base_beam
+        return Tensor(x.data.unsqueeze(0)[:0], x.spec.with_loop(self.program.dim), lengths, beam)
 
 
 def _grown(frames: list[Tensor], dim: Dim) -> dict[Dim, Lengths]:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
-from returnn_lite.layers.core.base import LayerRef, Surroundings
-from returnn_lite.layers.core.linking import Linker, Task
+from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.context import Surroundings
+from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.rec.cells import Cell, ParamSpec, make_cell
+from returnn_lite.rec.initial import Initial
 from returnn_lite.rec.last_state import request_state
 from returnn_lite.rec.unit_state import InitialState
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
-
-if TYPE_CHECKING:
-    from returnn_lite.rec.initial import Initial
 
 
 class Unit(Stateful):
@@ -34,6 +33,7 @@ class Unit(Stateful):
     recurrent = True
     checks_n_out = False
     single_step: ClassVar[bool] = False
+    remembers: ClassVar[tuple[str, ...]] = ("initial",)
 
     def __init__(
         self, *, n_out: int | None, unit: str, unit_opts: Mapping[str, Any] | None, initial_state: Any
@@ -44,7 +44,7 @@ class Unit(Stateful):
         self.n_out = n_out
         self.unit = unit
         self.unit_opts = unit_opts
-        self.initial = InitialState(initial_state)
+        self.initial = InitialState(initial_state, "" if self.single_step else "rec/")
         self.axis: Any = None
         self.reverse = False
         self.input_projection = True
@@ -65,10 +65,10 @@ class Unit(Stateful):
             self._cell = make_cell(self.unit, size, opts, single_step=self.single_step)
         return self._cell
 
-    def link(self, net: Linker, node: Node) -> Task[None]:
+    async def link(self, net: Linker, node: Node) -> None:
         """Refers to the layers that give initial states."""
         for key, name in self.initial.layers(self.cell).items():
-            node.refs[key] = yield net.ask(name)
+            node.refs[key] = await net.ask(name)
             request_state(node.refs[key])
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
@@ -156,7 +156,7 @@ class Unit(Stateful):
         """What is constant over one run of a loop."""
         return self.cell.begin_sequence(self.weights, self.training, self.context.generator, batch=batch)
 
-    def first_state(self, make: Initial, refs: dict[str, Tensor]) -> State:
+    def first_state(self, make: Initial, refs: Mapping[str, Tensor]) -> State:
         """The state before the first tick."""
         return self.initial.state(self, self.cell, make.batch, make.device, refs) or self.cell.zero_state(
             make.batch, make.device, torch.float32

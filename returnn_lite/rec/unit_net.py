@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.linking import Task, task
 from returnn_lite.layers.core.node import Node
 from returnn_lite.network.construct import Net
 from returnn_lite.tensor import Spec
 
-if TYPE_CHECKING:
-    from returnn_lite.rec.masked import MaskedComputation
-
 
 class UnitInput(Layer):
-    """What the unit reads: the source of its owner ("data"), or a layer of the net around."""
+    """What the unit reads: the source of its owner ("data"), or a layer of the net around.
+
+    `specs`: the Specs by key, kept up to date by the owner.
+    """
 
     class_name: ClassVar[str] = "unit input"
     sources: ClassVar[str] = "none"
 
-    def __init__(self, key: str, owner: MaskedComputation) -> None:
+    def __init__(self, key: str, specs: Mapping[str, Spec | None]) -> None:
         super().__init__()
         self.key = key
-        self.__dict__["owner"] = owner
+        self.specs = specs
 
     def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
         """As the unit sees it."""
-        return self.__dict__["owner"].input_specs.get(self.key)  # type: ignore[no-any-return]
+        return self.specs.get(self.key)
 
 
 class UnitNet(Net):
@@ -39,26 +39,31 @@ class UnitNet(Net):
 
     immediate = False
 
-    def __init__(self, owner: MaskedComputation, outer: Net, unit: Mapping[str, Any]) -> None:
+    def __init__(
+        self, owner: Layer, outer: Net, unit: Mapping[str, Any], input_specs: Mapping[str, Spec | None]
+    ) -> None:
         self.owner = owner
+        self.input_specs = input_specs
         description = {"from": "data", "name_scope": owner.options.name_scope, **unit}
         super().__init__(
             {owner.name: description}, outer.shared, path=f'{owner.path}["unit"]', prefix=outer.prefix, parent=outer,
             trainable=outer.trainable and bool(owner.options.trainable),
         )  # fmt: skip
         self.order = []
+        self.names.owner = owner
         self.captured: dict[str, Node] = {}
 
     def layer_path(self, name: str) -> str:
         """The unit has no name of its own."""
         return self.path if name == self.owner.name else super().layer_path(name)
 
-    def _find(self, name: str) -> Task[Node]:
+    @task
+    async def _find(self, name: str) -> Node:
         if name == self.owner.name:
-            return (yield self.link(name, self.descriptions[name]))
+            return await self.link(name, self.descriptions[name])
         if name != "data":
-            self.captured[name] = yield self._around().ask(name)
-        return (yield self.internal(name, UnitInput(name, self.owner)))
+            self.captured[name] = await self._around().ask(name)
+        return await self.internal(name, UnitInput(name, self.input_specs))
 
     def _around(self) -> Net:
         if self.parent is None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.layers.core.base import Layer
 from returnn_lite.rec.cells import Cell
 from returnn_lite.tensor import Tensor
-
-if TYPE_CHECKING:
-    from returnn_lite.rec.unit import Unit
 
 State = dict[str, torch.Tensor]
 _KEPT = ("keep_over_epoch", "keep_over_epoch_no_init")
@@ -22,11 +20,12 @@ _WORDS = {"zeros": 0.0, "ones": 1.0}
 class InitialState:
     """`initial_state`: None, 0, 1, "zeros", "ones", "var", "keep_over_epoch", a layer, or one of these per key.
 
-    A layer with a last hidden state gives that; any other its output (B, H).
+    A layer with a last hidden state gives that; any other its output (B, H). `scope`: where its parameters are.
     """
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, scope: str = "rec/") -> None:
         self.value = value
+        self.scope = scope
         self.kept: State | None = None
         self.kept_epoch: int | None = None
 
@@ -55,14 +54,14 @@ class InitialState:
             raise ConfigError("initial_state", "is not supported by this unit; use nativelstm2")
         return found
 
-    def build(self, unit: Unit, cell: Cell) -> None:
+    def build(self, unit: Layer, cell: Cell) -> None:
         """The trainable vectors of "var", which start at 0: `rec/initial_<key>`, of an rnn_cell `initial_<key>`."""
         for key, value in self.per_key(cell).items():
             if value == "var":
-                unit.param(f"{_scope(unit)}initial_{key}", (cell.n_out,), 0.0)
+                unit.param(f"{self.scope}initial_{key}", (cell.n_out,), 0.0)
 
     def state(
-        self, unit: Unit, cell: Cell, batch: int, device: torch.device, refs: Mapping[str, Tensor]
+        self, unit: Layer, cell: Cell, batch: int, device: torch.device, refs: Mapping[str, Tensor]
     ) -> State | None:
         """The initial state of a run; None for zeros."""
         if self.value in (None, 0, "zeros"):
@@ -74,10 +73,11 @@ class InitialState:
         return {k: self._component(unit, k, entries[k], zeros[k], refs) for k in cell.state_keys}
 
     def _component(
-        self, unit: Unit, key: str, value: Any, zeros: torch.Tensor, refs: Mapping[str, Tensor]
+        self, unit: Layer, key: str, value: Any, zeros: torch.Tensor, refs: Mapping[str, Tensor]
     ) -> torch.Tensor:
         if value == "var":
-            return zeros + getattr(unit, f"{_scope(unit).replace('/', '__')}initial_{key}")
+            vector: torch.Tensor = getattr(unit, f"{self.scope.replace('/', '__')}initial_{key}")
+            return zeros + vector
         if value in (None, "placeholder"):
             return zeros
         if isinstance(value, (int, float)) or value in _WORDS:
@@ -93,7 +93,7 @@ class InitialState:
             raise unit.error(f"the initial state {value!r} must be (B, {zeros.shape[1]}), but is {x.spec} instead")
         return x.batch_major().data
 
-    def _last(self, unit: Unit, batch: int) -> State | None:
+    def _last(self, unit: Layer, batch: int) -> State | None:
         """The state at the end of the previous batch; zeros at the start of an epoch."""
         epoch = unit.context.epoch
         if self.kept is None or (self.value == _KEPT[0] and self.kept_epoch != epoch):
@@ -102,13 +102,8 @@ class InitialState:
             raise unit.error("a state kept over batches needs batches of one size")
         return self.kept
 
-    def keep(self, unit: Unit, final: Mapping[str, torch.Tensor] | None) -> None:
+    def keep(self, unit: Layer, final: Mapping[str, torch.Tensor] | None) -> None:
         """Keeps the state of this batch for the next one, if asked to."""
         if self.value in _KEPT and final is not None:
             self.kept = {k: v.detach() for k, v in final.items()}
             self.kept_epoch = unit.context.epoch
-
-
-def _scope(unit: Unit) -> str:
-    """Where a unit's initial state is among its parameters."""
-    return "" if unit.single_step else "rec/"

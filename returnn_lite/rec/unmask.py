@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.linking import Linker
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
 from returnn_lite.rec.compress import Frames, renamed
 from returnn_lite.rec.initial import Initial
+from returnn_lite.rec.inputs import InnerSource
 from returnn_lite.rec.masked import MaskedComputation
 from returnn_lite.tensor import Dim, Spec, Tensor
-
-if TYPE_CHECKING:
-    from returnn_lite.layers.core.node import Node
-    from returnn_lite.network.construct import Net
 
 
 @layer("unmask")
@@ -38,12 +37,12 @@ class Unmask(Stateful):
         self.counts = False
         self.initial = 0.0
 
-    def link(self, net: Net, node: Node) -> None:
+    def link(self, net: Linker, node: Node) -> None:
         """Notes the initial output of the source."""
         source = node.sources[0]
-        owner: Any = getattr(source.layer, "outer_node", None)
-        found: Any = owner.layer if owner is not None else source.layer
-        options = found.unit if isinstance(found, MaskedComputation) else vars(found.options)
+        owner = source.layer.outer_node if isinstance(source.layer, InnerSource) else None
+        found = owner.layer if owner is not None else source.layer
+        options: Mapping[str, Any] = found.unit if isinstance(found, MaskedComputation) else vars(found.options)
         value = options.get("initial_output")
         self.initial = float({"ones": 1.0}.get(value, 0.0) if isinstance(value, str) else value or 0.0)
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from returnn_lite.layers.core.linking import Linker
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.rec.inputs import LoopInputs
+from returnn_lite.rec.loop_net import LoopNet, SubnetInLoop
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
-
-if TYPE_CHECKING:
-    from returnn_lite.layers.core.node import Node
-    from returnn_lite.network.construct import Net
-    from returnn_lite.rec.loop_layer import RecLoop
 
 
 @layer("rec_unstack")
@@ -27,18 +26,19 @@ class RecUnstack(Stateful):
     """
 
     takes_whole_sources = True
+    inputs: LoopInputs
 
     def __init__(self, *, axis: AxisText = None, declare_rec_time: bool = False) -> None:
         super().__init__()
         self.axis = axis
         self.declares = declare_rec_time
 
-    def link(self, net: Net, node: Node) -> None:
-        """Remembers the loop."""
-        loop = getattr(net, "loop", net)
-        if not loop.is_loop:
+    def link(self, net: Linker, node: Node) -> None:
+        """Remembers what the loop reads, which gives its axis."""
+        loop = net.loop if isinstance(net, SubnetInLoop) else net
+        if not isinstance(loop, LoopNet):
             raise self.error("exists only inside a loop (the unit of a rec layer)")
-        self.__dict__["owner"] = loop.owner  # type: ignore[attr-defined]
+        self.inputs = loop.inputs
 
     def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
         """Always one frame per tick."""
@@ -49,12 +49,11 @@ class RecUnstack(Stateful):
         return find_axis(x, "T" if self.axis is None else self.axis)
 
     def _axis(self, x: Spec) -> int:
-        owner: RecLoop = self.__dict__["owner"]
         if self.axis is not None or self.declares:
             return self.declared_axis(x)
-        found = find_axes(x, owner.length.dim)
+        found = find_axes(x, self.inputs.dim)
         if len(found) != 1:
-            raise self.error(f"the source lacks the axis {owner.length.dim} of the loop: {describe(x)}; give `axis`")
+            raise self.error(f"the source lacks the axis {self.inputs.dim} of the loop: {describe(x)}; give `axis`")
         return found[0]
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:

@@ -88,6 +88,11 @@ class Dim:
     def __deepcopy__(self, memo: object) -> Dim:
         return self
 
+    def __reduce__(self) -> str | tuple[object, ...]:
+        if self is batch_dim:
+            return "batch_dim"  # the one of this module
+        return _restored, (self.size, self.name, self.kind, self.op, self.parts)
+
     def __copy__(self) -> Dim:
         return self
 
@@ -136,6 +141,11 @@ class Dim:
 
 
 batch_dim = Dim(None, "batch", kind=BATCH)
+
+
+def _restored(size: int | None, name: str, kind: str, op: str, parts: tuple[Dim | int, ...]) -> Dim:
+    """A Dim read from a file."""
+    return Dim(size, name, kind=kind, derived=(op, parts) if op else None)
 
 
 def apply(op: str, parts: list[int]) -> int:

@@ -114,13 +114,14 @@ class LockStep:
         leaves = {name: rows if whole else rows[index] for name, rows in self.stacked.items()}
         leaves = {name: value.detach().requires_grad_(wants) for name, value in leaves.items()}
         batch = {key: torch.stack([wanted.data[key] for wanted in passes]) for key in passes[0].data}
-        names = {id(param): name for name, param in net.named_parameters()}
-        inner = {name: names[id(param)] for name, param in net.params.items()}
+        places = net.layer_modules.named_parameters(prefix="layer_modules", remove_duplicate=False)
+        names = {id(param): name for name, param in net.params.items()}
+        inner = {place: names[id(param)] for place, param in places if id(param) in names}
         made: list[Any] = []
 
         def one(values: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> Any:
             inputs = (batch, passes[0].lengths, passes[0].tags)
-            out = functional_call(net, {inner[name]: value for name, value in values.items()}, inputs)
+            out = functional_call(net, {p: values[name] for p, name in inner.items()}, inputs, tie_weights=False)
             out.forget_layers()
             made.append(out)
             return out.objective, {name: numbers_of(loss) for name, loss in out.losses.items()}

@@ -93,7 +93,7 @@ def test_in_and_out_of_a_loop_the_numbers_are_equal(name):
         loop = {"class": "rec", "from": "data:data", "unit": unit, "optimize_move_layers_out": optimize}
         same = {"class": "reinterpret_data", "from": "data:context", "size_base": "data:base"}
         net = randomised(network({"context": same, "output": loop}, KEYS))
-        assert bool(net.net.nodes["output"].layer.graph.plan.inside) != optimize
+        assert bool(net.program.names["output"].layer.program.plan.inside) != optimize
         found.append(net(*batch(KEYS, LENGTHS))["output"].data)
     torch.testing.assert_close(found[0], found[1])
 

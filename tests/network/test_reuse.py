@@ -163,9 +163,9 @@ def test_noise_by_the_config_reaches_loops_and_embeddings_but_not_vectors():
         "output": {"class": "copy", "from": "lstm", "loss": "as_is"},
     }
     net = randomised(network(layers, EXTERN, param_dropout=0.3, param_dropout_min_ndim=2))
-    noisy = {n for n, p in net.params.items() if any(x.param is p for x in net.placed_params.noisy)}
+    noisy = {n for n, p in net.params.items() if any(x.param is p for x in net.substituted_params.noisy)}
     assert noisy == {n for n, p in net.params.items() if p.dim() >= 2}
-    assert all(x.slots for x in net.placed_params.noisy)
+    assert all(x.slots for x in net.substituted_params.noisy)
     out = run(net, train=True)
     grads = torch.autograd.grad(out.objective, list(net.params.values()))
     assert all(bool(torch.isfinite(g.to_dense()).all()) for g in grads)

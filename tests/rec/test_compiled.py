@@ -69,4 +69,4 @@ def test_what_cannot_be_compiled_is_a_clear_error():
 
 
 def test_switched_off():
-    assert make(decoder(SIMPLE), torch_compile=False).layers["output"].compiled is None
+    assert make(decoder(SIMPLE), torch_compile=False).layers["output"].program.compiled is None

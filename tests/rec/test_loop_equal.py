@@ -57,7 +57,7 @@ NETS = {
 def results(net, optimize, loops=("output",)):
     """(losses, gradients, outputs) with layers moved out of the loop or all inside."""
     net = make(net, optimize_move_layers_out=optimize)
-    plan = net.net.nodes["output"].layer.graph.plan
+    plan = net.program.names["output"].layer.program.plan
     assert optimize or not plan.before + plan.after
     out = run(net)
     losses = {n: v.sum.detach() for n, v in out.losses.items() if v.sum is not None}

@@ -204,7 +204,7 @@ def result(unit, moved, padding="zeros"):
     values = valid_part(out)
     names = [n for n, p in made.params.items() if p.requires_grad]
     grads = torch.autograd.grad(values.square().sum(), [made.params[n] for n in names], allow_unused=True)
-    plan = made.layers["output"].graph.plan
+    plan = made.layers["output"].program.plan
     return values, dict(zip(names, grads, strict=True)), plan
 
 

@@ -9,7 +9,7 @@ def item(name, current="", previous="", **more):
 
 def places(items, **how):
     plan = make_plan(items, **how)
-    return plan.before, plan.inside, plan.after
+    return list(plan.before), list(plan.inside), list(plan.after)
 
 
 def test_without_feedback_nothing_stays():
@@ -44,14 +44,14 @@ def test_choices_stay():
 def test_not_before():
     items = [item("a", not_before="unknown length"), item("s", "a", "s"), item("output", "s")]
     plan = make_plan(items)
-    assert plan.inside == ["a", "s"] and plan.reasons["a"] == "unknown length"
+    assert plan.inside == ("a", "s") and plan.reasons["a"] == "unknown length"
     assert places([item("a", not_before="unknown length"), item("output", "a")])[2] == ["a", "output"]
 
 
 def test_switched_off():
     items = [item("a"), item("output", "a")]
     plan = make_plan(items, optimize=False)
-    assert plan.inside == ["a", "output"] and plan.reasons["a"] == "optimize_move_layers_out is off"
+    assert plan.inside == ("a", "output") and plan.reasons["a"] == "optimize_move_layers_out is off"
 
 
 def test_text_names_the_reasons():
@@ -63,5 +63,5 @@ def test_text_names_the_reasons():
 
 def test_parts_stand_behind_their_layer():
     plan = make_plan([item("s", previous="s"), item("output", "s")])
-    plan.put_behind({"s": ["s/1"]})
-    assert plan.inside == ["s", "s/1"] and plan.reasons["s/1"] == "part of s"
+    plan = plan.with_parts({"s": ["s/1"]})
+    assert plan.inside == ("s", "s/1") and plan.reasons["s/1"] == "part of s"

@@ -46,7 +46,7 @@ GRAPHS = {
 def test_places(name):
     graph, before, inside, after = GRAPHS[name]
     plan = make_plan(items(graph))
-    assert (plan.before, plan.inside, plan.after) == (before.split(), inside.split(), after.split())
+    assert (plan.before, plan.inside, plan.after) == (*map(tuple, map(str.split, (before, inside, after))),)
 
 
 def test_every_layer_inside_has_a_reason():
@@ -62,12 +62,12 @@ def test_every_layer_inside_has_a_reason():
 
 def test_switched_off_all_stay_inside():
     plan = make_plan(items("a:\n b: a"), optimize=False)
-    assert plan.inside == ["a", "b"] and set(plan.reasons.values()) == {"optimize_move_layers_out is off"}
+    assert plan.inside == ("a", "b") and set(plan.reasons.values()) == {"optimize_move_layers_out is off"}
 
 
 def test_the_order_of_layers_is_kept_in_each_place():
     plan = make_plan(items("c:\n a:\n b: a c\n s: b prev:s\n z: s\n y: s z"))
-    assert plan.before == ["c", "a", "b"] and plan.after == ["z", "y"]
+    assert plan.before == ("c", "a", "b") and plan.after == ("z", "y")
 
 
 def test_text_for_the_log():
@@ -80,7 +80,7 @@ def test_text_for_the_log():
 
 
 def places(net, **flags):
-    plan = make(net, **flags).net.nodes["output"].layer.graph.plan
+    plan = make(net, **flags).program.names["output"].layer.program.plan
     return set(plan.before), set(plan.inside), set(plan.after), plan.reasons
 
 

@@ -86,7 +86,7 @@ def results(unit, train=True, **config):
 def test_moved_out_or_not_the_numbers_are_equal(name):
     _, moved, moved_grads = results(UNITS[name])
     net, inside, grads = results(UNITS[name], optimize_move_layers_out=False)
-    plan = net.net.nodes["output"].layer.graph.plan
+    plan = net.program.names["output"].layer.program.plan
     assert not plan.before + plan.after
     torch.testing.assert_close(moved, inside, rtol=1e-4, atol=1e-5)
     for key, grad in grads.items():
@@ -97,12 +97,12 @@ def test_moved_out_or_not_the_numbers_are_equal(name):
 def test_without_feedback_they_run_outside_of_the_loop():
     for name in ("self_attention", "positions", "cum_concat", "rec_unstack", "two-dimensional"):
         net, _, _ = results(UNITS[name])
-        assert net.net.nodes["output"].layer.graph.plan.inside == [], name
+        assert net.program.names["output"].layer.program.plan.inside == (), name
 
 
 def test_a_state_that_is_read_keeps_its_layer_in_the_loop():
     net, _, _ = results(UNITS["state of a cell"])
-    assert net.net.nodes["output"].layer.graph.plan.inside == ["cell", "now", "before"]
+    assert net.program.names["output"].layer.program.plan.inside == ("cell", "now", "before")
 
 
 def heads(qkv, count, keys, values):

@@ -23,7 +23,7 @@ NETS = {
 def losses(net, optimize):
     """The losses per frame of 20 steps of SGD on one batch."""
     made = make(net, optimize_move_layers_out=optimize).train()
-    plan = made.layers["output"].graph.plan
+    plan = made.layers["output"].program.plan
     assert bool(plan.before or plan.after) == optimize
     optimizer = torch.optim.SGD([p for p in made.params.values() if p.requires_grad], lr=0.05, momentum=0.5)
     found = []

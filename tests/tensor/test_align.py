@@ -75,6 +75,35 @@ def test_common_layout(specs, expected):
     assert layout.dims == expected
 
 
+SIX, SEVEN, OTHER = Dim(6, "six"), Dim(7, "seven", kind=FEATURE), Dim(None, "other")
+
+
+@pytest.mark.parametrize(
+    ("layout", "spec", "expected"),
+    [
+        ((TIME, FEAT), (B, FEAT), (B, TIME, FEAT)),  # batch in front
+        ((B, TIME, FEAT), (B, SIX), (B, TIME, FEAT, SIX)),  # a feature axis behind the other one
+        ((B, FEAT, TIME), (B, SIX), (B, FEAT, SIX, TIME)),
+        ((B, TIME, FEAT), (SEVEN, B, FEAT), (B, TIME, FEAT, SEVEN)),  # one that could be
+        ((B, FEAT, TIME), (SEVEN, B, FEAT), (B, FEAT, SEVEN, TIME)),
+        ((B, TIME, HEADS, FEAT), (B, ENC, FEAT), (B, TIME, ENC, HEADS, FEAT)),  # dynamic behind dynamic
+        ((B, TIME, ENC, FEAT), (B, OTHER, FEAT), (B, TIME, ENC, OTHER, FEAT)),
+        ((B, TIME, HEADS, FEAT), (B, SIX, FEAT), (B, TIME, HEADS, SIX, FEAT)),  # static behind what is not batch
+        ((HEADS, B, FEAT), (B, SIX, FEAT), (HEADS, SIX, B, FEAT)),
+        ((B, FEAT, TIME), (B, SIX, FEAT), (B, FEAT, TIME, SIX)),
+        ((B, FEAT), (SIX, FEAT), (B, SIX, FEAT)),  # else in front of the features
+    ],
+)
+def test_where_a_missing_axis_goes(layout, spec, expected):
+    found = common((dense(*layout), dense(*spec)))
+    assert found.dims == expected and found.feature_dim == FEAT
+
+
+def test_features_that_the_layout_lacks_are_those_of_the_common_one():
+    found = common((dense(B, TIME), dense(B, FEAT)))
+    assert found.dims == (B, TIME, FEAT) and found.feature == 2
+
+
 def test_the_feature_axes_of_different_sizes_stand_side_by_side():
     three = Dim(3, "three", kind=FEATURE)
     assert common((dense(B, TIME, FEAT), dense(B, TIME, three))).dims == (B, TIME, FEAT, three)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
+from returnn_lite.layers.core.context import Context, NetName, Surroundings
 from returnn_lite.layers.core.options import CommonOptions
 from returnn_lite.layers.core.params import ParamScope
 from returnn_lite.layers.dropout import drop_input
@@ -20,42 +20,6 @@ from returnn_lite.tensor.align import concat_features, concat_plan
 from returnn_lite.tensor.dim import FEATURE
 
 LayerRef = str  # annotation of options whose value names a layer
-
-
-@dataclass
-class Context:
-    """What the layers of one network share: the config, flags, random numbers, and names for eval strings.
-
-    `search`: choices search; `beams`: tensors may hold beams. `differentiates`: gradients are always kept, since a
-    layer needs them. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of dropout
-    and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`: set
-    by the engine, `dataset_name` too: which one a pass goes over. `tick_offset`: where the ticks of loops with
-    `use_global_rec_step_offset` start; callers may set it. `run`: what the present call of the network was
-    given (tags …).
-    """
-
-    config: Config
-    log: Log
-    behavior: int = 0
-    search: bool = False
-    beams: bool = False
-    differentiates: bool = False
-    losses: bool = True
-    train: bool = False
-    generator: torch.Generator = field(default_factory=torch.Generator)
-    eval_names: Mapping[str, Any] = field(default_factory=dict)
-    global_step: int = 0
-    epoch: int = 1
-    dataset_name: str = ""
-    epoch_start: int | None = None  # global_step of the epoch's first step; None before it
-    tick_offset: int = 0
-    run: dict[str, Any] = field(default_factory=dict)
-    network: Any = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network computes."""
-        return self.generator.device
 
 
 def _spec(self: Layer, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
@@ -72,28 +36,6 @@ def _forward(self: Layer, *sources: Tensor, **refs: Tensor) -> Tensor:
     raise TypeError(f"layer class {self.class_name!r} has no forward")
 
 
-class Surroundings(Protocol):
-    """What a layer class is told of the net around it before there is a layer."""
-
-    @property
-    def context(self) -> Context:
-        """What all layers share."""
-        ...
-
-    @property
-    def in_loop(self) -> bool:
-        """Whether the layer is one of a loop."""
-        ...
-
-    def has_layer(self, name: str) -> bool:
-        """Whether the net's dict describes a layer of this name."""
-        ...
-
-    def layer_path(self, name: str) -> str:
-        """A layer in config syntax."""
-        ...
-
-
 class Layer(torch.nn.Module):
     """A named node of a net.
 
@@ -105,8 +47,10 @@ class Layer(torch.nn.Module):
     Class attributes: `sources`: "one" = the sources are concatenated along the feature axis and dropped out as the
     common options say, "many" = each is an argument, "none"; `default_from`; `recurrent`: frames depend on each
     other, so batches keep sequences apart; `lets_padding_through`: valid frames near a sequence end see frames behind
-    it, as in the reference; `hidden_state`: the layer carries its own state from tick to tick.
-    `passes_through`: the output is the source, so in loops others read that, and the layer runs once, after the loop.
+    it, as in the reference; `hidden_state`: the layer carries its own state from tick to tick; `makes_beam`: there are
+    other hypotheses behind it; `grows`: its axes grow with the ticks; `keeps_order`: later choices do not re-order it;
+    `passes_through`: the output is the source, so in loops others read that, and the layer runs once, after the loop;
+    `remembers`: attributes that outlast a run, besides parameters.
     """
 
     class_name: ClassVar[str] = ""
@@ -116,9 +60,12 @@ class Layer(torch.nn.Module):
     lets_padding_through: ClassVar[bool] = False
     hidden_state: ClassVar[bool] = False
     passes_through: ClassVar[bool] = False
-    sees_batch: bool = False
+    makes_beam: ClassVar[bool] = False
+    grows: ClassVar[bool] = False
+    keeps_order: ClassVar[bool] = False
     checks_n_out: ClassVar[bool] = True
     needs_source: ClassVar[bool] = True
+    remembers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,14 +74,14 @@ class Layer(torch.nn.Module):
         self.options = CommonOptions()
         self.scope: ParamScope | None = None
         self.context: Context = _no_context()
-        self.made_in: Any = None  # the net whose layer it is
+        self.net = NetName()  # whose layer it is
         self.source_sizes: tuple[int, ...] = ()  # features of each source, known in `build`
         self._dims: dict[tuple[str, int | None], Dim] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "spec" in cls.__dict__:
-            cls.spec = _remembered(cls.__dict__["spec"])
+            cls.spec = _memoized(cls.__dict__["spec"])
 
     # --- what a class says of itself ----------------------------------------------------------------------------------
 
@@ -150,15 +97,33 @@ class Layer(torch.nn.Module):
             raise self.error("the axes of the output are not known")
         return made
 
-    def building(self) -> Iterator[Any]:
-        """What is to be built before: the tasks of a layer that holds a net of its own."""
-        return iter(())
+    async def building(self) -> None:
+        """Awaits what is to be built before, in a layer that holds a net of its own."""
+
+    def inside(self) -> str:
+        """What a layer that holds others says of them, a line each; "" for all others."""
+        return ""
+
+    def freeze(self) -> None:
+        """Called once, when the whole network is built."""
 
     def end_run(self, *, failed: bool) -> None:
         """What is to be done after a pass over a dataset, which an error may have ended."""
 
     def close(self) -> None:
         """What is to be done when the layer is not needed any more."""
+
+    def part_spec(self, part: str) -> Spec | None:
+        """The Spec of a further output; None if there is none of this name."""
+        return None
+
+    def part_spec_from(self, part: str, output: Spec | None) -> Spec | None:
+        """The same, where that of the output tells it."""
+        return self.part_spec(part)
+
+    def decided_beam(self) -> int | None:
+        """The beam size of the output in a search, for a layer that decides on it."""
+        return None
 
     @classmethod
     def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
@@ -205,9 +170,35 @@ class Layer(torch.nn.Module):
         """The behaviour version of the config."""
         return self.context.behavior
 
+    @property
+    def sees_batch(self) -> bool:
+        """Whether the output of a sequence may depend on the others in the batch."""
+        return False
+
+    @property
+    def stays_in_loop(self) -> str:
+        """Why the layer is not moved out of a loop, "" if nothing forbids it."""
+        return ""
+
     def is_recurrent(self) -> bool:
         """Whether this layer makes frames depend on each other."""
         return self.recurrent
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Nothing: the network has the parameters of all layers, under their names."""
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Nothing."""
+
+    def extra_repr(self) -> str:
+        """The layer's name."""
+        return repr(self.name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Layer):  # the network has all layers; none is a part of another one
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     # --- called by the network ----------------------------------------------------------------------------------------
 
@@ -255,11 +246,11 @@ class Layer(torch.nn.Module):
         return x
 
 
-def _remembered(spec: Callable[..., Spec | None]) -> Callable[..., Spec | None]:
+def _memoized(spec: Callable[..., Spec | None]) -> Callable[..., Spec | None]:
     """`spec`, computed once per layer and arguments."""
 
     @functools.wraps(spec)
-    def remembered(self: Layer, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+    def memoized(self: Layer, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         known: dict[Any, tuple[Spec | None, Any]] = self.__dict__.setdefault("_known_specs", {})
         same = (spec, *map(id, sources), *map(id, refs.values()))
         found = known.get(same)  # mostly the very objects of the last call: comparing Specs costs more
@@ -274,7 +265,7 @@ def _remembered(spec: Callable[..., Spec | None]) -> Callable[..., Spec | None]:
         known[same] = memo[key], key  # the key keeps the objects, so that their ids stay theirs
         return memo[key]
 
-    return remembered
+    return memoized
 
 
 @functools.cache

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from functools import cache
-from typing import Any, Protocol, TypeGuard, TypeVar
+import functools
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, ParamSpec, Protocol, TypeGuard, TypeVar
 
-from returnn_lite.layers.core.base import Layer, Surroundings
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.node import Node
+from returnn_lite.layers.core.registry import once_per_class
 
 T = TypeVar("T")
-# Work that yields the tasks whose results it waits for, and returns a result of its own. They are kept on an explicit
-# stack, so that no chain of layers is too deep (see `network/worklist.py`).
-Task = Generator[Any, Any, T]
+P = ParamSpec("P")
+
+
+class Task(Generic[T]):
+    """Work whose result is awaited by other work.
+
+    Tasks wait for one another on an explicit stack (see `network/worklist.py`), so that no chain of layers is too deep.
+    """
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self.work = work
+
+    def __await__(self) -> Generator[Task[T], T, T]:
+        return (yield self)
+
+
+def task(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Task[T]]:
+    """Makes the calls of an async function tasks."""
+
+    @functools.wraps(function)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Task[T]:
+        return Task(function(*args, **kwargs))
+
+    return made
 
 
 class Linker(Surroundings, Protocol):
     """The net of a layer that is being linked: what is asked for is built first."""
+
+    @property
+    def inside_loop(self) -> bool:
+        """Whether there is a loop somewhere around the net, or the net is one."""
+        ...
 
     def ask(self, name: Any) -> Task[Node]:
         """The node of a reference. Raises ConfigError for unknown layers and dependency loops."""
@@ -34,7 +64,7 @@ class Linker(Surroundings, Protocol):
 class Links(Protocol):
     """A layer that refers to more than its sources and layer-valued options, or notes whom it reads."""
 
-    def link(self, net: Any, node: Node) -> Task[None] | None:
+    def link(self, net: Any, node: Node) -> Coroutine[Any, Any, None] | None:
         """Adds to `node.refs`; `net` is a `Linker`, for layers that hold nets of their own the net itself."""
         ...
 
@@ -45,6 +75,6 @@ def links(layer: Layer) -> TypeGuard[Links]:
     return _links(cls)
 
 
-@cache
+@once_per_class
 def _links(cls: type[Any]) -> bool:
     return hasattr(cls, "link")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import NetName
 from returnn_lite.layers.core.params import Derived
 from returnn_lite.tensor import Spec, Tensor
 
@@ -43,3 +45,22 @@ class Node:
     def inputs(self) -> list[Node]:
         """All nodes whose value of the same tick is needed."""
         return [*self.sources, *self.refs.values(), *self.param_nodes.values()]
+
+
+def described(node: Node) -> str:
+    """Name, class, sources, axes and parameters of a node, in one line."""
+    layer = node.layer
+    names = [name for name in re.findall(r'\["([^"]*)"\]', layer.path) if name not in ("subnetwork", "unit")]
+    read = ", ".join([*(n.name for n in node.sources), *(f"{key}={n.name}" for key, n in node.refs.items())])
+    owned = layer.scope.owned if layer.scope is not None else {}
+    params = "".join(f"; {name} {tuple(p.shape)}" for name, p in owned.items())
+    return f"{'/'.join(names) or node.name}: {layer.class_name}({read}) -> {node.spec}{params}"
+
+
+@dataclass
+class NamedNet(NetName):
+    """A net as functions of configs see it: its nodes by name, the net around it, the layer that it belongs to."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    parent: NamedNet | None = None
+    owner: Layer | None = None

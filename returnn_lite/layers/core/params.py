@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ class ParamOptions:
     `blocks`: for each axis the sizes of the blocks that it consists of (sources, gates); None: one block an axis.
     """
 
-    updater_opts: dict[str, Any] | None = None
+    updater_opts: Mapping[str, Any] | None = None
     l2: float = 0.0
     blocks: tuple[Shape, ...] | None = None
     critical: bool = True  # a model file must have it
@@ -139,7 +139,7 @@ class ParamScope:
     prefix: str
     path: str
     trainable: bool = True
-    updater_opts: dict[str, Any] | None = None
+    updater_opts: Mapping[str, Any] | None = None
     reuse: Reuse | None = None
     owned: dict[str, torch.nn.Parameter] = field(default_factory=dict)
     derived: dict[str, Derived] = field(default_factory=dict)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from returnn_lite.config.option_types import converted, option_kinds, wrong_values
@@ -17,8 +17,8 @@ from returnn_lite.layers.core.refused import refusal
 if TYPE_CHECKING:
     from returnn_lite.layers.core.base import Layer
 
+T = TypeVar("T")
 C = TypeVar("C", bound="type[Layer]")
-R = TypeVar("R")
 _LAYERS: dict[str, type[Layer]] = {}
 _SPELLING = {"from": "from_", "class": ""}  # config words that are no Python names
 _COMMON = {f.name for f in fields(CommonOptions)}
@@ -53,20 +53,27 @@ def layer_class(name: Any, path: str) -> type[Layer]:
     return _LAYERS[name]
 
 
-def by_class(function: Callable[[type[Layer]], R]) -> Callable[[type[Layer]], R]:
-    """Remembers the result for each class."""
-    made: Callable[[type[Layer]], R] = cache(function)  # type: ignore[assignment]
-    return made
+def once_per_class(function: Callable[[type[Layer]], T]) -> Callable[[type[Layer]], T]:
+    """The function, computed once for each class."""
+    known: dict[type[Layer], T] = {}
+
+    @functools.wraps(function)
+    def memoized(cls: type[Layer]) -> T:
+        if cls not in known:
+            known[cls] = function(cls)
+        return known[cls]
+
+    return memoized
 
 
-@by_class
+@once_per_class
 def own_options(cls: type[Layer]) -> Mapping[str, inspect.Parameter]:
     """The options a class adds to the common ones: the keyword-only parameters of its `__init__`."""
     parameters = inspect.signature(cls.__init__).parameters
     return {n: p for n, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-@by_class
+@once_per_class
 def layer_valued(cls: type[Layer]) -> tuple[str, ...]:
     """The options of a class whose values name layers: those annotated with `LayerRef`."""
     return tuple(n for n, p in own_options(cls).items() if "LayerRef" in str(p.annotation))

@@ -15,7 +15,7 @@ class MadeSizes:
     """What a layer without sources can know: the data of the batch, and the layers `deps` it refers to."""
 
     def __init__(self, layer: Layer, deps: Iterable[Tensor] = ()) -> None:
-        feed = layer.context.run.get("data", {})
+        feed = layer.context.run.data
         self.layer = layer
         self.deps = list(deps)
         self.known = [*self.deps, *feed.values()]
@@ -30,7 +30,7 @@ class MadeSizes:
         for x in self.known:
             if x.spec.batch is not None:
                 return int(x.data.shape[x.spec.batch])
-        batch = self.layer.context.run.get("batch")
+        batch = self.layer.context.run.batch
         if batch is None:
             raise ConfigError(self.layer.path, "the number of sequences is not known, because the batch is empty")
         return int(batch)

@@ -25,7 +25,9 @@ def with_target_axes(layer: Layer, spec: Spec) -> Spec:
     undefined = [i for i, d in enumerate(spec.dims) if _is_undefined(d)]
     if key is None or not undefined:
         return spec
-    target = layer.context.network.extern_data.spec(key)
+    if layer.context.data_keys is None:
+        raise layer.error("the data keys are not known")
+    target = layer.context.data_keys.spec(key)
     given = dict(zip(undefined, (d for d in target.dims if d.dynamic), strict=False))
     dims = [given.get(i, d) for i, d in enumerate(spec.dims)]
     return Spec(dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=spec.loop)
@@ -40,10 +42,10 @@ def with_target_lengths(
         return sources
     more: dict[Dim, Lengths] = {}
     if key is not None:
-        target = layer.context.run["data"].get(key)
-        if target is None:
+        given = layer.context.run.data.get(key)
+        if given is None:
             raise ConfigError(layer.path, f"`size_target` must be a data key of the batch, but {key!r} is missing")
-        more = {d: target.length(d) for d in target.spec.dims if d.dynamic}
+        more = {d: given.length(d) for d in given.spec.dims if d.dynamic}
     for i, dim in enumerate(spec.dims):
         if _is_undefined(dim) and spec.batch is not None:
             size = data.shape[i]

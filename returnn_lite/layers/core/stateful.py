@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.node import Node
 from returnn_lite.tensor import Dim, Spec, Tensor
 
 State = dict[str, torch.Tensor]
@@ -68,3 +69,10 @@ class Stateful(Layer):
     def merged_state(self, keep: torch.Tensor, new: State, old: State) -> State:
         """The state after a tick that counts only for the sequences where `keep` (bool (B,)) is True."""
         return {k: torch.where(keep.reshape(-1, *[1] * (v.dim() - 1)), v, old[k]) for k, v in new.items()}
+
+
+def ticking(node: Node) -> Stateful | None:
+    """The layer of a node, if it is one tick of the loop around it and carries a state."""
+    layer = node.layer
+    carries = isinstance(layer, Stateful) and layer.carries_state(tuple(n.spec for n in node.sources))
+    return layer if carries else None  # type: ignore[return-value]

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from returnn_lite.errors import NamesKnown
+from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.views.data_view import DataView
 from returnn_lite.layers.views.network_view import ComputedLayer, NetworkView, SearchChoices, choices_of
 from returnn_lite.tensor import Spec, Tensor
-
-if TYPE_CHECKING:
-    from returnn_lite.layers.core.base import Layer
 
 
 class LayerView(NamesKnown):
     """The layer itself (`self`) as eval functions see it.
 
-    `names`: those of its sources, "<name>:source<i>" without. `spec`: its own output's axes.
+    `names`: those of its sources, "<name>:source<i>" without. `spec`: its own output's axes. `description`: its dict.
     """
 
     what = "layer"
 
     def __init__(
-        self, layer: Layer, sources: tuple[Tensor, ...], names: list[str] | None = None, spec: Spec | None = None
+        self,
+        layer: Layer,
+        sources: tuple[Tensor, ...],
+        names: list[str] | None = None,
+        spec: Spec | None = None,
+        description: Mapping[str, Any] | None = None,
     ) -> None:
         self.network = NetworkView(layer)
         self.name = layer.name
@@ -31,6 +34,7 @@ class LayerView(NamesKnown):
         self._sources = sources
         self._names = names or [f"{layer.name}:source{i}" for i in range(len(sources))]
         self._spec = spec
+        self._description = description or {}
 
     @property
     def sources(self) -> list[ComputedLayer]:
@@ -51,8 +55,7 @@ class LayerView(NamesKnown):
     @property
     def kwargs(self) -> dict[str, Any]:
         """The layer's dict."""
-        node = self._layer.__dict__.get("node")
-        return {} if node is None else dict(node.description)
+        return dict(self._description)
 
     @property
     def search_choices(self) -> SearchChoices | None:

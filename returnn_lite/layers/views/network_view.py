@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from returnn_lite.errors import ConfigError, NamesKnown, did_you_mean
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.node import NamedNet
 from returnn_lite.layers.core.states import state_part
 from returnn_lite.layers.views.data_view import SourceView
 from returnn_lite.tensor import Beam, Tensor
-
-if TYPE_CHECKING:
-    from returnn_lite.layers.core.base import Layer
 
 
 class LayerNotFound(ConfigError, KeyError):
@@ -26,14 +25,14 @@ class NetworkView(NamesKnown):
 
     what = "network"
 
-    def __init__(self, layer: Layer, net: Any = None) -> None:
+    def __init__(self, layer: Layer, net: NamedNet | None = None) -> None:
         self._layer = layer
-        self._net = layer.made_in if net is None else net
+        self._net = _net_of(layer) if net is None else net
 
     @property
     def name(self) -> str:
         """Where the net stands, "root" for the outermost."""
-        return "root" if self.parent_net is None else str(self._net.prefix)
+        return "root" if self.parent_net is None else self._net.prefix
 
     def get_config(self) -> Any:
         """The config object, for `typed_value`, `float`, `int`, `bool`, `value`."""
@@ -78,13 +77,13 @@ class NetworkView(NamesKnown):
     @property
     def parent_net(self) -> NetworkView | None:
         """The net around this one; None for the outermost."""
-        parent = getattr(self._net, "parent", None)
+        parent = self._net.parent
         return None if parent is None else NetworkView(self._layer, parent)
 
     @property
     def parent_layer(self) -> Any:
         """The layer that this net belongs to, by its `name`; None for the outermost."""
-        owner = getattr(self._net, "owner", None)
+        owner = self._net.owner
         return None if owner is None else ComputedLayer(owner, None)
 
     def get_root_network(self) -> NetworkView:
@@ -94,17 +93,18 @@ class NetworkView(NamesKnown):
 
     def get_layer(self, name: str) -> ComputedLayer:
         """A layer that has been computed: "x", "base:x", "data:key", "prev:x", "sub/x". LayerNotFound for others."""
-        node = getattr(self._net, "nodes", {}).get(name)
-        for values in self._layer.context.run.get("values", ()):
+        node = self._net.nodes.get(name)
+        data = self._layer.context.run.data
+        for values in self._layer.context.run.values:
             if node is not None and node in values:
                 return ComputedLayer(node.layer, values[node], name)
         parent = self.parent_net
         if name.startswith("base:") and parent is not None:
             return parent.get_layer(name[len("base:") :])
         key = name.removeprefix("data:") if name.startswith("data") else None
-        if key is not None and (key := "data" if key == name else key) in self._layer.context.run["data"]:
-            return ComputedLayer(self._layer, self._layer.context.run["data"][key], name)
-        known = list(getattr(self._net, "nodes", {}))
+        if key is not None and (key := "data" if key == name else key) in data:
+            return ComputedLayer(self._layer, data[key], name)
+        known = list(self._net.nodes)
         reason = did_you_mean(name, known) if node is None else "; it is computed later, or its value was given up"
         raise LayerNotFound(self._layer.path, f"`get_layer`: layer {name!r} not found{reason}")
 
@@ -120,24 +120,27 @@ class NetworkView(NamesKnown):
 
     def get_data_batch_dim(self) -> int:
         """The number of sequences, times the beam."""
-        data: dict[str, Tensor] = self._layer.context.run["data"]
+        data = self._layer.context.run.data
         return next(SourceView(x, key).get_batch_dim() for key, x in data.items() if isinstance(x, Tensor))
 
     # --- loops --------------------------------------------------------------------------------------------------------
 
     def have_rec_step_info(self) -> bool:
         """Whether a loop is at one of its ticks."""
-        return self._layer.context.run.get("tick") is not None
+        return self._layer.context.run.tick is not None
 
     is_inside_rec_layer = have_rec_step_info
 
     def get_rec_step_info(self) -> StepInfo:
         """The tick of the loop, and which hypotheses have ended. ConfigError outside of loops."""
-        return StepInfo(self.get_rec_step_index(), self._layer.context.run["ended"])
+        index, ended = self.get_rec_step_index(), self._layer.context.run.ended
+        if ended is None:
+            raise ConfigError(self._layer.path, "`get_rec_step_info()` needs a layer that runs inside of a loop")
+        return StepInfo(index, ended)
 
     def get_rec_step_index(self) -> torch.Tensor:
         """The tick of the loop, an int32 scalar. ConfigError outside of loops, and for a layer moved out of one."""
-        tick = self._layer.context.run.get("tick")
+        tick = self._layer.context.run.tick
         if tick is None:
             raise ConfigError(self._layer.path, "`get_rec_step_index()` needs a layer that runs inside of a loop")
         index: torch.Tensor = wrapper(self._layer)(
@@ -234,8 +237,8 @@ class _Layers(Mapping[str, ComputedLayer]):
         return self._network.get_layer(name)
 
     def __iter__(self) -> Iterator[str]:
-        stack = self._network._layer.context.run.get("values", ())
-        nodes = getattr(self._network._net, "nodes", {})
+        stack = self._network._layer.context.run.values
+        nodes = self._network._net.nodes
         return (name for name, node in nodes.items() if any(node in values for values in stack))
 
     def __len__(self) -> int:
@@ -254,7 +257,7 @@ class ExternView(NamesKnown):
     def data(self) -> dict[str, SourceView]:
         """The data keys of the batch."""
         wrap = wrapper(self._layer)
-        found = self._layer.context.run["data"].items()
+        found = self._layer.context.run.data.items()
         return {key: SourceView(x, f"data:{key}", wrap) for key, x in found if isinstance(x, Tensor)}
 
     def get_default_input_data(self) -> SourceView:
@@ -270,6 +273,11 @@ class ExternView(NamesKnown):
         if key not in data:
             raise ConfigError(self._layer.path, f"the batch has no data key {key!r}{did_you_mean(key, data)}")
         return data[key]
+
+
+def _net_of(layer: Layer) -> NamedNet:
+    """The net of a layer; one without names for a layer that stands alone."""
+    return layer.net if isinstance(layer.net, NamedNet) else NamedNet()
 
 
 def choices_of(xs: list[Tensor], layer: Layer) -> SearchChoices | None:

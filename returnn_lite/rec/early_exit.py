@@ -7,15 +7,13 @@ keep their order, and length normalisation scales their scores alike (see `beam.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 
-from returnn_lite.tensor import Beam, Tensor
-
-if TYPE_CHECKING:
-    from returnn_lite.layers.core.node import Node
-    from returnn_lite.rec.ticks import Ticks
+from returnn_lite.layers.core.node import Node
+from returnn_lite.rec.program import LoopProgram
+from returnn_lite.rec.tick_state import TickState
+from returnn_lite.tensor import Beam
 
 SHARE = 4  # leaving copies whatever the ticks read; it pays if at least one in so many sequences can go
 
@@ -36,7 +34,7 @@ class Departure:
     beam: Beam
 
 
-class Presence:
+class ActiveSequences:
     """Which sequences of a search are still in its batch: `sequences` int [B'], numbers of those present."""
 
     def __init__(self, batch: int, device: torch.device) -> None:
@@ -48,24 +46,27 @@ class Presence:
         """Where the hypotheses present belong in the whole batch.  Shape: -> (B' * size,)"""
         return _rows(self.sequences, size)
 
-    def leave(self, ticks: Ticks, goes_on: torch.Tensor, tick: int) -> None:
-        """Takes the sequences that do not go on (`goes_on` bool [B']) out of everything that `ticks` holds."""
-        beam, counted = ticks.beam, ticks.counted
-        if beam is None or counted is None or ticks.ended is None:
-            raise RuntimeError("only hypotheses of a search leave")
+    def after(self, state: TickState, tick: int) -> tuple[TickState, bool]:
+        """The state behind a tick, without the sequences that have ended if enough have; whether any goes on."""
+        if state.beam is None:
+            return state, not bool(state.ended.data.all())
+        goes_on = ~state.ended.data.reshape(-1, state.beam.size).all(1)
+        count = int(goes_on.sum())
+        if 0 < count <= len(goes_on) - max(1, len(goes_on) // SHARE):
+            state = self._left(state, state.beam, goes_on, tick)
+        return state, count > 0
+
+    def _left(self, state: TickState, beam: Beam, goes_on: torch.Tensor, tick: int) -> TickState:
+        """The state of the sequences that go on (bool [B'])."""
         here = torch.arange(len(goes_on), device=goes_on.device)
         stay, gone = here[goes_on], here[~goes_on]
         kept, left = _rows(stay, beam.size), _rows(gone, beam.size)
         staying = Beam(beam.size, beam.scores.index_select(0, stay), kept, beam)
         places = _rows(self.sequences.index_select(0, gone), beam.size)
         scores = beam.scores.index_select(0, gone)
-        self.departures.append(Departure(tick, left, places, scores, counted.index_select(0, left), staying))
+        self.departures.append(Departure(tick, left, places, scores, state.counted.index_select(0, left), staying))
         self.sequences = self.sequences.index_select(0, stay)
-        ticks.values = {n: _narrowed(x, stay, kept, staying) for n, x in ticks.values.items()}
-        ticks.states = {n: c.narrowed(kept, staying) for n, c in ticks.states.items()}
-        ticks.ended = _narrowed(ticks.ended, stay, kept, staying)
-        ticks.counted = counted.index_select(0, kept)
-        ticks.beam = ticks.beams[-1] = staying
+        return state.narrowed(stay, kept, staying)
 
     def whole_counts(self, counted: torch.Tensor, size: int) -> torch.Tensor:
         """The lengths of all hypotheses, those that left included.  Shape: (B' * size,) -> (B * size,)"""
@@ -84,20 +85,19 @@ class Presence:
         for d in self.departures:
             grown = 1.0 if exponent is None else (ticks / (d.tick + 1)) ** exponent
             whole = whole.index_copy(0, d.places, d.scores.flatten() * grown)
-        return whole.unflatten(0, (self.batch, last.size))
+        return whole.reshape(self.batch, last.size)
 
 
-def presence(ticks: Ticks) -> Presence | None:
-    """For a search whose sequences may leave its batch; None if they may not."""
-    run = ticks.run_of
-    inside: list[Any] = [n.layer for n in ticks.inside]
-    choices = [layer for layer in inside if getattr(layer, "makes_beam", False)]
-    searches = run.size is None and run.base_beam is None and len(choices) == 1 and choices[0].settles
-    if not searches or run.layer.training or run.layer.compiled is not None:
-        return None
-    if ticks.sequences or ticks.varying or any(x.sees_batch or x.options.batch_norm for x in inside):
-        return None
-    return Presence(run.initial.batch, run.initial.device) if all(map(_keeps_batch, ticks.inside)) else None
+def may_leave(program: LoopProgram) -> bool:
+    """Whether sequences of a search may leave its batch, as far as the program tells.
+
+    One choice decides on the end, hypotheses keep their order behind it, and no layer looks at other sequences.
+    """
+    choices = program.choices
+    if program.end is None or len(choices) != 1 or not choices[0].settles or program.compiled is not None:
+        return False
+    sees_batch = any(n.layer.sees_batch or n.layer.options.batch_norm for n in program.inside)
+    return not sees_batch and all(map(_keeps_batch, program.inside))
 
 
 def _keeps_batch(node: Node) -> bool:
@@ -109,8 +109,3 @@ def _keeps_batch(node: Node) -> bool:
 def _rows(sequences: torch.Tensor, size: int) -> torch.Tensor:
     """The rows of all hypotheses of these sequences.  Shape: (N,) -> (N * size,)"""
     return (sequences.unsqueeze(1) * size + torch.arange(size, device=sequences.device)).flatten()
-
-
-def _narrowed(x: Tensor, stay: torch.Tensor, kept: torch.Tensor, beam: Beam) -> Tensor:
-    """The sequences `stay`, or their hypotheses `kept`, of a value."""
-    return x.gather_batch(stay, None) if x.beam is None else x.gather_batch(kept, beam)

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from returnn_lite.rec import ticks
+from returnn_lite.rec.early_exit import may_leave
+from returnn_lite.rec.tick_state import TickState
 from tests.nets import network, randomised, valid_part
 from tests.rec.decoders import ATTENTION, PLAIN, SEARCH_KEYS, decoder
 from tests.rec.nets import batch
@@ -37,13 +39,13 @@ def searched(net, seed):
 def rows(monkeypatch):
     """Collects the number of hypotheses of every tick."""
     counts = []
-    count = ticks.Ticks._count
+    count = TickState.count
 
-    def counted(self, end):
+    def counted(self, now, **options):
         counts.append(self.beam.source.numel() if self.beam is not None else 0)
-        count(self, end)
+        count(self, now, **options)
 
-    monkeypatch.setattr(ticks.Ticks, "_count", counted)
+    monkeypatch.setattr(TickState, "count", counted)
     return counts
 
 
@@ -57,7 +59,7 @@ def test_the_same_is_found(unit, beam, choice, rows, monkeypatch):
         found = searched(net, seed)
         left += rows[0] > rows[-1]
         with monkeypatch.context() as patch:
-            patch.setattr(ticks, "presence", lambda ticks: None)
+            patch.setattr(ticks, "may_leave", lambda program: False)
             rows.clear()
             expected = searched(net, seed)
         assert len(set(rows)) == 1
@@ -102,3 +104,53 @@ def test_searches_whose_ended_hypotheses_may_change_places_keep_the_batch_whole(
     for seed in range(3):
         searched(net, seed)
     assert set(rows) == {len(SIZES) * 2}
+
+
+def test_outputs_without_batch_made_of_sequences_keep_it_whole():
+    """What puts sequences together; what reads none may have no batch axis."""
+    mean = {"class": "reduce", "mode": "mean", "axis": "B", "from": "s", **SHOWN}
+    counted = {"class": "combine", "kind": "add", "from": [":i", ":i"], **SHOWN}
+    nets = {n: net_of({**CODED, "all": x}, beam=2, optimize=False) for n, x in (("mean", mean), ("counted", counted))}
+    found = {name: may_leave(net.layers["output"].program) for name, net in nets.items()}
+    assert found == {"mean": False, "counted": True}
+
+
+def test_loops_that_do_not_end_by_one_choice_keep_the_batch_whole():
+    layers = net_of(CODED, beam=2).origin.description
+    unit = layers["output"]["unit"]
+    second = {**unit["output"], "from": "prob"}
+    two = {**unit, "second": second, "more": {**unit["emb"], "from": "prev:second"}}
+    two["s"] = {**unit["s"], "from": ["emb", "more", "prev:s"]}
+    endless = {"from": "data", "unit": {name: entry for name, entry in unit.items() if name != "end"}}
+    programs = {
+        "plain": network(layers, SEARCH_KEYS, search=True),
+        "of known length": network({**layers, "output": {**layers["output"], **endless}}, SEARCH_KEYS, search=True),
+        "two choices": network({**layers, "output": {**layers["output"], "unit": two}}, SEARCH_KEYS, search=True),
+    }
+    found = {name: may_leave(net.layers["output"].program) for name, net in programs.items()}
+    assert found == {"plain": True, "of known length": False, "two choices": False}
+
+
+def test_a_search_in_training_mode_keeps_the_batch_whole(rows):
+    net = net_of(CODED, beam=2).train()
+    for seed in range(3):
+        rows.clear()
+        searched(net, seed)
+        assert set(rows) == {len(SIZES) * 2}
+
+
+def test_hypotheses_from_outside_stay(rows):
+    """A second search goes on from the hypotheses of a first one."""
+    layers = net_of(CODED, beam=2).origin.description
+    first = layers["output"]
+    unit = {**first["unit"], "s": {**first["unit"]["s"], "from": ["emb", "prev:s", "base:last"]}}
+    last = {"class": "choice_get_beam_scores", "from": "first"}
+    found = {"class": "expand_dims", "axis": "F", "from": "scores"}
+    more = {"first": first, "scores": last, "last": found, "output": {**first, "unit": unit}}
+    net, ends = network({**layers, **more}, SEARCH_KEYS, search=True), set()
+    for seed in range(6):
+        rows.clear()
+        searched(net, seed)
+        begin = max(i for i in range(len(rows)) if i == 0 or rows[i] > rows[i - 1])
+        ends |= set(rows[begin:])
+    assert ends == {len(SIZES) * 2}

@@ -6,25 +6,24 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-from returnn_lite.layers.core.base import Context, Layer
-from returnn_lite.layers.core.linking import Task
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import Context
+from returnn_lite.layers.core.linking import Task, task
 from returnn_lite.layers.core.node import Node
 from returnn_lite.network.construct import Net
 from returnn_lite.network.sources import PartOf
 
 
-class OverlayContext:
-    """The context of the network, but for the search flag."""
+class OverlayContext(Context):
+    """The context of the network, its very attributes, but for the search flag."""
 
     def __init__(self, main: Context) -> None:
-        self.__dict__["main"] = main
-        self.__dict__["search"] = True
+        self.__dict__ = main.__dict__
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["main"], name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.__dict__["main"], name, value)
+    @property
+    def search(self) -> bool:  # type: ignore[override]
+        """Choices search."""
+        return True
 
 
 class OverlayNet(Net):
@@ -43,7 +42,7 @@ class OverlayNet(Net):
         self.given = main.given
         if ".search" in name:
             self.shared = copy.copy(main.shared)  # the same lists, another context
-            self.shared.context = OverlayContext(main.shared.context)  # type: ignore[assignment]
+            self.shared.context = OverlayContext(main.shared.context)
             main.shared.context.beams = True
 
     def ask(self, name: Any) -> Task[Node]:
@@ -55,20 +54,22 @@ class OverlayNet(Net):
         """A layer of this net."""
         return super().ask(name)
 
-    def _find(self, name: str) -> Task[Node]:
+    @task
+    async def _find(self, name: str) -> Node:
         description = self.descriptions.get(f"{self.name}:{name}", self.descriptions.get(name))
         if description is not None:
-            return (yield self.link(name, description))
-        return (yield self.part(name) if "/" in name else self.main.ask(name))
+            return await self.link(name, description)
+        return await (self.part(name) if "/" in name else self.main.ask(name))
 
-    def part(self, name: str) -> Task[Node]:
+    @task
+    async def part(self, name: str) -> Node:
         """A layer inside a sub-net, or one of several outputs of a layer."""
         outer, _, inner = name.partition("/")
-        owner: Node = yield self.layer(outer)
+        owner = await self.layer(outer)
         subnet = self.subnets.get(outer)
         if subnet is not None and not subnet.is_loop:
-            return (yield subnet.ask(inner))
-        return (yield self.internal(name, PartOf(inner, owner.layer), [owner]))
+            return await subnet.ask(inner)
+        return await self.internal(name, PartOf(inner, owner.layer), [owner])
 
     def base(self, name: str) -> Task[Node]:
         """A layer of the net around `main`."""

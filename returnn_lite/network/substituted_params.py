@@ -27,7 +27,7 @@ def slots(layer: Layer, param: torch.nn.Parameter) -> list[Slot]:
 
 
 @contextmanager
-def placed(replacements: Iterable[tuple[list[Slot], torch.Tensor]]) -> Iterator[None]:
+def substituted(replacements: Iterable[tuple[list[Slot], torch.Tensor]]) -> Iterator[None]:
     """These tensors stand in the slots until the context ends."""
     before = [(container, key, container[key]) for places, _ in replacements for container, key in places]
     try:
@@ -63,7 +63,7 @@ class Noisy:
         return p
 
 
-class PlacedParams:
+class SubstitutedParams:
     """All parameters of a network that something else stands for during a run.
 
     `param_variational_noise`, `param_dropout`, `param_dropout_min_ndim`: options of layers, or of the config for all;
@@ -106,9 +106,9 @@ class PlacedParams:
     def running(self, training: bool, generator: torch.Generator) -> Iterator[None]:
         """While the network runs: noise (in training), then what is computed from the parameters."""
         noisy = [(n.slots, n.value(generator)) for n in self.noisy] if training else []
-        with placed(noisy):
+        with substituted(noisy):
             computed = [(places, value()) for places, value in self.computed]
-            with placed(computed):
+            with substituted(computed):
                 yield
 
 

@@ -1,0 +1,155 @@
+"""From a description, the dict of layers, to a program: what outputs and losses need, constructed on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from returnn_lite.errors import ConfigError
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import Context
+from returnn_lite.layers.core.node import Node
+from returnn_lite.layers.core.params import ParamStore
+from returnn_lite.network.constraints import output_constraints
+from returnn_lite.network.construct import Net
+from returnn_lite.network.extern import ExternData
+from returnn_lite.network.inner import InnerLayers
+from returnn_lite.network.objective import LossNode, constraints, loss_node
+from returnn_lite.network.overlay import OverlayNet, counts_once
+from returnn_lite.network.program import Program
+from returnn_lite.network.shared import Shared
+from returnn_lite.network.sources import DataSource
+from returnn_lite.network.walk import collect, named_nodes, nets_of, start_points
+from returnn_lite.network.worklist import run
+
+
+def build_program(
+    description: Mapping[str, Any],
+    context: Context,
+    store: ParamStore,
+    extern_data: ExternData,
+    *,
+    extra_layers: tuple[str, ...] = (),
+) -> Program:
+    """The program of the layers that outputs and losses (and `extra_layers`) need; their parameters go to `store`.
+
+    Raises ConfigError(s) for everything that is wrong with the description.
+    """
+    return Builder(description, context, store, extern_data).program(extra_layers)
+
+
+class Builder:
+    """Constructs the net of a description."""
+
+    def __init__(
+        self, description: Mapping[str, Any], context: Context, store: ParamStore, extern_data: ExternData
+    ) -> None:
+        self.context = context
+        self.extern_data = extern_data
+        self.shared: Shared[Net] = Shared(context, store, extern_data, OverlayNet)
+        self.net = Net(description, self.shared, path="network")
+
+    def program(self, extra_layers: tuple[str, ...]) -> Program:
+        """What was described, as it is run."""
+        self._construct(extra_layers)
+        modules = self.shared.modules
+        losses = tuple(self._losses()) if self.context.losses else ()
+        scopes = [(m.scope, m.options) for m in counts_once(modules) if m.scope is not None]
+        squares, terms = tuple(constraints(scopes)), tuple(output_constraints(self._whole_nodes()))
+        for layer in modules:
+            layer.freeze()
+        return Program(
+            tuple(self.net.order), self.net.nodes, self._owners(), tuple(modules),
+            frozenset(m.key for m in modules if isinstance(m, DataSource)), losses, squares, terms,
+        )  # fmt: skip
+
+    def _owners(self) -> dict[str, Node]:
+        """The node of each parameter."""
+        found: dict[str, Node] = {}
+        for net in nets_of(self.net):
+            for node in net.nodes.values():
+                scope = node.layer.scope
+                if scope is not None:
+                    found |= {n: node for n in map(scope.full_name, scope.owned) if n not in found}
+        return found
+
+    def _construct(self, extra_layers: tuple[str, ...]) -> None:
+        entries = {n: d for n, d in self.net.descriptions.items() if not n.startswith("#")}
+        registered = sorted(
+            n for n, d in entries.items() if isinstance(d, Mapping) and d.get("register_as_extern_data")
+        )
+        for name in registered:
+            node = self.net.get(name)
+            key = node.layer.options.register_as_extern_data
+            if node.spec is not None and key:
+                self.extern_data.register(key, node.spec)
+                self.net.nodes[f"data:{key}"] = node
+        run(collect([*start_points(entries, self.context), *extra_layers], self.net))
+        self._complete()
+
+    def _complete(self) -> None:
+        """Builds what touched sub-networks have to build of their own: output, losses, output layers."""
+        seen, found = {self.net}, True
+        while found:  # what one has may touch others
+            found, waiting = False, [self.net]
+            while waiting:
+                net = waiting.pop()
+                if net not in seen:
+                    found = True
+                    seen.add(net)
+                    run(collect(start_points(net.descriptions, self.context), net))
+                overlays = net.overlays.values()
+                seen.update(overlays)  # of these only what is asked for
+                waiting += reversed([*(n for n in net.subnets.values() if not n.is_loop), *overlays])
+
+    def _whole_nodes(self) -> Iterator[tuple[Node, Callable[[], Node]]]:
+        """All layers of the dicts, each with what gives the node of its whole output."""
+        for net, _, name, node in named_nodes(self.net):
+            if node.description and node.name == name:
+                yield node, lambda node=node: node  # type: ignore[misc]
+            if isinstance(node.layer, InnerLayers):
+                for label, inner in node.layer.inner_nodes().items():
+                    yield inner, partial(net.get, f"{name}/{label}")
+
+    def _losses(self) -> Iterator[LossNode]:
+        """The losses of all nets, by the names under which they are reported."""
+        taken: set[str] = set()
+        for loss in self._losses_of(self.net):
+            taken.add(loss.name)
+            yield loss
+        for name, overlay in self.net.overlays.items():
+            for loss in self._losses_of(overlay):
+                loss.name = f"{name}:{loss.name}" if loss.name in taken else loss.name
+                taken.add(loss.name)
+                yield loss
+
+    def _losses_of(self, root: Net) -> Iterator[LossNode]:
+        for net, prefix, name, node in named_nodes(root):
+            if node.layer.options.loss and node.name == name and node.description.get("loss"):
+                yield self._loss(net, prefix + name, node, node)
+            for inner_name, inner_net, inner in _inner_losses(node.layer):
+                seen = net.get(f"{name}/{inner_name}")
+                yield self._loss(inner_net, f"{prefix}{name}/{inner_name}", inner, seen)
+
+    def _loss(self, net: Net, name: str, node: Node, seen: Node) -> LossNode:
+        """The loss of `node`, whose output the root net sees at `seen`."""
+        options = node.layer.options
+        made = loss_node(name, node, None, None)
+        made.node = seen
+        if made.loss.needs_target or options.target is not None:
+            made.target = run(net.target_outside(options.target))
+        named = {o: (options.loss_opts or {}).get(o) for o in ("custom_inv_norm_factor", *made.loss.layer_options)}
+        try:
+            nodes = {o: run(net.outside(name)) for o, name in named.items() if isinstance(name, str)}
+        except ConfigError as exc:
+            at = node.layer.path
+            raise exc if exc.path.startswith(at) else ConfigError(f'{at}["loss_opts"]', exc.message) from exc
+        made.inverse_norm_node = nodes.pop("custom_inv_norm_factor", None)
+        made.layer_nodes = nodes
+        return made
+
+
+def _inner_losses(layer: Layer) -> Iterator[tuple[str, Net, Node]]:
+    """(label, net, node) of the layers with a loss inside of a layer."""
+    return layer.loss_nodes() if isinstance(layer, InnerLayers) else iter(())

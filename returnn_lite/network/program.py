@@ -1,0 +1,69 @@
+"""`Program`: a net as it is run – frozen, in order, printable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import RunState
+from returnn_lite.layers.core.node import Node, described
+from returnn_lite.network.building import compute
+from returnn_lite.network.constraints import Term
+from returnn_lite.network.objective import LossNode, LossValue
+from returnn_lite.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a network runs: `nodes` in this order, then the `losses`.
+
+    `names`: the nodes of the root net by every name that was asked for; `owners`: the node of each parameter, by the
+    parameter's name; `layers`: all layers, those inside of loops too; `data_keys`: the keys that a batch must hold.
+    `constraints`: factors of the squares of parameters in the objective; `output_constraints`: terms for outputs.
+    """
+
+    nodes: tuple[Node, ...]
+    names: Mapping[str, Node]
+    owners: Mapping[str, Node]
+    layers: tuple[Layer, ...]
+    data_keys: frozenset[str]
+    losses: tuple[LossNode, ...] = ()
+    constraints: tuple[tuple[float, Sequence[torch.nn.Parameter]], ...] = ()
+    output_constraints: tuple[tuple[Node, Term], ...] = ()
+
+    def run(self, state: RunState) -> dict[Node, Tensor]:
+        """The outputs of all nodes for a batch."""
+        values: dict[Node, Tensor] = {}
+        state.values = [values]
+        for node in self.nodes:
+            values[node] = compute(node, values)
+        return values
+
+    def evaluate(
+        self, values: dict[Node, Tensor], *, training: bool, constrained: bool
+    ) -> tuple[dict[str, LossValue], torch.Tensor | None]:
+        """The losses by name, and the objective: scaled sums of losses plus the constraints; None without any term.
+
+        `constrained`: the squares of parameters count.
+        """
+        losses, terms = {}, []
+        for node in self.losses:
+            value = losses[node.name] = node.compute(values, training)
+            if value.objective is not None:
+                terms.append(value.objective)
+        if constrained:
+            for factor, params in self.constraints:
+                terms += [factor * p.square().sum() for p in params]
+        terms += [term(values[node]) for node, term in self.output_constraints]
+        if not terms:
+            return losses, None
+        return losses, terms[0] if len(terms) == 1 else torch.stack([t.reshape(()) for t in terms]).sum()
+
+    def __str__(self) -> str:
+        lines: list[str] = []
+        for node in self.nodes:
+            lines += [described(node), *(f"  {line}" for line in node.layer.inside().splitlines())]
+        return "\n".join([*lines, *(f"loss {loss.name}: {loss.loss.loss_name}" for loss in self.losses)])

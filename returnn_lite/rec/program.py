@@ -1,0 +1,139 @@
+"""`LoopProgram`: a loop as it is run – frozen, printable, a node of the net's program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.node import Node, described
+from returnn_lite.layers.core.stateful import ticking
+from returnn_lite.layers.linear import Linear
+from returnn_lite.rec.choice import Choice, reads_logits
+from returnn_lite.rec.compiled import CompiledTick
+from returnn_lite.rec.inputs import LoopInputs, is_counter
+from returnn_lite.rec.loop_options import LoopOptions
+from returnn_lite.rec.plan import Plan
+from returnn_lite.tensor import Dim
+
+COMPUTE, CHOOSE, STEP = "compute", "choose", "step"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A layer's part in every tick.
+
+    `kind`: "compute", "choose" (a search choice), "step" (it carries a state; `refs`: what its options name, initial
+    states left out). `done`: the layers inside that nothing reads after it.
+    """
+
+    node: Node
+    kind: str
+    refs: Mapping[str, Node]
+    done: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class LoopProgram:
+    """What a loop runs, in this order: `before` (over the whole axis), `inside` (tick by tick), `after`.
+
+    `layer`: the rec layer; `nodes`: the inner layers by label; `dim`: the axis. `reads`: what the layers inside read of
+    outside and over the whole axis; `previous`: the "prev:" nodes they read, `counters`: the ":i". `collect`: the
+    layers whose frames are needed behind the ticks. `end`: the layer that ends the loop, None if its length is known.
+    `width`: the beam size behind a tick, None if nothing is searched. `grows`: axes may grow with the ticks.
+    """
+
+    layer: Layer
+    options: LoopOptions
+    inputs: LoopInputs
+    dim: Dim
+    nodes: Mapping[str, Node]
+    plan: Plan
+    before: tuple[Node, ...]
+    inside: tuple[Node, ...]
+    after: tuple[Node, ...]
+    collect: tuple[Node, ...]
+    end: Node | None
+    reads: tuple[Node, ...]
+    previous: tuple[Node, ...]
+    counters: tuple[Node, ...]
+    turns: tuple[Turn, ...]
+    width: int | None
+    grows: bool
+    compiled: CompiledTick | None
+    all_inside: frozenset[Node]
+
+    @property
+    def choices(self) -> list[Choice]:
+        """The layers inside behind which there are other hypotheses."""
+        return [n.layer for n in self.inside if isinstance(n.layer, Choice) and n.layer.makes_beam]
+
+    def __str__(self) -> str:
+        by = f"as {self.inputs.key!r}" if self.inputs.key is not None else "until `end`"
+        lines = [f"loop over {self.dim} ({by})"]
+        reasons = {self.nodes[label]: f" ({reason})" for label, reason in self.plan.reasons.items()}
+        for place, nodes in (("before", self.before), ("inside", self.inside), ("after", self.after)):
+            for node in nodes:
+                lines.append(f"  {place}: {described(node)}{reasons.get(node, '')}")
+                lines += [f"    {line}" for line in node.layer.inside().splitlines()]
+        return "\n".join(lines)
+
+
+def make_program(
+    layer: Layer,
+    options: LoopOptions,
+    inputs: LoopInputs,
+    nodes: Mapping[str, Node],
+    plan: Plan,
+    wanted: Iterable[str],
+    compiled: CompiledTick | None,
+) -> LoopProgram:
+    """The program of a built loop. `wanted`: labels of the layers whose frames are needed behind the loop."""
+    if inputs.dim is None:
+        raise layer.error("the axis of the loop is not known")
+    before, inside, after = (tuple(nodes[label] for label in part) for part in (plan.before, plan.inside, plan.after))
+    all_inside = frozenset(inside)
+    end = None if inputs.known_length else nodes.get("end")
+    read_after = {n.previous or n for reader in after for n in reader.inputs}
+    labels = set(wanted)
+    collect = tuple(n for label, n in nodes.items() if n in all_inside and (n in read_after or label in labels))
+    read = dict.fromkeys(n for node in inside for n in node.inputs if n not in all_inside)
+    previous = {n: None for n in read if n.previous is not None and n.previous in all_inside}
+    counters = {n: None for n in read if n not in previous and is_counter(n)}
+    kept = {*collect, *(node.previous for node in previous), end}
+    searching = [n.layer.beam_size for n in inside if isinstance(n.layer, Choice) and n.layer.searches]
+    width = searching[-1] if searching else None
+    _leave_out_softmax(inside, kept if width is not None else None)
+    done = _last_reads(inside, kept)
+    return LoopProgram(
+        layer, options, inputs, inputs.dim, nodes, plan, before, inside, after, collect, end,
+        tuple(n for n in read if n not in previous and n not in counters), tuple(previous), tuple(counters),
+        tuple(_turn(node, done.get(node, ())) for node in inside), width,
+        any(node.layer.grows for node in inside), compiled, all_inside,
+    )  # fmt: skip
+
+
+def _turn(node: Node, done: Iterable[Node]) -> Turn:
+    """A layer's part in every tick."""
+    kind = CHOOSE if node.layer.makes_beam else STEP if ticking(node) is not None else COMPUTE
+    refs = {k: n for k, n in node.refs.items() if not k.startswith("initial_state/")}
+    return Turn(node, kind, refs, tuple(done))
+
+
+def _leave_out_softmax(inside: Iterable[Node], kept: set[Node | None] | None) -> None:
+    """Has softmax layers leave out the softmax, if choices alone read them: these start from the logits."""
+    others = {read for node in inside if not reads_logits(node.layer) for read in node.inputs}
+    for node in inside:
+        if isinstance(node.layer, Linear) and node.layer.activation.name == "softmax":
+            free = kept is not None and node not in kept and node not in others
+            node.layer.only_logits = free and not node.after
+
+
+def _last_reads(inside: Iterable[Node], kept: set[Node | None]) -> dict[Node, list[Node]]:
+    """For each layer the layers inside that nothing reads after it: their values need not be kept."""
+    last = {read: node for node in inside for read in node.inputs if read not in kept}
+    done: dict[Node, list[Node]] = {}
+    for read in inside:
+        if read in last:
+            done.setdefault(last[read], []).append(read)
+    return done
