@@ -234,6 +234,15 @@ class Dataset(ABC):
         """Sequences of this epoch; may be math.inf. Raises NotImplementedError where that is not known."""
         return math.inf if self._order is None else len(self._order)
 
+    @property
+    def known_num_seqs(self) -> int | None:
+        """Sequences of this epoch; None where that is not known, or there is no end."""
+        try:
+            number = self.num_seqs
+        except NotImplementedError:
+            return None
+        return None if math.isinf(number) else int(number)
+
     def is_less_than_num_seqs(self, n: int) -> bool:
         """Whether there is a sequence with index n."""
         return n < self.num_seqs

@@ -16,6 +16,7 @@ from returnn_lite.errors import ConfigError
 
 T = TypeVar("T")
 Tensors = Mapping[str, torch.Tensor]
+UNKNOWN = -1.0  # in place of the part of the epoch that is done, where a process does not know it
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,15 @@ class World:
             except Exception:
                 stop.check()  # a signal to all processes of a group has ended those that read data, too
                 raise
-            state = [batch is None, stop.received is not None, 0.0 if batch is None else batch.complete]
+            known = None if batch is None else batch.complete
+            state = [batch is None, stop.received is not None, UNKNOWN if known is None else known]
             ends, stopped, complete = self._reduced(state, torch.distributed.ReduceOp.MAX)
             if stopped:
                 stop.stop("a signal to another process")
                 stop.check()
             if ends or batch is None:
                 return
-            batch.complete = complete  # what depends on it must be equal
+            batch.complete = None if complete == UNKNOWN else complete  # what depends on it must be equal
             yield batch
 
     def mean(self, gradients: Tensors, params: Tensors) -> dict[str, torch.Tensor]:

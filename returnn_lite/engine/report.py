@@ -138,15 +138,16 @@ class Progress:
         """Seconds since the start."""
         return time.monotonic() - self.start
 
-    def step_line(self, step: int, items: Mapping[str, object], complete: float) -> None:
-        """Writes the line of every `interval`-th step (verbosity 5); complete: fraction of the pass, in (0, 1]."""
+    def step_line(self, step: int, items: Mapping[str, object], complete: float | None) -> None:
+        """Writes the line of every `interval`-th step (verbosity 5); complete: fraction done, if known, in (0, 1]."""
         if self.log.verbosity < 5 or step % self.interval:
             return
         elapsed, self._last, took = self.elapsed, time.monotonic(), time.monotonic() - self._last
-        remaining = elapsed / max(complete, 1e-9) - elapsed
         shown = [f"{key} {items[key]!s}" for key in sorted(items)]
-        times = f"{took:.3f} sec/step, elapsed {hms(elapsed)}, exp. remaining {hms(remaining)}, complete {complete:.2%}"
-        self.log.v5(", ".join([f"{self.prefix}, step {step}", *shown, times]))
+        parts = [f"{self.prefix}, step {step}", *shown, f"{took:.3f} sec/step, elapsed {hms(elapsed)}"]
+        if complete is not None:
+            parts.append(f"exp. remaining {hms(elapsed / max(complete, 1e-9) - elapsed)}, complete {complete:.2%}")
+        self.log.v5(", ".join(parts))
 
     def finish(self, wait_time: float) -> None:
         """Writes the last line; wait_time: seconds spent waiting for data."""

@@ -22,7 +22,7 @@ class BatchLike(Protocol):
     data: dict[str, Any]
     lengths: dict[str, np.ndarray]
     tags: list[str]
-    complete: float
+    complete: float | None
 
 
 class BrokenScores(ConfigError):
@@ -136,7 +136,7 @@ class _Pending:
     columns: tuple[Column, ...]
     scores: torch.Tensor
     tags: list[str]
-    complete: float
+    complete: float | None
     sizes: dict[str, int]
 
 

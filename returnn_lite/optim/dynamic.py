@@ -26,15 +26,15 @@ class Step(int):
 
 @dataclass
 class Clock:
-    """Where a run is: the epoch, from 1, and which part of it is done."""
+    """Where a run is: the epoch, from 1, and which part of it is done; None where nobody knows how long it is."""
 
     epoch: int = 1
-    complete: float = 0.0
+    complete: float | None = 0.0
 
     @property
-    def epoch_continuous(self) -> float:
-        """Epochs that have passed: 1.5 in the middle of epoch 2."""
-        return self.epoch - 1 + self.complete
+    def epoch_continuous(self) -> float | None:
+        """Epochs that have passed: 1.5 in the middle of epoch 2; None if that is not known."""
+        return None if self.complete is None else self.epoch - 1 + self.complete
 
 
 def step_learning_rate(config: Config, network: Any = None, clock: Clock | None = None) -> StepRate:

@@ -154,7 +154,7 @@ class Updater:
         """The score that the scheduler waits for, if it names one."""
         return None if self.scheduler is None else self.scheduler.measure
 
-    def preview(self, global_step: int, learning_rate: float, complete: float = 0.0) -> dict[str, float]:
+    def preview(self, global_step: int, learning_rate: float, complete: float | None = 0.0) -> dict[str, float]:
         """The learning rates of a step and all numbers with a schedule; the step then counts as made.
 
         `complete`: the part of the epoch that is done with it.
@@ -164,7 +164,7 @@ class Updater:
         self.skip_step(global_step, complete)
         return values
 
-    def skip_step(self, global_step: int, complete: float) -> None:
+    def skip_step(self, global_step: int, complete: float | None) -> None:
         """Counts a step as made: schedules go on, parameters stay."""
         self.clock.complete = complete
         self.accumulation.next_step(global_step)
@@ -189,7 +189,7 @@ class Updater:
         learning_rate: float,
         epoch_step: int,
         evaluate: Callable[[], Tensor] | None = None,
-        complete: float = 0.0,
+        complete: float | None = 0.0,
         gradients: Gradients | None = None,
     ) -> None:
         """One training step. Steps count from 0, `global_step` over all epochs; `learning_rate` is the epoch's.

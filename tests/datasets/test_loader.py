@@ -56,6 +56,18 @@ def test_padded_arrays(workers):
     assert third.data["data"].shape == (1, 5, 2)
 
 
+@pytest.mark.parametrize("preserved, by_last, parts", [
+    (True, True, [0.5, 0.75, 1.0]),
+    (False, True, [None, None, None]),  # the number of sequences is not known, and not guessed
+    (True, False, [0.25, 0.75, 1.0]),
+])  # fmt: skip
+def test_how_much_of_an_epoch_is_done(preserved, by_last, parts):
+    stream = {"map_seq_stream": lambda seqs, **_: seqs, "map_seq_stream_preserves_num_seqs": preserved}
+    inner = {"class": "StaticDataset", "data": [{"data": seq["data"]} for seq in DATA]}
+    dataset = init_dataset({"class": "PostprocessingDataset", "dataset": inner, **stream}, name="toy")
+    assert [b.complete for b in loader(["data"], dataset, {"complete_with_last": by_last})] == parts
+
+
 def test_dtypes_are_those_asked_for():
     (first, *_) = loader(dtypes={"data": "float64", "classes": "int64"})
     assert first.data["data"].dtype == np.float64 and first.data["classes"].dtype == np.int64

@@ -152,6 +152,28 @@ def test_a_learning_rate_by_parts_of_epochs(tmp_path):
     assert model(tmp_path, 2)["effective_learning_rate"] == pytest.approx(0.02 / 4)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_epochs_of_unknown_length_have_no_parts(tmp_path, known):
+    asked = []
+
+    def rate(*, epoch_continuous, learning_rate, **_):
+        asked.append(epoch_continuous)
+        return learning_rate
+
+    def every(*, epoch_continuous, **_):
+        asked.append(epoch_continuous)
+        return 1
+
+    stream = {"class": "PostprocessingDataset", "dataset": dataset(4, 1), "map_seq_stream": lambda seqs, **_: seqs}
+    train = {**stream, "map_seq_stream_preserves_num_seqs": known}
+    changes = {"dynamic_learning_rate": rate, "accum_grad_multiple_step": every, "learning_rate_control": None}
+    lines = run(options(tmp_path, train=train, num_epochs=1, **changes))
+    assert [part for part in asked if part is not None and part > 0] == [] if not known else 1.0 in asked
+    assert (None in asked) == (not known)
+    steps = [line for line in lines if line.startswith("train epoch 1, step ")]
+    assert steps and all(("exp. remaining" in line) == known == (", complete " in line) for line in steps)
+
+
 def test_get_model_knows_epoch_and_step(tmp_path):
     asked = []
 

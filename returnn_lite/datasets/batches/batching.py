@@ -23,8 +23,8 @@ class BatchingOptions:
     `batch_size` bounds (longest slice) x (number of slices), `packed_batch_size` the sum of the lengths instead,
     `max_pad_size` the frames of padding. `max_seqs` -1 and `max_seq_length` 0 or None mean no limit; a `max_seq_length`
     of -n means {"classes": n}. Without `recurrent_net`, sequences are laid end to end in one row. What a batch says to
-    be complete of the epoch is counted with its first sequence, or (`complete_with_last`) up to its last. Error
-    messages call `batch_size` by the config's option that it comes from, `size_option`.
+    be complete of the epoch is counted with its first sequence, or (`complete_with_last`) up to its last; then None
+    where the number of sequences is not known before the end. `size_option` is the config's name of `batch_size`.
     """
 
     batch_size: Limit = None
@@ -86,13 +86,13 @@ class BatchingOptions:
 class SliceBatch:
     """One mini-batch: which frames stand where. `row` int64 [N] is the batch entry, `offset` int64 [N] the first frame.
 
-    `complete`: how much of the epoch is done with it, in (0, 1].
+    `complete`: how much of the epoch is done with it, in (0, 1]; None if that is not known.
     """
 
     slices: Slices
     row: np.ndarray
     offset: np.ndarray
-    complete: float = 0.0
+    complete: float | None = 0.0
 
     @property
     def num_rows(self) -> int:

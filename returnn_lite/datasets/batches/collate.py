@@ -20,14 +20,14 @@ class Batch:
 
     `data` [B, T, …] per key, zero beyond `lengths` int32 [B] (which has the keys with a time axis); texts are lists of
     str. `tags` and `seq_idx` (index in the epoch) name the sequence of each slice: B of them, more where sequences
-    stand end to end in one row. `complete` is how much of the epoch is done, in (0, 1].
+    stand end to end in one row. `complete` is how much of the epoch is done, in (0, 1]; None if that is not known.
     """
 
     data: dict[str, np.ndarray | list[str]]
     lengths: dict[str, np.ndarray]
     tags: list[str]
     seq_idx: np.ndarray
-    complete: float
+    complete: float | None
 
 
 def collate(

@@ -49,10 +49,11 @@ def epoch_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceB
             yield replace(batch, complete=(i + 1) / len(cache.batches))
         return
     keep = dataset.reuses_batches and order_stays(dataset)
+    countable = not options.complete_with_last or dataset.known_num_seqs is not None  # else there is only a guess
     made = []
     for batch in new_batches(dataset, options):
         counted = batch.slices.seq_idx.max() if options.complete_with_last else batch.slices.seq_idx[0]
-        yield replace(batch, complete=dataset.get_complete_frac(int(counted)))
+        yield replace(batch, complete=dataset.get_complete_frac(int(counted)) if countable else None)
         if keep:
             made.append(batch)
     cache.batches, cache.options = made, options
@@ -97,18 +98,11 @@ def epoch_slices(dataset: Dataset, options: BatchingOptions, rng: random.Random)
         generated = chunking(
             dataset=dataset, seq_idx_start=0, recurrent_net=options.recurrent_net, used_data_keys=options.used_data_keys
         )
-        slices = custom_chunks(generated, keys, _known_num_seqs(dataset))
+        known = dataset.known_num_seqs
+        slices = custom_chunks(generated, keys, math.inf if known is None else known)
     if dataset.options.context_window is not None:
         slices = add_context(slices, *context_frames(dataset.options.context_window, keys))
     return slices, draws
-
-
-def _known_num_seqs(dataset: Dataset) -> float:
-    """Sequences of the epoch, infinite where that is not known."""
-    try:
-        return dataset.num_seqs
-    except NotImplementedError:
-        return math.inf
 
 
 def length_blocks(dataset: Dataset, keys: tuple[str, ...]) -> Iterator[LengthBlock]:

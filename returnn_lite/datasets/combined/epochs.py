@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset, Seq
-from returnn_lite.datasets.combined.sub import Wrapper, finite, loaded, sub_dataset
+from returnn_lite.datasets.combined.sub import Wrapper, loaded, sub_dataset
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.registry import dataset
@@ -63,7 +63,7 @@ class MultiEpochDataset(Wrapper):
         while not self.inner.is_less_than_num_seqs(n - self.start):
             if self._is_last:
                 return False
-            known = finite(self.inner)
+            known = self.inner.known_num_seqs
             count = known if known is not None else self._count_inner(n)
             self._start_inner(self.inner_index + 1, self.start + count)
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -233,15 +232,6 @@ class Joined(EpochDataset):
         super().finish_epoch(free_resources)
         for part in self.parts:
             part.finish_epoch(free_resources)
-
-
-def finite(dataset: Dataset) -> int | None:
-    """Number of sequences of the dataset's epoch; None if not known or without end."""
-    try:
-        number = dataset.num_seqs
-    except NotImplementedError:
-        return None
-    return None if math.isinf(number) else int(number)
 
 
 def dataset_dict(value: Any, path: str) -> Mapping[str, Any]:
