@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,17 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.datasets.corpus import Corpus, Seq
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, NoSuchKey
 from returnn_lite.datasets.order.ordering import OrderOptions, indices_of_tags, ordering_name, seq_order
 from returnn_lite.datasets.order.seq_list import read_seq_lens, read_seq_list
-from returnn_lite.datasets.order.tags import NumberedTags, Tags, TagTable
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
 BATCH_SHUFFLE_SEED = 1234
-
-Seq = dict[str, np.ndarray]  # one sequence: key -> array, time first
 
 
 @dataclass
@@ -34,7 +31,7 @@ class BatchCache:
     rng: random.Random = field(default_factory=lambda: random.Random(BATCH_SHUFFLE_SEED))
 
 
-class Dataset(ABC):
+class Dataset(Corpus):
     """Sequences of a corpus, in the order of the present epoch.
 
     A *corpus index* counts all sequences, `seq_idx` counts those of the epoch. After construction the epoch is empty:
@@ -54,10 +51,6 @@ class Dataset(ABC):
     constant = False  # the data of a sequence are the same whenever they are loaded, and in memory
     reuses_batches = False  # keeps the batches of an epoch for the next one if the order is the same
 
-    num_inputs: int = 0
-    num_outputs: dict[str, Any]
-    labels: dict[str, list[str]]
-
     def __init__(self, base: BaseOptions | None = None, *, log: Log | None = None):
         self.options = base or BaseOptions()
         self.name = self.options.name
@@ -73,62 +66,6 @@ class Dataset(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} epoch={self.epoch}>"
-
-    # --- the corpus, by corpus index ---
-
-    @abstractmethod
-    def get_total_num_seqs(self, *, fast: bool = False) -> int | float:
-        """Number of sequences of the corpus; may be math.inf."""
-
-    @abstractmethod
-    def load_corpus_seqs(self, indices: np.ndarray) -> list[Seq]:
-        """The data of some sequences, int64 [N] corpus indices; keys as `get_data_keys`."""
-
-    def corpus_lengths(self) -> dict[str, np.ndarray] | None:
-        """Frames of every sequence per data key, int64 [N] each; None if that is not known without loading."""
-        return None
-
-    def sort_lengths(self) -> np.ndarray | None:
-        """What orders by length go by, [N]; None if unknown."""
-        lengths = self.corpus_lengths()
-        return next(iter(lengths.values())) if lengths else None
-
-    @property
-    def supports_seq_order_sorting(self) -> bool:
-        """Whether orders by length are possible."""
-        return self.options.seq_order_seq_lens_file is not None or self.sort_lengths() is not None
-
-    def corpus_tag(self, index: int) -> str:
-        """Name of a sequence."""
-        return f"seq-{index}"
-
-    def corpus_index(self, tag: str) -> int:
-        """Corpus index of the (last) sequence of this name; raises ConfigError if there is none."""
-        index = self.tag_table.find(tag)
-        if index < 0:
-            raise ConfigError(
-                self.name, f'there is no sequence with tag "{tag}"{did_you_mean(tag, self.tag_table[:1000])}'
-            )
-        return index
-
-    @cached_property
-    def tag_table(self) -> Tags:
-        """The tags of the corpus, ready to be looked up."""
-        tags = self.get_all_tags()
-        return tags if isinstance(tags, Tags) else TagTable.of(tags)
-
-    def get_all_tags(self) -> Sequence[str]:
-        """Tags of the whole corpus, in corpus order."""
-        total = self.get_total_num_seqs()
-        if math.isinf(total):
-            raise ConfigError(self.name, "has no end, so its tags cannot be listed")
-        if type(self).corpus_tag is Dataset.corpus_tag:
-            return NumberedTags(int(total))
-        return [self.corpus_tag(i) for i in range(int(total))]
-
-    def get_corpus_seq(self, corpus_seq_idx: int) -> Seq:
-        """The data of a sequence of the corpus."""
-        return self.load_corpus_seqs(np.array([corpus_seq_idx], np.int64))[0]
 
     # --- the epoch ---
 
@@ -334,76 +271,3 @@ class Dataset(ABC):
         if math.isinf(total):
             return max(1e-10, (1 - 1 / (math.sqrt(seq_idx) / 100 + 1)) * 0.99)
         return min((seq_idx + 1) / total, 1.0) if total else 1.0
-
-    # --- what the data are ---
-
-    def get_data_keys(self) -> list[str]:
-        """Names of the data streams."""
-        return list(self.num_outputs)
-
-    def get_target_list(self) -> list[str]:
-        """Keys that are no input."""
-        return [key for key in self.get_data_keys() if key != "data"]
-
-    def get_data_dim(self, key: str) -> int:
-        """Size of the feature axis, or number of classes."""
-        return self._known_dims(key)[0]
-
-    def _known_dims(self, key: str) -> tuple[int, int]:
-        """As `_dim_ndim`; raises NoSuchKey for objects, which have neither dimension nor classes."""
-        if self.get_data_dtype(key) == "object":
-            raise NoSuchKey(self.name, f'"{key}" are objects, which have no dimension')
-        return self._dim_ndim(key)
-
-    def _dim_ndim(self, key: str) -> tuple[int, int]:
-        """The entry of `num_outputs`; raises NoSuchKey for an unknown key."""
-        if key not in self.num_outputs:
-            raise NoSuchKey(
-                self.name,
-                f'there is no key "{key}"{did_you_mean(key, self.num_outputs)}; there are {self.get_data_keys()}',
-            )
-        entry: Any = self.num_outputs[key]
-        return (0, len(entry["shape"])) if isinstance(entry, dict) else entry  # a dict: texts
-
-    def is_data_sparse(self, key: str) -> bool:
-        """Whether the data are class indices."""
-        return self._known_dims(key)[1] <= 1 and not self.is_text(key)
-
-    def get_data_dtype(self, key: str) -> str:
-        """Name of the numpy dtype; for texts "string" or, where they are objects to numpy, "object"."""
-        entry: Any = self.num_outputs.get(key)
-        if isinstance(entry, dict):
-            return str(entry["dtype"])
-        return "int32" if self._dim_ndim(key)[1] <= 1 else "float32"
-
-    def is_text(self, key: str) -> bool:
-        """Whether the data are texts."""
-        return self.get_data_dtype(key) in ("string", "object")
-
-    def get_data_shape(self, key: str) -> list[int | None]:
-        """Shape without time; empty for class indices."""
-        ndim = self._known_dims(key)[1]
-        return [] if ndim <= 1 else [None] * (ndim - 2) + [self.get_data_dim(key)]
-
-    def has_time(self, key: str) -> bool:
-        """Whether the first axis of the key's data is time; else the data are one value per sequence."""
-        return self._dim_ndim(key)[1] >= 1
-
-    def extern_data(self) -> dict[str, dict[str, Any]]:
-        """Options of a config's `extern_data` for the keys of this dataset."""
-        return {key: self._extern_data_of(key) for key in self.get_data_keys()}
-
-    def _extern_data_of(self, key: str) -> dict[str, Any]:
-        dtype, for_inference = self.get_data_dtype(key), key not in self.get_target_list()
-        if dtype == "object":
-            return {"shape": (), "dtype": "string", "available_for_inference": for_inference}
-        dim = self.get_data_dim(key)
-        found: dict[str, Any] = {
-            "shape": ((None,) if self.has_time(key) else ()) + tuple(self.get_data_shape(key)),
-            "sparse": self.is_data_sparse(key) and dtype.startswith(("int", "uint")),
-            "dtype": dtype,
-            "available_for_inference": for_inference,
-        }
-        if dim and dtype != "string":
-            found["dim"] = dim
-        return found

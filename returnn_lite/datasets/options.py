@@ -25,12 +25,17 @@ def blamed(place: str, exc: Exception) -> DataError:
     return DataError(place, text)
 
 
-class OrderRequest(TypedDict, total=False):
-    """The arguments of `Dataset.init_seq_order`."""
+class GivenOrder(TypedDict, total=False):
+    """Arguments of `Dataset.init_seq_order` that replace the dataset's own order: tags, or corpus indices."""
 
-    epoch: int | None
     seq_list: Sequence[str] | None
     seq_order: Sequence[int] | None
+
+
+class OrderRequest(GivenOrder, total=False):
+    """All arguments of `Dataset.init_seq_order`."""
+
+    epoch: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

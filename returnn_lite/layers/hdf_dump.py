@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
+import torch.distributed
 
 from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.layers.core.base import Layer
@@ -33,7 +35,7 @@ class HDFDump(Layer):
     and for each key of `extra` "<key>_seq_lens", those of all axes. With several axes, frames are flattened.
     `dump_whole_batches`: a batch is one entry, with its padding; the stream "seq_tags" names its sequences. Where a
     training packs frames of several sequences into one row, that is one entry. In a `unit`, it is all ticks that are
-    written.
+    written. Not possible in a training by several processes, each of which has a part of the sequences.
     """
 
     sources = "many"
@@ -62,6 +64,9 @@ class HDFDump(Layer):
         atexit.register(_close, self.files)  # at the latest; the finalizers run after h5py has shut down
         if callable(filename) and not dump_per_run:
             raise self.error("`filename` must be a text, but is a function; that is for `dump_per_run`")
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if distributed and (count := torch.distributed.get_world_size()) > 1:
+            raise self.error(f"`hdf_dump` needs all sequences in one process, but this is one of {count} by torchrun")
 
     def is_recurrent(self) -> bool:
         """Outside of the training, batches keep sequences apart: an entry per sequence is what one wants."""

@@ -99,6 +99,14 @@ def test_the_mean_of_gradients(tmp_path):
         torch.testing.assert_close(both[name], expected)
 
 
+def test_dumps_of_a_part_of_the_sequences_are_refused(tmp_path):
+    dump = {"class": "hdf_dump", "from": "output", "filename": "x.hdf", "is_output_layer": True}
+    done = torchrun(tmp_path, f'network["dump"] = {dump}\n')
+    text = "`hdf_dump` needs all sequences in one process, but this is one of 2 by torchrun"
+    assert done.returncode == 1 and f'network["dump"]: {text}' in done.stderr and "Traceback" not in done.stdout
+    assert not (tmp_path / "x.hdf").exists()
+
+
 def test_other_tasks_are_refused(tmp_path):
     done = torchrun(tmp_path, "task = 'eval'\n")
     assert done.returncode == 1 and "task 'eval' runs in one process, but torchrun started 2" in done.stderr

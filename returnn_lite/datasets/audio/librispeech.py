@@ -13,9 +13,9 @@ from returnn_lite.datasets.audio.file import read_audio
 from returnn_lite.datasets.audio.ogg_zip import TEXT, read_bytes_of
 from returnn_lite.datasets.audio.pipeline import AudioFeatures
 from returnn_lite.datasets.audio.transcribed import Transcribed
-from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.casting import class_indices
 from returnn_lite.datasets.combined.epoch_filter import EpochFilter
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset

@@ -17,9 +17,9 @@ import numpy as np
 from returnn_lite.datasets.audio.file import read_audio
 from returnn_lite.datasets.audio.pipeline import AudioFeatures
 from returnn_lite.datasets.audio.transcribed import Transcribed
-from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.casting import class_indices
 from returnn_lite.datasets.combined.epoch_filter import EpochFilter
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.seq_list import read_seq_list
 from returnn_lite.datasets.order.tags import TableBuilder, TagTable

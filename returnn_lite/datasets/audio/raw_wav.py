@@ -9,7 +9,8 @@ import numpy as np
 
 from returnn_lite.datasets.audio.file import read_wav_samples
 from returnn_lite.datasets.audio.ogg_zip import read_bytes_of
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset

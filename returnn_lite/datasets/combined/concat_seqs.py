@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.combined.epoch_filter import EpochFilter
 from returnn_lite.datasets.combined.sub import Wrapper, loaded, sub_dataset
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import TagTable

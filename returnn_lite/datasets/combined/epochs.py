@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.combined.sub import Wrapper, loaded, sub_dataset
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.registry import dataset

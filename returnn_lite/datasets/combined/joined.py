@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.combined.sub import Joined, dataset_dict, sub_dataset
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.order.ordering import OrderOptions, ordering_name, part_of_epoch, seq_order

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Seq
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import NumberedTags
 from returnn_lite.datasets.registry import dataset

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.combined.matched_tags import MatchedTags
 from returnn_lite.datasets.combined.sub import EpochDataset, dataset_dict, loaded, sub_dataset
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError
-from returnn_lite.datasets.order.seq_list import read_seq_lens, read_seq_list
-from returnn_lite.datasets.order.tags import Tags, TagTable, TagView
+from returnn_lite.datasets.order.seq_list import read_seq_lens
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
@@ -58,12 +58,12 @@ class MetaDataset(EpochDataset):
         names = [name for name in datasets if name in {name for name, _ in self.data_map.values()} | {self.default}]
         self.subs = {name: sub_dataset(self, datasets[name], name) for name in names}
         self.seq_list_file, self.seq_lens_file = seq_list_file, seq_lens_file
-        self._indices: dict[str, np.ndarray | None] = {}  # by sub-dataset: see `_corpus_indices`
+        self.tags = MatchedTags(self.name, self.subs, self.default, seq_list_file)
         for key, (name, sub_key) in self.data_map.items():
             self._add_key(key, self.subs[name], sub_key)
         self.num_outputs.update({key: _pair(value) for key, value in (data_dims or {}).items() if key in data_map})
         if seq_list_file is None:
-            self._check_none_is_missing()
+            self.tags.check_none_is_missing()
         self._warned = False
         self._unread: int | None = None  # an epoch in its own order of which nothing was read yet
 
@@ -94,89 +94,15 @@ class MetaDataset(EpochDataset):
 
     # --- which sequences there are ---
 
-    @cached_property
-    def seq_tags(self) -> dict[str, Sequence[str]]:
-        """Tags of the corpus per dataset; the same index means the same sequence."""
-        if self.seq_list_file is None:
-            return dict.fromkeys(self.subs, self.subs[self.default].tag_table)
-        lists = self._read_lists()
-        for name, tags in lists.items():
-            if len(tags) != len(lists[self.default]):
-                raise ConfigError(
-                    f"{self.name}: seq_list_file",
-                    f"the lists must be equally long, but there are {len(tags)} tags for {name}"
-                    f" and {len(lists[self.default])} for {self.default}",
-                )
-        return lists
-
-    def _read_lists(self) -> dict[str, Sequence[str]]:
-        path, files = f"{self.name}: seq_list_file", self.seq_list_file
-        if isinstance(files, Mapping):
-            missing = [name for name in self.subs if name not in files]
-            found = {name: read_seq_list(files[name], path) for name in self.subs if name in files}
-        else:
-            content = read_seq_list(files, path)
-            found = content if isinstance(content, dict) else dict.fromkeys(self.subs, content)
-            missing = [name for name in self.subs if name not in found]
-        if missing:
-            raise ConfigError(path, f"has no list for {', '.join(missing)}")
-        tables = {id(tags): TagTable.of(tags) for tags in found.values()}  # one table for one list
-        return {name: tables[id(found[name])] for name in self.subs}
-
-    def _check_none_is_missing(self) -> None:
-        """Raises ConfigError if a dataset has fewer sequences than the one they are named after."""
-        default = self.subs[self.default]
-        for name, sub in self.subs.items():
-            if name == self.default or not _lists_tags(sub):
-                continue
-            total, needed = sub.get_total_num_seqs(fast=True), default.get_total_num_seqs(fast=True)
-            if total < needed:
-                tags = default.tag_table
-                missing = [tags[int(i)] for i in np.flatnonzero(sub.tag_table.find_all(tags) < 0)[:3]]
-                raise ConfigError(
-                    self.name,
-                    f'dataset "{name}" is missing seqs: it has {total}, "{self.default}" has {needed};'
-                    f" missing are {missing}, …",
-                )
-
-    def _sub_order(self, name: str, order: np.ndarray) -> dict[str, Any]:
-        """The order as an argument of the sub-dataset's init_seq_order: corpus indices if it has them, else tags."""
-        indices = self._corpus_indices(name)
-        if indices is None:
-            return {"seq_list": TagView(self.seq_tags[name], order)}
-        wanted = indices[order]
-        if len(wanted) and wanted.min() < 0:
-            tag = self.seq_tags[name][int(order[int(np.argmin(wanted))])]
-            raise ConfigError(
-                self.name,
-                f'dataset "{name}" is missing seqs: it has no sequence with tag "{tag}"'
-                f"{did_you_mean(tag, self.subs[name].tag_table[:1000])}",
-            )
-        return {"seq_order": wanted}
-
-    def _corpus_indices(self, name: str) -> np.ndarray | None:
-        """For each sequence its corpus index in a sub-dataset, -1 where it is missing; None if it has no indices."""
-        if name not in self._indices:
-            self._indices[name] = self._found_indices(name)
-        return self._indices[name]
-
-    def _found_indices(self, name: str) -> np.ndarray | None:
-        sub, tags = self.subs[name], self.seq_tags[name]
-        if not _lists_tags(sub):
-            return None
-        own = sub.tag_table
-        same = tags is own and name == self.default
-        return np.arange(len(own)) if same and _distinct(own) else own.find_all(tags)
-
     def get_total_num_seqs(self, *, fast: bool = False) -> int:
         """Length of the sequence list."""
         if fast and self.seq_list_file is None:
             return int(self.subs[self.default].get_total_num_seqs(fast=True))
-        return len(self.seq_tags[self.default])
+        return len(self.tags.own)
 
     def get_all_tags(self) -> Sequence[str]:
         """Tags of the dataset that the sequences are named after."""
-        return self.seq_tags[self.default]
+        return self.tags.own
 
     # --- the epoch ---
 
@@ -202,7 +128,7 @@ class MetaDataset(EpochDataset):
             raise ConfigError(self.name, "needs a sequence list with an end")
         for name, sub in self.subs.items():
             if not (by_control and name == self.control):
-                sub.init_seq_order(epoch, **self._sub_order(name, order))
+                sub.init_seq_order(epoch, **self.tags.sub_order(name, order))
         return order
 
     def _warn_of_own_order(self) -> None:
@@ -219,7 +145,7 @@ class MetaDataset(EpochDataset):
         control = self.subs[self.default]
         control.init_seq_order(epoch)
         order = np.asarray(control.get_current_seq_order(), np.int64)
-        total = len(self.seq_tags[self.default])
+        total = len(self.tags.own)
         if len(order) and order.max() >= total:
             raise ConfigError(
                 f"{self.name}: seq_list_file",
@@ -239,7 +165,7 @@ class MetaDataset(EpochDataset):
         sub, key = self.subs[self.default], self.data_map.get("data", ("", ""))[1]
         lengths = (sub.corpus_lengths() or {}).get(key)
         lengths = sub.sort_lengths() if lengths is None else lengths
-        indices = None if lengths is None else self._corpus_indices(self.default)
+        indices = None if lengths is None else self.tags.corpus_indices(self.default)
         return None if indices is None or lengths is None else lengths[indices]
 
     @cached_property
@@ -284,7 +210,7 @@ class MetaDataset(EpochDataset):
         return {key: value for key, value in self.data_map.items() if key in self.wanted_keys}
 
     def _check_tag(self, name: str, sub: Dataset, seq_idx: int) -> None:
-        expected, tag = self.seq_tags[name][self.get_corpus_seq_idx(seq_idx)], sub.get_tag(seq_idx)
+        expected, tag = self.tags.of_sub[name][self.get_corpus_seq_idx(seq_idx)], sub.get_tag(seq_idx)
         if tag != expected:
             raise DataError(
                 self.name, f'sequence {seq_idx} of {sub.name} must have the tag "{expected}", but has "{tag}" instead'
@@ -299,7 +225,7 @@ class MetaDataset(EpochDataset):
 
     def get_tag(self, seq_idx: int) -> str:
         """Name in the dataset that the sequences are named after."""
-        return self.seq_tags[self.default][self.get_corpus_seq_idx(seq_idx)]
+        return self.tags.own[self.get_corpus_seq_idx(seq_idx)]
 
     def get_seq_length(self, seq_idx: int) -> dict[str, int]:
         """Frames per key, by `seq_lens_file` or the datasets."""
@@ -388,19 +314,6 @@ def _checked_map(data_map: Any, datasets: Mapping[str, Any], name: str) -> dict[
             hint = f"{did_you_mean(str(value[0]), datasets)}; there are {sorted(datasets)}"
             raise ConfigError(f'{path}["{key}"]', f'there is no dataset "{value[0]}"{hint}')
     return {key: (value[0], value[1]) for key, value in data_map.items()}
-
-
-def _lists_tags(sub: Dataset) -> bool:
-    """Whether a dataset can list the tags of its corpus."""
-    try:
-        return not math.isinf(sub.get_total_num_seqs(fast=True)) and sub.have_corpus_seq_idx
-    except NotImplementedError:
-        return False
-
-
-def _distinct(tags: Tags) -> bool:
-    """Whether no tag occurs twice."""
-    return bool(np.array_equal(tags.find_all(tags), np.arange(len(tags))))
 
 
 def _pair(value: Any) -> tuple[int, int]:

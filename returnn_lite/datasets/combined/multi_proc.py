@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.combined.sub import Wrapper, sub_dataset
 from returnn_lite.datasets.combined.workers import Item, LocalWorker, ProcessWorker
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError, OrderRequest
 from returnn_lite.datasets.registry import dataset

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.factory import init_dataset
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.errors import ConfigError

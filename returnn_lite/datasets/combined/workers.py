@@ -9,8 +9,9 @@ import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.iterate import place_of
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import DataError, blamed
 from returnn_lite.processes import PATIENCE, become_helper, end_helper, in_main_thread, start_helper
 

@@ -8,8 +8,9 @@ from functools import cached_property
 import h5py
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.casting import cast
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset

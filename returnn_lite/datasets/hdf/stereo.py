@@ -10,9 +10,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.casting import cast
 from returnn_lite.datasets.combined.window import stack_window
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.ordering import seq_order
 from returnn_lite.datasets.registry import dataset

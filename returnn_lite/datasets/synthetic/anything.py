@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Seq
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.typed_keys import TypedKeys, shape_of_options

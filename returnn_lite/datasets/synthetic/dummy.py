@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.combined.window import stack_window
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.synthetic.generated import GeneratedDataset

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.combined.window import stack_window
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.order.ordering import OrderOptions
 from returnn_lite.datasets.registry import dataset

@@ -7,7 +7,7 @@ import string
 
 import numpy as np
 
-from returnn_lite.datasets.base import Seq
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.synthetic.generated import GeneratedDataset

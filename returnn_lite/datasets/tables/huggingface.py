@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Seq
 from returnn_lite.datasets.casting import cast, class_indices
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset

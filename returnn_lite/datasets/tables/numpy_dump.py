@@ -7,8 +7,9 @@ import warnings
 
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.casting import cast
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError

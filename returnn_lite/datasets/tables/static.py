@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError

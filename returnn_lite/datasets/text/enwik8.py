@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import h5py
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.order.ordering import part_of_epoch
 from returnn_lite.datasets.registry import dataset

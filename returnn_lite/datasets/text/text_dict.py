@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.casting import class_indices
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.datasets.base import Dataset, Seq
+from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.seq_list import read_seq_list
 from returnn_lite.datasets.order.tags import NumberedTags, TagTable
