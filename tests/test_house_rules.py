@@ -18,10 +18,12 @@ SOURCES = LIBRARY + sorted(p for d in ("tools", "demos", "benchmarks", "tests") 
 
 FLOORS = {  # first part of the path in the package -> floor
     "": 0,  # returnn_lite/__init__.py
+    "behavior_version": 0,
     "errors": 0,
     "files": 0,
     "processes": 0,
     "reading": 0,
+    "running_config": 0,
     "streams": 0,
     "log": 0,
     "version": 0,

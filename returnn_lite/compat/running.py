@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from returnn_lite.config.running import running_config, set_running_config
+from returnn_lite.running_config import running_config, set_running_config
 
 
 @dataclass

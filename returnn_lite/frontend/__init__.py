@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from returnn_lite.config.behavior_version import BehaviorVersion, select_backend_torch
+from returnn_lite.behavior_version import BehaviorVersion, select_backend_torch
 from returnn_lite.errors import UnknownName, did_you_mean, user_line
 from returnn_lite.frontend import hooks, init, nested
 from returnn_lite.frontend.along_axis import cumsum, gating, log_softmax, moments, softmax

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from returnn_lite.config.running import running_config
 from returnn_lite.frontend.binary import squared_difference
 from returnn_lite.frontend.concat import split
 from returnn_lite.frontend.dim import Dim
@@ -18,6 +17,7 @@ from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.reduce import reduce_mean
 from returnn_lite.frontend.sizes import num_elements_of_shape
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.running_config import running_config
 
 NEGATIVE_INFINITY = float("-inf")
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from returnn_lite.config.behavior_version import BehaviorVersion
+from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.frontend.axes import expand_dim, padded_dim, with_dims
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.dim_sizes import as_torch

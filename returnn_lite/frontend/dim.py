@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from returnn_lite.frontend.tensor_base import TensorBase
 from returnn_lite.tensor import Dim as CoreDim
 from returnn_lite.tensor import batch_dim as core_batch_dim
 from returnn_lite.tensor.dim import BATCH, FEATURE, SPATIAL
-from returnn_lite.vocab.create import vocab_option
 
 _IGNORED = {"batch", "control_flow_ctx", "src_data", "src_axis", "undefined", "special", "dyn_size"}
 _CORE_OPS = {"add": "+", "mul": "*", "floordiv": "//", "truediv": "//", "ceildiv": "ceildiv"}
@@ -296,7 +296,9 @@ class Dim(DimWithSizes):
 
 def made_vocab(vocab: Any) -> Any:
     """A vocabulary; a dict is made into one."""
-    return vocab_option(vocab, "") if isinstance(vocab, dict) else vocab
+    if not isinstance(vocab, dict):
+        return vocab
+    return importlib.import_module("returnn_lite.vocab.create").vocab_option(vocab, "")  # rarely needed
 
 
 def _make_constant(value: int, name: str, auto: bool, op: Op) -> Dim:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 import returnn_lite.ops.dropout as ops_dropout
-from returnn_lite.config.running import running_config
 from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.running_config import running_config
 
 
 def dropout(

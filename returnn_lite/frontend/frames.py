@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from returnn_lite.config.behavior_version import BehaviorVersion
+from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.frontend.axes import with_dims
 from returnn_lite.frontend.concat import pad
 from returnn_lite.frontend.const import convert_to_tensor

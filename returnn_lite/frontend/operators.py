@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from returnn_lite.config.behavior_version import BehaviorVersion
+from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.frontend.binary import COMBINE, Function, binary, compare, is_operand
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor_base import TensorBase

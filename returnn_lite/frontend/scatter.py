@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from returnn_lite.config.behavior_version import BehaviorVersion
-from returnn_lite.config.running import running_config
+from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
@@ -18,6 +17,7 @@ from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.reduce import highest, lowest
 from returnn_lite.frontend.sizes import use_mask_default
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.running_config import running_config
 
 _MODES = ("sum", "max", "min", "mean", "logsumexp", "logmeanexp", "argmax")
 

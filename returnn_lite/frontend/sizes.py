@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from returnn_lite.config.behavior_version import BehaviorVersion
-from returnn_lite.config.running import running_config
+from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.layout import Dims, arranged, joined
 from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.running_config import running_config
 
 
 def num_elements_of_shape(dims: Dim | Sequence[Dim], *, use_mask: bool = True, device: Any = None) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from returnn_lite.config.behavior_version import BehaviorVersion
+from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.errors import ConfigError
 
 from .helpers import dataset, run

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from returnn_lite import frontend as rf
-from returnn_lite.config.behavior_version import BehaviorVersion
+from returnn_lite.behavior_version import BehaviorVersion
 
 
 def sized(lengths, batch, name="time", dtype="int32"):

@@ -5,8 +5,8 @@ import pytest
 
 from returnn_lite import frontend as rf
 from returnn_lite.config import Config
-from returnn_lite.config.running import running_config_ctx
 from returnn_lite.errors import ConfigError
+from returnn_lite.running_config import running_config_ctx
 from tests.frontend.helpers import random, same, sized, values
 
 B, F, G, K = rf.Dim(3, name="B"), rf.Dim(4, name="F"), rf.Dim(2, name="G"), rf.Dim(5, name="K")

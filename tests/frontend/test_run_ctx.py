@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from returnn_lite import frontend as rf
+from returnn_lite.behavior_version import BehaviorVersion, select_backend_torch
 from returnn_lite.compat.config_imports import config_imports
 from returnn_lite.config import Config
-from returnn_lite.config.behavior_version import BehaviorVersion, select_backend_torch
 from returnn_lite.errors import ConfigError
 from returnn_lite.frontend.core_values import Sequences, loss_value, marked_output
 from returnn_lite.frontend.extern import ExternTensors

@@ -13,11 +13,11 @@ from typing import Any
 from returnn_lite import datasets
 from returnn_lite.compat.running import RUNNING
 from returnn_lite.config import Config
-from returnn_lite.config.running import running_config_ctx
 from returnn_lite.datasets import Dataset
 from returnn_lite.datasets.combined.map_wrapper import FromListDataset, MapDatasetBase, MapDatasetWrapper
 from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.log import Log
+from returnn_lite.running_config import running_config_ctx
 
 
 def config_names() -> dict[str, Any]:

@@ -8,7 +8,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from returnn_lite.config.behavior_version import BehaviorVersion
+from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.engine.models.pretrain import WrapEpochValue
 

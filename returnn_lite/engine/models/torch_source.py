@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from returnn_lite import frontend
+from returnn_lite.behavior_version import BehaviorVersion, select_backend_torch
 from returnn_lite.config import Config
-from returnn_lite.config.behavior_version import BehaviorVersion, select_backend_torch
 from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load import stored_step
