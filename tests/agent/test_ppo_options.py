@@ -7,9 +7,8 @@ import pytest
 
 from returnn_lite.agent.same import alike, described
 from returnn_lite.errors import ConfigError
+from tests.agent.helpers import AGENT, config
 from tests.engine.helpers import run
-
-from .helpers import AGENT, config
 
 pytest.importorskip("stable_baselines3")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from .client import CLIENT_ROOT, Job, common, read_rates, read_search, training, write_data
+from tests.client.client import CLIENT_ROOT, Job, common, read_rates, read_search, training, write_data
 
 
 @pytest.fixture(scope="module")

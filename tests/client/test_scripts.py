@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from returnn_lite.compat.tf_checkpoint import read_checkpoint, write_checkpoint
+from tests.client.client import CLIENT_ROOT
 from tests.engine.helpers import ROOT
-
-from .client import CLIENT_ROOT
 
 DUMMY = {"class": "DummyDataset", "input_dim": 3, "output_dim": 4, "num_seqs": 2}
 

@@ -3,8 +3,7 @@
 import numpy as np
 
 from returnn_lite import frontend as rf
-
-from . import torch_models
+from tests.engine import torch_models
 
 time_dim, feature_dim, class_dim = rf.Dim(None, name="time"), rf.Dim(4, name="features"), rf.Dim(4, name="classes")
 EXTERN = {

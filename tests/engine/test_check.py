@@ -6,8 +6,7 @@ from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.tasks import run_task
-
-from .helpers import CONFIG_FILE, Lines, dataset, network, options, rnn
+from tests.engine.helpers import CONFIG_FILE, Lines, dataset, network, options, rnn
 
 
 def check(config):

@@ -14,8 +14,7 @@ from returnn_lite.engine.checkpoints.cleanup import (
 )
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
-
-from .helpers import Lines
+from tests.engine.helpers import Lines
 
 
 def improving(epochs):

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from returnn_lite.cli import main
-
-from .helpers import CONFIG_FILE, network
+from tests.engine.helpers import CONFIG_FILE, network
 
 START = len(CONFIG_FILE.splitlines())
 NET = network()

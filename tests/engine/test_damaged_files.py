@@ -9,8 +9,7 @@ import torch
 from returnn_lite.engine.checkpoints.checkpoint import load_resume_state, read_model
 from returnn_lite.engine.checkpoints.torch_file import damaged_records, read_torch_file, write_torch_file
 from returnn_lite.errors import ConfigError
-
-from .helpers import options, run
+from tests.engine.helpers import options, run
 
 MODEL = {"model": {"a": torch.arange(300.0), "b": torch.ones(7), "c": torch.ones(3, dtype=torch.int64)}, "step": 4}
 

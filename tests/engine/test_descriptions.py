@@ -7,8 +7,7 @@ from returnn_lite.compat.config_dims import FeatureDim
 from returnn_lite.engine.models.descriptions import description_diff, dims_in, same_description
 from returnn_lite.tensor import Dim, batch_dim
 from returnn_lite.tensor.dim import FEATURE
-
-from .helpers import options, run
+from tests.engine.helpers import options, run
 
 
 def net(*, size=5, name="hidden", other="other", twice=False, kind=FEATURE):

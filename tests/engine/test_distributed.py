@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from .helpers import CONFIG_FILE, command, options, run
+from tests.engine.helpers import CONFIG_FILE, command, options, run
 
 BASE = """
 network["h"] = {"class": "rec", "unit": "nativelstm2", "n_out": 5, "from": "data"}

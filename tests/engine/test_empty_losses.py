@@ -11,8 +11,7 @@ from returnn_lite.engine.report import EpochScores
 from returnn_lite.engine.watch import mean_losses
 from returnn_lite.frontend import get_run_ctx
 from returnn_lite.network.objective import LossValue
-
-from .helpers import run
+from tests.engine.helpers import run
 
 EXTERN = {"data": {"dim": 2}, "a": {"dim": 3, "sparse": True}, "b": {"dim": 3, "sparse": True}}
 

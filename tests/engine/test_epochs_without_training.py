@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from returnn_lite.errors import ConfigError
-
-from . import torch_models
-from .helpers import network, options, run
+from tests.engine import torch_models
+from tests.engine.helpers import network, options, run
 
 
 def by_epoch(**marks):

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from returnn_lite.errors import ConfigError
-
-from .helpers import network, options, run
+from tests.engine.helpers import network, options, run
 
 NOISE = "source(0) + self.network.cond_on_train(lambda: tf.random.normal(tf.shape(source(0))), lambda: 0.0)"
 

@@ -1,6 +1,6 @@
 """What functions of a config see of sources, layer and network; `out_type` as a function."""
 
-from .helpers import rnn
+from tests.engine.helpers import rnn
 
 CONFIG = """#!rnn.py
 import numpy

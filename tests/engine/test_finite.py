@@ -8,9 +8,8 @@ import torch
 from returnn_lite.engine.checkpoints.finite import all_finite, nonfinite
 from returnn_lite.errors import ConfigError
 from returnn_lite.frontend import get_run_ctx
-
-from . import helpers
-from .small_models import options, state
+from tests.engine import helpers
+from tests.engine.small_models import options, state
 
 CLEANUP = {"keep_last_n": 1, "keep_best_n": 1, "keep": []}
 

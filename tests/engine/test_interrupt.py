@@ -8,8 +8,7 @@ import time
 import pytest
 
 from returnn_lite.engine.interrupt import Interrupted, StopRequest
-
-from .helpers import CONFIG_FILE, command, rnn
+from tests.engine.helpers import CONFIG_FILE, command, rnn
 
 STUCK = """
 import os

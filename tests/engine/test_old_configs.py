@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from .helpers import rnn
+from tests.engine.helpers import rnn
 
 SETTINGS = {
     "task": "train", "device": "cpu", "num_inputs": 9, "num_outputs": 2, "loss": "ce", "cache_size": "0", "window": 1,

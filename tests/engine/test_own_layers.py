@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 
 from returnn_lite.layers.core import registry
-
-from .helpers import rnn
+from tests.engine.helpers import rnn
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "own_layers.md"
 

@@ -9,8 +9,7 @@ from returnn_lite.config import Config
 from returnn_lite.engine.models.network_source import NetworkSource, copy_blocks
 from returnn_lite.engine.models.pretrain import Pretrain, PretrainOptions, WrapEpochValue, repetitions
 from returnn_lite.errors import ConfigError
-
-from .helpers import rnn
+from tests.engine.helpers import rnn
 
 STACK = {
     "h1": {"class": "linear", "n_out": 3, "from": "data"},

@@ -9,8 +9,7 @@ from returnn_lite.engine.tasks.priors import sum_frames
 from returnn_lite.errors import ConfigError
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.lengths import Lengths
-
-from .helpers import dataset, options, run
+from tests.engine.helpers import dataset, options, run
 
 
 def untrained(folder, task, **changes):

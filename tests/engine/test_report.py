@@ -10,8 +10,7 @@ from returnn_lite.engine.tasks.labels import vocab_option
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
-
-from .helpers import Lines
+from tests.engine.helpers import Lines
 
 
 def scores(steps, **options):

@@ -10,9 +10,8 @@ from returnn_lite.engine.checkpoints.resume import steps_of_epochs
 from returnn_lite.engine.evaluate import Evaluation
 from returnn_lite.errors import ConfigError
 from returnn_lite.schedule.lr_file import Record
-
-from . import small_models
-from .helpers import dataset, network, options, run
+from tests.engine import small_models
+from tests.engine.helpers import dataset, network, options, run
 
 
 def model(folder, epoch):

@@ -8,9 +8,8 @@ import torch
 
 from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.errors import ConfigError
-
-from .helpers import dataset, run
-from .rf_models import Callback, options
+from tests.engine.helpers import dataset, run
+from tests.engine.rf_models import Callback, options
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule import lr_file
 from returnn_lite.tasks import run_task
-
-from .helpers import network, options, run
+from tests.engine.helpers import network, options, run
 
 
 def scheduled(folder, **changes):

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from . import helpers
-from .small_models import mean_loss, options
-from .test_resume import Killed, Linear, killed_in_evaluation
+from tests.engine import helpers
+from tests.engine.small_models import mean_loss, options
+from tests.engine.test_resume import Killed, Linear, killed_in_evaluation
 
 pytest.importorskip("tensorboard")
 OPTIONS = {"tensorboard_opts": {"log_every_n_train_steps": 1}, "num_epochs": 4}

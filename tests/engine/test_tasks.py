@@ -13,8 +13,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.lengths import Lengths
 from returnn_lite.tensor.tensor import Beam
-
-from .helpers import dataset, network, options, run
+from tests.engine.helpers import dataset, network, options, run
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.frontend import Dim, ForwardCallback, batch_dim, get_run_ctx
-
-from . import torch_models
-from .helpers import CONFIG_FILE, dataset, rnn, run
-from .torch_models import Net, options
+from tests.engine import torch_models
+from tests.engine.helpers import CONFIG_FILE, dataset, rnn, run
+from tests.engine.torch_models import Net, options
 
 
 def model(folder, epoch, suffix="pt"):
@@ -309,7 +308,7 @@ def test_forward_to_a_callback(trained, tmp_path):
 
 
 def test_a_layer_net_has_callbacks_too(tmp_path):
-    from .helpers import options as layer_options
+    from tests.engine.helpers import options as layer_options
 
     tags = []
 
@@ -416,7 +415,7 @@ def test_keys_that_are_not_there_for_inference(trained, tmp_path):
 
 
 def test_a_layer_dict_under_the_torch_backend_is_a_layer_dict(tmp_path):
-    from .helpers import options as layer_options
+    from tests.engine.helpers import options as layer_options
 
     run(layer_options(tmp_path, use_tensorflow=None, backend="torch", num_epochs=1))
     assert "h/W" in model(tmp_path, 1)["model"]

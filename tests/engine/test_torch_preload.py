@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from returnn_lite.errors import ConfigError
-
-from . import helpers
-from .small_models import options, state
+from tests.engine import helpers
+from tests.engine.small_models import options, state
 
 
 class Part(torch.nn.Module):

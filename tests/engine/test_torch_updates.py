@@ -9,8 +9,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.frontend import get_run_ctx
-
-from .helpers import run
+from tests.engine.helpers import run
 
 VALUES = [1.0, 2.0, -1.0, 3.0, 0.5]  # of the batches, one sequence each
 

@@ -16,8 +16,7 @@ import torch
 from returnn_lite.engine.checkpoints.checkpoint import read_model
 from returnn_lite.engine.models.descriptions import description_diff, same_description
 from returnn_lite.errors import ConfigError
-
-from .helpers import CONFIG_FILE, ROOT, command, dataset, network, options, rnn, run
+from tests.engine.helpers import CONFIG_FILE, ROOT, command, dataset, network, options, rnn, run
 
 RECURRENT = {**network(), "h": {"class": "rec", "unit": "lstm", "n_out": 3, "from": "data"}}
 LOCK_HOLDER = """

@@ -5,8 +5,7 @@ import re
 import pytest
 
 from returnn_lite.cli import main
-
-from .helpers import CONFIG_FILE, dataset, network
+from tests.engine.helpers import CONFIG_FILE, dataset, network
 
 
 def layer(**changes):

@@ -5,8 +5,7 @@ from pathlib import Path
 import torch
 
 from returnn_lite.frontend import get_run_ctx
-
-from . import helpers
+from tests.engine import helpers
 
 
 class Net(torch.nn.Module):

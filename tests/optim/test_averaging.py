@@ -5,8 +5,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.optim.averaging import AveragingOptions, WeightAveraging
-
-from .small_net import Run
+from tests.optim.small_net import Run
 
 
 def averaged(**value) -> Run:

@@ -8,8 +8,7 @@ import torch
 from returnn_lite.optim import RULES
 from returnn_lite.optim.thinc_optimizers import CLASSES
 from returnn_lite.optim.torch_optimizers import TORCH
-
-from .small_net import NAMES, Run
+from tests.optim.small_net import NAMES, Run
 
 NEEDED = {"momentum": {"momentum": 0.9}, "adamw": {"weight_decay": 0.01}}
 OTHERS = [

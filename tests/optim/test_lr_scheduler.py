@@ -5,8 +5,7 @@ import pytest
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.optim.lr_scheduler import LRScheduler
-
-from .small_net import Run
+from tests.optim.small_net import Run
 
 HALF = {"class": "ExponentialLR", "gamma": 0.5}
 

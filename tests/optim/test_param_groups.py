@@ -10,8 +10,7 @@ from returnn_lite.log import Log
 from returnn_lite.optim import Updater
 from returnn_lite.optim.param_groups import param_infos, read_rules
 from tests.nets import network
-
-from .small_net import Run, parameters
+from tests.optim.small_net import Run, parameters
 
 NET = {
     "emb": {"class": "linear", "n_out": 3, "activation": None, "from": "data:classes"},

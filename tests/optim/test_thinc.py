@@ -9,8 +9,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.optim import thinc
 from returnn_lite.optim.resolve import default_options, make_optimizer
-
-from .small_net import Run
+from tests.optim.small_net import Run
 
 W = np.array([[1.0, -2.0], [0.5, 0.25]], "float32")
 G = np.array([[0.1, 0.2], [-0.1, 0.05]], "float32")

@@ -13,8 +13,7 @@ from returnn_lite.optim.resolve import default_options, make_optimizer
 from returnn_lite.optim.rule_optimizer import RuleOptimizer
 from returnn_lite.optim.thinc_optimizers import ThincOptimizer
 from returnn_lite.optim.torch_optimizers import TorchOptimizer
-
-from .small_net import INPUTS, Run, objective, parameters
+from tests.optim.small_net import INPUTS, Run, objective, parameters
 
 
 class Own(torch.optim.SGD):

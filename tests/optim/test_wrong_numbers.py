@@ -7,8 +7,7 @@ import pytest
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
 from returnn_lite.schedule.options import Options
-
-from .small_net import Run
+from tests.optim.small_net import Run
 
 NAN, INF = math.nan, math.inf
 
