@@ -1,0 +1,32 @@
+"""The example of docs/frontend.md, as a config that trains."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from returnn_lite.compat.config_imports import config_imports
+from tests.engine import torch_models
+from tests.engine.helpers import run
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "frontend.md"
+
+
+def sequences(num_seqs, seed):
+    rnd = np.random.RandomState(seed)
+    lengths = rnd.randint(3, 7, num_seqs)
+    classes = [rnd.randint(0, 10, n).astype("int32") for n in lengths]
+    data = [np.eye(40, dtype="float32")[c] for c in classes]
+    pairs = [{"data": d, "classes": c} for d, c in zip(data, classes, strict=True)]
+    return {"class": "StaticDataset", "data": pairs, "output_dim": {"data": (40, 2), "classes": (10, 1)}}
+
+
+def test_the_example_trains(tmp_path):
+    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    with config_imports():
+        found: dict = {}
+        exec(compile(code, str(PAGE), "exec"), found)  # noqa: S102
+    options = {key: found[key] for key in ("extern_data", "get_model", "train_step")}
+    options |= {"train": sequences(6, 1), "dev": sequences(3, 2)}
+    lines = run(torch_models.options(tmp_path, num_epochs=1, **options))
+    assert lines[-1] == "Finished training in epoch 1."
