@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.agent.rewards import LOST, reward
-from returnn_lite.engine.watch import layer_sizes
 from returnn_lite.errors import ConfigError
 from returnn_lite.schedule.actions import clipped, rate_of
 from returnn_lite.schedule.agent_options import AgentOptions
 from returnn_lite.schedule.episode import MORE_CAREFUL, Episode, EpochFacts
 from returnn_lite.schedule.observations import observe, size
 from returnn_lite.trials.trial import Trial
+from returnn_lite.trials.watch import layer_sizes
 
 SEEDS = 2**31 - 1
 USUAL_START = 10.0

@@ -10,7 +10,6 @@ import torch
 from returnn_lite.agent.environment import Environment
 from returnn_lite.agent.gym_forms import gym_env, lockstep_envs, separate_envs
 from returnn_lite.config import Config
-from returnn_lite.engine.watch import EpochWatch, layer_sizes
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule.agent_options import AgentOptions
@@ -18,6 +17,7 @@ from returnn_lite.trials.lockstep import LockStep
 from returnn_lite.trials.range_test import large_steps, range_test
 from returnn_lite.trials.shared_data import SharedData
 from returnn_lite.trials.trial import Trial
+from returnn_lite.trials.watch import EpochWatch, layer_sizes
 
 ENV_SEEDS = 1000  # seeds of environments of one agent seed
 RANGE_TEST_SEED = 900  # among them

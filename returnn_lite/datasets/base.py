@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -46,8 +46,6 @@ class Dataset(Corpus):
     supports_sharding = True
     defaulted: frozenset[str] = frozenset()  # options that were not written, but come from the dataset's role
     provenance = ""  # where the sequences come from: the end of an error message about the whole dataset
-    shared = False  # several trainings use it in turns: loaders make all batches of an epoch at once
-    transform: Callable[[Any], Any] | None = None  # of each batch of a shared one
     constant = False  # the data of a sequence are the same whenever they are loaded, and in memory
     reuses_batches = False  # keeps the batches of an epoch for the next one if the order is the same
 
@@ -59,7 +57,6 @@ class Dataset(Corpus):
         self.num_outputs, self.labels = {}, {}
         self.epoch: int | None = None
         self.batch_cache = BatchCache()
-        self.frame_tables: dict[Any, Any] = {}  # of a shared one, by the keys and dtypes that were asked for
         self.wanted_keys: Sequence[str] | None = None
         self._order: np.ndarray | None = np.empty(0, np.int64)  # None: 0, 1, 2, … without end
         self._loaded: dict[int, Seq] = {}

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from returnn_lite.config import Config
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.engine import data, report
-from returnn_lite.engine.models.model import ModelSource
+from returnn_lite.engine.batch_errors import with_batch_context
+from returnn_lite.engine.models.model import Model, ModelSource
 from returnn_lite.engine.models.network_source import start_epoch
 from returnn_lite.engine.setup import load_network, requested_epoch
-from returnn_lite.engine.step import StepMeter, run_step, with_batch_context
+from returnn_lite.engine.step import Forward, by_itself, run_step
+from returnn_lite.engine.step_meter import step_meter
 from returnn_lite.engine.tasks.serialize import better_repr
+from returnn_lite.engine.training_data import EvalBatches, eval_batches
 from returnn_lite.errors import ConfigError
 from returnn_lite.files import write_atomically
 from returnn_lite.log import Log
@@ -26,14 +28,17 @@ Results = dict[str, dict[str, float]]  # dataset -> {"cost:output": …}
 class Evaluation:
     """What is needed to compute scores: the network on its device, its source, and the config.
 
-    `after_step` may raise to end it; `done` is told the scores of each dataset.
+    `batches` begins an epoch of a dataset; `forward` runs the network. `after_step` may raise to end it; `done` is told
+    the scores of each dataset.
     """
 
     config: Config
     log: Log
-    net: Any
+    net: Model
     device: torch.device
     source: ModelSource
+    batches: EvalBatches = eval_batches
+    forward: Forward = by_itself
     after_step: Callable[[], None] = lambda: None
     done: Callable[[int, str, Mapping[str, float]], None] = lambda epoch, name, means: None
 
@@ -41,13 +46,12 @@ class Evaluation:
         """The scores of one dataset. The train flag is off; nothing is changed."""
         net = self.net.eval()
         start_epoch(net, self.config, epoch)
-        dataset.init_seq_order(epoch=epoch)
-        loader = data.load_batches(dataset, data.eval_batching(self.config, net, name, epoch), net, self.config)
+        loader = self.batches(self.config, net, name, dataset, epoch)
         meter = step_meter(self.config, f"{self.source.title(epoch)} {name!r} eval", self.log)
         with torch.no_grad(), net.running_over(name):
             for batch in loader:
                 with with_batch_context(batch, self.config, net):
-                    meter.add(run_step(net, batch, self.device), batch)
+                    meter.add(run_step(net, batch, self.device, self.forward), batch)
                 meter.end_step()
                 self.after_step()
         return meter.finish(loader.wait_time)
@@ -64,16 +68,6 @@ class Evaluation:
         if results:
             self.log.v1(report.eval_line(results))
         return results
-
-
-def step_meter(config: Config, prefix: str, log: Log) -> StepMeter:
-    """The scores and the clock of one pass over a dataset."""
-    return StepMeter(
-        report.Progress(prefix, log, interval=config.int("log_batch_interval", 1) or 1),
-        report.EpochScores(exp=config.is_true("calculate_exp_loss")),
-        log_sizes=config.is_true("log_batch_size"),
-        stop_on_nonfinite=config.is_true("stop_on_nonfinite_train_score", True),
-    )
 
 
 def lacks_scores(control: LearningRateControl, epoch: int, name: str) -> bool:

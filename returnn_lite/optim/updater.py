@@ -80,7 +80,6 @@ class Updater:
         self.extra_updates = self._extra_updates(config)
         self.allowed_invalid = whole(INVALID_STEPS, config.int(INVALID_STEPS, 0) or 0)  # in a row
         self.invalid = 0  # such steps in a row so far
-        self.observer: Callable[[Gradients], None] | None = None  # is shown the raw gradients of every step
         # (own gradients, parameters) -> those of all processes, where several train together
         self.combine: Callable[[Gradients, Mapping[str, Tensor]], Gradients] = lambda own, params: own
         self.clip_norm = self.groups[0].options.gradient_clip_global_norm  # used for models written in torch
@@ -191,12 +190,14 @@ class Updater:
         evaluate: Callable[[], Tensor] | None = None,
         complete: float | None = 0.0,
         gradients: Gradients | None = None,
+        show: Callable[[Gradients], None] = lambda gradients: None,
     ) -> None:
         """One training step. Steps count from 0, `global_step` over all epochs; `learning_rate` is the epoch's.
 
         `complete`: the part of the epoch that is done with it; this step's own rates go by what was done before.
         `evaluate` computes the objective anew, with the same random numbers: for optimizers with a closure.
-        `gradients`: those of the objective, by parameter, where they are known already.
+        `gradients`: those of the objective, by parameter, where they are known already. `show` gets the step's
+        gradients, of all processes, before anything is done to them.
         """
         rates = self.rates.of_step(global_step, learning_rate)
         self.clock.complete, self.epoch_rate = complete, learning_rate
@@ -207,7 +208,9 @@ class Updater:
             self._step_by_closure(self.closure, objective, evaluate, global_step, rates)
             applied = True
         else:
-            applied = self._step_by_gradients(objective, gradients, global_step, rates)
+            batch = self._batch_gradients(objective, gradients)
+            show(batch)
+            applied = self._step_by_gradients(batch, global_step, rates)
         if applied:
             self._after_update()
 
@@ -217,17 +220,16 @@ class Updater:
         if self.averaging is not None:
             self.averaging.after_update()
 
-    def _step_by_gradients(
-        self, objective: Tensor, known: Gradients | None, global_step: int, rates: Mapping[str, float]
-    ) -> bool:
-        """Returns whether an optimizer was applied, which accumulation may put off."""
+    def _batch_gradients(self, objective: Tensor, known: Gradients | None) -> Gradients:
+        """The gradients of the step's batches in all processes."""
         own = self._gradients(objective) if known is None else known
         params = self.active
         if self.written_in_torch:
             params = {name: param for name, param in params.items() if param.requires_grad or name in own}
-        batch = self.combine(own, params)
-        if self.observer is not None:
-            self.observer(batch)
+        return self.combine(own, params)
+
+    def _step_by_gradients(self, batch: Gradients, global_step: int, rates: Mapping[str, float]) -> bool:
+        """Returns whether an optimizer was applied, which accumulation may put off."""
         self.accumulation.next_step(global_step)
         if self.allowed_invalid and not self.written_in_torch and self._is_invalid(batch):
             for group in self.groups:

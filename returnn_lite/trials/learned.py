@@ -1,14 +1,14 @@
 """Training with learning rates by an agent: what it must know at first, and a way back from divergence."""
 
+import os
 from typing import Any
 
 from returnn_lite.config import Config
-from returnn_lite.engine.distributed import World
+from returnn_lite.engine.distributed import processes
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.step import BrokenScores
 from returnn_lite.engine.tasks import train as task
 from returnn_lite.engine.train import Trainer
-from returnn_lite.engine.watch import EpochWatch, layer_sizes, short
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule.agent_file import KEY
@@ -18,22 +18,24 @@ from returnn_lite.schedule.lr_file import Record
 from returnn_lite.trials.range_test import range_test
 from returnn_lite.trials.shared_data import SharedData
 from returnn_lite.trials.trial import initial_score, roll_back, score_of, snapshot
+from returnn_lite.trials.watch import EpochWatch, layer_sizes, short
 
 MAX_ROLLBACKS = 5  # of one epoch
 
 
 def train_task(config: Config, log: Log) -> Trainer:
     """Task `train` with `learning_rate_control = "learned"`."""
-    return task.train_task(config, log, LearnedTrainer)
+    if processes(os.environ)[1] > 1:
+        raise ConfigError("learning_rate_control", '"learned" is not supported for a training in several processes')
+    return task.train_task(config, log, lambda trainer, stop: LearnedTraining(trainer).run(stop))
 
 
-class LearnedTrainer(Trainer):
-    """A training whose learning rates an agent chooses."""
+class LearnedTraining:
+    """A training whose learning rates an agent chooses: the engine's, with what comes before it and between epochs."""
 
-    def __init__(self, config: Config, log: Log, world: World | None = None) -> None:
-        if world is not None and world.size > 1:
-            raise ConfigError("learning_rate_control", '"learned" is not supported for a training in several processes')
-        super().__init__(config, log, world)
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.config, self.log, self.control = trainer, trainer.config, trainer.log, trainer.control
+        self.watch = EpochWatch.of(self.agent.trained, self.config)
 
     @property
     def agent(self) -> Learned:
@@ -43,26 +45,27 @@ class LearnedTrainer(Trainer):
         return self.control.control
 
     def run(self, stop: StopRequest) -> None:
-        """As always, after the agent was told how the training begins."""
+        """Trains all epochs, after the agent was told how the training begins."""
         self.check()
-        self.watch = EpochWatch.of(self.agent.trained, self.config)
+        self.trainer.observers.append(self.watch)
         first = self.control.epochs.setdefault(1, Record(None))
         if INITIAL not in first.meta:
-            first.meta[INITIAL] = short(initial_score(self, self.watch.measure))
+            first.meta[INITIAL] = short(initial_score(self.trainer, self.watch.measure))
         if self.agent.needs_range_test and TOP not in first.meta:
             shared = SharedData(self.config, self.log)
             seed = 1 + (self.config.int("random_seed", 0) or 0)
             first.meta[TOP] = range_test(self.config, shared, self.agent.range_test_options, seed, self.log).top
         self.control.save()
-        super().run(stop)
+        for epoch in self.trainer.epochs(stop):
+            self.train_epoch(epoch, stop)
 
     def check(self) -> None:
         """ConfigError if the agent does not fit the training."""
-        if "dev" not in self.eval_data:
+        if "dev" not in self.trainer.data.evaluated:
             raise ConfigError("dev", "a learned learning rate needs a dev set, but there is none")
-        self.agent.layer_sizes = layer_sizes(self.net.params)
+        self.agent.layer_sizes = layer_sizes(self.trainer.net.params)
         self.agent.check_layers()
-        own = sorted(optimizer.name for optimizer in self.updater.optimizers.values())
+        own = sorted(optimizer.name for optimizer in self.trainer.updater.optimizers.values())
         known = self.agent.agent.info["optimizers"]
         if own != known:
             text = f"the agent was trained with the optimizer {', '.join(known)}, this training has {', '.join(own)}"
@@ -75,13 +78,13 @@ class LearnedTrainer(Trainer):
     def train_epoch(self, epoch: int, stop: StopRequest) -> None:
         """As always; with `on_divergence` "rollback" again from its start, with a smaller rate, if it diverges."""
         if self.agent.use.on_divergence != "rollback":
-            super().train_epoch(epoch, stop)
+            self.trainer.train_epoch(epoch, stop)
             return
-        before = snapshot(self)
+        before = snapshot(self.trainer)
         for _ in range(MAX_ROLLBACKS):
             try:
-                super().train_epoch(epoch, stop)
-                score = score_of(self.control.epochs[epoch], self.watch.measure if self.watch else ())
+                self.trainer.train_epoch(epoch, stop)
+                score = score_of(self.control.epochs[epoch], self.watch.measure)
                 if not self.agent.episode(self.control, epoch).is_bad(score):
                     return
                 reason = f"score {score:.4g}"
@@ -92,7 +95,7 @@ class LearnedTrainer(Trainer):
 
     def roll_back(self, before: dict[str, Any], epoch: int, reason: str) -> None:
         """Back to the snapshot, with a tenth of the learning rate; log and learning rate file say so."""
-        roll_back(self, before)
+        roll_back(self.trainer, before)
         record = self.control.epochs[epoch]
         failed = record.learning_rate or 0.0
         record.meta.setdefault("agent_rollbacks", []).append(failed)

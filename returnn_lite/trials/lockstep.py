@@ -7,15 +7,15 @@ values of the parameters, so torch.func runs one of them on all values at once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.func import functional_call, vmap
 
-from returnn_lite.engine import data
-from returnn_lite.engine.step import to_device
+from returnn_lite.engine.models.model import Model, ModelOutput
+from returnn_lite.engine.step import by_itself, to_device
 from returnn_lite.network.objective import LossValue
 from returnn_lite.trials.trial import Trial
 from returnn_lite.trials.turns import Turn, run_in_turns
@@ -28,22 +28,21 @@ class Pass:
     """What a training asks for: its network's output for a batch. `index`: which training it is."""
 
     index: int
-    net: Any
+    net: Model
     data: dict[str, Any]
     lengths: dict[str, torch.Tensor]
-    tags: Any
+    tags: list[str]
     with_gradients: bool
 
-    def key(self) -> Any:
+    def key(self) -> Hashable:
         """Equal for passes that can be made together."""
         shapes = tuple((key, value.shape, value.dtype) for key, value in self.data.items())
         lengths = tuple((key, tuple(value.tolist())) for key, value in self.lengths.items())
         return self.with_gradients, self.net.training, shapes, lengths
 
-    def alone(self) -> Any:
+    def alone(self) -> ModelOutput:
         """By the network itself."""
-        output = type(self.net).forward(self.net, self.data, self.lengths, self.tags)
-        return output
+        return by_itself(self.net, self.data, self.lengths, self.tags)
 
 
 class LockStep:
@@ -53,11 +52,11 @@ class LockStep:
         self.trials = list(trials)
         self.stacked: dict[str, torch.Tensor] = {}  # parameter -> its values in all trials, (trials, …)
         self.turns: dict[int, Turn] = {}
-        self.passing = False
+        self.adopted: dict[int, Model] = {}  # trial -> its network
         self.why_not = "" if len(self.trials) > 1 else "there is one training only"
         for index, trial in enumerate(self.trials):
-            trial.adopt = functools.partial(self.adopt, index)
-            trial.adopt(trial.net)
+            trial.forward = functools.partial(self.forward, index)
+            self.adopt(index, trial.net)
 
     def run(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
         """A job for each of the first trials, side by side; their results."""
@@ -76,22 +75,27 @@ class LockStep:
 
     # --- the passes ---------------------------------------------------------------------------------------------------
 
-    def adopt(self, index: int, net: Any) -> None:
-        """Puts the parameters of a trial's new network beside those of the others; its calls come here from now on."""
+    def adopt(self, index: int, net: Model) -> None:
+        """Puts the parameters of a trial's network beside those of the others, if it is a new one."""
+        if self.adopted.get(index) is net:
+            return
+        self.adopted[index] = net
         for name, param in net.params.items():
             if name not in self.stacked:
                 self.stacked[name] = param.detach().new_zeros((len(self.trials), *param.shape))
             row = self.stacked[name][index]
             row.copy_(param.detach())
             param.data = row
-        net.forward = functools.partial(self.forward, index, net)
 
-    def forward(self, index: int, net: Any, batch: dict[str, Any], lengths: Any, tags: Any = None) -> Any:
-        """Stands for `Network.forward`."""
+    def forward(
+        self, index: int, net: Model, batch: dict[str, Any], lengths: dict[str, torch.Tensor], tags: list[str]
+    ) -> ModelOutput:
+        """Runs the network of a trial: with those of the others, if they wait for it."""
+        self.adopt(index, net)
         wanted = Pass(index, net, batch, lengths, tags, torch.is_grad_enabled())
-        if self.passing or self.why_not or index not in self.turns:
+        if self.why_not or index not in self.turns:
             return wanted.alone()
-        reply = self.turns[index].ask(wanted)
+        reply: ModelOutput | None = self.turns[index].ask(wanted)
         return wanted.alone() if reply is None else reply
 
     def answer(self, passes: Sequence[Pass]) -> list[Any]:
@@ -126,13 +130,9 @@ class LockStep:
             made.append(out)
             return out.objective, {name: numbers_of(loss) for name, loss in out.losses.items()}
 
-        self.passing = True
-        try:
-            with torch.set_grad_enabled(wants):
-                objective, numbers = vmap(one)(leaves, batch)
-                found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True) if wants else ()
-        finally:
-            self.passing = False
+        with torch.set_grad_enabled(wants):
+            objective, numbers = vmap(one)(leaves, batch)
+            found = torch.autograd.grad(objective.sum(), list(leaves.values()), allow_unused=True) if wants else ()
         grads = {name: grad.unbind() for name, grad in zip(leaves, found, strict=wants) if grad is not None}
         return [
             replace(
@@ -183,12 +183,10 @@ class LockStep:
 def first_pass(index: int, trial: Trial) -> Pass:
     """The pass of a trial's first training batch."""
     net = trial.net.train()
-    trial.shared.claim("train", trial.seed, trial.input_factor)
-    trial.train_data.init_seq_order(epoch=1)
-    loader = data.load_batches(trial.train_data, data.train_batching(trial.config, net, 1), net, trial.config)
-    batch = next(iter(loader))
-    moved = {key: to_device(value, trial.device) for key, value in batch.data.items()}
-    lengths = {key: to_device(value, trial.device) for key, value in batch.lengths.items()}
+    trial.data.start_epoch(1)
+    batch = next(iter(trial.data.training_batches(net, 1)))
+    moved = {key: to_device(value, trial.trainer.device) for key, value in batch.data.items()}
+    lengths = {key: to_device(value, trial.trainer.device) for key, value in batch.lengths.items()}
     return Pass(index, net, moved, lengths, batch.tags, True)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.config import Config
-from returnn_lite.engine.watch import EpochWatch, mean_losses, short
 from returnn_lite.log import Log
 from returnn_lite.schedule.agent_options import AgentOptions
 from returnn_lite.trials.shared_data import SharedData
 from returnn_lite.trials.trial import Trial
+from returnn_lite.trials.watch import EpochWatch, mean_losses, short
 
 WINDOW = 11  # updates over which losses are averaged
 PLATEAU = 0.98  # of the first loss: a sweep that does not get below it was too short
@@ -33,7 +33,7 @@ class RangeTest:
 def range_test(config: Config, shared: SharedData, options: AgentOptions, seed: int, log: Log) -> RangeTest:
     """Sweeps the learning rate in a few trainings with other initial values each."""
     trial = Trial(config, shared, EpochWatch.of(replace(options, observation="fixed"), config))
-    updates = options.range_test_epochs * max(trial.steps_per_epoch(), 1)
+    updates = options.range_test_epochs * max(trial.trainer.network.steps_per_epoch(), 1)
     low, high = options.range_test_rates or usual_rates(trial.updater.optimizers.values())
     tops = []
     for run in range(options.range_test_runs):

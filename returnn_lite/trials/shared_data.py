@@ -8,8 +8,11 @@ import numpy as np
 
 from returnn_lite.config import Config
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.datasets.batches.loader import Batch
+from returnn_lite.datasets.batches.at_once import AtOnce, Tables
+from returnn_lite.datasets.batches.loader import Batch, Loader
 from returnn_lite.engine import data
+from returnn_lite.engine.models.model import Model
+from returnn_lite.engine.training_data import Batches, TrainingData
 from returnn_lite.log import Log
 
 ORDERS = 1000  # epochs of one seed whose random orders are not those of the next seed
@@ -17,26 +20,59 @@ LARGEST = 2**31
 
 
 class SharedData:
-    """`train` and `dev`, opened once for any number of trainings in this process.
+    """`train` and `dev`, opened once for any number of trainings in this process, each with `TrialData` of its own.
 
-    A training has a dataset for itself between `claim` and the end of its loading, which loaders do at once then.
+    A training has a dataset for itself from `claim` until it has the first batch, since batches are made at once.
     """
 
     def __init__(self, config: Config, log: Log) -> None:
         self.datasets = {name: data.require_dataset(config, name, log) for name in ("train", "dev")}
         data.complete_extern_data(config, self.datasets.values())
         self.parts = {name: list(parts(dataset)) for name, dataset in self.datasets.items()}
-        for dataset in self.datasets.values():
-            dataset.shared = True
+        self.tables: dict[str, Tables] = {name: {} for name in self.datasets}
 
-    def claim(self, name: str, seed: int, input_factor: float = 1.0) -> None:
-        """Gives the dataset the random orders of `seed`, and all input features times a factor."""
+    def claim(self, name: str, seed: int) -> None:
+        """Gives the dataset the random orders of `seed`."""
         for part in self.parts[name]:
             set_seed_offset(part, seed * ORDERS % LARGEST)
-        dataset = self.datasets[name]
+
+
+class TrialData(TrainingData):
+    """The shared datasets as one training reads them: in the orders of `seed`, with all input features times
+    `input_factor`."""
+
+    def __init__(self, config: Config, log: Log, shared: SharedData) -> None:
+        super().__init__(config, log)
+        self.shared, self.seed, self.input_factor = shared, 0, 1.0
+
+    def open(self) -> None:
+        """Takes those that are open."""
+        self.train, self.evaluated = self.shared.datasets["train"], {"dev": self.shared.datasets["dev"]}
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begins an epoch of the training data, in the order of this training."""
+        self.shared.claim("train", self.seed)
+        super().start_epoch(epoch)
+
+    def training_batches(self, net: Model, epoch: int) -> Batches:
+        """The batches of the epoch that has begun."""
+        loader = data.load_batches(self.train, data.train_batching(self.config, net, epoch), net, self.config)
+        return self._own("train", loader)
+
+    def eval_batches(self, config: Config, net: Model, name: str, dataset: Dataset, epoch: int) -> Batches:
+        """Begins an epoch of `dev`, in the order of this training; its batches."""
+        self.shared.claim(name, self.seed)
+        dataset.init_seq_order(epoch=epoch)
+        loader = data.load_batches(dataset, data.eval_batching(config, net, name, epoch), net, config)
+        return self._own(name, loader)
+
+    def _own(self, name: str, loader: Loader) -> AtOnce:
+        if self.input_factor == 1.0:
+            return AtOnce(loader, self.shared.tables[name])
+        dataset = loader.dataset
         inputs = [key for key in dataset.get_data_keys() if key not in dataset.get_target_list()]
-        scale = functools.partial(scaled, keys=inputs, factor=input_factor)
-        dataset.transform = scale if input_factor != 1.0 else None
+        change = functools.partial(scaled, keys=inputs, factor=self.input_factor)
+        return AtOnce(loader, self.shared.tables[name], change)
 
 
 def scaled(batch: Batch, keys: Sequence[str], factor: float) -> Batch:

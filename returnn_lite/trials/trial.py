@@ -2,25 +2,25 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints.finite import all_finite
-from returnn_lite.engine.evaluate import Evaluation
-from returnn_lite.engine.setup import find_start
-from returnn_lite.engine.step import BrokenScores
+from returnn_lite.engine.interrupt import StopRequest
+from returnn_lite.engine.models.model import Model, ModelOutput
+from returnn_lite.engine.step import BrokenScores, Forward, by_itself
 from returnn_lite.engine.train import Trainer
-from returnn_lite.engine.watch import FACTS, EpochWatch
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
+from returnn_lite.optim.updater import Updater
 from returnn_lite.schedule import lr_file
-from returnn_lite.schedule.control import LearningRateControl
 from returnn_lite.schedule.episode import EpochFacts
 from returnn_lite.schedule.scores import choose_error_key, flatten
-from returnn_lite.trials.shared_data import SharedData
+from returnn_lite.trials.shared_data import SharedData, TrialData
+from returnn_lite.trials.watch import FACTS, EpochWatch
 
 # What a trial does without: files, and everything else that chooses learning rates.
 LEFT_OUT = """
@@ -29,13 +29,6 @@ LEFT_OUT = """
     learning_rate_agent
 """.split()
 HUGE = 1000  # times the initial score: diverged
-
-
-class NeverStops:
-    """Stands where a request to stop could come."""
-
-    def check(self) -> None:
-        """None came."""
 
 
 def trial_config(config: Config, **changes: Any) -> Config:
@@ -49,42 +42,42 @@ def trial_config(config: Config, **changes: Any) -> Config:
     return copied
 
 
-class Trial(Trainer):
+class Trial:
     """A training without files and log, which can be begun anew with other initial values.
 
-    `shared`: the datasets, which other trials use as well. `reset(seed)` begins a training, `epoch(rate)` trains
-    an epoch: both give what is known then.
+    `shared`: the datasets, which other trials use as well; `watch` looks on. `reset(seed)` begins a training,
+    `epoch(rate)` trains an epoch: both give what is known then. `forward` runs the network. `updates` are those of all
+    trainings.
     """
 
     def __init__(self, config: Config, shared: SharedData, watch: EpochWatch | None = None) -> None:
-        self.shared, self.epoch_number, self.seed = shared, 0, 0
-        self.input_factor = 1.0
-        self.updates = 0  # of all trainings
-        self.adopt: Callable[[Any], None] | None = None  # is given each new network
-        super().__init__(trial_config(config), Log.silent())
+        self.config, self.log = trial_config(config), Log.silent()
         self.plain = dict(self.config.typed)
+        self.data = TrialData(self.config, self.log, shared)
         self.watch = watch or EpochWatch()
+        self.forward: Forward = by_itself
+        self.epoch_number = self.seed = self.updates = 0
+        self.trainer = self._begun()
 
-    def open_datasets(self) -> None:
-        """The shared ones."""
-        self.train_data, self.eval_data = self.shared.datasets["train"], {"dev": self.shared.datasets["dev"]}
+    def _begun(self) -> Trainer:
+        """A trainer at the start of its training."""
 
-    def train_epoch(self, epoch: int, stop: Any) -> None:
-        """As always, with data in the order of this trial."""
-        self.shared.claim("train", self.seed, self.input_factor)
-        super().train_epoch(epoch, stop)
+        def run(net: Model, data: dict[str, Any], lengths: dict[str, torch.Tensor], tags: list[str]) -> ModelOutput:
+            return self.forward(net, data, lengths, tags)
 
-    def evaluation(self, stop: Any) -> Evaluation:
-        """As always, with data in the order of this trial."""
-        self.shared.claim("dev", self.seed, self.input_factor)
-        return super().evaluation(stop)
+        trainer = Trainer(self.config, self.log, data=self.data, forward=run, observers=[self.watch])
+        trainer.start()
+        return trainer
 
-    def prepare_network(self, epoch: int, filename: str | None = None) -> None:
-        """As always; a new network is shown to whoever runs several trials."""
-        before = getattr(self, "net", None)
-        super().prepare_network(epoch, filename)
-        if self.adopt is not None and self.net is not before:
-            self.adopt(self.net)
+    @property
+    def net(self) -> Model:
+        """The network."""
+        return self.trainer.net
+
+    @property
+    def updater(self) -> Updater:
+        """What updates it."""
+        return self.trainer.updater
 
     def reset(self, seed: int, init_factor: float = 1.0, input_factor: float = 1.0, **changes: Any) -> float:
         """A new network, with initial values and data orders by `seed`, and `changes` of the config's options; its
@@ -93,28 +86,28 @@ class Trial(Trainer):
         self.config.typed.update(self.plain)
         for key, value in {"random_seed": seed, **changes}.items():
             self.config.set(key, value)
-        self.control = LearningRateControl.from_config(self.config, self.log)
-        self.description, self.global_step, self.epoch_number, self.seed = None, 0, 0, seed
-        self.input_factor = input_factor
-        self.start(find_start(self.config, "train", self.log))
+        self.epoch_number, self.seed = 0, seed
+        self.data.seed, self.data.input_factor = seed, input_factor
+        self.trainer = self._begun()
         if init_factor != 1.0:
             with torch.no_grad():
                 torch._foreach_mul_([param for param in self.net.params.values() if param.requires_grad], init_factor)
-        self.initial_score = initial_score(self, self.watch.measure)
+        self.initial_score = initial_score(self.trainer, self.watch.measure)
         return self.initial_score
 
     def epoch(self, learning_rate: float) -> EpochFacts | None:
         """Trains the next epoch and evaluates; None if it diverged: a loss or parameter is not finite, or the score is
         more than 1000 times the initial one."""
         self.epoch_number += 1
-        self.control.record(self.epoch_number, learning_rate)
+        control = self.trainer.control
+        control.record(self.epoch_number, learning_rate)
         try:
-            self.train_epoch(self.epoch_number, NeverStops())
+            self.trainer.train_epoch(self.epoch_number, StopRequest())
         except BrokenScores:
             return None
         finally:
             self.updates += len(self.watch.losses)
-        record = self.control.epochs[self.epoch_number]
+        record = control.epochs[self.epoch_number]
         score = score_of(record, self.watch.measure)
         if not is_good(score, self.initial_score) or not all_finite(self.net.params.values()):
             return None
@@ -122,23 +115,23 @@ class Trial(Trainer):
 
     def snapshot(self) -> dict[str, Any]:
         """What an epoch changes."""
-        return snapshot(self)
+        return snapshot(self.trainer)
 
     def roll_back(self, before: Mapping[str, Any]) -> None:
         """Takes an epoch back."""
-        roll_back(self, before)
+        roll_back(self.trainer, before)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on."""
         return {
             "params": {name: param.detach().clone() for name, param in self.net.params.items()},
             "optimizer": self.updater.state_dict(),
-            "rates": self.control.text(),
-            "step": self.global_step,
+            "rates": self.trainer.control.text(),
+            "step": self.trainer.global_step,
             "epoch": self.epoch_number,
             "score": self.initial_score,
             "seed": self.seed,
-            "input_factor": self.input_factor,
+            "input_factor": self.data.input_factor,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -148,8 +141,9 @@ class Trial(Trainer):
             for name, param in self.net.params.items():
                 param.copy_(state["params"][name])
         self.updater.load_state_dict(state["optimizer"])
-        self.control.epochs = lr_file.from_text(state["rates"], "state")
-        self.global_step, self.epoch_number, self.initial_score = state["step"], state["epoch"], state["score"]
+        self.trainer.control.epochs = lr_file.from_text(state["rates"], "state")
+        self.trainer.global_step = state["step"]
+        self.epoch_number, self.initial_score = state["epoch"], state["score"]
 
 
 def snapshot(trainer: Trainer) -> dict[str, Any]:
@@ -167,10 +161,10 @@ def roll_back(trainer: Trainer, before: Mapping[str, Any]) -> None:
     trainer.global_step = before["step"]
 
 
-def initial_score(trainer: Trainer, measures: Any) -> float:
+def initial_score(trainer: Trainer, measures: Sequence[str]) -> float:
     """The dev score of the network as it is."""
     try:
-        results = trainer.evaluation(NeverStops()).run_all(trainer.eval_data, 1, None)
+        results = trainer.evaluation(StopRequest()).run_all(trainer.data.evaluated, 1, None)
     except BrokenScores:
         return math.inf
     scores: dict[str, Any] = {}
@@ -179,7 +173,7 @@ def initial_score(trainer: Trainer, measures: Any) -> float:
     return score_of(lr_file.Record(None, flatten(scores)), measures)
 
 
-def score_of(record: lr_file.Record, measures: Any) -> float:
+def score_of(record: lr_file.Record, measures: Sequence[str]) -> float:
     """The score that agents look at. ConfigError if it is not there."""
     for measure in measures:
         if measure not in record.error and f"{measure}_output" not in record.error:

@@ -5,10 +5,11 @@ import pytest
 
 from returnn_lite.config import Config
 from returnn_lite.datasets import BatchingOptions, Loader, init_dataset
+from returnn_lite.datasets.batches.at_once import AtOnce
 from returnn_lite.datasets.batches.batching import _Row
 
 
-def batches(shared: bool, *, longest: int = 6, **options) -> list:
+def batches(at_once: bool, *, longest: int = 6, **options) -> list:
     rng = np.random.RandomState(1)
     seqs = [
         {"data": rng.normal(size=(n, 3)).astype("float32"), "classes": rng.randint(0, 4, n).astype("int32")}
@@ -16,10 +17,10 @@ def batches(shared: bool, *, longest: int = 6, **options) -> list:
     ]
     made = {"class": "StaticDataset", "data": seqs, "output_dim": {"data": (3, 2), "classes": (4, 1)}}
     dataset = init_dataset({**made, "seq_ordering": "random"}, config=Config({}))
-    dataset.shared = shared
     dataset.init_seq_order(epoch=2)
     classes = {"classes": 4}
-    return list(Loader(dataset, BatchingOptions(**options), keys=["data", "classes"], workers=0, classes=classes))
+    loader = Loader(dataset, BatchingOptions(**options), keys=["data", "classes"], workers=0, classes=classes)
+    return list(AtOnce(loader, {}) if at_once else loader)
 
 
 def same(ours: list, theirs: list) -> None:
@@ -52,8 +53,7 @@ def test_many_at_once_and_one_by_one(options, longest, monkeypatch):
 
 def test_values_out_of_range_are_refused_all_the_same():
     dataset = init_dataset({"class": "StaticDataset", "data": [{"data": np.array([1, 9, 2], "int32")}] * 2})
-    dataset.shared = True
     dataset.init_seq_order(epoch=1)
     loader = Loader(dataset, BatchingOptions(batch_size=10), keys=["data"], workers=0, classes={"data": 4})
     with pytest.raises(Exception, match="must be class indices from 0 to 3, but holds 9"):
-        list(loader)
+        list(AtOnce(loader, {}))

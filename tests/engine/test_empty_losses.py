@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from returnn_lite.engine.report import EpochScores
-from returnn_lite.engine.watch import mean_losses
 from returnn_lite.frontend import get_run_ctx
 from returnn_lite.network.objective import LossValue
+from returnn_lite.trials.watch import mean_losses
 from tests.engine.helpers import run
 
 EXTERN = {"data": {"dim": 2}, "a": {"dim": 3, "sparse": True}, "b": {"dim": 3, "sparse": True}}

@@ -278,7 +278,7 @@ def test_out_of_memory_is_explained(tmp_path, monkeypatch):
     def full(*args):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("returnn_lite.engine.train.run_step", full)
+    monkeypatch.setattr("returnn_lite.engine.training_pass.run_step", full)
     with pytest.raises(ConfigError) as caught:
         run(options(tmp_path, network=network(n_out=7)))
     parts = str(caught.value).split("; ")

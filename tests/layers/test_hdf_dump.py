@@ -7,7 +7,7 @@ import pytest
 from returnn_lite.config import Config
 from returnn_lite.datasets import init_dataset
 from returnn_lite.engine.interrupt import StopRequest
-from returnn_lite.engine.train import Trainer
+from returnn_lite.engine.train import open_trainer
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from tests.datasets.hdf_files import write
@@ -223,7 +223,7 @@ def test_a_file_for_each_pass_over_a_dataset(tmp_path, form):
         "function": lambda **run: f"{tmp_path}/x.{'{dataset_name}.{epoch}'.format(**run)}.hdf",
         "named": lambda epoch, dataset_name: f"{tmp_path}/x.{dataset_name}.{epoch}.hdf",
     }[form]
-    Trainer(training(tmp_path, {"filename": filename, "dump_per_run": True}), Log.silent()).run(StopRequest())
+    open_trainer(training(tmp_path, {"filename": filename, "dump_per_run": True}), Log.silent()).run(StopRequest())
     for name, count in (("train", 3), ("dev", 2)):
         for epoch in (1, 2):
             tags = content(tmp_path / f"x.{name}.{epoch}.hdf")[0]["seqTags"].tolist()
@@ -244,14 +244,14 @@ def test_the_next_epoch_reads_what_was_written(tmp_path):
     options = {"filename": f"{tmp_path}/x.{{dataset_name}}.{{epoch}}.hdf", "dump_per_run": True}
     options["from"] = "h2"
     config = training(tmp_path, options, train={"class": "VariableDataset", "get_dataset": get_dataset})
-    Trainer(config, Log.silent()).run(StopRequest())
+    open_trainer(config, Log.silent()).run(StopRequest())
     assert (2, True) in read and all(there for _, there in read)
 
 
 def test_an_error_leaves_no_half_file_of_a_pass(tmp_path):
     options = {"filename": f"{tmp_path}/x.{{dataset_name}}.{{epoch}}.hdf", "dump_per_run": True}
     config = training(tmp_path, options, max_seqs=1)
-    trainer = Trainer(config, Log.silent())
+    trainer = open_trainer(config, Log.silent())
     steps = []
 
     def stop_at_the_second(*args, **kwargs):

@@ -6,7 +6,6 @@ outside the interpreter.
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections import deque
@@ -17,7 +16,6 @@ from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.batching import BatchingOptions, SliceBatch
 from returnn_lite.datasets.batches.collate import Batch, collate
 from returnn_lite.datasets.batches.epoch_batches import epoch_batches
-from returnn_lite.datasets.batches.frame_table import FrameTable
 from returnn_lite.datasets.batches.iterate import place_of
 from returnn_lite.datasets.options import DataError, blamed
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -86,27 +84,10 @@ class Loader:
             batches.close()
 
     def _made(self) -> Generator[Any, None, None]:
-        """The batches, made when asked for; all of them at once where the dataset is shared."""
-        plans = epoch_batches(self.dataset, self.options)
-        if self.dataset.shared:
-            table = self._frame_table()
-            load = self._load if table is None else functools.partial(table.batch, self.dataset)
-            change = self.dataset.transform or (lambda batch: batch)
-            yield from [change(load(plan)) for plan in list(plans)]
-            return
-        for plan in plans:
+        """The batches, made when asked for."""
+        for plan in epoch_batches(self.dataset, self.options):
             batch = self._load(plan)
             yield self.transform(batch) if self.transform else batch
-
-    def _frame_table(self) -> FrameTable | None:
-        """The table of the dataset, if it has one; made once."""
-        known = self.dataset.frame_tables
-        key = (*sorted(self.dtypes.items()), self.dataset.options.context_window)
-        if key not in known:
-            usable = not self.static_keys and self.dataset.options.context_window is None and self.transform is None
-            known[key] = FrameTable.of(self.dataset, self.dtypes, self.classes) if usable else None
-        made: FrameTable | None = known[key]
-        return made
 
     def _load(self, plan: SliceBatch) -> Batch:
         seq_idx = plan.slices.seq_idx

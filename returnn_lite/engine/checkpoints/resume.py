@@ -14,6 +14,7 @@ from returnn_lite.engine.checkpoints.formats import FORMATS
 from returnn_lite.log import Log
 from returnn_lite.optim.positions import fast_forward, has_position
 from returnn_lite.optim.updater import Updater
+from returnn_lite.schedule import lr_file
 from returnn_lite.schedule.control import LearningRateControl
 
 
@@ -23,6 +24,27 @@ class Saved:
 
     record: str
     state: dict[str, Any]
+
+    def is_behind(self, control: LearningRateControl, epoch: int) -> bool:
+        """Whether the control knows more of this epoch than was saved."""
+        known = control.epochs.get(epoch)
+        return known is not None and lr_file.to_text({epoch: known}) != self.record
+
+
+def restore_records(control: LearningRateControl, state: dict[str, Any], epoch: int) -> Saved | None:
+    """Takes over the scores of a resume state which did not reach the learning-rate file, and writes that.
+
+    Returns the state with its record of `epoch`, from which the training goes on; None if it has none.
+    """
+    records = lr_file.from_text(state["learning_rates"], "optimizer state")
+    saved = Saved(lr_file.to_text({epoch: records[epoch]}), state) if epoch in records else None
+    for e, record in records.items():
+        if e == epoch or not control.filename:
+            known = control.epochs.setdefault(e, record)
+            known.error = {**record.error, **known.error}
+            known.meta = {**record.meta, **known.meta}
+    control.save()
+    return saved
 
 
 def missing_formats(base: str, formats: Iterable[str]) -> list[str]:

@@ -1,12 +1,40 @@
 """What the engine trains, whatever it is made of: `Model` and `ModelSource` are all that it asks of a network."""
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from returnn_lite.layers.core.params import ParamOptions, ParamOwner
+from returnn_lite.log import Log
+from returnn_lite.network.extern import ExternData
+from returnn_lite.network.objective import LossValue
+from returnn_lite.tensor import Tensor
+
+M = TypeVar("M")
+
+
+class ModelOutput(Protocol):
+    """What a network gives for a batch: losses by name, the objective to minimise, and outputs by name.
+
+    `gradients`: those of the objective by parameter, where whoever ran the network has computed them along with it.
+    """
+
+    losses: dict[str, LossValue]
+    objective: torch.Tensor
+    gradients: dict[str, torch.Tensor] | None
+
+    def __getitem__(self, name: str) -> Tensor:
+        """An output by name."""
+
+    def asked(self, name: str) -> dict[str, Tensor]:
+        """The outputs for somebody who asked for this one."""
+
+    def forget_layers(self) -> None:
+        """Drops the outputs, which losses and objective do without."""
 
 
 class Model(Protocol):
@@ -16,24 +44,46 @@ class Model(Protocol):
     they lie on `device`.
     `extern_data`, `used_data_keys`: which data it wants. `recurrent`: whether batches must keep sequences apart.
     `lengths_on_host`: whether it wants the lengths of sequences on the CPU. `random_state`: of dropout and the like,
-    readable and settable. `layers`: those there are to ask by name.
+    readable and settable, of a form of its own. `layers`: those there are to ask by name.
     `infinite_constants`: what is not trained and begins with infinities.
     """
 
-    params: Mapping[str, torch.Tensor]
-    device: torch.device
-    param_options: Mapping[str, ParamOptions]
-    loaded_on_init: frozenset[str]
-    infinite_constants: frozenset[str]
-    extern_data: Any
-    used_data_keys: set[str]
-    recurrent: bool
-    lengths_on_host: bool
-    device: torch.device
     epoch: int
     global_step: int
-    random_state: Any
-    layers: Mapping[str, Any]
+    loaded_on_init: frozenset[str]
+    infinite_constants: frozenset[str]
+    lengths_on_host: bool
+    training: bool
+
+    @property
+    def params(self) -> Mapping[str, torch.Tensor]: ...
+    @property
+    def param_options(self) -> Mapping[str, ParamOptions]: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def extern_data(self) -> ExternData: ...
+    @property
+    def used_data_keys(self) -> Set[str]: ...
+    @property
+    def recurrent(self) -> bool: ...
+    @property
+    def layers(self) -> Mapping[str, Any]: ...  # only their names are the engine's business
+    @property
+    def random_state(self) -> Any: ...
+    @random_state.setter
+    def random_state(self, state: Any) -> None: ...
+
+    def __call__(
+        self, data: Mapping[str, Any], lengths: Mapping[str, torch.Tensor], tags: Sequence[str] | None = None
+    ) -> ModelOutput:
+        """Losses and outputs for a batch: padded tensors [B, T, …] (lists where they are texts), lengths [B]."""
+
+    def train(self: M, mode: bool = True) -> M:
+        """Sets the train flag."""
+
+    def eval(self: M) -> M:
+        """Takes the train flag off."""
 
     def seed(self, seed: int) -> None:
         """Seeds everything random."""
@@ -54,9 +104,12 @@ class Model(Protocol):
 class ModelSource(Protocol):
     """The network of every epoch, by a description that says whether it changes; names for the log and the scores."""
 
-    pretrain: Any
-    pretrain_epochs: int
-    per_epoch: bool
+    @property
+    def pretrain(self) -> object: ...  # the log shows it
+    @property
+    def pretrain_epochs(self) -> int: ...
+    @property
+    def per_epoch(self) -> bool: ...
 
     def is_pretrain(self, epoch: int) -> bool:
         """Whether `epoch` is a pretrain epoch."""
@@ -70,11 +123,23 @@ class ModelSource(Protocol):
     def describe(self, epoch: int) -> dict[str, Any]:
         """The description of the network of `epoch`; ConfigError if there is none."""
 
-    def build(self, description: dict[str, Any], *, step: int = 0, filename: str | None = None, **options: Any) -> Any:
+    def build(
+        self,
+        description: dict[str, Any],
+        *,
+        epoch: int,
+        device: torch.device,
+        log: Log,
+        step: int = 0,
+        filename: str | None = None,
+        search: bool = False,
+        eval: bool = True,  # noqa: A002 - the field's word
+        extra_layers: tuple[str, ...] = (),
+    ) -> Model:
         """The `Model` of a description, after `step` training steps.
 
         filename: the checkpoint that it is filled from afterwards, if any; then the step is that of the file.
-        options: epoch, device, log; search, eval, extra_layers: what is asked of it beside losses.
+        search, eval, extra_layers: what is asked of it: choices that search, losses, further outputs.
         """
 
     def copy_modes(self, description: Mapping[str, Any]) -> Callable[[str], str | None]:

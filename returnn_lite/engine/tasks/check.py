@@ -14,7 +14,7 @@ from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.report import EpochScores
 from returnn_lite.engine.setup import choose_device, device_words, log_defaults
 from returnn_lite.engine.step import StepResult, run_step
-from returnn_lite.engine.train import Trainer
+from returnn_lite.engine.train import open_trainer
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 
@@ -57,10 +57,10 @@ def order_all(config: Config, log: Log) -> None:
 
 def train_once(config: Config, log: Log) -> tuple[Any, StepResult]:
     """The training's set-up and its first step; the network and the step's scores."""
-    trainer = Trainer(config, log)
+    trainer = open_trainer(config, log)
     log_defaults(config, log)
     epoch, net = trainer.start_epoch, trainer.net
-    batch = first_batch(trainer.train_data, data.train_batching(config, net, epoch), net, config)
+    batch = first_batch(trainer.data.train, data.train_batching(config, net, epoch), net, config)
     rate = trainer.learning_rate(epoch)
     result = run_step(net.train(), batch, trainer.device)
     trainer.updater.step(result.out.objective, global_step=0, learning_rate=rate, epoch_step=0)

@@ -10,9 +10,10 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset
 from returnn_lite.engine import data
-from returnn_lite.engine.evaluate import step_meter
+from returnn_lite.engine.batch_errors import with_batch_context
 from returnn_lite.engine.setup import load_network
-from returnn_lite.engine.step import forward_batch, with_batch_context
+from returnn_lite.engine.step import forward_batch
+from returnn_lite.engine.step_meter import step_meter
 from returnn_lite.engine.tasks.search import unpadded
 from returnn_lite.errors import ConfigError
 from returnn_lite.frontend import Dim

@@ -12,9 +12,10 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset
 from returnn_lite.engine import data, report
-from returnn_lite.engine.evaluate import step_meter
+from returnn_lite.engine.batch_errors import with_batch_context
 from returnn_lite.engine.setup import load_network
-from returnn_lite.engine.step import forward_batch, run_step, with_batch_context
+from returnn_lite.engine.step import forward_batch, run_step
+from returnn_lite.engine.step_meter import step_meter
 from returnn_lite.engine.tasks.labels import dataset_labels, labels_of_output
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError, did_you_mean

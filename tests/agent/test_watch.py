@@ -7,16 +7,14 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from returnn_lite.engine.watch import FACTS, EpochWatch, ParameterPath, layer_sizes, layers_of
 from returnn_lite.network.network import NetworkOutput
 from returnn_lite.network.objective import LossValue
 from returnn_lite.trials.range_test import rising, smoothed, usual_rates
+from returnn_lite.trials.watch import FACTS, EpochWatch, ParameterPath, layer_sizes, layers_of
 
 
 class Updater:
-    """Has the parameters, and shows their gradients."""
-
-    observer = None
+    """Has the parameters."""
 
     def __init__(self, params):
         self.active = params
@@ -33,15 +31,15 @@ def watched(losses: list[float], grads: list[list[float]], rate: float, **option
     params = {"a/W": torch.nn.Parameter(torch.tensor([3.0, 4.0])), "b/W": torch.nn.Parameter(torch.tensor([0.0]))}
     net = type("Net", (), {"params": params})()
     updater, watch = Updater(params), EpochWatch(["dev_score"], ways=True, **options)
-    watch.start(net, updater)
+    watch.epoch_start(net, updater)
     for loss, grad in zip(losses, grads, strict=True):
         watch.step(step_result(loss, 2.0))
         found = {"a/W": torch.tensor(grad[:2]).float(), "b/W": torch.tensor(grad[2:]).float()}
-        updater.observer(found)
+        watch.gradients(found)
         with torch.no_grad():
             for name, value in found.items():
                 params[name] -= rate * value
-    return watch.finish()[FACTS]
+    return watch.epoch_end()[FACTS]
 
 
 def test_facts_of_an_epoch():

@@ -8,14 +8,17 @@ import numpy as np
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.engine.models.model import Model
+from returnn_lite.engine.observer import Observer
 from returnn_lite.engine.step import StepResult
 from returnn_lite.optim.gradients import Gradients, dense
+from returnn_lite.optim.updater import Updater
 from returnn_lite.schedule.agent_options import AgentOptions
 
 FACTS = "agent_epoch"  # the name of the meta entry
 
 
-class EpochWatch:
+class EpochWatch(Observer):
     """Looks on while an epoch is trained.
 
     `measure`: the score that the agent looks at ("dev_score_output"): of several losses, the one of its name is taken.
@@ -25,6 +28,7 @@ class EpochWatch:
 
     def __init__(self, measure: Sequence[str] = (), *, mean_norms: bool = False, ways: bool = False) -> None:
         self.measure, self.mean_norms, self.ways = measure, mean_norms, ways
+        self.losses: list[torch.Tensor] = []
 
     @classmethod
     def of(cls, options: AgentOptions, config: Config) -> "EpochWatch":
@@ -33,15 +37,14 @@ class EpochWatch:
         measures = [options.measure] if options.measure else [str(name) for name in default]
         return cls(measures, mean_norms=options.grad_norm == "mean", ways=options.sees_ways)
 
-    def start(self, net: Any, updater: Any) -> None:
-        """To be called before the first step of an epoch."""
+    def epoch_start(self, net: Model, updater: Updater) -> None:
+        """Begins an epoch."""
         self.layers = layers_of(net.params)
-        self.losses: list[torch.Tensor] = []
+        self.losses = []
         self.norms: list[torch.Tensor] = []
         self.scale: torch.Tensor | float = 1.0
         self.latest: Gradients = {}
-        self.way = ParameterPath(updater.active) if self.ways else None
-        updater.observer = self.see_gradients
+        self.path = ParameterPath(updater.active) if self.ways else None
 
     def step(self, result: StepResult) -> None:
         """Takes the loss per frame of a step, before its update."""
@@ -53,11 +56,11 @@ class EpochWatch:
         sums = [loss.inv_norm for loss in result.out.losses.values() if not loss.normalized]
         self.scale = max((float(frames) for frames in sums), default=1.0) or 1.0
 
-    def see_gradients(self, gradients: Gradients) -> None:
+    def gradients(self, gradients: Gradients) -> None:
         """Takes the raw gradients of a step; of sums over frames they count per frame."""
         self.latest = gradients
-        if self.way is not None:
-            self.way.step(gradients)
+        if self.path is not None:
+            self.path.step(gradients)
         if self.mean_norms:
             self.norms.append(self._norms())
 
@@ -69,7 +72,7 @@ class EpochWatch:
         ]
         return torch.stack([torch.as_tensor(square).cpu() for square in squares]).sqrt() / self.scale
 
-    def finish(self) -> dict[str, Any]:
+    def epoch_end(self) -> dict[str, Any]:
         """The meta entry of the epoch: {"grad_norms": a number per layer, "train_loss": mean over the updates,
         "train_noise": standard deviation over mean of the updates of its second half}."""
         losses = mean_losses(self.losses)
@@ -86,7 +89,7 @@ class EpochWatch:
             "train_loss": short(losses.mean()),
             "train_noise": short(noise),
             "train_trend": short(trend),
-            **(self.way.end() if self.way is not None else {}),
+            **(self.path.end() if self.path is not None else {}),
         }
         return {FACTS: facts}
 

@@ -1,0 +1,92 @@
+"""The checkpoints that a training writes and removes."""
+
+from typing import Any
+
+from returnn_lite.config import Config
+from returnn_lite.engine.checkpoints import checkpoint
+from returnn_lite.engine.checkpoints.cleanup import Scores, cleanup_old_models, cleanup_options
+from returnn_lite.engine.checkpoints.find import epoch_base, existing_models
+from returnn_lite.engine.checkpoints.resume import complete_formats
+from returnn_lite.engine.epoch_network import EpochNetwork
+from returnn_lite.engine.models.model import ModelSource
+from returnn_lite.engine.setup import final_epoch, model_name
+from returnn_lite.log import Log
+from returnn_lite.version import __version__
+
+
+class RunFiles:
+    """The files of a training under the name `model`; None (or `dry_run`): it writes none."""
+
+    def __init__(self, config: Config, log: Log, source: ModelSource) -> None:
+        self.config, self.log, self.source = config, log, source
+        self.model = None if config.is_true("dry_run") else model_name(config)
+        self.final_epoch = final_epoch(config)
+        self.formats = checkpoint.checkpoint_formats(config)
+        self.save_interval = config.int("save_interval", 1) or 1
+        self.cleanup = cleanup_options(config.bool_or_other("cleanup_old_models", None))
+
+    def remove_stale(self) -> None:
+        """Removes what a killed run left half written."""
+        checkpoint.remove_stale_files(self.model, self.config.value("learning_rate_file", None))
+
+    def due(self, epoch: int) -> bool:
+        """Whether there is to be a checkpoint after this epoch."""
+        return self.model is not None and (epoch % self.save_interval == 0 or epoch == self.final_epoch)
+
+    def base(self, epoch: int) -> str:
+        """The name of the epoch's checkpoint without suffix."""
+        return epoch_base(self.model or "", epoch, pretrain=self.source.is_pretrain(epoch))
+
+    def info(self, network: EpochNetwork, epoch: int, global_step: int, rate: float | None = None) -> dict[str, Any]:
+        """The entries beside the parameters in every checkpoint file. `rate`: the effective learning rate, by default
+        that of the last step; torch models keep the one of the next step."""
+        if rate is None:
+            rate = float(network.updater.effective_learning_rate)
+            if self.config.value("backend", None) == "torch":
+                rate = float(network.updater.next_learning_rate(global_step))
+        return {"epoch": epoch, "step": global_step, "effective_learning_rate": rate, "version": __version__}
+
+    def write(self, network: EpochNetwork, epoch: int, global_step: int, resume: dict[str, Any]) -> None:
+        """Optimizer state, then model; older optimizer states go."""
+        base = self.base(epoch)
+        self.log.v4(f"Save model under {base}")
+        checkpoint.save_checkpoint(
+            base,
+            network.net.params,
+            info=self.info(network, epoch, global_step),
+            resume=resume,
+            averaged=network.updater.averaged_model(network.net.params),
+            formats=self.formats,
+        )
+        self.drop_old_states()
+
+    def write_state(self, info: dict[str, Any], resume: dict[str, Any]) -> None:
+        """Optimizer state alone, of the epoch that `info` names."""
+        checkpoint.save_resume_state(self.base(info["epoch"]), info=info, resume=resume)
+
+    def write_initial(self, network: EpochNetwork, global_step: int) -> None:
+        """The parameters before the first step, as epoch 0."""
+        base = self.base(0)
+        self.log.v4(f"Save model under {base}")
+        checkpoint.save_model(base, network.net.params, info=self.info(network, 0, global_step), formats=self.formats)
+
+    def complete(self, network: EpochNetwork, filename: str, info: dict[str, Any]) -> None:
+        """Writes those files of the checkpoint that a killed run did not come to."""
+        complete_formats(filename, network.net.params, info, self.formats, self.log)
+
+    def drop_old_states(self) -> None:
+        """Older optimizer states go, unless they stay with their models."""
+        if not self.config.is_true("apply_cleanup_old_models_to_optim_states"):
+            checkpoint.drop_old_resume_states(self.model or "")
+
+    def clean_up(self, scores: Scores) -> None:
+        """Removes checkpoints that are not worth keeping, by the scores of their epochs."""
+        if self.cleanup and self.model:
+            cleanup_old_models(existing_models(self.model, self.final_epoch), scores, self.cleanup, self.log)
+
+    def say_what_is_beyond(self) -> None:
+        """Tells of models that `num_epochs` leaves out."""
+        last = max(existing_models(self.model, 0), default=0)
+        if last > self.final_epoch:
+            text = f"`num_epochs` is {self.final_epoch}, but {self.model!r} is trained up to epoch {last} already"
+            self.log.v1(f"note: {text}; nothing is changed")

@@ -1,0 +1,107 @@
+"""The scores of the steps of a pass over a dataset: collected, checked, written to the log."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.engine.report import Column, EpochScores, Progress
+from returnn_lite.engine.step import BatchLike, BrokenScores, StepResult, num_rows
+from returnn_lite.log import Log
+
+
+@dataclass(frozen=True)
+class _Pending:
+    step: int
+    columns: tuple[Column, ...]
+    scores: torch.Tensor
+    tags: list[str]
+    complete: float | None
+    sizes: dict[str, int]
+
+
+class StepMeter:
+    """Collects the scores of an epoch's steps, checks them, and writes the step lines.
+
+    On a GPU the scores are fetched once in a while only (the device need not wait), but each step at verbosity 5.
+    """
+
+    FETCH_INTERVAL = 32
+
+    def __init__(
+        self, progress: Progress, scores: EpochScores, *, log_sizes: bool = False, stop_on_nonfinite: bool = True
+    ) -> None:
+        self.progress, self.scores = progress, scores
+        self.log_sizes, self.stop_on_nonfinite = log_sizes, stop_on_nonfinite
+        self._pending: list[_Pending] = []
+
+    def add(self, result: StepResult, batch: BatchLike) -> None:
+        """Takes a step's scores; raises BrokenScores if they are known at once (CPU) and not finite."""
+        sizes = batch_sizes(batch) if self.log_sizes else {}
+        row = _Pending(self.progress.steps, result.columns, result.scores, batch.tags, batch.complete, sizes)
+        self._pending.append(row)
+        on_cpu = result.scores.device.type == "cpu"
+        if self.stop_on_nonfinite and on_cpu and not bool(torch.isfinite(result.scores).all()):
+            self.flush()
+
+    def end_step(self) -> None:
+        """To be called when all work of the step is under way."""
+        self.progress.steps += 1
+        on_cpu = self._pending and self._pending[-1].scores.device.type == "cpu"
+        if on_cpu or self.progress.log.verbosity >= 5 or len(self._pending) >= self.FETCH_INTERVAL:
+            self.flush()
+
+    def flush(self) -> None:
+        """Fetches and counts all scores still on the device; raises BrokenScores."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        rows, start = torch.cat([p.scores for p in pending]).cpu().numpy(), 0
+        for row in pending:
+            end = start + len(row.columns)
+            scores = self.scores.add(row.columns, rows[start:end])
+            if self.stop_on_nonfinite and not np.isfinite(rows[start:end]).all():
+                self._broken(row, rows[start:end], scores)
+            start = end
+            self.progress.step_line(row.step, {**scores, **row.sizes}, row.complete)
+
+    def finish(self, wait_time: float) -> dict[str, float]:
+        """Ends the pass; returns its scores. wait_time: seconds spent waiting for data."""
+        self.flush()
+        self.progress.finish(wait_time)
+        means = self.scores.means()
+        if self.scores.empty():
+            text = f"no targets for {', '.join(self.scores.empty())}: the score is not defined (nan)"
+            self.progress.log.v2(f"note: {self.progress.prefix}: {text}")
+        if not self.scores.finite():
+            self.progress.log.v1(f"Model seems broken, got inf or nan final score: {means}")
+        return means
+
+    def _broken(self, row: _Pending, sums: np.ndarray, scores: Mapping[str, np.float32]) -> None:
+        log = self.progress.log
+        log.v1("Model seems broken, got inf or nan score.")
+        log.v1(f"Accumulated scores: {self.scores.accumulated()}")
+        names = [f"{kind}:{name}".rstrip(":") for kind, name in row.columns]
+        broken = [(key, value) for key, value in zip(names, sums, strict=True) if not np.isfinite(value)]
+        bad = ", ".join(f"{key} {scores.get(key, value)!s}" for key, value in broken)
+        shown = ", ".join(row.tags[:10]) + (", …" if len(row.tags) > 10 else "")
+        where = f"{self.progress.prefix}, step {row.step}"
+        raise BrokenScores("", f"Inf/nan score in {where}: {bad} (sequences: {shown})")
+
+
+def step_meter(config: Config, prefix: str, log: Log) -> StepMeter:
+    """The scores and the clock of one pass over a dataset."""
+    return StepMeter(
+        Progress(prefix, log, interval=config.int("log_batch_interval", 1) or 1),
+        EpochScores(exp=config.is_true("calculate_exp_loss")),
+        log_sizes=config.is_true("log_batch_size"),
+        stop_on_nonfinite=config.is_true("stop_on_nonfinite_train_score", True),
+    )
+
+
+def batch_sizes(batch: BatchLike) -> dict[str, int]:
+    """`max_size:<key>` (longest sequence of the batch) and `num_seqs`."""
+    sizes = {f"max_size:{key}": int(lengths.max(initial=0)) for key, lengths in batch.lengths.items()}
+    return {**sizes, "num_seqs": num_rows(batch)}

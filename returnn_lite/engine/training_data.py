@@ -1,0 +1,59 @@
+"""What a training reads: its datasets, and the batches that each epoch has of them."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeAlias
+
+from returnn_lite.config import Config
+from returnn_lite.datasets import Batch, Dataset
+from returnn_lite.engine import data
+from returnn_lite.engine.models.model import Model
+from returnn_lite.log import Log
+
+
+class Batches(Protocol):
+    """The batches of an epoch, in order. `wait_time`: seconds spent waiting for them."""
+
+    wait_time: float
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+# Begins an epoch of a dataset that scores are computed for: (config, network, name, dataset, epoch) -> its batches.
+EvalBatches: TypeAlias = Callable[[Config, Model, str, Dataset, int], Batches]
+
+
+def eval_batches(config: Config, net: Model, name: str, dataset: Dataset, epoch: int) -> Batches:
+    """The usual `EvalBatches`."""
+    dataset.init_seq_order(epoch=epoch)
+    return data.load_batches(dataset, data.eval_batching(config, net, name, epoch), net, config)
+
+
+class TrainingData:
+    """The datasets of a training by the config: `train`, and by name those that scores are computed for."""
+
+    train: Dataset
+    evaluated: dict[str, Dataset]
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self.config, self.log = config, log
+
+    def open(self) -> None:
+        """(Re-)creates all datasets. ConfigError if there is none to train with."""
+        self.train = data.require_dataset(self.config, "train", self.log)
+        self.evaluated = data.open_eval_datasets(self.config, self.log)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begins an epoch of the training data."""
+        self.train.init_seq_order(epoch=epoch)
+
+    def training_batches(self, net: Model, epoch: int) -> Batches:
+        """The batches of the epoch that has begun."""
+        return data.load_batches(self.train, data.train_batching(self.config, net, epoch), net, self.config)
+
+    def eval_batches(self, config: Config, net: Model, name: str, dataset: Dataset, epoch: int) -> Batches:
+        """The `EvalBatches` of this training."""
+        return eval_batches(config, net, name, dataset, epoch)
+
+    def count_batches(self, net: Model) -> int:
+        """The number of batches of the first epoch."""
+        return data.count_batches(self.train, data.train_batching(self.config, net, 1))
