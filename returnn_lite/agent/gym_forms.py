@@ -41,7 +41,7 @@ def agent_class() -> Any:
     """PPO, trained in several calls of `learn`: `remaining` is the part of all the training that is left then."""
     from stable_baselines3 import PPO
 
-    class Agent(PPO):  # type: ignore[misc]
+    class Agent(PPO):
         remaining = 1.0
 
         def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:

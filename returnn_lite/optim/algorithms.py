@@ -117,7 +117,9 @@ class AMSGrad(Adam):
 
     slots = {"m": 0.0, "v": 0.0, "v_max": 0.0}
 
-    def update(self, w: Tensors, g: Tensors, rate: float, m: Tensors, v: Tensors, v_max: Tensors) -> None:
+    def update(  # type: ignore[override]  # `slots` says how many there are
+        self, w: Tensors, g: Tensors, rate: float, m: Tensors, v: Tensors, v_max: Tensors
+    ) -> None:
         self.moments(g, m, v)
         torch._foreach_maximum_(v_max, v)
         torch._foreach_addcdiv_(w, m, self.denominator(v_max), -rate)

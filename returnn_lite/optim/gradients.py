@@ -26,7 +26,7 @@ def backward(objective: Tensor, params: Mapping[str, Tensor]) -> Gradients:
     """The same of all parameters that require a gradient now, by a plain backward pass, with what has gathered in
     their `grad` before."""
     if objective.requires_grad:
-        objective.backward()  # type: ignore[no-untyped-call]
+        objective.backward()
     grads = {name: param.grad for name, param in params.items() if param.grad is not None}
     found = {name: grad.coalesce() if grad.is_sparse else grad for name, grad in grads.items()}
     for param in params.values():
@@ -65,7 +65,8 @@ def global_norm(values: Sequence[Tensor], *, like: Tensor) -> Tensor:
     """The norm of all values together, a scalar (if there are none: 0, of the kind of `like`)."""
     if not values:
         return torch.zeros((), device=like.device, dtype=like.dtype)
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(values))))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(values))))
+    return norm
 
 
 def add_noise(values: Sequence[Tensor], stddev: float, generators: "NoiseGenerators") -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ class GradientOptions:
     @classmethod
     def from_config(cls, config: Config) -> "GradientOptions":
         """The global options."""
-        read = {float: config.float, int: config.int, bool: config.bool}
+        read: dict[Any, Callable[[str, Any], Any]] = {float: config.float, int: config.int, bool: config.bool}
         values = {}
         for option in dataclasses.fields(cls):
             reader = read.get(option.type, config.opt_typed_value)

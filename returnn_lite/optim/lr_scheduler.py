@@ -43,14 +43,18 @@ class LRScheduler:
             options = self._with_total(options, num_epochs, count_updates)
         else:
             options = [self._with_total(part, num_epochs, count_updates) for part in options]
-        self.make = lambda: SchedulerProxy(options, groups, OPTION)
-        self.proxy = self.make()
+        self.options, self.groups = options, groups
+        self.proxy = self.new_proxy()
         if self.proxy.needs_metric and self.per_step:
             raise ConfigError(f'{OPTION}["interval"]', 'ReduceLROnPlateau must have "epoch", but has "step" instead')
         self.intervals = 0  # done since start_epoch
         self.epoch = 0  # the one begun last
         self.surplus = 0  # intervals done behind the last value
         self.current = self.proxy.values()
+
+    def new_proxy(self) -> SchedulerProxy:
+        """The torch scheduler as it begins."""
+        return SchedulerProxy(self.options, self.groups, OPTION)
 
     def _with_total(self, options: dict[str, Any], num_epochs: int, count_updates: Count | None) -> dict[str, Any]:
         """With numbers for "auto" (of the whole run), and OneCycleLR's `total_steps` where it need not be said."""
@@ -111,7 +115,7 @@ class LRScheduler:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where the saved one was; a scheduler with other options is stepped as often as that one was."""
         self.intervals, self.epoch = state["intervals"], state["epoch"]
-        self.proxy, saved = self.make(), state["shadow"]
+        self.proxy, saved = self.new_proxy(), state["shadow"]
         total = state.get("total", saved["scheduler"].get("total_steps")) if self.total else None
         if len(saved["groups"]) != len(self.proxy.groups) or not _same(state["options"], self.described):
             self._start_anew("has changed")
@@ -166,10 +170,10 @@ def _split(value: Any) -> tuple[dict[str, Any], Any]:
 
 def group_values(optimizers: Sequence[Optimizer], learning_rate: float | None) -> list[Values]:
     """The groups as a scheduler sees them at the start; without a learning rate it says factors, from 1 on."""
-    found = []
+    found: list[Values] = []
     for optimizer in optimizers:
         options = optimizer.options()
-        momentum = {name: float(options[name]) for name in ("beta1", "momentum") if name in options}
+        momentum: Values = {name: float(options[name]) for name in ("beta1", "momentum") if name in options}
         if len(momentum) == 2:
             del momentum["momentum"]
         found.append({"lr": 1.0 if learning_rate is None else optimizer.rate(learning_rate), **momentum})

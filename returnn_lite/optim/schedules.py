@@ -110,9 +110,9 @@ class Compounding(Schedule):
         self.start, self.stop, self.compound, self.t = start, stop, compound, t
 
     def value(self, step: int, score: Score | None) -> float:
-        limit = max if self.start > self.stop else min
         try:
-            return limit(self.start * self.compound ** (step + self.t), self.stop)
+            value = float(self.start * self.compound ** (step + self.t))
+            return max(value, self.stop) if self.start > self.stop else min(value, self.stop)
         except OverflowError:
             return self.stop
 
@@ -275,14 +275,17 @@ class OfTorch(Schedule):
     """A torch scheduler on the number `start`, which is what its factors act upon."""
 
     def __init__(self, options: Mapping[str, Any], path: str) -> None:
-        given = dict(options)
-        self.start = float(given.pop("start", 1.0))
-        self.make = lambda: SchedulerProxy(given, [{"lr": self.start}], path)
-        self.proxy = self.make()
+        self.given, self.path = dict(options), path
+        self.start = float(self.given.pop("start", 1.0))
+        self.proxy = self.new_proxy()
+
+    def new_proxy(self) -> SchedulerProxy:
+        """The scheduler as it begins."""
+        return SchedulerProxy(self.given, [{"lr": self.start}], self.path)
 
     def value(self, step: int, score: Score | None) -> float:
         if step < self.proxy.count:
-            self.proxy = self.make()
+            self.proxy = self.new_proxy()
         while self.proxy.count < step and self.proxy.step():
             pass
         return self.proxy.values()[0]["lr"]

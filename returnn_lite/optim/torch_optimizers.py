@@ -77,7 +77,7 @@ class TorchOptimizer(Optimizer):
         self.torch = self._make()
 
     def _make(self) -> torch.optim.Optimizer:
-        rate = {"lr": 1.0} if "lr" in inspect.signature(self.cls).parameters else {}
+        rate: dict[str, Any] = {"lr": 1.0} if "lr" in inspect.signature(self.cls).parameters else {}
         try:
             return self.cls(list(self.params.values()), **rate, **self.given)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -114,7 +114,7 @@ class TorchOptimizer(Optimizer):
     def apply_closure(self, params: Mapping[str, Tensor], evaluate: Evaluate, lr: float) -> None:
         self.group["lr"] = lr
 
-        def closure() -> Tensor:
+        def closure() -> Any:  # torch says float, and passes on what it gets: a tensor, for which nothing waits
             loss, grads = evaluate()
             self._set_gradients(grads)
             return loss.detach()

@@ -1,6 +1,5 @@
 """The update of one training step: gradients, their processing, learning rate of the step, optimizers."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,24 +8,21 @@ import torch
 from torch import Tensor
 
 from returnn_lite.config import Config
-from returnn_lite.config.numbers import whole
-from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.log import Log
 from returnn_lite.optim import gradients as grad
 from returnn_lite.optim.accumulation import make_accumulation
 from returnn_lite.optim.averaging import WeightAveraging
+from returnn_lite.optim.beside import BesideOptimizer
 from returnn_lite.optim.dynamic import Clock, step_learning_rate
-from returnn_lite.optim.gradients import Gradients, NoiseGenerators
-from returnn_lite.optim.groups import ParamGroup, make_groups, optimizer_lines, shortened
+from returnn_lite.optim.gradients import Gradients
+from returnn_lite.optim.groups import make_groups, optimizer_lines, shortened
 from returnn_lite.optim.held import Held, may_train
 from returnn_lite.optim.lr_scheduler import Count, make_lr_scheduler
 from returnn_lite.optim.optimizer import Optimizer, best_match
-from returnn_lite.optim.process import Norms, clip_together, filtered, process, shaped
+from returnn_lite.optim.pipeline import INVALID_STEPS, GradientPipeline
 from returnn_lite.optim.rates import Rates
-
-Parts = list[tuple[ParamGroup, Gradients]]
-INVALID_STEPS = "num_allowed_consec_invalid_gradient_steps"
 
 
 class Updater:
@@ -54,7 +50,7 @@ class Updater:
         trainable = {name: param for name, param in params.items() if may_train(param, self.written_in_torch)}
         self.log, self.network = log, network
         parts = make_groups(trainable, param_options, config, log, network)
-        self.groups, self.optimizers, self.tags = parts.groups, parts.optimizers, parts.tags
+        self.groups, self.optimizers = parts.groups, parts.optimizers
         self.params = {name: trainable[name] for group in self.groups for name in group.names}
         if not self.params:
             source = "get_model" if self.written_in_torch else "network"
@@ -75,15 +71,19 @@ class Updater:
         self.effective_learning_rate = initial_learning_rate  # the one of the latest step
         self.epoch_rate = initial_learning_rate  # the epoch's, from which it was made
         self.reset_every = config.int("reset_updater_vars_mod_step", 0) or 0  # steps within the epoch
-        self.noise_seed = config.int("random_seed", 42) or 0
-        self.decay = self._decoupled_decay(config, param_options)
-        self.extra_updates = self._extra_updates(config)
-        self.allowed_invalid = whole(INVALID_STEPS, config.int(INVALID_STEPS, 0) or 0)  # in a row
-        self.invalid = 0  # such steps in a row so far
+        self.beside = BesideOptimizer(config, self.params, param_options, network)
+        self.pipeline = GradientPipeline(
+            config,
+            log,
+            groups=self.groups,
+            optimizers=self.optimizers,
+            tags=parts.tags,
+            accumulation=self.accumulation,
+            written_in_torch=self.written_in_torch,
+        )
         # (own gradients, parameters) -> those of all processes, where several train together
         self.combine: Callable[[Gradients, Mapping[str, Tensor]], Gradients] = lambda own, params: own
-        self.clip_norm = self.groups[0].options.gradient_clip_global_norm  # used for models written in torch
-        if self.closure is not None and self.allowed_invalid:
+        if self.closure is not None and self.pipeline.allowed_invalid:
             raise ConfigError(INVALID_STEPS, f"must be 0 with {self.closure.name}, which takes a closure")
 
     def _counting(self, steps_per_epoch: Callable[[], int], config: Config) -> Count:
@@ -91,32 +91,12 @@ class Updater:
         epochs = config.int("num_epochs", 5) or 0
         return lambda first: self.accumulation.count(self.groups, self.clock, steps_per_epoch(), first, epochs)
 
-    def _decoupled_decay(self, config: Config, param_options: Mapping[str, ParamOptions]) -> dict[str, float]:
-        """Per parameter the part that `decouple_constraints` takes off each step: twice its layer's L2."""
-        if not config.bool("decouple_constraints", False):
-            return {}
-        l2 = {name: param_options[name].l2 for name in self.params if name in param_options}
-        return {name: 2 * factor for name, factor in l2.items() if factor}
-
-    def _extra_updates(self, config: Config) -> dict[str, Callable[..., Any]]:
-        """`extra_updates`: functions by parameter name that change their parameter in place after its update."""
-        found = config.typed_value("extra_updates", None) or {}
-        if not isinstance(found, Mapping):
-            raise ConfigError("extra_updates", f"must be a dict of functions by parameter, but is {found!r} instead")
-        for name in found:
-            if name not in self.params:
-                hint = did_you_mean(name, self.params)
-                raise ConfigError(f'extra_updates["{name}"]', f"there is no such trainable parameter{hint}")
-        return dict(found)
-
     # --- epochs -------------------------------------------------------------------------------------------------------
 
     def start_epoch(self, epoch: int, score: float | None = None) -> None:
         """Begins an epoch; `score` is what the one before reached, None if that is not known. Lower is better."""
         self.clock.epoch, self.clock.complete = epoch, 0.0
-        self.accumulation.start_epoch()
-        if self.written_in_torch:
-            self.invalid = 0
+        self.pipeline.start_epoch()
         if self.scheduler is not None:
             self.scheduler.start(epoch, score)
         if self.averaging is not None:
@@ -230,65 +210,13 @@ class Updater:
 
     def _step_by_gradients(self, batch: Gradients, global_step: int, rates: Mapping[str, float]) -> bool:
         """Returns whether an optimizer was applied, which accumulation may put off."""
-        self.accumulation.next_step(global_step)
-        if self.allowed_invalid and not self.written_in_torch and self._is_invalid(batch):
-            for group in self.groups:
-                self.accumulation.add(group, {})
-            return False
+        due = self.pipeline.due(batch, global_step)
         with torch.no_grad():
-            due = self._processed(batch, global_step)
             for key, grads in due.items():
-                self._decay(grads)
+                self.beside.decay(grads)
                 self.optimizers[key].apply(self.params, grads, rates[key])
-                self._update_extra(grads)
+                self.beside.update(grads)
         return bool(due)
-
-    def _is_invalid(self, batch: Gradients) -> bool:
-        """Whether the gradients are not finite, so that the step is left out. ConfigError after too many in a row."""
-        values = [grad.value_of(value).detach() for value in batch.values()]
-        if not batch or bool(torch.isfinite(grad.global_norm(values, like=values[0]))):
-            self.invalid = 0
-            return False
-        self.invalid += 1
-        if self.invalid > self.allowed_invalid:
-            text = f"the gradients were not finite in {self.invalid} steps in a row"
-            raise ConfigError(INVALID_STEPS, f"{text}, but {self.allowed_invalid} are allowed")
-        self.log.v3(f"Gradients are not finite, no update ({self.invalid} of {self.allowed_invalid} in a row).")
-        return True
-
-    def _processed(self, batch: Gradients, global_step: int) -> dict[str, Gradients]:
-        """By optimizer what it gets in this step."""
-        noise = NoiseGenerators(self.noise_seed, global_step)
-        parts = [(group, self.accumulation.add(group, batch)) for group in self.groups]
-        parts = [(group, grads) for group, grads in parts if self.accumulation.due(group)]
-        if self.written_in_torch:
-            parts = self._limited(parts, noise)
-        else:
-            norms = Norms(batch, self.tags)
-            parts = [(group, process(grads, group.options, norms, noise)) for group, grads in parts]
-        due: dict[str, Gradients] = {}
-        for group, grads in parts:
-            due.setdefault(group.optimizer, {}).update(grads)
-        for key in due:
-            if self.optimizers[key].clip_norm:
-                due[key] = clip_together(due[key], self.optimizers[key].clip_norm)
-        return due
-
-    def _limited(self, parts: Parts, noise: NoiseGenerators) -> Parts:
-        """Models written in torch: the global norm is that of what is to be applied, after the stages before it.
-
-        Nothing at all where gradients are not finite and the update is left out.
-        """
-        raw = {name: value for _, grads in parts for name, value in grads.items()}
-        if parts and self.allowed_invalid and self._is_invalid(raw):
-            return []
-        parts = [(group, shaped(grads, group.options, noise)) for group, grads in parts]
-        if self.clip_norm:
-            whole = {name: value for _, grads in parts for name, value in grads.items()}
-            whole = clip_together(whole, self.clip_norm, epsilon=1e-6)
-            parts = [(group, {name: whole[name] for name in grads}) for group, grads in parts]
-        norms = Norms(raw, self.tags)
-        return [(group, filtered(grads, group.options, norms)) for group, grads in parts]
 
     def _step_by_closure(
         self,
@@ -304,12 +232,10 @@ class Updater:
             with torch.enable_grad():
                 loss = first.pop() if first else evaluate()
                 batch = self._gradients(loss)
-            self.accumulation.next_step(global_step)
-            with torch.no_grad():
-                return loss, next(iter(self._processed(batch, global_step).values()), {})
+            return loss, next(iter(self.pipeline.due(batch, global_step).values()), {})
 
         key = next(iter(self.optimizers))
-        self._decay(dict(self.active))
+        self.beside.decay(self.active)
         optimizer.apply_closure(self.params, loss_and_gradients, rates[key])
 
     def _closure_optimizer(self) -> Optimizer | None:
@@ -341,18 +267,6 @@ class Updater:
         found = grad.backward(objective, self.held.params)
         return {name: found[name] for name in self.active if name in found}
 
-    def _decay(self, grads: Gradients) -> None:
-        """Decoupled constraints: w -= w (2 L2)."""
-        for name in grads.keys() & self.decay.keys():
-            self.params[name].sub_(self.params[name] * self.decay[name])
-
-    def _update_extra(self, grads: Gradients) -> None:
-        for name in grads.keys() & self.extra_updates.keys():
-            function = self.extra_updates[name]
-            offered = {"network": self.network, "grad": grads[name], "update_ops": []}
-            wanted = inspect.signature(function).parameters
-            function(var=self.params[name], **{key: value for key, value in offered.items() if key in wanted})
-
     def reset(self) -> None:
         """Starts anew: optimizer state and accumulated gradients are forgotten."""
         self.accumulation.total.clear()
@@ -363,7 +277,11 @@ class Updater:
         """Everything a resumed run needs to go on with the same numbers: dicts of numbers, texts and tensors."""
         names = self._names_by_optimizer()
         optimizers = {key: {**opt.state_dict(), "params": names[key]} for key, opt in self.optimizers.items()}
-        state = {"optimizers": optimizers, "accumulated": dict(self.accumulation.total), "invalid": self.invalid}
+        state = {
+            "optimizers": optimizers,
+            "accumulated": dict(self.accumulation.total),
+            "invalid": self.pipeline.invalid,
+        }
         return {**state, **self.schedule_state()}
 
     def schedule_state(self) -> dict[str, Any]:
@@ -396,7 +314,7 @@ class Updater:
         for name, value in state["accumulated"].items():
             if name in self.params and value.shape == self.params[name].shape:
                 self.accumulation.total[name] = value.to(self.params[name].device, copy=True)
-        self.invalid = state.get("invalid", 0)
+        self.pipeline.invalid = state.get("invalid", 0)
         self.load_schedule_state(state)
 
     def _names_by_optimizer(self) -> dict[str, list[str]]:

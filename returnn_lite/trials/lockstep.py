@@ -20,7 +20,7 @@ from returnn_lite.network.objective import LossValue
 from returnn_lite.trials.trial import Trial
 from returnn_lite.trials.turns import Turn, run_in_turns
 
-CLOSE = {"rtol": 1e-3, "atol": 1e-5}  # float32 sums in another order
+RTOL, ATOL = 1e-3, 1e-5  # float32 sums in another order
 
 
 @dataclass
@@ -118,14 +118,15 @@ class LockStep:
         leaves = {name: rows if whole else rows[index] for name, rows in self.stacked.items()}
         leaves = {name: value.detach().requires_grad_(wants) for name, value in leaves.items()}
         batch = {key: torch.stack([wanted.data[key] for wanted in passes]) for key in passes[0].data}
-        places = net.layer_modules.named_parameters(prefix="layer_modules", remove_duplicate=False)
+        module: Any = net  # of layers; the last test of `check` fails for others
+        places = module.layer_modules.named_parameters(prefix="layer_modules", remove_duplicate=False)
         names = {id(param): name for name, param in net.params.items()}
         inner = {place: names[id(param)] for place, param in places if id(param) in names}
         made: list[Any] = []
 
         def one(values: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> Any:
             inputs = (batch, passes[0].lengths, passes[0].tags)
-            out = functional_call(net, {p: values[name] for p, name in inner.items()}, inputs, tie_weights=False)
+            out = functional_call(module, {p: values[name] for p, name in inner.items()}, inputs, tie_weights=False)
             out.forget_layers()
             made.append(out)
             return out.objective, {name: numbers_of(loss) for name, loss in out.losses.items()}
@@ -175,7 +176,7 @@ class LockStep:
             pairs = [(one.objective, other.objective.detach())]
             known = one.gradients or {}
             pairs += [(known[n], g) for n, g in zip(wanted.net.params, grads, strict=True) if g is not None]
-            if not all(torch.allclose(a, b.to_dense() if b.is_sparse else b, **CLOSE) for a, b in pairs):
+            if not all(torch.allclose(a, b.to_dense() if b.is_sparse else b, rtol=RTOL, atol=ATOL) for a, b in pairs):
                 return "the numbers are not the same"
         return ""
 

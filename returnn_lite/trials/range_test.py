@@ -10,6 +10,7 @@ import numpy as np
 from returnn_lite.config import Config
 from returnn_lite.log import Log
 from returnn_lite.schedule.agent_options import AgentOptions
+from returnn_lite.schedule.learned import RANGE_TEST_RUNS
 from returnn_lite.trials.shared_data import SharedData
 from returnn_lite.trials.trial import Trial
 from returnn_lite.trials.watch import EpochWatch, mean_losses, short
@@ -35,8 +36,8 @@ def range_test(config: Config, shared: SharedData, options: AgentOptions, seed: 
     trial = Trial(config, shared, EpochWatch.of(replace(options, observation="fixed"), config))
     updates = options.range_test_epochs * max(trial.trainer.network.steps_per_epoch(), 1)
     low, high = options.range_test_rates or usual_rates(trial.updater.optimizers.values())
-    tops = []
-    for run in range(options.range_test_runs):
+    tops, runs = [], options.range_test_runs or RANGE_TEST_RUNS
+    for run in range(runs):
         losses = sweep(trial, seed + run, rising(low, high, updates), options.range_test_epochs)
         curve = smoothed(losses, updates)
         best = int(curve.argmin())
@@ -45,8 +46,8 @@ def range_test(config: Config, shared: SharedData, options: AgentOptions, seed: 
         tops.append(rising(low, high, updates)(global_train_step=best))
     top = short(statistics.median(tops))
     shown = ", ".join(f"{value:.3g}" for value in tops)
-    log.v2(f"range test: highest useful learning rate {top:.3g} (of {options.range_test_runs} trainings: {shown})")
-    return RangeTest(top, tops, options.range_test_runs * options.range_test_epochs, options.range_test_runs * updates)
+    log.v2(f"range test: highest useful learning rate {top:.3g} (of {runs} trainings: {shown})")
+    return RangeTest(top, tops, runs * options.range_test_epochs, runs * updates)
 
 
 def usual_rates(optimizers: Any) -> tuple[float, float]:

@@ -70,12 +70,12 @@ def write_torch_file(content: Any, file: BinaryIO) -> None:
     """As torch.save, with checksums whatever torch's own setting is."""
     options = getattr(torch.serialization, "set_crc32_options", None)  # not in old ones, which always write them
     before = torch.serialization.get_crc32_options() if options else True
-    if not before:
+    if options is not None and not before:
         options(True)
     try:
         torch.save(content, file)
     finally:
-        if not before:
+        if options is not None and not before:
             options(False)
 
 

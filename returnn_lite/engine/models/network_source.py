@@ -12,6 +12,7 @@ from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load_on_init import load_on_init
 from returnn_lite.engine.models.descriptions import same_description
+from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.pretrain import COPY_MODES, Pretrain, PretrainOptions, resolve_epoch_values
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
@@ -122,7 +123,7 @@ def build_network(
     return net
 
 
-def start_epoch(net: Any, config: Config, epoch: int, *, offset: int = 0) -> None:
+def start_epoch(net: Model, config: Config, epoch: int, *, offset: int = 0) -> None:
     """Seeds everything random in the network, so that an epoch does not depend on what was run before it.
 
     offset: added to the seed, other ones in other processes.
@@ -131,7 +132,7 @@ def start_epoch(net: Any, config: Config, epoch: int, *, offset: int = 0) -> Non
     net.seed(network_seed(config, epoch) + offset)
 
 
-def print_network(net: Any, log: Log) -> None:
+def print_network(net: Model, log: Log) -> None:
     """The network and the number of parameters (verbosity 2)."""
     for line in net.summary():
         log.v2(line)
@@ -139,7 +140,7 @@ def print_network(net: Any, log: Log) -> None:
     log.v2(f"net trainable params: {sorted(name for name, param in net.params.items() if param.requires_grad)}")
 
 
-def take_over_params(old: Network, new: Network, mode_of: Callable[[str], str | None], log: Log) -> None:
+def take_over_params(old: Model, new: Model, mode_of: Callable[[str], str | None], log: Log) -> None:
     """Copies the parameters that both networks have under one name and in one shape; others stay as initialised.
 
     mode_of: by name; "reset": not copied, "subset": of parameters of different shape as much as both have.

@@ -12,10 +12,10 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.frontend import RunContext
 from returnn_lite.frontend.bridge import wrapped_pt_module_to_rf_module
 from returnn_lite.frontend.core_values import loss_value, marked_output
 from returnn_lite.frontend.extern import ExternTensors, declared
+from returnn_lite.frontend.run_ctx import RunContext
 from returnn_lite.layers.core.params import ParamOptions, ParamOwner
 from returnn_lite.network.extern import ExternData, extern_options
 from returnn_lite.network.objective import LossValue
@@ -183,7 +183,7 @@ class TorchNet(torch.nn.Module):
     def _objective(self, losses: Mapping[str, LossValue]) -> torch.Tensor:
         """The sum of what the losses give. ConfigError if nothing is to be trained by it."""
         terms = [term for loss in losses.values() if (term := loss.objective) is not None]
-        total = sum(terms) if terms else None
+        total = sum(terms[1:], terms[0]) if terms else None
         if total is None and (self.training or not losses):
             text = "must mark a loss to train by: get_run_ctx().mark_as_loss(loss, name)"
             raise ConfigError("train_step", text)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from returnn_lite import frontend
 from returnn_lite.behavior_version import BehaviorVersion, select_backend_torch
 from returnn_lite.config import Config
 from returnn_lite.engine import report
@@ -17,8 +16,9 @@ from returnn_lite.engine.checkpoints.torch_preload import load_always
 from returnn_lite.engine.models.network_source import network_seed, start_epoch
 from returnn_lite.engine.models.torch_model import TorchNet, call
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.frontend import RunContext
 from returnn_lite.frontend.bridge import rf_module_to_pt_module
+from returnn_lite.frontend.module import Module
+from returnn_lite.frontend.run_ctx import RunContext
 from returnn_lite.log import Log
 
 AMP_TYPES = {"bfloat16": torch.bfloat16}
@@ -89,7 +89,7 @@ class TorchSource:
         torch.manual_seed(network_seed(self.config, epoch))
         with RunContext("init", epoch, step).running():
             model = call(get_model, "get_model", {"epoch": epoch, "step": step})
-        if isinstance(model, frontend.Module):
+        if isinstance(model, Module):
             model = rf_module_to_pt_module(model)
         if not isinstance(model, torch.nn.Module):
             raise ConfigError("get_model", f"must return a torch.nn.Module, but returned {model!r} instead")

@@ -16,9 +16,9 @@ from returnn_lite.engine.step import forward_batch
 from returnn_lite.engine.step_meter import step_meter
 from returnn_lite.engine.tasks.search import unpadded
 from returnn_lite.errors import ConfigError
-from returnn_lite.frontend import Dim
-from returnn_lite.frontend import Tensor as NamedTensor
 from returnn_lite.frontend.core_values import MarkedOutput, Sequences
+from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.tensor import Tensor as NamedTensor
 from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.log import Log
 from returnn_lite.tensor import Tensor
