@@ -19,6 +19,7 @@ SOURCES = LIBRARY + sorted(p for d in ("tools", "demos", "benchmarks", "tests") 
 FLOORS = {  # first part of the path in the package -> floor
     "": 0,  # returnn_lite/__init__.py
     "behavior_version": 0,
+    "config_value": 0,
     "errors": 0,
     "files": 0,
     "processes": 0,

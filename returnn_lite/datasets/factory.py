@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.registry import DATASETS, NEEDS_SPRINT, REFUSED, make_dataset
 from returnn_lite.errors import ConfigError
@@ -64,7 +65,7 @@ def _eval_chunking(config: Config) -> Any:
 
 
 def init_dataset(
-    value: Any,
+    value: ConfigValue,
     *,
     name: str = "dataset",
     config: Config | None = None,
@@ -93,7 +94,7 @@ def init_dataset(
 
 
 def _options(
-    value: Any, name: str, config: Config | None, defaults: DatasetDefaults
+    value: ConfigValue, name: str, config: Config | None, defaults: DatasetDefaults
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options as a dict, and the defaults of those that are not given, or None."""
     if callable(value):
@@ -107,7 +108,7 @@ def _options(
     return _checked(value, name), defaults.all
 
 
-def _checked(value: Any, name: str) -> dict[str, Any]:
+def _checked(value: ConfigValue, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(name, f"must be a dataset dict, a function giving one, or a text, but is {value!r} instead")
     return value

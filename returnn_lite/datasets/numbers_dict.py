@@ -52,7 +52,7 @@ class NumbersDict(dict[str, Number]):
             raise KeyError(key)
         return self.value
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: Number = None) -> Number:
         """The number of a key."""
         return self[key] if key in self or self.value is not None else default
 
@@ -86,7 +86,7 @@ class NumbersDict(dict[str, Number]):
 
     # --- key by key ---
 
-    def _joined(self, other: Any, function: Operation, missing: Number | None) -> NumbersDict:
+    def _joined(self, other: Number | Mapping[str, Number], function: Operation, missing: Number | None) -> NumbersDict:
         """function(a, b) for all keys. What one side lacks is `missing`, or if that is None the other side's number."""
         there = other if isinstance(other, NumbersDict) else NumbersDict(other)
 
@@ -101,7 +101,9 @@ class NumbersDict(dict[str, Number]):
         numbers = {key: of(self.get(key), there.get(key)) for key in keys}
         return NumbersDict(numbers_dict=numbers, broadcast_value=of(self.value, there.value))
 
-    def _common(self, other: Any, function: Operation, with_default: bool = True) -> NumbersDict:
+    def _common(
+        self, other: Number | Mapping[str, Number], function: Operation, with_default: bool = True
+    ) -> NumbersDict:
         """function(a, b) for the keys that both sides have a number for."""
         there = other if isinstance(other, NumbersDict) else NumbersDict(other)
         keys = [*self, *(key for key in there if key not in self)]
@@ -118,37 +120,37 @@ class NumbersDict(dict[str, Number]):
         value = None if self.value is None else op(self.value)
         return NumbersDict(numbers_dict={key: op(number) for key, number in self.items()}, broadcast_value=value)
 
-    def __add__(self, other: Any) -> NumbersDict:
+    def __add__(self, other: Number | Mapping[str, Number]) -> NumbersDict:
         return self._joined(other, operator.add, 0)
 
-    def __radd__(self, other: Any) -> NumbersDict:
+    def __radd__(self, other: Number | Mapping[str, Number]) -> NumbersDict:
         return self._joined(other, operator.add, 0)  # sum() begins with the number 0
 
-    def __sub__(self, other: Any) -> NumbersDict:
+    def __sub__(self, other: Number | Mapping[str, Number]) -> NumbersDict:
         return self._joined(other, operator.sub, 0)
 
-    def __rsub__(self, other: Any) -> NumbersDict:
+    def __rsub__(self, other: Number | Mapping[str, Number]) -> NumbersDict:
         return self._joined(other, lambda a, b: b - a, 0)
 
-    def __mul__(self, other: Any) -> NumbersDict:
+    def __mul__(self, other: Number | Mapping[str, Number]) -> NumbersDict:
         return self._joined(other, operator.mul, 1)
 
-    def __rmul__(self, other: Any) -> NumbersDict:
+    def __rmul__(self, other: Number | Mapping[str, Number]) -> NumbersDict:
         return self._joined(other, operator.mul, 1)
 
-    def __truediv__(self, other: Any) -> NumbersDict:
+    def __truediv__(self, other: Number | Mapping[str, Number]) -> NumbersDict:
         return self._joined(other, operator.truediv, 1)
 
-    def __rtruediv__(self, other: Any) -> NumbersDict:
+    def __rtruediv__(self, other: Number | Mapping[str, Number]) -> NumbersDict:
         return self._joined(other, lambda a, b: b / a, 1)
 
-    def __floordiv__(self, other: Any) -> NumbersDict:
+    def __floordiv__(self, other: Number | Mapping[str, Number]) -> NumbersDict:
         return self._joined(other, operator.floordiv, 1)
 
-    def __rfloordiv__(self, other: Any) -> NumbersDict:
+    def __rfloordiv__(self, other: Number | Mapping[str, Number]) -> NumbersDict:
         return self._joined(other, lambda a, b: b // a, 1)
 
-    def __mod__(self, other: Any) -> NumbersDict:
+    def __mod__(self, other: Number | Mapping[str, Number]) -> NumbersDict:
         return self._common(other, operator.mod)
 
     def __neg__(self) -> NumbersDict:
@@ -170,28 +172,28 @@ class NumbersDict(dict[str, Number]):
 
     __hash__ = None
 
-    def elem_eq(self, other: Any, result_with_default: bool = True) -> NumbersDict:
+    def elem_eq(self, other: Number | Mapping[str, Number], result_with_default: bool = True) -> NumbersDict:
         """Key by key whether they are equal; of the numbers for all other keys only where that is wanted."""
         return self._common(other, operator.eq, result_with_default)
 
-    def any_compare(self, other: Any, cmp: Operation) -> bool:
+    def any_compare(self, other: Number | Mapping[str, Number], cmp: Operation) -> bool:
         """Whether a comparison holds for any key that both have."""
         return any(self._common(other, cmp)._all())
 
     # --- the largest and the smallest ---
 
     @classmethod
-    def max(cls, items: Iterable[Any]) -> NumbersDict:
+    def max(cls, items: Iterable[Number | Mapping[str, Number]]) -> NumbersDict:
         """The largest number of each key."""
         return cls._best(items, builtins.max)
 
     @classmethod
-    def min(cls, items: Iterable[Any]) -> NumbersDict:
+    def min(cls, items: Iterable[Number | Mapping[str, Number]]) -> NumbersDict:
         """The smallest number of each key."""
         return cls._best(items, builtins.min)
 
     @classmethod
-    def _best(cls, items: Iterable[Any], better: Operation) -> NumbersDict:
+    def _best(cls, items: Iterable[Number | Mapping[str, Number]], better: Operation) -> NumbersDict:
         found = None
         for item in items:
             found = cls(item) if found is None else found._joined(item, better, None)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from returnn_lite.config.config_code import code_place
 from returnn_lite.config.option_types import option_kinds, wrong_values
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -55,7 +56,7 @@ def own_options(cls: type[Dataset]) -> dict[str, inspect.Parameter]:
 SEEDS = ("fixed_random_seed", "random_seed_offset")  # what only the order of an epoch reads
 
 
-def dataset_class(value: Any, path: str) -> type[Dataset]:
+def dataset_class(value: ConfigValue, path: str) -> type[Dataset]:
     """The class for the entry `class` of a dataset dict. Raises ConfigError if there is none."""
     if isinstance(value, type) and issubclass(value, Dataset):
         return value

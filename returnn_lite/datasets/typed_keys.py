@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.errors import ConfigError
 
@@ -14,7 +15,7 @@ class TypedKeys(Dataset):
 
     types: dict[str, dict[str, Any]]
 
-    def set_types(self, value: Any, path: str) -> None:
+    def set_types(self, value: ConfigValue, path: str) -> None:
         """Sets `types` and `num_outputs`; raises ConfigError for anything but a dict of options."""
         if not isinstance(value, Mapping) or not value or not all(isinstance(v, Mapping) for v in value.values()):
             raise ConfigError(path, f"must be a dict from key to the options of a tensor, but is {value!r} instead")
@@ -44,12 +45,12 @@ class TypedKeys(Dataset):
         return bool(shape) and shape[0] is None
 
 
-def is_sparse(options: Mapping[str, Any]) -> bool:
+def is_sparse(options: ConfigDict) -> bool:
     """Whether a tensor's options describe class indices."""
     return bool(options.get("sparse", options.get("sparse_dim") is not None))
 
 
-def shape_of_options(options: Mapping[str, Any]) -> tuple[int | None, ...]:
+def shape_of_options(options: ConfigDict) -> tuple[int | None, ...]:
     """Shape without batch that a tensor's options describe; time is None."""
     if options.get("dims") is not None:
         return tuple(size_of(dim) for dim in options["dims"])
@@ -58,12 +59,12 @@ def shape_of_options(options: Mapping[str, Any]) -> tuple[int | None, ...]:
     return (None,) if is_sparse(options) else (None, options.get("dim"))
 
 
-def size_of(dim: Any) -> int | None:
+def size_of(dim: ConfigValue) -> int | None:
     """Size of an axis given as number or as an object; None if it is not fixed."""
     return dim if dim is None or isinstance(dim, int) else getattr(dim, "size", None) or getattr(dim, "dimension", None)
 
 
-def dims_of_options(options: Mapping[str, Any]) -> tuple[int, int]:
+def dims_of_options(options: ConfigDict) -> tuple[int, int]:
     """(dim, number of axes with time) that a tensor's options describe."""
     shape = shape_of_options(options)
     dim = options.get("dim", size_of(options.get("sparse_dim")))

@@ -233,12 +233,12 @@ class HdfFile:
                 yield [_bytes_of(tag) for tag in tags[start : start + TAGS_AT_ONCE]]
 
 
-def _bytes_of(value: Any) -> bytes:
+def _bytes_of(value: str | bytes) -> bytes:
     """UTF-8 up to the first NUL."""
     raw = value.encode("utf8") if isinstance(value, str) else bytes(value)
     return raw.partition(b"\0")[0]
 
 
-def text_of(value: Any) -> str:
+def text_of(value: str | bytes) -> str:
     """A stored string, up to the first NUL."""
     return _bytes_of(value).decode("utf8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from returnn_lite.hdf.file import Handles, HdfFile
 from returnn_lite.hdf.growing_file import TEXT, GrowingFile, write_labels
 
 ExtraDims = Mapping[str, tuple[int, int]]
+Lengths = Sequence[int] | np.ndarray
 
 
 class HDFWriter:
@@ -82,10 +82,10 @@ class HDFWriter:
     def insert_batch(
         self,
         inputs: np.ndarray,
-        seq_len: Sequence[int] | np.ndarray | Mapping[int, Any],
+        seq_len: Lengths | Mapping[int, Lengths],
         seq_tag: Sequence[str],
         extra: Mapping[str, np.ndarray] | None = None,
-        extra_seq_len: Mapping[str, Any] | None = None,
+        extra_seq_len: Mapping[str, Lengths] | None = None,
     ) -> None:
         """Appends a batch. `inputs` [B, T, (…,) (D)]; `seq_len` lengths [B], or {axis: lengths [B]} where axis 0 is T.
 

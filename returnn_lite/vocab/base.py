@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import EllipsisType
 from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.reading import parse_literal, read_literal, read_pickle, read_text
 
@@ -30,7 +32,7 @@ class Vocabulary:
         vocab_file: str | None = None,
         labels: Sequence[str] | Callable[[], Sequence[str]] | None = None,
         special_symbols_via_file: str | None = None,
-        unknown_label: Any = ...,
+        unknown_label: ConfigValue = ...,
         bos_label: Label = None,
         eos_label: Label = None,
         pad_label: Label = None,
@@ -69,7 +71,7 @@ class Vocabulary:
             for name, label in (special.get(option) or {}).items():
                 self.label_id(label, f'{option}["{name}"]')
 
-    def _set_labels(self, vocab_file: str | None, labels: Any) -> None:
+    def _set_labels(self, vocab_file: str | None, labels: ConfigValue) -> None:
         if labels is not None:
             found = list(labels() if callable(labels) else labels)
             table = {label: i for i, label in enumerate(found)}
@@ -120,19 +122,21 @@ class Vocabulary:
         """The class of what is no label."""
         return self.unknown_id
 
-    def id_to_label(self, idx: int, default: Any = ...) -> Any:
+    def id_to_label(self, idx: int, default: str | None | EllipsisType = ...) -> str | None:
         """The label of a class; without a default IndexError if there is none."""
         if 0 <= idx < self.num_labels:
             return self.labels[idx]
-        if default is ...:
+        if isinstance(default, EllipsisType):
             raise IndexError(f"there are {self.num_labels} labels, but the class is {idx}")
         return default
 
-    def label_to_id(self, label: str, default: Any = ...) -> Any:
+    def label_to_id(self, label: str, default: int | None | EllipsisType = ...) -> int | None:
         """The class of a label; without a default KeyError if there is none."""
-        if label not in self.table and default is ...:
+        if label in self.table:
+            return self.table[label]
+        if isinstance(default, EllipsisType):
             raise KeyError(label)
-        return self.table.get(label, default)
+        return default
 
     def set_random_seed(self, seed: int) -> None:
         """Begins anew with whatever is random."""
@@ -229,7 +233,7 @@ def read_table(filename: str, path: str) -> dict[str, int] | None:
     return checked_table(parse_literal(text, filename, path, "a Python dict label -> index"), filename, path)
 
 
-def checked_table(table: Any, filename: str, path: str) -> dict[str, int]:
+def checked_table(table: ConfigValue, filename: str, path: str) -> dict[str, int]:
     """The table; raises ConfigError for anything but a dict text -> number from 0 on."""
     if not isinstance(table, dict):
         raise ConfigError(path, f"{filename} must hold a dict label -> index, but holds a {type(table).__name__}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError
 from returnn_lite.reading import read_text
 from returnn_lite.vocab.base import Vocabulary
@@ -26,7 +27,7 @@ class BytePairEncoding(Vocabulary):
     Pieces that are not in the vocabulary are split further, by undoing merges.
     """
 
-    def __init__(self, *, bpe_file: str, path: str = "vocab", **options: Any):
+    def __init__(self, *, bpe_file: str, path: str = "vocab", **options: ConfigValue):
         super().__init__(path=path, **options)
         self.ranks, self.version = read_merges(bpe_file, path)
         self.parts = {

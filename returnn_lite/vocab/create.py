@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.vocab.base import NUM_BYTES, CharacterTargets, Utf8ByteTargets, Vocabulary
 from returnn_lite.vocab.bpe import BytePairEncoding
@@ -27,7 +27,7 @@ VOCABULARIES: dict[str, type[Vocabulary]] = {
 }
 
 
-def create_vocab(value: Any, path: str = "vocab") -> Vocabulary:
+def create_vocab(value: ConfigValue, path: str = "vocab") -> Vocabulary:
     """A vocabulary from its options (`class`, else by `bpe_file`), or the vocabulary itself. Raises ConfigError."""
     if isinstance(value, Vocabulary):
         return value
@@ -74,7 +74,7 @@ def vocab_of_labels(labels: Sequence[str], path: str = "labels") -> Vocabulary:
     return cls(labels=labels, unknown_label=None, path=path)
 
 
-def vocab_option(vocab: Any, key: str) -> Vocabulary | None:
+def vocab_option(vocab: ConfigValue, key: str) -> Vocabulary | None:
     """The option `vocab` of a data key: a dict, a vocabulary, or an object with `labels`."""
     path = f'extern_data["{key}"]["vocab"]'
     if vocab is None or isinstance(vocab, Vocabulary):

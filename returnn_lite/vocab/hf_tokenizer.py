@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError
 from returnn_lite.vocab.base import Vocabulary
 
@@ -19,7 +20,7 @@ class HuggingFaceTokenizer(Vocabulary):
         self,
         *,
         huggingface_repo_dir: str | None = None,
-        tokenizer: Any = None,
+        tokenizer: ConfigValue = None,
         map_bos_to_eos: bool = False,
         text_preprocessing: Callable[[str], str] | None = None,
         bpe_dropout: float = 0.0,

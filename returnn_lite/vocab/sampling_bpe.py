@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError
 from returnn_lite.vocab.base import Vocabulary
 from returnn_lite.vocab.bpe import SEPARATOR
@@ -35,7 +35,7 @@ class SamplingBytePairEncoding(Vocabulary):
         label_postfix_merge_symbol: str | None = None,
         word_prefix_symbol: str | None = None,
         path: str = "vocab",
-        **options: Any,
+        **options: ConfigValue,
     ):
         super().__init__(path=path, **options)
         if label_postfix_merge_symbol and word_prefix_symbol:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 
 FFT_SIZE, HOP = 2048, 512
@@ -34,7 +35,7 @@ class RandomPermute:
     rnd_pitch_upper: float = 1.0
 
     @classmethod
-    def parse(cls, value: Any, path: str) -> RandomPermute | None:
+    def parse(cls, value: ConfigValue, path: str) -> RandomPermute | None:
         """From True or a dict; None for anything empty. Raises ConfigError for unknown options."""
         if not value:
             return None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.audio.file import read_audio
 from returnn_lite.datasets.audio.ogg_zip import TEXT, read_bytes_of
 from returnn_lite.datasets.audio.pipeline import AudioFeatures
@@ -44,11 +45,11 @@ class LibriSpeechCorpus(Transcribed):
         *,
         path: str,
         prefix: str,
-        audio: Mapping[str, Any] | None,
-        orth_post_process: Any = None,
-        targets: Any = None,
-        chars: Mapping[str, Any] | None = None,
-        bpe: Mapping[str, Any] | None = None,
+        audio: ConfigDict | None,
+        orth_post_process: ConfigValue = None,
+        targets: ConfigValue = None,
+        chars: ConfigDict | None = None,
+        bpe: ConfigDict | None = None,
         use_zip: bool = False,
         use_ogg: bool = False,
         use_cache_manager: bool = False,
@@ -74,7 +75,7 @@ class LibriSpeechCorpus(Transcribed):
         self.zips, self.rng = ZipFiles(), np.random.RandomState(0)
         self._describe()
 
-    def _vocab(self, targets: Any, chars: Any, bpe: Any) -> Vocabulary | None:
+    def _vocab(self, targets: ConfigValue, chars: ConfigValue, bpe: ConfigValue) -> Vocabulary | None:
         if chars is not None and bpe is not None:
             raise ConfigError(f"{self.name}: targets", "chars and bpe must not both be set")
         kind = targets if targets is not None else "chars" if chars is not None else "bpe" if bpe is not None else None

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.audio.file import read_audio
 from returnn_lite.datasets.audio.pipeline import AudioFeatures
 from returnn_lite.datasets.audio.transcribed import Transcribed
@@ -59,9 +60,9 @@ class OggZipDataset(Transcribed):
         base: BaseOptions | None = None,
         *,
         path: str | Sequence[str],
-        audio: Mapping[str, Any] | None,
-        targets: Any,
-        targets_post_process: Any = None,
+        audio: ConfigDict | None,
+        targets: ConfigValue,
+        targets_post_process: ConfigValue = None,
         content_name: str | Sequence[str] | None = None,
         resolve_symlink_for_name: bool = False,
         use_cache_manager: bool = False,
@@ -123,7 +124,7 @@ class OggZipDataset(Transcribed):
             self._check_entry(entry, f"{where}: entry {i}")
             yield entry
 
-    def _check_entry(self, entry: Any, where: str) -> None:
+    def _check_entry(self, entry: ConfigValue, where: str) -> None:
         if not isinstance(entry, dict):
             raise ConfigError(where, f"must be a dict, but is {str(entry)[:100]} instead")
         kinds = {"text": str, "duration": float, "file": str, "seq_name": str}
@@ -273,7 +274,7 @@ def _literal(content: bytes, where: str) -> Any:
         raise ConfigError(where, f"must be a Python list of dicts: {exc}") from None
 
 
-def _sources(path: Any, content_name: Any, resolve: bool, option: str) -> list[Source]:
+def _sources(path: ConfigValue, content_name: ConfigValue, resolve: bool, option: str) -> list[Source]:
     paths = [path] if isinstance(path, str) else list(path)
     if isinstance(path, str) and os.path.isdir(path) and not path.endswith(".zip"):
         if not os.path.isfile(f"{path}.txt"):

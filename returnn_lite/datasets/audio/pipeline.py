@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.audio.augment import RandomPermute
 from returnn_lite.datasets.audio.features import DELTA_WINDOW, FEATURES, deltas
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -33,12 +34,12 @@ class AudioFeatures:
         step_len: float = 0.010,
         num_feature_filters: int | None = None,
         with_delta: bool | int = False,
-        norm_mean: Any = None,
-        norm_std_dev: Any = None,
+        norm_mean: ConfigValue = None,
+        norm_std_dev: ConfigValue = None,
         features: str | Callable[..., np.ndarray] = "mfcc",
-        feature_options: Mapping[str, Any] | None = None,
-        random_permute: Any = None,
-        raw_ogg_opts: Any = None,
+        feature_options: ConfigDict | None = None,
+        random_permute: ConfigValue = None,
+        raw_ogg_opts: ConfigValue = None,
         pre_process: Callable[..., np.ndarray] | None = None,
         post_process: Callable[..., np.ndarray] | None = None,
         sample_rate: int | None = None,
@@ -64,7 +65,7 @@ class AudioFeatures:
         self.std = self._norm(norm_std_dev, "norm_std_dev")
 
     @classmethod
-    def parse(cls, value: Any, path: str) -> AudioFeatures | None:
+    def parse(cls, value: ConfigValue, path: str) -> AudioFeatures | None:
         """From the option's dict; None without audio. Raises ConfigError for unknown options."""
         if value is None or isinstance(value, AudioFeatures):
             return value
@@ -93,7 +94,7 @@ class AudioFeatures:
             if option not in known and not (option == "center" and name == "linear_spectrogram"):
                 raise ConfigError(f'{self.path}: feature_options["{option}"]', f"unknown option of {name}")
 
-    def _norm(self, value: Any, option: str) -> Any:
+    def _norm(self, value: ConfigValue, option: str) -> Any:
         """A number, "per_seq", or a vector of all dims."""
         if value is None or isinstance(value, int | float) or (isinstance(value, str) and value == PER_SEQ):
             return value
@@ -198,7 +199,7 @@ class AudioFeatures:
             features = features / own
         return features.astype("float32", copy=False)
 
-    def _fitting(self, norm: Any, features: np.ndarray) -> Any:
+    def _fitting(self, norm: ConfigValue, features: np.ndarray) -> Any:
         if isinstance(norm, np.ndarray) and norm.shape[0] != features.shape[-1]:
             raise ConfigError(f"{self.path}: join_frames", "is possible with norms that are numbers or per_seq only")
         return norm

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.audio.bliss_corpus import segments
 from returnn_lite.datasets.audio.file import read_audio
 from returnn_lite.datasets.audio.ogg_zip import TEXT, read_bytes_of
@@ -61,9 +61,9 @@ class TimitDataset(Dataset):
         feature_window_len: float = 0.025,
         feature_step_len: float = 0.010,
         with_delta: bool = False,
-        norm_mean: Any = None,
-        norm_std_dev: Any = None,
-        random_permute_audio: Any = None,
+        norm_mean: ConfigValue = None,
+        norm_std_dev: ConfigValue = None,
+        random_permute_audio: ConfigValue = None,
         num_phones: int = 61,
         demo_play_audio: bool = False,
         log: Log | None = None,
@@ -108,7 +108,7 @@ class TimitDataset(Dataset):
             self._samples = np.array([len(self._audio(i)[0]) for i in range(len(self.tags))])
         return self._samples
 
-    def _new_order(self, epoch: int | None, seq_list: Any, given: Any) -> np.ndarray | None:
+    def _new_order(self, epoch: int | None, seq_list: ConfigValue, given: ConfigValue) -> np.ndarray | None:
         self.rng = np.random.RandomState(self.order_options.seed(epoch))
         return super()._new_order(epoch, seq_list, given)
 
@@ -163,8 +163,8 @@ class BlissDataset(Dataset):
         feature_window_len: float = 0.025,
         feature_step_len: float = 0.010,
         with_delta: bool = False,
-        norm_mean: Any = None,
-        norm_std_dev: Any = None,
+        norm_mean: ConfigValue = None,
+        norm_std_dev: ConfigValue = None,
         audio_dir: str | None = None,
         log: Log | None = None,
     ):

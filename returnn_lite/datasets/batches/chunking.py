@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.batches.limits import check_fraction, check_keys, check_limit
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.errors import ConfigError
@@ -43,7 +44,7 @@ class Slices:
     def __len__(self) -> int:
         return len(self.seq_idx)
 
-    def __getitem__(self, index: Any) -> Slices:
+    def __getitem__(self, index: ConfigValue) -> Slices:
         return Slices(self.keys, self.seq_idx[index], self.start[index], self.end[index])
 
     @staticmethod
@@ -68,7 +69,7 @@ class Chunking:
     variance: float = 0.0
 
     @staticmethod
-    def parse(value: Any, min_chunk_size: Numbers = 0, variance: float = 0.0) -> Chunking | None:
+    def parse(value: ConfigValue, min_chunk_size: Numbers = 0, variance: float = 0.0) -> Chunking | None:
         """Any form of the option `chunking` that is not a function; None if chunking is off. Raises ConfigError."""
         size, step = _split(value)
         if not size:
@@ -92,7 +93,7 @@ class Chunking:
             raise ConfigError("chunking", f"must have a size for {missing}, which the network uses, but is {self.size}")
 
 
-def _split(value: Any) -> tuple[Any, Any]:
+def _split(value: ConfigValue) -> tuple[Any, Any]:
     """(size, step) of "50:25", "50", 50, (50, 25), a dict, a pair of dicts; None where not given."""
     if isinstance(value, str):
         size, _, step = value.partition(":")
@@ -104,13 +105,13 @@ def _split(value: Any) -> tuple[Any, Any]:
     return _numbers(value[0]), _numbers(value[1])
 
 
-def _numbers(value: Any) -> Numbers | None:
+def _numbers(value: ConfigValue) -> Numbers | None:
     if isinstance(value, dict):
         return {str(key): _frames(number) for key, number in value.items()}
     return _frames(value) if value else None
 
 
-def _frames(value: Any) -> int:
+def _frames(value: ConfigValue) -> int:
     """A number of frames; raises ConfigError for what is no whole number."""
     try:
         number = int(value)
@@ -126,7 +127,7 @@ def per_key(value: Numbers, keys: tuple[str, ...], default: int = 0) -> np.ndarr
     return np.array([value.get(key, default) if isinstance(value, dict) else value for key in keys], np.int64)
 
 
-def context_frames(context_window: Any, keys: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def context_frames(context_window: ConfigValue, keys: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Frames added (left, right) of each slice, int64 [K] each, for the option `context_window`."""
     if isinstance(context_window, tuple | list) and len(context_window) == 2:
         for side in context_window:
@@ -166,7 +167,7 @@ def chunks(
             yield cutter.cut(first + i, lengths[i : i + 1], size, step)
 
 
-def custom_chunks(generated: Any, keys: tuple[str, ...], num_seqs: float = math.inf) -> Iterator[Slices]:
+def custom_chunks(generated: ConfigValue, keys: tuple[str, ...], num_seqs: float = math.inf) -> Iterator[Slices]:
     """Slices of a user's function, which gives (seq_idx, start, end), start and end as dicts by key (or one number)."""
     if not isinstance(generated, Iterable):
         raise ConfigError("chunking", f"the function must yield (seq_idx, start, end), but gives {generated!r} instead")
@@ -182,7 +183,7 @@ def custom_chunks(generated: Any, keys: tuple[str, ...], num_seqs: float = math.
         yield Slices(keys, np.array([seq_idx]), start, end)
 
 
-def _bounds(seq_idx: int, bound: Any, keys: tuple[str, ...]) -> np.ndarray:
+def _bounds(seq_idx: int, bound: ConfigValue, keys: tuple[str, ...]) -> np.ndarray:
     """A start or an end for each key, int64 [1, K]."""
     numbers = NumbersDict(bound)
     missing = [key for key in keys if numbers.get(key) is None]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 
 Limit = int | float | dict[str, Any] | None
@@ -21,7 +22,7 @@ def limits(value: Limit, keys: tuple[str, ...], default: float = np.inf) -> np.n
     return np.full(len(keys), default if value is None else value, np.float64)
 
 
-def check_limit(option: str, value: Any, *, least: float = 0, above: bool = False) -> None:
+def check_limit(option: str, value: ConfigValue, *, least: float = 0, above: bool = False) -> None:
     """Raises ConfigError for anything but numbers >= `least` (or greater, with `above`), or None for no limit."""
     for path, number in _numbers(option, value):
         if number is None:
@@ -33,7 +34,7 @@ def check_limit(option: str, value: Any, *, least: float = 0, above: bool = Fals
             raise ConfigError(path, f"must be {bound}, but is {number!r} instead")
 
 
-def check_keys(option: str, value: Any, known: Collection[str], warn: Callable[[str], None]) -> None:
+def check_keys(option: str, value: ConfigValue, known: Collection[str], warn: Callable[[str], None]) -> None:
     """Raises ConfigError if a dict has a key like a known one, or no key that is known; warns of other unknown keys."""
     if not isinstance(value, Mapping) or not value:
         return
@@ -47,19 +48,19 @@ def check_keys(option: str, value: Any, known: Collection[str], warn: Callable[[
         warn(f'warning: {option}["{key}"]: {message}')
 
 
-def check_fraction(option: str, value: Any, *, below_one: bool = False) -> None:
+def check_fraction(option: str, value: ConfigValue, *, below_one: bool = False) -> None:
     """Raises ConfigError for anything but a number from 0 to 1."""
     if not _is_number(value) or not 0 <= value <= 1 or below_one and value == 1:
         bound = "less than 1" if below_one else "at most 1"
         raise ConfigError(option, f"must be a number from 0 on, {bound}, but is {value!r} instead")
 
 
-def _numbers(option: str, value: Any) -> list[tuple[str, Any]]:
+def _numbers(option: str, value: ConfigValue) -> list[tuple[str, Any]]:
     if isinstance(value, Mapping):
         return [(f'{option}["{key}"]', number) for key, number in value.items()]
     return [(option, value)]
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: ConfigValue) -> bool:
     """Whether it is a number and not NaN; truth values are none."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool) and not math.isnan(value)

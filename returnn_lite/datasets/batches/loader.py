@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.batching import BatchingOptions, SliceBatch
@@ -23,6 +23,9 @@ from returnn_lite.errors import ConfigError, did_you_mean
 __all__ = ["Batch", "Loader"]
 
 END = object()
+
+T = TypeVar("T")
+Item = tuple[Any, BaseException | None]  # a batch, or what `transform` makes of it, or END; an error in place of it
 
 
 class Loader:
@@ -115,7 +118,8 @@ class Loader:
         return blamed(place_of(self.dataset, guilty), exc)
 
     def _in_background(self) -> Generator[Any, None, None]:
-        channel, interrupted = Channel(self.prefetch), False
+        channel: Channel[Item] = Channel(self.prefetch)
+        interrupted = False
         thread = threading.Thread(target=self._work, args=(channel,), name=f"loader {self.dataset.name}", daemon=True)
         thread.start()
         try:
@@ -135,7 +139,7 @@ class Loader:
             if not interrupted:
                 thread.join()
 
-    def _work(self, channel: Channel) -> None:
+    def _work(self, channel: Channel[Item]) -> None:
         """Runs in the thread: puts (batch, None) for each batch, then (END, None), or (None, error)."""
         try:
             for batch in self._made():
@@ -146,15 +150,15 @@ class Loader:
             channel.put((None, exc))
 
 
-class Channel:
+class Channel(Generic[T]):
     """A queue of limited size which can be closed by the reader: a waiting writer then goes on at once."""
 
     def __init__(self, size: int):
         self.size, self.closed = size, False
-        self.items: deque[Any] = deque()
+        self.items: deque[T] = deque()
         self.changed = threading.Condition()
 
-    def put(self, item: Any) -> bool:
+    def put(self, item: T) -> bool:
         """Waits for room; False if the channel was closed."""
         with self.changed:
             self.changed.wait_for(lambda: self.closed or len(self.items) < self.size)
@@ -163,7 +167,7 @@ class Channel:
                 self.changed.notify_all()
             return not self.closed
 
-    def get(self) -> Any:
+    def get(self) -> T:
         """Waits for an item."""
         with self.changed:
             self.changed.wait_for(lambda: self.items)

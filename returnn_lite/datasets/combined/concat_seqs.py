@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.combined.epoch_filter import EpochFilter
 from returnn_lite.datasets.combined.sub import Wrapper, loaded, sub_dataset
 from returnn_lite.datasets.corpus import Seq
@@ -37,7 +38,7 @@ class ConcatSeqsDataset(Wrapper):
         self,
         base: BaseOptions | None = None,
         *,
-        dataset: Any,
+        dataset: ConfigValue,
         seq_list_file: str,
         seq_len_file: str,
         seq_tag_delim: str = ";",

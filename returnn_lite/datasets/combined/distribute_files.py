@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.combined.sub import Wrapper, sub_dataset
 from returnn_lite.datasets.options import BaseOptions
@@ -35,12 +36,12 @@ class DistributeFilesDataset(Wrapper):
         self,
         base: BaseOptions | None = None,
         *,
-        files: Any,
+        files: ConfigValue,
         get_sub_epoch_dataset: Callable[[list[Any]], dict[str, Any]],
         preload_next_n_sub_epochs: int = 1,
         buffer_size: int = 1,
         distrib_shard_files: bool = False,
-        sharding_fix: Any = None,
+        sharding_fix: ConfigValue = None,
         log: Log | None = None,
     ):
         super().__init__(base, log=log)
@@ -146,7 +147,7 @@ def distribute(sizes: Sequence[int], num_bins: int) -> list[list[int]]:
     return bins
 
 
-def read_files(value: Any, path: str) -> list[Any]:
+def read_files(value: ConfigValue, path: str) -> list[Any]:
     """The list of files; raises ConfigError for anything but a list that is not empty."""
     if callable(value):
         value = value()
@@ -171,7 +172,7 @@ def _from_file(filename: str, path: str) -> Any:
     raise ConfigError(path, f"must be a list, or a file .txt, .json or .py, but is {filename!r}")
 
 
-def size_of_files(tree: Any, name: str) -> int:
+def size_of_files(tree: ConfigValue, name: str) -> int:
     """Bytes of all files in nested lists and dicts."""
     total = 0
     for leaf in _leaves(tree):
@@ -182,7 +183,7 @@ def size_of_files(tree: Any, name: str) -> int:
     return total
 
 
-def _leaves(tree: Any) -> Iterator[str]:
+def _leaves(tree: ConfigValue) -> Iterator[str]:
     if isinstance(tree, Mapping):
         tree = list(tree.values())
     if isinstance(tree, list | tuple):
@@ -192,7 +193,7 @@ def _leaves(tree: Any) -> Iterator[str]:
         yield tree
 
 
-def _dicts(options: Any) -> Iterator[Mapping[str, Any]]:
+def _dicts(options: ConfigValue) -> Iterator[Mapping[str, Any]]:
     """A dict and all dicts in it."""
     if isinstance(options, Mapping):
         yield options

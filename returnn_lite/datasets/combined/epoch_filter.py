@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
@@ -19,7 +20,7 @@ class EpochFilter:
     entries: tuple[tuple[int, float, dict[str, Any]], ...] = ()
 
     @classmethod
-    def parse(cls, value: Any, path: str, known: tuple[str, ...] = ("max_mean_len",)) -> EpochFilter:
+    def parse(cls, value: ConfigValue, path: str, known: tuple[str, ...] = ("max_mean_len",)) -> EpochFilter:
         """From the option's value; raises ConfigError if it is not as it must be."""
         if value is None:
             return cls()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.combined.sub import Wrapper, loaded, sub_dataset
 from returnn_lite.datasets.corpus import Seq
@@ -25,7 +26,9 @@ class MultiEpochDataset(Wrapper):
     The number of sequences is known once the last of them has begun; sequences can be read forwards only.
     """
 
-    def __init__(self, base: BaseOptions | None = None, *, dataset: Any, multi_epoch: int, log: Log | None = None):
+    def __init__(
+        self, base: BaseOptions | None = None, *, dataset: ConfigValue, multi_epoch: int, log: Log | None = None
+    ):
         super().__init__(base, log=log)
         if not isinstance(multi_epoch, int) or multi_epoch < 1:
             raise ConfigError(f"{self.name}: multi_epoch", f"must be a whole number >= 1, but is {multi_epoch!r}")

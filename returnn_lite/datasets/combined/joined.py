@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.combined.sub import Joined, dataset_dict, sub_dataset
 from returnn_lite.datasets.corpus import Seq
@@ -37,7 +38,7 @@ class CombinedDataset(Joined):
         datasets: dict[str, Any],
         data_map: Mapping[tuple[str, str], str],
         sampling_sizes: int | dict[str, int] | None = None,
-        data_dims: Mapping[str, Any] | None = None,
+        data_dims: ConfigDict | None = None,
         data_dtypes: Mapping[str, str] | None = None,
         interleave_gumbel_scale: float | str | None = None,
         log: Log | None = None,
@@ -278,7 +279,7 @@ class ConcatDataset(Joined):
         return self.parts[0].get_data_shape(key)
 
 
-def _checked_map(data_map: Any, names: Sequence[str], name: str) -> Iterator[tuple[tuple[str, str], str]]:
+def _checked_map(data_map: ConfigValue, names: Sequence[str], name: str) -> Iterator[tuple[tuple[str, str], str]]:
     """The entries ((dataset, its key), own key)."""
     path = f"{name}: data_map"
     if not isinstance(data_map, Mapping) or not data_map:

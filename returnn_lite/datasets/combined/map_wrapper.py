@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.order.tags import NumberedTags
@@ -22,7 +23,7 @@ class MapDatasetBase:
     `data_types` {key: options of its tensor}. What raises NotImplementedError here counts as not there.
     """
 
-    def __init__(self, data_types: Mapping[str, Mapping[str, Any]] | None = None):
+    def __init__(self, data_types: Mapping[str, ConfigDict] | None = None):
         self.data_types = dict(data_types or {})
 
     def __len__(self) -> int:
@@ -51,9 +52,9 @@ class FromList(MapDatasetBase):
 
     def __init__(
         self,
-        data_list: Sequence[Mapping[str, Any]],
+        data_list: Sequence[ConfigDict],
         sort_data_key: str | None = None,
-        data_types: Mapping[str, Mapping[str, Any]] | None = None,
+        data_types: Mapping[str, ConfigDict] | None = None,
     ):
         super().__init__(data_types)
         self.data_list, self.sort_data_key = data_list, sort_data_key
@@ -78,7 +79,7 @@ class MapDatasetWrapper(TypedKeys):
     `map_dataset` is the object, or a class or function that makes it. Orders by length need its `get_seq_len(i)`.
     """
 
-    def __init__(self, base: BaseOptions | None = None, *, map_dataset: Any, log: Log | None = None):
+    def __init__(self, base: BaseOptions | None = None, *, map_dataset: ConfigValue, log: Log | None = None):
         super().__init__(base, log=log)
         made = map_dataset() if callable(map_dataset) else map_dataset
         if isinstance(made, str) or not hasattr(made, "__getitem__") or not hasattr(made, "__len__"):
@@ -97,7 +98,7 @@ class MapDatasetWrapper(TypedKeys):
         """`map_dataset[i]`."""
         return [self._checked(int(i), self.map[int(i)]) for i in indices]
 
-    def _checked(self, index: int, seq: Mapping[str, Any]) -> Seq:
+    def _checked(self, index: int, seq: ConfigDict) -> Seq:
         if not isinstance(seq, Mapping):
             raise DataError(
                 f'{self.name}: sequence "{self.corpus_tag(index)}"', f"must be a dict of arrays, but is {seq!r} instead"
@@ -153,9 +154,9 @@ class FromListDataset(MapDatasetWrapper):
         self,
         base: BaseOptions | None = None,
         *,
-        data_list: Sequence[Mapping[str, Any]],
+        data_list: Sequence[ConfigDict],
         sort_data_key: str | None = None,
-        data_types: Mapping[str, Mapping[str, Any]],
+        data_types: Mapping[str, ConfigDict],
         log: Log | None = None,
     ):
         super().__init__(base, map_dataset=FromList(data_list, sort_data_key, data_types), log=log)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.options import GivenOrder
 from returnn_lite.datasets.order.seq_list import read_seq_list
@@ -22,7 +22,7 @@ class MatchedTags:
     `default` is the dataset that the sequences are named after; `seq_list_file`: one list for all, or {dataset: list}.
     """
 
-    def __init__(self, name: str, subs: Mapping[str, Dataset], default: str, seq_list_file: Any) -> None:
+    def __init__(self, name: str, subs: Mapping[str, Dataset], default: str, seq_list_file: ConfigValue) -> None:
         self.name, self.subs, self.default, self.seq_list_file = name, subs, default, seq_list_file
         self._indices: dict[str, np.ndarray | None] = {}  # by sub-dataset: see `corpus_indices`
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.combined.matched_tags import MatchedTags
 from returnn_lite.datasets.combined.sub import EpochDataset, dataset_dict, loaded, sub_dataset
@@ -42,11 +43,11 @@ class MetaDataset(EpochDataset):
         *,
         datasets: dict[str, Any],
         data_map: DataMap,
-        seq_list_file: Any = None,
+        seq_list_file: ConfigValue = None,
         seq_order_control_dataset: str | None = None,
         seq_lens_file: str | None = None,
-        data_dims: Mapping[str, Any] | None = None,
-        data_dtypes: Any = None,
+        data_dims: ConfigDict | None = None,
+        data_dtypes: ConfigValue = None,
         log: Log | None = None,
     ):
         super().__init__(base, log=log)
@@ -302,7 +303,7 @@ class MetaDataset(EpochDataset):
         return self.data_map[key]
 
 
-def _checked_map(data_map: Any, datasets: Mapping[str, Any], name: str) -> dict[str, tuple[str, str]]:
+def _checked_map(data_map: ConfigValue, datasets: ConfigDict, name: str) -> dict[str, tuple[str, str]]:
     """The data map with pairs; raises ConfigError if it does not fit to the datasets."""
     path = f"{name}: data_map"
     if not isinstance(data_map, Mapping) or not data_map:
@@ -316,5 +317,5 @@ def _checked_map(data_map: Any, datasets: Mapping[str, Any], name: str) -> dict[
     return {key: (value[0], value[1]) for key, value in data_map.items()}
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _pair(value: ConfigValue) -> tuple[int, int]:
     return (int(value[0]), int(value[1])) if isinstance(value, list | tuple) else (int(value), 1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict
 from returnn_lite.datasets.combined.sub import Wrapper, sub_dataset
 from returnn_lite.datasets.combined.workers import Item, LocalWorker, ProcessWorker
 from returnn_lite.datasets.corpus import Seq
@@ -34,7 +35,7 @@ class MultiProcDataset(Wrapper):
         self,
         base: BaseOptions | None = None,
         *,
-        dataset: Mapping[str, Any],
+        dataset: ConfigDict,
         num_workers: int,
         buffer_size: int,
         sharding_method: str = "seq_order",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.combined.sub import Wrapper, loaded, sub_dataset
 from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.numbers_dict import NumbersDict
@@ -35,10 +36,10 @@ class PostprocessingDataset(Wrapper):
         self,
         base: BaseOptions | None = None,
         *,
-        dataset: Any,
+        dataset: ConfigValue,
         map_seq: Callable[..., Any] | None = None,
         map_seq_stream: Callable[..., Any] | None = None,
-        map_outputs: Mapping[str, Any] | None = None,
+        map_outputs: ConfigDict | None = None,
         map_seq_stream_preserves_num_seqs: bool | None = None,
         buf_size: int = 1,
         num_workers: int = 0,
@@ -146,7 +147,7 @@ class PostprocessingDataset(Wrapper):
             shape=time + tuple(inner.get_data_shape(key)),
         )
 
-    def _output(self, tensors: Any) -> tuple[Seq, str, float]:
+    def _output(self, tensors: ConfigValue) -> tuple[Seq, str, float]:
         found = items_of(tensors)
         tag = str(raw(found["seq_tag"])) if "seq_tag" in found else f"seq-{self._count}"
         missing = [key for key in self.get_data_keys() if key not in found]
@@ -292,7 +293,7 @@ class PostprocessingDataset(Wrapper):
         return bool(shape) and shape[0] is None
 
 
-def _options(value: Any) -> dict[str, Any]:
+def _options(value: ConfigValue) -> dict[str, Any]:
     """Options of a tensor, from a dict or a tensor-like object."""
     if isinstance(value, Mapping):
         return dict(value)
@@ -306,7 +307,7 @@ class LaplaceOrdering:
     def __init__(self, num_seqs_per_bin: int, length_key: str = "data"):
         self.num_seqs_per_bin, self.length_key = num_seqs_per_bin, length_key
 
-    def __call__(self, tensors: Iterator[Any], **_: Any) -> Iterator[Any]:
+    def __call__(self, tensors: Iterator[Any], **_: ConfigValue) -> Iterator[Any]:
         """The sequences in the new order; the values of complete_frac stay where they are."""
         downwards = False
         pending: list[Any] = []
@@ -332,7 +333,7 @@ class Sequential:
     def __init__(self, *functions: Callable[..., Any]):
         self.functions = functions
 
-    def __call__(self, value: Any, **options: Any) -> Any:
+    def __call__(self, value: ConfigValue, **options: ConfigValue) -> Any:
         """The result of the last."""
         for function in self.functions:
             value = function(value, **options)

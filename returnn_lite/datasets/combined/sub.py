@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.factory import init_dataset
@@ -16,7 +17,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 
 
-def sub_dataset(parent: Dataset, value: Any, key: str, **defaults: Any) -> Dataset:
+def sub_dataset(parent: Dataset, value: ConfigValue, key: str, **defaults: ConfigValue) -> Dataset:
     """A dataset inside another one: named after it, with its seed offset and shard where it sets none itself."""
     options = parent.options
     inherited = {
@@ -55,7 +56,7 @@ class EpochDataset(Dataset):
         """Not possible."""
         raise NotImplementedError(f"{self.name}: {type(self).__name__} cannot list the tags of its corpus")
 
-    def refuse_lists(self, seq_list: Any, seq_order: Any) -> None:
+    def refuse_lists(self, seq_list: Sequence[str] | None, seq_order: Sequence[int] | None) -> None:
         """Raises ConfigError where a given order is not possible."""
         if seq_list is not None or seq_order is not None:
             raise ConfigError(self.name, f"seq_list and seq_order are not supported for {type(self).__name__}")
@@ -235,7 +236,7 @@ class Joined(EpochDataset):
             part.finish_epoch(free_resources)
 
 
-def dataset_dict(value: Any, path: str) -> Mapping[str, Any]:
+def dataset_dict(value: ConfigValue, path: str) -> Mapping[str, Any]:
     """A non-empty dict of datasets; raises ConfigError for anything else."""
     if not isinstance(value, Mapping) or not value:
         raise ConfigError(path, f"must be a dict from name to dataset, but is {value!r} instead")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import h5py
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.casting import cast
 from returnn_lite.datasets.combined.window import stack_window
@@ -141,7 +141,13 @@ class DatasetWithTimeContext(StereoHdfDataset):
     """As StereoHdfDataset, each frame with `tau` neighbours at both sides, zeros outside."""
 
     def __init__(
-        self, base: BaseOptions | None = None, *, hdfFile: str, tau: int = 1, log: Log | None = None, **options: Any
+        self,
+        base: BaseOptions | None = None,
+        *,
+        hdfFile: str,
+        tau: int = 1,
+        log: Log | None = None,
+        **options: ConfigValue,
     ):
         self.context = 2 * tau + 1
         super().__init__(base, hdfFile=hdfFile, log=log, **options)

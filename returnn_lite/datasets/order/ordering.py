@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 
 Order = np.ndarray  # int64 [N] corpus indices
@@ -72,7 +72,7 @@ def seq_order(options: OrderOptions, epoch: int | None, num_seqs: int, lengths: 
     return order
 
 
-def ordering_name(value: Any, epoch: int | None) -> str:
+def ordering_name(value: ConfigValue, epoch: int | None) -> str:
     """The `seq_ordering` text; a function is asked with the epoch (and must accept further keywords)."""
     if callable(value):
         value = value(epoch=epoch)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict
 from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.registry import dataset
@@ -24,9 +24,7 @@ class AnythingDataset(TypedKeys):
 
     have_corpus_seq_idx = False
 
-    def __init__(
-        self, base: BaseOptions | None = None, *, data_keys: Mapping[str, Mapping[str, Any]], log: Log | None = None
-    ):
+    def __init__(self, base: BaseOptions | None = None, *, data_keys: Mapping[str, ConfigDict], log: Log | None = None):
         super().__init__(base, log=log)
         self.set_types(data_keys, f"{self.name}: data_keys")
         self.num_inputs = next(iter(self.num_outputs.values()))[0]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.combined.window import stack_window
 from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions
@@ -24,7 +24,7 @@ def counted(start: int, shape: Sequence[int], maximum: float, shift: float, scal
     return (numbers + shift).reshape(shape) * scale
 
 
-def output_dims(value: Any, path: str) -> dict[str, tuple[int, int]]:
+def output_dims(value: ConfigValue, path: str) -> dict[str, tuple[int, int]]:
     """{key: (dim, ndim)} from a number (of classes) or a dict; in it numbers mean ndim 2 for "data", else 1."""
     if isinstance(value, int):
         value = {"classes": value}
@@ -47,9 +47,9 @@ class DummyDatasetMultipleSequenceLength(GeneratedDataset):
         base: BaseOptions | None = None,
         *,
         input_dim: int,
-        output_dim: Any,
+        output_dim: ConfigValue,
         num_seqs: float,
-        seq_len: Any = None,
+        seq_len: ConfigValue = None,
         input_max_value: float = 10.0,
         input_shift: float | None = None,
         input_scale: float | None = None,
@@ -64,7 +64,7 @@ class DummyDatasetMultipleSequenceLength(GeneratedDataset):
         self.frame_dim = input_dim
         self.set_dims(input_dim, {key: value for key, value in dims.items() if key != "data"})
 
-    def _lengths_of(self, seq_len: Any) -> dict[str, int]:
+    def _lengths_of(self, seq_len: ConfigValue) -> dict[str, int]:
         seq_len = {"data": 10, "classes": 20} if seq_len is None else seq_len
         return dict(seq_len) if isinstance(seq_len, Mapping) else {"data": seq_len, "classes": seq_len}
 
@@ -101,7 +101,7 @@ class DummyDataset(DummyDatasetMultipleSequenceLength):
 
     dtypes = ("float32", "int32")
 
-    def _lengths_of(self, seq_len: Any) -> dict[str, int]:
+    def _lengths_of(self, seq_len: ConfigValue) -> dict[str, int]:
         return super()._lengths_of(2 if seq_len is None else seq_len)
 
 
@@ -113,9 +113,9 @@ class DummyDatasetMultipleDataKeys(GeneratedDataset):
         self,
         base: BaseOptions | None = None,
         *,
-        output_dim: Mapping[str, Any],
+        output_dim: ConfigDict,
         num_seqs: float,
-        seq_len: Any = None,
+        seq_len: ConfigValue = None,
         input_max_value: float = 10.0,
         input_shift: float | None = None,
         input_scale: float | None = None,
@@ -162,9 +162,9 @@ class DummyGenericDataset(TypedKeys, GeneratedDataset):
         self,
         base: BaseOptions | None = None,
         *,
-        data_template: Mapping[str, Mapping[str, Any]],
+        data_template: Mapping[str, ConfigDict],
         num_seqs: float,
-        seq_lens: Any = None,
+        seq_lens: ConfigValue = None,
         log: Log | None = None,
     ):
         GeneratedDataset.__init__(self, base, num_seqs=num_seqs, log=log)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.casting import cast, class_indices
 from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
@@ -36,12 +37,12 @@ class HuggingFaceDataset(TypedKeys):
         self,
         base: BaseOptions | None = None,
         *,
-        dataset_opts: Any,
-        data_format: Mapping[str, Mapping[str, Any]],
+        dataset_opts: ConfigValue,
+        data_format: Mapping[str, ConfigDict],
         use_file_cache: bool = False,
         map_func: Callable[[Any], Any] | None = None,
         rename_columns: Mapping[str, str] | None = None,
-        cast_columns: Mapping[str, Any] | None = None,
+        cast_columns: ConfigDict | None = None,
         seq_tag_column: str | None = "id",
         sorting_seq_len_column_data: str | None = None,
         sorting_seq_len_column: str | None = None,
@@ -63,7 +64,7 @@ class HuggingFaceDataset(TypedKeys):
         self._lengths: np.ndarray | None = None
         self._tags: TagTable | None = None
 
-    def _opened(self, options: Any) -> Any:
+    def _opened(self, options: ConfigValue) -> Any:
         path = f"{self.name}: dataset_opts"
         try:
             import datasets
@@ -96,7 +97,7 @@ class HuggingFaceDataset(TypedKeys):
             raise ConfigError(f"{self.name}: {option}", f'there is no column "{name}"{hint}')
         return name
 
-    def _check_format(self, data_format: Mapping[str, Mapping[str, Any]]) -> None:
+    def _check_format(self, data_format: Mapping[str, ConfigDict]) -> None:
         formats = {}
         for column, options in data_format.items():
             self._column(column, "data_format")
@@ -142,7 +143,7 @@ class HuggingFaceDataset(TypedKeys):
         """The rows."""
         return [self._row(int(i), self.table[int(i)]) for i in indices]
 
-    def _row(self, index: int, row: Mapping[str, Any]) -> Seq:
+    def _row(self, index: int, row: ConfigDict) -> Seq:
         try:
             return {key: self._array(index, key, row[key]) for key in self.types}
         except DataError:
@@ -150,7 +151,7 @@ class HuggingFaceDataset(TypedKeys):
         except (ConfigError, ValueError, TypeError) as exc:
             raise DataError(f'{self.name}: sequence "{self.corpus_tag(index)}"', str(exc)) from None
 
-    def _array(self, index: int, key: str, value: Any) -> np.ndarray:
+    def _array(self, index: int, key: str, value: ConfigValue) -> np.ndarray:
         dtype = self.get_data_dtype(key)
         if key in self.vocabs:
             if not isinstance(value, str):
@@ -179,7 +180,7 @@ def _loose_files(path: str) -> list[str]:
     return sorted(str(file) for pattern in ("*.arrow", "*.parquet") for file in folder.glob(pattern))
 
 
-def _of_files(datasets: Any, files: Sequence[str]) -> Any:
+def _of_files(datasets: ConfigValue, files: Sequence[str]) -> Any:
     """The table in Arrow files, or in Parquet files, one after another."""
     if files and all(file.endswith(".parquet") for file in files):
         return datasets.load_dataset("parquet", data_files=list(files), split="train")

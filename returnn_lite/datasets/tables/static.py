@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions
@@ -61,7 +62,7 @@ class StaticDataset(Dataset):
         self.first = self.first or arrays
         return arrays
 
-    def _dims(self, key: str, given: Any) -> tuple[int, int]:
+    def _dims(self, key: str, given: ConfigValue) -> tuple[int, int]:
         ndim = self.data[0][key].ndim
         if isinstance(given, list | tuple):
             return int(given[0]), int(given[1])

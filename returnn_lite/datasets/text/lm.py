@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.audio.bliss_corpus import is_bliss, segments
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.corpus import Seq
@@ -41,21 +42,21 @@ class LmDataset(Dataset):
         self,
         base: BaseOptions | None = None,
         *,
-        corpus_file: Any,
+        corpus_file: ConfigValue,
         use_cache_manager: bool = False,
         skip_empty_lines: bool = True,
-        seq_list_file: Any = None,
-        orth_vocab: Any = None,
-        orth_symbols_file: Any = None,
-        orth_symbols_map_file: Any = None,
-        orth_replace_map_file: Any = None,
-        orth_post_process: Any = None,
+        seq_list_file: ConfigValue = None,
+        orth_vocab: ConfigValue = None,
+        orth_symbols_file: ConfigValue = None,
+        orth_symbols_map_file: ConfigValue = None,
+        orth_replace_map_file: ConfigValue = None,
+        orth_post_process: ConfigValue = None,
         word_based: bool = False,
         word_end_symbol: str | None = None,
         seq_end_symbol: str | None = "[END]",
         unknown_symbol: str | None = "[UNKNOWN]",
-        parse_orth_opts: Mapping[str, Any] | None = None,
-        phone_info: Mapping[str, Any] | None = None,
+        parse_orth_opts: ConfigDict | None = None,
+        phone_info: ConfigDict | None = None,
         add_random_phone_seqs: int = 0,
         auto_replace_unknown_symbol: bool = False,
         log_auto_replace_unknown_symbols: int = 10,
@@ -162,7 +163,7 @@ class LmDataset(Dataset):
 
     # --- the corpus ---
 
-    def _read(self, value: Any, skip_empty: bool) -> TagTable:
+    def _read(self, value: ConfigValue, skip_empty: bool) -> TagTable:
         path = f"{self.name}: corpus_file"
         value = _resolved(value)
         files = [value] if isinstance(value, str) else list(value)
@@ -173,7 +174,7 @@ class LmDataset(Dataset):
         self.log.v4(f"{self.name}: {len(lines)} lines")
         return lines
 
-    def _tags_of(self, seq_list_file: Any, prefix: str) -> Tags:
+    def _tags_of(self, seq_list_file: ConfigValue, prefix: str) -> Tags:
         if seq_list_file is None:
             return NumberedTags(len(self.lines), prefix)
         path = f"{self.name}: seq_list_file"
@@ -294,12 +295,12 @@ def smallest_dtype(count: int) -> str:
     return "int64"
 
 
-def _resolved(value: Any) -> Any:
+def _resolved(value: ConfigValue) -> Any:
     """The value, or what a function gives."""
     return value() if callable(value) else value
 
 
-def _read_symbol_map(value: Any, path: str) -> tuple[dict[str, int], list[str]]:
+def _read_symbol_map(value: ConfigValue, path: str) -> tuple[dict[str, int], list[str]]:
     """({symbol: index}, symbols by index) of a dict, or of a file with a dict or with lines "symbol index"."""
     if isinstance(value, dict):
         return checked_table(value, "the dict", path), named_classes(value)

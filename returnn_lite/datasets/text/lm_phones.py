@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from returnn_lite.config_value import ConfigDict
 from returnn_lite.datasets.audio.bliss_corpus import Lemma, read_lexicon
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.reading import read_bytes, read_literal, read_text
@@ -53,7 +54,7 @@ class Allophone:
 class PhoneSeqs:
     """Draws phone sequences. `labels` are the classes; `seed` begins anew."""
 
-    def __init__(self, info: Mapping[str, Any], path: str):
+    def __init__(self, info: ConfigDict, path: str):
         known = [f.name for f in fields(PhoneOptions)]
         for name in info:
             if name not in known:
@@ -123,7 +124,7 @@ class PhoneSeqs:
             yield self.silence
         yield from self._extra(options.extra_end_lemma, options.add_extra_end_lemma)
 
-    def _extra(self, lemma: Mapping[str, Any] | None, probability: float) -> Iterator[Lemma]:
+    def _extra(self, lemma: ConfigDict | None, probability: float) -> Iterator[Lemma]:
         if lemma and self.rng.random() < probability:
             phons = [phon["phon"] if isinstance(phon, Mapping) else str(phon) for phon in lemma["phons"]]
             yield Lemma((str(lemma.get("orth", "")),), tuple(phons))

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 
 PostProcessor = Callable[[str], str]
@@ -105,7 +106,7 @@ MAKERS: dict[str, Callable[..., PostProcessor]] = {"get_remove_chars": get_remov
 class TextFunction:
     """A post processor given by name, expression, function, or a list of these; None changes nothing."""
 
-    def __init__(self, value: Any, path: str):
+    def __init__(self, value: ConfigValue, path: str):
         self.value, self.path = value, path
         self.functions = [_function(part, path) for part in (value if isinstance(value, list | tuple) else [value])]
         tested = self("test")
@@ -125,7 +126,7 @@ def _unchanged(text: str) -> str:
     return text
 
 
-def _function(value: Any, path: str) -> PostProcessor:
+def _function(value: ConfigValue, path: str) -> PostProcessor:
     if value is None:
         return _unchanged
     if callable(value):
@@ -176,7 +177,7 @@ def parse_orthography(
     remove_chars: str = "(){}",
     collapse_spaces: bool = True,
     final_strip: bool = True,
-    **options: Any,
+    **options: ConfigValue,
 ) -> list[str]:
     """The symbols of a text with beginning and end symbols: "a [b]" -> ["a", " ", "[B]", "[END]"]."""
     text = text.translate({ord(char): None for char in remove_chars})

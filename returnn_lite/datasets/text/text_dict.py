@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.casting import class_indices
 from returnn_lite.datasets.corpus import Seq
@@ -40,7 +41,7 @@ class TextDictDataset(Dataset):
         *,
         filename: str,
         item_format: str = WITH_SCORES,
-        vocab: Any,
+        vocab: ConfigValue,
         log: Log | None = None,
     ):
         super().__init__(base, log=log)
@@ -58,7 +59,7 @@ class TextDictDataset(Dataset):
             self.num_outputs |= {"data_flat": (dim, 1), "data_seq_lens": (1, 1), "scores": (1, 1)}
         self.labels = {"data_flat" if self.scored else "data": list(self.vocab.labels)}
 
-    def _checked(self, tag: str, item: Any) -> list[tuple[float, str]]:
+    def _checked(self, tag: str, item: ConfigValue) -> list[tuple[float, str]]:
         """[(score, text), …] of an entry."""
         if not self.scored and isinstance(item, str):
             return [(0.0, item)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
@@ -189,7 +189,7 @@ class TranslationFactorsDataset(TranslationDataset):
         target_factors: str | Sequence[str] = (),
         factor_separator: str = "|",
         log: Log | None = None,
-        **options: Any,
+        **options: ConfigValue,
     ):
         given = {"data": source_factors, "classes": target_factors}
         self.factors = {key: [value] if isinstance(value, str) else list(value) for key, value in given.items()}
