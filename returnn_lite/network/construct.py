@@ -4,89 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import Any
 
-from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.context import Context
 from returnn_lite.layers.core.linking import Task, links, task
-from returnn_lite.layers.core.node import NamedNet, Node
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.params import ParamScope
 from returnn_lite.layers.core.registry import layer_valued
 from returnn_lite.network import names
 from returnn_lite.network.building import build, infer
 from returnn_lite.network.description import LayerDescription, described
+from returnn_lite.network.net_base import NetBase, reading
 from returnn_lite.network.reuse import SharedParams, reuse_options
-from returnn_lite.network.shared import Shared
 from returnn_lite.network.sources import DataSource, PartOf
 from returnn_lite.network.worklist import run
-from returnn_lite.tensor.foreign import with_core_dims
 
 EXTRA = re.compile(r"^(extra(?:\.[A-Za-z0-9_.()]*)?):(.*)$", re.DOTALL)
-SHOWN_ASKERS = 20  # of a longer chain error texts show both ends
 
 
-class Net:
+class Net(NetBase["Net"]):
     """A dict of layers, and the nodes that were asked for.
 
     `get` builds on demand: the node of a name first builds the nodes it reads. A plain net infers Specs and makes
     parameters at once; a loop (a sub-class) links all its nodes first. Tasks are steps of this work; they
     wait for one another on an explicit stack.
     """
-
-    immediate = True
-    is_loop = False
-
-    def __init__(
-        self,
-        descriptions: Mapping[str, Any],
-        shared: Shared[Net],
-        *,
-        path: str,
-        prefix: str = "",
-        parent: Net | None = None,
-        trainable: bool = True,
-    ) -> None:
-        if not isinstance(descriptions, Mapping):
-            raise ConfigError(path, f"must be a dict of layers, but is {type(descriptions).__name__} instead")
-        for name in descriptions:
-            if not isinstance(name, str):
-                raise ConfigError(path, f"the names of layers must be strs, but {name!r} is none")
-        self.descriptions: Mapping[str, Any] = with_core_dims(descriptions)
-        self.shared = shared
-        self.path = path
-        self.prefix = prefix
-        self.parent = parent
-        self.trainable = trainable and descriptions.get("#trainable", True) is not False
-        self.nodes: dict[str, Node] = {}
-        self.names: NamedNet = NamedNet(prefix, self.nodes, parent.names if parent is not None else None)
-        self.order: list[Node] = parent.order if parent is not None else []
-        self.subnets: dict[str, Net] = {}
-        self.overlays: dict[str, Net] = {}
-        self.given: dict[str, Node] = {}
-
-    @property
-    def context(self) -> Context:
-        """What all layers share."""
-        return self.shared.context
-
-    @property
-    def in_loop(self) -> bool:
-        """Whether the layers are those of a loop, or of a sub-network inside one."""
-        return self.is_loop
-
-    @property
-    def inside_loop(self) -> bool:
-        """Whether there is a loop somewhere around the net, or the net is one."""
-        net: Net | None = self
-        while net is not None and not net.is_loop:
-            net = net.parent
-        return net is not None
-
-    def has_layer(self, name: str) -> bool:
-        """Whether the dict describes a layer of this name."""
-        return name in self.descriptions
 
     # --- looking up ---------------------------------------------------------------------------------------------------
 
@@ -107,8 +50,8 @@ class Net:
         key = (self, name)
         if key in asking:
             askers = [n for _, n in asking]
-            chain = _chain([*askers[list(asking).index(key) :], name])
-            raise ConfigError(self.layer_path(name), f"there is a dependency loop on layer {name!r}: {chain}")
+            cycle = reading([*askers[list(asking).index(key) :], name])
+            raise ConfigError(self.layer_path(name), f"there is a dependency loop on layer {name!r}: {cycle}")
         asking[key] = None
         try:
             node = await self._find(name)
@@ -139,29 +82,22 @@ class Net:
             return await self.part(name)
         raise self.not_found(name)
 
-    def not_found(self, name: str) -> ConfigError:
-        """The error of a reference to nothing."""
-        known = [n for n in self.descriptions if not n.startswith("#")]
-        chain = _chain([repr(n) for _, n in islice(reversed(self.shared.asking), 1, None)])
-        asked = f"; asked for by {chain}" if chain else ""
-        return ConfigError(self._asker(), f"layer {name!r} not found{did_you_mean(name, known)}{asked}")
-
     @task
     async def base(self, name: str) -> Node:
         """A layer of the parent net."""
         if self.parent is None:
-            raise ConfigError(self._asker(), f'"base:{name}" needs a parent net, but this is the root net')
+            raise ConfigError(self.asker(), f'"base:{name}" needs a parent net, but this is the root net')
         return await self.parent.ask(name)
 
     def previous(self, name: str) -> Node:
         """A layer at the last tick."""
-        raise ConfigError(self._asker(), f'"prev:{name}" exists only inside a loop (the unit of a rec layer)')
+        raise ConfigError(self.asker(), f'"prev:{name}" exists only inside a loop (the unit of a rec layer)')
 
     @task
     async def extra(self, net: str, name: str) -> Node:
         """A layer in an overlay net: described by the entry "<net>:<name>" or "<name>", parameters shared."""
         if not self.immediate:
-            raise ConfigError(self._asker(), f'"{net}:{name}" is impossible: a loop has no overlay nets')
+            raise ConfigError(self.asker(), f'"{net}:{name}" is impossible: a loop has no overlay nets')
         if net not in self.overlays:
             self.overlays[net] = self.shared.overlay(self, net)
         return await self.overlays[net].layer(name)
@@ -177,7 +113,7 @@ class Net:
         while root.parent is not None:
             root = root.parent
         key = key or self.shared.extern.default_input
-        self.shared.extern.spec(key, self._asker())  # an unknown key is the fault of the layer that asks
+        self.shared.extern.spec(key, self.asker())  # an unknown key is the fault of the layer that asks
         return await root.data_node(key)
 
     @task
@@ -205,7 +141,7 @@ class Net:
         """One of several outputs of a layer."""
         part = PartOf(inner, owner.layer)
         if self.immediate and part.output_spec((owner.spec,), {}) is None:
-            raise ConfigError(self._asker(), f"layer {owner.name!r} has no part {inner!r}")
+            raise ConfigError(self.asker(), f"layer {owner.name!r} has no part {inner!r}")
         return await self.internal(name, part, [owner])
 
     def outside(self, name: str) -> Task[Node]:
@@ -226,15 +162,6 @@ class Net:
             if not inner or outer not in net.subnets or name in net.descriptions:
                 return net, name
             net, name = net.subnets[outer], inner
-
-    def _asker(self) -> str:
-        """The path of the layer that asks for the present one."""
-        asker = next(islice(reversed(self.shared.asking), 1, 2), None)
-        return self.path if asker is None else asker[0].layer_path(asker[1])
-
-    def layer_path(self, name: str) -> str:
-        """A layer in config syntax: network["output"]["unit"]["att"]."""
-        return f'{self.path}["{name}"]'
 
     def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
         """A net inside this one, whose layers run in the same order as those of this net."""
@@ -363,18 +290,7 @@ class Net:
         owner, inner = self.owner_of(name)
         return await owner.ask(inner)
 
-    def tell(self, node: Node) -> None:
-        """One log line per layer with its axes."""
-        if node.description:
-            self.context.log.v3(f"layer {self.path}/{node.name!r}: {node.spec}")
-
     # --- targets ------------------------------------------------------------------------------------------------------
-
-    def target_name(self, target: Any) -> str:
-        """The first of the targets, or the default one."""
-        if isinstance(target, (list, tuple)):
-            target = target[0] if target else None
-        return str(target) if target else self.shared.extern.default_target
 
     @task
     async def ask_target(self, target: Any) -> Node:
@@ -411,11 +327,3 @@ def _shared_params(node: Node) -> SharedParams | None:
     """What `reuse_params` of a node's layer says."""
     reuse = node.layer.scope.reuse if node.layer.scope is not None else None
     return reuse if isinstance(reuse, SharedParams) else None
-
-
-def _chain(names: list[str]) -> str:
-    """Askers, each reading the one before it; of a long chain both ends."""
-    if len(names) > SHOWN_ASKERS:
-        half = SHOWN_ASKERS // 2
-        names = [*names[:half], f"({len(names) - 2 * half} more)", *names[-half:]]
-    return " <- ".join(names)

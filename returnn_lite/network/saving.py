@@ -34,7 +34,7 @@ class Origin:
         """For a file: without the settings that no file can hold, as modules and functions of a config file."""
         config = Config({k: v for k, v in self.config.typed.items() if _is_portable(k, v)})
         config.untyped = dict(self.config.untyped)
-        return replace(self, config=config)
+        return replace(self, config=config, eval_names=self.eval_names or self.config.eval_names)
 
 
 def _is_portable(key: str, value: Any) -> bool:

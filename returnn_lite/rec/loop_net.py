@@ -72,7 +72,7 @@ class LoopNet(Net):
     def previous_in(self, net: Net, name: str) -> Node:
         """`previous` for a layer of `net`, which is this loop or a sub-network inside it."""
         if name.startswith("prev:"):
-            raise ConfigError(self._asker(), f'"prev:{name}" is impossible: only one tick is kept')
+            raise ConfigError(self.asker(), f'"prev:{name}" is impossible: only one tick is kept')
         node = Node(f"prev:{name}", Layer())
         self.waiting.append((node, net, name))
         self.order.append(node)
@@ -133,7 +133,7 @@ class LoopNet(Net):
     @task
     async def _frame_of_source(self, name: str) -> Node:
         if not self.inputs.has_source:
-            raise ConfigError(self._asker(), f"{name!r} needs a source, but `from` of the rec layer is empty")
+            raise ConfigError(self.asker(), f"{name!r} needs a source, but `from` of the rec layer is empty")
         return await self._source(name, "frame", "source")
 
     @task

@@ -1,14 +1,19 @@
 """A network as torch, pickle and copy see it: names of parameters, copies, files, and how it is printed."""
 
 import copy
+import gc
 import io
 import pickle
 
 import pytest
 import torch
 
+from returnn_lite.compat.tf import eval_names
 from returnn_lite.config import Config
 from returnn_lite.network import Network
+from returnn_lite.network.builder import Builder
+from returnn_lite.network.construct import Net
+from returnn_lite.rec.loop_builder import LoopBuilder
 from returnn_lite.tensor import Dim
 from tests.nets import DENSE, batch, network, randomised
 from tests.rec.nets import ATTENTION, END, KEYS, decoder, labels, linear, loop
@@ -96,6 +101,14 @@ def test_settings_that_no_file_can_hold_are_left_out():
     assert made.context.config.int("answer", 0) == 42 and not made.context.config.has("module")
 
 
+def test_names_for_eval_strings_that_the_config_knows_are_kept():
+    config = Config({"extern_data": DENSE})
+    config.eval_names = eval_names
+    net = Network(config, {"output": {"class": "eval", "from": "data", "eval": "tf.nn.relu(source(0))"}})
+    expected, _ = values(net, DENSE, LENGTHS)
+    torch.testing.assert_close(values(through_pickle(net), DENSE, LENGTHS)[0], expected)
+
+
 def test_parameters_have_the_names_of_checkpoints():
     net = network({"_a": linear("data"), "output": linear("_a", reuse_params="_a")}, {"data": {"dim": 3}})
     assert list(net.params) == [".95.a/W", ".95.a/b"]
@@ -134,3 +147,18 @@ def test_a_program_cannot_be_changed():
     for program in (net.program, net.layers["output"].program):
         with pytest.raises(AttributeError):
             program.nodes = ()
+
+
+def builders():
+    """How many objects that build nets are alive."""
+    gc.collect()
+    return sum(issubclass(type(found), (Net, Builder, LoopBuilder)) for found in gc.get_objects())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_nothing_that_runs_knows_a_builder(name):
+    layers, keys, lengths = NETS[name]
+    before = builders()
+    net = network(layers, keys)
+    assert builders() == before
+    assert net(*batch(keys, lengths))["output"].data.numel()
