@@ -115,6 +115,7 @@ class TorchOptimizer(Optimizer):
         self.group["lr"] = lr
 
         def closure() -> Any:  # torch says float, and passes on what it gets: a tensor, for which nothing waits
+            self._set_gradients({})  # those of the last call would be added to
             loss, grads = evaluate()
             self._set_gradients(grads)
             return loss.detach()

@@ -53,5 +53,5 @@ def test_reset(tmp_path, source):
 
 @pytest.mark.parametrize("mode", ["subsets", len])
 def test_wrong_mode(tmp_path, source, mode):
-    with pytest.raises(ConfigError, match=r'\["custom_param_importer"\]: .* must be one of "reset"'):
+    with pytest.raises(ConfigError, match="`?custom_param_importer.*must be one of .reset."):
         imported(tmp_path, source, 3, mode)

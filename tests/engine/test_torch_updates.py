@@ -202,3 +202,27 @@ def test_updates_that_are_not_finite_are_left_out_with_their_batches(tmp_path):
     lines = run(options(tmp_path, train_step, num_epochs=1, **config))
     assert sum("Gradients are not finite" in line for line in lines) == 1
     assert found(tmp_path, 1) == pytest.approx([1 - 0.1 * 3, 1 - 0.1 * 3], abs=1e-5)
+
+
+def test_an_optimizer_that_asks_for_the_loss_several_times(tmp_path):
+    """Each of its questions gets the gradient of that evaluation alone."""
+
+    def loss_of(y):
+        return (y - 1.0).square().mean()
+
+    def train_step(*, model, extern_data, **_):
+        get_run_ctx().mark_as_loss(loss_of(model(extern_data["data"].raw_tensor)), "l", use_normalized_loss=True)
+
+    run(options(tmp_path, train_step, optimizer={"class": "torch.LBFGS", "max_iter": 4}, num_epochs=1))
+    model = Two()
+    plain = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
+    for value in VALUES:
+
+        def closure(value=value):
+            plain.zero_grad()
+            loss = loss_of(model(torch.full((1, 2, 1), value)))
+            loss.backward()
+            return loss
+
+        plain.step(closure)
+    assert found(tmp_path, 1) == pytest.approx([model.w.item(), model.part.weight.item()], abs=1e-6)

@@ -95,7 +95,7 @@ CASES = {
     "unknown device": ({"device": "gpu0"}, r"device: .*'gpu0' instead"),
     "model that is not there": ({"load": "no/model.003", "start_epoch": 1}, r"load: .*'no/model.003' does not exist"),
     "NaN in the data": (
-        {"learning_rate": float("inf"), "optimizer": None},
+        {"learning_rate": 1e38, "optimizer": None},
         r"Inf/nan score in train epoch 1, step \d+",
     ),
     "class that is none": (

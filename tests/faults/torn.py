@@ -1,6 +1,8 @@
 """Files that a crash of the machine, or somebody, left as no run leaves them; and what a user then does."""
 
 import shutil
+import struct
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +50,13 @@ def leftovers(folder: Path) -> None:
 
 
 def flipped(folder: Path) -> None:
-    """A byte of the newest model is another one."""
+    """A byte of the newest model's largest array is another one."""
     path = folder / f"{newest(folder)}.pt"
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    name_size, extra_size = struct.unpack("<HH", content[largest.header_offset + 26 : largest.header_offset + 30])
+    content[largest.header_offset + 30 + name_size + extra_size + largest.file_size // 2] ^= 255
     path.write_bytes(content)
 
 
