@@ -129,9 +129,6 @@ class Dim(DimWithSizes):
     def __deepcopy__(self, memo: Any) -> Dim:
         return self
 
-    def __reduce__(self) -> Any:
-        raise WrongUse(f"axis {self} cannot be pickled")
-
     def copy(
         self,
         same_as_self: bool = True,

@@ -139,17 +139,25 @@ def _cancel(a: Dim, b: Dim | int) -> bool:
 
 
 def _derive(kind: str, a: Dim | int, b: Dim | int) -> Dim:
-    """The axis of an operation, made once and kept with the first operand that is no number."""
+    """The axis of an operation, made once.
+
+    It is kept with the operand that is an axis, of two with the younger one: an axis that lives long must not keep what
+    was computed from those of every step.
+    """
     at_left = isinstance(a, int) or (constant_value(a) is not None and not isinstance(b, int))
     base, other = (b, a) if at_left else (a, b)
     if isinstance(base, int):
         raise TypeError("one operand must be an axis")
     number = constant_value(other)
-    key = (kind, other if number is None else number, at_left)
-    kept = base.extent().derived
-    found = kept.get(key)
+    holder = base.extent()
+    key: tuple[Any, ...] = (kind, number, at_left)
+    if number is None and not isinstance(other, int):
+        key = (kind, other, at_left)
+        if other.extent().serial > holder.serial:
+            holder, key = other.extent(), (kind, base, not at_left)
+    found = holder.derived.get(key)
     if found is None:
-        found = kept[key] = _make(kind, a, b, base)
+        found = holder.derived[key] = _make(kind, a, b, base)
     return found
 
 

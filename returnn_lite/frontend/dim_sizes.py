@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from returnn_lite.frontend.tensor import Tensor
 
 CPU = torch.device("cpu")
+_SERIALS = itertools.count()
 
 
 class Extent:
@@ -29,16 +32,18 @@ class Extent:
 
     __slots__ = (
         *("owner", "same", "size", "_given", "op", "auto", "batch", "derived", "hash", "kept_for", "kept"),
-        *("computed", "computed_for", "checked", "merged", "__weakref__"),
+        *("serial", "computed", "computed_for", "checked", "merged", "__weakref__"),
     )
 
     def __init__(self, owner: Dim, size: int | None, given: Tensor | None, op: Op | None, auto: bool) -> None:
         self.owner, self.size, self._given, self.op, self.auto = owner, size, given, op, auto
         self.checked = -1  # when `computed` was found to hold
+        self.serial = next(_SERIALS)
         self.same: Extent | None = None
         self.batch = owner.is_batch_dim()
         self.derived: dict[Any, Dim] = {}
-        self.hash = hash(("batch axis",)) if self.batch else hash(("auto", owner.name)) if auto else id(self) >> 4
+        # The same in all processes where it is not by identity.
+        self.hash = 1 if self.batch else zlib.crc32(owner.name.encode()) if auto else id(self) >> 4
         self.kept_for: Any = None  # the raw sizes that `kept` was computed from
         self.kept: dict[Any, Any] = {}
         self.merged: list[Extent] = []  # those that this one replaced
@@ -116,10 +121,9 @@ class Extent:
         return found
 
     def forget(self) -> None:
-        """No sizes any more, and nothing that was computed from them; derived axes by numbers stay the same axes."""
+        """No sizes any more, and nothing that was computed from them; derived axes stay the same axes."""
         self.given = self.computed = self.kept_for = None
         self.kept, self.computed_for = {}, ()
-        self.derived = {key: dim for key, dim in self.derived.items() if isinstance(key[1], int)}
         for dim in self.derived.values():
             dim.reset_eager()
 

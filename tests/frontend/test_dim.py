@@ -1,6 +1,7 @@
 """Axes: sizes, equality, masks, new batches."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -91,6 +92,13 @@ def test_new_sizes_reach_what_was_computed():
     assert half.padded_size() == 4
     time.transform_tensors(lambda sizes: sizes.raw_tensor.mul_(2))
     assert half.padded_size() == 7
+
+
+def test_other_processes_get_axes_of_their_own():
+    time = sized([5, 2, 4], B)
+    again, longer, batch, view = pickle.loads(pickle.dumps((time, time + 1, rf.batch_dim, time.copy(description="v"))))
+    assert again != time and again == view and again + 1 == longer and longer.dyn_size.tolist() == [6, 3, 5]
+    assert batch == rf.batch_dim and hash(batch) == hash(rf.batch_dim)
 
 
 def test_numbers_of_entries():

@@ -1,5 +1,8 @@
 """Arithmetic with axes."""
 
+import gc
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +71,19 @@ def test_how_an_axis_was_made():
     assert op.inputs[1].is_constant_static_dim() and time.derived_from_op is None
     assert (time + 2).name == "time+2" and ((time + 2) * 3).name == "(time+2)*3"
     assert not (rf.batch_dim + 1).is_batch_dim() and (rf.batch_dim + 1) != rf.batch_dim
+
+
+def test_axes_of_a_step_are_not_kept_by_those_of_the_model():
+    lasting, times = rf.Dim(2, name="lasting"), sized([1, 2, 3], B)
+    seen = []
+    for _ in range(3):
+        own = sized([2, 2, 1], B, "own")
+        made = [lasting + own, own * lasting, times + own, lasting * rf.Dim(3, name="fixed")]
+        assert lasting + own is made[0] and times + own is made[2]
+        seen += [weakref.ref(dim) for dim in made]
+        del own, made
+    gc.collect()
+    assert not [dim for dim in seen if dim() is not None]
 
 
 def test_sizes_that_come_later():
