@@ -22,6 +22,7 @@ FLOORS = {  # first part of the path in the package -> floor
     "config_value": 0,
     "errors": 0,
     "files": 0,
+    "not_specified": 0,
     "processes": 0,
     "reading": 0,
     "running_config": 0,

@@ -59,6 +59,8 @@ MODULES: dict[str, str] = {
     "returnn.torch": "",
     "returnn.torch.context": "frontend:context_names",
     "returnn.torch.data": "",
+    "returnn.torch.frontend": "",
+    "returnn.torch.frontend.bridge": "frontend:bridge_names",
     "returnn.torch.data.tensor_utils": "frontend:torch_data_names",
     "returnn.util": "util:top",
     "returnn.util.basic": "util:names",
@@ -107,12 +109,14 @@ def config_imports(config: Any = None) -> Iterator[None]:
     `get_global_config()` gives.
     """
     finder = _Finder()
-    sys.meta_path.append(finder)
+    below = _Below(finder)
+    sys.meta_path[:] = [below, *sys.meta_path, finder]
     RUNNING.config = config
     try:
         with stand_in_commands(), patch.object(builtins, "__import__", _tensorflow_for_configs(builtins.__import__)):
             yield
     finally:
+        sys.meta_path.remove(below)
         sys.meta_path.remove(finder)
         for name in finder.made:
             sys.modules.pop(name, None)
@@ -121,7 +125,8 @@ def config_imports(config: Any = None) -> Iterator[None]:
 
 def offer_modules() -> None:
     """Makes the modules below `returnn` importable from now on, for scripts that have a package of this name."""
-    sys.meta_path.append(_Finder())
+    finder = _Finder()
+    sys.meta_path[:] = [_Below(finder), *sys.meta_path, finder]
 
 
 def is_known(name: str) -> bool:
@@ -202,6 +207,23 @@ class _Finder(MetaPathFinder, Loader):
             if other not in sys.modules:
                 sys.modules[other] = sys.modules[name]
                 self.made.append(other)
+
+
+class _Below(MetaPathFinder):
+    """Finds the modules of a package of ours that stands under another name.
+
+    It stands first: else Python would load their files once more, as other modules with other classes.
+    """
+
+    def __init__(self, finder: _Finder) -> None:
+        self.finder = finder
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """The spec of a module below such a package."""
+        for public, own in OURS.items():
+            if fullname.startswith(f"{public}.") and getattr(sys.modules.get(public), "__name__", "") == own:
+                return self.finder.find_spec(fullname)
+        return None
 
 
 def _tensorflow_for_configs(real: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,9 @@
 One family of functions a file. `dim.py`, `tensor.py`: axes with sizes, tensors with axes. Functions: `elementwise`,
 `binary`, `reduce`, `matmul`, `where`, `axes`, `concat`, `gather`, `scatter`, `masked`, `frames`, `along_axis`,
 `random`, `gradient`, `loops`, `nested`. Modules: `module`, `parameter`, `init`, `containers`, `parametrizations`.
-What a run hands to a config: `run_ctx`, `tensor_dict`, `callback`.
+Layers: `linear`, `conv`, `pool`, `normalization`, `batch_norm`, `lstm`, `attention` (and the files it names),
+`positions`; losses: `losses`, `ctc`; `audio`; whole models: `encoder`, `decoder`; `conversions`. What a run hands to a
+config: `run_ctx`, `tensor_dict`, `callback`.
 """
 
 from __future__ import annotations
@@ -12,8 +14,24 @@ from typing import Any
 
 from returnn_lite.behavior_version import BehaviorVersion, select_backend_torch
 from returnn_lite.errors import UnknownName, did_you_mean, user_line
-from returnn_lite.frontend import hooks, init, nested
+from returnn_lite.frontend import audio, hooks, init, nested
 from returnn_lite.frontend.along_axis import cumsum, gating, log_softmax, moments, softmax
+from returnn_lite.frontend.attention import (
+    CausalSelfAttention,
+    CausalSelfAttentionState,
+    CrossAttention,
+    LearnedRelativePositionalEncoding,
+    RelPosCausalSelfAttention,
+    RelPosSelfAttention,
+    RotaryPosCausalSelfAttention,
+    RotaryPosSelfAttention,
+    SelfAttention,
+    SelfAttentionBase,
+    dot_attention,
+    relative_positional_encoding,
+    sinusoidal_encoding,
+    sinusoidal_positional_encoding,
+)
 from returnn_lite.frontend.axes import (
     complex_as_real,
     expand_dim,
@@ -29,6 +47,7 @@ from returnn_lite.frontend.axes import (
     split_dims,
     squeeze,
 )
+from returnn_lite.frontend.batch_norm import BatchNorm
 from returnn_lite.frontend.binary import (
     add,
     ceil_divide,
@@ -72,6 +91,14 @@ from returnn_lite.frontend.const import (
     zeros_like,
 )
 from returnn_lite.frontend.containers import Functional, ModuleList, ParameterList, Sequential, sequential
+from returnn_lite.frontend.conv import Conv1d, Conv2d, Conv3d, conv
+from returnn_lite.frontend.conv_sizes import (
+    calc_conv_out_length,
+    calc_transposed_conv_out_length,
+    make_conv_out_spatial_dims,
+    make_transposed_conv_out_spatial_dims,
+)
+from returnn_lite.frontend.ctc import ctc_best_path, ctc_loss, ctc_no_label_loop_blank_durations_from_path
 from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.dim import Dim, batch_dim, single_step_dim
 from returnn_lite.frontend.dropout import dropout, dropout_broadcast_default
@@ -134,11 +161,20 @@ from returnn_lite.frontend.gradient import (
     stop_gradient,
     stop_gradient_scope,
 )
+from returnn_lite.frontend.linear import Embedding, Linear
 from returnn_lite.frontend.loops import assert_, cond, control_flow_ctx, scan, while_loop
 from returnn_lite.frontend.loss import Loss
+from returnn_lite.frontend.losses import (
+    cross_entropy,
+    label_smoothed_log_prob_gradient,
+    label_smoothing,
+    smooth_one_hot,
+)
+from returnn_lite.frontend.lstm import LSTM, ZoneoutLSTM
 from returnn_lite.frontend.masked import masked_scatter, masked_select, pack_padded, pad_packed
 from returnn_lite.frontend.matmul import dot, matmul
 from returnn_lite.frontend.module import Module
+from returnn_lite.frontend.normalization import GroupNorm, GroupNormSpatial, LayerNorm, Normalize, RMSNorm, normalize
 from returnn_lite.frontend.parameter import Parameter, set_parameter_copy_behavior_ctx
 from returnn_lite.frontend.parametrizations import (
     WeightDropout,
@@ -150,6 +186,7 @@ from returnn_lite.frontend.parametrizations import (
     weight_noise,
 )
 from returnn_lite.frontend.piecewise import PiecewiseLinear, PiecewiseLinearStepwiseScheduler
+from returnn_lite.frontend.pool import max_pool, max_pool1d, max_pool2d, max_pool3d, pool, pool1d, pool2d, pool3d
 from returnn_lite.frontend.random import (
     get_random_state,
     random,
@@ -208,6 +245,12 @@ from returnn_lite.frontend.stft import stft
 from returnn_lite.frontend.tensor import RawTensorTypes, Tensor
 from returnn_lite.frontend.tensor_array import TensorArray
 from returnn_lite.frontend.tensor_dict import TensorDict
+from returnn_lite.frontend.transposed_conv import (
+    TransposedConv1d,
+    TransposedConv2d,
+    TransposedConv3d,
+    transposed_conv,
+)
 from returnn_lite.frontend.where import clip_by_value, lerp, where
 
 
@@ -219,7 +262,7 @@ def is_executing_eagerly() -> bool:
 def __getattr__(name: str) -> Any:
     if name.startswith("__") or name in _LOADED_BY_IMPORT:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    own = ("hooks", "init", "nested")
+    own = ("audio", "hooks", "init", "nested")
     known = [key for key, value in globals().items() if not key.startswith("_") and (callable(value) or key in own)]
     reason = _NOT_HERE.get(name)
     hint = f"; {reason}" if reason else did_you_mean(name, known)

@@ -69,10 +69,15 @@ def gating(
 
 
 def moments(
-    x: Tensor, axis: Dim | Sequence[Dim], *, use_mask: bool = True, correction: Any = 0
+    x: Tensor, axis: Dim | Sequence[Dim], *, use_mask: bool = True, correction: Any = 0, distributed: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """(mean, variance) over axes, without padding; the variance is divided by n - correction."""
-    mean = reduce_mean(x, axis=axis, use_mask=use_mask)
+    """(mean, variance) over axes, without padding; the variance is divided by n - correction.
+
+    use_mask=False: the squared distances from the mean, which is that of the valid entries, are averaged with padding.
+    """
+    if distributed:
+        raise WrongUse("moments: `distributed` is not supported; reduce the sums with rf.reduce_sum(distributed=True)")
+    mean = reduce_mean(x, axis=axis)
     variance = reduce_mean(squared_difference(x, mean), axis=axis, use_mask=use_mask)
     if not isinstance(correction, int) or correction != 0:
         count: Any = num_elements_of_shape(axis, use_mask=use_mask, device=x.device)

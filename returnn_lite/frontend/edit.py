@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 import returnn_lite.ops.edit_distance as ops_edit_distance
+from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.binary import logical_and
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.dim_sizes import as_torch
@@ -20,8 +21,8 @@ from returnn_lite.frontend.sizes import sequence_mask
 from returnn_lite.frontend.tensor import Tensor
 
 
-def edit_distance(a: Tensor, a_spatial_dim: Dim, b: Tensor, b_spatial_dim: Dim) -> Tensor:
-    """The least number of insertions, deletions and substitutions that make one sequence of the other: int32."""
+def edit_distance(a: Tensor, a_spatial_dim: Dim, b: Tensor, b_spatial_dim: Dim, *, dtype: str = "int32") -> Tensor:
+    """The least number of insertions, deletions and substitutions that make one sequence of the other."""
     others = joined(_others(a, a_spatial_dim), _others(b, b_spatial_dim))
     sizes = [_sizes(dim, others, a.raw_tensor.device) for dim in (a_spatial_dim, b_spatial_dim)]
     shape = [dim.padded_size() for dim in others]
@@ -31,7 +32,7 @@ def edit_distance(a: Tensor, a_spatial_dim: Dim, b: Tensor, b_spatial_dim: Dim) 
     ]
     lengths = [size.expand(shape).reshape(-1) for size in sizes]
     found = ops_edit_distance.edit_distance(rows[0], lengths[0], rows[1], lengths[1])
-    return a._new(found.to(torch.int32).reshape(shape), others, name="edit_distance")
+    return a._new(found.to(dtypes.torch_dtype(dtype)).reshape(shape), others, name="edit_distance")
 
 
 def _others(x: Tensor, dim: Dim) -> Dims:
@@ -89,7 +90,8 @@ def ctc_durations_from_path(
     blank_index: int,
     targets_spatial_dim: Dim | None = None,
     out_spatial_dim: Dim | None = None,
-    **_unused: Any,
+    check_dims: bool = True,
+    stop_on_failed_check: bool = True,
 ) -> tuple[Tensor, Dim]:
     """The frames of each state on a path, blank, label, blank … blank: (int32 durations, axis of size 2N + 1)."""
     others = tuple(dim for dim in path.dims if dim != path_spatial_dim)
@@ -106,13 +108,22 @@ def ctc_durations_from_path(
     number = starts.cumsum(-1)  # labels so far, this one included
     state = torch.where(blank, 2 * number, 2 * number - 1)
     counts = torch.where(valid, starts, 0).sum(-1)
+    # A blank at the end of a sequence goes on as long as the blanks behind it do.
+    counted = valid | ((blank | valid).cumprod(-1).bool() & blank & _last_is(blank, valid))
+    state = torch.where(valid, state, 2 * counts.unsqueeze(-1))
     out = _duration_axis(counts, others, path, targets_spatial_dim, out_spatial_dim)
     size = out.padded_size()
     durations = torch.zeros(
         *labels.shape[:-1], max(size, int(state.max()) + 1 if state.numel() else 1), device=labels.device
     )
-    durations = durations.int().scatter_add(-1, state, valid.int().expand_as(state))
+    durations = durations.int().scatter_add(-1, state, counted.int().expand_as(state))
     return path._new(durations[..., :size], (*others, out), name="durations"), out
+
+
+def _last_is(condition: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Whether something holds in the last valid frame. Shape: (…, T), (…, T) bool -> (…, 1)"""
+    last = (valid.expand_as(condition).sum(-1, keepdim=True) - 1).clamp(min=0)
+    return condition.gather(-1, last)
 
 
 def _duration_axis(counts: torch.Tensor, others: Dims, path: Tensor, targets: Dim | None, out: Dim | None) -> Dim:

@@ -48,7 +48,7 @@ def scaled_gradient(source: Tensor, scale: float | Tensor) -> Tensor:
 
 
 def scaled_gradient_ext(
-    x: Tensor,
+    source: Tensor,
     *,
     scale: float | Tensor = 1.0,
     shift: float | Tensor | None = None,
@@ -58,14 +58,14 @@ def scaled_gradient_ext(
 
     With a shift both must be numbers.
     """
-    axis = None if scale_shift_by_sum_over_axis is None else axis_of(x.dims, scale_shift_by_sum_over_axis, x)
+    axis = None if scale_shift_by_sum_over_axis is None else axis_of(source.dims, scale_shift_by_sum_over_axis, source)
     if isinstance(scale, int | float) and isinstance(shift, int | float | None):
-        return x._like(ops_gradients.scaled_gradient(x.raw_tensor, scale, shift or 0.0, axis))
+        return source._like(ops_gradients.scaled_gradient(source.raw_tensor, scale, shift or 0.0, axis))
     if shift is not None:
-        raise WrongUse(f"scaled_gradient_ext of {x}: with a `shift` both must be numbers")
-    factor = scale if isinstance(scale, int | float) else scale.copy_compatible_to_dims_raw(x.dims)
-    scaled = x.raw_tensor * factor
-    return x._like(ops_gradients.reported_as(x.raw_tensor, scaled))
+        raise WrongUse(f"scaled_gradient_ext of {source}: with a `shift` both must be numbers")
+    factor = scale if isinstance(scale, int | float) else scale.copy_compatible_to_dims_raw(source.dims)
+    scaled = source.raw_tensor * factor
+    return source._like(ops_gradients.reported_as(source.raw_tensor, scaled))
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Module:
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules among the attributes, each once."""
         seen: set[int] = set()
-        for name, value in vars(self).items():
+        for name, value in list(vars(self).items()):
             if isinstance(value, Module) and id(value) not in seen:
                 seen.add(id(value))
                 yield name, value
@@ -85,7 +85,7 @@ class Module:
         seen: set[int] = set()
         owners = self.named_modules() if recurse else [("", self)]
         for prefix, module in owners:
-            for name, value in vars(module).items():
+            for name, value in list(vars(module).items()):
                 if isinstance(value, Parameter) and id(value) not in seen:
                     seen.add(id(value))
                     yield f"{prefix}.{name}" if prefix else name, value

@@ -168,7 +168,7 @@ class Parameter(Tensor):
             raise WrongUse(f"a parameter with the axes {show(self._dims)} cannot be assigned {found}")
         return arranged(found.raw_tensor, found.dims, self._dims).to(self._raw.device, self._raw.dtype)
 
-    def assign_key(self, *, axis: Dim, key: Any, key_dim: Dim | None = None, value: Any) -> None:
+    def assign_key(self, *, axis: Dim, key: Any, key_dim: Dim | None, value: Any) -> None:
         """Sets the value at positions of an axis: an int, or a slice, which `key_dim` stands for in `value`."""
         at = axis_of(self._dims, axis, self)
         dims = (*self._dims[:at], *(() if key_dim is None else (key_dim,)), *self._dims[at + 1 :])

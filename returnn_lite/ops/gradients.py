@@ -46,21 +46,24 @@ class _Shown(torch.autograd.Function):
         return grads[0], None
 
 
-def scaled_gradient(x: Tensor, scale: float, shift: float = 0.0, sum_axis: int | None = None) -> Tensor:
+def scaled_gradient(
+    x: Tensor, scale: float, shift: float = 0.0, sum_axis: int | None = None, *, kept: Tensor | None = None
+) -> Tensor:
     """`x` with the gradient g * scale + shift; 0 and 0 stop it.  Shape: any -> the same
 
-    `sum_axis`: the shift is multiplied by the sum of |g| over this axis.
+    `sum_axis`: the shift is multiplied by the sum of |g| over this axis. `kept` (broadcastable bool): entries that keep
+    their gradient; they count in the sum.
     """
-    if scale == 0 and shift == 0:
+    if scale == 0 and shift == 0 and kept is None:
         return x.detach()
-    result: Tensor = _Scaled.apply(x, scale, shift, sum_axis)  # type: ignore[no-untyped-call]
+    result: Tensor = _Scaled.apply(x, scale, shift, sum_axis, kept)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Scaled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, shift: float, sum_axis: int | None) -> Tensor:
-        ctx.scale, ctx.shift, ctx.axis = scale, shift, sum_axis
+    def forward(ctx: Any, x: Tensor, scale: float, shift: float, sum_axis: int | None, kept: Tensor | None) -> Tensor:
+        ctx.scale, ctx.shift, ctx.axis, ctx.kept = scale, shift, sum_axis, kept
         return x.view_as(x)
 
     @staticmethod
@@ -70,7 +73,9 @@ class _Scaled(torch.autograd.Function):
         if ctx.shift:
             total = 1.0 if ctx.axis is None else grad.abs().sum(ctx.axis, keepdim=True)
             result = result + ctx.shift * total
-        return result, None, None, None
+        if ctx.kept is not None:
+            result = torch.where(ctx.kept, grad, result)
+        return result, None, None, None, None
 
 
 def filtered_gradient(x: Tensor, batch: int | None, limit: float) -> Tensor:

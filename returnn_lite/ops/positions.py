@@ -81,11 +81,12 @@ def relative_shift(x: Tensor) -> Tensor:
     (Dai et al. 2019, https://arxiv.org/abs/1901.02860)
     """
     *lead, queries, columns = x.shape
-    keys = columns - queries + 1
-    padded = F.pad(x, (0, 1)).reshape(*lead, queries * (columns + 1))
+    if queries <= 1:
+        return x
     # In rows that are shorter by 1 each query starts one column earlier than the one before it.
-    turned = padded[..., queries - 1 : queries - 1 + queries * columns]
-    return turned.reshape(*lead, queries, columns)[..., :keys]
+    rows = columns - 1
+    flat = x.reshape(*lead, queries * columns).narrow(-1, queries - 1, queries * rows)
+    return flat.reshape(*lead, queries, rows).narrow(-1, 0, columns - queries + 1)
 
 
 class _Picked(torch.autograd.Function):

@@ -109,3 +109,36 @@ def rhn_step(sums: Tensor, s: Tensor, weights: Sequence[Tensor], mask: Tensor | 
         h, t = both.chunk(2, 1)
         s = torch.lerp(s, torch.tanh(h), torch.sigmoid(t))
     return s
+
+
+def zoned_lstm(
+    gates_x: Tensor,
+    w_h: Tensor,
+    h: Tensor,
+    c: Tensor,
+    *,
+    zone_cell: Callable[[Tensor, Tensor], Tensor],
+    zone_output: Callable[[Tensor, Tensor], Tensor],
+    zoned_output: bool = True,
+    padding: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """An LSTM whose new cell and output go through functions of (old, new), frame by frame.
+
+    Shape: (T, B, 4H) with the gates i, f, a, o, (H, 4H), (B, H), (B, H), padding (T, B) -> (T, B, H), (B, H), (B, H):
+    the outputs (with `zoned_output` those that the next frame sees; 0 in the padding), the last output and cell.
+    """
+    outputs = []
+    for t, frame in enumerate(gates_x):
+        i, f, a, o = torch.addmm(frame, h, w_h).chunk(4, 1)
+        new_c = f.sigmoid() * c + i.sigmoid() * a.tanh()
+        plain = o.sigmoid() * new_c.tanh()
+        new_c, new_h = zone_cell(c, new_c), zone_output(h, plain)
+        output = new_h if zoned_output else plain
+        if padding is None:
+            h, c = new_h, new_c
+        else:
+            ended = padding[t].unsqueeze(1)
+            h, c = torch.where(ended, h, new_h), torch.where(ended, c, new_c)
+            output = output.masked_fill(ended, 0)
+        outputs.append(output)
+    return torch.stack(outputs), h, c

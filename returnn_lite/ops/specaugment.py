@@ -14,13 +14,13 @@ def random_stretches(
     *,
     fewest: Tensor | int,
     most: Tensor | int,
-    max_width: int,
+    max_width: Tensor | int,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """True in some stretches of an axis.  Shape: (B,) -> (B, T) bool, T = `size`
 
     Per row a number of stretches, uniform in [`fewest`, `most`] (ints or (B,)), with distinct starts within the length,
-    and each of a width uniform in 1 … `max_width`, cut at the end. They may overlap. No device is waited for.
+    and each of a width uniform in 1 … `max_width` (too), cut at the end. They may overlap. No device is waited for.
     """
     batch, device = lengths.shape[0], lengths.device
 

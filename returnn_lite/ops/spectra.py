@@ -61,7 +61,7 @@ def synthesis_window(window: Tensor, shift: int) -> Tensor:
     return torch.where(total > 0, window / total.clamp(min=torch.finfo(total.dtype).tiny), torch.zeros_like(window))
 
 
-def mel_matrix(bins: int, filters: int, rate: int, fft_size: int, f_min: float, f_max: float) -> Tensor:
+def mel_matrix(bins: int, filters: int, rate: float, fft_size: int, f_min: float, f_max: float) -> Tensor:
     """Triangular filters (bins, filters), peaks of 1 equally spaced on the mel scale 1125 ln(1 + f / 700); f in Hz."""
 
     def mel(f: float) -> float:

@@ -65,7 +65,7 @@ def test_parameters():
     weight.assign(random([F], 1))
     np.testing.assert_array_equal(values(weight), values(random([F], 1))[:, None].repeat(2, 1))
     weight.assign_add(1.0)
-    weight.assign_key(axis=F, key=2, value=9.0)
+    weight.assign_key(axis=F, key=2, key_dim=None, value=9.0)
     assert (values(weight)[2] == 9).all() and (values(weight)[1] != 9).all()
     part = rf.Dim(2, name="part")
     weight.assign_key(axis=F, key=slice(0, 2), key_dim=part, value=random([part], 2))

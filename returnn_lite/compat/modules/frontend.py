@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from returnn_lite.compat import config_dims
-from returnn_lite.frontend import errors, marked_dim, random_data, tensor_dict
+from returnn_lite.frontend import bridge, errors, marked_dim, random_data, tensor_dict
 from returnn_lite.frontend.callback import ForwardCallback
 from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.run_ctx import RunContext
@@ -48,3 +48,8 @@ def context_names() -> dict[str, Any]:
 def callback_names() -> dict[str, Any]:
     """`returnn.forward_iface`."""
     return {"ForwardCallbackIface": ForwardCallback}
+
+
+def bridge_names() -> dict[str, Any]:
+    """`returnn.torch.frontend.bridge`."""
+    return vars(bridge)

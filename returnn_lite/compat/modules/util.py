@@ -11,6 +11,7 @@ from typing import Any
 from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.engine.models.pretrain import WrapEpochValue
+from returnn_lite.not_specified import NotSpecified
 
 
 def cleanup_env_var_path(env_var: str, path_prefix: str) -> None:
@@ -48,6 +49,7 @@ def names() -> dict[str, Any]:
         "generic_import_module": generic_import_module,
         "py2_utf8_str_to_unicode": py2_utf8_str_to_unicode,
         "BehaviorVersion": BehaviorVersion,
+        "NotSpecified": NotSpecified,
         "NumbersDict": NumbersDict,
         "PY3": True,
         "unicode": str,

@@ -1,0 +1,1 @@
+"""Parameters of other libraries' modules for modules of the frontend."""
