@@ -50,7 +50,7 @@ def scaled_gradient(source: Tensor, scale: float | Tensor) -> Tensor:
 def scaled_gradient_ext(
     source: Tensor,
     *,
-    scale: float | Tensor = 1.0,
+    scale: float | Tensor,
     shift: float | Tensor | None = None,
     scale_shift_by_sum_over_axis: Dim | None = None,
 ) -> Tensor:
@@ -58,7 +58,11 @@ def scaled_gradient_ext(
 
     With a shift both must be numbers.
     """
-    axis = None if scale_shift_by_sum_over_axis is None else axis_of(source.dims, scale_shift_by_sum_over_axis, source)
+    axis = (
+        None
+        if scale_shift_by_sum_over_axis is None
+        else axis_of(source.dims, scale_shift_by_sum_over_axis, str(source))
+    )
     if isinstance(scale, int | float) and isinstance(shift, int | float | None):
         return source._like(ops_gradients.scaled_gradient(source.raw_tensor, scale, shift or 0.0, axis))
     if shift is not None:
