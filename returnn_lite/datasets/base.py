@@ -123,7 +123,7 @@ class Dataset(Corpus):
         if ordering != "default" or (self.options.partition_epoch or 1) > 1:
             raise ConfigError(
                 f"{self.name}: seq_ordering",
-                f'must be "default" without partitions for a dataset without end, but is "{ordering}" instead',
+                f'must be "default" without partitions for an endless dataset, but is "{ordering}" instead',
             )
 
     def _lengths_for_order(self) -> np.ndarray | None:
@@ -249,7 +249,7 @@ class Dataset(Corpus):
     def get_current_seq_order(self) -> np.ndarray:
         """Corpus indices of the epoch, int64 [N]."""
         if self._order is None:
-            raise NotImplementedError(f"{self.name}: an epoch without end has no list of sequences")
+            raise NotImplementedError(f"{self.name}: an endless epoch has no list of sequences")
         return self._order
 
     def get_estimated_seq_length(self, seq_idx: int) -> float:

@@ -67,7 +67,7 @@ class Corpus(Contents, ABC):
         """Tags of the whole corpus, in corpus order."""
         total = self.get_total_num_seqs()
         if math.isinf(total):
-            raise ConfigError(self.name, "has no end, so its tags cannot be listed")
+            raise ConfigError(self.name, "is endless, so its tags cannot be listed")
         if type(self).corpus_tag is Corpus.corpus_tag:
             return NumberedTags(int(total))
         return [self.corpus_tag(i) for i in range(int(total))]

@@ -75,7 +75,7 @@ def _opened(path: str) -> zipfile.ZipFile:
     size = os.path.getsize(path)
     count, directory = _directory(path, size)
     if count * LOCAL_HEADER + directory > size:
-        raise ConfigError(path, f"its {count} entries cannot be in {size} bytes: this is a zip bomb or damaged")
+        raise ConfigError(path, f"its {count} entries cannot fit in {size} bytes: the file is damaged or a zip bomb")
     try:
         file = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as exc:
@@ -83,7 +83,7 @@ def _opened(path: str) -> zipfile.ZipFile:
     entries = file.infolist()
     if sum(info.compress_size + LOCAL_HEADER for info in entries) > size:
         file.close()
-        raise ConfigError(path, f"its {len(entries)} entries overlap: this is no zip file of data, but a zip bomb")
+        raise ConfigError(path, f"its {len(entries)} entries overlap: this is a zip bomb, not a zip file of data")
     for info in entries:
         if unsafe(info.filename):
             file.close()

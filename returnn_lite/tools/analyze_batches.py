@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the tool."""
     parser = argparse.ArgumentParser(
         prog="analyze-dataset-batches.py",
-        description="Makes the batches of an epoch as the training would, without a network, and says how large they"
+        description="Makes the batches of an epoch as training would, without a network, and reports how large they"
         " are and how much of them is padding.",
     )
     add = parser.add_argument

@@ -89,8 +89,8 @@ def torch_main(argv: Sequence[str]) -> None:
         prog="torch_avg_checkpoints.py", description="Averages the parameters in .pt files; of integers the last."
     )
     parser.add_argument("--checkpoints", required=True, nargs="+", help="files, or what --prefix makes files of")
-    parser.add_argument("--prefix", default="", help="what to put before each of them: out/model.")
-    parser.add_argument("--postfix", default="", help="what to put behind each of them: .pt")
+    parser.add_argument("--prefix", default="", help="prepended to each of them: out/model.")
+    parser.add_argument("--postfix", default="", help="appended to each of them: .pt")
     parser.add_argument("--output_path", required=True, help="the file to write")
     args = parser.parse_args(argv)
     names = [name for text in args.checkpoints for name in text.split(",") if name]
@@ -104,8 +104,8 @@ def tf_main(argv: Sequence[str]) -> None:
         prog="tf_avg_checkpoints.py",
         description="Averages the parameters in files of TensorFlow's format; of integers (counters) the last.",
     )
-    parser.add_argument("--checkpoints", required=True, help="names without suffix, divided by commas: 010,011,012")
-    parser.add_argument("--prefix", default="", help="what to put before each of them: out/model.")
+    parser.add_argument("--checkpoints", required=True, help="comma-separated names without suffix: 010,011,012")
+    parser.add_argument("--prefix", default="", help="prepended to each of them: out/model.")
     parser.add_argument("--output_path", required=True, help="the name to write, without suffix")
     args = parser.parse_args(argv)
     names = [f"{strip_suffix(args.prefix + name)}.index" for name in args.checkpoints.split(",") if name]

@@ -36,8 +36,8 @@ def main(argv: Sequence[str]) -> None:
         description="Prints the epoch with the lowest score, and with --model its model's name.",
     )
     parser.add_argument("file", help="the learning rate file")
-    parser.add_argument("--key", help="the score (that which training goes by: dev_score, …)")
-    parser.add_argument("--model", help="the config's `model`: only epochs whose models are there count")
+    parser.add_argument("--key", help="the score (the one that training uses: dev_score, …)")
+    parser.add_argument("--model", help="the config's `model`: only epochs whose model files exist are considered")
     args = parser.parse_args(argv)
     epochs = read(args.file)
     models = existing_models(args.model, 0)

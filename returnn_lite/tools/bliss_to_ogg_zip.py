@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--raw_sample_rate", type=int, default=8000, help="without effect: only for --sprint_cache")
     add("--feat_sample_rate", type=int, default=100, help="without effect: only for --sprint_cache")
     add("--ffmpeg_loglevel", default="error", help="what ffmpeg reports (error)")
-    add("--ffmpeg_acodec", help="the audio codec (that of ffmpeg for *.ogg)")
-    add("--ffmpeg_resample", type=int, metavar="HZ", help="the new sample rate (as it is)")
-    add("--number_of_channels", type=int, default=0, help="1 for mono, 2 for stereo (as it is)")
+    add("--ffmpeg_acodec", help="the audio codec (ffmpeg's default for *.ogg)")
+    add("--ffmpeg_resample", type=int, metavar="HZ", help="the new sample rate (unchanged)")
+    add("--number_of_channels", type=int, default=0, help="1 for mono, 2 for stereo (unchanged)")
     return parser

@@ -40,8 +40,12 @@ def _run(name: str, what: str, split: Callable[[str], Iterable[str]], argv: Sequ
     parser = argparse.ArgumentParser(prog=name, description=f"Counts the {what} of corpora, and makes a vocabulary.")
     add = parser.add_argument
     add("corpus", nargs="+", help="Bliss corpora or text files, plain or .gz")
-    add("--output", metavar="FILE", help="gets the vocabulary: a Python dict {symbol: index}, the most frequent first")
-    add("--add_symbol", action="append", default=[], help="put before all others, such as [END]; may be repeated")
+    add(
+        "--output",
+        metavar="FILE",
+        help="the vocabulary is written here: a Python dict {symbol: index}, the most frequent first",
+    )
+    add("--add_symbol", action="append", default=[], help="put first, such as [END]; may be repeated")
     add("--min_count", type=int, default=1, help="symbols that occur less often are left out (1)")
     add("--top", type=int, default=20, help="how many are printed with their counts (20)")
     args = parser.parse_args(argv)

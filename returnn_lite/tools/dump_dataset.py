@@ -67,7 +67,7 @@ def _check_key(dataset: Dataset, args: argparse.Namespace) -> None:
     if uses_key and args.key not in keys:
         raise ConfigError("--key", f'there is no key "{args.key}"{did_you_mean(args.key, keys)}; there are {keys}')
     if (args.stats or args.dump_stats) and dataset.is_text(args.key):
-        raise ConfigError("--key", f'"{args.key}" are texts, of which there are no statistics')
+        raise ConfigError("--key", f'"{args.key}" are texts, which have no statistics')
 
 
 def _report(stats: Statistics, num_seqs: int, key: str, prefix: str | None) -> None:
@@ -101,25 +101,25 @@ def _limit(value: str | None, option: str, config: Config) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dump-dataset.py",
-        description="Goes through a dataset's epoch and shows it; prints statistics of the lengths of its sequences.",
+        description="Shows the sequences of a dataset's epoch and prints statistics of their lengths.",
     )
     add = parser.add_argument
     add("source", metavar="CONFIG_OR_DATASET", help="a config file, a dataset dict as text, or a *.hdf file")
     add("--dataset", default="train", help="of a config: train, dev, eval, … or a Python expression (train)")
-    add("--epoch", type=int, default=1, help="the epoch whose order is taken (1)")
+    add("--epoch", type=int, default=1, help="the epoch whose order is used (1)")
     add("--startseq", type=int, default=0, help="first sequence of the epoch (0)")
     add("--endseq", type=int, default=10, help="last sequence, -1 for all (10)")
-    add("--seqtags", help="these sequences: tags, divided by commas")
-    add("--get_num_seqs", action="store_true", help="prints the number of sequences of the epoch only")
-    add("--type", choices=sorted(OUTPUTS), default="stdout", help="what is done with each sequence (stdout)")
-    add("--stdout_limit", type=int, help="numbers of an array that are printed at most")
+    add("--seqtags", help="only these sequences: comma-separated tags")
+    add("--get_num_seqs", action="store_true", help="only prints the number of sequences of the epoch")
+    add("--type", choices=sorted(OUTPUTS), default="stdout", help="what to do with each sequence (stdout)")
+    add("--stdout_limit", type=int, help="how many numbers of an array are printed at most")
     add("--stdout_as_bytes", action="store_true", help="prints whole numbers as the UTF-8 text whose bytes they are")
     add("--verbosity", type=int, default=4, help="of messages about the dataset on stderr, 1 to 5 (4)")
-    add("--dump_prefix", default="dump.", help='how the names of written files begin ("dump.")')
+    add("--dump_prefix", default="dump.", help='prefix of the names of written files ("dump.")')
     add("--dump_postfix", default=".txt.gz", help='and end (".txt.gz")')
     add("--key", default="data", help="the data key (data)")
     add("--stats", action="store_true", help="prints mean, standard deviation, minimum, maximum of the key's frames")
-    add("--dump_stats", metavar="PREFIX", help="and writes them, as norm_mean and norm_std_dev of configs take them")
-    add("--max_seq_length", help='statistics without longer sequences: "config", a number, or a dict by key')
-    add("--min_seq_length", help="statistics without shorter sequences")
+    add("--dump_stats", metavar="PREFIX", help="as --stats, and writes them to files for norm_mean and norm_std_dev")
+    add("--max_seq_length", help='leaves longer sequences out of the statistics: "config", a number, or a dict by key')
+    add("--min_seq_length", help="leaves shorter sequences out of the statistics")
     return parser

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     add("--config", help="a config file with datasets")
     add("--out", required=True, metavar="FILE", help="the file to write; gzip if it ends in .gz")
     add("--key", help="the key of the texts (raw, else orth)")
-    add("--epoch", type=int, default=1, help="the epoch whose order is taken (1)")
+    add("--epoch", type=int, default=1, help="the epoch whose order is used (1)")
     add("--verbosity", type=int, default=2, help="of messages about the dataset, 1 to 5 (2)")
     args = parser.parse_args(argv)
     dataset = dataset_of_options(args.config, args.dataset, stderr_log(args.verbosity))

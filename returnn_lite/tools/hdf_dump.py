@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("hdf_filename", help="the file to write; must not exist, or be empty")
     parser.add_argument("--start_seq", type=int, default=0, help="first sequence of the epoch (0)")
     parser.add_argument("--end_seq", type=float, default=math.inf, help="last sequence, -1 for all (inf)")
-    parser.add_argument("--epoch", type=int, default=1, help="the epoch whose order is taken (1)")
+    parser.add_argument("--epoch", type=int, default=1, help="the epoch whose order is used (1)")
     parser.add_argument("--verbosity", type=int, default=2, help="of the messages about the dataset, 1 to 5 (2)")
     args = parser.parse_args(argv)
     if args.start_seq < 0 or math.isnan(args.end_seq) or 0 <= args.end_seq < args.start_seq:

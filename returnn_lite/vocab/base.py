@@ -219,7 +219,7 @@ def read_vocab_file(filename: str, path: str) -> tuple[dict[str, int], list[str]
     labels = labels_by_index(table)
     if None in labels:
         missing = f"number {labels.index(None)} of {len(labels)} has no label"
-        raise ConfigError(path, f"{filename}: not all indices used, {missing} (or a label stands there twice)")
+        raise ConfigError(path, f"{filename}: not all indices used, {missing} (or a label occurs twice)")
     return table, [str(label) for label in labels]
 
 
@@ -241,7 +241,7 @@ def checked_table(table: ConfigValue, filename: str, path: str) -> dict[str, int
         if not isinstance(label, str):
             raise ConfigError(path, f"{filename}: labels must be texts, but there is {label!r}")
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:
-            raise ConfigError(path, f"{filename}: the index of {label!r} must be a number from 0 on, but is {index!r}")
+            raise ConfigError(path, f"{filename}: the index of {label!r} must be a number >= 0, but is {index!r}")
     if not table:
         raise ConfigError(path, f"{filename} holds no labels")
     if min(table.values()) > 0:

@@ -36,7 +36,7 @@ NAN = float("nan")
     ("packed_batch_size", NAN, "packed_batch_size: must be a number"),
     ("max_seqs", -2, "max_seqs: must be greater than 0 or -1 (no limit), but is -2 instead"),
     ("max_seqs", 1.5, "max_seqs: must be greater than 0"),
-    ("seq_drop", NAN, "seq_drop: must be a number from 0 on, at most 1, but is nan instead"),
+    ("seq_drop", NAN, "seq_drop: must be a number >= 0 and <= 1, but is nan instead"),
     ("seq_drop", 1.5, "but is 1.5 instead"),
     ("seq_drop_freq", 0, "seq_drop_freq: must be greater than 0, but is 0 instead"),
 ])  # fmt: skip
@@ -92,7 +92,7 @@ def test_keys():
     ({"chunking": -5}, "size must be > 0"),
     ({"chunking": 3, "min_chunk_size": NAN}, "min_chunk_size: must be a number"),
     ({"chunking": 3, "min_chunk_size": -1}, "min_chunk_size: must be >= 0"),
-    ({"chunking": 3, "chunking_variance": 1.0}, "chunking_variance: must be a number from 0 on, less than 1"),
+    ({"chunking": 3, "chunking_variance": 1.0}, "chunking_variance: must be a number >= 0 and < 1"),
     ({"chunking": 3, "chunking_variance": NAN}, "chunking_variance: must be"),
     ({"chunking": {"dta": 5}}, 'chunking["dta"]: unknown data key; did you mean "data"'),
     ({"chunking": {"data": 2}}, "must have a size for ['classes'], which the network uses"),
@@ -146,7 +146,7 @@ def test_a_function(wrap):
 @pytest.mark.parametrize("slices, message", [
     (None, "the function must yield (seq_idx, start, end), but gives None instead"),
     ([3], "the function must yield (seq_idx, start, end), but yields 3 instead"),
-    ([(9, 0, 1)], "the function's sequence 9 is none of the epoch"),
+    ([(9, 0, 1)], "the function's sequence 9 is not in the epoch"),
     ([(0, 3, 1)], "the function's slice of sequence 0 ends before it starts"),
     ([(0, 0, 1.5)], "must be whole numbers of frames, but is 1.5 instead"),
     ([(0, {"data": 0}, 1)], "slice of sequence 0 lacks the keys ['classes']"),

@@ -126,7 +126,7 @@ def test_without_end():
     assert dataset.get_tag(10**6) == "seq-1000000"
     assert 0 < dataset.get_complete_frac(0) < dataset.get_complete_frac(100) < dataset.get_complete_frac(10**6) < 1
     for action, message in [
-        (dataset.get_all_tags, "has no end"),
+        (dataset.get_all_tags, "is endless"),
         (lambda: generated(seq_ordering="random").init_seq_order(1), 'must be "default" without partitions'),
         (lambda: generated(partition_epoch=2).init_seq_order(1), 'must be "default" without partitions'),
     ]:

@@ -184,7 +184,7 @@ def test_what_lm_refuses(tmp_path, options, message):
 @pytest.mark.parametrize("content, message", [
     (b"a\nb \xff\n", "lm.txt:2: must be UTF-8 text"),
     (b"\n\n", "there are no lines"),
-    (b"<corpus><x></corpus>", "is no Bliss"),
+    (b"<corpus><x></corpus>", "is not a Bliss"),
 ])  # fmt: skip
 def test_bad_corpora(tmp_path, content, message):
     options = texts(tmp_path)["LmDataset"]
@@ -241,7 +241,7 @@ def test_text_dicts(tmp_path):
         ("{'s': 'a'}", {}, 'sequence "s": must be a list of .score, text.'),
         ("{'s': [1]}", {}, "must be a list of"),
         ("{'s': ", {}, "must hold a Python dict"),
-        ("[]", {}, "must hold a Python dict"),
+        ("[]", {}, "must hold a non-empty Python dict"),
         ("{'s': 'a'}", {"item_format": "x"}, "item_format: must be"),
     ]:
         (tmp_path / "texts.py").write_text(text)

@@ -120,7 +120,7 @@ def test_meta_with_lists_and_lengths_from_files(tmp_path):
     ({"data_map": {"data": "a"}}, "must be .dataset, its key., but is 'a'"),
     ({"data_map": {}}, "data_map: must be a dict from key"),
     ({"datasets": []}, "toy: datasets: must be a dict from name to dataset"),
-    ({"seq_order_control_dataset": "c"}, '"c" is no dataset of data_map'),
+    ({"seq_order_control_dataset": "c"}, '"c" is not a dataset of data_map'),
     ({"window": 3}, "toy: window: must be 1"),
     ({"seq_list_file": {"a": "x"}}, "has no list for b|there is no file x"),
     ({"datasets": {"a": static(), "b": static((1,))}}, 'dataset "b" is missing seqs: it has 1, "a" has 4; missing are'),
@@ -174,7 +174,7 @@ def test_samples_go_round():
     ({"sampling_sizes": {"a": 3}}, "sampling_sizes: must have the datasets"),
     ({"seq_ordering": "interleave", "partition_epoch": 2}, '"interleave" is not possible with partitions'),
     ({"datasets": {"a": {"class": "AnythingDataset", "data_keys": {"data": {"dim": 1}}}},
-      "data_map": {("a", "data"): "data"}}, "toy_a has no end"),
+      "data_map": {("a", "data"): "data"}}, "toy_a is endless"),
 ])  # fmt: skip
 def test_what_combined_refuses(options, message):
     base = {"datasets": {"a": static(), "b": static((2, 5))}, "data_map": MIXED}
@@ -271,7 +271,7 @@ def test_map_seq():
     dataset.load_seqs(0, 2)
     assert dataset.get_data(0, "data").tolist() == [[6, 6]] * 3 and dataset.get_corpus_seq_idx(1) == 1
     dataset.load_seqs(2, 3)
-    with pytest.raises(ConfigError, match="sequence 0 is over: sequences can be read forwards only"):
+    with pytest.raises(ConfigError, match="sequence 0 is no longer available: sequences can only be read in order"):
         dataset.get_data(0, "data")
 
 

@@ -101,7 +101,7 @@ def test_errors_of_corpora(corpus, tmp_path, capsys):
     (tmp_path / "none").write_text("x\n")
     for tool, args, message in (
         (seq_lens_main, [corpus], 'the segment "c/r2/1" must say where it ends'),
-        (text_main, [str(bad)], "is no Bliss corpus"),
+        (text_main, [str(bad)], "is not a Bliss corpus"),
         (text_main, [str(twice)], 'there are two segments "c/r/1"'),
         (text_main, [str(tmp_path / "1.wav")], "must be a Bliss corpus"),
         (text_main, [corpus, "--subset_segment_file", str(tmp_path / "none")], "there are no segments of"),

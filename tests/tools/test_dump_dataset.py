@@ -161,7 +161,7 @@ def test_prompt(config, capsys, monkeypatch):
     (["--dataset", "dve"], 'the config has no dataset `dve`; did you mean "dev"?'),
     (["--dataset", "1 +"], "cannot be evaluated"),
     (["--key", "clases"], 'there is no key "clases"; did you mean "classes"?'),
-    (["--key", "raw", "--stats"], '"raw" are texts, of which there are no statistics'),
+    (["--key", "raw", "--stats"], '"raw" are texts, which have no statistics'),
     (["--max_seq_length", "long"], "--max_seq_length: "),
     (["--seqtags", "seq-9"], 'no sequence with tag "seq-9"'),
     (["--dump_stats", "s", "--min_seq_length", "9"], "no frames to write statistics of"),

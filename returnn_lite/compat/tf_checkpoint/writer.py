@@ -89,7 +89,9 @@ class _Stored:
                 self.dtype = CODES[array.dtype.name]
                 self.data = array.astype(array.dtype.newbyteorder("little"), copy=False)
         except KeyError:
-            raise ConfigError(name, f"arrays of type {array.dtype} have no place in a TensorFlow checkpoint") from None
+            raise ConfigError(
+                name, f"arrays of type {array.dtype} cannot be stored in a TensorFlow checkpoint"
+            ) from None
         except TypeError as exc:
             raise ConfigError(name, str(exc)) from None
 

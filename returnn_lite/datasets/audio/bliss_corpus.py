@@ -59,7 +59,7 @@ def segments(content: bytes, path: str) -> Iterator[Segment]:
                 speakers.pop()
                 element.clear()
     except (ElementTree.ParseError, ValueError) as exc:
-        raise ConfigError(path, f"is no Bliss corpus: {exc}") from None
+        raise ConfigError(path, f"is not a Bliss corpus: {exc}") from None
 
 
 def _segment(element: ElementTree.Element, tag: str, audio: str, speaker: str) -> Segment:

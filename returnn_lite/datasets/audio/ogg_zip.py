@@ -263,7 +263,7 @@ def parse_list(content: bytes, where: str) -> Iterator[Any]:
         return
     found = _literal(content, where)
     if not isinstance(found, list | tuple) or not found:
-        raise ConfigError(where, "must be a list of dicts that is not empty")
+        raise ConfigError(where, "must be a non-empty list of dicts")
     yield from found
 
 

@@ -176,7 +176,7 @@ def custom_chunks(generated: ConfigValue, keys: tuple[str, ...], num_seqs: float
             raise ConfigError("chunking", f"the function must yield (seq_idx, start, end), but yields {item!r} instead")
         seq_idx = item[0]
         if not isinstance(seq_idx, int | np.integer) or not 0 <= seq_idx < num_seqs:
-            raise ConfigError("chunking", f"the function's sequence {seq_idx!r} is none of the epoch")
+            raise ConfigError("chunking", f"the function's sequence {seq_idx!r} is not in the epoch")
         start, end = (_bounds(int(seq_idx), bound, keys) for bound in item[1:])
         if (start > end).any():
             raise ConfigError("chunking", f"the function's slice of sequence {seq_idx} ends before it starts: {item}")

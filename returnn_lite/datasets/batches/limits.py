@@ -51,8 +51,8 @@ def check_keys(option: str, value: ConfigValue, known: Collection[str], warn: Ca
 def check_fraction(option: str, value: ConfigValue, *, below_one: bool = False) -> None:
     """Raises ConfigError for anything but a number from 0 to 1."""
     if not _is_number(value) or not 0 <= value <= 1 or below_one and value == 1:
-        bound = "less than 1" if below_one else "at most 1"
-        raise ConfigError(option, f"must be a number from 0 on, {bound}, but is {value!r} instead")
+        bound = "< 1" if below_one else "<= 1"
+        raise ConfigError(option, f"must be a number >= 0 and {bound}, but is {value!r} instead")
 
 
 def _numbers(option: str, value: ConfigValue) -> list[tuple[str, Any]]:

@@ -154,7 +154,7 @@ def read_files(value: ConfigValue, path: str) -> list[Any]:
     if isinstance(value, str):
         value = _from_file(value, path)
     if not isinstance(value, list | tuple) or not value:
-        raise ConfigError(path, f"must be a list of files that is not empty, but is {value!r} instead")
+        raise ConfigError(path, f"must be a non-empty list of files, but is {value!r} instead")
     return list(value)
 
 

@@ -92,7 +92,7 @@ class MultiEpochDataset(Wrapper):
         found = []
         for i in seq_idx:
             if i < self.start:
-                raise ConfigError(self.name, f"sequence {i} is of an inner epoch that is over")
+                raise ConfigError(self.name, f"sequence {i} belongs to an inner epoch that has ended")
             self.is_less_than_num_seqs(i)
             found += self._load([i])
         return found
@@ -205,13 +205,13 @@ class VariableDataset(Wrapper):
     def get_total_num_seqs(self, *, fast: bool = False) -> int | float:
         """Known only if all epochs have the same sequences."""
         if not self.always_same_tags:
-            raise NotImplementedError(f"{self.name}: each epoch may have other sequences")
+            raise NotImplementedError(f"{self.name}: each epoch may have different sequences")
         return self.inner.get_total_num_seqs(fast=fast)
 
     def get_all_tags(self) -> Sequence[str]:
         """Known only if all epochs have the same sequences."""
         if not self.always_same_tags:
-            raise NotImplementedError(f"{self.name}: each epoch may have other sequences")
+            raise NotImplementedError(f"{self.name}: each epoch may have different sequences")
         return self.inner.get_all_tags()
 
     @property

@@ -132,7 +132,7 @@ class CombinedDataset(Joined):
             except NotImplementedError:
                 size = _counted(part)
             if math.isinf(size):
-                raise ConfigError(self.name, f"{part.name} has no end; limit its num_seqs")
+                raise ConfigError(self.name, f"{part.name} is endless; limit its num_seqs")
             sizes.append(int(size))
         return sizes
 

@@ -74,7 +74,7 @@ class FromList(MapDatasetBase):
 
 @dataset("MapDatasetWrapper")
 class MapDatasetWrapper(TypedKeys):
-    """Shows an object with `__len__`, `__getitem__(i) -> {key: array}` and `data_types` {key: options of its tensor}.
+    """Wraps an object with `__len__`, `__getitem__(i) -> {key: array}` and `data_types` {key: options of its tensor}.
 
     `map_dataset` is the object, or a class or function that makes it. Orders by length need its `get_seq_len(i)`.
     """

@@ -73,7 +73,7 @@ class MetaDataset(EpochDataset):
             if self.control not in {name for name, _ in self.data_map.values()}:
                 hint = did_you_mean(self.control, [name for name, _ in self.data_map.values()])
                 raise ConfigError(
-                    f"{self.name}: seq_order_control_dataset", f'"{self.control}" is no dataset of data_map{hint}'
+                    f"{self.name}: seq_order_control_dataset", f'"{self.control}" is not a dataset of data_map{hint}'
                 )
             return self.control
         if "data" not in self.data_map:
@@ -126,7 +126,7 @@ class MetaDataset(EpochDataset):
         by_control = self.control is not None and seq_list is None and given is None
         order = self._control_order(epoch) if by_control else super()._new_order(epoch, seq_list, given)
         if order is None:
-            raise ConfigError(self.name, "needs a sequence list with an end")
+            raise ConfigError(self.name, "needs a finite sequence list")
         for name, sub in self.subs.items():
             if not (by_control and name == self.control):
                 sub.init_seq_order(epoch, **self.tags.sub_order(name, order))
@@ -137,7 +137,7 @@ class MetaDataset(EpochDataset):
         changed = self.options.changed()
         idle = [name for name in OF_ORDER if name not in self.defaulted and changed.get(name)]
         if idle and not self._warned:
-            text = f'{", ".join(idle)} have no effect beside seq_order_control_dataset; "{self.control}" needs them'
+            text = f'{", ".join(idle)} have no effect with seq_order_control_dataset; set them in "{self.control}"'
             self.log.v1(f"{self.name}: warning: {text}")
         self._warned = True
 

@@ -87,12 +87,12 @@ class MultiProcDataset(Wrapper):
         jobs = [(self.shards[i if self.dedicated else 0], 0 if self.dedicated else i) for i in range(n)]
         try:
             if multiprocessing.current_process().daemon:
-                raise TypeError("this is itself a process that helps another one")
+                raise TypeError("this process is itself a worker")
             content = [
                 pickle.dumps((inner, first, 1 if self.dedicated else n, self.arguments)) for inner, first in jobs
             ]
         except (pickle.PicklingError, AttributeError, TypeError) as exc:
-            self.log.v2(f"{self.name}: cannot be sent to other processes, so it is read in this one: {exc}")
+            self.log.v2(f"{self.name}: cannot be sent to other processes, so it is read in this process: {exc}")
             local = [LocalWorker(inner, first, 1 if self.dedicated else n) for inner, first in jobs]
             for worker in local if self.dedicated else ():
                 worker.inner.init_seq_order(**self.arguments)
@@ -123,7 +123,9 @@ class MultiProcDataset(Wrapper):
         if not self._pull(seq_idx):
             raise DataError(self.name, f"there is no sequence {seq_idx}, the epoch has {self.count}")
         if seq_idx not in self.made:
-            raise DataError(self.name, f"sequence {seq_idx} is over: sequences can be read forwards only")
+            raise DataError(
+                self.name, f"sequence {seq_idx} is no longer available: sequences can only be read in order"
+            )
         return self.made[seq_idx]
 
     def load_seqs(self, start: int, end: int) -> None:

@@ -172,7 +172,9 @@ class PostprocessingDataset(Wrapper):
         if not self._pull(seq_idx):
             raise DataError(self.name, f"there is no sequence {seq_idx}, the epoch has {self._count}")
         if seq_idx not in self._made:
-            raise DataError(self.name, f"sequence {seq_idx} is over: sequences can be read forwards only")
+            raise DataError(
+                self.name, f"sequence {seq_idx} is no longer available: sequences can only be read in order"
+            )
         return self._made[seq_idx]
 
     def _pull(self, seq_idx: int) -> bool:

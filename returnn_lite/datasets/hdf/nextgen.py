@@ -133,7 +133,8 @@ class NextGenHDFDataset(Dataset):
             ) from None
         if array.ndim != (1 if parser == SPARSE else 2):
             raise DataError(
-                f'{self.name}: sequence "{self.tags[index]}"', f'"{stream}" must fit to {parser}, but is {array.shape}'
+                f'{self.name}: sequence "{self.tags[index]}"',
+                f'"{stream}" does not match the parser {parser}: its shape is {array.shape}',
             )
         if parser == FRAMES:
             return array.astype("float32")

@@ -121,7 +121,7 @@ class LmDataset(Dataset):
             self.table = {symbol: i for i, symbol in enumerate(self.symbols)}
             if len(self.table) < len(self.symbols):
                 twice = next(symbol for i, symbol in enumerate(self.symbols) if self.table[symbol] != i)
-                self.log.v2(f'{path}: warning: "{twice}" stands there twice, of which the later line counts')
+                self.log.v2(f'{path}: warning: "{twice}" occurs twice; the later line counts')
         else:
             self.table, self.symbols = _read_symbol_map(_resolved(value), path)
 

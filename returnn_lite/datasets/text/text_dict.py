@@ -118,5 +118,5 @@ def read_texts(filename: str, path: str) -> dict[str, Any]:
     except (SyntaxError, ValueError) as exc:
         raise ConfigError(path, f"{filename} must hold a Python dict tag -> text: {exc}") from None
     if not isinstance(found, dict) or not found:
-        raise ConfigError(path, f"{filename} must hold a Python dict tag -> text that is not empty")
+        raise ConfigError(path, f"{filename} must hold a non-empty Python dict tag -> text")
     return found

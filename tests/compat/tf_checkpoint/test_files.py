@@ -209,7 +209,7 @@ def test_missing_files_and_names(tmp_path):
 @pytest.mark.parametrize("arrays, text", [
     ({"": X}, "must not be empty"),
     ({"x": np.array(["a", 1], object)}, "must be bytes or text, but is 1"),
-    ({"x": np.zeros(2, "longdouble")}, "have no place"),
+    ({"x": np.zeros(2, "longdouble")}, "cannot be stored"),
 ])  # fmt: skip
 def test_what_cannot_be_written(tmp_path, arrays, text):
     with pytest.raises(ConfigError, match=text):
