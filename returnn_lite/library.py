@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -130,7 +130,7 @@ class Model:
                 names = ("train", "dev", "eval")
                 opened = (engine_data.open_dataset(config, name, self._log) for name in names)
                 engine_data.complete_extern_data(config, opened)
-        self.net: torch.nn.Module = self._network(search=False, layers=self._marked()).net
+        self.net = cast(torch.nn.Module, self._network(search=False, layers=self._marked()).net)  # as all networks are
 
     def __repr__(self) -> str:
         return f"<Model of epoch {self.epoch}, {sum(p.numel() for p in self.net.parameters())} parameters>"

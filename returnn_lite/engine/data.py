@@ -13,6 +13,7 @@ from returnn_lite.config import Config
 from returnn_lite.datasets import Batch, BatchingOptions, Dataset, Loader, dataset_defaults, init_dataset
 from returnn_lite.datasets.batches.epoch_batches import new_batches
 from returnn_lite.datasets.batches.limits import check_limit
+from returnn_lite.engine.models.model import Model
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.tensor import Spec
@@ -90,7 +91,7 @@ def complete_extern_data(config: Config, datasets: Iterable[Dataset | None]) -> 
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-def train_batching(config: Config, net: Any, epoch: int) -> BatchingOptions:
+def train_batching(config: Config, net: Model, epoch: int) -> BatchingOptions:
     """The options of the training's batches."""
     return BatchingOptions(
         **_common(config, net),
@@ -114,13 +115,13 @@ def longest_seq(config: Config, epoch: int) -> Any:
     return int(longest + epoch * growth)
 
 
-def eval_batching(config: Config, net: Any, name: str, epoch: int) -> BatchingOptions:
+def eval_batching(config: Config, net: Model, name: str, epoch: int) -> BatchingOptions:
     """The options of an evaluation's batches; `max_seq_length` counts for `dev` only."""
     longest = longest_seq(config, epoch) if name == "dev" else 0
     return BatchingOptions(**_common(config, net), max_seq_length=longest, recurrent_net=net.recurrent)
 
 
-def forward_batching(config: Config, net: Any) -> BatchingOptions:
+def forward_batching(config: Config, net: Model) -> BatchingOptions:
     """One row per sequence; the size is `forward_batch_size`, for models of `get_model` by default `batch_size`."""
     by_default = config.has("get_model") and config.has("batch_size")
     option = "batch_size" if by_default and not config.has("forward_batch_size") else "forward_batch_size"
@@ -131,12 +132,12 @@ def forward_batching(config: Config, net: Any) -> BatchingOptions:
     return BatchingOptions(**(_common(config, net) | {"batch_size": size, "size_option": option}), recurrent_net=True)
 
 
-def prior_batching(config: Config, net: Any) -> BatchingOptions:
+def prior_batching(config: Config, net: Model) -> BatchingOptions:
     """The batches of the training, but of all sequences."""
     return BatchingOptions(**_common(config, net), recurrent_net=net.recurrent)
 
 
-def search_batching(config: Config, net: Any) -> BatchingOptions:
+def search_batching(config: Config, net: Model) -> BatchingOptions:
     """One row per sequence, none left out."""
     if config.number_or_dict("max_seq_length", 0):
         value = config.literal("max_seq_length")
@@ -146,7 +147,7 @@ def search_batching(config: Config, net: Any) -> BatchingOptions:
     return BatchingOptions(**_common(config, net), recurrent_net=True)
 
 
-def _common(config: Config, net: Any) -> dict[str, Any]:
+def _common(config: Config, net: Model) -> dict[str, Any]:
     packed = config.number_or_dict("packed_batch_size", None)
     size, seqs = config.number_or_dict("batch_size", None if packed else 1), config.int("max_seqs", -1)
     seqs = -1 if seqs is None else seqs
@@ -161,7 +162,7 @@ def count_batches(dataset: Dataset, options: BatchingOptions) -> int:
     return sum(1 for _ in new_batches(dataset, options))
 
 
-def load_batches(dataset: Dataset, options: BatchingOptions, net: Any, config: Config) -> Loader:
+def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config: Config) -> Loader:
     """The batches of the dataset's epoch with the data that `net` uses, prepared in the background."""
     specs = net.extern_data.specs
     options.check_keys({*dataset.get_data_keys(), *specs}, dataset.log.v1)

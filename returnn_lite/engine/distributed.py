@@ -10,6 +10,7 @@ import torch
 import torch.distributed
 
 from returnn_lite.config import Config
+from returnn_lite.datasets import Batch
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.report import EpochScores
 from returnn_lite.errors import ConfigError
@@ -27,14 +28,14 @@ class World:
     size: int = 1
     device: torch.device = torch.device("cpu")  # where what is sent must be
 
-    def together(self, batches: Iterable[Any], stop: StopRequest) -> Iterator[Any]:
+    def together(self, batches: Iterable[Batch], stop: StopRequest) -> Iterator[Batch]:
         """The batches, as long as each process has one. `stop` in one of them ends all after the same step."""
         for batch in self._common(batches, stop) if self.size > 1 else batches:
             yield batch
             if self.size == 1:
                 stop.check()
 
-    def _common(self, batches: Iterable[Any], stop: StopRequest) -> Iterator[Any]:
+    def _common(self, batches: Iterable[Batch], stop: StopRequest) -> Iterator[Batch]:
         own = iter(batches)
         while True:
             try:

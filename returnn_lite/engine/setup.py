@@ -1,7 +1,6 @@
 """What every task starts with: the device, the checkpoint to start from, and a network with its parameters."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -21,7 +20,7 @@ from returnn_lite.engine.checkpoints.load import load_params
 from returnn_lite.engine.checkpoints.preload import KEY as PRELOAD
 from returnn_lite.engine.checkpoints.preload import preload
 from returnn_lite.engine.checkpoints.torch_preload import Preloaded, preload_torch
-from returnn_lite.engine.models.model import ModelSource
+from returnn_lite.engine.models.model import Model, ModelSource
 from returnn_lite.engine.models.network_source import print_network
 from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.models.torch_model import TorchNet
@@ -172,7 +171,7 @@ def averaged_file(config: Config, filename: str, task: str, log: Log) -> str:
     return strip_suffix(filename) + AVERAGED if wanted else filename
 
 
-def preload_files(config: Config, net: Any, log: Log, *, training: bool, start_point: StartPoint) -> Preloaded:
+def preload_files(config: Config, net: Model, log: Log, *, training: bool, start_point: StartPoint) -> Preloaded:
     """Loads what `preload_from_files` says for this task and start."""
     entries = config.literal(PRELOAD)
     if isinstance(net, TorchNet):
@@ -183,7 +182,7 @@ def preload_files(config: Config, net: Any, log: Log, *, training: bool, start_p
     return Preloaded(preload(net.params, entries, log, training=training, fresh=fresh, done=began))
 
 
-def load_start(config: Config, net: Any, start_point: StartPoint, log: Log, *, task: str) -> int:
+def load_start(config: Config, net: Model, start_point: StartPoint, log: Log, *, task: str) -> int:
     """Fills the parameters by `preload_from_files` and the chosen checkpoint; returns the global step."""
     training = task == "train"
     preloaded = preload_files(config, net, log, training=training, start_point=start_point)
@@ -222,7 +221,7 @@ def must_be_finite(config: Config) -> bool:
 class Loaded:
     """A trained network for a task without training."""
 
-    net: Any
+    net: Model
     epoch: int
     device: torch.device
     global_step: int

@@ -6,10 +6,10 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from returnn_lite.config import Config
 from returnn_lite.engine.event_file import EventFile, known_tags
+from returnn_lite.engine.step import StepResult
 from returnn_lite.log import Log
 
 DEFAULT_INTERVAL = 100
@@ -60,7 +60,7 @@ class ScalarLog:
             self.log.v1(f"WARNING: tensorboard_opts: no further scalars: {exc}")
             self._steps = self._epochs = None
 
-    def step(self, global_step: int, result: Any, learning_rate: float) -> None:
+    def step(self, global_step: int, result: StepResult, learning_rate: float) -> None:
         """The scores of a training step, every so many steps."""
         if self._steps is None or global_step % self.interval:
             return

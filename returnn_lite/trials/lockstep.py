@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.func import functional_call, vmap
@@ -20,6 +20,7 @@ from returnn_lite.network.objective import LossValue
 from returnn_lite.trials.trial import Trial
 from returnn_lite.trials.turns import Turn, run_in_turns
 
+T = TypeVar("T")
 RTOL, ATOL = 1e-3, 1e-5  # float32 sums in another order
 
 
@@ -58,11 +59,11 @@ class LockStep:
             trial.forward = functools.partial(self.forward, index)
             self.adopt(index, trial.net)
 
-    def run(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    def run(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
         """A job for each of the first trials, side by side; their results."""
 
-        def job_of(index: int, job: Callable[[], Any]) -> Callable[[Turn], Any]:
-            def in_turn(turn: Turn) -> Any:
+        def job_of(index: int, job: Callable[[], T]) -> Callable[[Turn], T]:
+            def in_turn(turn: Turn) -> T:
                 self.turns[index] = turn
                 return job()
 
@@ -98,19 +99,19 @@ class LockStep:
         reply: ModelOutput | None = self.turns[index].ask(wanted)
         return wanted.alone() if reply is None else reply
 
-    def answer(self, passes: Sequence[Pass]) -> list[Any]:
+    def answer(self, passes: Sequence[Pass]) -> list[ModelOutput | None]:
         """The outputs of all passes that go together with another one; the others are left to their networks."""
-        groups: dict[Any, list[int]] = {}
+        groups: dict[Hashable, list[int]] = {}
         for place, wanted in enumerate(passes):
             groups.setdefault(wanted.key(), []).append(place)
-        replies: list[Any] = [None] * len(passes)
+        replies: list[ModelOutput | None] = [None] * len(passes)
         for places in groups.values():
             if len(places) > 1 and not self.why_not:
                 for place, output in zip(places, self.together([passes[i] for i in places]), strict=True):
                     replies[place] = output
         return replies
 
-    def together(self, passes: Sequence[Pass]) -> list[Any]:
+    def together(self, passes: Sequence[Pass]) -> list[ModelOutput]:
         """One pass for all: forward, and backward from the sum of their objectives, which shares no term."""
         net, wants = passes[0].net, passes[0].with_gradients
         index = [wanted.index for wanted in passes]

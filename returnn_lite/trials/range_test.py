@@ -1,7 +1,7 @@
 """The highest useful learning rate of a network: short trainings with a rate that rises from update to update."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from returnn_lite.config import Config
 from returnn_lite.log import Log
+from returnn_lite.optim.optimizer import Optimizer
 from returnn_lite.schedule.agent_options import AgentOptions
 from returnn_lite.schedule.learned import RANGE_TEST_RUNS
 from returnn_lite.trials.shared_data import SharedData
@@ -50,12 +51,12 @@ def range_test(config: Config, shared: SharedData, options: AgentOptions, seed: 
     return RangeTest(top, tops, runs * options.range_test_epochs, runs * updates)
 
 
-def usual_rates(optimizers: Any) -> tuple[float, float]:
+def usual_rates(optimizers: Iterable[Optimizer]) -> tuple[float, float]:
     """Where to look: large rates for rules whose steps are proportional to gradients, small ones for the others."""
     return (1e-3, 10.0) if large_steps(optimizers) else (1e-5, 1.0)
 
 
-def large_steps(optimizers: Any) -> bool:
+def large_steps(optimizers: Iterable[Optimizer]) -> bool:
     """Whether all of these are rules with steps proportional to gradients, or otherwise for rates around 1."""
     return all(optimizer.name.removeprefix("torch.").lower() in LARGE_STEPS for optimizer in optimizers)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-Answer = Callable[[Sequence[Any]], list[Any]]
+T = TypeVar("T")
+Answer = Callable[[Sequence[Any]], list[Any]]  # whatever the jobs ask for, and get
 
 
 class Turn:
@@ -49,7 +50,7 @@ class Turn:
         torch.set_grad_enabled(mode)
 
 
-def run_in_turns(jobs: Sequence[Callable[[Turn], Any]], answer: Answer) -> list[Any]:
+def run_in_turns(jobs: Sequence[Callable[[Turn], T]], answer: Answer) -> list[T]:
     """The results of all jobs. `answer` gets the requests that are waiting and returns a reply to each.
 
     The first error of a job is raised once all of them have ended.

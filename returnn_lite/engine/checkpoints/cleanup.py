@@ -38,15 +38,15 @@ def cleanup_options(value: object) -> dict[str, Any] | None:
 def default_keep_pattern(last: int) -> set[int]:
     """The epochs <= `last` that stay for later comparison: some at a constant distance, some at doubling ones."""
     if last <= 10:
-        step, first = 4, 5
+        distance, first = 4, 5
     elif last <= 50:
-        step, first = 20, 5
+        distance, first = 20, 5
     elif last <= 100:
-        step, first = 40, 10
+        distance, first = 40, 10
     else:
-        step, first = 80 * _next_power_of_two(1 + last // 240), 20
+        distance, first = 80 * _next_power_of_two(1 + last // 240), 20
     doubling = {first << i for i in range(last.bit_length()) if first << i <= last}
-    return set(range(step, last + 1, step)) | doubling
+    return set(range(distance, last + 1, distance)) | doubling
 
 
 def _next_power_of_two(n: int) -> int:

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import torch
 
+from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.step import BrokenScores
 
 SHOWN = 5  # names in an error
@@ -47,7 +47,7 @@ def described(params: Mapping[str, torch.Tensor], names: list[str]) -> str:
     return f"{text}; neither {'is' if len(names) == 2 else 'are'} {', '.join(more)}" if more else text
 
 
-def require_finite(net: Any, consequence: str) -> None:
+def require_finite(net: Model, consequence: str) -> None:
     """Raises BrokenScores if a parameter of the network, or what it counts, is not finite. `consequence`: what is not
     done then, such as "out/m.002 is not written"."""
     bad = nonfinite(net.params, net.infinite_constants)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from returnn_lite.engine.checkpoints.checkpoint import read_model
+from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.network_source import copy_blocks
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
@@ -15,7 +16,7 @@ from returnn_lite.log import Log
 MODES = ("reset", "ifpossible", "subset")
 
 
-def import_params(net: Any, filename: str, log: Log, *, done: Collection[str] = ()) -> set[str]:
+def import_params(net: Model, filename: str, log: Log, *, done: Collection[str] = ()) -> set[str]:
     """Takes over what layers with the option want from the file; returns the names of all their parameters.
 
     "reset": nothing; "ifpossible": what has the same shape; "subset": as much of each parameter as both have.

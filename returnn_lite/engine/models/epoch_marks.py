@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from returnn_lite.engine.models.model import Model
 from returnn_lite.errors import ConfigError
 
 MARKS = ("#trainable", "#finish_all_data")  # entries that are about the epoch, not about the network
@@ -30,7 +31,7 @@ class EpochMarks:
         return made, {key: value for key, value in description.items() if key not in MARKS}
 
 
-def require_loss(net: Any) -> None:
+def require_loss(net: Model) -> None:
     """ConfigError for a net of layers without any loss (models written in torch are asked in each step)."""
     if not getattr(net, "loss_nodes", True):
         example = '{"class": "softmax", "loss": "ce", "target": …}'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -45,7 +45,8 @@ class Model(Protocol):
     `extern_data`, `used_data_keys`: which data it wants. `recurrent`: whether batches must keep sequences apart.
     `lengths_on_host`: whether it wants the lengths of sequences on the CPU. `random_state`: of dropout and the like,
     readable and settable, of a form of its own. `layers`: those there are to ask by name.
-    `infinite_constants`: what is not trained and begins with infinities.
+    `layer_modules`: those whose options say something of files. `infinite_constants`: what is not trained and begins
+    with infinities.
     """
 
     epoch: int
@@ -69,6 +70,8 @@ class Model(Protocol):
     def recurrent(self) -> bool: ...
     @property
     def layers(self) -> Mapping[str, Any]: ...  # only their names are the engine's business
+    @property
+    def layer_modules(self) -> Iterable[torch.nn.Module]: ...
     @property
     def random_state(self) -> Any: ...
     @random_state.setter

@@ -1,14 +1,14 @@
 """`rnn.py CONFIG --check`: whether a config works, by one step on two sequences; nothing is written."""
 
 import dataclasses
-from typing import Any
 
 import torch
 
 from returnn_lite.config import Config, warn_misspelt_keys
 from returnn_lite.config.keys import helper_names
-from returnn_lite.datasets import BatchingOptions, Dataset, init_dataset
+from returnn_lite.datasets import Batch, BatchingOptions, Dataset, init_dataset
 from returnn_lite.engine import data
+from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.network_source import print_network
 from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.report import EpochScores
@@ -55,7 +55,7 @@ def order_all(config: Config, log: Log) -> None:
         dataset.finish_epoch(free_resources=True)
 
 
-def train_once(config: Config, log: Log) -> tuple[Any, StepResult]:
+def train_once(config: Config, log: Log) -> tuple[Model, StepResult]:
     """The training's set-up and its first step; the network and the step's scores."""
     trainer = open_trainer(config, log)
     log_defaults(config, log)
@@ -67,7 +67,7 @@ def train_once(config: Config, log: Log) -> tuple[Any, StepResult]:
     return net, result
 
 
-def run_once(config: Config, log: Log) -> tuple[Any, StepResult]:
+def run_once(config: Config, log: Log) -> tuple[Model, StepResult]:
     """The network of a config without training, with random parameters, and what it makes of its data."""
     dataset = other_dataset(config, log)
     data.complete_extern_data(config, [dataset])
@@ -89,11 +89,11 @@ def other_dataset(config: Config, log: Log) -> Dataset:
     raise ConfigError("train", f"there must be a dataset: `train`, or one of {', '.join(OTHER_DATA)}")
 
 
-def first_batch(dataset: Dataset, options: BatchingOptions, net: Any, config: Config) -> Any:
+def first_batch(dataset: Dataset, options: BatchingOptions, net: Model, config: Config) -> Batch:
     """The first sequences as a batch. ConfigError if there are none."""
     dataset.init_seq_order(epoch=1)
     options = dataclasses.replace(options, max_seqs=SEQUENCES, seq_drop=0.0, shuffle_batches=False)
-    batch = next(iter(data.load_batches(dataset, options, net, config)), None)
+    batch: Batch | None = next(iter(data.load_batches(dataset, options, net, config)), None)
     if batch is None:
         raise ConfigError(dataset.name, "there must be sequences, but there are none; see max_seq_length")
     return batch

@@ -11,6 +11,7 @@ from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset
 from returnn_lite.engine import data
 from returnn_lite.engine.batch_errors import with_batch_context
+from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import forward_batch
 from returnn_lite.engine.step_meter import step_meter
@@ -61,7 +62,7 @@ class Sink(Protocol):
         """Ends, after an error or well."""
 
 
-def open_sink(config: Config, log: Log, net: Any, dataset: Dataset, epoch: int) -> Sink:
+def open_sink(config: Config, log: Log, net: Model, dataset: Dataset, epoch: int) -> Sink:
     """The `forward_callback` of the config if there is one, else an HDF file."""
     callback = config.typed_value("forward_callback")
     if callback is not None:
@@ -77,7 +78,7 @@ def open_sink(config: Config, log: Log, net: Any, dataset: Dataset, epoch: int) 
 class ToHDF:
     """An HDF file with an entry per sequence: the first output as data, the others as further streams."""
 
-    def __init__(self, filename: str, net: Any, dataset: Dataset, log: Log) -> None:
+    def __init__(self, filename: str, net: Model, dataset: Dataset, log: Log) -> None:
         self.filename, self.net, self.dataset, self.log = filename, net, dataset, log
         self.writer: HDFWriter | None = None
 
@@ -157,7 +158,7 @@ class ToCallback:
     callback: the object, or what makes it when it is called, such as its class.
     """
 
-    def __init__(self, callback: Any, net: Any) -> None:
+    def __init__(self, callback: Any, net: Model) -> None:
         makes_it = callable(callback) and (isinstance(callback, type) or not hasattr(callback, METHODS[1]))
         made = callback() if makes_it else callback
         for method in METHODS:

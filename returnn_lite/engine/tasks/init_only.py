@@ -1,13 +1,12 @@
 """Tasks that only build, save or remove models."""
 
-from typing import Any
-
 from returnn_lite.config import Config
 from returnn_lite.engine import data
 from returnn_lite.engine.checkpoints.checkpoint import checkpoint_formats, save_model
 from returnn_lite.engine.checkpoints.cleanup import cleanup_old_models, cleanup_options
 from returnn_lite.engine.checkpoints.find import StartPoint, existing_models
 from returnn_lite.engine.checkpoints.finite import require_finite
+from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.network_source import print_network
 from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.setup import (
@@ -24,7 +23,7 @@ from returnn_lite.schedule import LearningRateControl
 from returnn_lite.version import __version__
 
 
-def build_for_training(config: Config, log: Log, epoch: int, filename: str | None = None) -> Any:
+def build_for_training(config: Config, log: Log, epoch: int, filename: str | None = None) -> Model:
     """The network of `epoch` as the training would build it, to be filled from a checkpoint or not."""
     if config.is_true("need_data", True):
         data.complete_extern_data(config, [data.open_dataset(config, "train", log)])

@@ -1,15 +1,14 @@
 """The vocabulary of a layer's classes."""
 
-from typing import Any
-
 from returnn_lite.datasets import Dataset
+from returnn_lite.engine.models.model import Model
 from returnn_lite.tensor import Tensor
 from returnn_lite.vocab import Utf8ByteTargets, Vocabulary, vocab_of_labels
 from returnn_lite.vocab.base import NUM_BYTES
 from returnn_lite.vocab.create import vocab_option
 
 
-def labels_of_output(net: Any, layer: str, output: Tensor, dataset: Dataset | None = None) -> Vocabulary | None:
+def labels_of_output(net: Model, layer: str, output: Tensor, dataset: Dataset | None = None) -> Vocabulary | None:
     """The vocabulary of a layer's classes: by the data key with the same classes, by its target, or None."""
     classes = output.spec.sparse_dim
     if classes is None:

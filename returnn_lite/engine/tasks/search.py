@@ -13,6 +13,7 @@ from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset
 from returnn_lite.engine import data, report
 from returnn_lite.engine.batch_errors import with_batch_context
+from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import forward_batch, run_step
 from returnn_lite.engine.step_meter import step_meter
@@ -111,7 +112,7 @@ def _corpus_index(dataset: Dataset, seq_idx: int) -> int:
 
 
 def _batch_values(
-    net: Any, out: Any, batch: Any, dataset: Dataset, options: SearchOptions, log: Log
+    net: Model, out: Any, batch: Any, dataset: Dataset, options: SearchOptions, log: Log
 ) -> list[tuple[str, Any]]:
     """(tag, value) of each sequence: text or array, a list of (score, text) for a beam, a dict for several layers."""
     rows: list[dict[str, Any]] = [{} for _ in batch.tags]
@@ -168,7 +169,7 @@ def _readable(value: Any, labels: Vocabulary | None) -> Any:
 
 
 def _log_sequence(
-    log: Log, batch: Any, i: int, layer: str, raw: Any, readable: Any, dataset: Dataset, net: Any
+    log: Log, batch: Any, i: int, layer: str, raw: Any, readable: Any, dataset: Dataset, net: Model
 ) -> None:
     shown = [array for _, array in raw] if isinstance(raw, list) else raw
     word = "outputs" if isinstance(raw, list) else "output"
