@@ -57,7 +57,7 @@ class Ticks:
         self.state = self._first_state()
         self.active = self._active_sequences()
         self.grows = program.grows or bool(self.varying)
-        self.calls: list[tuple[Node, Call, tuple[Node, ...]]] = [(t.node, self._call(t), t.done) for t in program.turns]
+        self.calls = [(turn.node, self._call(turn), turn.done) for turn in program.turns]
 
     # --- what does not change -----------------------------------------------------------------------------------------
 
@@ -100,14 +100,14 @@ class Ticks:
             return None
         return ActiveSequences(self.whole.initial.batch, self.whole.initial.device)
 
-    def _call(self, turn: Turn) -> Call:
-        """How a layer is computed at each tick."""
+    def _call(self, turn: Turn) -> Call | None:
+        """How a layer is computed at each tick; None if it sees nothing of earlier ticks but what it reads."""
         layer, node = turn.node.layer, turn.node
         if turn.kind == CHOOSE and isinstance(layer, Choice):
             return lambda values, tick: self._choose(node, layer, values, tick)
         if turn.kind == STEP and isinstance(layer, Stateful):
             return lambda values, tick: self._step(turn, layer, values, tick)
-        return lambda values, tick: compute(node, values)
+        return None
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class Ticks:
 def turn_all(ticks: Ticks, values: dict[Node, Tensor], tick: int) -> None:
     """Computes every layer inside, in order, and forgets what is not read again."""
     for node, call, done in ticks.calls:
-        values[node] = call(values, tick)
+        values[node] = compute(node, values) if call is None else call(values, tick)
         for read in done:
             del values[read]
 
