@@ -19,8 +19,9 @@ class HDFWriter:
     """Collects sequences in an HDF file, which appears under its name when it is closed.
 
     `dim` and `ndim` describe the data (ndim with time, without batch): (4, 2) frames of 4 numbers, (9, 1) indices of 9
-    classes. `extra`: {key: (dim, ndim)} of further streams; what is not given is read off the arrays. With several axes
-    before the feature axis, these are flattened to one and their lengths are kept in the extra key "sizes".
+    classes, (None, 2) numbers over two axes, without features. `extra`: {key: (dim, ndim)} of further streams; what is
+    not given is read off the arrays. With several axes before the feature axis, these are flattened to one and their
+    lengths are kept in the extra key "sizes".
     As a context manager it leaves no file behind after an error. Raises ConfigError if the file exists already; with
     `extend_existing_file` the sequences are added to those in it.
     """
@@ -36,7 +37,7 @@ class HDFWriter:
         extend_existing_file: bool = False,
     ):
         self.filename = os.fspath(filename)
-        self.dim, self.ndim = dim, ndim if ndim is not None else (2 if dim else 1)
+        self.dim, self.has_features = dim, bool(dim) and ndim != 1
         self.extra = dict(extra or {})
         self.labels = list(labels or [])
         if self.labels and len(self.labels) != dim:
@@ -55,7 +56,7 @@ class HDFWriter:
         """Reads what describes the sequences in the file, and takes it out: it is written anew in the end."""
         handles = Handles()
         found = HdfFile(self.filename, handles)
-        own, old = (self.dim or 1, self.ndim), found.num_outputs.get("data")
+        own, old = (self.dim or 1, 2 if self.has_features else 1), found.num_outputs.get("data")
         if old != own:
             raise ConfigError(self.filename, f"must hold data of (dim, ndim) {own} to be extended, but holds {old}")
         keys = ["inputs", *(key for key in found.by_key if key != "data")]
@@ -106,7 +107,7 @@ class HDFWriter:
     def insert(self, data: np.ndarray, tag: str, extra: Mapping[str, np.ndarray] | None = None) -> None:
         """Appends one sequence, without padding; `data` as announced by dim and ndim."""
         more = {key: np.asarray(value) for key, value in (extra or {}).items()}
-        feature = data.shape[-1:] if self.ndim > 1 and data.ndim > 1 else ()
+        feature = data.shape[-1:] if self.has_features and data.ndim > 1 else ()
         axes = data.shape[: data.ndim - len(feature)]
         if feature and self.dim and feature != (self.dim,):
             raise ConfigError(
@@ -136,7 +137,7 @@ class HDFWriter:
             return
         try:
             if not self._tags:
-                self._growing.append("inputs", np.zeros((0, self.dim or 1) if self.ndim > 1 else (0,), np.float32))
+                self._growing.append("inputs", np.zeros((0, self.dim or 1) if self.has_features else (0,), np.float32))
             self._growing.flush()
             self._write_descriptions()
         except Exception:

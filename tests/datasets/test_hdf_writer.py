@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from returnn_lite.compat.modules.client import SimpleHDFWriter
 from returnn_lite.datasets import init_dataset
 from returnn_lite.datasets.hdf.dump import hdf_from_dataset
 from returnn_lite.errors import ConfigError
@@ -51,6 +52,18 @@ def test_dense_layout(tmp_path):
             file["inputs"].maxshape == (None, 4) and h5py.check_string_dtype(file["seqTags"].dtype).encoding == "utf-8"
         )
     assert os.listdir(tmp_path) == ["out.hdf"]
+
+
+@pytest.mark.parametrize("ndim", [2, None])
+def test_two_axes_without_features(tmp_path, ndim):
+    x = np.arange(48, dtype="float32").reshape(2, 4, 6)
+    for i, tag in enumerate("ab"):  # the second one extends the file
+        writer = SimpleHDFWriter(tmp_path / "x.hdf", dim=None, ndim=ndim, extend_existing_file=bool(i))
+        writer.insert_batch(x[i : i + 1], seq_len={0: [4 - 2 * i], 1: [6 - 3 * i]}, seq_tag=[tag])
+        writer.close()
+    content, _ = read(tmp_path / "x.hdf")
+    np.testing.assert_array_equal(content["inputs"], np.concatenate([x[0].reshape(-1), x[1, :2, :3].reshape(-1)]))
+    assert content["targets/data/sizes"].tolist() == [4, 6, 2, 3] and content["seqTags"].tolist() == [b"a", b"b"]
 
 
 def test_sparse_with_labels_and_extra_keys(tmp_path):
@@ -222,6 +235,7 @@ FULL = """
 import resource, sys
 import numpy as np
 from returnn_lite.datasets import init_dataset
+from returnn_lite.compat.modules.client import SimpleHDFWriter
 from returnn_lite.datasets.hdf.dump import hdf_from_dataset
 from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.errors import ConfigError

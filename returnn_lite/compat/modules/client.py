@@ -88,9 +88,12 @@ class SimpleHDFWriter(HDFWriter):
         labels: Sequence[str] | None = None,
         ndim: int | None = None,
         extra_type: Mapping[str, tuple[int, int, str]] | None = None,
+        extend_existing_file: bool = False,
     ) -> None:
         extra = {key: (dim_, ndim_) for key, (dim_, ndim_, *_) in (extra_type or {}).items()}
-        super().__init__(filename, dim=dim, ndim=ndim, labels=labels, extra=extra)
+        super().__init__(
+            filename, dim=dim, ndim=ndim, labels=labels, extra=extra, extend_existing_file=extend_existing_file
+        )
 
 
 class Streams:
