@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import tree
 
-from returnn_lite.frontend.axes import expand_dim, replace_dim_v2
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.elementwise import copy_to_device
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.gather import gather
-from returnn_lite.frontend.masked import masked_scatter, masked_select
+from returnn_lite.frontend.nested_axes import DimMap, check_structure, cut
+from returnn_lite.frontend.nested_select import masked_scatter_nested, masked_select_nested
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.where import where
-
-DimMap = dict[Dim, Dim]
 
 
 def gather_nested(s: Any, *, indices: Tensor, dim_map: DimMap | None = None) -> Any:
@@ -53,7 +50,7 @@ def gather_nested(s: Any, *, indices: Tensor, dim_map: DimMap | None = None) -> 
         for dim in leaf.dims:
             new = axis_after(dim)
             if new is not dim and dim in found.dims:
-                found = _cut(found, dim, new)
+                found = cut(found, dim, new)
         return found
 
     return tree.map_structure(one, s)
@@ -63,13 +60,6 @@ def _own_dim(indices: Tensor, axis: Dim) -> Dim:
     """The axis of the indices that stands for the gathered one: the last that is not the batch axis."""
     own = [dim for dim in indices.dims if not dim.is_batch_dim()]
     return own[-1] if own else axis
-
-
-def _cut(x: Tensor, dim: Dim, new: Dim) -> Tensor:
-    """An axis as another one, of its size."""
-    if new in x.dims:
-        return x
-    return replace_dim_v2(x, in_dim=dim, out_dim=new)
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------
@@ -93,16 +83,9 @@ def mask_nested(
         values = tree.map_structure(lambda _: mask_value, s)
     known = {} if dim_map is None else dim_map
     merge = _Merge(mask, mask_cpu, known, allow_dim_extension)
-    _check_structure(s, values)
+    check_structure(s, values)
     tree.map_structure(lambda a, b: merge.pair(a, b) if isinstance(a, Dim) and isinstance(b, Dim) else None, s, values)
     return tree.map_structure(merge.one, s, values)
-
-
-def _check_structure(a: Any, b: Any) -> None:
-    try:
-        tree.assert_same_structure(a, b)
-    except (ValueError, TypeError) as error:
-        raise WrongUse(f"both structures must be the same: {str(error).splitlines()[0]}") from None
 
 
 class _Merge:
@@ -148,7 +131,7 @@ class _Merge:
         only_b = [dim for dim in b.dims if dim not in a.dims and dim not in self.mask.dims]
         for one, other in zip(only_a, only_b, strict=False):
             new = self.pair(one, other)
-            a, b = _cut(a, one, new), _cut(b, other, new)
+            a, b = cut(a, one, new), cut(b, other, new)
         return a, b
 
 
@@ -170,140 +153,6 @@ def where_nested(
         dim_map=dim_map,
         allow_dim_extension=allow_dim_extension,
     )
-
-
-def masked_select_nested(
-    s: Any,
-    *,
-    mask: Tensor,
-    mask_cpu: Tensor | None = None,
-    dims: Sequence[Dim],
-    out_dim: Dim | None = None,
-    dim_map: DimMap | None = None,
-) -> tuple[Any, Dim, DimMap]:
-    """`masked_select` of all tensors that have any of `dims`: (structure, new axis, the new axes of old ones)."""
-    known = {} if dim_map is None else dim_map
-    on_cpu = copy_to_device(mask, "cpu") if mask_cpu is None else mask_cpu
-    if out_dim is None:
-        out_dim = Dim(None, name="masked_select")
-    out = out_dim
-    if not out.is_dim_known_in_batch():
-        masked_select(on_cpu, mask=on_cpu, dims=dims, out_dim=out)
-
-    def axis_after(dim: Dim) -> Dim:
-        sizes = dim.dyn_size_ext
-        if dim in known or sizes is None or not any(d in sizes.dims for d in dims):
-            return known.get(dim, dim)
-        picked, _ = masked_select(_with_all(sizes, dims), mask=on_cpu, dims=dims, out_dim=out)
-        known[dim] = Dim(picked, name=f"{dim.name}_masked", kind=dim.kind)
-        return known[dim]
-
-    def one(leaf: Any) -> Any:
-        if isinstance(leaf, Dim):
-            return axis_after(leaf)
-        if not isinstance(leaf, Tensor) or not any(dim in leaf.dims for dim in dims):
-            return leaf
-        found, _ = masked_select(_with_all(leaf, dims), mask=mask, dims=dims, out_dim=out)
-        for dim in leaf.dims:
-            new = axis_after(dim)
-            if new is not dim and dim in found.dims:
-                found = _cut(found, dim, new)
-        return found
-
-    return tree.map_structure(one, s), out, known
-
-
-def _with_all(x: Any, dims: Sequence[Dim]) -> Tensor:
-    for dim in dims:
-        if dim not in x.dims:
-            x = expand_dim(x, dim)
-    result: Tensor = x
-    return result
-
-
-def masked_scatter_nested(
-    s: Any,
-    s_backup: Any,
-    *,
-    mask: Tensor,
-    mask_cpu: Tensor | None = None,
-    dims: Sequence[Dim],
-    in_dim: Dim,
-    masked_select_dim_map: DimMap,
-    masked_scatter_dim_map: DimMap | None = None,
-) -> Any:
-    """The inverse of `masked_select_nested`: what was selected is put back into `s_backup`.
-
-    masked_select_dim_map: what that gave. Axes that differ become a new one; `masked_scatter_dim_map` gets them.
-    """
-    known = {} if masked_scatter_dim_map is None else masked_scatter_dim_map
-    on_cpu = copy_to_device(mask, "cpu") if mask_cpu is None else mask_cpu
-    _check_structure(s, s_backup)
-    scatter = _Scatter(mask, on_cpu, dims, in_dim, masked_select_dim_map, known)
-    pairs = zip(tree.flatten(s), tree.flatten(s_backup), strict=True)
-    for a, b in pairs:
-        if isinstance(a, Dim) and isinstance(b, Dim):
-            scatter.pair(a, b)
-    return tree.map_structure(scatter.one, s, s_backup)
-
-
-class _Scatter:
-    """Selected tensors and axes put back."""
-
-    def __init__(
-        self, mask: Tensor, on_cpu: Tensor, dims: Sequence[Dim], in_dim: Dim, selected: DimMap, known: DimMap
-    ) -> None:
-        self.mask, self.on_cpu, self.dims, self.in_dim, self.known = mask, on_cpu, tuple(dims), in_dim, known
-        self.before = {new: old for old, new in selected.items()}
-
-    def pair(self, new: Dim, old: Dim) -> Dim:
-        """The axis that has the sizes of `new` where something was selected, else those of `old`."""
-        sizes = new.dyn_size_ext
-        if new == old or sizes is None or self.in_dim not in sizes.dims:
-            return new
-        found = self.known.get(new)
-        if found is None:
-            spread = masked_scatter(sizes, old.get_size_tensor(), mask=self.on_cpu, dims=self.dims, in_dim=self.in_dim)
-            found = self.known[new] = self.known[old] = Dim(spread, name=f"{old.name}_scatter", kind=old.kind)
-        return found
-
-    def one(self, new: Any, old: Any) -> Any:
-        """The entry of both structures."""
-        if isinstance(new, Dim):
-            return self.pair(new, old) if isinstance(old, Dim) else self.known.get(new, new)
-        if not isinstance(new, Tensor) or self.in_dim not in new.dims:
-            return self._other(new, old)
-        backup = old if isinstance(old, Tensor) else None
-        x: Any = new
-        for dim in new.dims:
-            sizes = dim.dyn_size_ext
-            if dim == self.in_dim or sizes is None or self.in_dim not in sizes.dims:
-                continue
-            origin = self._origin(dim, backup)
-            axis = self.pair(dim, origin)
-            x = _cut(x, dim, axis)
-            if backup is not None and origin in backup.dims:
-                backup = _cut(backup, origin, axis)
-        return masked_scatter(x, backup, mask=self.mask, dims=self.dims, in_dim=self.in_dim)
-
-    def _origin(self, dim: Dim, backup: Any) -> Dim:
-        """The axis that this one was selected from, else the one of the backup in its place."""
-        if dim in self.before:
-            return self.before[dim]
-        free = [
-            d for d in (backup.dims if backup is not None else ()) if d.dyn_size_ext is not None and d not in self.dims
-        ]
-        free = [d for d in free if any(inner in self.dims for inner in d.dyn_size_ext.dims)]
-        if len(free) != 1:
-            raise WrongUse(f"masked_scatter_nested: axis {dim} belongs to no axis of {backup}")
-        found: Dim = free[0]
-        return found
-
-    def _other(self, new: Any, old: Any) -> Any:
-        """What was not selected from stays; where the backup depends on the mask, that decides."""
-        if isinstance(new, Tensor) and isinstance(old, Tensor) and any(dim in old.dims for dim in self.dims):
-            return where(self.mask, new, old, allow_broadcast_all_sources=True)
-        return new
 
 
 __all__ = [
