@@ -15,6 +15,7 @@ DimMap = dict[Dim, Dim]  # old axes -> the new ones in their place
 
 
 def check_structure(a: Any, b: Any) -> None:
+    """WrongUse if two structures differ."""
     try:
         tree.assert_same_structure(a, b)
     except (ValueError, TypeError) as error:

@@ -95,6 +95,7 @@ def _like_expected(tensor: Tensor, expected: Tensor, name: str) -> Tensor:
 
 
 def with_roles(value: Tensor, expected: Tensor | None) -> Tensor:
+    """The tensor with the classes and the feature axis of what is expected."""
     if expected is not None:
         value.sparse_dim = expected.sparse_dim
         value.feature_dim_axis = expected.feature_dim_axis
