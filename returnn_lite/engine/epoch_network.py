@@ -10,7 +10,9 @@ from returnn_lite.engine.distributed import World
 from returnn_lite.engine.models.descriptions import description_diff, dims_in, same_description
 from returnn_lite.engine.models.epoch_marks import EpochMarks, require_loss
 from returnn_lite.engine.models.model import Model, ModelSource
-from returnn_lite.engine.models.network_source import EpochOverrides, print_network, take_over_params
+from returnn_lite.engine.models.network_source import print_network
+from returnn_lite.engine.models.overrides import EpochOverrides
+from returnn_lite.engine.models.take_over import take_over_params
 from returnn_lite.engine.training_data import TrainingData
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log

@@ -146,7 +146,7 @@ class AgentOptions:
         return self.action == "step" or self.observation == "scale_free"
 
     @property
-    def sees_ways(self) -> bool:
+    def sees_paths(self) -> bool:
         """Whether observations tell how the parameters move."""
         return self.observation == "dynamics"
 

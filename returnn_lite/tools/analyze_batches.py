@@ -13,7 +13,8 @@ from returnn_lite.datasets import BatchingOptions, Dataset
 from returnn_lite.datasets.batches.batching import SliceBatch
 from returnn_lite.datasets.batches.epoch_batches import epoch_batches
 from returnn_lite.engine.data import train_batching
-from returnn_lite.engine.models.network_source import EpochOverrides, NetworkSource
+from returnn_lite.engine.models.network_source import NetworkSource
+from returnn_lite.engine.models.overrides import EpochOverrides
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.tools.common import Progress, config_of_argument, dataset_of_config, stderr_log, tool

@@ -23,11 +23,11 @@ class EpochWatch(Observer):
 
     `measure`: the score that the agent looks at ("dev_score_output"): of several losses, the one of its name is taken.
     `mean_norms`: norms of gradients are means over the epoch's updates, else those of its last update.
-    `ways`: looks at how the parameters move, too, for which it keeps three copies of them.
+    `paths`: looks at how the parameters move, too, for which it keeps three copies of them.
     """
 
-    def __init__(self, measure: Sequence[str] = (), *, mean_norms: bool = False, ways: bool = False) -> None:
-        self.measure, self.mean_norms, self.ways = measure, mean_norms, ways
+    def __init__(self, measure: Sequence[str] = (), *, mean_norms: bool = False, paths: bool = False) -> None:
+        self.measure, self.mean_norms, self.paths = measure, mean_norms, paths
         self.losses: list[torch.Tensor] = []
 
     @classmethod
@@ -35,7 +35,7 @@ class EpochWatch(Observer):
         """What an agent with these options looks at."""
         default = config.list("learning_rate_control_error_measure", [])
         measures = [options.measure] if options.measure else [str(name) for name in default]
-        return cls(measures, mean_norms=options.grad_norm == "mean", ways=options.sees_ways)
+        return cls(measures, mean_norms=options.grad_norm == "mean", paths=options.sees_paths)
 
     def epoch_start(self, net: Model, updater: Updater) -> None:
         """Begins an epoch."""
@@ -44,7 +44,7 @@ class EpochWatch(Observer):
         self.norms: list[torch.Tensor] = []
         self.scale: torch.Tensor | float = 1.0
         self.latest: Gradients = {}
-        self.path = ParameterPath(updater.active) if self.ways else None
+        self.path = ParameterPath(updater.active) if self.paths else None
 
     def step(self, result: StepResult) -> None:
         """Takes the loss per frame of a step, before its update."""

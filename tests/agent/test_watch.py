@@ -30,7 +30,7 @@ def step_result(loss: float, frames: float):
 def watched(losses: list[float], grads: list[list[float]], rate: float, **options) -> dict:
     params = {"a/W": torch.nn.Parameter(torch.tensor([3.0, 4.0])), "b/W": torch.nn.Parameter(torch.tensor([0.0]))}
     net = type("Net", (), {"params": params})()
-    updater, watch = Updater(params), EpochWatch(["dev_score"], ways=True, **options)
+    updater, watch = Updater(params), EpochWatch(["dev_score"], paths=True, **options)
     watch.epoch_start(net, updater)
     for loss, grad in zip(losses, grads, strict=True):
         watch.step(step_result(loss, 2.0))

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.engine.models.network_source import NetworkSource, copy_blocks
+from returnn_lite.engine.models.network_source import NetworkSource
 from returnn_lite.engine.models.pretrain import Pretrain, PretrainOptions, WrapEpochValue, repetitions
+from returnn_lite.engine.models.take_over import copy_blocks
 from returnn_lite.errors import ConfigError
 from tests.engine.helpers import rnn
 

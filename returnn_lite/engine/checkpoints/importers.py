@@ -9,7 +9,7 @@ import torch
 
 from returnn_lite.engine.checkpoints.checkpoint import read_model
 from returnn_lite.engine.models.model import Model
-from returnn_lite.engine.models.network_source import copy_blocks
+from returnn_lite.engine.models.take_over import copy_blocks
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 

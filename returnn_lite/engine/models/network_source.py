@@ -1,6 +1,5 @@
 """The network of each epoch: its description, its construction, and taking over parameters from the previous one."""
 
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +10,6 @@ from returnn_lite.config.config_code import call
 from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load_on_init import load_on_init
-from returnn_lite.engine.models.descriptions import same_description
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.pretrain import COPY_MODES, Pretrain, PretrainOptions, resolve_epoch_values
 from returnn_lite.errors import ConfigError
@@ -138,72 +136,3 @@ def print_network(net: Model, log: Log) -> None:
         log.v2(line)
     log.v2(f"net params #: {sum(param.numel() for param in net.params.values())}")
     log.v2(f"net trainable params: {sorted(name for name, param in net.params.items() if param.requires_grad)}")
-
-
-def take_over_params(old: Model, new: Model, mode_of: Callable[[str], str | None], log: Log) -> None:
-    """Copies the parameters that both networks have under one name and in one shape; others stay as initialised.
-
-    mode_of: by name; "reset": not copied, "subset": of parameters of different shape as much as both have.
-    """
-    with torch.no_grad():
-        for name, param in new.params.items():
-            before, mode = old.params.get(name), mode_of(name)
-            if before is None or mode == "reset":
-                continue
-            if before.shape == param.shape:
-                param.copy_(before)
-            elif mode == "subset" and before.dim() == param.dim():
-                copy_blocks(before, param, old.param_options[name].blocks, new.param_options[name].blocks)
-            else:
-                log.v3(f"Will not set param {name!r} because its shape {list(before.shape)} != {list(param.shape)}.")
-
-
-Blocks = tuple[tuple[int, ...], ...] | None
-
-
-def copy_blocks(old: torch.Tensor, new: torch.Tensor, old_blocks: Blocks, new_blocks: Blocks) -> None:
-    """Copies the leading part of each block (a gate, a source) that both have.
-
-    An axis without blocks is one block. Where one has more blocks, its last ones are those of the other.
-    """
-    axes = []
-    for axis, (old_size, new_size) in enumerate(zip(old.shape, new.shape, strict=True)):
-        parts = (old_blocks[axis], new_blocks[axis]) if old_blocks and new_blocks else ((old_size,), (new_size,))
-        count = max(map(len, parts))
-        axes.append(_block_slices(*((0,) * (count - len(part)) + part for part in parts)))
-    for combination in itertools.product(*axes):
-        new[tuple(there for _, there in combination)] = old[tuple(here for here, _ in combination)]
-
-
-def _block_slices(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[slice, slice]]:
-    """Where the common part of each block lies in the old and in the new axis."""
-    starts = zip(itertools.accumulate(old, initial=0), itertools.accumulate(new, initial=0), strict=True)
-    sizes = (min(a, b) for a, b in zip(old, new, strict=True))
-    return [(slice(a, a + n), slice(b, b + n)) for (a, b), n in zip(starts, sizes, strict=False)]
-
-
-class EpochOverrides:
-    """The `#config` entry of a net description: options that hold for its epochs only."""
-
-    def __init__(self, config: Config, log: Log) -> None:
-        self.config, self.log = config, log
-        self._saved: dict[str, tuple[Any, bool]] = {}
-
-    def apply(self, epoch: int, overrides: Mapping[str, Any]) -> set[str]:
-        """Sets these options and restores those of the previous epoch; returns the options whose value changed."""
-        before = {key: self.config.typed_value(key) for key in {*self._saved, *overrides}}
-        for key, (value, typed) in self._saved.items():
-            if typed:
-                self.config.set(key, value)
-            else:
-                self.config.typed.pop(key)
-        self._saved = {}
-        for key, value in overrides.items():
-            if not self.config.has(key):
-                path = f'network["#config"]["{key}"]'
-                raise ConfigError(path, f"`{key}` must be an option of the config, but there is none")
-            old = self.config.opt_typed_value(key)
-            self.log.v3(f"Update config key {key!r} for epoch {epoch}: {old!r} -> {value!r}")
-            self._saved[key] = (old, self.config.is_typed(key))
-            self.config.set(key, value)
-        return {key for key, value in before.items() if not same_description(value, self.config.typed_value(key))}
