@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-speech demo-lm test lint format types docs clean
+.PHONY: help setup demo demo-speech demo-lm test test-fast lint format types docs clean
 
 help:
 	@echo "make demo    train, forward and search on handwritten digits (below 5 minutes after the set-up)"
 	@echo "make demo-speech | demo-lm    spoken numbers (needs espeak-ng) | a language model of Python's sources"
-	@echo "make test    the test suite"
+	@echo "make test    the test suite        make test-fast    most of it, in a minute and a half"
 	@echo "make lint | types | format | docs | setup | clean"
 
 setup: $(READY)
@@ -39,6 +39,10 @@ demo-lm: $(READY)
 # Two processes with one thread each: the suite's tensors are too small for more.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+# Below 90 seconds on two idle cores: all but the tests that start programs or train for long.
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow" $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -10,9 +10,30 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+HERE = Path(__file__).parent
+# What starts programs, or trains for long: left out by `make test-fast`.
+SLOW = """
+    agent/test_agent.py client compat/test_torch_configs.py engine/test_check.py engine/test_data.py
+    engine/test_distributed.py engine/test_eval_views.py engine/test_interrupt.py engine/test_old_configs.py
+    engine/test_own_layers.py engine/test_pretrain.py engine/test_schedules.py engine/test_torch_model.py
+    engine/test_train.py faults optim/test_docs_resume.py rec/test_compiled.py tools/test_compatibility.py
+    tools/test_scripts.py
+""".split()
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the slow files."""
+    slow = [HERE / name for name in SLOW]
+    for item in items:
+        if any(item.path == path or path in item.path.parents for path in slow):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter):
