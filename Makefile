@@ -59,6 +59,7 @@ types: $(READY)
 docs: $(READY)
 	$(BIN)/python tools/layer_reference.py docs/layers.md
 	$(BIN)/python tools/compatibility.py docs/usage_counts.txt docs/compatibility.md
+	$(BIN)/python tools/room_sizes.py ARCHITECTURE.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
