@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,10 +39,12 @@ def updated(page: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Renews the table in the page argv[0]; without one, prints it."""
-    if not argv:
+    """Renews the table in the page that is named, or prints it."""
+    parser = argparse.ArgumentParser(description="The rooms of the package, with number and size of their files.")
+    parser.add_argument("page", nargs="?", type=Path, help="its table is renewed; default: standard output")
+    page: Path | None = parser.parse_args(argv).page
+    if page is None:
         print(table())
         return 0
-    page = Path(argv[0])
     page.write_text(updated(page.read_text(encoding="utf-8")), encoding="utf-8")
     return 0

@@ -107,7 +107,7 @@ class Lines(Log):
 
 
 @pytest.mark.parametrize("options, expected", [
-    ({"seq_ordering": "random", "partition_epoch": 2}, ["seq_ordering, partition_epoch have no effect with seq_order_control_dataset"]),
+    ({"seq_ordering": "random", "partition_epoch": 2}, ["seq_ordering, partition_epoch have no effect with seq_order"]),
     ({"unique_seq_tags": True}, ["unique_seq_tags have no effect"]),
     ({}, []),
 ])  # fmt: skip
