@@ -63,7 +63,6 @@ from returnn_lite.frontend.binary import (
     less_equal,
     log_add_exp,
     logical_and,
-    logical_not,
     logical_or,
     maximum,
     minimum,
@@ -99,7 +98,6 @@ from returnn_lite.frontend.conv_sizes import (
     make_transposed_conv_out_spatial_dims,
 )
 from returnn_lite.frontend.ctc import ctc_best_path, ctc_loss, ctc_no_label_loop_blank_durations_from_path
-from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.dim import Dim, batch_dim, single_step_dim
 from returnn_lite.frontend.dropout import dropout, dropout_broadcast_default
 from returnn_lite.frontend.dtypes import (
@@ -134,6 +132,7 @@ from returnn_lite.frontend.elementwise import (
     log,
     log1p,
     log_sigmoid,
+    logical_not,
     neg,
     reciprocal,
     relu,
@@ -216,6 +215,7 @@ from returnn_lite.frontend.reduce import (
 from returnn_lite.frontend.run_ctx import (
     RunContext,
     RunCtx,
+    get_run_ctx,
     get_run_ctx_step,
     init_forward_step_run_ctx,
     init_train_step_run_ctx,

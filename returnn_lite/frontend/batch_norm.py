@@ -9,12 +9,12 @@ from torch.nn import functional
 
 import returnn_lite.ops.norms as ops_norms
 import returnn_lite.ops.reductions as ops_reductions
-from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.layout import axis_of
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
+from returnn_lite.frontend.run_ctx import get_run_ctx
 from returnn_lite.frontend.sizes import use_mask_default
 from returnn_lite.frontend.tensor import Tensor
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from returnn_lite.errors import did_you_mean
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import Dims, arranged, joined, show
+from returnn_lite.frontend.layout import arranged, joined, show
 from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.dim import Dim
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import AnyTensor
 
 Function = Callable[[Any, Any], Any]
 
@@ -152,7 +150,7 @@ def _number_first(function: Function, a: Any, b: Any, what: str) -> Any:
     return b._like(function(a, b._raw)) if isinstance(b, TensorBase) else function(a, b)
 
 
-def _roles(a: TensorBase, b: TensorBase, dims: Dims) -> tuple[Dim | None, Dim | None]:
+def _roles(a: TensorBase[AnyTensor], b: TensorBase[AnyTensor], dims: Dims) -> tuple[Dim | None, Dim | None]:
     """The sparse and the feature axis of a result: of the operand that gives the axes."""
     if not b._dims or (dims is a._dims and a._dims):
         return a._sparse_dim, a.feature_dim
@@ -174,7 +172,7 @@ def number(value: Any, what: str = "") -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 0:
-        return TensorBase._new(torch.as_tensor(value), ())
+        return AnyTensor.new(torch.as_tensor(value), ())
     shown = f"of shape {tuple(value.shape)}" if hasattr(value, "shape") else repr(value)
     raise WrongUse(f"{what}: an operand must be a Tensor or a number, but is a {type(value).__name__} {shown} instead")
 
@@ -262,13 +260,8 @@ def _optional(a: Any, b: Any, neutral: bool, function: Callable[[Any, Any], Any]
     return function(a, b)
 
 
-def logical_not(x: Tensor) -> Tensor:
-    """not x"""
-    return x._like(x._raw.logical_not())
-
-
 def common_dims(
-    operands: Sequence[TensorBase], allow_broadcast_all_sources: bool, what: str, place: Callable[..., int]
+    operands: Sequence[TensorBase[AnyTensor]], allow_broadcast_all_sources: bool, what: str, place: Callable[..., int]
 ) -> Dims:
     """The axes of functions of several tensors: those of the one with the most, and others put in by their kinds.
 

@@ -8,11 +8,10 @@ import torch
 
 from returnn_lite.frontend.concat import concat, cum_concat_step
 from returnn_lite.frontend.const import zeros
-from returnn_lite.frontend.dim import Dim, single_step_dim
+from returnn_lite.frontend.dim import Dim, Dims, single_step_dim
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.dot_attention import Plan, attend, has_padding
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import Dims
 from returnn_lite.frontend.positions import rotary_encoding
 from returnn_lite.frontend.self_attention import SelfAttentionBase, _apply_rope
 from returnn_lite.frontend.state import State

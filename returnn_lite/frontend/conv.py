@@ -21,9 +21,9 @@ from returnn_lite.frontend.conv_sizes import (
     per_axis,
     unflattened,
 )
-from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import Dims, arranged, axis_of, show
+from returnn_lite.frontend.layout import arranged, axis_of, show
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.sizes import dim_match_priority_when_needed, use_mask_default

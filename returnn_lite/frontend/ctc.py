@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 import returnn_lite.ops.ctc as ops_ctc
-from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import Dims, arranged, axis_of, joined
+from returnn_lite.frontend.layout import arranged, axis_of, joined
 from returnn_lite.frontend.tensor import Tensor
 
 

@@ -1,23 +1,30 @@
-"""Which run context is the current one."""
+"""Where tensors find what marks them as losses and outputs."""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from returnn_lite.frontend.run_ctx import RunContext
-
-RUNNING: ContextVar[RunContext | None] = ContextVar("run context", default=None)
-initial: list[Callable[[], RunContext]] = []  # what makes a context where none was set
+from collections.abc import Callable
+from typing import Protocol
 
 
-def get_run_ctx() -> RunContext:
-    """The context of the step that runs; outside of steps one of the stage "init"."""
-    found = RUNNING.get()
-    if found is None:
-        found = initial[0]()
-        RUNNING.set(found)
-    return found
+class Marking(Protocol):
+    """What tensors use of a run context."""
+
+    @property
+    def mark_as_loss(self) -> Callable[..., None]:
+        """Adds a loss."""
+
+    @property
+    def mark_as_output(self) -> Callable[..., None]:
+        """Adds an output."""
+
+    @property
+    def mark_as_default_output(self) -> Callable[..., None]:
+        """Adds the output "output"."""
+
+
+current: list[Callable[[], Marking]] = []  # gives the current run context
+
+
+def marking() -> Marking:
+    """The run context of the step that runs."""
+    return current[0]()

@@ -11,12 +11,12 @@ import torch
 
 from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend import dim_math, layout
-from returnn_lite.frontend.dim_math import Op
+from returnn_lite.frontend.dim_op import Op
 from returnn_lite.frontend.dim_sizes import Extent
 from returnn_lite.frontend.dim_with_sizes import DimWithSizes
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import show
-from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.frontend.types import AnyTensor
 from returnn_lite.tensor import Dim as CoreDim
 from returnn_lite.tensor import batch_dim as core_batch_dim
 from returnn_lite.tensor.dim import BATCH, FEATURE, SPATIAL
@@ -57,7 +57,7 @@ class Dim(DimWithSizes):
         kind: str | None = None,
         vocab: Any = None,
         match_priority: int = 0,
-        derived_from_op: Op | None = None,
+        derived_from_op: Op[Dim] | None = None,
         auto_generated: bool = False,
         bounded_by: Any = None,
         **others: Any,
@@ -84,17 +84,18 @@ class Dim(DimWithSizes):
         """A tensor of sizes; of its own, with the data of the given one. WrongUse if it has no whole numbers."""
         if isinstance(sizes, torch.Tensor | np.ndarray):
             dims = () if sizes.ndim == 0 else (batch_dim,)  # what torch models give: one length per sequence
-            sizes = TensorBase.final("", dims, raw_tensor=torch.as_tensor(sizes))
-        elif isinstance(sizes, TensorBase.final) and sizes.device not in (None, "cpu"):
+            sizes = AnyTensor.new(torch.as_tensor(sizes), dims)
+            sizes._check(sizes.raw_tensor)
+        elif isinstance(sizes, AnyTensor) and sizes.device not in (None, "cpu"):
             sizes = sizes._like(sizes.raw_tensor.cpu())
-        if not isinstance(sizes, TensorBase.final) or not sizes.dtype.startswith(("int", "uint")):
+        if not isinstance(sizes, AnyTensor) or not sizes.dtype.startswith(("int", "uint")):
             shown = getattr(sizes, "dtype", repr(sizes))
             raise WrongUse(f"the sizes of axis {self.name!r} must be ints or a tensor of ints, but are {shown} instead")
         return sizes.copy(sizes.name or self.name)
 
     # --- identity -----------------------------------------------------------------------------------------------------
 
-    def extent(self) -> Extent:
+    def extent(self) -> Extent[Dim]:
         """What this axis shares with all that are declared the same."""
         found = self._extent
         while found.same is not None:
@@ -177,15 +178,16 @@ class Dim(DimWithSizes):
         mine.become(keep)
         layout.forget_plans()
 
-    def derive(self, size: int | None, name: str, op: Op) -> Dim:
+    def derive(self, size: int | None, name: str, op: Op[Dim]) -> Dim:
         """An axis that is computed from this one and others."""
         features = all(part.kind == FEATURE or dim_math.constant_value(part) is not None for part in op.inputs)
         return Dim(size, name=name, kind=FEATURE if features else SPATIAL, derived_from_op=op)
 
-    @staticmethod
-    def constant(value: int) -> Dim:
+    @classmethod
+    def constant(cls, value: int) -> Dim:
         """The axis of a number in arithmetic."""
-        return dim_math.constant(value, _make_constant)
+        found: Dim = dim_math.constant(value, _make_constant)
+        return found
 
     @staticmethod
     def of(core: CoreDim) -> Dim:
@@ -241,7 +243,7 @@ class Dim(DimWithSizes):
         return self.dimension is None and not self.is_batch_dim()
 
     @property
-    def derived_from_op(self) -> Op | None:
+    def derived_from_op(self) -> Op[Dim] | None:
         """The operation that it is the result of."""
         return self.extent().op
 
@@ -298,7 +300,7 @@ def made_vocab(vocab: Any) -> Any:
     return importlib.import_module("returnn_lite.vocab.create").vocab_option(vocab, "")  # rarely needed
 
 
-def _make_constant(value: int, name: str, auto: bool, op: Op) -> Dim:
+def _make_constant(value: int, name: str, auto: bool, op: Op[Dim]) -> Dim:
     return Dim(value, name=name, auto_generated=auto, derived_from_op=op)
 
 
@@ -314,5 +316,6 @@ def _core_result(kind: str, parts: list[Any]) -> CoreDim | None:
     return found
 
 
+Dims = tuple[Dim, ...]
 batch_dim = Dim(None, name="batch", kind=BATCH)
 single_step_dim = Dim(1, name="single-step")

@@ -4,59 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-import torch
+from returnn_lite.frontend.dim_op import Op
+from returnn_lite.frontend.dim_sizes import SizedAxis
 
-if TYPE_CHECKING:
-    from returnn_lite.frontend.dim import Dim
+D = TypeVar("D", bound=SizedAxis)
 
 _SYMBOLS = {"add": "+", "mul": "*", "floordiv": "//", "truediv": "/", "ceildiv": "ceildiv"}
 _RIGHT_DIVISIONS = ("floordiv", "truediv", "ceildiv")
 _LEFT_DIVISIONS = ("truediv_left", "ceildiv_left")
 
 
-@dataclass(eq=False)
-class Op:
-    """What an axis is computed by: `kind`, `inputs` (two axes; none for a constant), `attribs` (its "value")."""
-
-    kind: str
-    inputs: list[Dim]
-    attribs: dict[str, Any] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return f"<Op {self.kind} {self.inputs}>"
-
-    def on_numbers(self, sizes: list[int], clip: bool) -> int:
-        """The result for numbers; with `clip` a sum is at least 0."""
-        found: int = _FUNCTIONS[self.kind](*sizes)
-        return max(found, 0) if clip and self.kind == "add" else found
-
-    def on_tensors(self, sizes: list[Any]) -> torch.Tensor:
-        """The result for tensors of sizes and numbers; a sum is at least 0."""
-        found: torch.Tensor = _FUNCTIONS[self.kind](*sizes)
-        return found.clamp(min=0) if self.kind == "add" else found
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "add": lambda a, b: a + b,
-    "mul": lambda a, b: a * b,
-    "floordiv": lambda a, b: a // b,
-    "truediv": lambda a, b: a // b,
-    "truediv_left": lambda divisor, a: a // divisor,
-    "ceildiv": lambda a, b: -(-a // b),
-    "ceildiv_left": lambda divisor, a: -(-a // divisor),
-}
-
-
 @functools.cache
-def constant(value: int, make: Callable[..., Dim]) -> Dim:
+def constant(value: int, make: Callable[..., D]) -> D:
     """The axis of a number; the same for the same number."""
     return make(value, name=str(value), auto=True, op=Op("constant", [], {"value": value}))
 
 
-def constant_value(dim: Dim | int) -> int | None:
+def constant_value(dim: SizedAxis | int) -> int | None:
     """The number of a constant, None for an axis."""
     if isinstance(dim, int):
         return dim
@@ -64,7 +30,7 @@ def constant_value(dim: Dim | int) -> int | None:
     return op.attribs["value"] if op is not None and op.kind == "constant" else None
 
 
-def add(a: Dim | int, b: Dim | int) -> Dim:
+def add(a: D | int, b: D | int) -> D:
     """The axis a + b, one of them an axis."""
     for number, other in ((a, b), (b, a)):
         if constant_value(number) == 0 and not isinstance(other, int):
@@ -79,7 +45,7 @@ def add(a: Dim | int, b: Dim | int) -> Dim:
     return _derive("add", a, b)
 
 
-def mul(a: Dim | int, b: Dim | int) -> Dim:
+def mul(a: D | int, b: D | int) -> D:
     """The axis a * b, one of them an axis."""
     for number, other in ((a, b), (b, a)):
         if constant_value(number) == 1 and not isinstance(other, int):
@@ -87,7 +53,7 @@ def mul(a: Dim | int, b: Dim | int) -> Dim:
     return _derive("mul", a, b)
 
 
-def negative(a: Dim) -> Dim:
+def negative(a: D) -> D:
     """The axis -a."""
     parts = _parts(a, "mul")
     if parts is not None and constant_value(parts[0]) == -1:
@@ -95,7 +61,7 @@ def negative(a: Dim) -> Dim:
     return mul(-1, a)
 
 
-def divide(kind: str, a: Dim | int, b: Dim | int) -> Dim:
+def divide(kind: str, a: D | int, b: D | int) -> D:
     """The axis a divided by b: `kind` "floordiv", "truediv" or "ceildiv"."""
     number = constant_value(b)
     if number == 1 and not isinstance(a, int):
@@ -109,7 +75,7 @@ def divide(kind: str, a: Dim | int, b: Dim | int) -> Dim:
     return _derive(kind, a, b)
 
 
-def divide_left(kind: str, divisor: Dim | int, a: Dim) -> Dim:
+def divide_left(kind: str, divisor: D | int, a: D) -> D:
     """The axis a divided by a factor at its left: `kind` "truediv_left" or "ceildiv_left"."""
     if constant_value(divisor) == 1:
         return a
@@ -119,18 +85,18 @@ def divide_left(kind: str, divisor: Dim | int, a: Dim) -> Dim:
     return _derive(kind, divisor, a)
 
 
-def _parts(dim: Dim | int, kind: str) -> list[Dim] | None:
+def _parts(dim: D | int, kind: str) -> list[D] | None:
     """The operands of an axis that is made by this operation."""
     op = None if isinstance(dim, int) else dim.derived_from_op
     return op.inputs if op is not None and op.kind == kind else None
 
 
-def _same(a: Dim, b: Dim | int) -> bool:
+def _same(a: D, b: D | int) -> bool:
     number = constant_value(b)
     return constant_value(a) == number if number is not None else a == b
 
 
-def _cancel(a: Dim, b: Dim | int) -> bool:
+def _cancel(a: D, b: D | int) -> bool:
     """Whether a + b is nothing."""
     number = constant_value(b)
     if number is not None or isinstance(b, int):
@@ -138,7 +104,7 @@ def _cancel(a: Dim, b: Dim | int) -> bool:
     return constant_value(a) is None and (negative(a) == b)
 
 
-def _derive(kind: str, a: Dim | int, b: Dim | int) -> Dim:
+def _derive(kind: str, a: D | int, b: D | int) -> D:
     """The axis of an operation, made once.
 
     It is kept with the operand that is an axis, of two with the younger one: an axis that lives long must not keep what
@@ -161,7 +127,7 @@ def _derive(kind: str, a: Dim | int, b: Dim | int) -> Dim:
     return found
 
 
-def _make(kind: str, a: Dim | int, b: Dim | int, base: Dim) -> Dim:
+def _make(kind: str, a: D | int, b: D | int, base: D) -> D:
     inputs = [base.constant(part) if isinstance(part, int) else part for part in (a, b)]
     op = Op(kind, inputs)
     sizes = [part.dimension for part in inputs]
@@ -170,7 +136,7 @@ def _make(kind: str, a: Dim | int, b: Dim | int, base: Dim) -> Dim:
     return base.derive(size, _name(kind, inputs), op)
 
 
-def _name(kind: str, inputs: list[Dim]) -> str:
+def _name(kind: str, inputs: list[D]) -> str:
     first, second = (_wrapped(part) for part in inputs)
     if kind in _LEFT_DIVISIONS:
         return f"{first}\\{second}" if kind == "truediv_left" else f"⌈{first}\\{second}⌉"
@@ -184,6 +150,6 @@ def _name(kind: str, inputs: list[Dim]) -> str:
     return f"{first}{_SYMBOLS[kind]}{second}"
 
 
-def _wrapped(dim: Dim) -> str:
+def _wrapped(dim: SizedAxis) -> str:
     op = dim.derived_from_op
     return dim.name if op is None or op.kind in ("constant", "ceildiv") else f"({dim.name})"

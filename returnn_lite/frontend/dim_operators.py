@@ -2,84 +2,83 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar
 
 import numpy as np
 
 from returnn_lite.frontend import dim_math
+from returnn_lite.frontend.dim_sizes import SizedAxis
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.tensor.foreign import ForeignDim
 
-if TYPE_CHECKING:
-    from returnn_lite.frontend.dim import Dim
+D = TypeVar("D", bound=SizedAxis)
 
 
-class DimOperators(ForeignDim):
+class DimOperators(SizedAxis):
     """Arithmetic with axes and ints; the same expression is the same axis. A difference of sizes is at least 0."""
 
     __slots__ = ()
 
-    def __add__(self: Any, other: Dim | int) -> Dim:
+    def __add__(self: D, other: D | int) -> D:
         return dim_math.add(self, _part(other))
 
-    def __radd__(self: Any, other: Dim | int) -> Dim:
+    def __radd__(self: D, other: D | int) -> D:
         return dim_math.add(_part(other), self)
 
-    def __sub__(self: Any, other: Dim | int) -> Dim:
+    def __sub__(self: D, other: D | int) -> D:
         return dim_math.add(self, _minus(other))
 
-    def __rsub__(self: Any, other: Dim | int) -> Dim:
+    def __rsub__(self: D, other: D | int) -> D:
         return dim_math.add(_part(other), dim_math.negative(self))
 
-    def sub_right(self: Any, other: Dim | int) -> Dim:
+    def sub_right(self: D, other: D | int) -> D:
         """self - other"""
         return dim_math.add(self, _minus(other))
 
-    def sub_left(self: Any, other: Dim | int) -> Dim:
+    def sub_left(self: D, other: D | int) -> D:
         """-other + self"""
         return dim_math.add(_minus(other), self)
 
-    def __mul__(self: Any, other: Dim | int) -> Dim:
+    def __mul__(self: D, other: D | int) -> D:
         return dim_math.mul(self, _part(other))
 
-    def __rmul__(self: Any, other: Dim | int) -> Dim:
+    def __rmul__(self: D, other: D | int) -> D:
         return dim_math.mul(_part(other), self)
 
-    def __floordiv__(self: Any, other: Dim | int) -> Dim:
+    def __floordiv__(self: D, other: D | int) -> D:
         return dim_math.divide("floordiv", self, _part(other))
 
-    def __rfloordiv__(self: Any, other: Dim | int) -> Dim:
+    def __rfloordiv__(self: D, other: D | int) -> D:
         return dim_math.divide("floordiv", _part(other), self)
 
-    def __truediv__(self: Any, other: Dim | int) -> Dim:
+    def __truediv__(self: D, other: D | int) -> D:
         return dim_math.divide("truediv", self, _part(other))
 
-    def __rtruediv__(self: Any, other: Dim | int) -> Dim:
+    def __rtruediv__(self: D, other: D | int) -> D:
         return dim_math.divide("truediv", _part(other), self)
 
-    def __neg__(self: Any) -> Dim:
+    def __neg__(self: D) -> D:
         return dim_math.negative(self)
 
-    def div_right(self: Any, other: Dim | int) -> Dim:
+    def div_right(self: D, other: D | int) -> D:
         """self / other, rounded down"""
         return dim_math.divide("truediv", self, _part(other))
 
-    def div_left(self: Any, other: Dim | int) -> Dim:
+    def div_left(self: D, other: D | int) -> D:
         """self / other, rounded down, where `other` is the left factor"""
         return dim_math.divide_left("truediv_left", _part(other), self)
 
-    def ceildiv_right(self: Any, other: Dim | int) -> Dim:
+    def ceildiv_right(self: D, other: D | int) -> D:
         """self / other, rounded up"""
         return dim_math.divide("ceildiv", self, _part(other))
 
-    def ceildiv_left(self: Any, other: Dim | int) -> Dim:
+    def ceildiv_left(self: D, other: D | int) -> D:
         """self / other, rounded up, where `other` is the left factor"""
         return dim_math.divide_left("ceildiv_left", _part(other), self)
 
     ceildiv = ceildiv_right  # as layer nets call it
 
 
-def _part(value: Any) -> Any:
+def _part(value: D | int) -> D | int:
     if isinstance(value, DimOperators):
         return value
     if isinstance(value, int | np.integer):
@@ -87,6 +86,6 @@ def _part(value: Any) -> Any:
     raise WrongUse(f"arithmetic with an axis needs an axis or an int, but got {value!r} instead")
 
 
-def _minus(value: Any) -> Any:
+def _minus(value: D | int) -> D | int:
     found = _part(value)
     return -found if isinstance(found, int) else dim_math.negative(found)

@@ -5,24 +5,46 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
 from returnn_lite.frontend import sizes_clock
+from returnn_lite.frontend.dim_op import Op
 from returnn_lite.frontend.layout import arranged, joined
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.dim import Dim
-    from returnn_lite.frontend.dim_math import Op
-    from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import AnyTensor, Axis
 
 CPU = torch.device("cpu")
 _SERIALS = itertools.count()
+S = TypeVar("S", bound="SizedAxis")
 
 
-class Extent:
+class SizedAxis(Axis):
+    """An axis with an extent, which may be computed from others."""
+
+    __slots__ = ()
+
+    def extent(self: S) -> Extent[S]:
+        """What this axis shares with all that are declared the same."""
+        raise NotImplementedError
+
+    @property
+    def derived_from_op(self: S) -> Op[S] | None:
+        """The operation that it is the result of."""
+        raise NotImplementedError
+
+    def derive(self: S, size: int | None, name: str, op: Op[S]) -> S:
+        """An axis that is computed from this one and others."""
+        raise NotImplementedError
+
+    @classmethod
+    def constant(cls: type[S], value: int) -> S:
+        """The axis of a number in arithmetic."""
+        raise NotImplementedError
+
+
+class Extent(Generic[S]):
     """What all equal Dims share. `owner`: the Dim that it was made for; `same`: the extent that replaced this one.
 
     `size`: a fixed size, else None. `given`: the sizes as they were set; those of a derived axis (`op`) are computed
@@ -35,22 +57,22 @@ class Extent:
         *("serial", "computed", "computed_for", "checked", "merged", "__weakref__"),
     )
 
-    def __init__(self, owner: Dim, size: int | None, given: Tensor | None, op: Op | None, auto: bool) -> None:
+    def __init__(self, owner: S, size: int | None, given: AnyTensor | None, op: Op[S] | None, auto: bool) -> None:
         self.owner, self.size, self._given, self.op, self.auto = owner, size, given, op, auto
         self.checked = -1  # when `computed` was found to hold
         self.serial = next(_SERIALS)
-        self.same: Extent | None = None
+        self.same: Extent[S] | None = None
         self.batch = owner.is_batch_dim()
-        self.derived: dict[Any, Dim] = {}
+        self.derived: dict[Any, S] = {}
         # The same in all processes where it is not by identity.
         self.hash = 1 if self.batch else zlib.crc32(owner.name.encode()) if auto else id(self) >> 4
         self.kept_for: Any = None  # the raw sizes that `kept` was computed from
         self.kept: dict[Any, Any] = {}
-        self.merged: list[Extent] = []  # those that this one replaced
-        self.computed: Tensor | None = None
+        self.merged: list[Extent[S]] = []  # those that this one replaced
+        self.computed: AnyTensor | None = None
         self.computed_for: tuple[Any, ...] = ()
 
-    def become(self, other: Extent) -> None:
+    def become(self, other: Extent[S]) -> None:
         """From now on the other one stands for this one; equal axes have the same hash."""
         self.same = other
         other.merged += [self, *self.merged]
@@ -58,12 +80,12 @@ class Extent:
             extent.hash = other.hash
 
     @property
-    def given(self) -> Tensor | None:
+    def given(self) -> AnyTensor | None:
         """The sizes as they were set."""
         return self._given
 
     @given.setter
-    def given(self, sizes: Tensor | None) -> None:
+    def given(self, sizes: AnyTensor | None) -> None:
         self._given = sizes
         sizes_clock.tick()
 
@@ -78,7 +100,7 @@ class Extent:
                 self.size = self.op.on_numbers(known, clip=False)
         return self.size
 
-    def sizes(self) -> Tensor | None:
+    def sizes(self) -> AnyTensor | None:
         """The sizes; None for a fixed size, and while they are not known."""
         if self._given is not None or self.op is None or self.size is not None:
             return self._given
@@ -98,7 +120,7 @@ class Extent:
         self.checked = now
         return self.computed
 
-    def _compute(self, parts: list[Any]) -> Tensor:
+    def _compute(self, parts: list[Any]) -> AnyTensor:
         sized = [part for part in parts if not isinstance(part, int)]
         first = sized[0]
         dims = first.dims
@@ -106,8 +128,7 @@ class Extent:
             dims = joined(dims, part.dims)
         raws = [part if isinstance(part, int) else arranged(as_torch(part), part.dims, dims) for part in parts]
         values = self.op.on_tensors(raws).to(as_torch(first).dtype) if self.op is not None else as_torch(first)
-        result: Tensor = first._new(values, dims, name=self.owner.name)
-        return result
+        return AnyTensor.new(values, dims, name=self.owner.name)
 
     def memo(self, key: Any, compute: Callable[[], Any]) -> Any:
         """What `compute` gives, kept until the sizes are others."""
@@ -139,19 +160,19 @@ def _is(a: Any, b: Any) -> bool:
     return a is b or (isinstance(a, int) and a == b)
 
 
-def as_torch(sizes: Tensor) -> torch.Tensor:
+def as_torch(sizes: AnyTensor) -> torch.Tensor:
     """Sizes as a torch tensor; those of callbacks are numpy's."""
     raw = sizes.raw_tensor
     return raw if isinstance(raw, torch.Tensor) else torch.as_tensor(np.asarray(raw))
 
 
-def largest(sizes: Tensor) -> torch.Tensor:
+def largest(sizes: AnyTensor) -> torch.Tensor:
     """The maximum of all sizes; 0 if there are none."""
     raw = as_torch(sizes)
     return raw if raw.dim() == 0 else raw.max() if raw.numel() else raw.new_zeros(())
 
 
-def valid(dim: Dim, sizes: Tensor, device: torch.device) -> torch.Tensor:
+def valid(dim: Axis, sizes: AnyTensor, device: torch.device) -> torch.Tensor:
     """True at the positions below the sizes. Shape: (*axes of the sizes, size of the axis)
 
     Where the sizes are padding themselves, all positions count.

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.dim_operators import DimOperators
-from returnn_lite.frontend.dim_sizes import CPU, Extent, as_torch, largest, valid
+from returnn_lite.frontend.dim_sizes import CPU, as_torch, largest, valid
 from returnn_lite.frontend.errors import NoSizes, WrongUse
-from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.types import AnyTensor, Axis
 
 
 class DimWithSizes(DimOperators):
     """The questions about sizes. They are on the CPU, whatever the device of the data."""
 
     __slots__ = ()
-    name: str
-
-    def extent(self) -> Extent:
-        """What this axis shares with all that are declared the same."""
-        raise NotImplementedError
-
-    def is_batch_dim(self) -> bool:
-        """Whether this is the batch axis."""
-        raise NotImplementedError
 
     def _checked_sizes(self, sizes: Any) -> Any:
         raise NotImplementedError
@@ -96,7 +85,7 @@ class DimWithSizes(DimOperators):
         size = self.dimension
         if size is None:
             return self._known_sizes() if device is None else self.get_dyn_size_ext_for_device(device)
-        return TensorBase.final(self.name, (), "int32", raw_tensor=torch.tensor(size, dtype=torch.int32, device=device))
+        return AnyTensor.new(torch.tensor(size, dtype=torch.int32, device=device), (), name=self.name)
 
     def get_size_tensor_or_int(self) -> Any:
         """The fixed size as a number, else the sizes."""
@@ -134,13 +123,13 @@ class DimWithSizes(DimOperators):
     def get_dim_value_tensor(self) -> Any:
         """The size of the axis in tensors: an int, or a scalar tensor."""
         value = self.get_dim_value()
-        return value if isinstance(value, int) else TensorBase.final(self.name, (), raw_tensor=value)
+        return value if isinstance(value, int) else AnyTensor.new(value, (), name=self.name)
 
     def complete_dyn_size(self, **_unused: Any) -> None:
         """Computes the sizes of a derived axis now, if they can be computed."""
         self.extent().sizes()
 
-    def get_mask(self: Any, dim_order: Iterable[Dim] | None = None, device: Any = None) -> Any:
+    def get_mask(self, dim_order: Iterable[Axis] | None = None, device: Any = None) -> Any:
         """Where positions are no padding: bool over the axes of the sizes and this one.
 
         dim_order: the order of these axes; others in it do not matter. Made once per batch.
@@ -153,7 +142,7 @@ class DimWithSizes(DimOperators):
             dims = (*wanted, *(dim for dim in dims if dim not in wanted))
         plain = self.extent().memo(
             ("mask", where),
-            lambda: TensorBase.final("mask", (*sizes.dims, self), raw_tensor=valid(self, sizes, where)),
+            lambda: AnyTensor.new(valid(self, sizes, where), (*sizes.dims, self), name="mask"),
         )
         if dims == plain.dims:
             return plain
@@ -182,5 +171,5 @@ class DimWithSizes(DimOperators):
 
 
 def _default_device() -> torch.device:
-    found = TensorBase.default_device()
+    found = dtypes.get_default_device()
     return CPU if found is None else torch.device(found)

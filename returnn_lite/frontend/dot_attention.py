@@ -9,13 +9,13 @@ from torch.nn import functional
 
 import returnn_lite.ops.attention as ops_attention
 import returnn_lite.ops.dropout as ops_dropout
-from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.defaults import att_dropout_broadcast_default
-from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.dropout import dropout
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import Dims, arranged, axis_of
+from returnn_lite.frontend.layout import arranged, axis_of
+from returnn_lite.frontend.run_ctx import get_run_ctx
 from returnn_lite.frontend.tensor import Tensor
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 import returnn_lite.ops.dropout as ops_dropout
-from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of
+from returnn_lite.frontend.run_ctx import get_run_ctx
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.running_config import running_config
 

@@ -20,7 +20,16 @@ BY_NAME: dict[str, torch.dtype] = {
         *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
     )
 }
-NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in BY_NAME.items()}
+
+
+class _Names(dict[torch.dtype, str]):
+    """The names of types; of others than those above what torch calls them."""
+
+    def __missing__(self, dtype: torch.dtype) -> str:
+        return str(dtype).removeprefix("torch.")
+
+
+NAMES = _Names({dtype: name for name, dtype in BY_NAME.items()})
 _FLOATS = {name for name, dtype in BY_NAME.items() if dtype.is_floating_point}
 _TEXTS = ("string", "str", "object")
 # The smallest positive number of each type, in the precision that log needs.
@@ -41,7 +50,7 @@ def torch_dtype(name: str) -> torch.dtype:
 def name_of(raw: Any) -> str:
     """The name of the type of a torch tensor or numpy array; "string" for texts."""
     if isinstance(raw, torch.Tensor):
-        return NAMES.get(raw.dtype) or str(raw.dtype).removeprefix("torch.")
+        return NAMES[raw.dtype]
     dtype = np.asarray(raw).dtype
     return "string" if dtype.kind in "UOS" else dtype.name
 

@@ -9,12 +9,12 @@ import torch
 import returnn_lite.ops.edit_distance as ops_edit_distance
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.binary import logical_and
-from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.elementwise import cast
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.frames import shift_right
-from returnn_lite.frontend.layout import Dims, arranged, axis_of, joined
+from returnn_lite.frontend.layout import arranged, axis_of, joined
 from returnn_lite.frontend.masked import masked_select
 from returnn_lite.frontend.reduce import reduce_argmax
 from returnn_lite.frontend.sizes import sequence_mask

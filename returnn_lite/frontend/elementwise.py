@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from returnn_lite.frontend import dtypes
-from returnn_lite.frontend.binary import logical_not, number
+from returnn_lite.frontend.binary import number
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor import Tensor
 
@@ -64,8 +64,7 @@ reciprocal = _unary("reciprocal", torch.reciprocal, "1 / x")
 is_finite = _unary("is_finite", torch.isfinite, "Neither infinite nor NaN: bool.")
 is_infinite = _unary("is_infinite", torch.isinf, "Infinite: bool.")
 is_neg_infinite = _unary("is_neg_infinite", torch.isneginf, "-inf: bool.")
-
-__all__ = ["logical_not"]
+logical_not = _unary("logical_not", torch.logical_not, "not x")
 
 
 def identity(x: Any) -> Any:

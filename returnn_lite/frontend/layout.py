@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.types import Axis
 
-if TYPE_CHECKING:
-    from returnn_lite.frontend.dim import Dim
-
-Dims = tuple["Dim", ...]
+Axes = tuple[Axis, ...]
+D = TypeVar("D", bound=Axis)
 
 
-def permutation(have: Sequence[Dim], want: Sequence[Dim]) -> list[int] | None:
+def permutation(have: Sequence[Axis], want: Sequence[Axis]) -> list[int] | None:
     """For each axis of `want` its position in `have`, -1 if it is not there; None if `have` has others, too.
 
     An axis that is twice in `have` is taken by the match priorities, then by the order.
@@ -65,8 +64,8 @@ class Layout:
 
 
 # How axes are laid out, and joined. Axes are kept with their plans, so there are only the latest ones.
-_LAYOUTS: dict[tuple[Dims, Dims], Layout] = {}
-_JOINED: dict[tuple[Dims, Dims], tuple[int, ...] | None] = {}  # axes of the second to be added; None: it has all
+_LAYOUTS: dict[tuple[Axes, Axes], Layout] = {}
+_JOINED: dict[tuple[Axes, Axes], tuple[int, ...] | None] = {}  # axes of the second to be added; None: it has all
 _FORGET: list[dict[Any, Any]] = [_LAYOUTS, _JOINED]
 MOST_PLANS = 1024
 
@@ -84,7 +83,7 @@ def forget_plans() -> None:
         found.clear()
 
 
-def arranged(raw: Any, have: Dims, want: Dims, leading: bool = True) -> Any:
+def arranged(raw: Any, have: Axes, want: Axes, leading: bool = True) -> Any:
     """The data with the axes `want`, of size 1 where `have` lacks one. WrongUse if `want` lacks an axis of `have`.
 
     leading: whether axes of size 1 in front are put in, too; broadcasting does without.
@@ -101,12 +100,12 @@ def arranged(raw: Any, have: Dims, want: Dims, leading: bool = True) -> Any:
     return plan.apply(raw, leading)
 
 
-def all_different(dims: Dims) -> bool:
+def all_different(dims: Axes) -> bool:
     """Whether no axis is there twice; else plans depend on priorities, too, and are not kept."""
     return len(set(dims)) == len(dims)
 
 
-def _layout(have: Dims, want: Dims) -> Layout:
+def _layout(have: Axes, want: Axes) -> Layout:
     order = permutation(have, want)
     if order is None:
         missing = [dim for dim in have if dim not in want] or list(have)
@@ -117,7 +116,7 @@ def _layout(have: Dims, want: Dims) -> Layout:
     return Layout(None if present == tuple(range(len(present))) else present, added, leading)
 
 
-def joined(first: Dims, second: Dims) -> Dims:
+def joined(first: tuple[D, ...], second: tuple[D, ...]) -> tuple[D, ...]:
     """The axes of a result: of the operand that has all (the first, if both do), else the first's and then the rest."""
     if first is second or not second:
         return first
@@ -134,7 +133,7 @@ def joined(first: Dims, second: Dims) -> Dims:
     return (*first, *(second[i] for i in more)) if more else first
 
 
-def _added(first: Dims, second: Dims) -> tuple[int, ...] | None:
+def _added(first: Axes, second: Axes) -> tuple[int, ...] | None:
     more = tuple(i for i, dim in enumerate(second) if dim not in first)
     if not more:
         return () if len(first) >= len(second) else None
@@ -143,7 +142,7 @@ def _added(first: Dims, second: Dims) -> tuple[int, ...] | None:
     return more
 
 
-def axis_of(dims: Dims, dim: Dim, what: Any = "a tensor") -> int:
+def axis_of(dims: Axes, dim: Axis, what: Any = "a tensor") -> int:
     """The position of an axis; of two equal ones that with the higher priority. WrongUse if it is not there."""
     try:
         first = dims.index(dim)

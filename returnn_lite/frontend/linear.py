@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from returnn_lite.frontend import init
 from returnn_lite.frontend.defaults import output_keeps_dtype
-from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import Dims, axis_of
+from returnn_lite.frontend.layout import axis_of
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.sizes import dim_match_priority_when_needed

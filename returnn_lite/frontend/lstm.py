@@ -10,16 +10,16 @@ import torch
 import returnn_lite.ops.lstm as ops_lstm
 from returnn_lite.frontend import init
 from returnn_lite.frontend.const import zeros
-from returnn_lite.frontend.current import get_run_ctx
-from returnn_lite.frontend.dim import Dim, single_step_dim
+from returnn_lite.frontend.dim import Dim, Dims, single_step_dim
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.dot_attention import has_padding
 from returnn_lite.frontend.dropout import dropout, dropout_broadcast_default
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import Dims, arranged, axis_of
+from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.linear import matrix
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
+from returnn_lite.frontend.run_ctx import get_run_ctx
 from returnn_lite.frontend.state import LstmState
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.ops.frames import Frames

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from returnn_lite.frontend.axes import with_dims
-from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.gather import gather
-from returnn_lite.frontend.layout import Dims, arranged, show
+from returnn_lite.frontend.layout import arranged, show
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.sizes import sequence_mask
 from returnn_lite.frontend.tensor import Tensor

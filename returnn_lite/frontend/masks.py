@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, show
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.dim import Dim
-    from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.frontend.types import AnyTensor
 
 
-def padding_mask(x: TensorBase, dims: Sequence[Dim], *, strict: bool = False) -> torch.Tensor | None:
+def padding_mask(x: AnyTensor, dims: Sequence[Dim], *, strict: bool = False) -> torch.Tensor | None:
     """True where none of `dims` is in its padding, for the axes of `x`, size 1 where it does not matter.
 
     None if no axis has padding. Axes with sizes over axes that `x` lacks do not count; with `strict` they are WrongUse.
@@ -35,7 +33,7 @@ def padding_mask(x: TensorBase, dims: Sequence[Dim], *, strict: bool = False) ->
     return found
 
 
-def dim_mask(x: TensorBase, dim: Dim) -> torch.Tensor:
+def dim_mask(x: AnyTensor, dim: Dim) -> torch.Tensor:
     """The mask of one axis for the axes of `x`, size 1 where it does not matter."""
     device = x.raw_tensor.device
     key = ("mask for", x.dims, device)

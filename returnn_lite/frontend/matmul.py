@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import MOST_PLANS, Dims, all_different, axis_of, plans
+from returnn_lite.frontend.layout import MOST_PLANS, all_different, axis_of, plans
 from returnn_lite.frontend.tensor import Tensor
 
 

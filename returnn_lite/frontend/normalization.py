@@ -11,10 +11,10 @@ from torch.nn import functional
 from returnn_lite.frontend.along_axis import moments
 from returnn_lite.frontend.axes import split_dims
 from returnn_lite.frontend.defaults import output_keeps_dtype
-from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.elementwise import rsqrt
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import Dims, arranged, axis_of
+from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.linear import moved_last
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter

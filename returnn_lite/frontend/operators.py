@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.frontend.binary import COMBINE, Function, binary, compare, is_operand
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.tensor_base import TensorBase
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
-
-Operator = Callable[[Any, Any], "Tensor"]
+from returnn_lite.frontend.tensor_base import T, TensorBase
 
 
-def _forward(function: Function, sign: str) -> Operator:
+def _forward(function: Function, sign: str) -> Callable[[TensorBase[T], Any], T]:
     def call(self: Any, other: Any) -> Any:
         return binary(function, self, other, None, sign) if is_operand(other) else _refused(self, sign, other)
 
     return call
 
 
-def _reflected(function: Function, sign: str) -> Operator:
+def _reflected(function: Function, sign: str) -> Callable[[TensorBase[T], Any], T]:
     def call(self: Any, other: Any) -> Any:
         return binary(function, other, self, None, sign) if is_operand(other) else _refused(other, sign, self)
 
     return call
 
 
-def _compare(kind: str, sign: str) -> Operator:
+def _compare(kind: str, sign: str) -> Callable[[TensorBase[T], Any], T]:
     def call(self: Any, other: Any) -> Any:
         return compare(self, kind, other) if is_operand(other) else _refused(self, sign, other)
 
@@ -47,7 +42,7 @@ def _refused(a: Any, sign: str, b: Any) -> Any:
     return NotImplemented
 
 
-class TensorOperators(TensorBase):
+class TensorOperators(TensorBase[T]):
     """Operators; their axes are as of `combine`. There is no truth value, no length and no index."""
 
     __slots__ = ()
@@ -73,13 +68,13 @@ class TensorOperators(TensorBase):
 
     __hash__ = object.__hash__
 
-    def __neg__(self) -> Tensor:
+    def __neg__(self) -> T:
         return self._like(-self._raw)
 
-    def __abs__(self) -> Tensor:
+    def __abs__(self) -> T:
         return self._like(self._raw.abs())
 
-    def __invert__(self) -> Tensor:
+    def __invert__(self) -> T:
         return self._like(self._raw.logical_not())
 
     def __bool__(self) -> bool:

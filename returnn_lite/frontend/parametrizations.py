@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.dropout import dropout
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.random import random_normal
+from returnn_lite.frontend.run_ctx import get_run_ctx
 
 M = TypeVar("M", bound=Module)
 _OWN = "_parametrizations"

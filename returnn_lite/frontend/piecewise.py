@@ -10,11 +10,11 @@ import torch
 
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.const import convert_to_tensor
-from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
+from returnn_lite.frontend.run_ctx import get_run_ctx
 from returnn_lite.frontend.tensor import Tensor
 
 

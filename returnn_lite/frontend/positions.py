@@ -9,10 +9,10 @@ from torch.nn import functional
 
 import returnn_lite.ops.positions as ops_positions
 from returnn_lite.frontend import dtypes
-from returnn_lite.frontend.dim import Dim, single_step_dim
+from returnn_lite.frontend.dim import Dim, Dims, single_step_dim
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import Dims, arranged
+from returnn_lite.frontend.layout import arranged
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.tensor import Tensor

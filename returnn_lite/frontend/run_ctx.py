@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend.const import convert_to_tensor
-from returnn_lite.frontend.current import RUNNING, get_run_ctx, initial
+from returnn_lite.frontend.current import current
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.loss import Loss, as_loss
 from returnn_lite.frontend.outputs import Dims, check_output, named, ordered, with_roles
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_dict import TensorDict
 
+RUNNING: ContextVar[RunContext | None] = ContextVar("run context", default=None)
 STAGES = ("init", "train_step", "forward_step")
 
 
@@ -189,6 +191,15 @@ def _plain(function: Any) -> Any:
     return getattr(function, "__func__", function)
 
 
+def get_run_ctx() -> RunContext:
+    """The context of the step that runs; outside of steps one of the stage "init"."""
+    found = RUNNING.get()
+    if found is None:
+        found = RunContext("init")
+        RUNNING.set(found)
+    return found
+
+
 def init_train_step_run_ctx(*, train_flag: bool = True, step: int = 0, epoch: int = 1) -> None:
     """From now on a training step runs (evaluation without the flag)."""
     RUNNING.set(RunContext("train_step", epoch, step, train_flag))
@@ -205,4 +216,4 @@ def get_run_ctx_step() -> Tensor:
 
 
 RunCtx = RunContext
-initial.append(lambda: RunContext("init"))
+current.append(get_run_ctx)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.reduce import reduce_mean
+from returnn_lite.frontend.run_ctx import get_run_ctx
 from returnn_lite.frontend.tensor import Tensor
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import torch
 
 from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.frontend import dtypes
-from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.dim_sizes import as_torch
-from returnn_lite.frontend.layout import Dims, arranged, joined
-from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.frontend.layout import arranged, joined
+from returnn_lite.frontend.types import AnyTensor
 from returnn_lite.running_config import running_config
 
 
@@ -27,7 +27,7 @@ def num_elements_of_shape(dims: Dim | Sequence[Dim], *, use_mask: bool = True, d
         return math.prod(dim.dimension or 0 for dim in wanted)
     if not use_mask:
         count = torch.tensor(math.prod(dim.padded_size() for dim in wanted), dtype=torch.int32, device=device)
-        return TensorBase._new(count, (), name="num_elements")
+        return AnyTensor.new(count, (), name="num_elements")
     if len(wanted) == 1:
         return wanted[0].get_size_tensor(device=device)
     ragged = [dim for dim in wanted if dim.need_masking()]
@@ -40,7 +40,7 @@ def num_elements_of_shape(dims: Dim | Sequence[Dim], *, use_mask: bool = True, d
             mask = dim.get_mask(device="cpu")
             counts = torch.where(arranged(mask.raw_tensor, mask.dims, axes), counts, 0)
         counts, axes = counts.sum(at), axes[:at] + axes[at + 1 :]
-    return TensorBase._new(counts if device is None else counts.to(device), axes, name="num_elements")
+    return AnyTensor.new(counts if device is None else counts.to(device), axes, name="num_elements")
 
 
 def _product(dims: Sequence[Dim]) -> tuple[torch.Tensor, Dims]:
@@ -71,7 +71,7 @@ def last_frame_position_of_dim(dim: Dim, *, device: Any = None, allow_scalar_on_
         return max(dim.dimension - 1, 0)
     where = dtypes.get_default_device() if device is None else device
     sizes = dim.get_size_tensor(device=where)
-    return TensorBase._new((as_torch(sizes) - 1).clamp(min=0), sizes.dims, sparse_dim=dim, name=f"{dim.name}:last")
+    return AnyTensor.new((as_torch(sizes) - 1).clamp(min=0), sizes.dims, sparse_dim=dim, name=f"{dim.name}:last")
 
 
 def use_mask_default(
@@ -100,7 +100,7 @@ def range_over_dim(dim: Dim, *, dtype: str | None = None, device: Any = None) ->
     dtype = dtype or ("int32" if dim.is_static() or sizes is None else sizes.dtype)
     where = dtypes.get_default_device() if device is None else device
     raw = torch.arange(dim.padded_size(), dtype=dtypes.torch_dtype(dtype), device=where)
-    return TensorBase._new(raw, (dim,), sparse_dim=dim if dtypes.is_integer(dtype) else None, name=f"{dim.name}:range")
+    return AnyTensor.new(raw, (dim,), sparse_dim=dim if dtypes.is_integer(dtype) else None, name=f"{dim.name}:range")
 
 
 def range_over_dim_strided(
@@ -125,7 +125,7 @@ def range_over_merged_dims(dims: Sequence[Dim], *, dtype: str | None = None, dev
     sizes = [dim.padded_size() for dim in wanted]
     where = dtypes.get_default_device() if device is None else device
     raw = torch.arange(math.prod(sizes), dtype=dtypes.torch_dtype(dtype or "int32"), device=where)
-    return TensorBase._new(raw.reshape(sizes), wanted, sparse_dim=whole)
+    return AnyTensor.new(raw.reshape(sizes), wanted, sparse_dim=whole)
 
 
 def linspace_over_dim(
@@ -143,7 +143,7 @@ def sequence_mask(dims: Dim | Sequence[Dim], *, device: Any = None) -> Any:
     where = dtypes.get_default_device() if device is None else device
     masks = [dim.get_mask(dim_order=wanted, device=where) for dim in wanted if dim.need_masking()]
     if not masks:
-        return TensorBase._new(torch.ones((), dtype=torch.bool, device=where), ())
+        return AnyTensor.new(torch.ones((), dtype=torch.bool, device=where), ())
     needed: Dims = ()
     for mask in masks:
         needed = (*needed, *(dim for dim in mask.dims if dim not in needed))
@@ -152,4 +152,4 @@ def sequence_mask(dims: Dim | Sequence[Dim], *, device: Any = None) -> Any:
     raw = arranged(masks[0].raw_tensor, masks[0].dims, axes)
     for mask in masks[1:]:
         raw = raw & arranged(mask.raw_tensor, mask.dims, axes)
-    return TensorBase._new(raw.expand([dim.padded_size() for dim in axes]), axes, name="mask")
+    return AnyTensor.new(raw.expand([dim.padded_size() for dim in axes]), axes, name="mask")

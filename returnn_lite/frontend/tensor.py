@@ -10,14 +10,15 @@ import torch
 
 from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend import dtypes
-from returnn_lite.frontend.current import get_run_ctx
+from returnn_lite.frontend.current import marking
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.old_style import UNSET, described, out_type
 from returnn_lite.frontend.operators import TensorOperators
 from returnn_lite.frontend.sizes import num_elements_of_shape
-from returnn_lite.frontend.tensor_base import TensorBase, checked_dims
+from returnn_lite.frontend.tensor_base import checked_dims
 from returnn_lite.frontend.tensor_copies import TensorCopies
+from returnn_lite.frontend.types import AnyTensor
 from returnn_lite.tensor.foreign import with_core_dims
 
 _OLD = {
@@ -35,7 +36,7 @@ _IGNORED = {
 }
 
 
-class Tensor(TensorCopies, TensorOperators):
+class Tensor(TensorCopies["Tensor"], TensorOperators["Tensor"]):
     """`Tensor(name, dims, dtype)`, with `raw_tensor=` data, else a template. The data must fit the axes and the dtype.
 
     sparse_dim: the axis of the classes that the values count. feature_dim: the axis of the features. Older descriptions
@@ -92,6 +93,29 @@ class Tensor(TensorCopies, TensorOperators):
         self._time_axis, self.feature_dim_axis, self.version = found.time, found.feature, 1
         self._vocab, self._older = known.get("vocab"), {**older}
 
+    @staticmethod
+    def _new(
+        raw: Any,
+        dims: Sequence[Dim],
+        *,
+        sparse_dim: Dim | None = None,
+        feature_axis: int | None = None,
+        name: str = "",
+    ) -> Tensor:
+        """A tensor of data that is known to fit its axes."""
+        found = object.__new__(Tensor)
+        found._dims, found._raw, found.name = dims if type(dims) is tuple else tuple(dims), raw, name
+        found._sparse_dim, found.feature_dim_axis = sparse_dim, feature_axis
+        found._dtype = dtypes.NAMES[raw.dtype] if isinstance(raw, torch.Tensor) else dtypes.name_of(raw)
+        found._time_axis, found.version, found._vocab, found.available_for_inference = None, 2, None, True
+        found._older = None
+        return found
+
+    def _template(self, dims: Sequence[Dim], feature: int | None, name: str, dtype: str | None = None) -> Tensor:
+        found = Tensor(name, dims, dtype or self._dtype, sparse_dim=self._sparse_dim)
+        found.feature_dim_axis, found.available_for_inference = feature, self.available_for_inference
+        return found
+
     @property
     def out_type(self) -> dict[str, Any]:
         """The axes as layer nets want them; those of a `shape` by their sizes."""
@@ -108,15 +132,15 @@ class Tensor(TensorCopies, TensorOperators):
 
     def mark_as_loss(self, name: str, **options: Any) -> None:
         """A loss of this training step; see `RunContext.mark_as_loss`."""
-        get_run_ctx().mark_as_loss(self, name, **options)
+        marking().mark_as_loss(self, name, **options)
 
     def mark_as_output(self, name: str, *, shape: Sequence[Dim] | None = None) -> None:
         """An output of this forward step; see `RunContext.mark_as_output`."""
-        get_run_ctx().mark_as_output(self, name, dims=shape)
+        marking().mark_as_output(self, name, dims=shape)
 
     def mark_as_default_output(self, *, shape: Sequence[Dim] | None = None) -> None:
         """The output "output" of this forward step."""
-        get_run_ctx().mark_as_default_output(self, shape=shape)
+        marking().mark_as_default_output(self, shape=shape)
 
 
 class Sizes(Tensor):
@@ -131,7 +155,7 @@ class Sizes(Tensor):
         super()._check(raw)
 
 
-TensorBase.final = Tensor
+AnyTensor.new = staticmethod(Tensor._new)
 RawTensorTypes = int | float | complex | np.number | np.ndarray | bool | str | torch.Tensor
 
 

@@ -9,12 +9,13 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import OutShapeMismatch, WrongUse
 from returnn_lite.frontend.layout import axis_of, show
 from returnn_lite.frontend.marked_dim import ImplicitDim, ImplicitDynSizeDim, ImplicitSparseDim, OptionalDim
-from returnn_lite.frontend.tensor_base import TensorBase
+from returnn_lite.frontend.tensor_base import T, TensorBase
+from returnn_lite.frontend.types import AnyTensor
 from returnn_lite.tensor import Spec
 from returnn_lite.tensor.axes import axis as named_axis
 
 
-class TensorAxes(TensorBase):
+class TensorAxes(TensorBase[T]):
     """The questions about axes."""
 
     __slots__ = ()
@@ -125,7 +126,7 @@ class TensorAxes(TensorBase):
         """Makes another Dim stand at a position, in place."""
         self._dims = (*self._dims[:axis], dim, *self._dims[axis + 1 :])
 
-    def find_matching_dim_map(self, other: TensorBase, other_axes: Sequence[int]) -> dict[int, int]:
+    def find_matching_dim_map(self, other: AnyTensor, other_axes: Sequence[int]) -> dict[int, int]:
         """For positions in another tensor the position of the same axis here. WrongUse if one is not there."""
         return {axis: axis_of(self._dims, other.dims[axis], self) for axis in other_axes}
 

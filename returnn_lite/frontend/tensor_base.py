@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from returnn_lite.frontend import dtypes, sizes_clock
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of, show
+from returnn_lite.frontend.types import AnyTensor
 from returnn_lite.tensor.foreign import ForeignDim
 
-if TYPE_CHECKING:
-    from returnn_lite.frontend.dim import Dim
-    from returnn_lite.frontend.tensor import Tensor
+T = TypeVar("T", bound=AnyTensor, covariant=True)
 
 
-class TensorBase:
+class TensorBase(AnyTensor, Generic[T]):
     """`raw_tensor` (torch's, or numpy's for texts and in callbacks; None for a template) with the axes `dims`.
 
     feature_dim_axis: position of the feature axis, or None. version: 1 if it was described by shape and dim as in older
-    configs, then it may have a time axis `_time_axis`.
+    configs, then it may have a time axis `_time_axis`. T: the class of results, whatever the class of the operands.
     """
 
     __slots__ = (
         *("_dims", "_dtype", "_raw", "_sparse_dim", "feature_dim_axis", "_time_axis", "name", "version"),
         *("available_for_inference", "_vocab"),
     )
-    final: ClassVar[type[Tensor]]  # the class of results, whatever the class of the operands
-    default_device = staticmethod(dtypes.get_default_device)
-    name: str
-    version: int
-    available_for_inference: bool
-    feature_dim_axis: int | None
-    _dims: tuple[Dim, ...]
+    _dims: Dims
     _sparse_dim: Dim | None
-    _time_axis: int | None
     _dtype: str
-    _raw: Any
-    _vocab: Any
 
     @staticmethod
     def _new(
@@ -49,17 +40,11 @@ class TensorBase:
         sparse_dim: Dim | None = None,
         feature_axis: int | None = None,
         name: str = "",
-    ) -> Tensor:
+    ) -> T:
         """A tensor of data that is known to fit its axes."""
-        found = object.__new__(TensorBase.final)
-        found._dims, found._raw, found.name = dims if type(dims) is tuple else tuple(dims), raw, name
-        found._sparse_dim, found.feature_dim_axis = sparse_dim, feature_axis
-        found._dtype = dtypes.NAMES[raw.dtype] if isinstance(raw, torch.Tensor) else dtypes.name_of(raw)
-        found._time_axis, found.version, found._vocab, found.available_for_inference = None, 2, None, True
-        found._older = None
-        return found
+        raise NotImplementedError
 
-    def _like(self, raw: Any) -> Tensor:
+    def _like(self, raw: Any) -> T:
         """A tensor of other data with the axes and roles of this one."""
         return self._new(
             raw, self._dims, sparse_dim=self._sparse_dim, feature_axis=self.feature_dim_axis, name=self.name
@@ -190,7 +175,7 @@ class TensorBase:
         text += f", sparse_dim={self._sparse_dim}" if self._sparse_dim is not None else ""
         return f"Tensor{{{text}}}"
 
-    def __copy__(self) -> Tensor:
+    def __copy__(self) -> T:
         found = self._new(self._raw if self._raw is not None else torch.zeros(()), self._dims)
         for key in TensorBase.__slots__:
             setattr(found, key, getattr(self, key))

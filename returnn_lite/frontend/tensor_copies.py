@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,21 +12,18 @@ from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import MOST_PLANS, all_different, arranged, axis_of, permutation, plans, show
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.tensor_axes import TensorAxes
-from returnn_lite.frontend.tensor_base import checked_dims
-
-if TYPE_CHECKING:
-    from returnn_lite.frontend.tensor import Tensor
-
+from returnn_lite.frontend.tensor_base import T, checked_dims
+from returnn_lite.frontend.types import AnyTensor
 
 _ORDERS: dict[Any, tuple[int, ...]] = plans()
 
 
-class TensorCopies(TensorAxes):
+class TensorCopies(TensorAxes[T]):
     """The methods `copy…`."""
 
     __slots__ = ()
 
-    def _with(self, raw: Any, dims: Sequence[Dim], feature: Dim | int | None = None, name: str | None = None) -> Tensor:
+    def _with(self, raw: Any, dims: Sequence[Dim], feature: Dim | int | None = None, name: str | None = None) -> T:
         """Data and axes in place of these; `feature`: the axis or its position."""
         if isinstance(feature, Dim):
             feature = next((i for i, dim in enumerate(dims) if dim is feature or dim == feature), None)
@@ -35,12 +32,10 @@ class TensorCopies(TensorAxes):
             return self._new(raw, dims, sparse_dim=self._sparse_dim, feature_axis=feature, name=name)
         return self._template(dims, feature, name)
 
-    def _template(self, dims: Sequence[Dim], feature: int | None, name: str, dtype: str | None = None) -> Tensor:
-        found = self.final(name, dims, dtype or self._dtype, sparse_dim=self._sparse_dim)
-        found.feature_dim_axis, found.available_for_inference = feature, self.available_for_inference
-        return found
+    def _template(self, dims: Sequence[Dim], feature: int | None, name: str, dtype: str | None = None) -> T:
+        raise NotImplementedError
 
-    def copy(self, name: str | None = None) -> Tensor:
+    def copy(self, name: str | None = None) -> T:
         """The same data under another name."""
         found = self.__copy__()
         found.name = self.name if name is None else name
@@ -48,7 +43,7 @@ class TensorCopies(TensorAxes):
 
     # --- order --------------------------------------------------------------------------------------------------------
 
-    def copy_transpose(self, perm: Sequence[Dim | int], *, allow_int: bool = True) -> Tensor:
+    def copy_transpose(self, perm: Sequence[Dim | int], *, allow_int: bool = True) -> T:
         """The axes in another order, all of them. WrongUse if one is missing."""
         key = (self._dims, tuple(perm))
         order = _ORDERS.get(key)
@@ -70,7 +65,7 @@ class TensorCopies(TensorAxes):
             raise WrongUse(f"{self} cannot be transposed to {show(perm)}: these must be all of its axes, once")
         return tuple(order)
 
-    def _permuted(self, order: Sequence[int]) -> Tensor:
+    def _permuted(self, order: Sequence[int]) -> T:
         dims = tuple([self._dims[i] for i in order])
         feature = None if self.feature_dim_axis is None else order.index(self.feature_dim_axis)
         raw = self._raw
@@ -81,7 +76,7 @@ class TensorCopies(TensorAxes):
         found.version = self.version
         return found
 
-    def copy_move_axis(self, old_axis: Any, new_axis: Any) -> Tensor:
+    def copy_move_axis(self, old_axis: Any, new_axis: Any) -> T:
         """An axis moved to another position."""
         old = self.get_axis_from_description(old_axis, allow_int=True)
         new = self.get_axis_from_description(new_axis, allow_int=True)
@@ -89,7 +84,7 @@ class TensorCopies(TensorAxes):
         order.insert(new, old)
         return self._permuted(order)
 
-    def copy_swap_axes(self, axis1: Any, axis2: Any) -> Tensor:
+    def copy_swap_axes(self, axis1: Any, axis2: Any) -> T:
         """Two axes exchanged."""
         a = self.get_axis_from_description(axis1, allow_int=True)
         b = self.get_axis_from_description(axis2, allow_int=True)
@@ -97,15 +92,15 @@ class TensorCopies(TensorAxes):
         order[a], order[b] = b, a
         return self._permuted(order)
 
-    def copy_as_batch_major(self) -> Tensor:
+    def copy_as_batch_major(self) -> T:
         """The batch axis first. WrongUse without one."""
         return self.copy_move_axis(self._dims.index(self.get_batch_dim_tag()), 0)
 
-    def copy_as_time_major(self) -> Tensor:
+    def copy_as_time_major(self) -> T:
         """The time axis first."""
         return self.copy_move_axis(self._dims.index(self.get_time_dim_tag()), 0)
 
-    def copy_with_feature_last(self) -> Tensor:
+    def copy_with_feature_last(self) -> T:
         """The feature axis last. WrongUse without one."""
         if self.feature_dim_axis is None:
             raise WrongUse(f"{self} has no feature axis")
@@ -113,9 +108,7 @@ class TensorCopies(TensorAxes):
 
     # --- other axes ---------------------------------------------------------------------------------------------------
 
-    def copy_compatible_to_dims(
-        self, dims: Sequence[Dim], *, add_dims: bool = True, unbroadcast: bool = False
-    ) -> Tensor:
+    def copy_compatible_to_dims(self, dims: Sequence[Dim], *, add_dims: bool = True, unbroadcast: bool = False) -> T:
         """The axes `dims` in this order; those that are missing are of size 1, or with `unbroadcast` of full size.
 
         WrongUse if an own axis is not among them, or with `add_dims` False if one is missing.
@@ -143,12 +136,12 @@ class TensorCopies(TensorAxes):
 
     def copy_compatible_to(
         self,
-        data: TensorAxes,
+        data: TensorAxes[AnyTensor],
         add_dims: bool = True,
         unbroadcast: bool = False,
         check_sparse: bool = True,
         check_dtype: bool = True,
-    ) -> Tensor:
+    ) -> T:
         """The axes of another tensor; the feature axis is where it is there."""
         if check_dtype and data.dtype != self._dtype:
             raise WrongUse(f"{self} must have the dtype of {data}")
@@ -158,7 +151,7 @@ class TensorCopies(TensorAxes):
         found.feature_dim_axis = data.feature_dim_axis if self._sparse_dim is None else None
         return found
 
-    def copy_add_dim_by_tag(self, dim_tag: Dim, unbroadcast: bool = False, axis: int | None = None) -> Tensor:
+    def copy_add_dim_by_tag(self, dim_tag: Dim, unbroadcast: bool = False, axis: int | None = None) -> T:
         """A further axis at a position: of size 1, or with `unbroadcast` that axis itself."""
         if dim_tag in self._dims:
             raise WrongUse(f"{self} has the axis {dim_tag} already")
@@ -166,7 +159,7 @@ class TensorCopies(TensorAxes):
         dims = (*self._dims[:at], dim_tag, *self._dims[at:])
         return self.copy_compatible_to_dims(dims, unbroadcast=unbroadcast)
 
-    def copy_masked(self, mask_value: Any, *, dims: Sequence[Dim] | None = None, **_unused: Any) -> Tensor:
+    def copy_masked(self, mask_value: Any, *, dims: Sequence[Dim] | None = None, **_unused: Any) -> T:
         """The padding replaced by a number or tensor, over all axes with sizes, or those given.
 
         Axes with sizes over axes that the tensor lacks are left alone.
@@ -181,13 +174,13 @@ class TensorCopies(TensorAxes):
 
     # --- templates ----------------------------------------------------------------------------------------------------
 
-    def copy_template(self, name: str | None = None, *, dtype: str | None = None) -> Tensor:
+    def copy_template(self, name: str | None = None, *, dtype: str | None = None) -> T:
         """Without data."""
         found = self._template(self._dims, self.feature_dim_axis, self.name if name is None else name, dtype)
         found._time_axis, found.version, found._vocab = self._time_axis, self.version, self._vocab
         return found
 
-    def copy_template_excluding_axis(self, exclude_axis: int, name: str | None = None) -> Tensor:
+    def copy_template_excluding_axis(self, exclude_axis: int, name: str | None = None) -> T:
         """Without data and one axis."""
         axis = exclude_axis % len(self._dims)
         feature = self.feature_dim_axis
@@ -196,7 +189,7 @@ class TensorCopies(TensorAxes):
         dims = self._dims[:axis] + self._dims[axis + 1 :]
         return self._template(dims, feature, self.name if name is None else name)
 
-    def copy_template_replace_dim_tag(self, axis: int, new_dim_tag: Dim, name: str | None = None) -> Tensor:
+    def copy_template_replace_dim_tag(self, axis: int, new_dim_tag: Dim, name: str | None = None) -> T:
         """Without data, with another axis at a position."""
         dims = list(self._dims)
         dims[axis] = new_dim_tag
@@ -204,7 +197,7 @@ class TensorCopies(TensorAxes):
 
     def copy_template_new_dim_tags(
         self, new_dim_tags: Sequence[Dim], name: str | None = None, keep_special_axes: bool = False
-    ) -> Tensor:
+    ) -> T:
         """Without data, with other axes; the feature axis is lost unless it is to be kept."""
         feature = self.feature_dim_axis if keep_special_axes and len(new_dim_tags) == len(self._dims) else None
         return self._template(tuple(new_dim_tags), feature, self.name if name is None else name)
@@ -233,6 +226,6 @@ def _broadcast(dim: Dim) -> Dim:
     return Dim(1, name=f"{dim.name}_bc_dim1", kind=dim.kind if not dim.is_batch_dim() else None, auto_generated=True)
 
 
-def all_axes(dims: Sequence[Dim], of: TensorAxes) -> list[int]:
+def all_axes(dims: Sequence[Dim], of: AnyTensor) -> list[int]:
     """The positions of some axes. WrongUse if one is not there."""
     return [axis_of(of.dims, dim, of) for dim in dims]

@@ -8,8 +8,9 @@ import torch
 
 from returnn_lite.frontend.binary import common_dims, maximum, minimum
 from returnn_lite.frontend.const import convert_to_tensor
+from returnn_lite.frontend.dim import Dims
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import Dims, arranged
+from returnn_lite.frontend.layout import arranged
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_copies import place_for
 

@@ -43,9 +43,9 @@ def version():
 @pytest.fixture(autouse=True)
 def fresh_context():
     """A run context, a behavior version and random numbers of its own for every test."""
-    token = rf.current.RUNNING.set(rf.RunContext("train_step", 1, 0, True))
+    token = rf.run_ctx.RUNNING.set(rf.RunContext("train_step", 1, 0, True))
     BehaviorVersion._reset(30)
     torch.manual_seed(1)
     yield
     BehaviorVersion._reset()
-    rf.current.RUNNING.reset(token)
+    rf.run_ctx.RUNNING.reset(token)

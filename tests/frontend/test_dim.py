@@ -14,6 +14,7 @@ from returnn_lite.tensor.foreign import with_core_dims
 from tests.frontend.helpers import same, sized, values
 
 B, F = rf.Dim(3, name="B"), rf.Dim(4, name="F")
+FLOAT8 = torch.zeros(2).to(torch.float8_e4m3fn)
 
 
 def test_kinds_of_sizes():
@@ -33,9 +34,9 @@ def test_sizes_of_torch_models_are_over_the_batch():
     assert time.dyn_size_ext.dims == (rf.batch_dim,) and time.padded_size() == 3
 
 
-@pytest.mark.parametrize("wrong", [1.5, "x", np.ones(2, "float32"), True])
+@pytest.mark.parametrize("wrong", [1.5, "x", np.ones(2, "float32"), np.ones((2, 2), "int32"), FLOAT8, True])
 def test_other_sizes_are_refused(wrong):
-    with pytest.raises(TypeError, match="size|dimension"):
+    with pytest.raises(TypeError, match="size|dimension|axes"):
         rf.Dim(wrong, name="wrong")
 
 

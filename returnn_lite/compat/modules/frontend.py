@@ -7,8 +7,7 @@ from typing import Any
 from returnn_lite.compat import config_dims
 from returnn_lite.frontend import bridge, errors, marked_dim, random_data, tensor_dict
 from returnn_lite.frontend.callback import ForwardCallback
-from returnn_lite.frontend.current import get_run_ctx
-from returnn_lite.frontend.run_ctx import RunContext
+from returnn_lite.frontend.run_ctx import RunContext, get_run_ctx
 from returnn_lite.frontend.tensor import Tensor
 
 

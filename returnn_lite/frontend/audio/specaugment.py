@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 import returnn_lite.ops.specaugment as ops_specaugment
-from returnn_lite.frontend.current import get_run_ctx
 from returnn_lite.frontend.defaults import from_version
-from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import Dims, arranged, axis_of
+from returnn_lite.frontend.layout import arranged, axis_of
+from returnn_lite.frontend.run_ctx import get_run_ctx
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.where import where
 
