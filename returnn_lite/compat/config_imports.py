@@ -65,6 +65,7 @@ MODULES: dict[str, str] = {
     "returnn.util": "util:top",
     "returnn.util.basic": "util:names",
     "returnn.util.better_exchook": "util:exchook",
+    "returnn.util.math": "math:names",
 }
 # old flat name -> the name of the same module today; each is also importable from the package
 _FLAT = {

@@ -66,7 +66,7 @@ _DATA = """
     chunking_variance chunk_eval num_workers
 """
 _OTHER_TASKS = """
-    forward_output_layer forward_batch_size forward_override_hdf_output forward_use_search forward_callback
+    forward_output_layer forward_batch_size forward_override_hdf_output forward_use_search forward_callback sort_dataset
     forward_data search_data search_do_eval search_output_layer search_output_file search_output_file_format
 """
 # Accepted without any effect: of old configs, or read by configs themselves.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -148,6 +148,11 @@ class Dataset(Corpus):
             num_shards=base._num_shards,
             shard_index=base._shard_index,
         )
+
+    def sort_longest_first(self) -> None:
+        """From the next epoch on the order is by length, if the lengths are known."""
+        if not math.isinf(self.get_total_num_seqs()) and self._lengths_for_order() is not None:
+            self.order_options = replace(self.order_options, seq_ordering="sorted_reverse")
 
     def epoch_seed(self) -> int:
         """Seed of everything random in this epoch; the same during one full pass of a partitioned corpus."""

@@ -52,7 +52,7 @@ class RunFiles:
         self.log.v4(f"Save model under {base}")
         checkpoint.save_checkpoint(
             base,
-            network.net.params,
+            network.net.saved_params,
             info=self.info(network, epoch, global_step),
             resume=resume,
             averaged=network.updater.averaged_model(network.net.params),
@@ -68,11 +68,13 @@ class RunFiles:
         """The parameters before the first step, as epoch 0."""
         base = self.base(0)
         self.log.v4(f"Save model under {base}")
-        checkpoint.save_model(base, network.net.params, info=self.info(network, 0, global_step), formats=self.formats)
+        checkpoint.save_model(
+            base, network.net.saved_params, info=self.info(network, 0, global_step), formats=self.formats
+        )
 
     def complete(self, network: EpochNetwork, filename: str, info: dict[str, Any]) -> None:
         """Writes those files of the checkpoint that a killed run did not come to."""
-        complete_formats(filename, network.net.params, info, self.formats, self.log)
+        complete_formats(filename, network.net.saved_params, info, self.formats, self.log)
 
     def drop_old_states(self) -> None:
         """Older optimizer states go, unless they stay with their models."""

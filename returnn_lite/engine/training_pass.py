@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.datasets.factory import SEED_STEP_PER_RANK
 from returnn_lite.engine.batch_errors import nonfinite_layer, with_batch_context
 from returnn_lite.engine.distributed import World
 from returnn_lite.engine.epoch_network import EpochNetwork
@@ -116,7 +115,8 @@ class TrainingPass:
 
     def start(self, epoch: int, rate: float, first_step: int) -> tuple[Batches, StepMeter]:
         """The batches of the training data, and what collects their scores."""
-        start_epoch(self.network.net, self.config, epoch, offset=self.world.rank * SEED_STEP_PER_RANK)
+        rank = self.world.rank if self.world.size > 1 else None
+        start_epoch(self.network.net, self.config, epoch, step=first_step, rank=rank)
         start_rate = np.float32(self.network.updater.rates.common_of_step(first_step, rate))
         self.control.set_meta(epoch, {"global_train_step": first_step, "effective_learning_rate": start_rate})
         batches = self.data.training_batches(self.network.net, epoch)

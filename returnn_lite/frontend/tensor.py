@@ -79,6 +79,9 @@ class Tensor(TensorCopies["Tensor"], TensorOperators["Tensor"]):
                 self.feature_dim_axis = feature_dim_axis % len(self._dims)
         if feature_dim is not None:
             self.feature_dim = feature_dim
+        classes = self.feature_dim_or_sparse_dim
+        if older.get("vocab") is not None and classes is not None and classes.vocab is None:
+            classes.vocab = older["vocab"]
         if raw_tensor is not None:
             self.raw_tensor = raw_tensor
 

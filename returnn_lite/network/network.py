@@ -42,7 +42,7 @@ class NetworkOutput:
         """The output of a layer ("output", "rec/sub"). Raises KeyError for a layer that was not built."""
         return self.values[self.nodes[name]]
 
-    def asked(self, name: str) -> dict[str, Tensor]:
+    def asked(self, name: str, *, for_callback: bool = False) -> dict[str, Tensor]:
         """The outputs for somebody who asked for this layer: its own."""
         return {name: self[name]}
 
@@ -130,6 +130,11 @@ class Network(torch.nn.Module):
     @property
     def params(self) -> dict[str, torch.nn.Parameter]:
         """All parameters by their names, in construction order."""
+        return self.store.params
+
+    @property
+    def saved_params(self) -> dict[str, torch.nn.Parameter]:
+        """The same, as files hold them."""
         return self.store.params
 
     @property

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from returnn_lite.errors import ConfigError
@@ -26,8 +26,10 @@ def without_decay(
     given = BLACKLIST in default or CHECK in default
     blacklist, check = default.pop(BLACKLIST, None), default.pop(CHECK, None)
     names = UNDECAYED if blacklist is None else blacklist
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f'optimizer["{BLACKLIST}"]', f"must be a list of class names, but is {blacklist!r} instead")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str | type) for name in names):
+        raise ConfigError(
+            f'optimizer["{BLACKLIST}"]', f"must be a list of classes or their names, but is {blacklist!r} instead"
+        )
     if check is not None and not callable(check):
         raise ConfigError(f'optimizer["{CHECK}"]', f"must be a function, but is {check!r} instead")
     found = dict(special)
@@ -41,15 +43,22 @@ def without_decay(
     return found
 
 
-def _is_exempt(info: ParamInfo, names: list[str] | tuple[str, ...]) -> bool:
+def _is_exempt(info: ParamInfo, names: Sequence[str | type]) -> bool:
     is_bias = "bias" in info.kinds or info.role.endswith("bias")
     return is_bias or any(_is_of_class(info, name) for name in names)
 
 
-def _is_of_class(info: ParamInfo, name: str) -> bool:
-    """Whether a parameter belongs to a module class such as "torch.nn.LayerNorm" or "rf.Linear", by its last word."""
+def _is_of_class(info: ParamInfo, name: str | type) -> bool:
+    """Whether a parameter belongs to a module class such as "torch.nn.LayerNorm" or "rf.Linear", by its last word.
+
+    Classes of torch and those of the frontend with the same name are different ones.
+    """
+    if isinstance(name, type):
+        return isinstance(info.module, name) or isinstance(getattr(info.module, "rf_module", None), name)
     if info.classes:
-        return name.rpartition(".")[2] in info.classes
+        last = name.rpartition(".")[2]
+        in_frontend = not name.startswith("torch.") and f"rf.{last}" in info.classes
+        return in_frontend or (not name.startswith("rf.") and last in info.classes)
     word = re.sub(r"\d+d$", "", name.rpartition(".")[2]).lower().replace("_", "")
     kind = next((kind for end, kind in _KINDS.items() if word.endswith(end)), None)
     return kind in info.kinds if kind is not None else word == info.layer_class.replace("_", "")

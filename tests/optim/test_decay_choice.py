@@ -3,10 +3,15 @@
 import pytest
 import torch
 
+from returnn_lite import frontend as rf
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
+from returnn_lite.frontend.bridge import rf_module_to_pt_module
+from returnn_lite.layers.core.params import ParamOwner
 from returnn_lite.log import Log
 from returnn_lite.optim import Updater
+from returnn_lite.optim.decay_choice import without_decay
+from returnn_lite.optim.param_groups import ParamInfo
 from tests.nets import network
 
 NET = {
@@ -67,7 +72,7 @@ def test_groups_by_a_function():
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"weight_decay_modules_blacklist": "LayerNorm"}, "must be a list of class names"),
+    ({"weight_decay_modules_blacklist": "LayerNorm"}, "must be a list of classes"),
     ({"weight_decay_custom_include_check": 3}, "must be a function"),
     ({"param_groups_custom": [1]}, "must be a function"),
     ({"param_groups_custom": lambda: [{"lr": 1}]}, 'must return dicts with "params"'),
@@ -86,3 +91,30 @@ def test_sparse_grad_of_a_layer():
         out = net(rows, {key: torch.tensor([2], dtype=torch.int32) for key in rows})
         (grad,) = torch.autograd.grad(out.objective, [net.params["embedding/W"]])
         assert grad.is_sparse is wanted
+
+
+def test_modules_of_the_frontend():
+    """Their classes are others than torch's of the same name."""
+
+    class Net(rf.Module):
+        def __init__(self):
+            dim = rf.Dim(3, name="features")
+            self.norm, self.embedding = rf.LayerNorm(dim), rf.Embedding(rf.Dim(4, name="classes"), dim)
+            self.linear = rf.Linear(dim, dim)
+
+    module = rf_module_to_pt_module(Net())
+    owners = {
+        f"{prefix}.{name}": ParamOwner.of_torch(prefix, part)
+        for prefix, part in module.named_modules()
+        for name, _ in part.named_parameters(recurse=False)
+    }
+    infos = {name: ParamInfo(name, 2, module=o.module, classes=o.classes) for name, o in owners.items()}
+
+    def without(blacklist):
+        options = {"weight_decay": 0.1} | ({} if blacklist is None else {"weight_decay_modules_blacklist": blacklist})
+        return set(without_decay(options, infos, {}, torch_backend=True)) - {"norm.bias", "linear.bias"}
+
+    assert without(None) == set()
+    assert without(["rf.LayerNorm", "rf.Embedding"]) == {"norm.scale", "embedding.weight"}
+    assert without([rf.Embedding, torch.nn.LayerNorm]) == {"embedding.weight"}
+    assert without(["torch.nn.LayerNorm"]) == set()

@@ -30,8 +30,8 @@ class ModelOutput(Protocol):
     def __getitem__(self, name: str) -> Tensor:
         """An output by name."""
 
-    def asked(self, name: str) -> dict[str, Tensor]:
-        """The outputs for somebody who asked for this one."""
+    def asked(self, name: str, *, for_callback: bool = False) -> dict[str, Tensor]:
+        """The outputs for somebody who asked for this one; a callback takes what there is."""
 
     def forget_layers(self) -> None:
         """Drops the outputs, which losses and objective do without."""
@@ -58,6 +58,8 @@ class Model(Protocol):
 
     @property
     def params(self) -> Mapping[str, torch.Tensor]: ...
+    @property
+    def saved_params(self) -> Mapping[str, torch.Tensor]: ...
     @property
     def param_options(self) -> Mapping[str, ParamOptions]: ...
     @property

@@ -1,5 +1,6 @@
 """The network of each epoch: its description, its construction, and taking over parameters from the previous one."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.config.config_code import call
+from returnn_lite.datasets.factory import SEED_STEP_PER_RANK
 from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load_on_init import load_on_init
@@ -121,13 +123,36 @@ def build_network(
     return net
 
 
-def start_epoch(net: Model, config: Config, epoch: int, *, offset: int = 0) -> None:
+LOADER_DRAWS = 2  # whole numbers that torch's DataLoader takes at the start of an epoch; dropout comes behind them
+
+
+def initial_seed(config: Config, epoch: int, step: int) -> int:
+    """The seed of what is random in `get_model`."""
+    return (epoch * 193939 + step * 19937 + config.int("random_seed", 42) * 27644437 + 479001599) % 2**31
+
+
+def pass_seed(config: Config, epoch: int, step: int, rank: int | None) -> int:
+    """The seed of what is random in a torch model during an epoch that begins with this step, in one of the processes.
+
+    It is a hash, so that seeds of neighbours have nothing in common.
+    """
+    numbers = (epoch, step, config.int("random_seed", 42), *(() if rank is None else (rank,)))
+    content = b"".join(number.to_bytes(8, "big", signed=True) for number in numbers)
+    return int.from_bytes(hashlib.sha256(content).digest()[:4], "big")
+
+
+def start_epoch(net: Model, config: Config, epoch: int, *, step: int = 0, rank: int | None = None) -> None:
     """Seeds everything random in the network, so that an epoch does not depend on what was run before it.
 
-    offset: added to the seed, other ones in other processes.
+    step: the first one of the epoch. rank: of this process, if there are several, which get other seeds.
     """
     net.epoch = epoch
-    net.seed(network_seed(config, epoch) + offset)
+    if config.typed_value("get_model") is not None:
+        net.seed(pass_seed(config, epoch, step, rank))
+        for _ in range(LOADER_DRAWS):
+            torch.empty((), dtype=torch.int64).random_()
+    else:
+        net.seed(network_seed(config, epoch) + (rank or 0) * SEED_STEP_PER_RANK)
 
 
 def print_network(net: Model, log: Log) -> None:

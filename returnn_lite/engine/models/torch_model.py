@@ -46,8 +46,10 @@ class TorchOutput:
             raise ConfigError("forward_step", f"must mark an output {name!r}{hint}; it marked {known}")
         return self.outputs[name]
 
-    def asked(self, name: str) -> dict[str, Tensor]:
-        """The outputs for somebody who asked for this one: all, this one first."""
+    def asked(self, name: str, *, for_callback: bool = False) -> dict[str, Tensor]:
+        """The outputs for somebody who asked for this one: all, this one first; a callback needs none of this name."""
+        if for_callback and name == "output":
+            return dict(self.outputs)
         first = self[name]
         return {key: value for key, value in sorted(self.outputs.items(), key=lambda item: item[1] is not first)}
 
@@ -98,6 +100,12 @@ class TorchNet(torch.nn.Module):
                 seen.add(id(value))
                 found[name] = value
         return found
+
+    @property
+    def saved_params(self) -> dict[str, torch.Tensor]:
+        """The same; what is shared stands under each of its names."""
+        state = self.model.state_dict(keep_vars=True)
+        return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
     @property
     def device(self) -> torch.device:

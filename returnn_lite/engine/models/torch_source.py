@@ -13,7 +13,7 @@ from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load import stored_step
 from returnn_lite.engine.checkpoints.torch_preload import load_always
-from returnn_lite.engine.models.network_source import network_seed, start_epoch
+from returnn_lite.engine.models.network_source import initial_seed, start_epoch
 from returnn_lite.engine.models.torch_model import TorchNet, call
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend.bridge import rf_module_to_pt_module
@@ -86,7 +86,7 @@ class TorchSource:
         wanted = [*["train_step"] * eval, *["forward_step"] * bool(extra_layers)]
         get_model, *functions = [required(self.config, name) for name in ("get_model", *wanted)]
         step = stored_step(filename) if filename else step
-        torch.manual_seed(network_seed(self.config, epoch))
+        torch.manual_seed(initial_seed(self.config, epoch, step))
         with RunContext("init", epoch, step).running():
             model = call(get_model, "get_model", {"epoch": epoch, "step": step})
         if isinstance(model, Module):

@@ -37,13 +37,16 @@ def forward_task(config: Config, log: Log) -> None:
     net, device, epoch = loaded.net, loaded.device, loaded.epoch
     batching = data.forward_batching(config, net)
     sink = open_sink(config, log, net, dataset, epoch)
+    if config.typed_value("get_model") is not None and config.is_true("sort_dataset", True):
+        dataset.sort_longest_first()
     dataset.init_seq_order(epoch=epoch)
     loader = data.load_batches(dataset, batching, net, config)
     meter = step_meter(config, f"epoch {epoch} forward", log)
     with sink, torch.no_grad(), net.running_over(dataset.name):
         for step, batch in enumerate(loader):
             with with_batch_context(batch, config):
-                sink.write(forward_batch(net, batch, device).asked(layer), batch.tags)
+                outputs = forward_batch(net, batch, device).asked(layer, for_callback=isinstance(sink, ToCallback))
+                sink.write(outputs, batch.tags)
             meter.end_step()
             meter.progress.step_line(step, {}, batch.complete)
     meter.finish(loader.wait_time)

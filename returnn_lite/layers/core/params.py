@@ -48,10 +48,13 @@ class ParamOwner:
 
     @classmethod
     def of_torch(cls, name: str, module: torch.nn.Module) -> ParamOwner:
-        """A module of torch: LayerNorm is a "layer_norm", Conv1d a "conv"."""
-        bases = [base.__name__ for base in type(module).__mro__]
+        """A module of torch: LayerNorm is a "layer_norm", Conv1d a "conv". Classes of the frontend are "rf.…"."""
+        inner = getattr(module, "rf_module", None)  # a module of the frontend in one of torch
+        kind = type(module if inner is None else inner)
+        bases = [base.__name__ for base in kind.__mro__]
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"\d+d$", "", bases[0])).lower()
-        return cls(name, words, isinstance(module, torch.nn.Embedding), module, frozenset(bases))
+        known = bases if inner is None else [f"rf.{base}" for base in bases]
+        return cls(name, words, "Embedding" in bases, module, frozenset(known))
 
 
 @dataclass
