@@ -43,7 +43,10 @@ _TRAINING = """
     num_epochs start_epoch start_batch batch_size max_seqs max_seq_length min_seq_length max_pad_size inc_seq_length
     seq_drop seq_drop_freq packed_batch_size shuffle_batches stop_on_nonfinite_train_score calculate_exp_loss
     log_batch_size train_step forward_step get_model model_outputs grad_scaler on_size_limit use_last_best_model
-    log_batch_interval rf_dropout_broadcast rf_scatter_use_fixed_masking
+    log_batch_interval rf_dropout_broadcast rf_scatter_use_fixed_masking rf_att_dropout_broadcast rf_use_mask
+    rf_use_mask_conv rf_use_mask_transposed_conv rf_use_mask_pool rf_use_mask_stft rf_use_mask_window
+    rf_use_mask_scatter rf_use_mask_BatchNorm rf_use_consistent_same_padding rf_conformer_conv_norm_use_mask
+    rf_specaugment_num_masks_per_seq rf_module_output_keep_dtype
 """
 _OPTIMIZER = """
     optimizer optimizer_epsilon adam nadam adadelta adagrad rmsprop momentum gradient_noise gradient_clip
