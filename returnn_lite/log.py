@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.version import __version__
 
@@ -23,7 +24,7 @@ from returnn_lite.version import __version__
 class Options(Protocol):
     """What the log needs of a config."""
 
-    def list(self, key: str, default: Any = None) -> Any: ...
+    def list(self, key: str, default: ConfigValue = None) -> ConfigValue: ...
 
 
 MAX_VERBOSITY = 5
@@ -230,7 +231,7 @@ def line_prefix(format: str, level: int) -> str:
     return ""
 
 
-def check_verbosity(value: Any) -> int:
+def check_verbosity(value: ConfigValue) -> int:
     """A verbosity of the config as int; ConfigError unless it is one of 0 … 5."""
     try:
         level = int(value)
@@ -241,7 +242,7 @@ def check_verbosity(value: Any) -> int:
     return level
 
 
-def check_format(value: Any) -> str:
+def check_format(value: ConfigValue) -> str:
     """A format of the config; ConfigError if there is none of that name."""
     if value not in FORMATS:
         raise ConfigError(
@@ -251,7 +252,7 @@ def check_format(value: Any) -> str:
     return str(value)
 
 
-def _per_target(option: str, values: Sequence[Any], targets: Sequence[str]) -> list[Any]:
+def _per_target(option: str, values: Sequence[ConfigValue], targets: Sequence[str]) -> list[ConfigValue]:
     """One value per target: a single one counts for all; the last one also for the added stdout."""
     if not values or len(values) > len(targets):
         raise ConfigError(option, f"must be one value or one per target ({len(targets)}), but is {values!r} instead")

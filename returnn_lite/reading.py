@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import IO, Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError
 
 
@@ -36,7 +37,7 @@ def read_bytes(filename: str, option: str) -> bytes:
         raise ConfigError(option, f"{filename} cannot be read: {exc}") from None
 
 
-def read_literal(filename: str, option: str, kind: type = dict) -> Any:
+def read_literal(filename: str, option: str, kind: type = dict) -> ConfigValue:
     """The Python literal in a file, plain or `.gz`; raises ConfigError if it is not of the kind."""
     found = parse_literal(read_text(filename, option), filename, option, f"a Python {kind.__name__}")
     if not isinstance(found, kind):
@@ -44,7 +45,7 @@ def read_literal(filename: str, option: str, kind: type = dict) -> Any:
     return found
 
 
-def parse_literal(text: str, filename: str, option: str, what: str) -> Any:
+def parse_literal(text: str, filename: str, option: str, what: str) -> ConfigValue:
     """The value of a Python literal, the content of a file; raises ConfigError (must hold `what`) if it is none."""
     try:
         return ast.literal_eval(text.strip())
@@ -54,7 +55,7 @@ def parse_literal(text: str, filename: str, option: str, what: str) -> Any:
         raise ConfigError(option, f"{filename} must hold {what}: {str(exc).splitlines()[0]}") from None
 
 
-def read_pickle(filename: str, option: str) -> Any:
+def read_pickle(filename: str, option: str) -> ConfigValue:
     """What a pickle file with plain values holds (lists, dicts, strings, numbers)."""
     with _open(filename, option) as file:
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
+
+from returnn_lite.config_value import ConfigValue
 
 C = TypeVar("C", bound="Options")
 
@@ -21,7 +23,7 @@ class Options(Protocol):
     def float(self, key: str, default: float, index: int = 0) -> float:
         """An option as a number."""
 
-    def typed_value(self, key: str, default: Any = None) -> Any:
+    def typed_value(self, key: str, default: ConfigValue = None) -> ConfigValue:
         """An option as it was set."""
 
 

@@ -3,10 +3,12 @@
 import ast
 import functools
 import os
+import re
 import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,31 @@ FLOORS = {  # first part of the path in the package -> floor
 SEPARATE = 7  # the packages of this floor do not import each other
 # Rooms of one floor of which the first does not import the second.
 APART = {("ops", "tensor"), ("hdf", "tensor"), ("vocab", "tensor")}
+
+# Rooms in whose public signatures every `Any` has a reason.
+TYPED_ROOMS = {
+    "",
+    "behavior_version",
+    "catalog",
+    "config",
+    "config_value",
+    "datasets",
+    "engine",
+    "errors",
+    "files",
+    "hdf",
+    "log",
+    "not_specified",
+    "optim",
+    "processes",
+    "reading",
+    "running_config",
+    "schedule",
+    "streams",
+    "version",
+    "vocab",
+}
+ANY_REASON = "# Any: "  # begins the comment that gives it, beside the annotation or the `def`
 
 # Imports inside functions: third parties which a user may lack, ...
 OPTIONAL = {
@@ -283,8 +310,79 @@ def test_public_classes_and_functions_have_docstrings():
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and not node.name.startswith("_")
         and not ast.get_docstring(node)
+        and not any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
     ]
     assert not missing, "\n".join(missing)
+
+
+def public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions and methods that have a public name, and so have the classes around them."""
+    for node in body:
+        if isinstance(node, ast.If):
+            yield from public_functions(node.body + node.orelse)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            yield from public_functions(node.body) if isinstance(node, ast.ClassDef) else [node]
+
+
+def annotations_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr]:
+    """Those of the arguments, and of what it returns."""
+    given = function.args
+    arguments = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
+    found = [argument.annotation for argument in arguments if argument is not None]
+    return [annotation for annotation in [*found, function.returns] if annotation is not None]
+
+
+def says_any(node: ast.expr) -> bool:
+    """Whether `Any` occurs in it, as a name, behind a module, or in an annotation that is a string."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and part.id == "Any" or isinstance(part, ast.Attribute) and part.attr == "Any":
+            return True
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and re.search(r"\bAny\b", part.value):
+            return True
+    return False
+
+
+def unreasoned(source: str) -> list[str]:
+    """Where a public signature says `Any` and not why, and aliases of it without a comment beside or above."""
+    tree, lines, found = ast.parse(source), source.splitlines(), []
+    for function in public_functions(tree.body):
+        for annotation in filter(says_any, annotations_of(function)):
+            beside = [lines[function.lineno - 1], *lines[annotation.lineno - 1 : annotation.end_lineno]]
+            if not any(ANY_REASON in line for line in beside):
+                found.append(f"{annotation.lineno} {function.name}: {ast.unparse(annotation)}")
+    for node in tree.body:
+        if not isinstance(node, ast.AnnAssign) or ast.unparse(node.annotation) != "TypeAlias":
+            continue
+        above = lines[node.lineno - 2].startswith("#")
+        if node.value is not None and says_any(node.value) and not above and "  # " not in lines[node.lineno - 1]:
+            found.append(f"{node.lineno} {ast.unparse(node.target)}: an alias without a comment")
+    return found
+
+
+def test_any_in_public_signatures_has_a_reason():
+    bare = [
+        f"{path.relative_to(ROOT)}:{fault}"
+        for path in LIBRARY
+        if room(module_name(path)) in TYPED_ROOMS
+        for fault in unreasoned(path.read_text())
+    ]
+    assert not bare, "\n".join(bare)
+
+
+@pytest.mark.parametrize("source, faults", [
+    ("def f(x: Any) -> int: ...", 1),
+    ("def f(*args: list[Any], **more: typing.Any) -> 'Any': ...", 3),
+    ("def f(x: Any) -> Any: ...  # Any: whatever a config says", 0),
+    ("def f(\n    x: Any,\n    y: Any,  # Any: as it comes\n) -> int: ...", 1),
+    ("def _f(x: Any) -> int: ...", 0),
+    ("class C:\n    def f(self, x: Any) -> int: ...\n    def _g(self, x: Any) -> int: ...", 1),
+    ("class _C:\n    def f(self, x: Any) -> int: ...", 0),
+    ("if TYPE_CHECKING:\n    async def f() -> Any: ...", 1),
+    ("# What a config says.\nValue: TypeAlias = Any\ndef f(x: Value) -> Value: ...", 0),
+    ("import x\n\nValue: TypeAlias = Any", 1),
+])  # fmt: skip
+def test_the_finder_of_any(source: str, faults: int):
+    assert len(unreasoned(source)) == faults
 
 
 @pytest.mark.parametrize("importer, target, fine", [

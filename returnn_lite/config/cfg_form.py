@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import configparser
-from typing import Any
 
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError
 
 TOP = ("training", "options")  # sections whose keys are options by themselves
@@ -17,7 +17,7 @@ def looks_like_cfg(filename: str, text: str) -> bool:
     return filename.endswith(".cfg") and first.startswith("[")
 
 
-def parse_cfg_tree(filename: str, text: str) -> dict[str, Any]:
+def parse_cfg_tree(filename: str, text: str) -> ConfigOptions:
     """The sections as nested dicts, variables filled in. ConfigError on a file that confection refuses."""
     try:
         from confection import Config as Tree
@@ -31,13 +31,13 @@ def parse_cfg_tree(filename: str, text: str) -> dict[str, Any]:
     return {key: _plain(value) for key, value in tree.items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: ConfigValue) -> ConfigValue:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def parse_cfg(filename: str, text: str) -> dict[str, Any]:
+def parse_cfg(filename: str, text: str) -> ConfigOptions:
     """The options of a whole config: every section is one, but of [training] and [options] every key is."""
     tree = parse_cfg_tree(filename, text)
     options = {key: value for key, value in tree.items() if key not in TOP}

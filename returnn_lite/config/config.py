@@ -21,13 +21,14 @@ from returnn_lite.config.syntax import (
     read_config,
     refuse_python,
 )
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError
 
 D = TypeVar("D")
 R = TypeVar("R")
 
 # Config has methods called like the built-in types, therefore these names.
-Options = dict[str, Any]
+Options = ConfigOptions
 Untyped = dict[str, list[str]]
 IntPair = tuple[int, int]
 
@@ -56,7 +57,7 @@ class Config:
         self.typed: Options = {} if typed is None else typed
         self.untyped: Untyped = {}
         self.warnings: list[str] = []  # found before there is a log; the command line logs them at verbosity 1
-        self.eval_names: Callable[[Any], Mapping[str, Any]] | None = None
+        self.eval_names: Callable[[Any], Mapping[str, ConfigValue]] | None = None
         self._from_lines: set[str] = set()  # untyped options that a line-based file gave, not the command line
         self._given: dict[str, str] = {}  # texts of the command line that no file defines otherwise; see `settle`
         self._loading: list[str] = []  # the files that are being read, each by the one before
@@ -69,7 +70,7 @@ class Config:
 
     # Definition
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: ConfigValue) -> None:
         """Defines a typed option."""
         self.typed[key] = value
 
@@ -160,7 +161,7 @@ class Config:
             return ",".join(str(item) for item in value) if index is None else str(value[index])
         return str(value)
 
-    def typed_value(self, key: str, default: Any = None) -> Any:
+    def typed_value(self, key: str, default: ConfigValue = None) -> ConfigValue:
         """The typed value as is; the default if there is none, even if a line-based file gives the option; what only
         the command line gives, as the Python literal that it is (see `settle`)."""
         self._read.add(key)
@@ -168,18 +169,18 @@ class Config:
             return self.typed[key]
         return values.parse_literal(key, self._given[key]) if key in self._given else default
 
-    def opt_typed_value(self, key: str, default: Any = None) -> Any:
+    def opt_typed_value(self, key: str, default: ConfigValue = None) -> ConfigValue:
         """The typed value as is, or the untyped text."""
         return self.typed_value(key) if self.is_typed(key) else self.value(key, default)
 
-    def literal(self, key: str, default: Any = None) -> Any:
+    def literal(self, key: str, default: ConfigValue = None) -> ConfigValue:
         """The typed value as is; untyped text as the Python number, dict, list, tuple, bool, None or quoted string that
         it is, any other text as str. For options of several types, such as `search_output_layer` or `train`."""
         if self.is_typed(key) or not self.has(key):
             return self.typed_value(key, default)
         return values.parse_literal(key, self.value(key, ""))
 
-    def number_or_dict(self, key: str, default: Any) -> Any:
+    def number_or_dict(self, key: str, default: ConfigValue) -> ConfigValue:
         """As `literal`, for options which are a number or a dict, list, tuple of numbers, such as `batch_size`: text
         that is none of these is an error. The default for options that count for nothing in line-based files
         (`ignored_keys`)."""
@@ -206,7 +207,7 @@ class Config:
         """Whether the option is on: the truth of any typed value, untyped text as in `bool`."""
         return builtins.bool(self.typed_value(key)) if self.is_typed(key) else self.bool(key, default)
 
-    def bool_or_other(self, key: str, default: Any = None) -> Any:
+    def bool_or_other(self, key: str, default: ConfigValue = None) -> ConfigValue:
         """The typed value as is; untyped text as a bool if it is one, else as str."""
         if self.is_typed(key) or not self.has(key):
             return self.typed_value(key, default)
@@ -214,17 +215,17 @@ class Config:
         parsed = values.parse_bool(text)
         return text if parsed is None else parsed
 
-    def list(self, key: str, default: Any = None) -> Any:
+    def list(self, key: str, default: D | None = None) -> builtins.list[ConfigValue] | D:
         """A list; a single value is a list of one. The default ([] if None) where the option is absent or None."""
         found = self._list(key)
         return ([] if default is None else default) if found is None else found
 
-    def int_list(self, key: str, default: Any = None) -> Any:
+    def int_list(self, key: str, default: D | None = None) -> builtins.list[builtins.int] | D:
         """A list of ints, else as `list`."""
         found = self._list(key)
         return self.list(key, default) if found is None else [values.to_int(key, item) for item in found]
 
-    def float_list(self, key: str, default: Any = None) -> Any:
+    def float_list(self, key: str, default: D | None = None) -> builtins.list[builtins.float] | D:
         """A list of floats, else as `list`."""
         found = self._list(key)
         return self.list(key, default) if found is None else [values.to_float(key, item) for item in found]
@@ -264,20 +265,20 @@ class Config:
         """Whether somebody has asked for the option so far."""
         return key in self._read
 
-    def _get(self, key: str) -> Any:
+    def _get(self, key: str) -> ConfigValue:
         """The typed value, else the untyped list of strings, else _ABSENT."""
         self._read.add(key)
         if key in NO_OPTIONS:
             return _ABSENT
         return self.typed[key] if key in self.typed else self.untyped.get(key, _ABSENT)
 
-    def _list(self, key: str) -> builtins.list[Any] | None:
+    def _list(self, key: str) -> builtins.list[ConfigValue] | None:
         value = self._get(key)
         if value is _ABSENT or value is None:
             return None
         return builtins.list(value) if isinstance(value, LISTS) else [value]
 
-    def _convert(self, key: str, default: D, index: builtins.int, convert: Callable[[str, Any], R]) -> R | D:
+    def _convert(self, key: str, default: D, index: builtins.int, convert: Callable[[str, ConfigValue], R]) -> R | D:
         value = self._get(key)
         if value is _ABSENT:
             return default

@@ -2,14 +2,14 @@
 
 import math
 import numbers
-from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError
 
 
 def finite(
     path: str,
-    value: Any,
+    value: ConfigValue,
     *,
     low: float | None = None,
     above: float | None = None,
@@ -32,7 +32,7 @@ def finite(
     return number
 
 
-def whole(path: str, value: Any, low: int = 0) -> int:
+def whole(path: str, value: ConfigValue, low: int = 0) -> int:
     """The value, an int. ConfigError with this path unless it is a whole number from `low` on."""
     fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if not fits or float(value) != int(value) or value < low:

@@ -16,11 +16,12 @@ from functools import cache
 from typing import Annotated, Any, Literal
 
 from returnn_lite.config.values import plain
+from returnn_lite.config_value import ConfigDict, ConfigFunction, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 
 HUGE = 2**63  # no integer of a tensor is larger
 SEQUENCES = (list, tuple, set, frozenset, range)
-Test = Callable[[Any], bool]
+Test = Callable[[ConfigValue], bool]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Kind:
     name: str
     test: Test
     words: tuple[str, ...] = ()
-    convert: Callable[[Any], Any] = lambda value: value  # noqa: E731
+    convert: Callable[[ConfigValue], ConfigValue] = lambda value: value  # noqa: E731
 
 
 ANYTHING = Kind("anything", lambda value: True)
@@ -76,7 +77,7 @@ NONE = Kind("None", lambda value: value is None)
 PLURALS = {"a bool": "bools", "an int": "ints", "a number": "numbers", "a str": "strs", "a Dim": "Dims"}
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: ConfigValue) -> bool:
     """Whether it is a number, of Python, numpy or torch, but no bool and not NaN."""
     value = plain(value)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -84,19 +85,19 @@ def is_number(value: Any) -> bool:
     return not math.isnan(float(value))
 
 
-def _as_number(value: Any) -> Any:
+def _as_number(value: ConfigValue) -> ConfigValue:
     """The number; a float in the place of an int that tensors cannot hold."""
     value = plain(value)
     return float(value) if isinstance(value, int) and abs(value) >= HUGE else value
 
 
-def is_int(value: Any) -> bool:
+def is_int(value: ConfigValue) -> bool:
     """Whether it is an integer, of Python, numpy or torch, but no bool, and fits into a tensor."""
     value = plain(value)
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < HUGE
 
 
-def is_bool(value: Any) -> bool:
+def is_bool(value: ConfigValue) -> bool:
     """Whether it says yes or no: a bool, 0 or 1, or None."""
     value = plain(value)
     return value is None or isinstance(value, bool) or isinstance(value, int) and value in (0, 1)
@@ -114,7 +115,7 @@ SIMPLE: dict[Any, Kind] = {
 }
 
 
-def kind_of(annotation: Any) -> Kind:
+def kind_of(annotation: object) -> Kind:
     """The kind of values that an annotation stands for."""
     simple = SIMPLE.get(annotation) if isinstance(annotation, collections.abc.Hashable) else None
     if simple is not None:
@@ -129,7 +130,7 @@ def kind_of(annotation: Any) -> Kind:
     return _container(origin or annotation, arguments)
 
 
-def _among(value: Any, choices: Iterable[Any]) -> bool:
+def _among(value: ConfigValue, choices: Iterable[Any]) -> bool:
     return isinstance(value, collections.abc.Hashable) and value in set(choices)
 
 
@@ -149,7 +150,7 @@ def _any_of(kinds: list[Kind]) -> Kind:
     words = tuple(word for kind in kinds for word in kind.words)
     name = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
 
-    def convert(value: Any) -> Any:
+    def convert(value: ConfigValue) -> ConfigValue:
         """What the first kind that knows the value makes of it; None stays."""
         return next((kind.convert(value) for kind in kinds if value is not None and kind.test(value)), value)
 
@@ -177,12 +178,12 @@ def _container(origin: Any, arguments: tuple[Any, ...]) -> Kind:
     return ANYTHING
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: ConfigValue) -> bool:
     return isinstance(value, SEQUENCES) or getattr(value, "ndim", 0) == 1
 
 
 @cache
-def option_kinds(function: Callable[..., Any]) -> Mapping[str, Kind]:
+def option_kinds(function: ConfigFunction) -> Mapping[str, Kind]:
     """The kinds of a function's parameters (or of the fields of a dataclass) by name; {} where the annotations cannot
     be read. A parameter whose default is None may be None."""
     try:
@@ -197,7 +198,7 @@ def option_kinds(function: Callable[..., Any]) -> Mapping[str, Kind]:
     }
 
 
-def wrong_values(kinds: Mapping[str, Kind], options: Mapping[str, Any], path: str) -> list[ConfigError]:
+def wrong_values(kinds: Mapping[str, Kind], options: ConfigDict, path: str) -> list[ConfigError]:
     """An error for each option whose value is not of its kind; `path` is where the options stand."""
     return [
         wrong_value(path, name, kinds[name], value)
@@ -206,25 +207,25 @@ def wrong_values(kinds: Mapping[str, Kind], options: Mapping[str, Any], path: st
     ]
 
 
-def converted(kinds: Mapping[str, Kind], options: Mapping[str, Any]) -> dict[str, Any]:
+def converted(kinds: Mapping[str, Kind], options: ConfigDict) -> ConfigOptions:
     """The options, which have passed `wrong_values`, as the Python values that functions expect."""
     return {name: kinds[name].convert(value) if name in kinds else value for name, value in options.items()}
 
 
-def _passes(kind: Kind, value: Any) -> bool:
+def _passes(kind: Kind, value: ConfigValue) -> bool:
     try:
         return kind.test(value)
     except (TypeError, ValueError, OverflowError, RecursionError):  # arrays, and whatever compares strangely
         return False
 
 
-def wrong_value(path: str, name: str, kind: Kind, value: Any) -> ConfigError:
+def wrong_value(path: str, name: str, kind: Kind, value: ConfigValue) -> ConfigError:
     """The error for one option."""
     hint = did_you_mean(value, kind.words) if isinstance(value, str) else ""
     return ConfigError(path, f"`{name}` must be {kind.name}, but is {shortened(value)} instead{hint}")
 
 
-def shortened(value: Any, length: int = 120) -> str:
+def shortened(value: ConfigValue, length: int = 120) -> str:
     """The value as Python writes it, on one line, the middle of a long one left out."""
     text = " ".join(repr(value).split())
     return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 4 :]}"

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from returnn_lite.config.config_code import code_error, syntax_error
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.errors import ConfigError
 
 MODULE_NAME = "__returnn_config__"
 PACKAGE_NAME = "returnn"
 
 
-def run_python(filename: str, source: bytes, options: dict[str, Any], config: object) -> None:
+def run_python(filename: str, source: bytes, options: ConfigOptions, config: object) -> None:
     """Executes a config; its globals *are* `options`, so each name it defines is an option, and stays live.
 
     Predefined: `config`, `__file__` (as given), `__name__`, `__package__`. A file in a directory with `__init__.py` is

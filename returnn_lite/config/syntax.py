@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
 from returnn_lite.config.cfg_form import looks_like_cfg
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError
 
 Form = Literal["python", "yaml", "json", "cfg", "lines"]
@@ -91,7 +92,7 @@ def strip_json_comments(text: str) -> str:
     return _STRING_OR_COMMENT.sub(blank, text)
 
 
-def parse_json(filename: str, text: str) -> dict[str, Any]:
+def parse_json(filename: str, text: str) -> ConfigOptions:
     """One JSON object, // and /* */ comments allowed."""
     try:
         content = json.loads(strip_json_comments(text))
@@ -113,7 +114,7 @@ _FLOAT_WITHOUT_DOT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT_WITHOUT_DOT, list("-+0123456789"))
 
 
-def parse_yaml(filename: str, text: str) -> dict[str, Any]:
+def parse_yaml(filename: str, text: str) -> ConfigOptions:
     """One YAML mapping."""
     try:
         content = yaml.load(text, Loader=_Loader)  # a safe loader: plain values only
@@ -132,7 +133,7 @@ def _too_much(form: str, exc: Exception) -> str:
     return f"invalid {form} content, {what}"
 
 
-def _check_mapping(filename: str, content: Any) -> dict[str, Any]:
+def _check_mapping(filename: str, content: ConfigValue) -> ConfigOptions:
     if not isinstance(content, dict):
         raise ConfigError(filename, f"must be one mapping of options, but is a {type(content).__name__} instead")
     for key in content:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError
 
 TRUE_WORDS = frozenset({"true", "yes", "on", "1"})
@@ -37,7 +37,7 @@ def parse_number(text: str) -> int | float | None:
     return None
 
 
-def parse_literal(key: str, text: str) -> Any:
+def parse_literal(key: str, text: str) -> ConfigValue:
     """A number, a dict, tuple or list in Python syntax, a quoted string, True, False, None; any other text as it is."""
     number = parse_number(text)
     if number is not None:
@@ -51,17 +51,17 @@ def parse_literal(key: str, text: str) -> Any:
         raise wrong(key, "a Python literal", text) from exc
 
 
-def wrong(key: str, expected: str, value: Any) -> ConfigError:
+def wrong(key: str, expected: str, value: ConfigValue) -> ConfigError:
     """The error for an option whose value is not what was expected."""
     return ConfigError(key, f"must be {expected}, but is {value!r} instead")
 
 
-def plain(value: Any) -> Any:
+def plain(value: ConfigValue) -> ConfigValue:
     """A scalar of numpy or torch as the Python number that it holds; anything else as it is."""
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
-def to_int(key: str, value: Any) -> int:
+def to_int(key: str, value: ConfigValue) -> int:
     """An int from an int, a bool, a whole float, or the text of one."""
     value = plain(value)
     if isinstance(value, int):
@@ -72,7 +72,7 @@ def to_int(key: str, value: Any) -> int:
     raise wrong(key, "an int", value)
 
 
-def to_float(key: str, value: Any) -> float:
+def to_float(key: str, value: ConfigValue) -> float:
     """A float from a number or the text of one (also "inf", "nan")."""
     value = plain(value)
     number = parse_number(value) if isinstance(value, str) else value
@@ -81,7 +81,7 @@ def to_float(key: str, value: Any) -> float:
     raise wrong(key, "a float", value)
 
 
-def to_bool(key: str, value: Any) -> bool:
+def to_bool(key: str, value: ConfigValue) -> bool:
     """A bool from a bool, an int, or the text of one."""
     value = plain(value)
     if isinstance(value, int):
@@ -92,7 +92,7 @@ def to_bool(key: str, value: Any) -> bool:
     return parsed
 
 
-def to_pair(key: str, values: list[Any]) -> tuple[int, int]:
+def to_pair(key: str, values: list[ConfigValue]) -> tuple[int, int]:
     """A pair of ints from two entries, or from one, which is doubled unless it is the text "a:b"."""
     if len(values) == 1 and isinstance(values[0], str):
         values = values[0].split(":")
@@ -101,7 +101,7 @@ def to_pair(key: str, values: list[Any]) -> tuple[int, int]:
     return to_int(key, values[0]), to_int(key, values[-1])
 
 
-def evaluate_like(key: str, text: str, previous: Any) -> tuple[Any, str]:
+def evaluate_like(key: str, text: str, previous: object) -> tuple[ConfigValue, str]:
     """The new value of an option which the config already defines as `previous`, and a warning ("" if none).
 
     A str stays a str. Anything else: the text is evaluated as a Python expression, whose type need not be the previous

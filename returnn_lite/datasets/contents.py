@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.datasets.options import NoSuchKey
 from returnn_lite.errors import did_you_mean
 
@@ -17,7 +16,7 @@ class Contents:
 
     name: str
     num_inputs: int = 0
-    num_outputs: dict[str, Any]  # pairs, or the options of texts
+    num_outputs: dict[str, ConfigValue]  # pairs, or the options of texts
     labels: dict[str, list[str]]
 
     def get_data_keys(self) -> list[str]:
@@ -45,7 +44,7 @@ class Contents:
                 self.name,
                 f'there is no key "{key}"{did_you_mean(key, self.num_outputs)}; there are {self.get_data_keys()}',
             )
-        entry: Any = self.num_outputs[key]
+        entry: ConfigValue = self.num_outputs[key]
         return (0, len(entry["shape"])) if isinstance(entry, dict) else entry  # a dict: texts
 
     def is_data_sparse(self, key: str) -> bool:
@@ -54,7 +53,7 @@ class Contents:
 
     def get_data_dtype(self, key: str) -> str:
         """Name of the numpy dtype; for texts "string" or, where they are objects to numpy, "object"."""
-        entry: Any = self.num_outputs.get(key)
+        entry: ConfigValue = self.num_outputs.get(key)
         if isinstance(entry, dict):
             return str(entry["dtype"])
         return "int32" if self._dim_ndim(key)[1] <= 1 else "float32"
@@ -72,16 +71,16 @@ class Contents:
         """Whether the first axis of the key's data is time; else the data are one value per sequence."""
         return self._dim_ndim(key)[1] >= 1
 
-    def extern_data(self) -> dict[str, dict[str, Any]]:
+    def extern_data(self) -> dict[str, ConfigOptions]:
         """Options of a config's `extern_data` for the keys of this dataset."""
         return {key: self._extern_data_of(key) for key in self.get_data_keys()}
 
-    def _extern_data_of(self, key: str) -> dict[str, Any]:
+    def _extern_data_of(self, key: str) -> ConfigOptions:
         dtype, for_inference = self.get_data_dtype(key), key not in self.get_target_list()
         if dtype == "object":
             return {"shape": (), "dtype": "string", "available_for_inference": for_inference}
         dim = self.get_data_dim(key)
-        found: dict[str, Any] = {
+        found: ConfigOptions = {
             "shape": ((None,) if self.has_time(key) else ()) + tuple(self.get_data_shape(key)),
             "sparse": self.is_data_sparse(key) and dtype.startswith(("int", "uint")),
             "dtype": dtype,

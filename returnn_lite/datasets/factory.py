@@ -6,10 +6,9 @@ import ast
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from returnn_lite.config import Config
-from returnn_lite.config_value import ConfigValue
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.registry import DATASETS, NEEDS_SPRINT, REFUSED, make_dataset
 from returnn_lite.errors import ConfigError
@@ -27,11 +26,11 @@ class DatasetDefaults:
     function or a "config:…" text gives see only the former.
     """
 
-    role: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
+    role: ConfigOptions = field(default_factory=dict)
+    config: ConfigOptions = field(default_factory=dict)
 
     @property
-    def all(self) -> dict[str, Any]:
+    def all(self) -> ConfigOptions:
         """Both; the role's win."""
         return {**self.config, **self.role}
 
@@ -40,7 +39,7 @@ def dataset_defaults(config: Config, role: str) -> DatasetDefaults:
     """What the config's options mean for the dataset `role`: "train", "dev" or "eval". Others get no defaults."""
     if role not in ("train", "dev", "eval"):
         return DatasetDefaults()
-    of_role: dict[str, Any] = shard(config, os.environ)
+    of_role: ConfigOptions = shard(config, os.environ)
     if role != "train":
         of_role = {"chunking": _eval_chunking(config), "seq_ordering": "sorted", "shuffle_frames_of_nseqs": 0}
     options = {
@@ -55,7 +54,7 @@ def dataset_defaults(config: Config, role: str) -> DatasetDefaults:
     return DatasetDefaults(of_role, {name: value for name, value in options.items() if value is not None})
 
 
-def _eval_chunking(config: Config) -> Any:
+def _eval_chunking(config: Config) -> ConfigValue:
     chunking = config.opt_typed_value("chunking", "0")
     if config.value("on_size_limit", "ignore") == "chunk":
         return config.opt_typed_value("batch_size", "0")
@@ -69,7 +68,7 @@ def init_dataset(
     *,
     name: str = "dataset",
     config: Config | None = None,
-    defaults: DatasetDefaults | dict[str, Any] | None = None,
+    defaults: DatasetDefaults | ConfigOptions | None = None,
     log: Log | None = None,
 ) -> Dataset:
     """A dataset from any form of value, ready for `init_seq_order`.
@@ -95,7 +94,7 @@ def init_dataset(
 
 def _options(
     value: ConfigValue, name: str, config: Config | None, defaults: DatasetDefaults
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[ConfigOptions, ConfigOptions]:
     """The options as a dict, and the defaults of those that are not given, or None."""
     if callable(value):
         return _checked(value(), name), defaults.role
@@ -108,13 +107,13 @@ def _options(
     return _checked(value, name), defaults.all
 
 
-def _checked(value: ConfigValue, name: str) -> dict[str, Any]:
+def _checked(value: ConfigValue, name: str) -> ConfigOptions:
     if not isinstance(value, dict):
         raise ConfigError(name, f"must be a dataset dict, a function giving one, or a text, but is {value!r} instead")
     return value
 
 
-def _from_text(text: str, name: str, config: Config | None) -> dict[str, Any]:
+def _from_text(text: str, name: str, config: Config | None) -> ConfigOptions:
     if text.startswith("{"):
         return _checked(evaluate(text, name, config), name)
     head, colon, rest = text.partition(":")
@@ -128,7 +127,7 @@ def _from_text(text: str, name: str, config: Config | None) -> dict[str, Any]:
     return {"class": "HDFDataset", "files": files}
 
 
-def _keywords(text: str, name: str) -> dict[str, Any]:
+def _keywords(text: str, name: str) -> ConfigOptions:
     """The keyword arguments in "key=value, key2=value2"."""
     try:
         call = ast.parse(f"dict({text})", mode="eval").body
@@ -139,7 +138,7 @@ def _keywords(text: str, name: str) -> dict[str, Any]:
         raise ConfigError(name, f'the options "{text}" must be key=value, … with plain Python values: {exc}') from None
 
 
-def evaluate(expression: str, name: str, config: Config | None) -> Any:
+def evaluate(expression: str, name: str, config: Config | None) -> ConfigValue:
     """The value of a Python expression with the config's names; raises ConfigError if it fails."""
     try:
         return eval(expression, {} if config is None else config.typed)  # a config is Python code anyway

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypedDict
+from typing import TypedDict
 
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError
 
 
@@ -44,9 +45,9 @@ class BaseOptions:
 
     name: str = "dataset"
     window: int = 1
-    context_window: Any = None
-    chunking: Any = None
-    seq_ordering: Any = "default"
+    context_window: ConfigValue = None
+    chunking: ConfigValue = None
+    seq_ordering: ConfigValue = "default"
     fixed_random_seed: int | None = None
     random_seed_offset: int | None = None
     partition_epoch: int | None = None
@@ -55,7 +56,7 @@ class BaseOptions:
     unique_seq_tags: bool = False
     seq_order_seq_lens_file: str | None = None
     shuffle_frames_of_nseqs: int = 0
-    min_chunk_size: Any = 0
+    min_chunk_size: ConfigValue = 0
     chunking_variance: float = 0.0
     estimated_num_seqs: int | None = None
     _num_shards: int = 1
@@ -77,7 +78,7 @@ class BaseOptions:
         if self.shuffle_frames_of_nseqs:
             raise ConfigError(f"{self.name}: shuffle_frames_of_nseqs", "shuffling of frames is not supported")
 
-    def changed(self) -> dict[str, Any]:
+    def changed(self) -> ConfigOptions:
         """The options whose values are not the defaults."""
         return {name: value for name, value in vars(self).items() if value != vars(DEFAULTS)[name]}
 

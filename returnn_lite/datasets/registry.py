@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from returnn_lite.config.config_code import code_place
 from returnn_lite.config.option_types import option_kinds, wrong_values
-from returnn_lite.config_value import ConfigValue
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -71,7 +71,7 @@ def dataset_class(value: ConfigValue, path: str) -> type[Dataset]:
     raise ConfigError(f'{path}["class"]', f'dataset class "{value}" not found{hint}')
 
 
-def make_dataset(options: dict[str, Any], path: str, log: Log | None = None) -> Dataset:
+def make_dataset(options: ConfigOptions, path: str, log: Log | None = None) -> Dataset:
     """A dataset from its complete options (`class` among them), not yet in an epoch.
 
     Raises ConfigError for an unknown class, unknown or missing options, and bad values.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+
+# Tensors of whatever kind a function of the config works with; `raw` makes arrays of them.
+NamedTensors: TypeAlias = Mapping[str, Any]
 
 
 @dataclass
@@ -55,12 +58,12 @@ class TensorDict:
         return TensorDict({name: value.copy_template() for name, value in self.data.items()})
 
 
-def raw(value: Any) -> np.ndarray:
+def raw(value: object) -> np.ndarray:
     """The numpy array of a tensor, or of anything that numpy takes for an array."""
     return np.asarray(getattr(value, "raw_tensor", value))
 
 
-def items_of(tensors: Any) -> Mapping[str, Any]:
+def items_of(tensors: object) -> NamedTensors:
     """The tensors by name, from a TensorDict of any kind or from a dict."""
     found = tensors if isinstance(tensors, Mapping) else getattr(tensors, "data", None)
     if not isinstance(found, Mapping):

@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets import Batch, BatchingOptions, Dataset, Loader, dataset_defaults, init_dataset
 from returnn_lite.datasets.batches.epoch_batches import new_batches
 from returnn_lite.datasets.batches.limits import check_limit
@@ -105,7 +105,7 @@ def train_batching(config: Config, net: Model, epoch: int) -> BatchingOptions:
     )
 
 
-def longest_seq(config: Config, epoch: int) -> Any:
+def longest_seq(config: Config, epoch: int) -> ConfigValue:
     """`max_seq_length`, which grows by `inc_seq_length` each epoch if it is a number."""
     longest, growth = config.number_or_dict("max_seq_length", 0), config.float("inc_seq_length", 0.0)
     if not longest or not growth or not isinstance(longest, int | float):
@@ -147,7 +147,7 @@ def search_batching(config: Config, net: Model) -> BatchingOptions:
     return BatchingOptions(**_common(config, net), recurrent_net=True)
 
 
-def _common(config: Config, net: Model) -> dict[str, Any]:
+def _common(config: Config, net: Model) -> dict[str, ConfigValue]:
     packed = config.number_or_dict("packed_batch_size", None)
     size, seqs = config.number_or_dict("batch_size", None if packed else 1), config.int("max_seqs", -1)
     seqs = -1 if seqs is None else seqs
@@ -206,7 +206,7 @@ def check_shapes(dataset: Dataset, specs: Mapping[str, Spec], batch: Batch) -> N
         raise ConfigError(f'extern_data["{key}"]', text)
 
 
-def _for_gpu(device: torch.device) -> dict[str, Any]:
+def _for_gpu(device: torch.device) -> dict[str, ConfigValue]:
     """Options of the loader: the worker puts batches where the GPU copies them from while it computes; while the GPU
     has work, nothing waits for data."""
     return {"transform": pinned, "busy": lambda: not torch.cuda.current_stream(device).query()}

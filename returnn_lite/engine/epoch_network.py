@@ -1,11 +1,11 @@
 """The network of each epoch, and what updates it."""
 
 import copy
-from typing import Any
 
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import NetDict
 from returnn_lite.engine.distributed import World
 from returnn_lite.engine.models.descriptions import description_diff, dims_in, same_description
 from returnn_lite.engine.models.epoch_marks import EpochMarks, require_loss
@@ -45,7 +45,7 @@ class EpochNetwork:
         self.config, self.log, self.source, self.data = config, log, source, data
         self.world, self.device, self.learning_rate = world, device, learning_rate
         self.overrides = EpochOverrides(config, log)
-        self.description: dict[str, Any] | None = None
+        self.description: NetDict | None = None
 
     def prepare(self, epoch: int, global_step: int, filename: str | None = None) -> None:
         """Makes network and options those of `epoch`; a new network takes over the old parameters.
@@ -75,7 +75,7 @@ class EpochNetwork:
         if before is not None:
             self.updater.take_over(before[1])
 
-    def _stays(self, epoch: int, description: dict[str, Any]) -> bool:
+    def _stays(self, epoch: int, description: NetDict) -> bool:
         """Whether the network is the right one; the log says why not."""
         if self.description is None:
             return False

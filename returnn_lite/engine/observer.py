@@ -1,7 +1,6 @@
 """Who looks on while a training runs, and adds to what the learning-rate file says of each epoch."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.step import StepResult
@@ -21,6 +20,6 @@ class Observer:
     def gradients(self, gradients: Gradients) -> None:
         """A step's gradients as the losses give them (of all processes), by parameter."""
 
-    def epoch_end(self) -> Mapping[str, Any]:
+    def epoch_end(self) -> Mapping[str, object]:
         """After the last step: entries for the epoch's record in the learning-rate file."""
         return {}

@@ -1,7 +1,5 @@
 """The checkpoints that a training writes and removes."""
 
-from typing import Any
-
 from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints import checkpoint
 from returnn_lite.engine.checkpoints.cleanup import Scores, cleanup_old_models, cleanup_options
@@ -11,6 +9,7 @@ from returnn_lite.engine.epoch_network import EpochNetwork
 from returnn_lite.engine.models.model import ModelSource
 from returnn_lite.engine.setup import final_epoch, model_name
 from returnn_lite.log import Log
+from returnn_lite.optim.state import State
 from returnn_lite.version import __version__
 
 
@@ -37,7 +36,7 @@ class RunFiles:
         """The name of the epoch's checkpoint without suffix."""
         return epoch_base(self.model or "", epoch, pretrain=self.source.is_pretrain(epoch))
 
-    def info(self, network: EpochNetwork, epoch: int, global_step: int, rate: float | None = None) -> dict[str, Any]:
+    def info(self, network: EpochNetwork, epoch: int, global_step: int, rate: float | None = None) -> State:
         """The entries beside the parameters in every checkpoint file. `rate`: the effective learning rate, by default
         that of the last step; torch models keep the one of the next step."""
         if rate is None:
@@ -46,7 +45,7 @@ class RunFiles:
                 rate = float(network.updater.next_learning_rate(global_step))
         return {"epoch": epoch, "step": global_step, "effective_learning_rate": rate, "version": __version__}
 
-    def write(self, network: EpochNetwork, epoch: int, global_step: int, resume: dict[str, Any]) -> None:
+    def write(self, network: EpochNetwork, epoch: int, global_step: int, resume: State) -> None:
         """Optimizer state, then model; older optimizer states go."""
         base = self.base(epoch)
         self.log.v4(f"Save model under {base}")
@@ -60,7 +59,7 @@ class RunFiles:
         )
         self.drop_old_states()
 
-    def write_state(self, info: dict[str, Any], resume: dict[str, Any]) -> None:
+    def write_state(self, info: State, resume: State) -> None:
         """Optimizer state alone, of the epoch that `info` names."""
         checkpoint.save_resume_state(self.base(info["epoch"]), info=info, resume=resume)
 
@@ -72,7 +71,7 @@ class RunFiles:
             base, network.net.saved_params, info=self.info(network, 0, global_step), formats=self.formats
         )
 
-    def complete(self, network: EpochNetwork, filename: str, info: dict[str, Any]) -> None:
+    def complete(self, network: EpochNetwork, filename: str, info: State) -> None:
         """Writes those files of the checkpoint that a killed run did not come to."""
         complete_formats(filename, network.net.saved_params, info, self.formats, self.log)
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias, overload
 
 import numpy as np
 import torch
 
-from returnn_lite.engine.models.model import Model, ModelOutput
+from returnn_lite.engine.models.model import Model, ModelOutput, Padded
 from returnn_lite.engine.report import Column
 from returnn_lite.errors import ConfigError
 from returnn_lite.network.objective import LossValue
@@ -16,10 +16,11 @@ HOST = torch.device("cpu")
 
 
 class BatchLike(Protocol):
-    """What a step needs of a batch: padded arrays [B, T, …], lengths [B], tags, and the progress of the pass."""
+    """What a step needs of a batch: padded arrays [B, T, …] or lists of texts, lengths [B], tags, and the progress of
+    the pass."""
 
     @property
-    def data(self) -> Mapping[str, Any]: ...
+    def data(self) -> Mapping[str, np.ndarray | Padded]: ...
     @property
     def lengths(self) -> Mapping[str, np.ndarray]: ...
     @property
@@ -42,10 +43,10 @@ class StepResult:
 
 
 # Runs a network: (network, data, lengths, tags) -> what it gives for the batch.
-Forward: TypeAlias = Callable[[Model, dict[str, Any], dict[str, torch.Tensor], list[str]], ModelOutput]
+Forward: TypeAlias = Callable[[Model, dict[str, Padded], dict[str, torch.Tensor], list[str]], ModelOutput]
 
 
-def by_itself(net: Model, data: dict[str, Any], lengths: dict[str, torch.Tensor], tags: list[str]) -> ModelOutput:
+def by_itself(net: Model, data: dict[str, Padded], lengths: dict[str, torch.Tensor], tags: list[str]) -> ModelOutput:
     """The usual `Forward`: the network is called."""
     return net(data, lengths, tags=tags)
 
@@ -90,7 +91,11 @@ def repeatable_objective(
     return objective
 
 
-def to_device(value: Any, device: torch.device) -> Any:
+@overload
+def to_device(value: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor: ...
+@overload
+def to_device(value: list[str], device: torch.device) -> list[str]: ...
+def to_device(value: np.ndarray | Padded, device: torch.device) -> Padded:
     """An array, or a tensor in pinned memory, as a tensor on `device`; lists of strings stay as they are."""
     if isinstance(value, np.ndarray):
         tensor = torch.from_numpy(value)

@@ -1,7 +1,6 @@
 """Training: epochs of steps, and after each epoch its scores, learning-rate file, checkpoint and clean-up."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -28,6 +27,7 @@ from returnn_lite.engine.summary import ScalarLog
 from returnn_lite.engine.training_data import TrainingData
 from returnn_lite.engine.training_pass import TrainingPass
 from returnn_lite.log import Log
+from returnn_lite.optim.state import State
 from returnn_lite.optim.updater import Updater
 from returnn_lite.schedule.control import LearningRateControl
 from returnn_lite.schedule.last_best import LastBest
@@ -122,13 +122,13 @@ class Trainer:
             info = self.files.info(self.network, start_point.epoch or 0, self.global_step, rate)
             self.files.complete(self.network, filename, info)
 
-    def restore(self, state: dict[str, Any], epoch: int) -> None:
+    def restore(self, state: State, epoch: int) -> None:
         """Takes over what `resume_state` saved: optimizer, and scores that did not reach the learning-rate file."""
         if not self.config.is_true("reset_optimizer_on_restart"):
             self.updater.load_state_dict(state["optimizer"])
         self.saved = restore_records(self.control, state, epoch)
 
-    def resume_state(self) -> dict[str, Any]:
+    def resume_state(self) -> State:
         """Everything besides the parameters that the next epoch depends on."""
         return {"optimizer": self.updater.state_dict(), "learning_rates": self.control.text()}
 

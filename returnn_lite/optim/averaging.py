@@ -10,9 +10,11 @@ from torch import Tensor
 
 from returnn_lite.config import Config
 from returnn_lite.config.numbers import finite, whole
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.optim.optimizer import Optimizer
+from returnn_lite.optim.state import SavedState, State
 
 OPTION = "weight_averaging"
 KINDS = ("ema", "swa", "thinc", "asgd")
@@ -40,7 +42,7 @@ class AveragingOptions:
     buffers: str = "copy"
 
     @classmethod
-    def from_value(cls, value: Any, num_epochs: int) -> "AveragingOptions":
+    def from_value(cls, value: ConfigValue, num_epochs: int) -> "AveragingOptions":
         """Checked, with the defaults of the kind."""
         if not isinstance(value, Mapping) or "kind" not in value:
             raise ConfigError(OPTION, f'must be a dict with "kind", but is {value!r} instead')
@@ -63,7 +65,7 @@ class AveragingOptions:
         made._check(value.get("save_as", "extra"))
         return made
 
-    def _check(self, save_as: Any) -> None:
+    def _check(self, save_as: ConfigValue) -> None:
         choices = {"kind": KINDS, "interval": INTERVALS, "buffers": BUFFERS}
         wrong = [(key, getattr(self, key), names) for key, names in choices.items() if getattr(self, key) not in names]
         wrong += [("use_for", task, TASKS) for task in self.use_for if task not in TASKS]
@@ -186,13 +188,13 @@ class WeightAveraging:
             return None
         return {name: self.averages.get(name, param).to(param.dtype) for name, param in params.items()}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Averages and counts."""
         counts = {"updates": self.updates, "taken": self.taken, "epoch": self.epoch}
         return {"kind": self.options.kind, **counts, "averages": dict(self.averages)}
 
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: SavedState) -> None:
         """Takes over what fits; averages of another kind are left."""
         self.updates, self.epoch = state["updates"], state["epoch"]
         if state["kind"] != self.options.kind:

@@ -1,12 +1,12 @@
 """What changes parameters at an update beside the optimizer: decoupled constraints, functions of the config."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigFunction
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.optim.gradients import Gradients
@@ -16,7 +16,7 @@ class BesideOptimizer:
     """`decouple_constraints` and `extra_updates`, on these parameters. `network`: for the functions."""
 
     def __init__(
-        self, config: Config, params: Mapping[str, Tensor], options: Mapping[str, ParamOptions], network: Any
+        self, config: Config, params: Mapping[str, Tensor], options: Mapping[str, ParamOptions], network: object
     ) -> None:
         self.params, self.network = params, network
         self.factors = decoupled_decay(config, params, options)
@@ -44,7 +44,7 @@ def decoupled_decay(config: Config, params: Iterable[str], options: Mapping[str,
     return {name: 2 * factor for name, factor in l2.items() if factor}
 
 
-def extra_updates(config: Config, params: Iterable[str]) -> dict[str, Callable[..., Any]]:
+def extra_updates(config: Config, params: Iterable[str]) -> dict[str, ConfigFunction]:
     """`extra_updates`: functions by parameter name that change their parameter in place after its update."""
     found = config.typed_value("extra_updates", None) or {}
     if not isinstance(found, Mapping):

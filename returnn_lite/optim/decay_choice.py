@@ -2,20 +2,22 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
+from returnn_lite.config_value import ConfigFunction, ConfigOptions
 from returnn_lite.errors import ConfigError
 from returnn_lite.optim.param_groups import ParamInfo
 
 BLACKLIST, CHECK, CUSTOM = "weight_decay_modules_blacklist", "weight_decay_custom_include_check", "param_groups_custom"
 UNDECAYED = ("torch.nn.LayerNorm", "torch.nn.Embedding")
 _KINDS = {"norm": "norm", "embedding": "embedding"}  # by how the name of the class ends
-Special = dict[str, tuple[dict[str, Any], str]]
+Special = dict[str, tuple[ConfigOptions, str]]
 
 
 def without_decay(
-    default: dict[str, Any], infos: Mapping[str, ParamInfo], special: Mapping[str, Any], *, torch_backend: bool
+    default: ConfigOptions, infos: Mapping[str, ParamInfo], special: Special, *, torch_backend: bool
 ) -> Special:
     """Parameters without `weight_decay`, unless a group says so; takes the two keys off the optimizer dict.
 
@@ -64,13 +66,13 @@ def _is_of_class(info: ParamInfo, name: str | type) -> bool:
     return kind in info.kinds if kind is not None else word == info.layer_class.replace("_", "")
 
 
-def custom_groups(default: dict[str, Any], params: Mapping[str, Any], network: Any) -> Special:
+def custom_groups(default: ConfigOptions, params: Mapping[str, Tensor], network: object) -> Special:
     """The groups that the function `param_groups_custom` gives; takes the key off the optimizer dict.
 
     It is called by those of the keywords `model`, `rf_model`, `optimizer_class`, `optimizer_opts` that it knows, and
     returns dicts with "params" (the tensors) and options. As in torch what is in no group is not trained.
     """
-    function: Callable[..., Any] | None = default.pop(CUSTOM, None)
+    function: ConfigFunction | None = default.pop(CUSTOM, None)
     if function is None:
         return {}
     path = f'optimizer["{CUSTOM}"]'

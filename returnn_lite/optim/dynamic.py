@@ -8,6 +8,7 @@ from typing import Any
 
 from returnn_lite.config import Config
 from returnn_lite.config.numbers import finite, whole
+from returnn_lite.config_value import ConfigFunction
 from returnn_lite.errors import ConfigError
 
 OPTION = "dynamic_learning_rate"
@@ -37,7 +38,7 @@ class Clock:
         return None if self.complete is None else self.epoch - 1 + self.complete
 
 
-def step_learning_rate(config: Config, network: Any = None, clock: Clock | None = None) -> StepRate:
+def step_learning_rate(config: Config, network: object = None, clock: Clock | None = None) -> StepRate:
     """The function that the option describes; without it the epoch's learning rate stays."""
     value = config.typed_value(OPTION, None)
     if value is None:
@@ -52,7 +53,7 @@ def step_learning_rate(config: Config, network: Any = None, clock: Clock | None 
     raise ConfigError(OPTION, f'must be a function or a dict with "interval" and "decay", but is {value!r} instead')
 
 
-def _by_function(function: Callable[..., Any], network: Any, clock: Clock | None) -> StepRate:
+def _by_function(function: ConfigFunction, network: object, clock: Clock | None) -> StepRate:
     """f(network=, global_train_step=, learning_rate=, **kwargs) -> number, with a clock also of epoch=,
     epoch_continuous=.
 

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from returnn_lite.config import Config
 from returnn_lite.config.numbers import finite, whole
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.log import Log
@@ -49,7 +52,7 @@ class GradientOptions:
                 values[option.name] = reader(option.name, option.default)
         return cls().replaced(values)
 
-    def replaced(self, values: Mapping[str, Any]) -> "GradientOptions":
+    def replaced(self, values: ConfigDict) -> "GradientOptions":
         """With other values, checked and converted; None is off."""
         types = {option.name: option.type for option in dataclasses.fields(self)}
         converted = {name: _converted(name, value, types[name]) for name, value in values.items()}
@@ -65,7 +68,7 @@ def _is_function_of_torch(config: Config, name: str) -> bool:
     return callable(config.typed_value(name)) and config.value("backend", None) == "torch"
 
 
-def _converted(name: str, value: Any, to: Any) -> Any:
+def _converted(name: str, value: ConfigValue, to: Any) -> Any:
     if to not in (float, int, bool):
         if value is not None and not isinstance(value, str):
             raise ConfigError(name, f"must be a tag, but is {value!r} instead")
@@ -110,7 +113,7 @@ class GroupOptions:
     freeze_until_epoch: int = 0
 
     @classmethod
-    def split(cls, options: Mapping[str, Any], path: str) -> tuple["GroupOptions", dict[str, Any]]:
+    def split(cls, options: ConfigDict, path: str) -> tuple["GroupOptions", ConfigOptions]:
         """(these keys, the others)."""
         own = {key: value for key, value in options.items() if key in cls.__dataclass_fields__}
         for key, value in own.items():
@@ -138,7 +141,11 @@ OWN_KEYS = ("optimizer", "tags")
 
 
 def make_groups(
-    params: Mapping[str, Any], param_options: Mapping[str, ParamOptions], config: Config, log: Log, network: Any = None
+    params: Mapping[str, Tensor],
+    param_options: Mapping[str, ParamOptions],
+    config: Config,
+    log: Log,
+    network: object = None,
 ) -> Groups:
     """Groups the parameters. One optimizer (with its own count of updates) per optimizer dict, group options and N."""
     common, default = GradientOptions.from_config(config), default_options(config, log)
@@ -174,7 +181,7 @@ def make_groups(
     return result
 
 
-def optimizer_lines(groups: Groups, params: Mapping[str, Any]) -> list[str]:
+def optimizer_lines(groups: Groups, params: Mapping[str, Tensor]) -> list[str]:
     """Which parameters have which optimizer, a line each if there are several."""
     lines = []
     for key, optimizer in groups.optimizers.items() if len(groups.optimizers) > 1 else ():
@@ -192,9 +199,7 @@ def shortened(text: str, length: int = 30) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _of_group(
-    default: Mapping[str, Any], given: Mapping[str, Any], path: str
-) -> tuple[dict[str, Any], str, GroupOptions]:
+def _of_group(default: ConfigDict, given: ConfigDict, path: str) -> tuple[ConfigOptions, str, GroupOptions]:
     """(optimizer dict, where it is from, the rest) of parameters with these options of `param_groups`."""
     around, options = GroupOptions.split(given, path)
     if "optimizer" in options:
@@ -212,7 +217,7 @@ def _of_group(
     return chosen, path, around
 
 
-def _updater_opts(name: str, param_options: Mapping[str, ParamOptions]) -> Mapping[str, Any]:
+def _updater_opts(name: str, param_options: Mapping[str, ParamOptions]) -> ConfigDict:
     """The layer's `updater_opts`; every key must be known."""
     options = param_options.get(name)
     own = (options.updater_opts if options else None) or {}

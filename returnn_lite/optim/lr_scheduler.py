@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.optim.optimizer import Optimizer
 from returnn_lite.optim.scheduler_proxy import PER_STEP, SchedulerProxy, Values, scheduler_class
+from returnn_lite.optim.state import SavedState, State
 
 OPTION = "lr_scheduler"
 MODES = ("replace", "multiply")
@@ -25,7 +27,7 @@ class LRScheduler:
 
     def __init__(
         self,
-        value: Any,
+        value: ConfigValue,
         groups: Sequence[Values],
         log: Log,
         *,
@@ -56,7 +58,7 @@ class LRScheduler:
         """The torch scheduler as it begins."""
         return SchedulerProxy(self.options, self.groups, OPTION)
 
-    def _with_total(self, options: dict[str, Any], num_epochs: int, count_updates: Count | None) -> dict[str, Any]:
+    def _with_total(self, options: ConfigOptions, num_epochs: int, count_updates: Count | None) -> ConfigOptions:
         """With numbers for "auto" (of the whole run), and OneCycleLR's `total_steps` where it need not be said."""
         auto = [key for key in TOTALS if options.get(key) == "auto"]
         if scheduler_class(options["class"], OPTION).__name__ == "OneCycleLR" and not auto:
@@ -107,12 +109,12 @@ class LRScheduler:
         """What is in force now, by group."""
         return self.current
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """What a resumed run needs."""
         own = {"options": self.described, "intervals": self.intervals, "epoch": self.epoch, "total": self.total}
         return {**own, "shadow": self.proxy.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: SavedState) -> None:
         """Goes on where the saved one was; a scheduler with other options is stepped as often as that one was."""
         self.intervals, self.epoch = state["intervals"], state["epoch"]
         self.proxy, saved = self.new_proxy(), state["shadow"]
@@ -145,12 +147,12 @@ def _without_addresses(text: str) -> str:
     return "".join([parts[0], *(part.partition(">")[2] for part in parts[1:])])
 
 
-def _split(value: Any) -> tuple[dict[str, Any], Any]:
+def _split(value: ConfigValue) -> tuple[ConfigOptions, Any]:
     """(our keys, what torch gets) of the option; a list of dicts is chained, and takes our keys from the first."""
     entries = list(value) if isinstance(value, list | tuple) else [value]
     if not entries or not all(isinstance(entry, Mapping) for entry in entries):
         raise ConfigError(OPTION, f"must be a dict or a list of dicts, but is {value!r} instead")
-    own: dict[str, Any] = {}
+    own: ConfigOptions = {}
     for entry in reversed(entries):
         own.update((key, entry[key]) for key in OWN_KEYS if key in entry)
     rest = [{key: item for key, item in entry.items() if key not in OWN_KEYS} for entry in entries]

@@ -1,9 +1,11 @@
 """`Optimizer`: what the updater asks of an optimizer, whichever library its formula is from."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import Tensor
+
+from returnn_lite.config_value import ConfigOptions
+from returnn_lite.optim.state import SavedState, State
 
 # Computes loss and gradients anew for the parameters as they are now.
 Evaluate = Callable[[], tuple[Tensor, dict[str, Tensor]]]
@@ -41,7 +43,7 @@ class Optimizer:
             return self.learning_rate_absolute
         return base * self.learning_rate_multiplier
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> ConfigOptions:
         """The hyper-parameters now in force, without the learning rate."""
         return {}
 
@@ -68,29 +70,27 @@ class Optimizer:
         """Averaged parameters, where the optimizer keeps some."""
         return {}
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         """Where the schedules are; a reset does not change that."""
         return {}
 
-    def load_position(self, position: Mapping[str, Any]) -> None:
+    def load_position(self, position: SavedState) -> None:
         """Takes over `position`."""
 
     def reset(self) -> None:
         """Forgets all state: the next update is the first. Schedules go on."""
         raise NotImplementedError(f"{type(self).__name__}.reset")
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """The state, with "class": the name."""
         raise NotImplementedError(f"{type(self).__name__}.state_dict")
 
-    def load_state_dict(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> list[str]:
+    def load_state_dict(self, state: SavedState, params: Mapping[str, Tensor]) -> list[str]:
         """Takes over what fits the parameters; returns the names of those whose state starts anew."""
         raise NotImplementedError(f"{type(self).__name__}.load_state_dict")
 
 
-def best_match(
-    key: str, rule: str, own: Mapping[str, Tensor], saved: Mapping[str, Mapping[str, Any]]
-) -> Mapping[str, Any] | None:
+def best_match(key: str, rule: str, own: Mapping[str, Tensor], saved: Mapping[str, SavedState]) -> SavedState | None:
     """The saved optimizer of this class with the same options; else the one with most of the parameters, if any."""
     fitting = {other: state for other, state in saved.items() if state["class"] == rule}
     if key in fitting:

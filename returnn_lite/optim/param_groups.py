@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.params import ParamOwner
 
@@ -58,7 +61,7 @@ class ParamInfo:
         return found | {"conv"} if "conv" in self.layer_class else found
 
 
-def param_infos(params: Mapping[str, Any], network: Any = None) -> dict[str, ParamInfo]:
+def param_infos(params: Mapping[str, Tensor], network: object = None) -> dict[str, ParamInfo]:
     """What is known of the parameters; without a network only what the names say."""
     owners: Mapping[str, ParamOwner] = getattr(network, "param_owners", dict)()
     found = {}
@@ -75,8 +78,8 @@ class Rule:
     """One entry: selectors, all of which must hold, and options."""
 
     path: str
-    selectors: Mapping[str, Any]
-    options: Mapping[str, Any]
+    selectors: ConfigDict
+    options: ConfigDict
     optional: bool
 
     def matches(self, info: ParamInfo) -> bool:
@@ -84,11 +87,11 @@ class Rule:
         return all(TESTS[key](value, info) for key, value in self.selectors.items())
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: ConfigValue) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _by_name(value: Any, info: ParamInfo) -> bool:
+def _by_name(value: ConfigValue, info: ParamInfo) -> bool:
     return any(
         re.fullmatch(text[3:], info.name) is not None
         if text.startswith("re:")
@@ -97,7 +100,7 @@ def _by_name(value: Any, info: ParamInfo) -> bool:
     )
 
 
-def _by_layer(value: Any, info: ParamInfo) -> bool:
+def _by_layer(value: ConfigValue, info: ParamInfo) -> bool:
     """The layer itself, or one that holds it."""
     parts, between = info.parts, "/" if "/" in info.name else "."
     holders = {between.join(parts[:n]) for n in range(1, len(parts))} | {info.layer}
@@ -112,14 +115,14 @@ TESTS: dict[str, Callable[[Any, ParamInfo], bool]] = {
 }
 
 
-def read_rules(value: Any, path: str) -> list[Rule]:
+def read_rules(value: ConfigValue, path: str) -> list[Rule]:
     """The list of the config, checked as far as it can be without knowing the optimizer."""
     if not isinstance(value, list | tuple):
         raise ConfigError(path, f"must be a list of dicts, but is {value!r} instead")
     return [_rule(entry, f"{path}[{i}]") for i, entry in enumerate(value)]
 
 
-def _rule(entry: Any, path: str) -> Rule:
+def _rule(entry: ConfigValue, path: str) -> Rule:
     if not isinstance(entry, Mapping):
         raise ConfigError(path, f"must be a dict, but is {entry!r} instead")
     selectors = {key: entry[key] for key in SELECTORS if key in entry}
@@ -143,7 +146,7 @@ def _rule(entry: Any, path: str) -> Rule:
     return Rule(path, selectors, options, bool(entry.get("optional", False)))
 
 
-def _check_patterns(selectors: Mapping[str, Any], path: str) -> None:
+def _check_patterns(selectors: ConfigDict, path: str) -> None:
     for text in _texts(selectors.get("params", [])):
         try:
             re.compile(text[3:] if text.startswith("re:") else "")
@@ -153,9 +156,9 @@ def _check_patterns(selectors: Mapping[str, Any], path: str) -> None:
         raise ConfigError(f'{path}["filter"]', f"must be a function, but is {selectors['filter']!r} instead")
 
 
-def options_by_param(rules: Sequence[Rule], infos: Mapping[str, ParamInfo]) -> dict[str, tuple[dict[str, Any], str]]:
+def options_by_param(rules: Sequence[Rule], infos: Mapping[str, ParamInfo]) -> dict[str, tuple[ConfigOptions, str]]:
     """{parameter: (options of all its rules, path of the last of them)}. ConfigError on a rule without parameters."""
-    found: dict[str, tuple[dict[str, Any], str]] = {}
+    found: dict[str, tuple[ConfigOptions, str]] = {}
     for rule in rules:
         names = [name for name, info in infos.items() if rule.matches(info)]
         if not names and not rule.optional:
@@ -167,7 +170,7 @@ def options_by_param(rules: Sequence[Rule], infos: Mapping[str, ParamInfo]) -> d
     return found
 
 
-def _similar(selectors: Mapping[str, Any], infos: Mapping[str, ParamInfo]) -> str:
+def _similar(selectors: ConfigDict, infos: Mapping[str, ParamInfo]) -> str:
     for key, names in (("params", list(infos)), ("layer", sorted({info.layer for info in infos.values()}))):
         for text in _texts(selectors.get(key, [])):
             if hint := did_you_mean(text, names):

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from returnn_lite.config import Config
 from returnn_lite.config.cfg_form import parse_cfg_tree
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.optim.thinc_optimizers import CLASSES, thinc_name
 
@@ -14,7 +14,7 @@ REGISTRIES = (REGISTRY, "@schedules")
 PLACES = ("optimizer", "training.optimizer")  # where the section is looked for
 
 
-def class_of_registry(options: Mapping[str, Any], path: str) -> dict[str, Any]:
+def class_of_registry(options: ConfigDict, path: str) -> ConfigOptions:
     """The dict with "class" in place of "@optimizers"."""
     keys = [key for key in options if isinstance(key, str) and key.startswith("@")]
     if keys != [REGISTRY]:
@@ -29,7 +29,7 @@ def class_of_registry(options: Mapping[str, Any], path: str) -> dict[str, Any]:
     return {"class": f"thinc.{name}", **{key: value for key, value in options.items() if key != REGISTRY}}
 
 
-def optimizer_section(text: str, config: Config) -> dict[str, Any] | None:
+def optimizer_section(text: str, config: Config) -> ConfigOptions | None:
     """The section of "file.cfg" or "file.cfg:section.sub" as a dict; None if the text names no such file.
 
     The file is looked for beside the config file, then in the working directory.
@@ -47,9 +47,9 @@ def optimizer_section(text: str, config: Config) -> dict[str, Any] | None:
     return _section(tree, [section[1:]] if section else list(PLACES), found)
 
 
-def _section(tree: Mapping[str, Any], places: list[str], filename: str) -> dict[str, Any]:
+def _section(tree: ConfigDict, places: list[str], filename: str) -> ConfigOptions:
     for place in places:
-        part: Any = tree
+        part: ConfigValue = tree
         for name in place.split("."):
             part = part.get(name) if isinstance(part, Mapping) else None
         if isinstance(part, Mapping):

@@ -7,12 +7,13 @@ imported. With `backend = "torch"` bare names are torch's.
 import inspect
 import numbers
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from returnn_lite.config import Config
 from returnn_lite.config.numbers import finite
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.optim.optimizer import RATE_NAMES, Optimizer
@@ -27,7 +28,7 @@ NO_EFFECT = ("use_locking", "name")  # accepted, they change no number
 LOOKAHEAD_ALPHA = ("lookahead_alpha", "lookeahead_alpha")  # the second is a common misspelling in configs
 
 
-def default_options(config: Config, log: Log) -> dict[str, Any]:
+def default_options(config: Config, log: Log) -> ConfigOptions:
     """The `optimizer` option as a dict with "class"; one with "@optimizers", or in a .cfg file, is turned into that."""
     value = config.literal("optimizer", None)
     if isinstance(value, str):
@@ -46,7 +47,7 @@ def default_options(config: Config, log: Log) -> dict[str, Any]:
     return options
 
 
-def legacy_options(config: Config, log: Log) -> dict[str, Any]:
+def legacy_options(config: Config, log: Log) -> ConfigOptions:
     """The switches from before `optimizer`: adam, nadam, adadelta, adagrad, rmsprop, momentum; else plain SGD."""
     momentum = finite("momentum", config.float("momentum", 0.0) or 0.0, low=0)
     options = _legacy_switch(config, momentum)
@@ -59,7 +60,7 @@ def legacy_options(config: Config, log: Log) -> dict[str, Any]:
     return options
 
 
-def _legacy_switch(config: Config, momentum: float) -> dict[str, Any] | None:
+def _legacy_switch(config: Config, momentum: float) -> ConfigOptions | None:
     for name in ("adam", "nadam", "adadelta", "adagrad"):
         if config.bool(name, False):
             if momentum:
@@ -76,7 +77,11 @@ def _legacy_switch(config: Config, momentum: float) -> dict[str, Any] | None:
 # --- classes by name --------------------------------------------------------------------------------------------------
 
 
-def find_class(value: Any, path: str, *, prefer_torch: bool = False) -> Any:
+# A rule of the library, a class of torch, or the name of one of Thinc's.
+OptimizerClass: TypeAlias = type[Rule] | type[torch.optim.Optimizer] | str
+
+
+def find_class(value: ConfigValue, path: str, *, prefer_torch: bool = False) -> OptimizerClass:
     """A `Rule`, a torch optimizer class, or the name ("thinc.Adam") of one of Thinc's, for a config value.
 
     The value is a name, a class, or a function that returns either.
@@ -95,13 +100,13 @@ def find_class(value: Any, path: str, *, prefer_torch: bool = False) -> Any:
     return found
 
 
-def _bare(text: str, prefer_torch: bool) -> Any:
+def _bare(text: str, prefer_torch: bool) -> OptimizerClass | None:
     name = text.lower().removesuffix("optimizer")
     own, torchs = RULES.get(name), torch_class(text) or torch_class(name)
     return torchs or own if prefer_torch else own or torchs
 
 
-def _by_prefix(text: str, path: str) -> Any:
+def _by_prefix(text: str, path: str) -> OptimizerClass | None:
     if text.lower().startswith("thinc."):
         name = thinc_name(text[len("thinc.") :])
         return name and f"thinc.{name}"
@@ -125,7 +130,7 @@ def _unknown(text: str) -> str:
 # --- making -----------------------------------------------------------------------------------------------------------
 
 
-def make_optimizer(options: Mapping[str, Any], config: Config, path: str) -> Optimizer:
+def make_optimizer(options: ConfigDict, config: Config, path: str) -> Optimizer:
     """Builds the optimizer of a dict with "class"; epsilon and momentum are filled in from the global options."""
     given = {key: value for key, value in options.items() if key not in ("class", "param_groups", *NO_EFFECT)}
     cls = find_class(options["class"], f'{path}["class"]', prefer_torch=config.value("backend", None) == "torch")
@@ -140,7 +145,7 @@ def make_optimizer(options: Mapping[str, Any], config: Config, path: str) -> Opt
     return made
 
 
-def _refuse_rate(cls: Any, given: Mapping[str, Any], config: Config, path: str) -> None:
+def _refuse_rate(cls: OptimizerClass, given: ConfigDict, config: Config, path: str) -> None:
     key = next((key for key in RATE_NAMES if key in given), None)
     if key is None:
         return
@@ -150,7 +155,7 @@ def _refuse_rate(cls: Any, given: Mapping[str, Any], config: Config, path: str) 
         raise ConfigError(f'{path}["{key}"]', "sets the learning rate, but so does `learning_rate`; drop one of them")
 
 
-def _of_library(cls: Any, given: dict[str, Any], config: Config, path: str) -> Optimizer:
+def _of_library(cls: OptimizerClass, given: ConfigOptions, config: Config, path: str) -> Optimizer:
     if isinstance(cls, str):
         return make_thinc(cls.removeprefix("thinc."), given, path)
     if issubclass(cls, Rule):
@@ -158,7 +163,7 @@ def _of_library(cls: Any, given: dict[str, Any], config: Config, path: str) -> O
     return make_torch(cls, given, path)
 
 
-def _make_rule(rule: type[Rule], given: dict[str, Any], config: Config, path: str) -> RuleOptimizer:
+def _make_rule(rule: type[Rule], given: ConfigOptions, config: Config, path: str) -> RuleOptimizer:
     accepted = inspect.signature(rule.__init__).parameters
     accepted = {name: p for name, p in accepted.items() if p.kind is p.KEYWORD_ONLY}
     if "epsilon" in accepted:
@@ -174,9 +179,7 @@ def _make_rule(rule: type[Rule], given: dict[str, Any], config: Config, path: st
     return RuleOptimizer(rule(**given))
 
 
-def _check_options(
-    rule: type[Rule], given: Mapping[str, Any], accepted: Mapping[str, inspect.Parameter], path: str
-) -> None:
+def _check_options(rule: type[Rule], given: ConfigDict, accepted: Mapping[str, inspect.Parameter], path: str) -> None:
     """The constructor's signature is the list of options."""
     for key, value in given.items():
         if key not in accepted:
@@ -192,7 +195,7 @@ def _check_options(
             raise ConfigError(path, f'{rule.name} needs the option "{key}"')
 
 
-def _pair(value: Any, path: str) -> tuple[Any, Any]:
+def _pair(value: ConfigValue, path: str) -> tuple[Any, Any]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ConfigError(path, f"must be two numbers, but is {value!r} instead")
     return value[0], value[1]
@@ -201,7 +204,7 @@ def _pair(value: Any, path: str) -> tuple[Any, Any]:
 # --- what every optimizer can have ------------------------------------------------------------------------------------
 
 
-def _wrapped(optimizer: Optimizer, around: Mapping[str, Any], path: str) -> Optimizer:
+def _wrapped(optimizer: Optimizer, around: ConfigDict, path: str) -> Optimizer:
     """With schedules, and lookahead around all."""
     score = around.get("plateau_score", "min")
     if score not in ("min", "max"):
@@ -220,7 +223,7 @@ def _wrapped(optimizer: Optimizer, around: Mapping[str, Any], path: str) -> Opti
     return optimizer
 
 
-def _scheduled(optimizer: Optimizer, value: Any, path: str) -> Optimizer:
+def _scheduled(optimizer: Optimizer, value: ConfigValue, path: str) -> Optimizer:
     if not isinstance(value, Mapping):
         raise ConfigError(path, f"must be a dict of schedules by option, but is {value!r} instead")
     known = [key for key, option in optimizer.options().items() if isinstance(option, numbers.Real)]

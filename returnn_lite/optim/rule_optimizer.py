@@ -2,13 +2,15 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.optim.optimizer import Optimizer
+from returnn_lite.optim.state import SavedState, State
 
 Tensors = list[Tensor]
 
@@ -32,15 +34,15 @@ class Rule:
     name: ClassVar[str] = ""  # in the config
     slots: Mapping[str, float] = {}  # state tensors like the parameter -> their initial value
     bases: Mapping[str, float] = {}  # numbers b of which `rate` needs b^t, t = updates so far including this one
-    given: Mapping[str, Any] = {}  # the arguments it was made with
+    given: ConfigDict = {}  # the arguments it was made with
 
-    def __new__(cls, **options: Any) -> "Rule":
+    def __new__(cls, **options: ConfigValue) -> "Rule":
         """Keeps the arguments."""
         rule = super().__new__(cls)
         rule.given = options
         return rule
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> ConfigOptions:
         """All arguments, with those left at their defaults."""
         accepted = inspect.signature(type(self).__init__).parameters.values()
         return {p.name: p.default for p in accepted if p.kind is p.KEYWORD_ONLY} | dict(self.given)
@@ -94,7 +96,7 @@ class RuleOptimizer(Optimizer):
         self.slots: dict[str, Tensors] = {}
         self.reset()
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> ConfigOptions:
         return self.rule.options()
 
     def set_option(self, name: str, value: float) -> None:
@@ -136,13 +138,13 @@ class RuleOptimizer(Optimizer):
             self.slots[name] = [torch.full_like(w, start, memory_format=layout) for start in self.rule.slots.values()]
         return self.slots[name]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Class, powers, and {parameter: {slot: tensor}}."""
         slots = {name: dict(zip(self.rule.slots, tensors, strict=True)) for name, tensors in self.slots.items()}
         return {"class": self.rule.name, "powers": dict(self.powers), "slots": slots}
 
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> list[str]:
+    def load_state_dict(self, state: SavedState, params: Mapping[str, Tensor]) -> list[str]:
         """Takes over what fits the parameters; returns the names of those whose state starts anew."""
         self.reset()
         self.powers.update((key, value) for key, value in state["powers"].items() if key in self.powers)

@@ -12,7 +12,9 @@ from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.swa_utils import SWALR
 
 from returnn_lite.config.numbers import finite, whole
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.optim.state import SavedState, State
 
 Values = dict[str, float]  # of a group: "lr", and "momentum" or "beta1" if it has one
 
@@ -28,7 +30,7 @@ KNOWN: dict[str, type] = {
 } | {"SWALR": SWALR}
 
 
-def scheduler_class(value: Any, path: str) -> type:
+def scheduler_class(value: ConfigValue, path: str) -> type:
     """A scheduler class by its name in torch.optim.lr_scheduler, by a dotted path, or a class."""
     if isinstance(value, type):
         return value
@@ -51,7 +53,7 @@ def scheduler_class(value: Any, path: str) -> type:
 class SchedulerProxy:
     """The scheduler of a dict {"class": …, options}, or of a list of them (chained), on groups with these values."""
 
-    def __init__(self, value: Any, groups: Sequence[Values], path: str) -> None:
+    def __init__(self, value: ConfigValue, groups: Sequence[Values], path: str) -> None:
         self.path, self.groups = path, [dict(group) for group in groups]
         self.optimizer = _dummies(groups)
         options = {"class": "ChainedScheduler", "schedulers": list(value)} if isinstance(value, list | tuple) else value
@@ -86,12 +88,12 @@ class SchedulerProxy:
         self.count += 1
         return True
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Count, scheduler and groups."""
         groups = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
         return {"count": self.count, "scheduler": _plain(self.scheduler.state_dict()), "groups": groups}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: SavedState) -> None:
         """Takes over `state_dict` of a proxy with the same options and as many groups."""
         self.count = state["count"]
         self.scheduler.load_state_dict(dict(state["scheduler"]))
@@ -129,13 +131,13 @@ def _dummies(groups: Sequence[Values]) -> torch.optim.Optimizer:
     return torch.optim.SGD(params, foreach=False)
 
 
-def _torch_options(group: Values) -> dict[str, Any]:
+def _torch_options(group: Values) -> ConfigOptions:
     beta = {"betas": (group["beta1"], 0.999)} if "beta1" in group else {}
     momentum = {"momentum": group["momentum"]} if "momentum" in group else {}
     return {"lr": group["lr"], **beta, **momentum}
 
 
-def _make(options: dict[str, Any], optimizer: torch.optim.Optimizer, path: str) -> Any:
+def _make(options: ConfigOptions, optimizer: torch.optim.Optimizer, path: str) -> Any:
     if "class" not in options:
         raise ConfigError(path, f'must have "class", but is {options!r} instead')
     cls = scheduler_class(options.pop("class"), f'{path}["class"]')
@@ -180,7 +182,7 @@ FINITE = (
 )  # fmt: skip
 
 
-def _check_value(path: str, key: str, value: Any) -> None:
+def _check_value(path: str, key: str, value: ConfigValue) -> None:
     """ConfigError if an option of a scheduler is no number of its kind; a list has one for each group."""
     for item in value if isinstance(value, list | tuple) else [value]:
         if item is None:
@@ -198,7 +200,7 @@ def _check_value(path: str, key: str, value: Any) -> None:
             whole(path, item)
 
 
-def _inner(part: Any, path: str) -> dict[str, Any]:
+def _inner(part: ConfigValue, path: str) -> ConfigOptions:
     """A part without the keys that are said once, outside."""
     if not isinstance(part, Mapping):
         raise ConfigError(f'{path}["schedulers"]', f"must be a list of dicts, but has {part!r}")
@@ -220,7 +222,7 @@ def _told(cls: type, message: str) -> str:
     return f"{cls.__name__}: {message}"
 
 
-def _functions(value: Any, path: str) -> Any:
+def _functions(value: ConfigValue, path: str) -> Any:
     """Functions as they are, or as text: "lambda e: 0.95**e" (`math`, `numpy` and `np` are known)."""
     if isinstance(value, list | tuple):
         return [_functions(item, path) for item in value]

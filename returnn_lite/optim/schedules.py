@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from returnn_lite.config.numbers import finite
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.optim.scheduler_proxy import SchedulerProxy
+from returnn_lite.optim.state import SavedState, State
 
 Score = tuple[int, float]  # (the step at which it was known, the score: higher is better)
 
@@ -40,11 +42,11 @@ class Schedule:
             yield self(step)
             step += step_size
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """What a schedule remembers besides the step; most nothing."""
         return {}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: SavedState) -> None:
         """Takes over `state`."""
 
 
@@ -84,10 +86,10 @@ class ConstantThen(Schedule):
     def value(self, step: int, score: Score | None) -> float:
         return self.rate if step < self.steps else self.schedule(step, score)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         return self.schedule.state()
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: SavedState) -> None:
         self.schedule.load(state)
 
 
@@ -188,11 +190,11 @@ class Plateau(Schedule):
                 self.plateaus, self.patience = self.plateaus + 1, 0
         self.seen = at
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         own = {"plateaus": self.plateaus, "patience": self.patience, "best": self.best, "seen": self.seen}
         return {**own, "schedule": self.schedule.state()}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: SavedState) -> None:
         for name in ("plateaus", "patience", "best", "seen"):
             setattr(self, name, state.get(name, getattr(self, name)))
         self.schedule.load(state.get("schedule", {}))
@@ -216,7 +218,7 @@ class Replay:
             at += 1
 
 
-def replayed(value: Any) -> Any:
+def replayed(value: ConfigValue) -> ConfigValue:
     """A config value with a `Replay` in place of every iterator, such that several schedules can be made of it."""
     if isinstance(value, Mapping):
         return {key: replayed(item) for key, item in value.items()}
@@ -235,7 +237,7 @@ class Listed(Schedule):
         if not self.taken:
             raise ValueError("must have at least one value")
 
-    def _number(self, item: Any) -> float:
+    def _number(self, item: ConfigValue) -> float:
         try:
             return finite(self.path, item)
         except ConfigError as error:
@@ -274,7 +276,7 @@ class OfSteps(Schedule):
 class OfTorch(Schedule):
     """A torch scheduler on the number `start`, which is what its factors act upon."""
 
-    def __init__(self, options: Mapping[str, Any], path: str) -> None:
+    def __init__(self, options: ConfigDict, path: str) -> None:
         self.given, self.path = dict(options), path
         self.start = float(self.given.pop("start", 1.0))
         self.proxy = self.new_proxy()
@@ -296,7 +298,7 @@ class OfTorch(Schedule):
 KEY = "@schedules"
 
 
-def make_schedule(value: Any, path: str) -> Schedule:
+def make_schedule(value: ConfigValue, path: str) -> Schedule:
     """The schedule that a config value describes. ConfigError with the path inside of it."""
     if isinstance(value, Schedule):
         return value
@@ -315,7 +317,7 @@ def make_schedule(value: Any, path: str) -> Schedule:
     raise ConfigError(path, f"Invalid schedule for {name!r} ({type(value)}): {value!r}")
 
 
-def _from_dict(options: dict[str, Any], path: str) -> Schedule:
+def _from_dict(options: ConfigOptions, path: str) -> Schedule:
     interval = options.pop("interval", "step")
     if interval not in ("step", "epoch"):
         raise ConfigError(f'{path}["interval"]', f'must be "step" or "epoch", but is {interval!r} instead')
@@ -324,7 +326,7 @@ def _from_dict(options: dict[str, Any], path: str) -> Schedule:
     return made
 
 
-def _registered(options: dict[str, Any], path: str) -> Schedule:
+def _registered(options: ConfigOptions, path: str) -> Schedule:
     cls = schedule_class(options, path)
     given = {key: value for key, value in options.items() if key != KEY}
     accepted = inspect.signature(cls).parameters
@@ -344,14 +346,14 @@ def _registered(options: dict[str, Any], path: str) -> Schedule:
         raise ConfigError(path, f"{cls.name}: {error}") from None
 
 
-def _argument(key: str, value: Any, path: str) -> Any:
+def _argument(key: str, value: ConfigValue, path: str) -> Any:
     if key == "schedule":
         return make_schedule(value, path)
     finite(path, value)
     return value
 
 
-def schedule_class(options: Mapping[str, Any], path: str) -> type[Schedule]:
+def schedule_class(options: ConfigDict, path: str) -> type[Schedule]:
     """The class behind "@schedules", with or without the version at its end."""
     keys = [key for key in options if isinstance(key, str) and key.startswith("@")]
     if keys != [KEY]:

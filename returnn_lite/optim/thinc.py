@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError
 from returnn_lite.optim.schedules import Constant, make_schedule
 from returnn_lite.optim.thinc_optimizers import HYPER, ThincOptimizer, make_thinc
@@ -25,13 +26,13 @@ class Optimizer:
 
     def __init__(
         self,
-        learn_rate: Any,
+        learn_rate: ConfigValue,
         *,
         lookahead_k: int = 0,
         lookahead_alpha: float = 0.5,
         schedules: Mapping[str, Iterator[float]] | None = None,
         ops: Any = None,
-        **options: Any,
+        **options: ConfigValue,
     ) -> None:
         self.inner: ThincOptimizer = make_thinc(self.kind, {"learn_rate": learn_rate, **options}, self.kind)
         self.lookahead_k, self.lookahead_alpha = lookahead_k, lookahead_alpha
@@ -79,7 +80,7 @@ class Optimizer:
         return 0.0 if rate is None else rate
 
     @learn_rate.setter
-    def learn_rate(self, value: Any) -> None:
+    def learn_rate(self, value: ConfigValue) -> None:
         self.inner.rate_schedule = make_schedule(value, "learn_rate")
 
     @property
@@ -125,7 +126,7 @@ class Adam(Optimizer):
 
     kind = "Adam"
 
-    def __init__(self, learn_rate: Any = 0.001, **options: Any) -> None:
+    def __init__(self, learn_rate: ConfigValue = 0.001, **options: ConfigValue) -> None:
         super().__init__(learn_rate, **options)
 
 

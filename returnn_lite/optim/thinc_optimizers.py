@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from returnn_lite.config.numbers import finite
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.optim.optimizer import Optimizer
 from returnn_lite.optim.schedules import Constant, Schedule, Score, make_schedule
+from returnn_lite.optim.state import SavedState, State
 
 HYPER = ("learn_rate", "beta1", "beta2", "eps", "L2", "grad_clip")
-DEFAULTS: dict[str, Any] = {"eps": 1e-8, "L2": 0.0, "grad_clip": 1.0, "L2_is_weight_decay": True, "use_averages": True}
+DEFAULTS: ConfigOptions = {"eps": 1e-8, "L2": 0.0, "grad_clip": 1.0, "L2_is_weight_decay": True, "use_averages": True}
 BETAS = {"beta1": 0.9, "beta2": 0.999}
 # Class -> its options. SGD takes no betas and no eps.
-CLASSES: dict[str, dict[str, Any]] = {
+CLASSES: dict[str, ConfigOptions] = {
     "SGD": {key: value for key, value in DEFAULTS.items() if key != "eps"},
     "Adam": {**DEFAULTS, **BETAS},
     "RAdam": {**DEFAULTS, **BETAS},
@@ -33,7 +35,7 @@ class ThincOptimizer(Optimizer):
     `learn_rate` None: it comes from outside. Tensors count their own updates (n), schedules all of them together.
     """
 
-    def __init__(self, name: str, hyper: Mapping[str, Schedule | None], options: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, hyper: Mapping[str, Schedule | None], options: ConfigDict) -> None:
         self.name = f"thinc.{name}"
         self.hyper = {key: hyper.get(key) or Constant(1e-8 if key == "eps" else 0.0) for key in HYPER[1:]}
         self.rate_schedule = hyper.get("learn_rate")
@@ -59,7 +61,7 @@ class ThincOptimizer(Optimizer):
     def own_rate(self) -> float | None:
         return None if self.rate_schedule is None else self.rate_schedule(self.step, self.last_score)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> ConfigOptions:
         values = self.values()
         return values if values["beta2"] or self.use_radam else {"L2": values["L2"], "grad_clip": values["grad_clip"]}
 
@@ -192,16 +194,16 @@ class ThincOptimizer(Optimizer):
         self.sizes: dict[int, list[Any]] = {}
         self.slots: dict[str, dict[str, Tensor]] = {slot: {} for slot in SLOTS}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         slots = {slot: dict(tensors) for slot, tensors in self.slots.items()}
         counts = {"updates": dict(self.updates), "sizes": dict(self.sizes)}
         return {"class": self.name, **counts, "slots": slots, **self.position()}
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         schedules = {key: schedule.state() for key, schedule in self._schedules().items()}
         return {"step": self.step, "last_score": self.last_score, "schedules": schedules}
 
-    def load_position(self, position: Mapping[str, Any]) -> None:
+    def load_position(self, position: SavedState) -> None:
         self.step, score = position["step"], position["last_score"]
         self.last_score = None if score is None else (score[0], score[1])
         for key, schedule in self._schedules().items():
@@ -213,7 +215,7 @@ class ThincOptimizer(Optimizer):
         return {**self.hyper, **rate}
 
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> list[str]:
+    def load_state_dict(self, state: SavedState, params: Mapping[str, Tensor]) -> list[str]:
         self.reset()
         self.load_position(state)
         self.sizes = {int(slot): list(entry) for slot, entry in state["sizes"].items()}
@@ -243,7 +245,7 @@ def thinc_name(text: str) -> str | None:
     return next((name for name in CLASSES if name.lower() == wanted), None)
 
 
-def make_thinc(name: str, options: Mapping[str, Any], path: str) -> ThincOptimizer:
+def make_thinc(name: str, options: ConfigDict, path: str) -> ThincOptimizer:
     """With options checked. `weight_decay` is L2 as weight decay."""
     given = {}
     known = {**CLASSES[name], "learn_rate": None}
@@ -271,7 +273,7 @@ def make_thinc(name: str, options: Mapping[str, Any], path: str) -> ThincOptimiz
         raise ConfigError(path, f"thinc.{name}: {error}") from None
 
 
-def _truth(value: Any, path: str) -> bool:
+def _truth(value: ConfigValue, path: str) -> bool:
     """A bool, also as the word that a .cfg file may have."""
     words = {"true": True, "false": False}
     if isinstance(value, str) and value.lower() in words:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from returnn_lite.config.numbers import finite
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.optim.optimizer import Evaluate, Optimizer
+from returnn_lite.optim.state import SavedState, State
 
 TORCH: dict[str, type[torch.optim.Optimizer]] = {
     name: value
@@ -46,7 +48,7 @@ def imported_class(name: str, path: str) -> type[torch.optim.Optimizer]:
     return found
 
 
-def takes_rows(cls: type, options: Mapping[str, Any]) -> bool:
+def takes_rows(cls: type, options: ConfigDict) -> bool:
     """Whether a row-sparse gradient is handed on as it is: where torch can use it, and numbers do not depend on it."""
     if cls is torch.optim.SparseAdam:
         return True
@@ -60,7 +62,7 @@ class TorchOptimizer(Optimizer):
     def __init__(
         self,
         cls: type[torch.optim.Optimizer],
-        options: Mapping[str, Any],
+        options: ConfigDict,
         *,
         path: str = "optimizer",
         closure: bool = False,
@@ -77,18 +79,18 @@ class TorchOptimizer(Optimizer):
         self.torch = self._make()
 
     def _make(self) -> torch.optim.Optimizer:
-        rate: dict[str, Any] = {"lr": 1.0} if "lr" in inspect.signature(self.cls).parameters else {}
+        rate: ConfigOptions = {"lr": 1.0} if "lr" in inspect.signature(self.cls).parameters else {}
         try:
             return self.cls(list(self.params.values()), **rate, **self.given)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(self.path, f"{self.name}: {str(error).splitlines()[0]}") from None
 
     @property
-    def group(self) -> dict[str, Any]:
+    def group(self) -> ConfigOptions:
         """Torch's one group, in which all parameters are."""
         return self.torch.param_groups[0]
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> ConfigOptions:
         """As torch has them, and `betas` one by one."""
         found = {key: value for key, value in self.group.items() if key in self.torch.defaults and key != "lr"}
         betas = found.get("betas")
@@ -163,17 +165,17 @@ class TorchOptimizer(Optimizer):
         self.torch = self._make()
         self.group.update(options)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Class, {parameter: its state}, shapes of the parameters, and what else the group remembers."""
         slots = {name: dict(self.torch.state[p]) for name, p in self.params.items() if p in self.torch.state}
         shapes = {name: list(param.shape) for name, param in self.params.items()}
         return {"class": self.name, "slots": slots, "shapes": shapes, "group": self._remembered(self.group)}
 
-    def _remembered(self, group: Mapping[str, Any]) -> dict[str, Any]:
+    def _remembered(self, group: ConfigDict) -> ConfigOptions:
         """Entries of a group that are neither options nor parameters; some packages count steps there."""
         return {key: value for key, value in group.items() if key not in self.torch.defaults and key != "params"}
 
-    def load_state_dict(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> list[str]:
+    def load_state_dict(self, state: SavedState, params: Mapping[str, Tensor]) -> list[str]:
         """Options stay those of the config."""
         self.reset()
         fitting = {
@@ -188,7 +190,7 @@ class TorchOptimizer(Optimizer):
         return [name for name in state["slots"] if name in self.params and name not in fitting]
 
 
-def make_torch(cls: type[torch.optim.Optimizer], options: Mapping[str, Any], path: str) -> TorchOptimizer:
+def make_torch(cls: type[torch.optim.Optimizer], options: ConfigDict, path: str) -> TorchOptimizer:
     """With options checked against the constructor's; `epsilon`, `beta1`, `beta2` may stand for torch's names."""
     given = dict(options)
     closure = bool(given.pop("closure", False))
@@ -210,7 +212,7 @@ def make_torch(cls: type[torch.optim.Optimizer], options: Mapping[str, Any], pat
     return TorchOptimizer(cls, given, path=path, closure=closure)
 
 
-def _check_value(path: str, value: Any, default: Any) -> None:
+def _check_value(path: str, value: ConfigValue, default: ConfigValue) -> None:
     """ConfigError unless a value is of the kind of the default: a finite number, some of them, or a bool."""
     if value is None or isinstance(value, Tensor):
         return
@@ -227,7 +229,7 @@ def _check_value(path: str, value: Any, default: Any) -> None:
                 finite(path, item)
 
 
-def _betas(given: dict[str, Any], accepted: Mapping[str, inspect.Parameter]) -> None:
+def _betas(given: ConfigOptions, accepted: Mapping[str, inspect.Parameter]) -> None:
     """beta1 and beta2, either or both, as `betas`."""
     if "betas" not in accepted or not {"beta1", "beta2"} & given.keys():
         return

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from returnn_lite.optim.lr_scheduler import Count, make_lr_scheduler
 from returnn_lite.optim.optimizer import Optimizer, best_match
 from returnn_lite.optim.pipeline import INVALID_STEPS, GradientPipeline
 from returnn_lite.optim.rates import Rates
+from returnn_lite.optim.state import SavedState, State
 
 
 class Updater:
@@ -43,7 +43,7 @@ class Updater:
         param_options: Mapping[str, ParamOptions],
         initial_learning_rate: float,
         log: Log,
-        network: Any = None,
+        network: object = None,
         steps_per_epoch: Callable[[], int] | None = None,
     ) -> None:
         self.written_in_torch = config.value("backend", None) == "torch"
@@ -273,7 +273,7 @@ class Updater:
         for optimizer in self.optimizers.values():
             optimizer.reset()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything a resumed run needs to go on with the same numbers: dicts of numbers, texts and tensors."""
         names = self._names_by_optimizer()
         optimizers = {key: {**opt.state_dict(), "params": names[key]} for key, opt in self.optimizers.items()}
@@ -284,7 +284,7 @@ class Updater:
         }
         return {**state, **self.schedule_state()}
 
-    def schedule_state(self) -> dict[str, Any]:
+    def schedule_state(self) -> State:
         """The part of the state that does not end with the network: scheduler and averages."""
         parts = {"scheduler": self.scheduler, "averaging": self.averaging}
         return {name: part.state_dict() for name, part in parts.items() if part is not None}
@@ -295,13 +295,13 @@ class Updater:
         for key in self.optimizers.keys() & old.optimizers.keys():
             self.optimizers[key].load_position(old.optimizers[key].position())
 
-    def load_schedule_state(self, state: Mapping[str, Any]) -> None:
+    def load_schedule_state(self, state: SavedState) -> None:
         """Takes over `schedule_state`, as far as it is there."""
         for name, part in (("scheduler", self.scheduler), ("averaging", self.averaging)):
             if part is not None and name in state:
                 part.load_state_dict(state[name])
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: SavedState) -> None:
         """Takes over the state of the parameters whose optimizer is of the same class; the log names the others."""
         self.reset()
         names = self._names_by_optimizer()

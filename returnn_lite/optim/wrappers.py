@@ -1,12 +1,13 @@
 """Optimizers around another one: `Lookahead`, and hyper-parameters with schedules."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.optim.optimizer import RATE_NAMES, Evaluate, Optimizer
 from returnn_lite.optim.schedules import Schedule
+from returnn_lite.optim.state import SavedState, State
 
 
 class Wrapper(Optimizer):
@@ -26,7 +27,7 @@ class Wrapper(Optimizer):
     def own_rate(self) -> float | None:
         return self.inner.own_rate()
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> ConfigOptions:
         return self.inner.options()
 
     def set_option(self, name: str, value: float) -> None:
@@ -58,26 +59,26 @@ class Wrapper(Optimizer):
     def averages(self) -> dict[str, Tensor]:
         return self.inner.averages()
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         return self.inner.position()
 
-    def load_position(self, position: Mapping[str, Any]) -> None:
+    def load_position(self, position: SavedState) -> None:
         self.inner.load_position(position)
 
-    def own_state(self) -> dict[str, Any]:
+    def own_state(self) -> State:
         """The wrapper's part of the state."""
         return {}
 
-    def load_own_state(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> None:
+    def load_own_state(self, state: SavedState, params: Mapping[str, Tensor]) -> None:
         """Takes over `own_state`."""
 
     def reset(self) -> None:
         self.inner.reset()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {"class": self.name, "inner": self.inner.state_dict(), **self.own_state()}
 
-    def load_state_dict(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> list[str]:
+    def load_state_dict(self, state: SavedState, params: Mapping[str, Tensor]) -> list[str]:
         self.reset()
         found = self.inner.load_state_dict(state.get("inner", state), params)
         if "inner" in state:
@@ -114,10 +115,10 @@ class Lookahead(Wrapper):
         super().reset()
         self._copy()
 
-    def own_state(self) -> dict[str, Any]:
+    def own_state(self) -> State:
         return {"count": self.count, "slow": dict(self.slow)}
 
-    def load_own_state(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> None:
+    def load_own_state(self, state: SavedState, params: Mapping[str, Tensor]) -> None:
         self.count = state.get("count", 0)
         for name, param in params.items():
             saved = state.get("slow", {}).get(name)
@@ -166,7 +167,7 @@ class Scheduled(Wrapper):
     def scheduled(self) -> dict[str, float]:
         return {**super().scheduled(), **{name: self.value(schedule) for name, schedule in self.schedules.items()}}
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> ConfigOptions:
         return {**super().options(), **{name: self.value(schedule) for name, schedule in self.schedules.items()}}
 
     def set_option(self, name: str, value: float) -> None:
@@ -178,20 +179,20 @@ class Scheduled(Wrapper):
         rate = {} if self.rate_schedule is None else {"lr": self.rate_schedule}
         return {**self.schedules, **rate}
 
-    def own_state(self) -> dict[str, Any]:
+    def own_state(self) -> State:
         states = {name: schedule.state() for name, schedule in self._all().items()}
         return {"updates": self.count, "epochs": self.epochs, "score": self.score, "schedules": states}
 
-    def load_own_state(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> None:
+    def load_own_state(self, state: SavedState, params: Mapping[str, Tensor]) -> None:
         self.count, self.epochs = state.get("updates", 0), state.get("epochs", 0)
         self.score = state.get("score")
         for name, schedule in self._all().items():
             if name in state.get("schedules", {}):
                 schedule.load(state["schedules"][name])
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> State:
         return {**super().position(), "scheduled": self.own_state()}
 
-    def load_position(self, position: Mapping[str, Any]) -> None:
+    def load_position(self, position: SavedState) -> None:
         super().load_position(position)
         self.load_own_state(position.get("scheduled", {}), {})

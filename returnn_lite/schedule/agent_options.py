@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 
 KEY = "lr_agent"
@@ -21,7 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 # As published; its PPO is that of the package, with its defaults.
-PAPER: dict[str, Any] = {
+PAPER: ConfigOptions = {
     "observation": "paper",
     "action": "linear",
     "reward": "paper",
@@ -81,12 +81,12 @@ class AgentOptions:
     reward: str = "log"
     gamma_loss: float = 10.0
     lambda_epochs: float = 1.0
-    divergence_penalty: Any = None
+    divergence_penalty: ConfigValue = None
     agent_lr: float = 1e-3
-    ppo: Mapping[str, Any] = field(default_factory=dict)
+    ppo: ConfigDict = field(default_factory=dict)
     seed: int | None = None
     measure: str | None = None
-    optimizer: Any = "config"
+    optimizer: ConfigValue = "config"
     grad_norm: str = "last"
     save_every: int = 1
     keep_checkpoints: bool = False
@@ -105,7 +105,7 @@ class AgentOptions:
         return cls.from_dict(given)
 
     @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> AgentOptions:
+    def from_dict(cls, given: ConfigDict) -> AgentOptions:
         """The same from the dict itself."""
         known = [f.name for f in fields(cls)]
         for key in given:
@@ -150,7 +150,7 @@ class AgentOptions:
         """Whether observations tell how the parameters move."""
         return self.observation == "dynamics"
 
-    def ppo_arguments(self) -> dict[str, Any]:
+    def ppo_arguments(self) -> ConfigOptions:
         """The arguments of PPO besides those that environments and budget decide."""
         preset = {} if self.mode == "paper" else PRACTICAL_PPO
         return {**preset, "learning_rate": self.agent_lr, **self.ppo}
@@ -161,7 +161,7 @@ def wrong(key: str, text: str) -> ConfigError:
     return ConfigError(f'{KEY}["{key}"]', f"`{key}` {text}")
 
 
-def _is_numbers(value: Any, count: int) -> bool:
+def _is_numbers(value: object, count: int) -> bool:
     return (
         isinstance(value, Sequence)
         and len(value) == count

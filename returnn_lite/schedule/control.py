@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -123,7 +122,7 @@ class LearningRateControl(History):
             text = f"there is no score {names[0]!r}{hint}; scores: {known}; {self.error_key(epoch)!r} is used"
             self.log.v1(f"WARNING: learning_rate_control_error_measure: {text}")
 
-    def set_meta(self, epoch: int, meta: Mapping[str, Any]) -> None:
+    def set_meta(self, epoch: int, meta: Mapping[str, object]) -> None:
         """Adds meta entries; numbers of numpy and torch become plain ones."""
         self.get(epoch)
         self.epochs[epoch].meta.update((key, lr_file.shortest(value)) for key, value in meta.items())

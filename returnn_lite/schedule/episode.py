@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 WORSE_THAN_BEST, WORSE = 3.0, 1.3  # times the best score, times the initial one: an epoch to be taken back
 MORE_CAREFUL = 0.1  # times the learning rate, after that
@@ -74,7 +73,7 @@ class Episode:
         """Whether an epoch that ends with this score is to be taken back."""
         return not math.isfinite(score) or score > WORSE_THAN_BEST * self.best or score > WORSE * self.initial_score
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """For reports: rates, actions and scores."""
         return {
             "learning_rates": [facts.learning_rate for facts in self.epochs],

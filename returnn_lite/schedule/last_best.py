@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.schedule.history import History
 
@@ -23,7 +23,7 @@ class LastBest:
     @classmethod
     def from_config(cls, config: Config) -> "LastBest | None":
         """None if the option is off."""
-        value: Any = config.literal("use_last_best_model", None)
+        value: ConfigValue = config.literal("use_last_best_model", None)
         if not value:
             return None
         options = value if isinstance(value, dict) else {}

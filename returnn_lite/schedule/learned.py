@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -119,7 +118,7 @@ class Learned(Control):
         if rate != wanted:
             self.log.v2(f"learning rate {wanted:.4g} of the agent is out of bounds, {rate:.4g} is used")
         self._warn_at_bounds(episode, rate)
-        entries: dict[str, Any] = {"agent_observation": [shortest(x) for x in seen], "agent_action": action}
+        entries: dict[str, object] = {"agent_observation": [shortest(x) for x in seen], "agent_action": action}
         history.epochs.setdefault(epoch, Record(None)).meta.update(entries)
         return rate
 

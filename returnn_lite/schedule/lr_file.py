@@ -10,7 +10,7 @@ import operator
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,13 +22,17 @@ TEMPORARY = ".new_tmp"
 ONE_LINE = 40  # a dict with fewer characters of items stands on one line
 
 
+# What stands in the file: numbers, texts, lists, dicts, records; who wrote an entry knows its form.
+Entry: TypeAlias = Any
+
+
 @dataclass
 class Record:
     """What is known of one epoch."""
 
     learning_rate: float | None
     error: dict[str, float] = field(default_factory=dict)  # scores and errors by key, such as "dev_score"
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Entry] = field(default_factory=dict)
 
 
 # Writing
@@ -39,7 +43,7 @@ def to_text(epochs: Mapping[int, Record]) -> str:
     return better_repr(epochs) + "\n"
 
 
-def better_repr(value: Any) -> str:
+def better_repr(value: object) -> str:
     """As repr, but dicts sorted, long ones with a line per item; NaN and infinities such that Python reads them."""
     if isinstance(value, Record):
         error = value.error | {META + key: entry for key, entry in value.meta.items()}
@@ -57,7 +61,7 @@ def better_repr(value: Any) -> str:
     return repr(value)
 
 
-def shortest(value: Any) -> Any:
+def shortest(value: Entry) -> Entry:
     """A number of numpy or torch as the plain number with the shortest text: np.float32(0.01) -> 0.01."""
     if not hasattr(value, "item"):
         return value
@@ -142,7 +146,7 @@ class _NotAllowed(Exception):
 
 NAMES = {"nan": math.nan, "inf": math.inf, "NaN": math.nan, "Infinity": math.inf}
 NUMPY = ("np", "numpy")
-OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -150,7 +154,7 @@ OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 
-def evaluate(node: ast.expr) -> Any:
+def evaluate(node: ast.expr) -> Entry:
     """The value of an expression of literals, nan, inf, float(…), np.float32(…), EpochData(…) and arithmetic."""
     match node:
         case ast.Constant():
@@ -174,7 +178,7 @@ def evaluate(node: ast.expr) -> Any:
     raise _NotAllowed(node, f"must hold numbers, texts and EpochData only, but has `{ast.unparse(node)}`")
 
 
-def _key(key: ast.expr | None, node: ast.Dict) -> Any:
+def _key(key: ast.expr | None, node: ast.Dict) -> Entry:
     value = None if key is None else evaluate(key)
     if not isinstance(value, int | str) or isinstance(value, bool):
         raise _NotAllowed(node, "keys must be epochs or names")
@@ -188,14 +192,14 @@ def _number(node: ast.expr) -> int | float:
     return value
 
 
-def _computed(node: ast.BinOp) -> Any:
+def _computed(node: ast.BinOp) -> float:
     try:
         return OPERATORS[type(node.op)](_number(node.left), _number(node.right))
     except ArithmeticError as error:
         raise _NotAllowed(node, f"must be a number, but is `{_short(node)}`: {error}") from None
 
 
-def _call(node: ast.Call) -> Any:
+def _call(node: ast.Call) -> Entry:
     """EpochData(…); float('nan'), np.float32(0.01), np.int64(3): the plain number."""
     match node.func:
         case ast.Name(id="EpochData") if not node.args:

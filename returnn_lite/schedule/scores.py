@@ -1,15 +1,14 @@
 """Scores of an epoch: their keys, and the one that drives the control."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 
-def flatten(scores: Mapping[str, Any]) -> dict[str, float]:
+def flatten(scores: Mapping[str, object]) -> dict[str, float]:
     """{"dev_score": {"cost:a": 1, "cost:b": 2}} -> dev_score_a, dev_score_b; a single loss keeps the plain key."""
     return {key: _number(key, value) for key, value in _items(scores)}
 
 
-def _items(scores: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _items(scores: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for key, value in scores.items():
         if not isinstance(value, Mapping):
             yield key, value
@@ -19,14 +18,14 @@ def _items(scores: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}_{name.partition(':')[2] or name}", number) for name, number in value.items())
 
 
-def _number(key: str, value: Any) -> float:
+def _number(key: str, value: object) -> float:
     value = plain(value)
     if not isinstance(value, int | float):
         raise TypeError(f"`{key}` must be a number, but is {value!r} instead")
     return float(value)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """A number of numpy or torch as Python's; anything else as it is."""
     return value.item() if hasattr(value, "item") else value
 

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -113,7 +113,7 @@ class OggZipDataset(Transcribed):
         self.log.v4(f"{self.name}: {len(corpus.tags)} sequences")
         return corpus
 
-    def _entries(self, number: int) -> Iterator[dict[str, Any]]:
+    def _entries(self, number: int) -> Iterator[Entry]:
         source = self.sources[number]
         where = f"{source.path}: {source.name}.txt"
         if source.list_file is not None:
@@ -221,6 +221,15 @@ class OggZipDataset(Transcribed):
         return "uint8" if key == "orth" else super().get_data_dtype(key)
 
 
+class Entry(TypedDict, total=False):
+    """What a list says of a sequence; `duration` in seconds."""
+
+    text: str
+    duration: float
+    file: str | None
+    seq_name: str | None
+
+
 @dataclass
 class Corpus:
     """The entries of lists: little memory per sequence. `source` says which list, `lengths` are 1/100 s."""
@@ -232,7 +241,7 @@ class Corpus:
     source: np.ndarray
 
     @classmethod
-    def read(cls, lists: Sequence[Iterator[dict[str, Any]]]) -> Corpus:
+    def read(cls, lists: Sequence[Iterator[Entry]]) -> Corpus:
         """From the entries."""
         tags, texts, files = TableBuilder(), TableBuilder(), TableBuilder()
         lengths, sources = array("q"), array("i")
@@ -253,7 +262,7 @@ class Corpus:
         return Corpus(*tables, self.lengths[indices], self.source[indices])
 
 
-def parse_list(content: bytes, where: str) -> Iterator[Any]:
+def parse_list(content: bytes, where: str) -> Iterator[ConfigValue]:
     """The entries of a Python list of dicts; dicts on lines of their own are read one by one, in less memory."""
     lines = content.split(b"\n") if content.count(b"\n") > 2 else []
     matches = [_ENTRY_OF_LINE.match(line) for line in lines if line.strip() not in (b"", b"[", b"]")]
@@ -267,7 +276,7 @@ def parse_list(content: bytes, where: str) -> Iterator[Any]:
     yield from found
 
 
-def _literal(content: bytes, where: str) -> Any:
+def _literal(content: bytes, where: str) -> ConfigValue:
     try:
         return ast.literal_eval(content.decode("utf8").strip())
     except (SyntaxError, ValueError, MemoryError, RecursionError) as exc:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from returnn_lite.config_value import ConfigValue
+from returnn_lite.config_value import ConfigFunction, ConfigValue
 from returnn_lite.datasets.batches.limits import check_fraction, check_keys, check_limit
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.errors import ConfigError
@@ -274,6 +274,6 @@ class Cutter:
         raise ConfigError("chunking", f"sequence {seq_idx} of the epoch: {reason}")
 
 
-def describe(chunking: Chunking | Callable[..., Any]) -> str:
+def describe(chunking: Chunking | ConfigFunction) -> str:
     """ "50:25" for messages."""
     return f"{chunking.size}:{chunking.step}" if isinstance(chunking, Chunking) else repr(chunking)

@@ -6,11 +6,10 @@ import ast
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from returnn_lite.config_value import ConfigValue
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.combined.sub import Wrapper, sub_dataset
 from returnn_lite.datasets.options import BaseOptions
@@ -37,7 +36,7 @@ class DistributeFilesDataset(Wrapper):
         base: BaseOptions | None = None,
         *,
         files: ConfigValue,
-        get_sub_epoch_dataset: Callable[[list[Any]], dict[str, Any]],
+        get_sub_epoch_dataset: Callable[[list[ConfigValue]], ConfigOptions],
         preload_next_n_sub_epochs: int = 1,
         buffer_size: int = 1,
         distrib_shard_files: bool = False,
@@ -63,7 +62,7 @@ class DistributeFilesDataset(Wrapper):
         self.sizes: dict[int, int] = {}
         self.describe_as(self._dataset_of(self.files[:1]))
 
-    def _dataset_of(self, files: list[Any]) -> Dataset:
+    def _dataset_of(self, files: list[ConfigValue]) -> Dataset:
         options = self.get_dataset(files)
         path = f"{self.name}: get_sub_epoch_dataset"
         if not isinstance(options, Mapping):
@@ -91,7 +90,7 @@ class DistributeFilesDataset(Wrapper):
         self.inner.init_seq_order(epoch)
         return True
 
-    def files_of(self, epoch: int) -> list[Any]:
+    def files_of(self, epoch: int) -> list[ConfigValue]:
         """The files of an epoch (and shard)."""
         order = list(range(len(self.files)))
         if ordering_name(self.options.seq_ordering or "default", epoch) == "random":
@@ -147,7 +146,7 @@ def distribute(sizes: Sequence[int], num_bins: int) -> list[list[int]]:
     return bins
 
 
-def read_files(value: ConfigValue, path: str) -> list[Any]:
+def read_files(value: ConfigValue, path: str) -> list[ConfigValue]:
     """The list of files; raises ConfigError for anything but a list that is not empty."""
     if callable(value):
         value = value()
@@ -158,7 +157,7 @@ def read_files(value: ConfigValue, path: str) -> list[Any]:
     return list(value)
 
 
-def _from_file(filename: str, path: str) -> Any:
+def _from_file(filename: str, path: str) -> ConfigValue:
     text, ending = read_text(filename, path), os.path.splitext(filename)[1]
     try:
         if ending == ".json":
@@ -193,7 +192,7 @@ def _leaves(tree: ConfigValue) -> Iterator[str]:
         yield tree
 
 
-def _dicts(options: ConfigValue) -> Iterator[Mapping[str, Any]]:
+def _dicts(options: ConfigValue) -> Iterator[ConfigDict]:
     """A dict and all dicts in it."""
     if isinstance(options, Mapping):
         yield options

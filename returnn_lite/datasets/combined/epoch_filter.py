@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from returnn_lite.config_value import ConfigValue
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
@@ -17,7 +16,7 @@ from returnn_lite.log import Log
 class EpochFilter:
     """The option `epoch_wise_filter`: {(first epoch, last epoch): {"max_mean_len": …}}, inclusive, None: open."""
 
-    entries: tuple[tuple[int, float, dict[str, Any]], ...] = ()
+    entries: tuple[tuple[int, float, ConfigOptions], ...] = ()
 
     @classmethod
     def parse(cls, value: ConfigValue, path: str, known: tuple[str, ...] = ("max_mean_len",)) -> EpochFilter:
@@ -40,7 +39,7 @@ class EpochFilter:
     def __bool__(self) -> bool:
         return bool(self.entries)
 
-    def options(self, epoch: int) -> list[dict[str, Any]]:
+    def options(self, epoch: int) -> list[ConfigOptions]:
         """The options that hold in an epoch."""
         return [options for first, last, options in self.entries if first <= epoch <= last]
 

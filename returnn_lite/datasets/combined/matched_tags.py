@@ -53,7 +53,7 @@ class MatchedTags:
             found = {name: read_seq_list(files[name], path) for name in self.subs if name in files}
         else:
             content = read_seq_list(files, path)
-            found = content if isinstance(content, dict) else dict.fromkeys(self.subs, content)
+            found = content if isinstance(content, dict) else {name: content for name in self.subs}
             missing = [name for name in self.subs if name not in found]
         if missing:
             raise ConfigError(path, f"has no list for {', '.join(missing)}")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from returnn_lite.config_value import ConfigValue
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.factory import init_dataset
@@ -236,7 +235,7 @@ class Joined(EpochDataset):
             part.finish_epoch(free_resources)
 
 
-def dataset_dict(value: ConfigValue, path: str) -> Mapping[str, Any]:
+def dataset_dict(value: ConfigValue, path: str) -> ConfigDict:
     """A non-empty dict of datasets; raises ConfigError for anything else."""
     if not isinstance(value, Mapping) or not value:
         raise ConfigError(path, f"must be a dict from name to dataset, but is {value!r} instead")

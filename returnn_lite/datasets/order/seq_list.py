@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError
 from returnn_lite.reading import read_literal, read_pickle, read_text
 
 
-def read_seq_list(filename: str, option: str = "seq_list_filter_file") -> Any:
+def read_seq_list(filename: str, option: str = "seq_list_filter_file") -> ConfigValue:
     """What a seq-list file holds: `.pkl` a pickled list (or dict of lists), else a tag a line; both possibly `.gz`."""
     if filename.removesuffix(".gz").endswith(".pkl"):
         return read_pickle(filename, option)

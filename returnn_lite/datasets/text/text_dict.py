@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import math
 import re
-from typing import Any
 
 import numpy as np
 
@@ -108,7 +107,7 @@ class TextDictDataset(Dataset):
         return "float32" if key == "scores" else "int32"
 
 
-def read_texts(filename: str, path: str) -> dict[str, Any]:
+def read_texts(filename: str, path: str) -> dict[str, ConfigValue]:
     """The Python dict in a file, in which inf and nan may occur. Raises ConfigError for anything else."""
     text = read_text(filename, path)
     # The names inf and nan, outside of texts, as values that a literal may hold.

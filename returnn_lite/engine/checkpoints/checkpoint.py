@@ -19,6 +19,7 @@ from returnn_lite.engine.checkpoints.formats import FORMATS, format_of
 from returnn_lite.engine.checkpoints.torch_file import read_entries, read_torch_file, write_torch_file
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.files import TEMPORARY, remove_if_there, write_atomically
+from returnn_lite.optim.state import SavedState, State
 from returnn_lite.schedule import lr_file
 
 AVERAGED = ".avg.pt"
@@ -54,7 +55,7 @@ def save_model(
     base: str,
     params: Mapping[str, torch.Tensor],
     *,
-    info: Mapping[str, Any],
+    info: SavedState,
     suffix: str = ".pt",
     formats: Iterable[str] = (OWN_FORMAT,),
 ) -> None:
@@ -81,8 +82,8 @@ def save_checkpoint(
     base: str,
     params: Mapping[str, torch.Tensor],
     *,
-    info: Mapping[str, Any],
-    resume: Mapping[str, Any],
+    info: SavedState,
+    resume: SavedState,
     averaged: Mapping[str, torch.Tensor] | None = None,
     formats: Iterable[str] = (OWN_FORMAT,),
 ) -> None:
@@ -94,7 +95,7 @@ def save_checkpoint(
     save_model(base, params, info=info, formats=formats)
 
 
-def save_resume_state(base: str, *, info: Mapping[str, Any], resume: Mapping[str, Any]) -> None:
+def save_resume_state(base: str, *, info: SavedState, resume: SavedState) -> None:
     """Writes `<base>.opt.pt`."""
     write_atomically(base + ".opt.pt", lambda file: write_torch_file({**resume, **info}, file))
 
@@ -103,7 +104,7 @@ WITHOUT_STATE = "without this file, `start_epoch` goes on with a fresh optimizer
 RESUME_STATE = {"optimizer": dict, "learning_rates": str, "step": int}
 
 
-def load_resume_state(base: str, step: int = 0) -> dict[str, Any] | None:
+def load_resume_state(base: str, step: int = 0) -> State | None:
     """The content of `<base>.opt.pt`; None if there is none, as beside a model of another program.
 
     step: of the model, 0: not known. Raises ConfigError if it is damaged, something else, or of another step.

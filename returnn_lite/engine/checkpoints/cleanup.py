@@ -4,10 +4,10 @@ import glob
 import math
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from returnn_lite.config.option_types import NaturalInt, PositiveInt, option_kinds, wrong_values
 from returnn_lite.config.values import parse_literal
+from returnn_lite.config_value import ConfigDict, ConfigOptions
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
 from returnn_lite.log import Log
 
@@ -15,7 +15,7 @@ DEFAULTS = {"keep_last_n": 2, "keep_best_n": 4, "keep": None}
 Scores = Mapping[int, Mapping[str, float]]
 
 
-def cleanup_options(value: object) -> dict[str, Any] | None:
+def cleanup_options(value: object) -> ConfigOptions | None:
     """Checks `cleanup_old_models` (True or a dict, or its text); None where nothing is to be cleaned up."""
     if isinstance(value, str):
         value = parse_literal("cleanup_old_models", value)
@@ -85,7 +85,7 @@ def epochs_to_keep(
 
 
 def cleanup_old_models(
-    models: Mapping[int, str], scores: Scores, options: Mapping[str, Any], log: Log, *, ask: bool = False
+    models: Mapping[int, str], scores: Scores, options: ConfigDict, log: Log, *, ask: bool = False
 ) -> None:
     """Removes the checkpoints (and optimizer states) of the epochs that need not stay.
 

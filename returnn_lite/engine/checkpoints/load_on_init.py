@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
+import torch
+
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.engine.checkpoints.load import Params
 from returnn_lite.engine.checkpoints.preload import Preload, preload_entry
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -16,7 +19,7 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def load_on_init(params: Params, layers: Any, log: Log) -> frozenset[str]:
+def load_on_init(params: Params, layers: Iterable[torch.nn.Module], log: Log) -> frozenset[str]:
     """Sets the parameters of the layers (modules) that have `load_on_init`; returns the names of what was set.
 
     In the file they have the names which they have inside of the sub-network ("lm/lstm/rec/W" -> "lstm/rec/W").
@@ -27,11 +30,11 @@ def load_on_init(params: Params, layers: Any, log: Log) -> frozenset[str]:
         value = getattr(layer, "load_on_init", None)
         if value:
             path = f'{layer.path}["load_on_init"]'
-            done |= _load(params, layer.param_prefix, value, path, log)
+            done |= _load(params, str(layer.param_prefix), value, path, log)
     return frozenset(done)
 
 
-def _load(params: Params, scope: str, value: Any, path: str, log: Log) -> set[str]:
+def _load(params: Params, scope: str, value: ConfigValue, path: str, log: Log) -> set[str]:
     options = {"filename": value} if isinstance(value, str) else value
     if not isinstance(options, dict) or "filename" not in options:
         text = f'`load_on_init` must be a model file or a dict with "filename", but is {value!r} instead'

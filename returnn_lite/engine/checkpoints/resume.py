@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from returnn_lite.engine.checkpoints.checkpoint import OWN_FORMAT, save_model
 from returnn_lite.engine.checkpoints.formats import FORMATS
 from returnn_lite.log import Log
 from returnn_lite.optim.positions import fast_forward, has_position
+from returnn_lite.optim.state import SavedState, State
 from returnn_lite.optim.updater import Updater
 from returnn_lite.schedule import lr_file
 from returnn_lite.schedule.control import LearningRateControl
@@ -23,7 +23,7 @@ class Saved:
     """The state that a training goes on from: its last epoch's record, as text, and the rest."""
 
     record: str
-    state: dict[str, Any]
+    state: State
 
     def is_behind(self, control: LearningRateControl, epoch: int) -> bool:
         """Whether the control knows more of this epoch than was saved."""
@@ -31,7 +31,7 @@ class Saved:
         return known is not None and lr_file.to_text({epoch: known}) != self.record
 
 
-def restore_records(control: LearningRateControl, state: dict[str, Any], epoch: int) -> Saved | None:
+def restore_records(control: LearningRateControl, state: State, epoch: int) -> Saved | None:
     """Takes over the scores of a resume state which did not reach the learning-rate file, and writes that.
 
     Returns the state with its record of `epoch`, from which the training goes on; None if it has none.
@@ -54,7 +54,7 @@ def missing_formats(base: str, formats: Iterable[str]) -> list[str]:
 
 
 def complete_formats(
-    base: str, params: Mapping[str, torch.Tensor], info: Mapping[str, Any], formats: Iterable[str], log: Log
+    base: str, params: Mapping[str, torch.Tensor], info: SavedState, formats: Iterable[str], log: Log
 ) -> None:
     """Writes the files of an epoch that are missing, from its parameters."""
     lacking = missing_formats(base, formats)

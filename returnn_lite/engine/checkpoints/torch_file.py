@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import torch
 
@@ -17,9 +17,11 @@ from returnn_lite.errors import ConfigError
 THREADS = 4
 CHUNK = 1 << 20
 SHOWN = 5  # names in an error
+# Tensors and plain values, nested in any way: what it must be is checked by who asks for it.
+Content: TypeAlias = Any
 
 
-def read_torch_file(path: str, option: str = "load") -> Any:
+def read_torch_file(path: str, option: str = "load") -> Content:
     """The content, on the CPU. ConfigError (path: `option`) where it is damaged, or more than data."""
     try:
         return _checked(path, option)
@@ -35,7 +37,7 @@ def read_torch_file(path: str, option: str = "load") -> Any:
         raise ConfigError(option, f"{path!r} cannot be read as a checkpoint: {_why(path, exc)}") from exc
 
 
-def _checked(path: str, option: str) -> Any:
+def _checked(path: str, option: str) -> Content:
     """Reads the file, and at the same time verifies its checksums, which come first where both fail."""
     content, failed = None, None
     with ThreadPoolExecutor(1) as pool:
@@ -52,13 +54,13 @@ def _checked(path: str, option: str) -> Any:
     return content
 
 
-def _load(path: str, **options: Any) -> Any:
+def _load(path: str, *, mmap: bool | None = None) -> Content:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about files that other programs wrote
-        return torch.load(path, map_location="cpu", weights_only=True, **options)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
-def read_entries(path: str, option: str = "load") -> Any:
+def read_entries(path: str, option: str = "load") -> Content:
     """As `read_torch_file`, but arrays are read from the disk only when they are used, and without checksums."""
     try:
         return _load(path, mmap=True)
@@ -66,7 +68,7 @@ def read_entries(path: str, option: str = "load") -> Any:
         return read_torch_file(path, option)
 
 
-def write_torch_file(content: Any, file: BinaryIO) -> None:
+def write_torch_file(content: object, file: BinaryIO) -> None:
     """As torch.save, with checksums whatever torch's own setting is."""
     options = getattr(torch.serialization, "set_crc32_options", None)  # not in old ones, which always write them
     before = torch.serialization.get_crc32_options() if options else True
@@ -105,7 +107,7 @@ def damaged_records(path: str) -> list[str]:
             return [record.filename for record, bad in zip(records, found, strict=True) if bad]
 
 
-def record_name(content: Any, record: str) -> str:
+def record_name(content: object, record: str) -> str:
     """What a part of the file holds: `m.003/data/7` -> `"enc.weight"`; torch numbers arrays as it comes upon them."""
     folder, _, number = record.rpartition("/data/")
     if not folder or not number.isdigit():
@@ -117,7 +119,7 @@ def record_name(content: Any, record: str) -> str:
     return f'"{names[int(number)]}"' if int(number) < len(names) else f"its part {record!r}"
 
 
-def _tensors(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(value: object, name: str) -> Iterator[tuple[str, torch.Tensor]]:
     """All tensors within dicts and lists, in their order; names are those of the innermost dict."""
     if isinstance(value, torch.Tensor):
         yield name, value

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.tensor import Dim
 from returnn_lite.tensor.foreign import with_core_dims
 
 DEPTH = 200  # of nets within nets
 
 
-def same_description(a: Any, b: Any, fixed: Iterable[Dim] = ()) -> bool:
+def same_description(a: ConfigValue, b: ConfigValue, fixed: Iterable[Dim] = ()) -> bool:
     """Deep equality of net descriptions; functions count as equal only if they are the same object.
 
     Axes may be objects made anew: the descriptions are equal if the axes of one are, one to one, those of the other,
@@ -23,12 +24,12 @@ def same_description(a: Any, b: Any, fixed: Iterable[Dim] = ()) -> bool:
     return _Comparison(fixed).same(with_core_dims(a, DEPTH), with_core_dims(b, DEPTH))
 
 
-def description_diff(old: Any, new: Any, fixed: Iterable[Dim] = ()) -> Iterator[str]:
+def description_diff(old: ConfigValue, new: ConfigValue, fixed: Iterable[Dim] = ()) -> Iterator[str]:
     """One line for every entry that differs."""
     return _Comparison(fixed).differences(with_core_dims(old, DEPTH), with_core_dims(new, DEPTH), "")
 
 
-def dims_in(value: Any) -> set[Dim]:
+def dims_in(value: ConfigValue) -> set[Dim]:
     """All axes within dicts, lists and sets."""
     value = with_core_dims(value, 0)
     if isinstance(value, Dim):
@@ -49,7 +50,7 @@ class _Comparison:
         for dim in fixed:
             self._pair(dim.base, dim.base)
 
-    def same(self, a: Any, b: Any) -> bool:
+    def same(self, a: ConfigValue, b: ConfigValue) -> bool:
         """Whether two parts are equal."""
         if isinstance(a, Dim) and isinstance(b, Dim):
             return self._same_dim(a, b)
@@ -63,7 +64,7 @@ class _Comparison:
             return type(a) is type(b) and a.shape == b.shape and bool((a == b).all())
         return bool(a is b or (type(a) is type(b) or not callable(a)) and a == b)
 
-    def differences(self, old: Any, new: Any, path: str) -> Iterator[str]:
+    def differences(self, old: ConfigValue, new: ConfigValue, path: str) -> Iterator[str]:
         """One line for every entry that differs."""
         if isinstance(old, dict) and isinstance(new, dict):
             partners = {key: self._partner(key, new) for key in old}

@@ -1,8 +1,8 @@
 """What the description of an epoch's network says beside the layers, and whether there is something to train by."""
 
 from dataclasses import dataclass
-from typing import Any
 
+from returnn_lite.config_value import NetDict
 from returnn_lite.engine.models.model import Model
 from returnn_lite.errors import ConfigError
 
@@ -21,7 +21,7 @@ class EpochMarks:
     finish_all_data: bool = False
 
     @classmethod
-    def split(cls, description: dict[str, Any], *, per_epoch: bool) -> tuple["EpochMarks", dict[str, Any]]:
+    def split(cls, description: NetDict, *, per_epoch: bool) -> tuple["EpochMarks", NetDict]:
         """(the marks, the network). ConfigError if no epoch at all would train."""
         trains = description.get("#trainable", True) is not False
         if not trains and not per_epoch:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 
+from returnn_lite.config_value import ConfigDict, NetDict
 from returnn_lite.layers.core.params import ParamOptions, ParamOwner
 from returnn_lite.log import Log
 from returnn_lite.network.extern import ExternData
@@ -15,6 +16,9 @@ from returnn_lite.network.objective import LossValue
 from returnn_lite.tensor import Tensor
 
 M = TypeVar("M")
+Padded: TypeAlias = torch.Tensor | list[str]  # of a data key: [B, T, …], or texts
+# Where random numbers are, in a form of its own: only the model that gave it reads it.
+RandomState: TypeAlias = Any
 
 
 class ModelOutput(Protocol):
@@ -71,16 +75,16 @@ class Model(Protocol):
     @property
     def recurrent(self) -> bool: ...
     @property
-    def layers(self) -> Mapping[str, Any]: ...  # only their names are the engine's business
+    def layers(self) -> Mapping[str, torch.nn.Module]: ...
     @property
     def layer_modules(self) -> Iterable[torch.nn.Module]: ...
     @property
-    def random_state(self) -> Any: ...
+    def random_state(self) -> RandomState: ...
     @random_state.setter
-    def random_state(self, state: Any) -> None: ...
+    def random_state(self, state: RandomState) -> None: ...
 
     def __call__(
-        self, data: Mapping[str, Any], lengths: Mapping[str, torch.Tensor], tags: Sequence[str] | None = None
+        self, data: Mapping[str, Padded], lengths: Mapping[str, torch.Tensor], tags: Sequence[str] | None = None
     ) -> ModelOutput:
         """Losses and outputs for a batch: padded tensors [B, T, …] (lists where they are texts), lengths [B]."""
 
@@ -125,12 +129,12 @@ class ModelSource(Protocol):
     def train_title(self, epoch: int) -> str:
         """The same for lines about training."""
 
-    def describe(self, epoch: int) -> dict[str, Any]:
+    def describe(self, epoch: int) -> NetDict:
         """The description of the network of `epoch`; ConfigError if there is none."""
 
     def build(
         self,
-        description: dict[str, Any],
+        description: NetDict,
         *,
         epoch: int,
         device: torch.device,
@@ -147,8 +151,8 @@ class ModelSource(Protocol):
         search, eval, extra_layers: what is asked of it: choices that search, losses, further outputs.
         """
 
-    def copy_modes(self, description: Mapping[str, Any]) -> Callable[[str], str | None]:
+    def copy_modes(self, description: ConfigDict) -> Callable[[str], str | None]:
         """How a parameter (by name) is taken over from the network before."""
 
-    def score_entries(self, dataset: str, means: Mapping[str, float]) -> dict[str, Any]:
+    def score_entries(self, dataset: str, means: Mapping[str, float]) -> Mapping[str, float | Mapping[str, float]]:
         """The entries of the learning-rate file for an epoch's scores."""

@@ -1,13 +1,13 @@
 """The network of each epoch: its description, its construction, and taking over parameters from the previous one."""
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from returnn_lite.config import Config
 from returnn_lite.config.config_code import call
+from returnn_lite.config_value import ConfigDict, NetDict
 from returnn_lite.datasets.factory import SEED_STEP_PER_RANK
 from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
@@ -59,7 +59,7 @@ class NetworkSource:
         """The same for lines about training: `pretrain epoch 1`, `train epoch 7`."""
         return f"{'pretrain' if self.is_pretrain(epoch) else 'train'} epoch {epoch}"
 
-    def describe(self, epoch: int) -> dict[str, Any]:
+    def describe(self, epoch: int) -> NetDict:
         """The net dict of `epoch`. ConfigError if there is none."""
         if self.pretrain is not None:
             return self.pretrain.description(epoch)
@@ -77,12 +77,31 @@ class NetworkSource:
             raise ConfigError("network", "must not contain itself, nor be nested that deep") from exc
 
     def build(
-        self, description: dict[str, Any], *, step: int = 0, filename: str | None = None, **options: Any
+        self,
+        description: NetDict,
+        *,
+        epoch: int,
+        device: torch.device,
+        log: Log,
+        step: int = 0,
+        filename: str | None = None,
+        search: bool = False,
+        eval: bool = True,
+        extra_layers: tuple[str, ...] = (),
     ) -> Network:
-        """The network of a description; `options` as for `build_network`. Step and `filename` do not matter."""
-        return build_network(self.config, description, **options)
+        """The network of a description, as of `build_network`. Step and `filename` do not matter."""
+        return build_network(
+            self.config,
+            description,
+            epoch=epoch,
+            device=device,
+            log=log,
+            search=search,
+            eval=eval,
+            extra_layers=extra_layers,
+        )
 
-    def copy_modes(self, description: Mapping[str, Any]) -> Callable[[str], str | None]:
+    def copy_modes(self, description: ConfigDict) -> Callable[[str], str | None]:
         """How a parameter (by name) is taken over into the net of this description: one of `COPY_MODES`."""
         options = self.pretrain.options if self.pretrain is not None else PretrainOptions()
         mode = description.get("#copy_param_mode", options.copy_param_mode)
@@ -104,7 +123,7 @@ def network_seed(config: Config, epoch: int) -> int:
 
 def build_network(
     config: Config,
-    description: dict[str, Any],
+    description: NetDict,
     *,
     epoch: int,
     device: torch.device,

@@ -1,9 +1,7 @@
 """Options of the config that hold for some epochs only."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.engine.models.descriptions import same_description
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
@@ -14,9 +12,9 @@ class EpochOverrides:
 
     def __init__(self, config: Config, log: Log) -> None:
         self.config, self.log = config, log
-        self._saved: dict[str, tuple[Any, bool]] = {}
+        self._saved: dict[str, tuple[ConfigValue, bool]] = {}
 
-    def apply(self, epoch: int, overrides: Mapping[str, Any]) -> set[str]:
+    def apply(self, epoch: int, overrides: ConfigDict) -> set[str]:
         """Sets these options and restores those of the previous epoch; returns the options whose value changed."""
         before = {key: self.config.typed_value(key) for key in {*self._saved, *overrides}}
         for key, (value, typed) in self._saved.items():

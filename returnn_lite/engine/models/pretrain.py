@@ -6,12 +6,11 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigDict, ConfigFunction, ConfigValue, NetDict
 from returnn_lite.errors import ConfigError, did_you_mean
 
-NetDict = dict[str, Any]
 Algorithm = Callable[[NetDict, "PretrainOptions"], list[NetDict]]
 COPY_MODES = (None, "ifpossible", "subset", "reset")
 
@@ -19,10 +18,10 @@ COPY_MODES = (None, "ifpossible", "subset", "reset")
 class WrapEpochValue:
     """A value in a net description that depends on the epoch: `func(epoch=…)`."""
 
-    def __init__(self, func: Callable[..., Any]) -> None:
+    def __init__(self, func: ConfigFunction) -> None:
         self.func = func
 
-    def get_value(self, epoch: int) -> Any:
+    def get_value(self, epoch: int) -> ConfigValue:
         """The value in `epoch` (from 1)."""
         return self.func(epoch=epoch)
 
@@ -30,7 +29,7 @@ class WrapEpochValue:
         return self
 
 
-def resolve_epoch_values(value: Any, epoch: int) -> Any:
+def resolve_epoch_values(value: ConfigValue, epoch: int) -> ConfigValue:
     """A copy of a description with the values of `epoch`, at any depth; what holds none stays the same object."""
     if isinstance(value, WrapEpochValue):
         return value.get_value(epoch)
@@ -46,10 +45,10 @@ class PretrainOptions:
     """The option `pretrain`, checked. `repetitions`: epochs per step; an int, a list, or a dict by index."""
 
     copy_param_mode: str | None = None
-    copy_output_layer: Any = None
+    copy_output_layer: ConfigValue = None
     greedy: bool | None = None
-    repetitions: Any = None
-    construction_algo: Any = None
+    repetitions: ConfigValue = None
+    construction_algo: ConfigValue = None
     output_layers: Sequence[str] | None = None
     input_layers: Sequence[str] = ("data",)
 
@@ -99,7 +98,7 @@ class Pretrain:
             raise ConfigError('pretrain["greedy"]', "greedy pretraining is not supported")
 
     @staticmethod
-    def from_config(config: Config, network: Any) -> Pretrain | None:
+    def from_config(config: Config, network: ConfigValue) -> Pretrain | None:
         """By the config's options; None without pretraining."""
         options = PretrainOptions.from_config(config)
         if options is None:
@@ -132,7 +131,7 @@ class Pretrain:
 # --- how often --------------------------------------------------------------------------------------------------------
 
 
-def repetitions(value: Any, steps: Sequence[NetDict]) -> list[int]:
+def repetitions(value: ConfigValue, steps: Sequence[NetDict]) -> list[int]:
     """The number of epochs of each step: by its own `#repetition`, else by the option."""
     counts = [_repetition(value, i, len(steps)) for i in range(len(steps))]
     for i, step in enumerate(steps):
@@ -145,7 +144,7 @@ def repetitions(value: Any, steps: Sequence[NetDict]) -> list[int]:
     return counts
 
 
-def _repetition(value: Any, index: int, count: int) -> Any:
+def _repetition(value: ConfigValue, index: int, count: int) -> ConfigValue:
     if value is None:
         return 1
     if isinstance(value, Mapping):
@@ -161,12 +160,12 @@ def _repetition(value: Any, index: int, count: int) -> Any:
 # --- which nets -------------------------------------------------------------------------------------------------------
 
 
-def steps_by_function(function: Callable[..., Any], network: NetDict) -> list[NetDict]:
+def steps_by_function(function: ConfigFunction, network: NetDict) -> list[NetDict]:
     """What `function(idx=…, net_dict=…)` makes of copies of the network, until it returns nothing; then the network."""
     return [*_made(function, network), network]
 
 
-def _made(function: Callable[..., Any], network: NetDict) -> Iterator[NetDict]:
+def _made(function: ConfigFunction, network: NetDict) -> Iterator[NetDict]:
     index = 0
     while net := function(idx=index, net_dict=copy.deepcopy(network)):
         if not isinstance(net, dict):
@@ -243,7 +242,7 @@ def _reads_data(net: NetDict, name: str, options: PretrainOptions) -> bool:
     return not name.startswith("#") and any(source in options.input_layers for source in _sources(net, name))
 
 
-def _trainable(description: Mapping[str, Any]) -> bool:
+def _trainable(description: ConfigDict) -> bool:
     return bool(description.get("trainable", True))
 
 
@@ -261,7 +260,7 @@ def _without(net: NetDict, removed: Sequence[str]) -> NetDict:
     return left
 
 
-def _unique(names: Any) -> list[str]:
+def _unique(names: ConfigValue) -> list[str]:
     return list(dict.fromkeys(names))
 
 

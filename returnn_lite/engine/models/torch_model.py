@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigFunction, ConfigValue
+from returnn_lite.engine.models.model import Padded
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend.bridge import wrapped_pt_module_to_rf_module
 from returnn_lite.frontend.core_values import loss_value, marked_output
@@ -68,11 +70,16 @@ class TorchNet(torch.nn.Module):
     recurrent = True
     loaded_on_init: frozenset[str] = frozenset()
     infinite_constants: frozenset[str] = frozenset()
-    layers: Mapping[str, Any] = {}
+    layers: Mapping[str, torch.nn.Module] = {}
     layer_modules = ()
 
     def __init__(
-        self, model: torch.nn.Module, config: Config, steps: Mapping[str, Any], *, autocast: torch.dtype | None
+        self,
+        model: torch.nn.Module,
+        config: Config,
+        steps: Mapping[str, ConfigFunction],
+        *,
+        autocast: torch.dtype | None,
     ) -> None:
         super().__init__()
         self.model, self.steps, self.autocast = model, dict(steps), autocast
@@ -157,7 +164,7 @@ class TorchNet(torch.nn.Module):
     # --- running ------------------------------------------------------------------------------------------------------
 
     def forward(
-        self, data: Mapping[str, Any], lengths: Mapping[str, torch.Tensor], tags: list[str] | None = None
+        self, data: Mapping[str, Padded], lengths: Mapping[str, torch.Tensor], tags: list[str] | None = None
     ) -> TorchOutput:
         """Runs the steps on a batch: batch-first arrays by key, and int lengths [B] of the keys with a time axis."""
         feed = {
@@ -173,7 +180,7 @@ class TorchNet(torch.nn.Module):
             out.objective = self._objective(out.losses)
         return out
 
-    def _run(self, name: str, function: Any, feed: Mapping[str, Tensor], tags: list[str]) -> RunContext:
+    def _run(self, name: str, function: ConfigFunction, feed: Mapping[str, Tensor], tags: list[str]) -> RunContext:
         """Calls one of the functions; what it marked is in the context."""
         expected = declared(self.model_outputs, "model_outputs") if self.model_outputs else None
         context = RunContext(name, self.epoch, self.global_step, self.training, expected)
@@ -209,7 +216,9 @@ class TorchNet(torch.nn.Module):
         raise ConfigError("train_step", f"the losses ({', '.join(losses)}) do not depend on any parameter")
 
 
-def call(function: Any, name: str, offered: Mapping[str, Any], on_request: Mapping[str, Any] | None = None) -> Any:
+def call(
+    function: ConfigFunction, name: str, offered: Mapping[str, object], on_request: Mapping[str, object] | None = None
+) -> ConfigValue:
     """Calls a function of the config with those of the arguments that it takes; those `on_request` only by name."""
     wanted = inspect.signature(function).parameters.values()
     takes_all = any(p.kind is p.VAR_KEYWORD for p in wanted)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 
 from returnn_lite.behavior_version import BehaviorVersion, select_backend_torch
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigDict, ConfigFunction, NetDict
 from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load import stored_step
@@ -58,17 +58,17 @@ class TorchSource:
         """`train epoch 7`."""
         return f"train epoch {epoch}"
 
-    def describe(self, epoch: int) -> dict[str, Any]:
+    def describe(self, epoch: int) -> NetDict:
         """The same in all epochs."""
         return {}
 
-    def copy_modes(self, description: Mapping[str, Any]) -> Callable[[str], str | None]:
+    def copy_modes(self, description: ConfigDict) -> Callable[[str], str | None]:
         """As far as possible."""
         return lambda name: None
 
     def build(
         self,
-        description: dict[str, Any],
+        description: NetDict,
         *,
         epoch: int,
         device: torch.device,
@@ -101,14 +101,14 @@ class TorchSource:
         return net
 
 
-def required(config: Config, name: str) -> Any:
+def required(config: Config, name: str) -> ConfigFunction:
     """A function of the config. ConfigError if there is none, or it is something else."""
     function = config.typed_value(name)
     if function is None:
         raise ConfigError(name, f"`{name}` must be a function for this task with `get_model`, but there is none")
     if not callable(function):
         raise ConfigError(name, f"`{name}` must be a function, but is {function!r} instead")
-    return function
+    return function  # type: ignore[no-any-return]
 
 
 def autocast_type(config: Config) -> torch.dtype | None:

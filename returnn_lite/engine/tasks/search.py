@@ -4,16 +4,18 @@ import dataclasses
 import gzip
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets import Dataset
+from returnn_lite.datasets.batches.collate import Batch
 from returnn_lite.engine import data, report
 from returnn_lite.engine.batch_errors import with_batch_context
-from returnn_lite.engine.models.model import Model
+from returnn_lite.engine.models.model import Model, ModelOutput
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import forward_batch, run_step
 from returnn_lite.engine.step_meter import step_meter
@@ -26,6 +28,11 @@ from returnn_lite.tensor import Tensor
 from returnn_lite.vocab import Vocabulary
 
 FORMATS = ("txt", "py")
+Hypotheses: TypeAlias = list[tuple[float, np.ndarray]]  # (score, array), …, best first
+Raw: TypeAlias = np.ndarray | Hypotheses  # of a sequence, without padding
+# The same with text in place of arrays where classes have names.
+Readable: TypeAlias = str | np.ndarray | list[tuple[float, str | np.ndarray]]
+Result: TypeAlias = tuple[str, Readable | dict[str, Readable]]  # tag, and what was found; several layers by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +48,7 @@ class SearchOptions:
     @classmethod
     def from_config(cls, config: Config, log: Log) -> "SearchOptions":
         """Raises ConfigError for options that do not go together, and for a file that exists."""
-        value: Any = "output"
+        value: ConfigValue = "output"
         if config.is_typed("search_output_layer"):
             value = config.typed_value("search_output_layer", "output")
         elif config.has("search_output_layer"):
@@ -75,7 +82,7 @@ def search_task(config: Config, log: Log) -> None:
     dataset.init_seq_order(epoch=loaded.epoch)
     loader = data.load_batches(dataset, batching, net, config)
     meter = step_meter(config, f"{loaded.source.title(loaded.epoch)} search", log)
-    found: dict[int, tuple[str, Any]] = {}
+    found: dict[int, Result] = {}
     with torch.no_grad(), net.running_over(dataset.name):
         for batch in loader:
             with with_batch_context(batch, config):
@@ -112,10 +119,10 @@ def _corpus_index(dataset: Dataset, seq_idx: int) -> int:
 
 
 def _batch_values(
-    net: Model, out: Any, batch: Any, dataset: Dataset, options: SearchOptions, log: Log
-) -> list[tuple[str, Any]]:
+    net: Model, out: ModelOutput, batch: Batch, dataset: Dataset, options: SearchOptions, log: Log
+) -> list[Result]:
     """(tag, value) of each sequence: text or array, a list of (score, text) for a beam, a dict for several layers."""
-    rows: list[dict[str, Any]] = [{} for _ in batch.tags]
+    rows: list[dict[str, Readable]] = [{} for _ in batch.tags]
     for name in options.layers:
         output = out[name].batch_major()
         labels = labels_of_output(net, name, output, dataset)
@@ -131,7 +138,7 @@ def _batch_values(
     return list(zip(batch.tags, values, strict=True))
 
 
-def hypotheses(output: Tensor, num_seqs: int) -> list[Any]:
+def hypotheses(output: Tensor, num_seqs: int) -> Sequence[Raw]:
     """Per sequence its array without padding, or for a beam [(score, array), …], best first."""
     arrays = unpadded(output)
     if output.beam is None or output.beam.decided:
@@ -157,26 +164,33 @@ def unpadded(output: Tensor) -> list[np.ndarray]:
     return rows
 
 
-def float32_number(value: Any) -> float:
+def float32_number(value: float | np.floating) -> float:
     """A float32 as the Python number with the fewest digits that tell it apart."""
     return float(str(np.float32(value)))
 
 
-def _readable(value: Any, labels: Vocabulary | None) -> Any:
+def _readable(value: Raw, labels: Vocabulary | None) -> Readable:
     if isinstance(value, list):
-        return [(score, _readable(array, labels)) for score, array in value]
-    return labels.get_seq_labels(np.atleast_1d(value).tolist()) if labels is not None else value
+        return [(score, _named(array, labels)) for score, array in value]
+    return _named(value, labels)
+
+
+def _named(array: np.ndarray, labels: Vocabulary | None) -> str | np.ndarray:
+    """A sequence as text, where its classes have names."""
+    return labels.get_seq_labels(np.atleast_1d(array).tolist()) if labels is not None else array
 
 
 def _log_sequence(
-    log: Log, batch: Any, i: int, layer: str, raw: Any, readable: Any, dataset: Dataset, net: Model
+    log: Log, batch: Batch, i: int, layer: str, raw: Raw, readable: Readable, dataset: Dataset, net: Model
 ) -> None:
     shown = [array for _, array in raw] if isinstance(raw, list) else raw
     word = "outputs" if isinstance(raw, list) else "output"
     log.v4(f"seq_idx: {int(batch.seq_idx[i])}, seq_tag: {batch.tags[i]!r}, {word} {layer!r}: {shown!r}")
     target = net.extern_data.default_target
-    if target in batch.data and target in batch.lengths and target in dataset.labels:
-        reference = batch.data[target][i][: int(batch.lengths[target][i])]
+    values = batch.data.get(target)
+    has_classes = target in batch.lengths and target in dataset.labels
+    if has_classes and values is not None and not isinstance(values, list):
+        reference = values[i][: int(batch.lengths[target][i])]
         labels = dataset_labels(dataset, target)
         log.v4(f"  ref: {labels.get_seq_labels(reference.tolist()) if labels else reference.tolist()}")
     if isinstance(readable, list):
@@ -189,7 +203,7 @@ def _log_sequence(
 # --- file -------------------------------------------------------------------------------------------------------------
 
 
-def write_results(options: SearchOptions, results: Sequence[tuple[str, Any]]) -> None:
+def write_results(options: SearchOptions, results: Sequence[Result]) -> None:
     """The whole file at once, in the order of `results`; compressed if its name ends with .gz."""
     if not results:
         raise ConfigError("search_data", "there must be sequences to search, but there are none")
@@ -198,21 +212,21 @@ def write_results(options: SearchOptions, results: Sequence[tuple[str, Any]]) ->
     write_atomically(options.filename, lambda file: file.write(content))
 
 
-def txt_text(results: Sequence[tuple[str, Any]]) -> str:
+def txt_text(results: Sequence[Result]) -> str:
     """A line per sequence: the text, or for a beam the list of (score, text)."""
     return "".join(f"{value if isinstance(value, str) else _one_line(value)}\n" for _, value in results)
 
 
-def _one_line(value: Any) -> str:
+def _one_line(value: object) -> str:
     return " ".join(repr(value).split("\n"))
 
 
-def py_text(results: Sequence[tuple[str, Any]]) -> str:
+def py_text(results: Sequence[Result]) -> str:
     """A Python dict of the tags; numbers are plain, so that `nan` and `inf` are the only names."""
     return "".join(["{\n", *(f"{tag!r}: {_py_value(value)},\n" for tag, value in results), "}\n"])
 
 
-def _py_value(value: Any) -> str:
+def _py_value(value: object) -> str:
     """Lists of hypotheses and dicts of layers over several lines."""
     if isinstance(value, Mapping):
         return "".join(["{\n", *(f"{key!r}: {_py_value(item)},\n" for key, item in sorted(value.items())), "}"])

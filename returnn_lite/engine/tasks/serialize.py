@@ -1,12 +1,11 @@
 """Text of result files: the readable dict form, and hypotheses as text."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 
-def better_repr(value: Any) -> str:
+def better_repr(value: object) -> str:
     """A Python expression with dicts and lists over several lines where they are long; dict keys sorted.
 
     nan and inf are written as float('nan') and so on; numpy's float32 numbers as plain, short ones.
