@@ -15,3 +15,5 @@ ConfigOptions: TypeAlias = dict[str, Any]
 ConfigFunction: TypeAlias = Callable[..., Any]
 # The description of a net, by layer: each layer checks what it is given.
 NetDict: TypeAlias = dict[str, Any]
+# What eval strings may name: functions, modules, tensors, numbers, by name.
+EvalNames: TypeAlias = Mapping[str, Any]

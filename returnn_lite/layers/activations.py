@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from returnn_lite.config.config_code import check_names
+from returnn_lite.config_value import EvalNames
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.ops.elementwise import log_above
 
@@ -42,7 +43,7 @@ class Activation:
         return self.function(x, **opts)
 
 
-def activation(text: str | None, names: Mapping[str, Any] | None = None, *, path: str = "") -> Activation:
+def activation(text: str | None, names: EvalNames | None = None, *, path: str = "") -> Activation:
     """The activation that the config means by `text`.
 
     `names` are what an expression in `x` may use (`tf`, `safe_log`, …), and where a name that is not in our table is
@@ -76,7 +77,7 @@ def _named(text: str) -> Activation:
     return Activation(name, name not in ("softmax", "log_softmax"), function)
 
 
-def _operand(text: str, names: Mapping[str, Any] | None, path: str) -> Activation | float:
+def _operand(text: str, names: EvalNames | None, path: str) -> Activation | float:
     try:
         return float(text)
     except ValueError:

@@ -130,8 +130,10 @@ class GenericAttention(Layer):
         weights, base = refs["weights"], refs["base"]
         if weights is None or base is None:
             return None
-        plan: _Plan = base.memo(("attention", weights, self.auto_squeeze), lambda: self._plan(weights, base))
-        return plan.out
+        return self._known_plan(weights, base).out
+
+    def _known_plan(self, weights: Spec, base: Spec) -> _Plan:
+        return base.memo(("attention", weights, self.auto_squeeze), lambda: self._plan(weights, base))
 
     def _plan(self, weights: Spec, base: Spec) -> _Plan:
         """Which axes are summed, common, kept."""
@@ -167,8 +169,7 @@ class GenericAttention(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The weighted sum, as one batched matrix product."""
         weights, base = refs["weights"], refs["base"]
-        self.spec(weights=weights.spec, base=base.spec)
-        plan: _Plan = base.spec.memo(("attention", weights.spec, self.auto_squeeze), lambda: None)
+        plan = self._known_plan(weights.spec, base.spec)
         if not (weights.zero_padded or base.zero_padded) and weights.spec.dims[plan.time_w].dynamic:
             weights = weights.with_data(fill_padding(weights, 0.0, [plan.time_w]))
         data = product_of(plan.equation, weights, base)

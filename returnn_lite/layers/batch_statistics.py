@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from returnn_lite.config.option_types import Share
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.layers.core.init import InitialValue
 from returnn_lite.ops.norms import normalize_by
 from returnn_lite.ops.reductions import moments
 from returnn_lite.tensor import Spec, Tensor
@@ -26,7 +28,9 @@ class Owner(Protocol):
     name: str
     path: str
 
-    def param(self, name: str, shape: tuple[int, ...], init: Any = 0.0, **kwargs: Any) -> torch.nn.Parameter:
+    def param(
+        self, name: str, shape: tuple[int, ...], init: InitialValue = 0.0, *, trainable: bool = True
+    ) -> torch.nn.Parameter:
         """A parameter of the layer."""
 
 
@@ -52,8 +56,8 @@ class BatchStatistics:
         update_sample_only_in_training: bool | None = None,
         delay_sample_update: bool | None = None,
         param_version: int | None = None,
-        gamma_init: Any = 1.0,
-        beta_init: Any = 0.0,
+        gamma_init: InitialValue = 1.0,
+        beta_init: InitialValue = 0.0,
         masked_time: bool | None = None,
     ) -> None:
         new = behavior >= NEW_SINCE
@@ -89,7 +93,7 @@ class BatchStatistics:
         shape = (x.dim,) if self.version == 2 else tuple(x.dim if i == x.feature else 1 for i in axes)
         prefix = {0: f"{owner.name}_{owner.name}_output_", 1: "", 2: "v2_"}[self.version]
 
-        def param(name: str, init: Any, trainable: bool) -> torch.nn.Parameter:
+        def param(name: str, init: InitialValue, trainable: bool) -> torch.nn.Parameter:
             return owner.param(f"batch_norm/{prefix}{name}", shape, init, trainable=trainable)
 
         self.mean = param("mean", 0.0, False)
@@ -157,7 +161,7 @@ class BatchStatistics:
         return normalize_by(x.data, mean, variance, axis, epsilon=self.epsilon, scale=scale, shift=shift)
 
 
-def from_option(value: Any, behavior: int, path: str) -> BatchStatistics | None:
+def from_option(value: ConfigValue, behavior: int, path: str) -> BatchStatistics | None:
     """The common option `batch_norm`: True, or a dict of options. Raises ConfigError for unknown ones."""
     if not value:
         return None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from typing import Any
 
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.registry import layer
@@ -40,7 +40,7 @@ class Concat(Layer):
         self.marker = Dim(-1, "concat")
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """Parts the pairs in `from`."""
         pairs = description.get("from") or ()
         if not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in pairs) or isinstance(pairs, str):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from returnn_lite.config.option_types import NaturalInt, shortened
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.linking import Linker
@@ -17,10 +18,11 @@ from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.dim import FEATURE, SPATIAL
+from returnn_lite.tensor.spec import Role
 from returnn_lite.tensor.tensor import DTYPES
 
 
-def static_dims(owner: Layer, shape: Sequence[Any]) -> list[Dim]:
+def static_dims(owner: Layer, shape: Sequence[ConfigValue]) -> list[Dim]:
     """The Dims of a shape of numbers and Dims; the last one is the feature axis."""
     dims = []
     for i, size in enumerate(shape):
@@ -82,7 +84,7 @@ class Constant(Layer):
         dims = static_dims(self, self.value.shape if self.shape is None else self.shape)
         if self.with_batch_dim and not any(d.is_batch for d in dims):
             dims = [batch_dim, *dims]
-        feature: Any = AUTO if self.role is None else self.role
+        feature: Role = AUTO if self.role is None else self.role
         if self.sparse_dim is not None:
             return Spec(dims, self.dtype, sparse_dim=self.sparse_dim, feature=None)
         return Spec(dims, self.dtype, feature=feature)

@@ -18,6 +18,7 @@ from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.dim import FEATURE
 from returnn_lite.tensor.hypotheses import product_of
 from returnn_lite.tensor.masked import fill_padding
+from returnn_lite.tensor.spec import Role
 
 Axes = tuple[int, ...]
 NOT_GIVEN: Any = "not given"
@@ -157,7 +158,7 @@ class Dot(Layer):
         for at, (s, i) in enumerate(kept):
             if s == 0 and i in pairs and dims[at].size == 1:
                 dims[at] = b.dims[pairs[i]]
-        time: Any = AUTO
+        time: Role = AUTO
         for s, spec in enumerate(both):
             if time is AUTO and spec.time is not None and (s, spec.time) in kept:
                 time = kept.index((s, spec.time))

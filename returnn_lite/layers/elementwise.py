@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer
@@ -118,7 +119,7 @@ class Combine(Elementwise):
             raise self.error('use the layer class "eval" instead of kind "eval"')
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """`kind` "eval" is the layer class "eval"."""
         if description.get("kind") == "eval":
             return {**{k: v for k, v in description.items() if k != "kind"}, "class": "eval"}

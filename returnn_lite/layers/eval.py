@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config.config_code import check_names, expression
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
@@ -54,7 +55,7 @@ class Eval(Elementwise):
         self.code = expression(eval, "eval") if isinstance(eval, str) else None
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """Code that reads hidden states of the sources makes it a layer that asks for them."""
         code = getattr(description.get("eval"), "__code__", None) or description.get("eval")
         reads = "get_last_hidden_state" in (code if isinstance(code, str) else getattr(code, "co_names", ()))

@@ -7,7 +7,6 @@ so the packing can be undone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import BATCH, SPATIAL
 from returnn_lite.tensor.masked import mask_all
+from returnn_lite.tensor.spec import Role
 
 _PACKED = "packed"
 
@@ -190,8 +190,8 @@ class BooleanMask(Layer):
         new = self.options.out_dim or self.dim("mask", None, SPATIAL)
         rest = [i for i in range(x.rank) if i not in self._axes(x)]
         dims = [new, *(x.dims[i] for i in rest)]
-        time: Any = 1 + rest.index(x.time) if x.time in rest else 0
-        feature: Any = 1 + rest.index(x.feature) if x.feature in rest else None if x.sparse else AUTO
+        time: Role = 1 + rest.index(x.time) if x.time in rest else 0
+        feature: Role = 1 + rest.index(x.feature) if x.feature in rest else None if x.sparse else AUTO
         return Spec(dims, x.dtype, sparse_dim=x.sparse_dim, time=time, feature=feature, loop=x.loop)
 
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick
 from returnn_lite.ops.positions import sinusoids
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import common, joined, place, sizes
@@ -49,7 +49,7 @@ class PositionalEncoding(Stateful):
         self.offset = offset
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """Without `from`, the tick inside of loops."""
         if "from" not in description:
             return {**description, "from": ":i" if net.in_loop else "data"}
@@ -132,11 +132,11 @@ class PositionalEncoding(Stateful):
 
     # --- tick by tick -------------------------------------------------------------------------------------------------
 
-    def first_state(self, make: Any, refs: Mapping[str, Tensor]) -> State:
+    def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """Position 0."""
         return {"position": torch.zeros(make.batch, dtype=torch.int32, device=make.device)}
 
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """The encoding of the next position of each sequence."""
         x = self.run_input(sources)
         positions = state["position"]

@@ -10,7 +10,7 @@ import torch
 from returnn_lite.config.option_types import NaturalInt, PositiveInt
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.stateful import LoopConstants, State, Stateful, Tick
 from returnn_lite.ops.positions import relative_energies, relative_rows, sinusoids
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 
@@ -134,7 +134,7 @@ class RelativePositionalEncoding(Stateful):
         lengths = {**x.lengths, spec.dims[1]: seen}
         return RelativeRows(self.encoding_matrix, positions, x.size(dim), spec.with_loop(dim), lengths)
 
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """One query, the keys up to it."""
         x, keys = sources[0], tick.number + 1
         spec = self.spec(x.spec) or x.spec

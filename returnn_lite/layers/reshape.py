@@ -13,6 +13,7 @@ from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
+from returnn_lite.tensor.spec import Role
 
 
 @layer("reshape")
@@ -76,8 +77,8 @@ class Reshape(Layer):
         new = self._new(x, [x.dims[i] for i in old])
         kept = [x.dims[i] for i in order]
         dims = [*kept[:at], *new, *kept[at + len(old) :]]
-        time: Any = AUTO if x.time in old else None if x.time is None else dims.index(x.dims[x.time])
-        feature: Any = AUTO if x.feature in old else None if x.feature is None else dims.index(x.dims[x.feature])
+        time: Role = AUTO if x.time in old else None if x.time is None else dims.index(x.dims[x.time])
+        feature: Role = AUTO if x.feature in old else None if x.feature is None else dims.index(x.dims[x.feature])
         return Spec(dims, x.dtype, sparse_dim=x.sparse_dim, time=time, feature=feature, loop=x.loop)
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from returnn_lite.config.option_types import PositiveInt, Rate
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick
 from returnn_lite.layers.relative_position import RelativeRows
 from returnn_lite.ops.attention import attention, with_first
 from returnn_lite.tensor import Dim, Spec, Tensor
@@ -184,7 +184,7 @@ class SelfAttention(Stateful):
 
     # --- tick by tick -------------------------------------------------------------------------------------------------
 
-    def first_state(self, make: Any, refs: Mapping[str, Tensor]) -> State:
+    def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """No frames yet, or those of the previous batch."""
         if not self.left_only:
             raise self.error("`attention_left_only` must be True inside a loop, but is False instead")
@@ -195,7 +195,7 @@ class SelfAttention(Stateful):
         shape = (make.batch, self.num_heads, 0)
         return {k: torch.zeros(*shape, n, dtype=self.QKV.dtype, device=make.device) for k, n in sizes.items()}
 
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """The present frame as query; it joins the keys and values."""
         x = self.run_input(sources)
         x = x.permuted(self._order(x.spec))

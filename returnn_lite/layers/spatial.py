@@ -9,11 +9,12 @@ import torch
 
 from returnn_lite.config.option_types import MAX_SIZE, is_int, shortened
 from returnn_lite.config.values import plain
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.ops import windows as windows_of
 from returnn_lite.ops.windows import PADDINGS
 from returnn_lite.tensor import Dim, Spec, Tensor
-from returnn_lite.tensor.axes import axis
+from returnn_lite.tensor.axes import AxisText, axis
 
 
 class Window(windows_of.Window):
@@ -29,7 +30,9 @@ class Window(windows_of.Window):
         return wide.window(self.span, self.stride)
 
 
-def windows(sizes: Any, strides: Any, dilation: Any, padding: Any) -> tuple[Window, ...]:
+def windows(
+    sizes: ConfigValue, strides: ConfigValue, dilation: ConfigValue, padding: ConfigValue
+) -> tuple[Window, ...]:
     """One Window per spatial axis; numbers hold for all axes. Raises ConfigError for an unknown padding, and for
     sizes, strides and dilations that are no positive ints."""
     sizes = _positive("window size", tuple(sizes) if isinstance(sizes, (list, tuple)) else (sizes,))
@@ -68,7 +71,7 @@ def _as_tuple(value: Any, rank: int) -> tuple[Any, ...]:
     return (value,) * rank
 
 
-def spatial_axes(spec: Spec, named: Any, count: int, behavior: int) -> tuple[int, ...]:
+def spatial_axes(spec: Spec, named: AxisText, count: int, behavior: int) -> tuple[int, ...]:
     """The axes a window slides over: those named, else all but batch and feature. ConfigError for a wrong number."""
     if named:
         listed = named if isinstance(named, (list, tuple)) else (named,)

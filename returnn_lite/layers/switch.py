@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.registry import layer
@@ -33,7 +34,7 @@ class Switch(Layer):
         self.false_from = false_from
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """A condition known now leaves one branch."""
         condition = description.get("condition")
         condition = condition() if callable(condition) else condition

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import SPATIAL
 from returnn_lite.tensor.masked import fill_padding, mask
+from returnn_lite.tensor.spec import Role
 
 
 @layer("top_k")
@@ -49,7 +49,7 @@ class TopK(Layer):
             return None
         new = self.k_dim or self.dim("topk", self.k, SPATIAL)
         left = x.without(self._axes(x))
-        time: Any = None if x.time is None else left.time
+        time: Role = None if x.time is None else left.time
         return Spec((*left.dims, new), x.dtype, sparse_dim=x.sparse_dim, time=time, feature=None, loop=x.loop)
 
     def _axes(self, x: Spec) -> tuple[int, ...]:
@@ -116,7 +116,7 @@ class SearchSorted(Layer):
         if values is None or sequence is None:
             return None
         self._places(values, sequence)
-        feature: Any = AUTO if values.sparse else values.feature
+        feature: Role = AUTO if values.sparse else values.feature
         return Spec(values.dims, "int32", time=values.time, feature=feature, loop=values.loop)
 
     def _places(self, values: Spec, sequence: Spec) -> tuple[list[int], list[int], int]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from returnn_lite.config.option_types import PositiveFloat, option_kinds, shortened, wrong_values
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.masked import mask_all
@@ -136,7 +137,7 @@ def loss_class(name: str) -> type[Loss]:
     return _LOSSES[name]
 
 
-def make_loss(name: Any, options: Mapping[str, Any], path: str) -> tuple[Loss, CommonLossOptions]:
+def make_loss(name: ConfigValue, options: ConfigDict, path: str) -> tuple[Loss, CommonLossOptions]:
     """The loss of a config word with its `loss_opts`. Raises ConfigError for unknown names and options."""
     if not isinstance(name, str):
         raise ConfigError(path, f"`loss` must be the name of a loss, but is {shortened(name)} instead")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
+from returnn_lite.config_value import ConfigDict
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import Context
@@ -25,7 +25,7 @@ from returnn_lite.network.worklist import run
 
 
 def build_program(
-    description: Mapping[str, Any],
+    description: ConfigDict,
     context: Context,
     store: ParamStore,
     extern_data: ExternData,
@@ -42,9 +42,7 @@ def build_program(
 class Builder:
     """Constructs the net of a description."""
 
-    def __init__(
-        self, description: Mapping[str, Any], context: Context, store: ParamStore, extern_data: ExternData
-    ) -> None:
+    def __init__(self, description: ConfigDict, context: Context, store: ParamStore, extern_data: ExternData) -> None:
         self.context = context
         self.extern_data = extern_data
         self.shared: Shared[Net] = Shared(context, store, extern_data, OverlayNet)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.linking import Task, links, task
@@ -38,7 +38,7 @@ class Net(NetBase["Net"]):
         return run(self.ask(name))
 
     @task
-    async def ask(self, name: Any) -> Node:
+    async def ask(self, name: ConfigValue) -> Node:
         """`get`, as a step of the construction."""
         asking = self.shared.asking
         if not isinstance(name, str):
@@ -148,7 +148,7 @@ class Net(NetBase["Net"]):
         """A layer of this net as the root net sees it (a loop has its frames stacked)."""
         return self.ask(name)
 
-    def target_outside(self, target: Any) -> Task[Node]:
+    def target_outside(self, target: ConfigValue) -> Task[Node]:
         """The target of a loss, as the root net sees it."""
         return self.ask_target(target)
 
@@ -163,7 +163,7 @@ class Net(NetBase["Net"]):
                 return net, name
             net, name = net.subnets[outer], inner
 
-    def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
+    def subnet(self, descriptions: ConfigDict, *, path: str, prefix: str, trainable: bool) -> Net:
         """A net inside this one, whose layers run in the same order as those of this net."""
         made = Net(
             descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable
@@ -174,7 +174,7 @@ class Net(NetBase["Net"]):
     # --- linking ------------------------------------------------------------------------------------------------------
 
     @task
-    async def link(self, name: str, entry: Any) -> Node:
+    async def link(self, name: str, entry: ConfigValue) -> Node:
         """Makes the layer of a dict entry, after the nodes it reads."""
         description = described(name, entry, self)
         await self._find_size(description)
@@ -293,7 +293,7 @@ class Net(NetBase["Net"]):
     # --- targets ------------------------------------------------------------------------------------------------------
 
     @task
-    async def ask_target(self, target: Any) -> Node:
+    async def ask_target(self, target: ConfigValue) -> Node:
         """The node of a target: "layer:x", a layer of that name, or a data key."""
         name = self.target_name(target)
         if name.startswith("layer:"):
@@ -314,7 +314,7 @@ class Net(NetBase["Net"]):
         description.set_size(size)
 
     @task
-    async def _target_dim(self, target: Any, path: str) -> int | None:
+    async def _target_dim(self, target: ConfigValue, path: str) -> int | None:
         """Number of classes (or features) of a target of the layer at `path`."""
         name = self.target_name(target)
         if name.startswith("layer:") or name in self.descriptions:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.axis_rules import check_axis_texts
 from returnn_lite.layers.core.base import Layer
@@ -70,7 +71,7 @@ class LayerDescription:
         return layer
 
 
-def described(name: str, entry: Any, net: Surroundings) -> LayerDescription:
+def described(name: str, entry: ConfigValue, net: Surroundings) -> LayerDescription:
     """The description of the layer `name` of a net. Raises ConfigError(s) for what is wrong with its options."""
     path = net.layer_path(name)
     if not isinstance(entry, Mapping):

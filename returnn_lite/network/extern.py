@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
 from returnn_lite.tensor.build import data_spec
@@ -38,7 +39,7 @@ class ExternData:
         self.specs[key] = spec
 
     def feed(
-        self, key: str, values: Any, lengths: Mapping[str, torch.Tensor], *, lengths_on: torch.device | None = None
+        self, key: str, values: object, lengths: Mapping[str, torch.Tensor], *, lengths_on: torch.device | None = None
     ) -> Tensor:
         """The Tensor of one key from a batch-first array (B, T, …), and int lengths [B] of its time axis.
 
@@ -90,7 +91,7 @@ def _spec(key: str, options: Mapping[str, Any]) -> Spec:
         raise ConfigError(f'extern_data["{key}"]', f"wrong option value: {type(exc).__name__}: {exc}") from exc
 
 
-def extern_options(config: Config) -> dict[str, dict[str, Any]]:
+def extern_options(config: Config) -> dict[str, ConfigOptions]:
     """The option dicts of all keys."""
     extern = config.typed_value("extern_data")
     if extern is not None:

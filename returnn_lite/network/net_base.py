@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.context import Context
 from returnn_lite.layers.core.node import NamedNet, Node
@@ -99,7 +100,7 @@ class NetBase(Generic[N]):
         if node.description:
             self.context.log.v3(f"layer {self.path}/{node.name!r}: {node.spec}")
 
-    def target_name(self, target: Any) -> str:
+    def target_name(self, target: ConfigValue) -> str:
         """The first of the targets, or the default one."""
         if isinstance(target, (list, tuple)):
             target = target[0] if target else None

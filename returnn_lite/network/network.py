@@ -20,7 +20,7 @@ from returnn_lite.log import Log
 from returnn_lite.network.builder import build_program
 from returnn_lite.network.extern import ExternData
 from returnn_lite.network.objective import LossNode, LossValue
-from returnn_lite.network.saving import EvalNames, Origin, learned, relearn
+from returnn_lite.network.saving import MakeEvalNames, NetworkState, Origin, learned, relearn
 from returnn_lite.network.substituted_params import SubstitutedParams
 from returnn_lite.tensor import Spec, Tensor
 
@@ -74,7 +74,7 @@ class Network(torch.nn.Module):
         search: bool = False,
         eval: bool = True,  # noqa: A002 - the field's word
         log: Log | None = None,
-        eval_names: EvalNames | None = None,
+        eval_names: MakeEvalNames | None = None,
         seed: int = 1,
         extra_layers: tuple[str, ...] = (),
     ) -> None:
@@ -107,12 +107,12 @@ class Network(torch.nn.Module):
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return _made_from, (type(self), self.origin.portable()), self.__getstate__()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> NetworkState:
         state = learned(self.params, self.context, self.program.layers)
         plain = {name: getattr(self, name) for name in ("training", "loaded_on_init", "infinite_constants")}
         return {**state, "plain": plain}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: NetworkState) -> None:
         with torch.no_grad():
             device = next((values.device for values, _ in state["params"].values()), torch.device("cpu"))
             self.to(device)  # constants of the layers too
@@ -234,7 +234,7 @@ class Network(torch.nn.Module):
     # --- running ------------------------------------------------------------------------------------------------------
 
     def forward(
-        self, data: Mapping[str, Any], lengths: Mapping[str, torch.Tensor], tags: list[str] | None = None
+        self, data: Mapping[str, torch.Tensor], lengths: Mapping[str, torch.Tensor], tags: list[str] | None = None
     ) -> NetworkOutput:
         """Runs all layers on a batch: batch-first arrays by key, and int lengths [B] of the keys with a time axis."""
         feed = {k: self.extern_data.feed(k, v, lengths) for k, v in data.items() if k in self.used_data_keys}

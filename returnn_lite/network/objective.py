@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.node import Node
+from returnn_lite.layers.core.options import CommonOptions
 from returnn_lite.layers.core.params import ParamScope
 from returnn_lite.losses.base import CommonLossOptions, Loss, make_loss
 from returnn_lite.tensor import Tensor
@@ -164,7 +164,7 @@ def loss_node(name: str, node: Node, target: Node | None, inverse_norm: Node | N
     return LossNode(name, node, target, made, common, bool(options.only_on_eval), inverse_norm, path)
 
 
-def constraints(scopes: Iterable[tuple[ParamScope, Any]]) -> list[tuple[float, list[torch.nn.Parameter]]]:
+def constraints(scopes: Iterable[tuple[ParamScope, CommonOptions]]) -> list[tuple[float, list[torch.nn.Parameter]]]:
     """(L2 factor, parameters) of every layer with the option `L2`; records the factors for the optimizer."""
     found = []
     for scope, options in scopes:

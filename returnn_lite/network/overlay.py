@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import Context
 from returnn_lite.layers.core.linking import Task, task
@@ -45,7 +45,7 @@ class OverlayNet(Net):
             self.shared.context = OverlayContext(main.shared.context)
             main.shared.context.beams = True
 
-    def ask(self, name: Any) -> Task[Node]:
+    def ask(self, name: ConfigValue) -> Task[Node]:
         """What a layer of this net reads."""
         own = isinstance(name, str) and f"{self.name}:{name}" in self.descriptions
         return self.layer(name) if own else self.main.ask(name)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.node import Node
@@ -63,7 +64,7 @@ class ReuseOptions:
         raise ConfigError(self.path, f"reuse_params{key}: must be {wanted}, but is {found!r} instead")
 
 
-def reuse_options(options: Any, path: str) -> ReuseOptions | None:
+def reuse_options(options: ConfigValue, path: str) -> ReuseOptions | None:
     """The option `reuse_params` of a layer.
 
     Forms: "layer"; {"reuse_layer": "layer", "auto_create_missing": bool}; {"map": {"W": "layer" | None | dict}};
@@ -197,7 +198,7 @@ class ParamsView:
         self._owner = owner
 
     @property
-    def params(self) -> dict[str, Any]:
+    def params(self) -> dict[str, torch.Tensor]:
         """The parameters by name."""
         wrap, _ = _wrappers(self._owner)
         return {n: wrap(p) for n, p in self._scope.used.items()}

@@ -6,15 +6,16 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import EvalNames
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import Context
 
-EvalNames = Callable[[Context], Mapping[str, Any]]
+MakeEvalNames = Callable[[Context], EvalNames]
 KEPT = ("global_step", "epoch", "dataset_name", "epoch_start", "tick_offset")  # of the context
 
 
@@ -26,7 +27,7 @@ class Origin:
     description: Mapping[str, Any]
     search: bool
     evaluates: bool
-    eval_names: EvalNames | None
+    eval_names: MakeEvalNames | None
     seed: int
     extra_layers: tuple[str, ...]
 
@@ -35,6 +36,23 @@ class Origin:
         config = Config({k: v for k, v in self.config.typed.items() if _is_portable(k, v)})
         config.untyped = dict(self.config.untyped)
         return replace(self, config=config, eval_names=self.eval_names or self.config.eval_names)
+
+
+class Learned(TypedDict):
+    """What a network has learned: `params`: values, and whether they are trained, by name; `training`: the flag of each
+    layer; `memories`: what each remembers; `context`: counters; `random`: device and state of the generator."""
+
+    params: dict[str, tuple[torch.Tensor, bool]]
+    training: list[bool]
+    memories: list[dict[str, Any]]
+    context: dict[str, Any]
+    random: tuple[str, torch.Tensor]
+
+
+class NetworkState(Learned):
+    """The same, and plain attributes of the network."""
+
+    plain: dict[str, Any]
 
 
 def _is_portable(key: str, value: Any) -> bool:
@@ -48,7 +66,7 @@ def _is_portable(key: str, value: Any) -> bool:
     return True
 
 
-def learned(params: Mapping[str, torch.nn.Parameter], context: Context, layers: tuple[Layer, ...]) -> dict[str, Any]:
+def learned(params: Mapping[str, torch.nn.Parameter], context: Context, layers: tuple[Layer, ...]) -> Learned:
     """What is not in the origin: parameters, flags, counters, random numbers, what layers remember."""
     return {
         "params": {name: (p.detach(), p.requires_grad) for name, p in params.items()},
@@ -60,7 +78,7 @@ def learned(params: Mapping[str, torch.nn.Parameter], context: Context, layers: 
 
 
 def relearn(
-    state: Mapping[str, Any],
+    state: Learned,
     params: Mapping[str, torch.nn.Parameter],
     context: Context,
     layers: tuple[Layer, ...],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
+from returnn_lite.config_value import ConfigDict
 from returnn_lite.errors import ConfigError, ConfigErrors
 from returnn_lite.layers.core.context import Context
 from returnn_lite.layers.core.linking import task
@@ -53,7 +53,7 @@ def named_nodes(root: Net) -> Iterator[tuple[Net, str, str, Node]]:
             waiting.pop()
 
 
-def start_points(entries: Mapping[str, Any], context: Context) -> list[str]:
+def start_points(entries: ConfigDict, context: Context) -> list[str]:
     """The names that construction starts from: outputs, losses, output layers; by name."""
     found = []
     for name in sorted(n for n in entries if not n.startswith("#")):

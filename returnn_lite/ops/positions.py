@@ -10,7 +10,9 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 
-def frequencies(size: int, base: float = 10000.0, *, last_included: bool = True, device: Any = None) -> Tensor:
+def frequencies(
+    size: int, base: float = 10000.0, *, last_included: bool = True, device: torch.device | None = None
+) -> Tensor:
     """r_i = base^(-i / (h - 1)) for i < h = size // 2, from 1 to 1 / base; or base^(-i / h).  -> (h,)"""
     half = size // 2
     steps = torch.arange(half, device=device, dtype=torch.float32)

@@ -10,16 +10,17 @@ from typing import Any, ClassVar
 import torch
 
 from returnn_lite.config.option_types import NaturalInt, PositiveInt
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer, split_options
+from returnn_lite.layers.core.stateful import LoopStart, State
 from returnn_lite.ops import beam as beams
 from returnn_lite.rec.choice_scores import log_scores, noise
 from returnn_lite.rec.custom_scores import ChoiceView, custom_scores
-from returnn_lite.rec.initial import Initial
 from returnn_lite.tensor import Beam, Dim, Spec, Tensor, batch_dim, latest_beam, to_beam
 
 _INPUT_TYPES = ("prob", "log_prob", "logits", "regression")
@@ -127,7 +128,7 @@ class Choice(Layer):
     # --- construction -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """Outside of search the choice is the target (its source is dropped), or sampled; see `target_choice.py`."""
         path = net.layer_path(description["#name"])
         split_options(cls, {k: v for k, v in description.items() if k != "#name"}, path)
@@ -177,7 +178,7 @@ class Choice(Layer):
             return known.sparse_dim
         return self.dim(f"sparse-dim{index}", x.dim) if x is not None else None
 
-    def initial_output(self, make: Initial, spec: Spec, state: Any = None) -> Tensor:
+    def initial_output(self, make: LoopStart, spec: Spec, state: State | None = None) -> Tensor:
         """Label 0 where the config says nothing else."""
         return make.zeros(spec)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.errors import ConfigError
 
 OPTION = "torch_compile"
@@ -18,7 +19,7 @@ HARMLESS = ("Dynamo detected a call to a `functools.lru_cache`", "The .grad attr
 OPTIONS = ("backend", "mode", "dynamic", "options", "fullgraph")
 
 
-def compile_options(config: Config) -> dict[str, Any] | None:
+def compile_options(config: Config) -> ConfigOptions | None:
     """What torch.compile is given; None: nothing is compiled. Raises ConfigError for anything else than options."""
     value = config.typed_value(OPTION, None)
     if value is None and config.has(OPTION):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick
+from returnn_lite.rec.initial import Initial
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 
 
@@ -67,18 +68,17 @@ class CumConcat(Stateful):
 
     # --- tick by tick -------------------------------------------------------------------------------------------------
 
-    def first_state(self, make: Any, refs: Mapping[str, Tensor]) -> State:
+    def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """No frames; their shape is known at the first tick."""
         return {}
 
-    def initial_output(self, make: Any, spec: Spec, state: State | None = None) -> Tensor:
+    def initial_output(self, make: LoopStart, spec: Spec, state: State | None = None) -> Tensor:
         """No frames."""
         none = Lengths(torch.zeros((), dtype=torch.int32, device=make.device), 0, ())
         lengths = {**make.lengths, self.out_spatial_dim: none}
-        made: Tensor = type(make)(make.batch, make.device, lengths).zeros(spec)
-        return made
+        return Initial(make.batch, make.device, lengths).zeros(spec)
 
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """The frames so far and the present one."""
         x = self.run_input(sources)
         at = self._at(x.spec)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config_value import ConfigFunction
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.views.data_view import SourceView
 from returnn_lite.layers.views.eval_view import LayerView
@@ -41,7 +42,7 @@ class ChoiceView(LayerView):
 
 
 def custom_scores(
-    function: Callable[..., Any],
+    function: ConfigFunction,
     view: ChoiceView,
     log_probs: torch.Tensor,
     base: torch.Tensor,

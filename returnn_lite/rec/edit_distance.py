@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -11,7 +10,7 @@ from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick
 from returnn_lite.ops import edit_distance as distances
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import joined
@@ -131,17 +130,17 @@ class EditDistanceTable(OfTarget, Stateful):
         """The row behind one more label."""
         return distances.next_row(row, label, *labels(target), blank=self.blank_idx)
 
-    def first_state(self, make: Any, refs: Mapping[str, Tensor]) -> State:
+    def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """The row before the first label."""
         return {"state": self._first(refs["target"])}
 
-    def initial_output(self, make: Any, spec: Spec, state: State | None = None) -> Tensor:
+    def initial_output(self, make: LoopStart, spec: Spec, state: State | None = None) -> Tensor:
         """The row before the first label."""
         if state is None:
             return super().initial_output(make, spec)
         return Tensor(state["state"], spec, make.lengths)
 
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """The next row; that of the last tick for sequences that have ended."""
         x, target = sources[0], tick.refs["target"]
         row = self._next(state["state"], x.data, target)

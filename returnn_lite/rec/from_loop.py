@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.linking import Linker
@@ -26,7 +25,7 @@ class GetRecAccumulated(Layer):
         self.sub_layer = sub_layer
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """Reads the inner layer."""
         path = net.layer_path(description["#name"])
         split_options(cls, {k: v for k, v in description.items() if k != "#name"}, path)

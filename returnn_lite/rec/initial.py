@@ -9,7 +9,7 @@ import torch
 
 from returnn_lite.layers.core.linking import Linker, task
 from returnn_lite.layers.core.node import Node
-from returnn_lite.layers.core.stateful import Stateful
+from returnn_lite.layers.core.stateful import LoopStart, State, Stateful
 from returnn_lite.network.building import compute
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.align import place
@@ -38,7 +38,7 @@ def build_initial(node: Node) -> None:
 
 
 def first_output(
-    make: Initial, node: Node, value_of: Callable[[Node], Tensor], known: Callable[[Node], bool] = lambda node: True
+    make: LoopStart, node: Node, value_of: Callable[[Node], Tensor], known: Callable[[Node], bool] = lambda node: True
 ) -> Tensor:
     """What "prev:" of a layer reads at the first tick; `value_of` gives what is `known` before it."""
     layer = node.layer
@@ -54,7 +54,7 @@ def first_output(
 class StartsItself(Protocol):
     """A layer that knows its output before the first tick."""
 
-    def initial_output(self, make: Initial, spec: Spec, state: Any = None) -> Tensor:
+    def initial_output(self, make: LoopStart, spec: Spec, state: State | None = None) -> Tensor:
         """What "prev:" of the layer reads at the first tick."""
         ...
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.linking import Task, task
@@ -88,7 +89,7 @@ class LoopNet(Net):
             node.layer = Previous(of)
             node.layer.name, node.layer.path, node.layer.context = node.name, net.layer_path(name), self.shared.context
 
-    def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
+    def subnet(self, descriptions: ConfigDict, *, path: str, prefix: str, trainable: bool) -> Net:
         """A sub-network inside the loop: its layers run in the loop, its "prev:x" is its own layer x."""
         made = SubnetInLoop(
             descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable
@@ -96,7 +97,7 @@ class LoopNet(Net):
         made.loop = self
         return made
 
-    def target_outside(self, target: Any) -> Task[Node]:
+    def target_outside(self, target: ConfigValue) -> Task[Node]:
         """The target of a loss in this loop, as the net outside sees it: whole sequences."""
         name = self.target_name(target)
         own = self.target_layer(target)
@@ -107,7 +108,7 @@ class LoopNet(Net):
             return self.outer.target_outside(f"layer:{layer[len('base:') :]}")
         return self.outer.target_outside(layer.removeprefix("data:"))
 
-    def target_layer(self, target: Any) -> str | None:
+    def target_layer(self, target: ConfigValue) -> str | None:
         """The layer of this loop that a target names; None if it is outside."""
         name = self.target_name(target)
         layer = name.removeprefix("layer:")
@@ -166,11 +167,11 @@ class SubnetInLoop(Net):
         """An inner layer, as the net outside of the loop sees it."""
         return self.loop.outside(name)
 
-    def target_outside(self, target: Any) -> Task[Node]:
+    def target_outside(self, target: ConfigValue) -> Task[Node]:
         """The target of a loss, as the net outside of the loop sees it."""
         return self.loop.target_outside(target)
 
-    def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
+    def subnet(self, descriptions: ConfigDict, *, path: str, prefix: str, trainable: bool) -> Net:
         """A further sub-network."""
         made = SubnetInLoop(
             descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import State, Stateful, Tick, ticking
+from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick, ticking
 from returnn_lite.network.building import compute, infer
 from returnn_lite.network.construct import Net
 from returnn_lite.rec.compress import Frames, renamed
@@ -57,7 +58,7 @@ class MaskedComputation(Stateful):
         self.input_specs: dict[str, Spec | None] = {}
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """With `masked_from` there is nothing to mask."""
         if description.get("masked_from"):
             return {**description, "from": description["masked_from"], "masked_from": None, "mask": None}
@@ -182,12 +183,12 @@ class MaskedComputation(Stateful):
 
     # --- tick by tick -------------------------------------------------------------------------------------------------
 
-    def begin_loop(self, batch: int) -> Any:
+    def begin_loop(self, batch: int) -> LoopConstants:
         """What is constant over one run, of all layers of the unit with a state."""
         stateful = ((i, node, ticking(node)) for i, node in enumerate(self.nodes))
         return {n: (f"{i}/", inner.begin_loop(batch)) for i, n, inner in stateful if inner is not None}
 
-    def first_state(self, make: Initial, refs: Mapping[str, Tensor]) -> State:
+    def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """The states of the unit, and its output before the first tick."""
         state: State = {}
         for i, node in enumerate(self.nodes):
@@ -198,13 +199,13 @@ class MaskedComputation(Stateful):
         state["output"] = first_output(make, self.unit_node, lambda n: self._outer(n, refs)).data
         return state
 
-    def initial_output(self, make: Initial, spec: Spec, state: State | None = None) -> Tensor:
+    def initial_output(self, make: LoopStart, spec: Spec, state: State | None = None) -> Tensor:
         """That of the unit."""
         if state is None:
             raise self.error("the initial output is that of the unit")
         return Tensor(state["output"], spec, make.lengths)
 
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """One tick: new output and states where the mask is True, the old ones elsewhere."""
         keep = tick.refs["mask"].data
         inputs = {n: _legal(x, keep) for n, x in self._inputs(self.run_input(sources), tick.refs).items()}

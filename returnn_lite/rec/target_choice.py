@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
@@ -27,7 +28,7 @@ class TargetChoice(Choice):
     stays_in_loop: ClassVar[str] = ""
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """Nothing is left to decide."""
         return description
 
@@ -113,7 +114,7 @@ class GivenChoice(Choice):
     searches: ClassVar[bool] = False
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """Nothing is left to decide."""
         return description
 

@@ -9,7 +9,7 @@ import torch
 
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick
 from returnn_lite.ops.lstm2d import lstm2d
 from returnn_lite.ops.masked import frame_mask
 from returnn_lite.ops.reductions import reduce
@@ -127,11 +127,11 @@ class TwoDLSTM(Stateful):
 
     # --- tick by tick -------------------------------------------------------------------------------------------------
 
-    def first_state(self, make: Any, refs: Mapping[str, Tensor]) -> State:
+    def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """No row above; how long rows are is known at the first tick."""
         return {}
 
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """One more row."""
         encoder, target = sources
         out, row = self._run(encoder, target.batch_major().data.unsqueeze(1), state or None)

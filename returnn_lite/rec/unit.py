@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick
 from returnn_lite.rec.cells import Cell, ParamSpec, make_cell
-from returnn_lite.rec.initial import Initial
 from returnn_lite.rec.last_state import request_state
 from returnn_lite.rec.unit_state import InitialState
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
@@ -152,22 +152,22 @@ class Unit(Stateful):
         """Whether the layer is one tick of the loop around it (its source has no time axis)."""
         return self.axis is None and all(s is None or s.time is None for s in sources)
 
-    def begin_loop(self, batch: int) -> Any:
+    def begin_loop(self, batch: int) -> LoopConstants:
         """What is constant over one run of a loop."""
         return self.cell.begin_sequence(self.weights, self.training, self.context.generator, batch=batch)
 
-    def first_state(self, make: Initial, refs: Mapping[str, Tensor]) -> State:
+    def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """The state before the first tick."""
         return self.initial.state(self, self.cell, make.batch, make.device, refs) or self.cell.zero_state(
             make.batch, make.device, torch.float32
         )
 
-    def initial_output(self, make: Initial, spec: Spec, state: State | None = None) -> Tensor:
+    def initial_output(self, make: LoopStart, spec: Spec, state: State | None = None) -> Tensor:
         """What "prev:" of this layer reads at the first tick: the output part of the initial state."""
         state = self.first_state(make, {}) if state is None else state
         return Tensor(self.cell.output_of_state(state), spec, make.lengths, state=state)
 
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """One tick."""
         x = self.run_input(sources)
         projected = self.cell.project(constants, x.data)
@@ -240,7 +240,7 @@ class RecUnit(Unit):
         self.inits = {"weights": forward_weights_init, "recurrent": recurrent_weights_init, "bias": bias_init}
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """A dict as `unit` is a loop."""
         if isinstance(description.get("unit"), dict):
             return {**description, "class": "rec.loop"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.linking import Task, task
 from returnn_lite.layers.core.node import Node
@@ -75,12 +76,12 @@ class UnitNet(Net):
         """Whether the net around is a loop's."""
         return self._around().in_loop
 
-    def ask_target(self, target: Any) -> Task[Node]:
+    def ask_target(self, target: ConfigValue) -> Task[Node]:
         """A target of the net around."""
         name = self.target_name(target)
         return self.ask(name[len("layer:") :] if name.startswith("layer:") else f"data:{name}")
 
-    def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
+    def subnet(self, descriptions: ConfigDict, *, path: str, prefix: str, trainable: bool) -> Net:
         """A sub-network as unit; "base:x" is a layer of the net around the owner."""
         return _InUnit(
             descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable
@@ -96,7 +97,7 @@ class _InUnit(Net):
         """A data key as the net around sees it."""
         return self.base(f"data:{key}")
 
-    def subnet(self, descriptions: Mapping[str, Any], *, path: str, prefix: str, trainable: bool) -> Net:
+    def subnet(self, descriptions: ConfigDict, *, path: str, prefix: str, trainable: bool) -> Net:
         """A further sub-network."""
         return _InUnit(
             descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.rec.cells import Cell
@@ -23,13 +24,13 @@ class InitialState:
     A layer with a last hidden state gives that; any other its output (B, H). `scope`: where its parameters are.
     """
 
-    def __init__(self, value: Any, scope: str = "rec/") -> None:
+    def __init__(self, value: ConfigValue, scope: str = "rec/") -> None:
         self.value = value
         self.scope = scope
         self.kept: State | None = None
         self.kept_epoch: int | None = None
 
-    def per_key(self, cell: Cell) -> dict[str, Any]:
+    def per_key(self, cell: Cell) -> ConfigOptions:
         """The entry of each component of the state."""
         keys, value = cell.state_keys, self.value
         if isinstance(value, Mapping):

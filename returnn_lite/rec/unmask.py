@@ -11,9 +11,8 @@ from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick
 from returnn_lite.rec.compress import Frames, renamed
-from returnn_lite.rec.initial import Initial
 from returnn_lite.rec.inputs import InnerSource
 from returnn_lite.rec.masked import MaskedComputation
 from returnn_lite.tensor import Dim, Spec, Tensor
@@ -74,15 +73,15 @@ class Unmask(Stateful):
         """Whether it counts the chosen frames tick by tick."""
         return self.counts
 
-    def first_state(self, make: Initial, refs: Mapping[str, Tensor]) -> State:
+    def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """No frame was chosen yet."""
         return {"frame": torch.full((make.batch,), -1, dtype=torch.int64, device=make.device)}
 
-    def initial_output(self, make: Initial, spec: Spec, state: State | None = None) -> Tensor:
+    def initial_output(self, make: LoopStart, spec: Spec, state: State | None = None) -> Tensor:
         """That of the source."""
         return make.full(spec, self.initial)
 
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """The frame that was chosen last."""
         frame = state["frame"] + tick.refs["mask"].data
         x = sources[0]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import State, Stateful, Tick
+from returnn_lite.layers.core.stateful import LoopConstants, State, Stateful, Tick
 from returnn_lite.rec.inputs import LoopInputs
 from returnn_lite.rec.loop_net import LoopNet, SubnetInLoop
 from returnn_lite.tensor import Dim, Spec, Tensor
@@ -72,7 +70,7 @@ class RecUnstack(Stateful):
         lengths = {dim: x.length(x.spec.dims[at])} if dim.dynamic else {}
         return x.with_lengths(lengths).with_data(x.data.movedim(at, 0), bare.with_loop(dim))
 
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """The frame of this tick."""
         x = self.run_input(sources)
         at = self._axis(x.spec)

@@ -59,7 +59,7 @@ def axes(spec: Spec, text: AxisText, *, option: str = "axis") -> tuple[int, ...]
     """
     if isinstance(text, list):
         text = tuple(text)
-    return spec.memo(("axes", text), lambda: _resolve(spec, text, option))  # type: ignore[no-any-return]
+    return spec.memo(("axes", text), lambda: _resolve(spec, text, option))
 
 
 def axis(spec: Spec, text: AxisText, *, option: str = "axis") -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from returnn_lite.config_value import ConfigDict
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.tensor.axes import axis
 from returnn_lite.tensor.dim import FEATURE, SPATIAL, Dim, batch_dim
@@ -17,7 +18,7 @@ _OPTIONS = {
 }
 
 
-def data_spec(key: str, options: Mapping[str, Any]) -> Spec:
+def data_spec(key: str, options: ConfigDict) -> Spec:
     """The Spec of one extern_data entry.
 
     Raises ConfigError with the path `extern_data["key"]` for unknown options and contradictions.

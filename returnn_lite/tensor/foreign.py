@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.tensor.dim import Dim
 
 LEVELS = 6  # of structures in the options of a layer
@@ -21,7 +21,7 @@ class ForeignDim:
         raise NotImplementedError
 
 
-def with_core_dims(value: Any, levels: int = LEVELS) -> Any:
+def with_core_dims(value: ConfigValue, levels: int = LEVELS) -> ConfigValue:
     """The value with the `Dim` in place of each foreign axis, in dicts, lists, tuples and sets.
 
     What holds none is returned as it is. `levels`: how deep is looked; nets within nets look for themselves.

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from enum import Enum
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from returnn_lite.tensor.dim import Dim, batch_dim
 
-AUTO: Any = object()  # "take the default role"
+T = TypeVar("T")
+
+
+class Auto(Enum):
+    """The one value `AUTO`: "take the default role"."""
+
+    AUTO = "the default role"
+
+
+AUTO: Final = Auto.AUTO
+Role: TypeAlias = int | Dim | Auto | None  # which axis has a role: a position, a Dim, none
 
 
 class Spec:
@@ -27,8 +38,8 @@ class Spec:
         dtype: str = "float32",
         *,
         sparse_dim: Dim | None = None,
-        time: Any = AUTO,
-        feature: Any = AUTO,
+        time: Role = AUTO,
+        feature: Role = AUTO,
         loop: frozenset[Dim] = frozenset(),
     ) -> None:
         self.dims = tuple(dims)
@@ -40,7 +51,7 @@ class Spec:
         self.time: int | None = self._default_time() if time is AUTO else self._position(time)
         self.feature: int | None = self._default_feature() if feature is AUTO else self._position(feature)
         self._hash = hash((self.dims, self.dtype, self.sparse_dim, self.time, self.feature, self.loop))
-        self._memo: dict[Any, Any] = {}
+        self._memo: dict[Hashable, Any] = {}
 
     def _position(self, role: int | Dim | None) -> int | None:
         if role is None:
@@ -120,22 +131,24 @@ class Spec:
             if not d.is_batch and d not in self.loop and (i != self.feature or i == self.time or d.dynamic)
         )
 
-    def memo(self, key: Any, make: Callable[[], Any]) -> Any:
+    def memo(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, computed once per `key` for this Spec."""
-        found = self._memo.get(key, AUTO)
-        if found is AUTO:
+        found: T | Auto = self._memo.get(key, AUTO)
+        if isinstance(found, Auto):
             found = self._memo[key] = make()
         return found
 
     # --- changed copies -----------------------------------------------------------------------------------------------
 
-    def with_dims(self, dims: Iterable[Dim], *, time: Any = None, feature: Any = None, **changes: Any) -> Spec:
+    def with_dims(
+        self, dims: Iterable[Dim], *, time: Role = None, feature: Role = None, loop: frozenset[Dim] | None = None
+    ) -> Spec:
         """A copy with these axes; roles stay with their Dims unless given (Dim, position, None=keep, AUTO=default)."""
         dims = tuple(dims)
         new_time = _kept(self.time_dim, dims) if time is None else time
         feature_dim = None if self.feature is None else self.dims[self.feature]
         new_feature = _kept(feature_dim, dims, last=True) if feature is None else feature
-        return self._copy(dims=dims, time=new_time, feature=new_feature, **changes)
+        return self._copy(dims=dims, time=new_time, feature=new_feature, loop=self.loop if loop is None else loop)
 
     def with_feature(self, dim: Dim) -> Spec:
         """A copy whose feature axis is `dim`: in place of the old one, at the end if there was none (sparse data)."""
@@ -165,7 +178,7 @@ class Spec:
         front = tuple(i for i, d in enumerate(self.dims) if d in self.loop)
         return (*front, *first, *(i for i in range(self.rank) if i not in front and i not in first))
 
-    def without(self, axes: Iterable[int], *, time: Any = None, feature: Any = None) -> Spec:
+    def without(self, axes: Iterable[int], *, time: Role = None, feature: Role = None) -> Spec:
         """A copy without the axes at these positions; a removed role axis leaves its default, unless given."""
         gone = set(axes)
         keep = [i for i in range(self.rank) if i not in gone]
@@ -177,7 +190,7 @@ class Spec:
         dims = tuple(self.dims[i] for i in keep)
         return self._copy(dims=dims, time=time, feature=feature, loop=self.loop.intersection(dims))
 
-    def roles(self, *, time: Any = "keep", feature: Any = "keep") -> Spec:
+    def roles(self, *, time: Role | Literal["keep"] = "keep", feature: Role | Literal["keep"] = "keep") -> Spec:
         """A copy with other role axes (positions, Dims, None, or AUTO)."""
         return self._copy(
             time=self.time if isinstance(time, str) else time,

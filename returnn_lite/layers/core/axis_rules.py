@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from returnn_lite.config_value import ConfigDict
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.registry import own_options
 
@@ -16,7 +17,7 @@ NO_INTS, NO_ORDER = 5, 7  # behaviour versions from which these are errors
 _ORDERED = re.compile(r"(s|spatial|d|dyn|dynamic|static|except_batch):-?\d+", re.IGNORECASE)
 
 
-def check_axis_texts(cls: type[Layer], options: Mapping[str, Any], behavior: int, path: str) -> None:
+def check_axis_texts(cls: type[Layer], options: ConfigDict, behavior: int, path: str) -> None:
     """Raises ConfigError for axes given by number, or by their place among others, where the version forbids it."""
     if behavior < NO_INTS:
         return

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.context import Context, NetName, Surroundings
+from returnn_lite.layers.core.init import InitialValue
 from returnn_lite.layers.core.options import CommonOptions
-from returnn_lite.layers.core.params import ParamScope
+from returnn_lite.layers.core.params import ParamScope, Shape
 from returnn_lite.layers.dropout import drop_input
 from returnn_lite.log import Log
 from returnn_lite.tensor import Dim, Spec, Tensor, latest_beam, to_beam
@@ -126,19 +128,26 @@ class Layer(torch.nn.Module):
         return None
 
     @classmethod
-    def prepare(cls, description: dict[str, Any], net: Surroundings) -> dict[str, Any]:
+    def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """A chance to rewrite the layer dict before its options are split (e.g. what `from` means in training)."""
         return description
 
     # --- helpers for classes ------------------------------------------------------------------------------------------
 
     def param(
-        self, name: str, shape: tuple[int, ...], init: Any = 0.0, *, blocks: Any = None, **kwargs: Any
+        self,
+        name: str,
+        shape: Shape,
+        init: InitialValue = 0.0,
+        *,
+        blocks: tuple[Shape, ...] | None = None,
+        trainable: bool = True,
+        dtype: torch.dtype = torch.float32,
     ) -> torch.nn.Parameter:
         """The parameter `name` (the reference's name), registered on the module; `blocks`: see `ParamOptions`."""
         if self.scope is None:
             raise RuntimeError(f"layer {self.name!r} is not part of a network")
-        value = self.scope.get(name, shape, init, **kwargs)
+        value = self.scope.get(name, shape, init, trainable=trainable, dtype=dtype)
         if blocks is not None and name in self.scope.owned:
             self.scope.store.options[self.scope.full_name(name)].blocks = blocks
         self.register_parameter(name.replace("/", "__").replace(".", "__"), value)

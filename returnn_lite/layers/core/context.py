@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigDict, EvalNames
 from returnn_lite.log import Log
 from returnn_lite.tensor import Beam, Spec, Tensor
 
@@ -22,7 +23,7 @@ class DataKeys(Protocol):
         ...
 
     @property
-    def options(self) -> Mapping[str, Mapping[str, Any]]:
+    def options(self) -> Mapping[str, ConfigDict]:
         """What the config says of each key."""
         ...
 
@@ -68,7 +69,7 @@ class Context:
     losses: bool = True
     train: bool = False
     generator: torch.Generator = field(default_factory=torch.Generator)
-    eval_names: Mapping[str, Any] = field(default_factory=dict)
+    eval_names: EvalNames = field(default_factory=dict)
     global_step: int = 0
     epoch: int = 1
     dataset_name: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.ops import initial
 
 Initializer = Callable[[Sequence[int], Generator, torch.dtype], Tensor]
+# Whatever a config gives for initial values: `initializer` makes a function of it, or says what is wrong.
+InitialValue: TypeAlias = Any
 
 
-def initializer(value: Any, *, layer: Any = None, path: str = "") -> Initializer:
+def initializer(value: InitialValue, *, layer: object = None, path: str = "") -> Initializer:
     """The function (shape, generator, dtype) -> tensor that the config means by `value`.
 
     `value`: a number, an array, {"class": name, options}, a name (`_initializer` at its end may be left out), or an
@@ -38,7 +40,7 @@ def initializer(value: Any, *, layer: Any = None, path: str = "") -> Initializer
     raise ConfigError(path, f"invalid initializer: {value!r}")
 
 
-def _from_text(text: str, layer: Any, path: str) -> Any:
+def _from_text(text: str, layer: object, path: str) -> Any:
     if "(" not in text:
         return _make(_find(text, path), {}, text, path)
     names = {**vars(math), "numpy": np, "np": np, "math": math, "layer": layer}
@@ -93,7 +95,7 @@ def fans(shape: Sequence[int]) -> tuple[int, int]:
 # --- the distributions ------------------------------------------------------------------------------------------------
 
 
-def constant(value: float = 0.0, dtype: Any = None) -> Initializer:
+def constant(value: float = 0.0, dtype: object = None) -> Initializer:
     """All entries `value`."""
 
     def init(shape: Sequence[int], generator: Generator, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -114,24 +116,26 @@ def _seeded(sample: Callable[[Tensor, Generator], Tensor], seed: int | None) -> 
 
 
 def random_uniform(
-    minval: float = 0.0, maxval: float | None = None, seed: int | None = None, dtype: Any = None
+    minval: float = 0.0, maxval: float | None = None, seed: int | None = None, dtype: object = None
 ) -> Initializer:
     """Uniform in [minval, maxval), maxval 1 if not given."""
     high = 1.0 if maxval is None else maxval
     return _seeded(lambda empty, generator: empty.uniform_(minval, high, generator=generator), seed)
 
 
-def random_uniform_abs(limit: float, seed: int | None = None, dtype: Any = None) -> Initializer:
+def random_uniform_abs(limit: float, seed: int | None = None, dtype: object = None) -> Initializer:
     """Uniform in [-limit, limit)."""
     return random_uniform(-limit, limit, seed)
 
 
-def random_normal(mean: float = 0.0, stddev: float = 1.0, seed: int | None = None, dtype: Any = None) -> Initializer:
+def random_normal(mean: float = 0.0, stddev: float = 1.0, seed: int | None = None, dtype: object = None) -> Initializer:
     """Normal."""
     return _seeded(lambda empty, generator: empty.normal_(mean, stddev, generator=generator), seed)
 
 
-def truncated_normal(mean: float = 0.0, stddev: float = 1.0, seed: int | None = None, dtype: Any = None) -> Initializer:
+def truncated_normal(
+    mean: float = 0.0, stddev: float = 1.0, seed: int | None = None, dtype: object = None
+) -> Initializer:
     """Normal, redrawn beyond two standard deviations (so the result varies less than `stddev`)."""
     return _seeded(lambda empty, generator: initial.truncated_normal_(empty, mean, stddev, generator), seed)
 
@@ -141,7 +145,7 @@ def variance_scaling(
     mode: str = "fan_in",
     distribution: str = "truncated_normal",
     seed: int | None = None,
-    dtype: Any = None,
+    dtype: object = None,
 ) -> Initializer:
     """Variance scale / n, where n is fan_in, fan_out or their mean (`fan_avg`), at least 1."""
     if mode not in initial.FAN_MODES:
@@ -165,7 +169,7 @@ def variance_scaling_non_zero(
     mode: str = "fan_in",
     distribution: str = "truncated_normal",
     seed: int | None = None,
-    dtype: Any = None,
+    dtype: object = None,
 ) -> Initializer:
     """Like variance scaling, but only a fraction of the entries, drawn by chance, is not 0; the variance is kept."""
     dense = variance_scaling(scale / non_zero_fraction, mode, distribution)
@@ -180,18 +184,18 @@ def variance_scaling_non_zero(
 def _scaling(scale: float, mode: str, distribution: str) -> Callable[..., Initializer]:
     """A fixed choice of variance scaling."""
 
-    def make(seed: int | None = None, dtype: Any = None) -> Initializer:
+    def make(seed: int | None = None, dtype: object = None) -> Initializer:
         return variance_scaling(scale, mode, distribution, seed)
 
     return make
 
 
-def xavier(uniform: bool = True, seed: int | None = None, dtype: Any = None) -> Initializer:
+def xavier(uniform: bool = True, seed: int | None = None, dtype: object = None) -> Initializer:
     """Glorot's; normal instead of uniform on demand."""
     return variance_scaling(1.0, "fan_avg", "uniform" if uniform else "truncated_normal", seed)
 
 
-def uniform_unit_scaling(factor: float = 1.0, seed: int | None = None, dtype: Any = None) -> Initializer:
+def uniform_unit_scaling(factor: float = 1.0, seed: int | None = None, dtype: object = None) -> Initializer:
     """Uniform ±factor * sqrt(3 / n), n = product of all axes but the last."""
 
     def sample(empty: Tensor, generator: Generator) -> Tensor:
@@ -201,13 +205,13 @@ def uniform_unit_scaling(factor: float = 1.0, seed: int | None = None, dtype: An
     return _seeded(sample, seed)
 
 
-def orthogonal(gain: float = 1.0, seed: int | None = None, dtype: Any = None) -> Initializer:
+def orthogonal(gain: float = 1.0, seed: int | None = None, dtype: object = None) -> Initializer:
     """Orthonormal rows or columns (of the matrix that has the last axis as columns), times gain."""
 
     return _seeded(lambda empty, generator: initial.orthogonal(empty, generator, gain), seed)
 
 
-def identity(gain: float = 1.0, dtype: Any = None) -> Initializer:
+def identity(gain: float = 1.0, dtype: object = None) -> Initializer:
     """The unit matrix, times gain; 2 axes."""
 
     def init(shape: Sequence[int], generator: Generator, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -218,7 +222,7 @@ def identity(gain: float = 1.0, dtype: Any = None) -> Initializer:
     return init
 
 
-def load_txt_file(filename: str, dtype: Any = None) -> Initializer:
+def load_txt_file(filename: str, dtype: object = None) -> Initializer:
     """The numbers in a text file, one row a line."""
     return _array(np.loadtxt(filename, dtype="float32"), filename)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from typing import Any
+
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 
 RENAMED = {"window": {"window": "window_size"}}  # class -> old option -> its name today
 # Class ("": every one) -> option -> the values that ask for what is done anyway.
@@ -24,7 +26,7 @@ REFUSED = {
 }
 
 
-def present_day(kind: Any, description: Mapping[str, Any], own: Container[str]) -> dict[str, Any]:
+def present_day(kind: ConfigValue, description: ConfigDict, own: Container[str]) -> ConfigOptions:
     """A layer's description with the options' names of today, without those that mean nothing.
 
     kind, own: its class, as the config has it, and the options of that.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, ParamSpec, Protocol, TypeGuard, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeGuard, TypeVar
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.node import Node
@@ -13,6 +14,8 @@ from returnn_lite.layers.core.registry import once_per_class
 
 T = TypeVar("T")
 P = ParamSpec("P")
+# A call of an async function; what it awaits in between is the business of the worklist alone.
+Work: TypeAlias = Coroutine[Any, Any, T]
 
 
 class Task(Generic[T]):
@@ -23,14 +26,14 @@ class Task(Generic[T]):
 
     __slots__ = ("work",)
 
-    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, work: Work[T]) -> None:
         self.work = work
 
     def __await__(self) -> Generator[Task[T], T, T]:
         return (yield self)
 
 
-def task(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Task[T]]:
+def task(function: Callable[P, Work[T]]) -> Callable[P, Task[T]]:
     """Makes the calls of an async function tasks."""
 
     @functools.wraps(function)
@@ -48,11 +51,11 @@ class Linker(Surroundings, Protocol):
         """Whether there is a loop somewhere around the net, or the net is one."""
         ...
 
-    def ask(self, name: Any) -> Task[Node]:
+    def ask(self, name: ConfigValue) -> Task[Node]:
         """The node of a reference. Raises ConfigError for unknown layers and dependency loops."""
         ...
 
-    def ask_target(self, target: Any) -> Task[Node]:
+    def ask_target(self, target: ConfigValue) -> Task[Node]:
         """The node of a target: "layer:x", a layer of that name, or a data key."""
         ...
 
@@ -64,7 +67,7 @@ class Linker(Surroundings, Protocol):
 class Links(Protocol):
     """A layer that refers to more than its sources and layer-valued options, or notes whom it reads."""
 
-    def link(self, net: Any, node: Node) -> Coroutine[Any, Any, None] | None:
+    def link(self, net: Any, node: Node) -> Work[None] | None:  # Any: a `Linker`, or the net for layers that hold nets
         """Adds to `node.refs`; `net` is a `Linker`, for layers that hold nets of their own the net itself."""
         ...
 

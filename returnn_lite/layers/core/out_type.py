@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from returnn_lite.config_value import ConfigDict
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.tensor import AUTO, Dim, Spec, batch_dim
 from returnn_lite.tensor.dim import FEATURE
+from returnn_lite.tensor.spec import Role
 
 _OPTIONS = (
     *("dim", "shape", "sparse", "dtype", "batch_dim_axis", "time_dim_axis", "feature_dim_axis", "dim_tags", "dims"),
@@ -15,7 +17,7 @@ _OPTIONS = (
 )
 
 
-def overridden(spec: Spec, out_type: Mapping[str, Any] | None, sources: Sequence[Spec], layer: str) -> Spec:
+def overridden(spec: Spec, out_type: ConfigDict | None, sources: Sequence[Spec], layer: str) -> Spec:
     """`spec` with the overrides of `out_type`.
 
     `shape` (without batch): None takes the next unused dynamic axis of the sources, a number a static axis of that
@@ -50,10 +52,10 @@ def _same_axes(spec: Spec, out_type: Mapping[str, Any], dtype: str, sparse_dim: 
             f"`dim` must be {spec.dim}, the size of the feature axis, but is {dim} instead; to change it give `shape`"
         )
         raise ConfigError("out_type", text)
-    feature: Any = None if sparse_dim is not None else AUTO if spec.sparse else spec.feature
+    feature: Role = None if sparse_dim is not None else AUTO if spec.sparse else spec.feature
     if "feature_dim_axis" in out_type and sparse_dim is None:
         feature = out_type["feature_dim_axis"]
-    time: Any = out_type.get("time_dim_axis", spec.time)
+    time: Role = out_type.get("time_dim_axis", spec.time)
     return Spec(spec.dims, dtype, sparse_dim=sparse_dim, time=time, feature=feature, loop=spec.loop)
 
 

@@ -15,7 +15,7 @@ import torch
 from returnn_lite.config.config_code import code_place
 from returnn_lite.config.option_types import shortened
 from returnn_lite.errors import ConfigError
-from returnn_lite.layers.core.init import initializer
+from returnn_lite.layers.core.init import InitialValue, initializer
 
 Shape = tuple[int, ...]
 
@@ -66,7 +66,7 @@ class ParamStore:
     options: dict[str, ParamOptions] = field(default_factory=dict)
 
     def get(
-        self, name: str, shape: Shape, init: Any, *, trainable: bool, dtype: torch.dtype, path: str
+        self, name: str, shape: Shape, init: InitialValue, *, trainable: bool, dtype: torch.dtype, path: str
     ) -> torch.nn.Parameter:
         """The parameter of this name, made and initialised at its first use. Raises ConfigError if its shape is
         another.
@@ -86,7 +86,7 @@ class ParamStore:
 
 
 def _initial_values(
-    name: str, shape: Shape, init: Any, generator: torch.Generator, dtype: torch.dtype, path: str
+    name: str, shape: Shape, init: InitialValue, generator: torch.Generator, dtype: torch.dtype, path: str
 ) -> torch.Tensor:
     """The values that a parameter begins with; ConfigError where the machine has no memory for them."""
     entries = math.prod(shape)
@@ -153,7 +153,13 @@ class ParamScope:
         return f"{self.prefix}/{name}" if self.prefix else name
 
     def get(
-        self, name: str, shape: Shape, init: Any = 0.0, *, trainable: bool = True, dtype: torch.dtype = torch.float32
+        self,
+        name: str,
+        shape: Shape,
+        init: InitialValue = 0.0,
+        *,
+        trainable: bool = True,
+        dtype: torch.dtype = torch.float32,
     ) -> torch.nn.Parameter:
         """The parameter `name` of this layer: shared from another layer if `reuse_params` says so, else its own."""
         shared = self.reuse(name, tuple(shape)) if self.reuse is not None else None
@@ -169,7 +175,13 @@ class ParamScope:
         return self.own(name, shape, init, trainable=trainable, dtype=dtype)
 
     def own(
-        self, name: str, shape: Shape, init: Any = 0.0, *, trainable: bool = True, dtype: torch.dtype = torch.float32
+        self,
+        name: str,
+        shape: Shape,
+        init: InitialValue = 0.0,
+        *,
+        trainable: bool = True,
+        dtype: torch.dtype = torch.float32,
     ) -> torch.nn.Parameter:
         """The layer's own parameter of this name, made at its first use."""
         full = self.full_name(name)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from returnn_lite.config.option_types import converted, option_kinds, wrong_values
+from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
 from returnn_lite.layers.core import legacy
 from returnn_lite.layers.core.options import CommonOptions
@@ -42,7 +43,7 @@ def layer_names() -> list[str]:
     return sorted(_LAYERS)
 
 
-def layer_class(name: Any, path: str) -> type[Layer]:
+def layer_class(name: ConfigValue, path: str) -> type[Layer]:
     """The class of a config word. Raises ConfigError with what to use instead, or the nearest known word."""
     if not isinstance(name, str):
         raise ConfigError(path, f"`class` must be the name of a layer class, but is {name!r} instead")
@@ -79,7 +80,7 @@ def layer_valued(cls: type[Layer]) -> tuple[str, ...]:
     return tuple(n for n, p in own_options(cls).items() if "LayerRef" in str(p.annotation))
 
 
-def split_options(cls: type[Layer], description: Mapping[str, Any], path: str) -> tuple[CommonOptions, dict[str, Any]]:
+def split_options(cls: type[Layer], description: ConfigDict, path: str) -> tuple[CommonOptions, ConfigOptions]:
     """Splits a layer dict into the options every layer has and those of its class.
 
     Raises ConfigErrors for unknown and missing options, and for values that are not what the options are annotated

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.node import Node
-from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 
 State = dict[str, torch.Tensor]
+# What is constant over one run of a loop: of a kind of its own for each class, which gets back what it gave.
+LoopConstants: TypeAlias = Any
+
+
+class LoopStart(Protocol):
+    """What is known when a loop starts: the number of sequences, and the lengths of all axes known outside of it."""
+
+    batch: int
+    device: torch.device
+    lengths: Mapping[Dim, Lengths]
+
+    def zeros(self, spec: Spec) -> Tensor:
+        """A tensor of this Spec full of 0."""
+        ...
+
+    def full(self, spec: Spec, value: float) -> Tensor:
+        """A tensor of this Spec full of `value`."""
+        ...
+
+    def output(self, node: Node, value_of: Callable[[Node], Tensor]) -> Tensor:
+        """The initial output of a layer, by its options; `value_of` gives what is known before the first tick."""
+        ...
 
 
 @dataclass
@@ -45,20 +67,19 @@ class Stateful(Layer):
         """Whether the layer, with these sources, is one tick of the loop around it: they have no time axis."""
         return all(s is None or s.time is None for s in sources)
 
-    def begin_loop(self, batch: int) -> Any:
+    def begin_loop(self, batch: int) -> LoopConstants:
         """What is constant over one run of a loop with `batch` sequences."""
         return None
 
-    def first_state(self, make: Any, refs: Mapping[str, Tensor]) -> State:
-        """The state before the first tick. `make`: number of sequences (`batch`), `device`, `zeros(spec)`."""
+    def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
+        """The state before the first tick."""
         return {}
 
-    def initial_output(self, make: Any, spec: Spec, state: State | None = None) -> Tensor:
+    def initial_output(self, make: LoopStart, spec: Spec, state: State | None = None) -> Tensor:
         """What "prev:" of this layer reads at the first tick: zeros."""
-        zeros: Tensor = make.zeros(spec)
-        return zeros
+        return make.zeros(spec)
 
-    def step(self, constants: Any, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """One tick: the output, and the new state."""
         raise TypeError(f"layer class {self.class_name!r} has no step")
 

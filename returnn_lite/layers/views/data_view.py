@@ -8,8 +8,12 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.errors import ConfigError, NamesKnown
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
+
+# Makes of a tensor (and its dtype, where it may be "string") what functions of configs expect.
+Wrap = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -137,20 +141,20 @@ class DataView(NamesKnown):
 
     # --- lengths ------------------------------------------------------------------------------------------------------
 
-    def _lengths(self, dim: Dim) -> Any:
+    def _lengths(self, dim: Dim) -> torch.Tensor | LengthsOf:
         return LengthsOf(dim)
 
     @property
-    def size_placeholder(self) -> dict[int, Any]:
+    def size_placeholder(self) -> dict[int, torch.Tensor | LengthsOf]:
         """Lengths [B] by the position of the axis, counted without batch."""
         dims = [d for d in self.spec.dims if not d.is_batch]
         return {i: self._lengths(d) for i, d in enumerate(dims) if d.dynamic}
 
-    def get_sequence_lengths(self) -> Any:
+    def get_sequence_lengths(self) -> torch.Tensor | LengthsOf:
         """Lengths [B] of the time axis."""
         return self._lengths(self.get_time_dim_tag())
 
-    def get_dynamic_size(self, axis: int) -> Any:
+    def get_dynamic_size(self, axis: int) -> torch.Tensor | LengthsOf:
         """Lengths [B] of the axis at a position. ConfigError for an axis of fixed size."""
         if not self.spec.dims[axis].dynamic:
             raise ConfigError("", f"{self.name!r}: axis {axis} must be dynamic, but is {self.spec.dims[axis]}")
@@ -188,7 +192,7 @@ class DataView(NamesKnown):
         return DataView(self.spec, name or self.name)
 
     @property
-    def out_type(self) -> dict[str, Any]:
+    def out_type(self) -> ConfigOptions:
         """As an `out_type` dict."""
         spec = self.spec
         kind = {"sparse": spec.sparse, "sparse_dim": spec.sparse_dim}
@@ -199,7 +203,7 @@ class DataView(NamesKnown):
 class SourceView(DataView):
     """A source with its values."""
 
-    def __init__(self, x: Tensor, name: str, wrap: Callable[..., Any] = lambda t, dtype=None: t) -> None:
+    def __init__(self, x: Tensor, name: str, wrap: Wrap = lambda t, dtype=None: t) -> None:
         super().__init__(x.spec, name)
         self._x = x
         self._wrap = wrap
@@ -218,22 +222,24 @@ class SourceView(DataView):
         batch = self._x.data.shape[self._axis(self.batch_dim_axis, "batch")]
         return Lengths(torch.full((batch,), size, dtype=torch.int32, device=self._x.device), size)
 
-    def _lengths(self, dim: Dim) -> Any:
+    def _lengths(self, dim: Dim) -> torch.Tensor:
         return self._wrap(self._per_seq(dim).values)
 
-    def get_sequence_lengths_broadcast(self) -> Any:
+    def get_sequence_lengths_broadcast(self) -> torch.Tensor:
         """Lengths of the time axis, shaped to broadcast against `placeholder`."""
         shape = [1] * self.batch_ndim
         shape[self.batch_dim_axis or 0] = -1
-        return self.get_sequence_lengths().reshape(shape)
+        return self._lengths(self.get_time_dim_tag()).reshape(shape)
 
-    def get_placeholder_as_batch_major(self) -> Any:
+    def get_placeholder_as_batch_major(self) -> torch.Tensor:
         """The values with the batch axis first."""
-        return self.copy_as_batch_major().placeholder
+        found: torch.Tensor = self.copy_as_batch_major().placeholder
+        return found
 
-    def get_placeholder_as_time_major(self) -> Any:
+    def get_placeholder_as_time_major(self) -> torch.Tensor:
         """The values with the time axis first."""
-        return self.copy_as_time_major().placeholder
+        found: torch.Tensor = self.copy_as_time_major().placeholder
+        return found
 
     def get_dim(self, axis: int) -> int:
         """The size of an axis."""
@@ -247,13 +253,13 @@ class SourceView(DataView):
         """The size of the time axis."""
         return self.get_dim(self._axis(self.time_dim_axis, "time"))
 
-    def get_sequence_mask(self) -> Any:
+    def get_sequence_mask(self) -> torch.Tensor:
         """True on valid frames.  Shape: (B, T), or (T, B) if time comes before batch"""
         mask = self._per_seq(self.get_time_dim_tag()).mask(self.time_dimension())
         time_first = (self.time_dim_axis or 0) < (self.batch_dim_axis or 0)
         return self._wrap(mask.T if time_first else mask)
 
-    def get_sequence_mask_broadcast(self, axis: int | None = None) -> Any:
+    def get_sequence_mask_broadcast(self, axis: int | None = None) -> torch.Tensor:
         """True on valid frames of an axis (default: time), shaped to broadcast against `placeholder`."""
         axis = self._axis(self.time_dim_axis, "time") if axis is None else axis
         mask = self._per_seq(self.spec.dims[axis]).mask(self.get_dim(axis))
@@ -261,14 +267,15 @@ class SourceView(DataView):
         shape = [size if i in (axis, batch) else 1 for i, size in enumerate(self._x.data.shape)]
         return self._wrap((mask.T if axis < batch else mask).reshape(shape))
 
-    def get_placeholder_time_flattened(self) -> Any:
+    def get_placeholder_time_flattened(self) -> torch.Tensor:
         """The valid frames of all sequences, one after another.  Shape: (N, …)"""
         view: Any = self.copy_as_batch_major()
         order = (0, view.time_dim_axis, *(i for i in range(1, view.batch_ndim) if i != view.time_dim_axis))
         view = view.permuted(order)
-        return view.placeholder[view.get_sequence_mask()]
+        flat: torch.Tensor = view.placeholder[view.get_sequence_mask()]
+        return flat
 
-    def get_placeholder_flattened(self, keepdims: bool = False) -> Any:
+    def get_placeholder_flattened(self, keepdims: bool = False) -> torch.Tensor:
         """The valid frames; without a time axis the values as they are."""
         flat = self.get_placeholder_time_flattened() if self.have_time_axis() else self.placeholder
         return flat.reshape(-1, *[1] * (self.batch_ndim - flat.dim()), *flat.shape[1:]) if keepdims else flat

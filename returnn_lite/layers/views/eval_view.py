@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import torch
 
+from returnn_lite.config_value import ConfigDict, ConfigFunction, ConfigOptions
 from returnn_lite.errors import NamesKnown
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.views.data_view import DataView
@@ -26,7 +26,7 @@ class LayerView(NamesKnown):
         sources: tuple[Tensor, ...],
         names: list[str] | None = None,
         spec: Spec | None = None,
-        description: Mapping[str, Any] | None = None,
+        description: ConfigDict | None = None,
     ) -> None:
         self.network = NetworkView(layer)
         self.name = layer.name
@@ -53,7 +53,7 @@ class LayerView(NamesKnown):
         return DataView(self._spec, self.name)
 
     @property
-    def kwargs(self) -> dict[str, Any]:
+    def kwargs(self) -> ConfigOptions:
         """The layer's dict."""
         return dict(self._description)
 
@@ -65,7 +65,7 @@ class LayerView(NamesKnown):
     _src_common_search_choices = search_choices
 
     @property
-    def params(self) -> dict[str, Any]:
+    def params(self) -> dict[str, torch.nn.Parameter]:
         """The layer's own parameters by name."""
         return dict(self._layer.scope.used) if self._layer.scope is not None else {}
 
@@ -76,7 +76,7 @@ class SourceTemplate(DataView):
     search_choices = None
 
 
-def called_out_type(layer: Layer, function: Callable[..., Any], sources: tuple[Spec, ...]) -> dict[str, Any]:
+def called_out_type(layer: Layer, function: ConfigFunction, sources: tuple[Spec, ...]) -> ConfigOptions:
     """The `out_type` dict that a function of the config gives, called as `function(sources=…, name=…, …)`."""
     found = function(
         name=layer.name,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError, NamesKnown, did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.node import NamedNet
 from returnn_lite.layers.core.states import state_part
-from returnn_lite.layers.views.data_view import SourceView
+from returnn_lite.layers.views.data_view import SourceView, Wrap
 from returnn_lite.tensor import Beam, Tensor
+
+T = TypeVar("T")
 
 
 class LayerNotFound(ConfigError, KeyError):
@@ -34,12 +37,12 @@ class NetworkView(NamesKnown):
         """Where the net stands, "root" for the outermost."""
         return "root" if self.parent_net is None else self._net.prefix
 
-    def get_config(self) -> Any:
+    def get_config(self) -> Config:
         """The config object, for `typed_value`, `float`, `int`, `bool`, `value`."""
         return self._layer.context.config
 
     @property
-    def _config(self) -> Any:
+    def _config(self) -> Config:
         return self.get_config()
 
     @property
@@ -68,7 +71,7 @@ class NetworkView(NamesKnown):
         context = self._layer.context
         return context.global_step - (context.epoch_start or 0)
 
-    def cond_on_train(self, fn_train: Callable[[], Any], fn_eval: Callable[[], Any]) -> Any:
+    def cond_on_train(self, fn_train: Callable[[], T], fn_eval: Callable[[], T]) -> T:
         """One of two functions' values, by the train flag."""
         return fn_train() if self._layer.training else fn_eval()
 
@@ -81,7 +84,7 @@ class NetworkView(NamesKnown):
         return None if parent is None else NetworkView(self._layer, parent)
 
     @property
-    def parent_layer(self) -> Any:
+    def parent_layer(self) -> ComputedLayer | None:
         """The layer that this net belongs to, by its `name`; None for the outermost."""
         owner = self._net.owner
         return None if owner is None else ComputedLayer(owner, None)
@@ -159,11 +162,11 @@ class StepInfo(NamesKnown):
 
     what = "rec step info"
 
-    def __init__(self, step: Any, ended: Callable[[Beam | None], torch.Tensor]) -> None:
+    def __init__(self, step: torch.Tensor, ended: Callable[[Beam | None], torch.Tensor]) -> None:
         self.step = step
         self._ended = ended
 
-    def get_end_flag(self, target_search_choices: Any = None) -> torch.Tensor:
+    def get_end_flag(self, target_search_choices: SearchChoices | None = None) -> torch.Tensor:
         """Which hypotheses have ended before this tick, those of the given `search_choices`.  Shape: bool (B * K,)"""
         return self._ended(getattr(target_search_choices, "beam", None))
 
@@ -173,7 +176,7 @@ class SearchChoices(NamesKnown):
 
     what = "search choices"
 
-    def __init__(self, beam: Beam, wrap: Callable[[torch.Tensor], Any]) -> None:
+    def __init__(self, beam: Beam, wrap: Wrap) -> None:
         self.beam = beam
         self.beam_size = beam.size
         self.beam_scores = wrap(beam.scores)
@@ -208,7 +211,7 @@ class ComputedLayer(NamesKnown):
         return SourceView(self._x, self.name, wrapper(self._layer))
 
     @property
-    def params(self) -> dict[str, Any]:
+    def params(self) -> dict[str, torch.nn.Parameter]:
         """The layer's own parameters by name."""
         return dict(self._layer.scope.used) if self._layer.scope is not None else {}
 
@@ -217,7 +220,7 @@ class ComputedLayer(NamesKnown):
         """The hypotheses that the output holds; None without search."""
         return choices_of([self._x] if self._x is not None else [], self._layer)
 
-    def get_last_hidden_state(self, key: str | int | None = "*") -> Any:
+    def get_last_hidden_state(self, key: str | int | None = "*") -> torch.Tensor:
         """The state of a recurrent layer behind its last frame, (B, H): "c", "h", …, "*" for all parts together."""
         if self._x is None or not self._x.state:
             text = f"layer {self.name!r} has no hidden state, or has not kept it"
@@ -286,11 +289,11 @@ def choices_of(xs: list[Tensor], layer: Layer) -> SearchChoices | None:
     return None if beam is None else SearchChoices(beam, wrapper(layer))
 
 
-def wrapper(layer: Layer) -> Callable[..., Any]:
+def wrapper(layer: Layer) -> Wrap:
     """What makes tensors (and their dtype, where it may be "string") as functions of configs expect them."""
-    found: Callable[..., Any] = layer.context.eval_names.get("as_tf_tensor", _unchanged)
+    found: Wrap = layer.context.eval_names.get("as_tf_tensor", _unchanged)
     return found
 
 
-def _unchanged(x: Any, dtype: str | None = None) -> Any:  # noqa: ARG001 - as the wrapper is called
+def _unchanged(x: torch.Tensor, dtype: str | None = None) -> torch.Tensor:  # noqa: ARG001 - as the wrapper is called
     return x

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.rec.cells.base import Cell
 from returnn_lite.rec.cells.layernorm_lstm import LayerNormVariantsLstm
@@ -56,7 +56,7 @@ def known_units() -> list[str]:
     return sorted([*UNITS, *_ALIASES, *_BLOCK_LSTMS])
 
 
-def make_cell(unit: str, n_out: int, unit_opts: dict[str, Any] | None, *, single_step: bool) -> Cell:
+def make_cell(unit: str, n_out: int, unit_opts: ConfigOptions | None, *, single_step: bool) -> Cell:
     """The cell of a `rec` layer, or with `single_step` of an `rnn_cell` layer.
 
     ConfigError for an unknown name, an unknown or wrong option, a native unit in an `rnn_cell`.
