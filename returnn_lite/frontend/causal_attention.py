@@ -66,8 +66,8 @@ def history_of(k: Tensor, v: Tensor, axis: Dim, state: State | None, what: str) 
         if state is None:
             raise WrongUse(f"{what}: a single step needs a `state`, at first that of `default_initial_state`")
         past = state.accum_axis
-        keys, accum = cum_concat_step(k, prev_accum=state.k_accum, axis=past)
-        values, _ = cum_concat_step(v, prev_accum=state.v_accum, axis=past, out_spatial_dim=accum)
+        accum = past + 1
+        keys, values = (_appended(x, before, past, accum) for x, before in ((k, state.k_accum), (v, state.v_accum)))
         return History(keys, values, accum, past, True)
     if state is None or state.accum_axis.padded_size() == 0:
         return History(k, v, axis, None, False)
@@ -75,6 +75,16 @@ def history_of(k: Tensor, v: Tensor, axis: Dim, state: State | None, what: str) 
     keys, accum = concat((state.k_accum, past), (k, axis), allow_broadcast=True)
     values, _ = concat((state.v_accum, past), (v, axis), allow_broadcast=True, out_dim=accum)
     return History(keys, values, accum, past, False)
+
+
+def _appended(x: Tensor, before: Tensor, past: Dim, accum: Dim) -> Tensor:
+    """One frame behind the others."""
+    at = before.dims.index(past)
+    front, behind = before.dims[:at], before.dims[at + 1 :]
+    if past.need_masking() or x.dims != (*front, *behind):
+        return cum_concat_step(x, prev_accum=before, axis=past, out_spatial_dim=accum)[0]
+    raw = torch.cat([before.raw_tensor, x.raw_tensor.unsqueeze(at)], at)
+    return x._new(raw, (*front, accum, *behind))
 
 
 class CausalSelfAttention(SelfAttentionBase):

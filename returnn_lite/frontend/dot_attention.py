@@ -63,9 +63,15 @@ def attend(
         weights = ops_attention.masked_softmax(q @ k.transpose(-1, -2), mask, scale=factor)
         found = dropped_weights(weights, drop, True) @ v
     else:
+        lead = q.shape[:-2]
+        flat = len(lead) > 2 and mask is None and lead == k.shape[:-2] == v.shape[:-2]
+        if flat:  # torch's fast ways know two axes in front
+            q, k, v = (x.flatten(0, -4) for x in (q, k, v))
         found = functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=drop, is_causal=causal, scale=factor
         )
+        if flat:
+            found = found.unflatten(0, lead[:-1])
     return plan.result(found, query, values)
 
 

@@ -211,3 +211,15 @@ def test_masks_are_those_of_the_batch_at_hand():
     want = layer(rf.convert_to_tensor(values(x)[0, :2].copy(), dims=[alone, F]), axis=alone)
     np.testing.assert_allclose(values(y)[0, :2], values(want), rtol=1e-4, atol=1e-5)
     assert torch.isfinite(y.raw_tensor).all()
+
+
+def test_a_beam_is_one_more_axis():
+    """Frame by frame, each hypothesis sees its own past."""
+    layer, beam = module(rf.RotaryPosCausalSelfAttention), rf.Dim(2, name="beam")
+    frames = [random([B, beam, F], i) for i in range(3)]
+    both, alone = layer.default_initial_state(batch_dims=[B, beam]), layer.default_initial_state(batch_dims=[B])
+    for frame in frames:
+        y, both = layer(frame, axis=rf.single_step_dim, state=both)
+        z, alone = layer(rf.gather(frame, indices=1, axis=beam), axis=rf.single_step_dim, state=alone)
+        np.testing.assert_allclose(values(y)[:, 1], values(z), rtol=1e-4, atol=1e-5)
+    assert both.accum_axis.dimension == 3 and y.dims == (B, beam, F)
