@@ -71,6 +71,7 @@ TYPED_ROOMS = {
     "engine",
     "errors",
     "files",
+    "frontend",
     "hdf",
     "layers",
     "log",

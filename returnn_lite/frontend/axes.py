@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional
@@ -14,6 +13,7 @@ from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of, show
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_copies import all_axes
+from returnn_lite.frontend.types import Operand
 
 
 def with_dims(x: Tensor, raw: torch.Tensor, dims: Sequence[Dim], feature: Dim | None) -> Tensor:
@@ -101,7 +101,7 @@ def split_dims(
     axis: Dim,
     dims: Sequence[Dim],
     pad_to_multiples: bool | None = None,
-    pad_value: Any = None,
+    pad_value: Operand = None,
 ) -> Tensor:
     """An axis as several, in its place; of one the size may be unknown."""
     if pad_to_multiples:

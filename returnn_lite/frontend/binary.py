@@ -14,7 +14,7 @@ from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, joined, show
 from returnn_lite.frontend.tensor_base import TensorBase
-from returnn_lite.frontend.types import AnyTensor
+from returnn_lite.frontend.types import AnyTensor, Operand
 
 Function = Callable[[Any, Any], Any]
 
@@ -60,13 +60,13 @@ _COMPARE_SIGNS |= {">": "greater", ">=": "greater_equal"}
 
 
 def combine(
-    a: Any,
+    a: Operand,
     kind: str,
-    b: Any,
+    b: Operand,
     *,
     allow_broadcast_all_sources: bool | None = None,
     dim_order: Sequence[Dim] | None = None,
-) -> Any:
+) -> Operand:
     """a and b combined by `kind`, a name ("add", "maximum") or sign ("+", "max").
 
     The axes are those of the operand that has all (of `a`, if both do), else those of `a` and the further ones of `b`;
@@ -76,23 +76,23 @@ def combine(
 
 
 def compare(
-    a: Any,
+    a: Operand,
     kind: str,
-    b: Any,
+    b: Operand,
     *,
     allow_broadcast_all_sources: bool | None = None,
     dim_order: Sequence[Dim] | None = None,
-) -> Any:
+) -> Operand:
     """a and b compared by `kind`, a name ("less") or sign ("<"); axes as of `combine`."""
     return _compared(binary(_function(COMPARE, _COMPARE_SIGNS, kind), a, b, dim_order, kind))
 
 
-def combine_bc(a: Any, kind: str, b: Any, *, dim_order: Sequence[Dim] | None = None) -> Any:
+def combine_bc(a: Operand, kind: str, b: Operand, *, dim_order: Sequence[Dim] | None = None) -> Operand:
     """`combine`; both operands may lack axes."""
     return combine(a, kind, b, dim_order=dim_order)
 
 
-def compare_bc(a: Any, kind: str, b: Any, *, dim_order: Sequence[Dim] | None = None) -> Any:
+def compare_bc(a: Operand, kind: str, b: Operand, *, dim_order: Sequence[Dim] | None = None) -> Operand:
     """`compare`; both operands may lack axes."""
     return compare(a, kind, b, dim_order=dim_order)
 
@@ -111,7 +111,9 @@ def _compared(result: Any) -> Any:
     return result
 
 
-def binary(function: Function, a: Any, b: Any, dim_order: Sequence[Dim] | None = None, what: str = "combine") -> Any:
+def binary(
+    function: Function, a: Operand, b: Operand, dim_order: Sequence[Dim] | None = None, what: str = "combine"
+) -> Operand:
     """The function on two operands of which one at least is a Tensor (else on the numbers)."""
     if not isinstance(b, TensorBase):
         b = number(b, what)
@@ -165,7 +167,7 @@ def _agreed(a: Dim | None, b: Dim | None) -> Dim | None:
     return a if a == b else None
 
 
-def number(value: Any, what: str = "") -> Any:
+def number(value: object, what: str = "") -> Operand:
     """An operand as torch takes it: a Python number, or a tensor. WrongUse for other things."""
     if isinstance(value, bool | int | float | complex | TensorBase):
         return value
@@ -177,7 +179,7 @@ def number(value: Any, what: str = "") -> Any:
     raise WrongUse(f"{what}: an operand must be a Tensor or a number, but is a {type(value).__name__} {shown} instead")
 
 
-def is_operand(value: Any) -> bool:
+def is_operand(value: object) -> bool:
     """Whether operators take it."""
     if isinstance(value, TensorBase | bool | int | float | complex | np.generic):
         return True
@@ -218,17 +220,17 @@ greater = _named(COMPARE, "greater", "a > b")
 greater_equal = _named(COMPARE, "greater_equal", "a >= b")
 
 
-def ceil_divide(a: Any, b: Any) -> Any:
+def ceil_divide(a: Operand, b: Operand) -> Operand:
     """a / b, rounded up"""
     return -((-a) // b)
 
 
-def maximum(a: Any, b: Any, *more: Any) -> Any:
+def maximum(a: Operand, b: Operand, *more: Operand) -> Operand:
     """The largest of all, entry by entry."""
     return _fold("maximum", max, (a, b, *more))
 
 
-def minimum(a: Any, b: Any, *more: Any) -> Any:
+def minimum(a: Operand, b: Operand, *more: Operand) -> Operand:
     """The smallest of all, entry by entry."""
     return _fold("minimum", min, (a, b, *more))
 
@@ -243,12 +245,12 @@ def _fold(kind: str, of_numbers: Callable[..., Any], values: Sequence[Any]) -> A
     return result
 
 
-def opt_logical_and(a: Any, b: Any) -> Any:
+def opt_logical_and(a: Operand, b: Operand) -> Operand:
     """a and b; of Python bools without computing."""
     return _optional(a, b, neutral=True, function=logical_and)
 
 
-def opt_logical_or(a: Any, b: Any) -> Any:
+def opt_logical_or(a: Operand, b: Operand) -> Operand:
     """a or b; of Python bools without computing."""
     return _optional(a, b, neutral=False, function=logical_or)
 

@@ -10,6 +10,7 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
+from returnn_lite.frontend.types import Nested
 
 
 class RFModuleAsPTModule(torch.nn.Module):
@@ -43,7 +44,7 @@ class RFModuleAsPTModule(torch.nn.Module):
     def _get_name(self) -> str:
         return type(self.rf_module).__name__
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Nested, **kwargs: Nested) -> Nested:
         """What the frontend module computes."""
         return self.rf_module(*args, **kwargs)
 

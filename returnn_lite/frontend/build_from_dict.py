@@ -8,21 +8,23 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.types import UserFunction
 
 PACKAGE = __name__.rpartition(".")[0]
 PUBLIC = "returnn.frontend"  # how configs call the package
 
 
-def build_dict(__class_or_func: Any, **kwargs: Any) -> dict[str, Any]:
+def build_dict(__class_or_func: UserFunction, **kwargs: ConfigValue) -> dict[str, ConfigValue]:
     """{"class": name, **kwargs} of a class or function."""
     if not isinstance(__class_or_func, type | types.FunctionType | types.BuiltinFunctionType):
         raise WrongUse(f"build_dict needs a class or a function, but got {__class_or_func!r} instead")
     return {"class": _get_cls_name(__class_or_func), **kwargs}
 
 
-def build_from_dict(__d: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+def build_from_dict(__d: Mapping[str, ConfigValue], *args: ConfigValue, **kwargs: ConfigValue) -> ConfigValue:
     """The object of a class with the options of the dict and these arguments; a function with them bound."""
     options = dict(__d)
     if "class" not in options:

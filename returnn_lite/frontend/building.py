@@ -5,23 +5,24 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.frontend.build_from_dict import build_from_dict
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.module import Module
+from returnn_lite.frontend.types import Part
 from returnn_lite.not_specified import NotSpecified
 
 DEFAULT_DIM = Dim(512, name="default-model-dim")
 
 
-def make_norm(norm: Any, out_dim: Dim) -> Any:
+def make_norm(norm: ConfigValue, out_dim: Dim) -> Part:
     """A normalization of an axis: a class or dict is built, a module copied, a function taken as it is."""
     return made(norm, "norm", out_dim)
 
 
-def made(given: Any, what: str, *args: Any, **options: Any) -> Any:
+def made(given: ConfigValue, what: str, *args: ConfigValue, **options: ConfigValue) -> Part:
     """The object of a class, or of a dict (whose keys win) with these arguments; a copy of a module; a function."""
     if isinstance(given, type):
         return given(*args, **options)
@@ -34,7 +35,7 @@ def made(given: Any, what: str, *args: Any, **options: Any) -> Any:
     raise WrongUse(f"`{what}` must be a class, a dict from rf.build_dict, a module or a function, but is {given!r}")
 
 
-def specified(**options: Any) -> dict[str, Any]:
+def specified(**options: ConfigValue) -> dict[str, ConfigValue]:
     """Those that are given."""
     return {key: value for key, value in options.items() if value is not NotSpecified}
 
@@ -44,7 +45,7 @@ def as_dim(size: int | Dim, name: str) -> Dim:
     return size if isinstance(size, Dim) else Dim(int(size), name=name)
 
 
-def activation_of(given: Any, default: Any) -> Any:
+def activation_of(given: ConfigValue, default: Part) -> Part:
     """A function, of a function or dict, or the default."""
     if given is NotSpecified or given is None:
         return default
@@ -55,7 +56,7 @@ def activation_of(given: Any, default: Any) -> Any:
     return given() if isinstance(given, type) else given
 
 
-def positions_of(given: Any, feat_dim: Dim) -> Any:
+def positions_of(given: ConfigValue, feat_dim: Dim) -> Part:
     """What encodes positions with `feat_dim` features: a function gets it, a dict is built with it; None stays."""
     if given is None or isinstance(given, Module):
         return given
@@ -68,7 +69,7 @@ def positions_of(given: Any, feat_dim: Dim) -> Any:
     raise WrongUse(f"`pos_enc` must be a function, a dict, a module or None, but is {given!r} instead")
 
 
-def stacked(sequential: Any, template: Any, count: int) -> Any:
+def stacked(sequential: Part, template: Part, count: int) -> Part:
     """Copies of a layer one after the other, each with initial values of its own."""
     layers = [copy.deepcopy(template) for _ in range(count)]
     if isinstance(sequential, Mapping):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from returnn_lite.frontend.tensor_dict import TensorDict
+from returnn_lite.frontend.types import Part
 
 
 class ForwardCallback:
     """To be derived from; all methods may stay as they are."""
 
-    def init(self, *, model: Any) -> None:
+    def init(self, *, model: Part) -> None:
         """Called once, before the first sequence."""
 
     def process_seq(self, *, seq_tag: str, outputs: TensorDict) -> None:

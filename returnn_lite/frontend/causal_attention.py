@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -115,7 +116,7 @@ class CausalSelfAttention(SelfAttentionBase):
         drop = self.att_dropout
         return attend(plan, q, k, history.values, factor, drop, self.att_dropout_broadcast, seen)
 
-    def default_initial_state(self, *, batch_dims: Any) -> CausalSelfAttentionState:
+    def default_initial_state(self, *, batch_dims: Sequence[Dim]) -> CausalSelfAttentionState:
         """No frames."""
         axis = Dim(0, name="self-att-history")
         dims = (*batch_dims, axis, self.num_heads)

@@ -15,6 +15,7 @@ from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of, show
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Operand, PerAxis
 
 
 def concat(
@@ -182,12 +183,12 @@ def pad(
     source: Tensor,
     *,
     axes: Dim | Sequence[Dim],
-    padding: Any,
-    out_dims: Any = None,
+    padding: PerAxis,
+    out_dims: PerAxis = None,
     mode: str = "constant",
-    value: Any = None,
+    value: Operand = None,
     handle_dynamic_dims: bool | None = None,
-) -> tuple[Tensor, Any]:
+) -> tuple[Tensor, PerAxis]:
     """Frames put before and after axes: (tensor, new axes). `padding`: (left, right) for each axis.
 
     What comes at the right follows the last valid frame of each sequence (from behavior version 21 on, or as

@@ -14,10 +14,11 @@ from returnn_lite.frontend.elementwise import cast, copy_to_device
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_base import checked_dims
+from returnn_lite.frontend.types import Operand, Option
 
 
 def convert_to_tensor(
-    value: Any,
+    value: Operand,
     *,
     dims: Sequence[Dim] | None = None,
     dtype: str | None = None,
@@ -83,7 +84,7 @@ def _default_type(value: Any) -> torch.dtype | None:
 def full(
     *,
     dims: Sequence[Dim],
-    fill_value: Any,
+    fill_value: Operand,
     dtype: str | None = None,
     device: str | None = None,
     sparse_dim: Dim | None = None,
@@ -113,17 +114,17 @@ def full(
 fill = full
 
 
-def constant(value: Any, *, dims: Sequence[Dim], **options: Any) -> Tensor:
+def constant(value: Operand, *, dims: Sequence[Dim], **options: Option) -> Tensor:
     """`full` of this number."""
     return full(dims=dims, fill_value=value, **options)
 
 
-def zeros(dims: Sequence[Dim], *, dtype: str | None = None, **options: Any) -> Tensor:
+def zeros(dims: Sequence[Dim], *, dtype: str | None = None, **options: Option) -> Tensor:
     """Zeros, floats by default."""
     return full(dims=dims, fill_value=0, dtype=dtype or dtypes.get_default_float_dtype(), **options)
 
 
-def ones(dims: Sequence[Dim], *, dtype: str | None = None, **options: Any) -> Tensor:
+def ones(dims: Sequence[Dim], *, dtype: str | None = None, **options: Option) -> Tensor:
     """Ones, floats by default."""
     return full(dims=dims, fill_value=1, dtype=dtype or dtypes.get_default_float_dtype(), **options)
 

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
+from returnn_lite.frontend.types import Nested, Part
 
 T = TypeVar("T")
 
@@ -159,7 +160,7 @@ class Sequential(ModuleList):
         return inp
 
 
-def sequential(source: Any, *modules: Any) -> Any:
+def sequential(source: Nested, *modules: Part) -> Nested:
     """Applies modules one after the other."""
     return Sequential(*modules)(source)
 

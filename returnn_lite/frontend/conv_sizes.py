@@ -12,6 +12,7 @@ from returnn_lite.frontend.defaults import consistent_same_padding
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Length, PerAxis
 from returnn_lite.ops.windows import Spread, Window
 
 Padding = str | int
@@ -26,7 +27,7 @@ def number_of(value: int | Dim) -> int:
     return found
 
 
-def per_axis(value: Any, count: int, default: int = 1) -> list[Any]:
+def per_axis(value: PerAxis, count: int, default: int = 1) -> list[PerAxis]:
     """One value for each axis of a value, or of a sequence of values."""
     if value is None:
         return [default] * count
@@ -47,14 +48,14 @@ def checked_padding(padding: Padding) -> Padding:
 
 
 def calc_conv_out_length(
-    in_length: Any,
+    in_length: Length,
     *,
     filter_size: int | Dim,
     stride: int,
     padding: Padding,
     dilation_rate: int = 1,
     name: str | None = None,
-) -> Any:
+) -> Length:
     """Positions after a convolution, of a number, an axis or a tensor of lengths.
 
     "same": ⌈n/s⌉. "valid": ⌈max(0, n - (k - 1) d) / s⌉. A number: valid, of so many more on both sides.
@@ -104,7 +105,7 @@ def make_conv_out_spatial_dims(
 
 
 def calc_transposed_conv_out_length(
-    in_length: Any,
+    in_length: Length,
     *,
     filter_size: int | Dim,
     padding: Padding,
@@ -112,7 +113,7 @@ def calc_transposed_conv_out_length(
     output_padding: int | None = None,
     stride: int | None = None,
     dilation_rate: int = 1,
-) -> Any:
+) -> Length:
     """Positions after a transposed convolution: n s + max(k - s, 0); by default the stride is the filter size."""
     size = number_of(filter_size)
     spread = spread_of(size, size if stride is None else stride, padding, remove_padding, output_padding)
@@ -138,7 +139,7 @@ def make_transposed_conv_out_spatial_dims(
     filter_size: Numbers,
     padding: Padding,
     remove_padding: Numbers = 0,
-    output_padding: Any = None,
+    output_padding: PerAxis = None,
     strides: Numbers | None = None,
     dilation_rate: Numbers = 1,
     description_prefix: str | None = None,

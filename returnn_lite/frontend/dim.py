@@ -16,7 +16,7 @@ from returnn_lite.frontend.dim_sizes import Extent
 from returnn_lite.frontend.dim_with_sizes import DimWithSizes
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import show
-from returnn_lite.frontend.types import AnyTensor
+from returnn_lite.frontend.types import AnyTensor, VocabLike
 from returnn_lite.tensor import Dim as CoreDim
 from returnn_lite.tensor import batch_dim as core_batch_dim
 from returnn_lite.tensor.dim import BATCH, FEATURE, SPATIAL
@@ -253,12 +253,12 @@ class Dim(DimWithSizes):
         return self.extent().auto
 
     @property
-    def vocab(self) -> Any:
+    def vocab(self) -> VocabLike:
         """The vocabulary of its classes."""
         return self._vocab if self._vocab is not None else self.extent().owner._vocab
 
     @vocab.setter
-    def vocab(self, value: Any) -> None:
+    def vocab(self, value: VocabLike) -> None:
         self._vocab = made_vocab(value)
 
     def is_batch_dim(self) -> bool:
@@ -293,7 +293,7 @@ class Dim(DimWithSizes):
         return f"Dim{{{self.short_repr()}}}"
 
 
-def made_vocab(vocab: Any) -> Any:
+def made_vocab(vocab: VocabLike) -> VocabLike:
     """A vocabulary; a dict is made into one."""
     if not isinstance(vocab, dict):
         return vocab

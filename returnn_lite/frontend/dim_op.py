@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from returnn_lite.frontend.types import Axis
+from returnn_lite.frontend.types import Axis, RawTensor
 
 D = TypeVar("D", bound=Axis)
 
@@ -29,7 +29,7 @@ class Op(Generic[D]):
         found: int = _FUNCTIONS[self.kind](*sizes)
         return max(found, 0) if clip and self.kind == "add" else found
 
-    def on_tensors(self, sizes: list[Any]) -> torch.Tensor:
+    def on_tensors(self, sizes: list[RawTensor]) -> torch.Tensor:
         """The result for tensors of sizes and numbers; a sum is at least 0."""
         found: torch.Tensor = _FUNCTIONS[self.kind](*sizes)
         return found.clamp(min=0) if self.kind == "add" else found

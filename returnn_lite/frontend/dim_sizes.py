@@ -18,6 +18,7 @@ from returnn_lite.frontend.types import AnyTensor, Axis
 CPU = torch.device("cpu")
 _SERIALS = itertools.count()
 S = TypeVar("S", bound="SizedAxis")
+T = TypeVar("T")
 
 
 class SizedAxis(Axis):
@@ -130,13 +131,13 @@ class Extent(Generic[S]):
         values = self.op.on_tensors(raws).to(as_torch(first).dtype) if self.op is not None else as_torch(first)
         return AnyTensor.new(values, dims, name=self.owner.name)
 
-    def memo(self, key: Any, compute: Callable[[], Any]) -> Any:
+    def memo(self, key: object, compute: Callable[[], T]) -> T:
         """What `compute` gives, kept until the sizes are others."""
         ext = self.sizes()
         raw = None if ext is None else ext.raw_tensor
         if raw is not self.kept_for:
             self.kept, self.kept_for = {}, raw
-        found = self.kept.get(key)
+        found: T | None = self.kept.get(key)
         if found is None:
             found = self.kept[key] = compute()
         return found

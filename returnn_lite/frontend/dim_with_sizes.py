@@ -11,7 +11,7 @@ from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.dim_operators import DimOperators
 from returnn_lite.frontend.dim_sizes import CPU, as_torch, largest, valid
 from returnn_lite.frontend.errors import NoSizes, WrongUse
-from returnn_lite.frontend.types import AnyTensor, Axis
+from returnn_lite.frontend.types import AnyTensor, Axis, Device, RawTensor, SizeTensor
 
 
 class DimWithSizes(DimOperators):
@@ -56,22 +56,22 @@ class DimWithSizes(DimOperators):
         return self.extent().size is None and self.is_dynamic_seq_length()
 
     @property
-    def dyn_size_ext(self) -> Any:
+    def dyn_size_ext(self) -> SizeTensor:
         """The sizes as an int tensor; None for a fixed size, and while nothing is known."""
         return self.extent().sizes()
 
     @dyn_size_ext.setter
-    def dyn_size_ext(self, value: Any) -> None:
+    def dyn_size_ext(self, value: SizeTensor) -> None:
         self.extent().given = None if value is None else self._checked_sizes(value)
 
     @property
-    def dyn_size(self) -> Any:
+    def dyn_size(self) -> RawTensor:
         """The sizes as a torch tensor; None if there are none."""
         sizes = self.dyn_size_ext
         return None if sizes is None else sizes.raw_tensor
 
     @dyn_size.setter
-    def dyn_size(self, value: Any) -> None:
+    def dyn_size(self, value: RawTensor) -> None:
         self.dyn_size_ext = value
 
     def _known_sizes(self) -> Any:
@@ -80,19 +80,19 @@ class DimWithSizes(DimOperators):
             raise NoSizes(f"the sizes of axis {self.name!r} are not known; set its `dyn_size_ext` to an int tensor")
         return sizes
 
-    def get_size_tensor(self, device: Any = None) -> Any:
+    def get_size_tensor(self, device: Device = None) -> SizeTensor:
         """The sizes, or the fixed size as a scalar. NoSizes if they are not known."""
         size = self.dimension
         if size is None:
             return self._known_sizes() if device is None else self.get_dyn_size_ext_for_device(device)
         return AnyTensor.new(torch.tensor(size, dtype=torch.int32, device=device), (), name=self.name)
 
-    def get_size_tensor_or_int(self) -> Any:
+    def get_size_tensor_or_int(self) -> SizeTensor:
         """The fixed size as a number, else the sizes."""
         size = self.dimension
         return size if size is not None else self._known_sizes()
 
-    def get_dyn_size_ext_for_device(self, device: Any) -> Any:
+    def get_dyn_size_ext_for_device(self, device: Device) -> SizeTensor:
         """The sizes on a device, copied once. WrongUse for a fixed size."""
         if self.is_static():
             raise WrongUse(f"axis {self.name!r} has a fixed size and no sizes")
@@ -103,7 +103,7 @@ class DimWithSizes(DimOperators):
         moved = lambda: sizes._like(as_torch(sizes).to(where, non_blocking=True))  # noqa: E731
         return self.extent().memo(("sizes", where), moved)
 
-    def get_dim_value(self) -> Any:
+    def get_dim_value(self) -> RawTensor:
         """The size of the axis in tensors: an int, or the largest size as a torch scalar. NoSizes if not known."""
         size = self.dimension
         if size is not None:
@@ -120,16 +120,16 @@ class DimWithSizes(DimOperators):
         found: int = self.extent().memo("number", lambda: (int(largest(sizes)),))[0]
         return found
 
-    def get_dim_value_tensor(self) -> Any:
+    def get_dim_value_tensor(self) -> SizeTensor:
         """The size of the axis in tensors: an int, or a scalar tensor."""
         value = self.get_dim_value()
         return value if isinstance(value, int) else AnyTensor.new(value, (), name=self.name)
 
-    def complete_dyn_size(self, **_unused: Any) -> None:
+    def complete_dyn_size(self, **_unused: object) -> None:
         """Computes the sizes of a derived axis now, if they can be computed."""
         self.extent().sizes()
 
-    def get_mask(self, dim_order: Iterable[Axis] | None = None, device: Any = None) -> Any:
+    def get_mask(self, dim_order: Iterable[Axis] | None = None, device: Device = None) -> SizeTensor:
         """Where positions are no padding: bool over the axes of the sizes and this one.
 
         dim_order: the order of these axes; others in it do not matter. Made once per batch.
@@ -140,7 +140,7 @@ class DimWithSizes(DimOperators):
         if dim_order is not None:
             wanted = tuple(dim for dim in dim_order if dim in dims)
             dims = (*wanted, *(dim for dim in dims if dim not in wanted))
-        plain = self.extent().memo(
+        plain: SizeTensor = self.extent().memo(
             ("mask", where),
             lambda: AnyTensor.new(valid(self, sizes, where), (*sizes.dims, self), name="mask"),
         )
@@ -154,7 +154,7 @@ class DimWithSizes(DimOperators):
         """Forgets the sizes and all that was computed from them."""
         self.extent().forget()
 
-    def reset_raw(self, **_unused: Any) -> None:
+    def reset_raw(self, **_unused: object) -> None:
         """The same."""
         self.extent().forget()
 
@@ -162,7 +162,7 @@ class DimWithSizes(DimOperators):
         """The same."""
         self.extent().forget()
 
-    def transform_tensors(self, func: Callable[[Any], None]) -> None:
+    def transform_tensors(self, func: Callable[[SizeTensor], None]) -> None:
         """Applies a function that changes the size tensor in place."""
         extent = self.extent()
         if extent.given is not None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import numpy as np
 import torch
 
 from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.types import RawTensor
 
 BY_NAME: dict[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
@@ -47,7 +47,7 @@ def torch_dtype(name: str) -> torch.dtype:
     return found
 
 
-def name_of(raw: Any) -> str:
+def name_of(raw: RawTensor) -> str:
     """The name of the type of a torch tensor or numpy array; "string" for texts."""
     if isinstance(raw, torch.Tensor):
         return NAMES[raw.dtype]

@@ -12,6 +12,7 @@ from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.binary import number
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Operand
 
 Unary = Callable[["Tensor"], "Tensor"]
 
@@ -67,7 +68,7 @@ is_neg_infinite = _unary("is_neg_infinite", torch.isneginf, "-inf: bool.")
 logical_not = _unary("logical_not", torch.logical_not, "not x")
 
 
-def identity(x: Any) -> Any:
+def identity(x: Operand) -> Operand:
     """x"""
     return x
 
@@ -78,7 +79,7 @@ def safe_log(x: Tensor, *, eps: float | None = None) -> Tensor:
     return x._like(x.raw_tensor.clamp(min=least).log())
 
 
-def cast(x: Any, dtype: str) -> Any:
+def cast(x: Operand, dtype: str) -> Operand:
     """x as another type. The sparse axis stays for whole numbers (for bool if it has two classes)."""
     if not isinstance(x, Tensor):
         x = _converted(x, "cast")
@@ -91,7 +92,7 @@ def cast(x: Any, dtype: str) -> Any:
     return found
 
 
-def copy_to_device(x: Any, device: str | None = None) -> Any:
+def copy_to_device(x: Operand, device: str | None = None) -> Operand:
     """x on a device, the default one if none is given."""
     where = dtypes.get_default_device() if device is None else device
     raw = x.raw_tensor

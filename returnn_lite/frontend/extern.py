@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.dim import batch_dim
@@ -18,7 +19,7 @@ from returnn_lite.tensor import Tensor as CoreTensor
 from returnn_lite.tensor import batch_dim as core_batch_dim
 
 
-def declared(options: Mapping[str, Any], path: str) -> TensorDict:
+def declared(options: Mapping[str, ConfigValue], path: str) -> TensorDict:
     """Tensors without data from options as in `extern_data` (dim, shape, dims, sparse_dim, …); or `Tensor`s."""
     found = TensorDict()
     if not isinstance(options, Mapping | TensorDict):

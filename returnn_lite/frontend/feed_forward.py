@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.frontend.building import activation_of, as_dim, made, specified
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.dropout import dropout, dropout_broadcast_default
@@ -11,6 +12,7 @@ from returnn_lite.frontend.elementwise import identity, relu, swish
 from returnn_lite.frontend.linear import Linear
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Part
 from returnn_lite.not_specified import NotSpecified
 
 # How configs import them.
@@ -84,7 +86,9 @@ class FeedForwardGated(Module):
         return self.linear_out(dropout(gated, self.dropout, axis=self.dropout_broadcast and inner))
 
 
-def made_ff(default: type, *, out_dim: Dim, ff: Any, ff_dim: Any, ff_activation: Any, dropout: float) -> Any:
+def made_ff(
+    default: type, *, out_dim: Dim, ff: ConfigValue, ff_dim: ConfigValue, ff_activation: ConfigValue, dropout: float
+) -> Part:
     """The block that a layer is given: nothing, a class or dict, a module or function."""
     options = specified(out_dim=out_dim, ff_dim=ff_dim, dropout=dropout, activation=ff_activation)
     return made(default if ff is NotSpecified else ff, "ff", **options)

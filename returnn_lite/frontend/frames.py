@@ -18,6 +18,7 @@ from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.masks import dim_mask, padding_mask
 from returnn_lite.frontend.sizes import range_over_dim, use_mask_default
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Operand
 from returnn_lite.frontend.where import where
 
 
@@ -25,10 +26,10 @@ def slice(  # noqa: A001 - the users' name
     source: Tensor,
     *,
     axis: Dim,
-    start: Any = None,
-    end: Any = None,
-    step: Any = None,
-    size: Any = None,
+    start: Operand = None,
+    end: Operand = None,
+    step: Operand = None,
+    size: Operand = None,
     out_dim: Dim | None = None,
 ) -> tuple[Tensor, Dim]:
     """A part of an axis: (tensor, its axis), from `start` on (an int or a tensor), up to `end` or of `size`.
@@ -77,12 +78,12 @@ def _slice_dim(axis: Dim, start: Any, end: Any, size: Any) -> Dim:
     return rest if end is None else rest.sub_right(-end)
 
 
-def shift_right(source: Tensor, *, axis: Dim, pad_value: Any, amount: int = 1) -> Tensor:
+def shift_right(source: Tensor, *, axis: Dim, pad_value: Operand, amount: int = 1) -> Tensor:
     """Frames moved to the right: `amount` frames of `pad_value` enter at the left, the last ones are lost."""
     return _shifted(source, axis, pad_value, amount)
 
 
-def shift_left(source: Tensor, *, axis: Dim, pad_value: Any, amount: int = 1) -> Tensor:
+def shift_left(source: Tensor, *, axis: Dim, pad_value: Operand, amount: int = 1) -> Tensor:
     """Frames moved to the left: `amount` frames of `pad_value` enter at the end of each sequence."""
     return _shifted(source, axis, pad_value, -amount)
 
@@ -128,10 +129,10 @@ def window(
     *,
     spatial_dim: Dim,
     window_dim: Dim,
-    window_right: Any = None,
-    window_left: Any = None,
+    window_right: Operand = None,
+    window_left: Operand = None,
     padding: str = "same",
-    pad_value: Any = None,
+    pad_value: Operand = None,
     stride: int = 1,
     use_mask: bool | None = None,
 ) -> tuple[Tensor, Dim]:
@@ -174,7 +175,7 @@ def _sides(size: int, left: Any, right: Any) -> tuple[int, int]:
 
 
 def repeat(
-    source: Tensor, *, in_spatial_dim: Dim, repeats: Any, out_spatial_dim: Dim | None = None
+    source: Tensor, *, in_spatial_dim: Dim, repeats: Operand, out_spatial_dim: Dim | None = None
 ) -> tuple[Tensor, Dim]:
     """Frame i `repeats[i]` times: (tensor, new axis)."""
     counts = convert_to_tensor(repeats)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-Hook = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], Any]
+from returnn_lite.frontend.types import Hook
+
 _ATTRIBUTE = "_hooks_of_{}"
 
 
@@ -20,7 +20,7 @@ class Handle:
         self._hooks[:] = [hook for hook in self._hooks if hook is not self._hook]
 
 
-def setup_post_hook_on_method(obj: Any, attr: str, hook: Hook, *, prepend: bool = False) -> Handle:
+def setup_post_hook_on_method(obj: object, attr: str, hook: Hook, *, prepend: bool = False) -> Handle:
     """After each call of a method of this object `hook(obj, args, kwargs, result)`; what it returns is the result.
 
     Several are called in order; `prepend` puts one first. Other objects of the class are not concerned.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.types import Axis
+from returnn_lite.frontend.types import Axis, RawTensor
 
 Axes = tuple[Axis, ...]
 D = TypeVar("D", bound=Axis)
@@ -47,7 +47,7 @@ class Layout:
     added: tuple[int, ...]
     leading: int
 
-    def apply(self, raw: Any, leading: bool) -> Any:
+    def apply(self, raw: RawTensor, leading: bool) -> RawTensor:
         """The data with the axes; without those that lead, which broadcasting adds, if not `leading`."""
         if not isinstance(raw, torch.Tensor):
             raw = raw if self.order is None else raw.transpose(self.order)
@@ -70,7 +70,7 @@ _FORGET: list[dict[Any, Any]] = [_LAYOUTS, _JOINED]
 MOST_PLANS = 1024
 
 
-def plans() -> dict[Any, Any]:
+def plans() -> dict[Any, Any]:  # Any: each user has keys and plans of its own
     """A dict for plans that hold as long as no axes get equal; to be cleared at MOST_PLANS."""
     found: dict[Any, Any] = {}
     _FORGET.append(found)
@@ -83,7 +83,7 @@ def forget_plans() -> None:
         found.clear()
 
 
-def arranged(raw: Any, have: Axes, want: Axes, leading: bool = True) -> Any:
+def arranged(raw: RawTensor, have: Axes, want: Axes, leading: bool = True) -> RawTensor:
     """The data with the axes `want`, of size 1 where `have` lacks one. WrongUse if `want` lacks an axis of `have`.
 
     leading: whether axes of size 1 in front are put in, too; broadcasting does without.
@@ -142,7 +142,7 @@ def _added(first: Axes, second: Axes) -> tuple[int, ...] | None:
     return more
 
 
-def axis_of(dims: Axes, dim: Axis, what: Any = "a tensor") -> int:
+def axis_of(dims: Axes, dim: Axis, what: object = "a tensor") -> int:
     """The position of an axis; of two equal ones that with the higher priority. WrongUse if it is not there."""
     try:
         first = dims.index(dim)
@@ -159,6 +159,6 @@ def axis_of(dims: Axes, dim: Axis, what: Any = "a tensor") -> int:
     return first
 
 
-def show(dims: Sequence[Any]) -> str:
+def show(dims: Sequence[object]) -> str:
     """Axes as errors name them."""
     return "[" + ", ".join(getattr(dim, "short_repr", lambda d=dim: repr(d))() for dim in dims) + "]"

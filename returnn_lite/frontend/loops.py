@@ -17,10 +17,11 @@ from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import show
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_array import TensorArray
+from returnn_lite.frontend.types import Nested, Operand
 from returnn_lite.frontend.where import where
 
 
-def is_true(value: Any, what: str) -> bool:
+def is_true(value: object, what: str) -> bool:
     """A Python bool, or a scalar bool tensor, as a bool. WrongUse for anything else."""
     if isinstance(value, bool):
         return value
@@ -33,14 +34,14 @@ def is_true(value: Any, what: str) -> bool:
     return bool(value.raw_tensor)
 
 
-def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
+def cond(pred: Operand, true_fn: Callable[[], Nested], false_fn: Callable[[], Nested]) -> Nested:
     """What one of the two functions gives; the other is not called."""
     if isinstance(pred, Tensor) and not pred.dims:
         pred = copy_to_device(pred, "cpu")
     return true_fn() if is_true(pred, "cond") else false_fn()
 
 
-def while_loop(cond: Callable[[Any], Any], body: Callable[[Any], Any], initial: Any) -> Any:
+def while_loop(cond: Callable[[Nested], Nested], body: Callable[[Nested], Nested], initial: Nested) -> Nested:
     """The state after `body` was applied as long as `cond` holds of it.
 
     The state is a structure of Tensors, Dims, TensorArrays and None. Its tensors must keep their axes, but where a Dim
@@ -62,7 +63,7 @@ def _check_leaf(leaf: Any) -> None:
         raise WrongUse(f"{text} {leaf!r}; use rf.convert_to_tensor")
 
 
-def check_same(before: Any, after: Any) -> None:
+def check_same(before: Nested, after: Nested) -> None:
     """WrongUse if a structure differs from the one before, or its tensors do."""
     try:
         tree.assert_same_structure(before, after)
@@ -101,14 +102,14 @@ def scan(
     spatial_dim: Dim | None = None,
     cond_dims: Sequence[Dim] | None = None,
     cond_before_body: bool = True,
-    initial: Any = None,
-    xs: Any = None,
-    ys: Any = None,
-    cond: Callable[[Any, Any], Any] | None = None,
-    body: Callable[[Any, Any], tuple[Any, Any]],
-    max_seq_len: Any = None,
+    initial: Nested = None,
+    xs: Nested = None,
+    ys: Nested = None,
+    cond: Callable[[Nested, Nested], Nested] | None = None,
+    body: Callable[[Nested, Nested], tuple[Nested, Nested]],
+    max_seq_len: Operand = None,
     return_tensor_arrays: bool = False,
-) -> tuple[Any, Any, Dim]:
+) -> tuple[Nested, Nested, Dim]:
     """`body(x, state) -> (y, state)` for each frame: (the ys along the axis, the last state, the axis).
 
     spatial_dim of known size: over the frames of `xs`; the states of sequences that ended stay. Without: as long as
@@ -217,12 +218,12 @@ def _by_condition(
 
 
 @contextmanager
-def control_flow_ctx(ctx: Any = None) -> Iterator[Any]:
+def control_flow_ctx(ctx: object = None) -> Iterator[object]:
     """Has no effect."""
     yield ctx
 
 
-def assert_(condition: Any, message: str, *, stop: bool = True) -> None:
+def assert_(condition: Operand, message: str, *, stop: bool = True) -> None:
     """WrongUse with the message if a bool, or any entry of a bool tensor, is False; only printed if not `stop`."""
     holds = bool(torch.all(condition.raw_tensor)) if isinstance(condition, Tensor) else bool(condition)
     if holds:

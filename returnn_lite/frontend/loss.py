@@ -10,6 +10,7 @@ import torch
 from returnn_lite.frontend.reduce import reduce_mean, reduce_sum
 from returnn_lite.frontend.sizes import num_elements_of_shape
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Operand
 
 
 @dataclass(eq=False)
@@ -44,7 +45,7 @@ class Loss:
         result: Tensor = reduce_mean(self.loss, axis=self.loss.dims) if self.loss.dims else self.loss
         return result
 
-    def get_inv_norm_factor(self) -> Any:
+    def get_inv_norm_factor(self) -> Operand:
         """What the sum is divided by: an int, or a tensor."""
         factor = self.custom_inv_norm_factor
         if factor is None:

@@ -10,6 +10,7 @@ from returnn_lite.frontend import hooks
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.state import State
+from returnn_lite.frontend.types import Attribute, Hook
 
 Self = TypeVar("Self", bound="Module")
 
@@ -58,7 +59,7 @@ class Module:
             yield child
 
     def named_modules(
-        self, *, recurse: bool = True, include_self: bool = True, prefix: str = "", memo: Any = None
+        self, *, recurse: bool = True, include_self: bool = True, prefix: str = "", memo: set[Module] | None = None
     ) -> Iterator[tuple[str, Module]]:
         """All modules by their names: itself (""), its children, their children …; each once, by its shortest name."""
         seen: set[int] = {id(self)}
@@ -100,7 +101,7 @@ class Module:
         """Whether there are any."""
         return next(self.parameters(), None) is not None
 
-    def get_deep(self, target: str) -> Any:
+    def get_deep(self, target: str) -> Attribute:
         """The attribute of a path such as "layers.0.weight"; itself for ""."""
         found: Any = self
         for name in target.split(".") if target else ():
@@ -109,7 +110,7 @@ class Module:
             found = getattr(found, name)
         return found
 
-    def set_deep(self, target: str, value: Any) -> None:
+    def set_deep(self, target: str, value: Attribute) -> None:
         """Sets the attribute of a path."""
         path, _, name = target.rpartition(".")
         if not name:
@@ -118,7 +119,7 @@ class Module:
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
-    def apply(self: Self, fn: Callable[[Module], Any]) -> Self:
+    def apply(self: Self, fn: Callable[[Module], object]) -> Self:
         """Calls a function with the children's children first, itself last."""
         for child in self.children():
             child.apply(fn)
@@ -130,8 +131,6 @@ class Module:
         for parameter in self.parameters():
             parameter.move(device=device, dtype=dtype)
 
-    def register_forward_hook(
-        self, hook: Callable[[Any, tuple[Any, ...], dict[str, Any], Any], Any], *, prepend: bool = False
-    ) -> hooks.Handle:
+    def register_forward_hook(self, hook: Hook, *, prepend: bool = False) -> hooks.Handle:
         """After each call `hook(module, args, kwargs, result)`; what it returns is the result."""
         return hooks.setup_post_hook_on_method(self, "__call__", hook, prepend=prepend)

@@ -13,10 +13,11 @@ from returnn_lite.frontend.gather import gather
 from returnn_lite.frontend.nested_axes import DimMap, check_structure, cut
 from returnn_lite.frontend.nested_select import masked_scatter_nested, masked_select_nested
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Nested
 from returnn_lite.frontend.where import where
 
 
-def gather_nested(s: Any, *, indices: Tensor, dim_map: DimMap | None = None) -> Any:
+def gather_nested(s: Nested, *, indices: Tensor, dim_map: DimMap | None = None) -> Nested:
     """`gather` of all tensors that have the sparse axis of `indices`. Others stay.
 
     Axes whose sizes have that axis become new ones with gathered sizes; `dim_map` gets them.
@@ -66,14 +67,14 @@ def _own_dim(indices: Tensor, axis: Dim) -> Dim:
 
 
 def mask_nested(
-    s: Any,
+    s: Nested,
     *,
     mask: Tensor,
     mask_cpu: Tensor | None = None,
-    mask_value: Any,
+    mask_value: Nested,
     dim_map: DimMap | None = None,
     allow_dim_extension: bool = True,
-) -> Any:
+) -> Nested:
     """`where(mask, s, mask_value)` of all tensors; `mask_value` is such a structure, a tensor, or a number.
 
     Axes that differ on both sides become a new one, with the sizes that hold where; `dim_map` gets them.
@@ -136,14 +137,14 @@ class _Merge:
 
 
 def where_nested(
-    x: Any,
-    y: Any,
+    x: Nested,
+    y: Nested,
     *,
     condition: Tensor,
     condition_cpu: Tensor | None = None,
     dim_map: DimMap | None = None,
     allow_dim_extension: bool = True,
-) -> Any:
+) -> Nested:
     """`x` where the condition holds, else `y`, of all tensors of two structures."""
     return mask_nested(
         x,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tree
 
 from returnn_lite.frontend.axes import replace_dim_v2
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Nested
 
 DimMap = dict[Dim, Dim]  # old axes -> the new ones in their place
 
 
-def check_structure(a: Any, b: Any) -> None:
+def check_structure(a: Nested, b: Nested) -> None:
     """WrongUse if two structures differ."""
     try:
         tree.assert_same_structure(a, b)

@@ -14,18 +14,19 @@ from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.masked import masked_scatter, masked_select
 from returnn_lite.frontend.nested_axes import DimMap, check_structure, cut
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Nested
 from returnn_lite.frontend.where import where
 
 
 def masked_select_nested(
-    s: Any,
+    s: Nested,
     *,
     mask: Tensor,
     mask_cpu: Tensor | None = None,
     dims: Sequence[Dim],
     out_dim: Dim | None = None,
     dim_map: DimMap | None = None,
-) -> tuple[Any, Dim, DimMap]:
+) -> tuple[Nested, Dim, DimMap]:
     """`masked_select` of all tensors that have any of `dims`: (structure, new axis, the new axes of old ones)."""
     known = {} if dim_map is None else dim_map
     on_cpu = copy_to_device(mask, "cpu") if mask_cpu is None else mask_cpu
@@ -67,8 +68,8 @@ def _with_all(x: Any, dims: Sequence[Dim]) -> Tensor:
 
 
 def masked_scatter_nested(
-    s: Any,
-    s_backup: Any,
+    s: Nested,
+    s_backup: Nested,
     *,
     mask: Tensor,
     mask_cpu: Tensor | None = None,
@@ -76,7 +77,7 @@ def masked_scatter_nested(
     in_dim: Dim,
     masked_select_dim_map: DimMap,
     masked_scatter_dim_map: DimMap | None = None,
-) -> Any:
+) -> Nested:
     """The inverse of `masked_select_nested`: what was selected is put back into `s_backup`.
 
     masked_select_dim_map: what that gave. Axes that differ become a new one; `masked_scatter_dim_map` gets them.

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.frontend.dim import Dim, batch_dim, made_vocab
 from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.types import VocabLike
 from returnn_lite.tensor.dim import FEATURE, SPATIAL
 
 UNSET: Any = object()
@@ -29,14 +31,14 @@ def described(
     *,
     dim_tags: Sequence[Dim] | None = None,
     shape: Sequence[int | None] | None = None,
-    dim: Any = UNSET,
+    dim: ConfigValue = UNSET,
     sparse: bool | None = None,
     sparse_dim: Dim | None = None,
     dtype: str | None = None,
-    vocab: Any = None,
-    batch_dim_axis: Any = UNSET,
-    time_dim_axis: Any = UNSET,
-    feature_dim_axis: Any = UNSET,
+    vocab: VocabLike = None,
+    batch_dim_axis: ConfigValue = UNSET,
+    time_dim_axis: ConfigValue = UNSET,
+    feature_dim_axis: ConfigValue = UNSET,
 ) -> Description:
     """Reads the options of an older description.
 
@@ -115,7 +117,7 @@ def _feature(dims: tuple[Dim, ...], time: int | None) -> int | None:
     return found[-1] if found else None
 
 
-def out_type(options: Mapping[str, Any], dtype: str, sparse_dim: Any) -> dict[str, Any]:
+def out_type(options: Mapping[str, ConfigValue], dtype: str, sparse_dim: ConfigValue) -> dict[str, ConfigValue]:
     """An older description as layer nets take it. `size_placeholder` may say which axis of theirs an axis is."""
     found: dict[str, Any] = {"dtype": dtype, "sparse": sparse_dim is not None}
     found |= {key: options[key] for key in ("batch_dim_axis", "time_dim_axis", "feature_dim_axis") if key in options}

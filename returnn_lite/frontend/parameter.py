@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.const import convert_to_tensor
 from returnn_lite.frontend.dim import Dim
@@ -17,6 +18,7 @@ from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of, show
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_base import checked_dims
+from returnn_lite.frontend.types import Device, Operand
 from returnn_lite.tensor.foreign import ForeignDim
 
 _COPY: ContextVar[str] = ContextVar("parameter copy behavior", default="reinit")
@@ -129,12 +131,12 @@ class Parameter(Tensor):
         self._weight_decay = value
 
     @property
-    def initial(self) -> Any:
+    def initial(self) -> ConfigValue:
         """The initial value, or what draws it."""
         return self._initial
 
     @initial.setter
-    def initial(self, value: Any) -> None:
+    def initial(self, value: ConfigValue) -> None:
         self._initial = value
         raw: torch.Tensor = self._raw
         with torch.no_grad():
@@ -152,12 +154,12 @@ class Parameter(Tensor):
 
     # --- values -------------------------------------------------------------------------------------------------------
 
-    def assign(self, value: Any) -> None:
+    def assign(self, value: Operand) -> None:
         """Sets the value, a Tensor or number; broadcast by its axes, without a gradient."""
         with torch.no_grad():
             self._raw.copy_(self._for(value))
 
-    def assign_add(self, value: Any) -> None:
+    def assign_add(self, value: Operand) -> None:
         """Adds to the value, without a gradient."""
         with torch.no_grad():
             self._raw.add_(self._for(value))
@@ -168,7 +170,7 @@ class Parameter(Tensor):
             raise WrongUse(f"a parameter with the axes {show(self._dims)} cannot be assigned {found}")
         return arranged(found.raw_tensor, found.dims, self._dims).to(self._raw.device, self._raw.dtype)
 
-    def assign_key(self, *, axis: Dim, key: Any, key_dim: Dim | None, value: Any) -> None:
+    def assign_key(self, *, axis: Dim, key: Tensor | int | slice, key_dim: Dim | None, value: Operand) -> None:
         """Sets the value at positions of an axis: an int, or a slice, which `key_dim` stands for in `value`."""
         at = axis_of(self._dims, axis, self)
         dims = (*self._dims[:at], *(() if key_dim is None else (key_dim,)), *self._dims[at + 1 :])
@@ -178,7 +180,7 @@ class Parameter(Tensor):
             part = self._raw[(slice(None),) * at + (position,)]
             part.copy_(arranged(found.raw_tensor, found.dims, dims).to(part.device, part.dtype))
 
-    def move(self, *, device: Any = None, dtype: str | None = None) -> None:
+    def move(self, *, device: Device = None, dtype: str | None = None) -> None:
         """Moves it to a device, and floats to a type."""
         wanted = dtypes.torch_dtype(dtype) if dtype is not None and self._raw.is_floating_point() else None
         self._raw.data = self._raw.data.to(device=device, dtype=wanted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from returnn_lite.frontend.dropout import dropout
@@ -11,13 +10,14 @@ from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.random import random_normal
 from returnn_lite.frontend.run_ctx import get_run_ctx
+from returnn_lite.frontend.types import UserFunction
 
 M = TypeVar("M", bound=Module)
 _OWN = "_parametrizations"
 
 
 def register_parametrization(
-    module: M, param_name: str, parametrization: Callable[..., Any], *, keep_existing_param: bool = True
+    module: M, param_name: str, parametrization: UserFunction, *, keep_existing_param: bool = True
 ) -> M:
     """From now on `module.param_name` is what `parametrization` gives for the parameter; returns the module.
 

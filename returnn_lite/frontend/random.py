@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from returnn_lite.errors import did_you_mean
@@ -16,6 +17,7 @@ from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.reduce import top_k
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_base import checked_dims
+from returnn_lite.frontend.types import Operand, Option, RawTensor
 
 _DISTRIBUTIONS = ("uniform", "normal", "truncated_normal")
 
@@ -25,7 +27,7 @@ def set_random_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def get_random_state() -> dict[str, Any]:
+def get_random_state() -> dict[str, RawTensor]:
     """Where the random numbers are, for `set_random_state`."""
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -33,7 +35,7 @@ def get_random_state() -> dict[str, Any]:
     return state
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
+def set_random_state(state: Mapping[str, RawTensor]) -> None:
     """Goes on with the random numbers of a state."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
@@ -48,12 +50,12 @@ def random(
     device: str | None = None,
     sparse_dim: Dim | None = None,
     feature_dim: Dim | None = None,
-    mean: Any = None,
-    stddev: Any = None,
-    bound: Any = None,
-    minval: Any = None,
-    maxval: Any = None,
-    seed: Any = None,
+    mean: Operand = None,
+    stddev: Operand = None,
+    bound: Operand = None,
+    minval: Operand = None,
+    maxval: Operand = None,
+    seed: npt.ArrayLike | None = None,
     static: bool | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
@@ -85,7 +87,7 @@ def random(
     return found
 
 
-def _generator(seed: Any, device: torch.device) -> torch.Generator:
+def _generator(seed: npt.ArrayLike | None, device: torch.device) -> torch.Generator:
     number = 42 if seed is None else int(np.asarray(seed).flatten()[0])
     return torch.Generator(device).manual_seed(number)
 
@@ -138,18 +140,24 @@ def _uniform(
         raw.random_(int(low), int(high), generator=generator)
 
 
-def random_uniform(dims: Sequence[Dim], *, minval: Any = 0, maxval: Any = 1, **options: Any) -> Tensor:
+def random_uniform(dims: Sequence[Dim], *, minval: Operand = 0, maxval: Operand = 1, **options: Option) -> Tensor:
     """Numbers in [minval, maxval), which may be tensors; ints if the type is one."""
     return random(dims, distribution="uniform", minval=minval, maxval=maxval, **options)
 
 
-def random_normal(dims: Sequence[Dim], *, mean: Any = 0.0, stddev: Any = 1.0, **options: Any) -> Tensor:
+def random_normal(dims: Sequence[Dim], *, mean: Operand = 0.0, stddev: Operand = 1.0, **options: Option) -> Tensor:
     """Numbers of the normal distribution."""
     return random(dims, distribution="normal", mean=mean, stddev=stddev, **options)
 
 
 def random_truncated_normal(
-    dims: Sequence[Dim], *, mean: Any = 0.0, stddev: Any = 1.0, minval: Any = None, maxval: Any = None, **options: Any
+    dims: Sequence[Dim],
+    *,
+    mean: Operand = 0.0,
+    stddev: Operand = 1.0,
+    minval: Operand = None,
+    maxval: Operand = None,
+    **options: Option,
 ) -> Tensor:
     """Numbers of the normal distribution within bounds, by default two standard deviations around the mean."""
     return random(
@@ -173,7 +181,7 @@ def random_choice_with_replacement(dims: Sequence[Dim], *, probs: Tensor, axis: 
 
 
 def random_choice_without_replacement(
-    *, log_probs: Tensor, axis: Dim, num_samples_dim: Dim, noise_scale: Any = 1.0
+    *, log_probs: Tensor, axis: Dim, num_samples_dim: Dim, noise_scale: Operand = 1.0
 ) -> Tensor:
     """Different positions on `axis`, drawn by their log-probabilities, which get Gumbel noise (Kool et al., 2019)."""
     uniform = torch.rand_like(log_probs.raw_tensor).clamp(min=torch.finfo(log_probs.raw_tensor.dtype).tiny)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -18,14 +18,14 @@ from returnn_lite.frontend.tensor import Tensor
 Axis = Dim | Sequence[Dim]
 
 
-def lowest(dtype: torch.dtype) -> Any:
+def lowest(dtype: torch.dtype) -> float:
     """The lowest finite number of a type."""
     if dtype == torch.bool:
         return False
     return torch.finfo(dtype).min if dtype.is_floating_point else torch.iinfo(dtype).min
 
 
-def highest(dtype: torch.dtype) -> Any:
+def highest(dtype: torch.dtype) -> float:
     """The highest finite number of a type."""
     if dtype == torch.bool:
         return True
@@ -153,9 +153,27 @@ def reduce_out(x: Tensor, *, mode: str, num_pieces: int, out_dim: Dim | None = N
     return found
 
 
+@overload
 def top_k(
-    source: Tensor, *, axis: Axis, k: Any = None, k_dim: Dim | None = None, sorted: bool = True
-) -> tuple[Tensor, Any, Dim]:
+    source: Tensor, *, axis: Dim, k: int | Tensor | Dim | None = ..., k_dim: Dim | None = ..., sorted: bool = ...
+) -> tuple[Tensor, Tensor, Dim]: ...
+@overload
+def top_k(
+    source: Tensor,
+    *,
+    axis: Sequence[Dim],
+    k: int | Tensor | Dim | None = ...,
+    k_dim: Dim | None = ...,
+    sorted: bool = ...,
+) -> tuple[Tensor, list[Tensor], Dim]: ...
+def top_k(
+    source: Tensor,
+    *,
+    axis: Axis,
+    k: int | Tensor | Dim | None = None,
+    k_dim: Dim | None = None,
+    sorted: bool = True,
+) -> tuple[Tensor, Tensor | list[Tensor], Dim]:
     """The k largest entries of an axis, or of several together: (values, positions, axis of them, the last).
 
     Positions are int64 with the axis as sparse axis; for a sequence of axes a list of them, one per axis. Padding is
@@ -181,7 +199,7 @@ def top_k(
         result.feature_dim = feature if feature in rest else k_dim if isinstance(axis, Dim) else None
     if isinstance(axis, Dim):
         return result, source._new(index, (*rest, k_dim), sparse_dim=axis), k_dim
-    positions: list[Any] = []
+    positions: list[Tensor] = []
     for dim, i in zip(dims[::-1], axes[::-1], strict=True):
         size = source.raw_tensor.shape[i]
         own = index if len(positions) == len(dims) - 1 else index % size

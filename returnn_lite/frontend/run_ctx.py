@@ -15,6 +15,7 @@ from returnn_lite.frontend.loss import Loss, as_loss
 from returnn_lite.frontend.outputs import Dims, check_output, named, ordered, with_roles
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_dict import TensorDict
+from returnn_lite.frontend.types import Operand, UserFunction
 
 RUNNING: ContextVar[RunContext | None] = ContextVar("run context", default=None)
 STAGES = ("init", "train_step", "forward_step")
@@ -62,7 +63,7 @@ class RunContext:
         return self._train_flag
 
     @contextmanager
-    def train_flag_ctx(self, train_flag: bool, *, func: Any = None) -> Iterator[None]:
+    def train_flag_ctx(self, train_flag: bool, *, func: UserFunction = None) -> Iterator[None]:
         """While open, the train flag is this one; with `func` (one or a list) only for these functions."""
         functions = [] if func is None else list(func) if isinstance(func, list | tuple | set) else [func]
         before = self._train_flag
@@ -77,7 +78,7 @@ class RunContext:
             for function in functions:
                 self._function_flags[_plain(function)].pop()
 
-    def is_train_flag_enabled(self, *, func: Any) -> bool:
+    def is_train_flag_enabled(self, *, func: UserFunction) -> bool:
         """The train flag for a function."""
         own = self._function_flags.get(_plain(func))
         return own[-1] if own else self._train_flag
@@ -94,7 +95,7 @@ class RunContext:
 
     def mark_as_loss(
         self,
-        loss: Any,
+        loss: Operand,
         name: str,
         *,
         dims: Dims | None = None,
@@ -102,7 +103,7 @@ class RunContext:
         as_error: bool = False,
         use_normalized_loss: bool = False,
         use_flatten_frames: bool = True,
-        custom_inv_norm_factor: Any = None,
+        custom_inv_norm_factor: Operand = None,
     ) -> None:
         """Adds a loss: `scale` times its sum goes into the objective, reported is the sum by the number of entries.
 
@@ -133,11 +134,13 @@ class RunContext:
 
     # --- outputs ------------------------------------------------------------------------------------------------------
 
-    def mark_as_default_output(self, tensor: Any, *, shape: Dims | None = None) -> None:
+    def mark_as_default_output(self, tensor: Operand, *, shape: Dims | None = None) -> None:
         """`mark_as_output` under the name "output"."""
         self.mark_as_output(tensor, "output", dims=shape)
 
-    def mark_as_output(self, tensor: Any, name: str, *, dims: Dims | None = None, shape: Dims | None = None) -> None:
+    def mark_as_output(
+        self, tensor: Operand, name: str, *, dims: Dims | None = None, shape: Dims | None = None
+    ) -> None:
         """Adds an output. Its axes: `dims` (or `shape`), else those in `model_outputs`, else those of a Tensor."""
         self._expect_stage("mark_as_output", "forward_step")
         if name in self.outputs:

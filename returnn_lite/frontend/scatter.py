@@ -17,6 +17,7 @@ from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.reduce import highest, lowest
 from returnn_lite.frontend.sizes import use_mask_default
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Operand, Option
 from returnn_lite.running_config import running_config
 
 _MODES = ("sum", "max", "min", "mean", "logsumexp", "logmeanexp", "argmax")
@@ -28,7 +29,7 @@ def scatter(
     indices: Tensor,
     indices_dim: Dim | Sequence[Dim],
     mode: str = "sum",
-    fill_value: Any = None,
+    fill_value: Operand = None,
     out_dim: Dim | Sequence[Dim] | None = None,
     use_mask: bool | None = None,
 ) -> Tensor:
@@ -186,12 +187,12 @@ def scatter_argmax(
     return plan.result(source, raw, "argmax", sparse=plan.in_dims[0])
 
 
-def scatter_logsumexp(source: Tensor, **options: Any) -> Tensor:
+def scatter_logsumexp(source: Tensor, **options: Option) -> Tensor:
     """`scatter` with the mode "logsumexp"."""
     return scatter(source, mode="logsumexp", **options)
 
 
-def scatter_logmeanexp(source: Tensor, **options: Any) -> Tensor:
+def scatter_logmeanexp(source: Tensor, **options: Option) -> Tensor:
     """`scatter` with the mode "logmeanexp"."""
     return scatter(source, mode="logmeanexp", **options)
 
@@ -201,7 +202,7 @@ def scatter_count(
     indices: Tensor,
     indices_dim: Dim | Sequence[Dim],
     out_dim: Dim | Sequence[Dim] | None = None,
-    fill_value: Any = None,
+    fill_value: Operand = None,
     use_mask: bool | None = None,
 ) -> Tensor:
     """How many of the indices are each position: int32."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -13,11 +12,11 @@ from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.layout import arranged, joined
-from returnn_lite.frontend.types import AnyTensor
+from returnn_lite.frontend.types import AnyTensor, Device, Operand, SizeTensor
 from returnn_lite.running_config import running_config
 
 
-def num_elements_of_shape(dims: Dim | Sequence[Dim], *, use_mask: bool = True, device: Any = None) -> Any:
+def num_elements_of_shape(dims: Dim | Sequence[Dim], *, use_mask: bool = True, device: Device = None) -> Operand:
     """The number of entries that are no padding: an int for fixed sizes, else an int tensor.
 
     It is a number per sequence where the sizes depend on an axis that is not among `dims`.
@@ -55,7 +54,7 @@ def _product(dims: Sequence[Dim]) -> tuple[torch.Tensor, Dims]:
     return product, axes
 
 
-def masked_fraction_of_shape(dims: Dim | Sequence[Dim], *, inverse: bool = False) -> Any:
+def masked_fraction_of_shape(dims: Dim | Sequence[Dim], *, inverse: bool = False) -> Operand:
     """The part of all entries that is no padding, a number or tensor; with `inverse` 1 / this."""
     wanted = (dims,) if isinstance(dims, Dim) else tuple(dims)
     if not any(dim.need_masking() for dim in wanted):
@@ -65,7 +64,7 @@ def masked_fraction_of_shape(dims: Dim | Sequence[Dim], *, inverse: bool = False
     return total / count if inverse else count / total
 
 
-def last_frame_position_of_dim(dim: Dim, *, device: Any = None, allow_scalar_on_cpu: bool = False) -> Any:
+def last_frame_position_of_dim(dim: Dim, *, device: Device = None, allow_scalar_on_cpu: bool = False) -> Operand:
     """The position of the last frame: an int for a fixed size, else a tensor with this as sparse axis; at least 0."""
     if dim.dimension is not None:
         return max(dim.dimension - 1, 0)
@@ -94,7 +93,7 @@ def dim_match_priority_when_needed(dim: Dim, *other_dims: Dim) -> Dim:
     return dim.copy(match_priority=1) if dim in other_dims else dim
 
 
-def range_over_dim(dim: Dim, *, dtype: str | None = None, device: Any = None) -> Any:
+def range_over_dim(dim: Dim, *, dtype: str | None = None, device: Device = None) -> SizeTensor:
     """0, 1, … along an axis. Shape: [dim], of the padded size; ints have the axis as sparse axis."""
     sizes = dim.dyn_size_ext
     dtype = dtype or ("int32" if dim.is_static() or sizes is None else sizes.dtype)
@@ -104,8 +103,8 @@ def range_over_dim(dim: Dim, *, dtype: str | None = None, device: Any = None) ->
 
 
 def range_over_dim_strided(
-    dim: Dim, *, stride: int | Dim, out_dim: Dim | None = None, dtype: str | None = None, device: Any = None
-) -> tuple[Any, Dim]:
+    dim: Dim, *, stride: int | Dim, out_dim: Dim | None = None, dtype: str | None = None, device: Device = None
+) -> tuple[SizeTensor, Dim]:
     """0, stride, … below the size, and its axis: `dim` by `stride`, rounded up."""
     found = dim.ceildiv_right(stride)
     if out_dim is not None:
@@ -116,7 +115,7 @@ def range_over_dim_strided(
     return values._like(values.raw_tensor * step), found
 
 
-def range_over_merged_dims(dims: Sequence[Dim], *, dtype: str | None = None, device: Any = None) -> Any:
+def range_over_merged_dims(dims: Sequence[Dim], *, dtype: str | None = None, device: Device = None) -> SizeTensor:
     """The position in the flattened axes. Shape: dims; the sparse axis is their product."""
     wanted = tuple(dims)
     if len(wanted) == 1:
@@ -129,15 +128,15 @@ def range_over_merged_dims(dims: Sequence[Dim], *, dtype: str | None = None, dev
 
 
 def linspace_over_dim(
-    dim: Dim, start: float = 0.0, end: float = 1.0, *, dtype: str | None = None, device: Any = None
-) -> Any:
+    dim: Dim, start: float = 0.0, end: float = 1.0, *, dtype: str | None = None, device: Device = None
+) -> SizeTensor:
     """From `start` towards `end`, which is not reached, in steps by the size (of each sequence)."""
     values = range_over_dim(dim, dtype=dtype or dtypes.get_default_float_dtype(), device=device)
     sizes = dim.get_size_tensor(device=values.raw_tensor.device) if dim.need_masking() else dim.padded_size()
     return values * (end - start) / sizes + start
 
 
-def sequence_mask(dims: Dim | Sequence[Dim], *, device: Any = None) -> Any:
+def sequence_mask(dims: Dim | Sequence[Dim], *, device: Device = None) -> SizeTensor:
     """Where none of the axes is in its padding. Shape: those of `dims` that matter, in their order."""
     wanted = (dims,) if isinstance(dims, Dim) else tuple(dims)
     where = dtypes.get_default_device() if device is None else device

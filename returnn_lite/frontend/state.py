@@ -8,6 +8,7 @@ from typing import Any
 import tree
 
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Nested
 
 
 class State(dict[str, Any]):
@@ -46,7 +47,7 @@ class State(dict[str, Any]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.items())})"
 
-    def flatten_tensors(self) -> list[Any]:
+    def flatten_tensors(self) -> list[Nested]:
         """All tensors in it."""
         return [value for value in tree.flatten(self) if isinstance(value, Tensor)]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.current import marking
@@ -18,7 +19,7 @@ from returnn_lite.frontend.operators import TensorOperators
 from returnn_lite.frontend.sizes import num_elements_of_shape
 from returnn_lite.frontend.tensor_base import checked_dims
 from returnn_lite.frontend.tensor_copies import TensorCopies
-from returnn_lite.frontend.types import AnyTensor
+from returnn_lite.frontend.types import AnyTensor, Operand, Option
 from returnn_lite.tensor.foreign import with_core_dims
 
 _OLD = {
@@ -120,20 +121,20 @@ class Tensor(TensorCopies["Tensor"], TensorOperators["Tensor"]):
         return found
 
     @property
-    def out_type(self) -> dict[str, Any]:
+    def out_type(self) -> dict[str, ConfigValue]:
         """The axes as layer nets want them; those of a `shape` by their sizes."""
         if self._older is not None and "dim_tags" not in self._older:
             return out_type(self._older, self._dtype, with_core_dims(self._sparse_dim))
         sparse = with_core_dims(self._sparse_dim)
         return {"dim_tags": with_core_dims(self._dims), "dtype": self._dtype, "sparse_dim": sparse}
 
-    def num_elements(self, *, use_mask: bool = True) -> Any:
+    def num_elements(self, *, use_mask: bool = True) -> Operand:
         """The number of entries that are no padding: an int, or a tensor."""
         return num_elements_of_shape(self._dims, use_mask=use_mask, device=self.device)
 
     # --- the run context ----------------------------------------------------------------------------------------------
 
-    def mark_as_loss(self, name: str, **options: Any) -> None:
+    def mark_as_loss(self, name: str, **options: Option) -> None:
         """A loss of this training step; see `RunContext.mark_as_loss`."""
         marking().mark_as_loss(self, name, **options)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Self
 
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import OutShapeMismatch, WrongUse
 from returnn_lite.frontend.layout import axis_of, show
 from returnn_lite.frontend.marked_dim import ImplicitDim, ImplicitDynSizeDim, ImplicitSparseDim, OptionalDim
 from returnn_lite.frontend.tensor_base import T, TensorBase
-from returnn_lite.frontend.types import AnyTensor
+from returnn_lite.frontend.types import AnyTensor, AxisLike, RawTensor
 from returnn_lite.tensor import Spec
 from returnn_lite.tensor.axes import axis as named_axis
 
@@ -79,20 +79,20 @@ class TensorAxes(TensorBase[T]):
         """The axes with sizes."""
         return [dim for dim in self._dims if dim.is_dynamic_seq_length()]
 
-    def get_sequence_lengths(self) -> Any:
+    def get_sequence_lengths(self) -> RawTensor:
         """The raw sizes of the time axis."""
         return self.get_time_dim_tag().get_size_tensor().raw_tensor
 
-    def get_sequence_mask_broadcast(self, axis: Any = None) -> Any:
+    def get_sequence_mask_broadcast(self, axis: AxisLike = None) -> RawTensor:
         """The raw mask of an axis (of time by default), with size 1 for the axes that do not matter."""
         dim = self.get_time_dim_tag() if axis is None else self._dims[self.get_axis_from_description(axis)]
         return dim.get_mask(device=self.device).copy_compatible_to_dims_raw(self._dims)
 
-    def get_dim_tag(self, axis: Any) -> Dim:
+    def get_dim_tag(self, axis: AxisLike) -> Dim:
         """The axis at a position, or by description."""
         return self._dims[axis if isinstance(axis, int) else self.get_axis_from_description(axis)]
 
-    def get_dim(self, axis: Any) -> Any:
+    def get_dim(self, axis: AxisLike) -> RawTensor:
         """The size at a position: a number, or torch's scalar."""
         return self.get_dim_tag(axis).get_dim_value()
 
@@ -103,7 +103,7 @@ class TensorAxes(TensorBase[T]):
             del found[axis_of(tuple(found), dim, self)]
         return found
 
-    def get_axis_from_description(self, axis: Any, allow_int: bool = False) -> int:
+    def get_axis_from_description(self, axis: AxisLike, allow_int: bool = False) -> int:
         """The position of an axis: a Dim, or a text as in layer nets ("B", "T", "F", "spatial:0", "dim:5")."""
         if isinstance(axis, Dim):
             return axis_of(self._dims, axis, self)
@@ -117,7 +117,7 @@ class TensorAxes(TensorBase[T]):
         sparse = None if self._sparse_dim is None else self._sparse_dim.core
         return Spec(dims, self._dtype, sparse_dim=sparse, time=self._time_axis, feature=self.feature_dim_axis)
 
-    def get_axes_from_description(self, axes: Any, allow_int: bool = False) -> list[int]:
+    def get_axes_from_description(self, axes: AxisLike, allow_int: bool = False) -> list[int]:
         """The positions of several axes."""
         given = [axes] if isinstance(axes, str | Dim) else axes
         return [self.get_axis_from_description(axis, allow_int) for axis in given]
@@ -130,7 +130,7 @@ class TensorAxes(TensorBase[T]):
         """For positions in another tensor the position of the same axis here. WrongUse if one is not there."""
         return {axis: axis_of(self._dims, other.dims[axis], self) for axis in other_axes}
 
-    def verify_out_shape(self, out_shape: Any, allow_missing_implicit_dims: bool = False) -> Any:
+    def verify_out_shape(self, out_shape: Iterable[object], allow_missing_implicit_dims: bool = False) -> Self:
         """Checks that these are the axes, and returns the tensor. OutShapeMismatch if not.
 
         out_shape: a set of axes; with them the implicit ones: `ImplicitSparseDim(dim)` of classes,

@@ -11,7 +11,7 @@ from returnn_lite.frontend import dtypes, sizes_clock
 from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of, show
-from returnn_lite.frontend.types import AnyTensor
+from returnn_lite.frontend.types import AnyTensor, RawTensor, VocabLike
 from returnn_lite.tensor.foreign import ForeignDim
 
 T = TypeVar("T", bound=AnyTensor, covariant=True)
@@ -53,12 +53,12 @@ class TensorBase(AnyTensor, Generic[T]):
     # --- data ---------------------------------------------------------------------------------------------------------
 
     @property
-    def raw_tensor(self) -> Any:
+    def raw_tensor(self) -> RawTensor:
         """The data; None in a template."""
         return self._raw
 
     @raw_tensor.setter
-    def raw_tensor(self, value: Any) -> None:
+    def raw_tensor(self, value: RawTensor) -> None:
         if value is not None:
             self._check(value)
         self._raw = value
@@ -156,7 +156,7 @@ class TensorBase(AnyTensor, Generic[T]):
         return None if found is None else found.dimension
 
     @property
-    def vocab(self) -> Any:
+    def vocab(self) -> VocabLike:
         """The vocabulary of the classes, else of the features."""
         found = self.feature_dim_or_sparse_dim
         return self._vocab if found is None or found.vocab is None else found.vocab
@@ -182,7 +182,7 @@ class TensorBase(AnyTensor, Generic[T]):
         return found
 
 
-def checked_dims(dims: Any, what: str) -> tuple[Dim, ...]:
+def checked_dims(dims: Any, what: str) -> tuple[Dim, ...]:  # Any: what users give, which is checked here
     """A tuple of axes. WrongUse if something else is among them."""
     if isinstance(dims, ForeignDim):
         raise WrongUse(f"`dims` of {what} must be a list of axes, but is the axis {dims} instead")

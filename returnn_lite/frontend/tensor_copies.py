@@ -13,7 +13,7 @@ from returnn_lite.frontend.layout import MOST_PLANS, all_different, arranged, ax
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.tensor_axes import TensorAxes
 from returnn_lite.frontend.tensor_base import T, checked_dims
-from returnn_lite.frontend.types import AnyTensor
+from returnn_lite.frontend.types import AnyTensor, AxisLike, Operand, RawTensor
 
 _ORDERS: dict[Any, tuple[int, ...]] = plans()
 
@@ -76,7 +76,7 @@ class TensorCopies(TensorAxes[T]):
         found.version = self.version
         return found
 
-    def copy_move_axis(self, old_axis: Any, new_axis: Any) -> T:
+    def copy_move_axis(self, old_axis: AxisLike, new_axis: AxisLike) -> T:
         """An axis moved to another position."""
         old = self.get_axis_from_description(old_axis, allow_int=True)
         new = self.get_axis_from_description(new_axis, allow_int=True)
@@ -84,7 +84,7 @@ class TensorCopies(TensorAxes[T]):
         order.insert(new, old)
         return self._permuted(order)
 
-    def copy_swap_axes(self, axis1: Any, axis2: Any) -> T:
+    def copy_swap_axes(self, axis1: AxisLike, axis2: AxisLike) -> T:
         """Two axes exchanged."""
         a = self.get_axis_from_description(axis1, allow_int=True)
         b = self.get_axis_from_description(axis2, allow_int=True)
@@ -124,7 +124,7 @@ class TensorCopies(TensorAxes[T]):
 
     def copy_compatible_to_dims_raw(
         self, dims: Sequence[Dim], *, add_dims: bool = True, unbroadcast: bool = False
-    ) -> Any:
+    ) -> RawTensor:
         """The data for `copy_compatible_to_dims`."""
         wanted = tuple(dims)
         raw = arranged(self._raw, self._dims, wanted)
@@ -159,7 +159,7 @@ class TensorCopies(TensorAxes[T]):
         dims = (*self._dims[:at], dim_tag, *self._dims[at:])
         return self.copy_compatible_to_dims(dims, unbroadcast=unbroadcast)
 
-    def copy_masked(self, mask_value: Any, *, dims: Sequence[Dim] | None = None, **_unused: Any) -> T:
+    def copy_masked(self, mask_value: Operand, *, dims: Sequence[Dim] | None = None, **_unused: object) -> T:
         """The padding replaced by a number or tensor, over all axes with sizes, or those given.
 
         Axes with sizes over axes that the tensor lacks are left alone.

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend import sizes_clock
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import RawTensor
 
 
 class TensorDict:
@@ -52,11 +54,11 @@ class TensorDict:
         """Keys and tensors."""
         return self.data.items()
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: Any = None) -> Any:  # Any: as of a dict, whose default may be anything
         """The tensor of a key, or the default."""
         return self.data.get(key, default)
 
-    def update(self, data: Any, *, auto_convert: bool = False) -> None:
+    def update(self, data: ConfigValue, *, auto_convert: bool = False) -> None:
         """Puts tensors in: a dict, another TensorDict, or a list (then by their names).
 
         auto_convert: the values may be dicts of the options of `Tensor`.
@@ -98,7 +100,7 @@ class TensorDict:
         include_const_sizes: bool = False,
         include_scalar_dyn_sizes: bool = True,
         exclude_duplicate_dims: bool = False,
-    ) -> dict[str, Any]:
+    ) -> dict[str, RawTensor]:
         """The raw data by key, and sizes as `key:size<axis>`."""
         found: dict[str, Any] = {}
         seen: list[Dim] = []
@@ -116,7 +118,7 @@ class TensorDict:
                     found[f"{key}:size{i}"] = sizes.raw_tensor
         return found
 
-    def assign_from_raw_tensor_dict_(self, raw: Mapping[str, Any], **_unused: Any) -> None:
+    def assign_from_raw_tensor_dict_(self, raw: Mapping[str, RawTensor], **_unused: object) -> None:
         """The inverse of `as_raw_tensor_dict`: sets data, and the sizes in the axes."""
         for key, value in self.data.items():
             for i, dim in enumerate(value.dims):
@@ -140,7 +142,7 @@ def _template(value: Any) -> Tensor:
     return found
 
 
-def declared(key: str, options: Mapping[str, Any]) -> Tensor:
+def declared(key: str, options: Mapping[str, ConfigValue]) -> Tensor:
     """A tensor without data from options as in `extern_data`."""
     given = dict(options)
     name = given.pop("name", key)
@@ -148,7 +150,7 @@ def declared(key: str, options: Mapping[str, Any]) -> Tensor:
     return Tensor(name, dims, **given)
 
 
-def set_sizes(dim: Dim, raw: Any) -> None:
+def set_sizes(dim: Dim, raw: RawTensor) -> None:
     """New sizes for an axis; one per batch entry if there is more than one."""
     sizes = dim.dyn_size_ext
     if sizes is None:

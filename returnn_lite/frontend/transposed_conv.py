@@ -25,6 +25,7 @@ from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.sizes import dim_match_priority_when_needed
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import PerAxis
 
 
 def transposed_conv(
@@ -38,7 +39,7 @@ def transposed_conv(
     filter_size: Sequence[Dim],
     padding: Padding,
     remove_padding: Numbers = 0,
-    output_padding: Any = None,
+    output_padding: PerAxis = None,
     strides: Numbers | None = None,
     bias: Tensor | None = None,
     use_mask: bool | None = None,

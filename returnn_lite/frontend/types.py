@@ -3,9 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
+
+import torch
 
 from returnn_lite.tensor.foreign import ForeignDim
+
+# Where data is, or is to be; None: where it is, or the default.
+Device: TypeAlias = str | torch.device | None
+# A tensor, a parameter or a number (of numpy or a scalar of torch, too), and what operators give for them: a tensor if
+# one operand is one, else a number. Which of them it is, operators check; `Tensor` is defined on top of them.
+Operand: TypeAlias = Any
+# Sizes of axes and what is made of them: a `Tensor`, which is defined on top of axes; where it is said also an int or
+# None.
+SizeTensor: TypeAlias = Any
+# A number of positions, an axis, or a tensor of lengths: each gives the same kind.
+Length: TypeAlias = Any
+# The data of a tensor: of torch, or of numpy; None in a template. Who reads it knows which.
+RawTensor: TypeAlias = Any
+# Nested dicts, lists, tuples and the like with tensors in them, as dm-tree knows them: no static type is like that.
+Nested: TypeAlias = Any
+# A vocabulary, or the dict that it is made of; any object with its methods will do.
+VocabLike: TypeAlias = Any
+# An axis, its position or its description, as who is given it checks.
+AxisLike: TypeAlias = Any
+# A value for all axes, or a sequence of values.
+PerAxis: TypeAlias = Any
+# An argument or option that is handed on to the function that the docstring names, where it has its type.
+Option: TypeAlias = Any
+# A function or class of the user's, of any signature.
+UserFunction: TypeAlias = Any
+# A module, a function that is called as one, or none: parts are exchangeable, and each is called in its own way.
+Part: TypeAlias = Any
+# A module of another library, whose attributes are read.
+ForeignModule: TypeAlias = Any
+# What an attribute holds: modules hold anything.
+Attribute: TypeAlias = Any
+# What hooks see: the object, positional and named arguments, and the result of a method of any signature.
+Hook: TypeAlias = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], Any]
 
 
 class Axis(ForeignDim):
@@ -21,7 +56,7 @@ class Axis(ForeignDim):
         raise NotImplementedError
 
     @property
-    def dyn_size_ext(self) -> Any:
+    def dyn_size_ext(self) -> SizeTensor:
         """The sizes as an int tensor; None for a fixed size, and while nothing is known."""
         raise NotImplementedError
 
@@ -41,7 +76,7 @@ class Axis(ForeignDim):
         """The size of the axis in tensors."""
         raise NotImplementedError
 
-    def get_mask(self, *, device: Any = None) -> Any:
+    def get_mask(self, *, device: Device = None) -> SizeTensor:
         """Where positions are no padding: bool over the axes of the sizes and this one."""
         raise NotImplementedError
 
@@ -69,7 +104,7 @@ class AnyTensor:
         raise NotImplementedError
 
     @property
-    def raw_tensor(self) -> Any:
+    def raw_tensor(self) -> RawTensor:
         """The data; None in a template."""
         raise NotImplementedError
 

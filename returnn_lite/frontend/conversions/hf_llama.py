@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from returnn_lite.frontend.conversions.torch_nn import copied
 from returnn_lite.frontend.decoder.transformer import TransformerDecoder, TransformerDecoderLayer
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.self_attention import SelfAttentionBase
+from returnn_lite.frontend.types import ForeignModule
 
 
-def import_params_hf_llama_to_rf_transformer_decoder(model_hf: Any, rf_model: TransformerDecoder) -> TransformerDecoder:
+def import_params_hf_llama_to_rf_transformer_decoder(
+    model_hf: ForeignModule, rf_model: TransformerDecoder
+) -> TransformerDecoder:
     """`LlamaForCausalLM`: embedding, layers, norm and logits; returns the decoder."""
     inner = model_hf.model
     if len(inner.layers) != len(rf_model.layers):
@@ -27,7 +28,7 @@ def import_params_hf_llama_to_rf_transformer_decoder(model_hf: Any, rf_model: Tr
 
 
 def import_params_hf_llama_layer_to_rf_transformer_decoder_layer(
-    layer_hf: Any, rf_layer: TransformerDecoderLayer
+    layer_hf: ForeignModule, rf_layer: TransformerDecoderLayer
 ) -> None:
     """One layer."""
     mlp = layer_hf.mlp
@@ -40,7 +41,7 @@ def import_params_hf_llama_layer_to_rf_transformer_decoder_layer(
     import_params_hf_llama_att_to_rf_rotary_att(layer_hf.self_attn, rf_layer.self_att)
 
 
-def import_params_hf_llama_att_to_rf_rotary_att(att_hf: Any, rf_att: SelfAttentionBase) -> None:
+def import_params_hf_llama_att_to_rf_rotary_att(att_hf: ForeignModule, rf_att: SelfAttentionBase) -> None:
     """Self-attention: query, key and value per head in one matrix, the halves of a rotation as pairs of neighbours."""
     heads, size = rf_att.num_heads.padded_size(), rf_att.key_dim_per_head.padded_size()
     parts = []

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from returnn_lite.behavior_version import BehaviorVersion
+from returnn_lite.config_value import ConfigValue
 from returnn_lite.frontend.batch_norm import BatchNorm
 from returnn_lite.frontend.building import DEFAULT_DIM, as_dim, made, make_norm, positions_of, specified, stacked
 from returnn_lite.frontend.containers import Sequential
@@ -27,6 +28,7 @@ from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.normalization import LayerNorm
 from returnn_lite.frontend.relative_attention import RelPosSelfAttention
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.types import Part
 from returnn_lite.not_specified import NotSpecified
 
 __all__ = [
@@ -48,7 +50,7 @@ class ConformerPositionwiseFeedForward(FeedForward):
     default_activation = staticmethod(swish)
 
 
-def make_ff(*, out_dim: Dim, ff: Any, ff_dim: Any, ff_activation: Any, dropout: float) -> Any:
+def make_ff(*, out_dim: Dim, ff: ConfigValue, ff_dim: ConfigValue, ff_activation: ConfigValue, dropout: float) -> Part:
     """A feed-forward block of what a layer is given: nothing, a class, a dict, a module."""
     return made_ff(
         ConformerPositionwiseFeedForward,
@@ -166,13 +168,13 @@ class ConformerEncoderLayer(ISeqFramewiseEncoder):
         return self.final_layer_norm(x)  # type: ignore[no-any-return]
 
 
-def layer_template(layer: Any, opts: Mapping[str, Any] | None, **options: Any) -> Any:
+def layer_template(layer: ConfigValue, opts: Mapping[str, ConfigValue] | None, **options: ConfigValue) -> Part:
     """A conformer layer of what an encoder is given; the options of a dict win, then `opts`."""
     layer = ConformerEncoderLayer if layer is None else layer
     return made(layer, "encoder_layer", **{**specified(**options), **(opts or {})})
 
 
-def input_layer_of(given: Any, in_dim: Dim) -> Any:
+def input_layer_of(given: ConfigValue, in_dim: Dim) -> Part:
     """The first layer of an encoder: built of a dict, or as it is."""
     if isinstance(given, Mapping | type):
         return made(given, "input_layer", in_dim)
@@ -249,7 +251,7 @@ class ConformerEncoder(ISeqDownsamplingEncoder):
         return self.layers(x, spatial_dim=time, collected_outputs=collected_outputs), time
 
 
-def through_input_layer(layer: Any, source: Tensor, time: Dim) -> tuple[Tensor, Dim]:
+def through_input_layer(layer: Part, source: Tensor, time: Dim) -> tuple[Tensor, Dim]:
     """(tensor, its axis of time) behind the first layer, if the source has its input axis."""
     if layer is None or getattr(layer, "in_dim", None) not in (None, *source.dims):
         return source, time
