@@ -16,8 +16,7 @@ from returnn_lite.frontend.layout import axis_of
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.reduce import reduce_mean
 from returnn_lite.frontend.sizes import num_elements_of_shape
-from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.types import Operand
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 from returnn_lite.running_config import running_config
 
 NEGATIVE_INFINITY = float("-inf")
@@ -70,7 +69,12 @@ def gating(
 
 
 def moments(
-    x: Tensor, axis: Dim | Sequence[Dim], *, use_mask: bool = True, correction: Operand = 0, distributed: bool = False
+    x: Tensor,
+    axis: Dim | Sequence[Dim],
+    *,
+    use_mask: bool = True,
+    correction: TensorLike = 0,
+    distributed: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(mean, variance) over axes, without padding; the variance is divided by n - correction.
 

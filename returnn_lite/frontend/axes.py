@@ -11,9 +11,8 @@ from torch.nn import functional
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of, show
-from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 from returnn_lite.frontend.tensor_copies import all_axes
-from returnn_lite.frontend.types import Operand
 
 
 def with_dims(x: Tensor, raw: torch.Tensor, dims: Sequence[Dim], feature: Dim | None) -> Tensor:
@@ -101,7 +100,7 @@ def split_dims(
     axis: Dim,
     dims: Sequence[Dim],
     pad_to_multiples: bool | None = None,
-    pad_value: Operand = None,
+    pad_value: TensorLike | None = None,
 ) -> Tensor:
     """An axis as several, in its place; of one the size may be unknown."""
     if pad_to_multiples:

@@ -14,8 +14,8 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of, show
-from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.types import Operand, PerAxis
+from returnn_lite.frontend.tensor import Tensor, TensorLike
+from returnn_lite.frontend.types import PerAxis
 
 
 def concat(
@@ -186,7 +186,7 @@ def pad(
     padding: PerAxis,
     out_dims: PerAxis = None,
     mode: str = "constant",
-    value: Operand = None,
+    value: TensorLike | None = None,
     handle_dynamic_dims: bool | None = None,
 ) -> tuple[Tensor, PerAxis]:
     """Frames put before and after axes: (tensor, new axes). `padding`: (left, right) for each axis.

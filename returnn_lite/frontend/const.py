@@ -12,13 +12,13 @@ from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.elementwise import cast, copy_to_device
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 from returnn_lite.frontend.tensor_base import checked_dims
-from returnn_lite.frontend.types import Operand, Option
+from returnn_lite.frontend.types import Option
 
 
 def convert_to_tensor(
-    value: Operand,
+    value: TensorLike,
     *,
     dims: Sequence[Dim] | None = None,
     dtype: str | None = None,
@@ -84,7 +84,7 @@ def _default_type(value: Any) -> torch.dtype | None:
 def full(
     *,
     dims: Sequence[Dim],
-    fill_value: Operand,
+    fill_value: TensorLike,
     dtype: str | None = None,
     device: str | None = None,
     sparse_dim: Dim | None = None,
@@ -114,7 +114,7 @@ def full(
 fill = full
 
 
-def constant(value: Operand, *, dims: Sequence[Dim], **options: Option) -> Tensor:
+def constant(value: TensorLike, *, dims: Sequence[Dim], **options: Option) -> Tensor:
     """`full` of this number."""
     return full(dims=dims, fill_value=value, **options)
 

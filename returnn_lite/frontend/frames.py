@@ -17,8 +17,7 @@ from returnn_lite.frontend.gather import gather
 from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.masks import dim_mask, padding_mask
 from returnn_lite.frontend.sizes import range_over_dim, use_mask_default
-from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.types import Operand
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 from returnn_lite.frontend.where import where
 
 
@@ -26,10 +25,10 @@ def slice(  # noqa: A001 - the users' name
     source: Tensor,
     *,
     axis: Dim,
-    start: Operand = None,
-    end: Operand = None,
-    step: Operand = None,
-    size: Operand = None,
+    start: int | Tensor | None = None,
+    end: int | Tensor | None = None,
+    step: int | None = None,
+    size: int | Tensor | Dim | None = None,
     out_dim: Dim | None = None,
 ) -> tuple[Tensor, Dim]:
     """A part of an axis: (tensor, its axis), from `start` on (an int or a tensor), up to `end` or of `size`.
@@ -78,12 +77,12 @@ def _slice_dim(axis: Dim, start: Any, end: Any, size: Any) -> Dim:
     return rest if end is None else rest.sub_right(-end)
 
 
-def shift_right(source: Tensor, *, axis: Dim, pad_value: Operand, amount: int = 1) -> Tensor:
+def shift_right(source: Tensor, *, axis: Dim, pad_value: TensorLike, amount: int = 1) -> Tensor:
     """Frames moved to the right: `amount` frames of `pad_value` enter at the left, the last ones are lost."""
     return _shifted(source, axis, pad_value, amount)
 
 
-def shift_left(source: Tensor, *, axis: Dim, pad_value: Operand, amount: int = 1) -> Tensor:
+def shift_left(source: Tensor, *, axis: Dim, pad_value: TensorLike, amount: int = 1) -> Tensor:
     """Frames moved to the left: `amount` frames of `pad_value` enter at the end of each sequence."""
     return _shifted(source, axis, pad_value, -amount)
 
@@ -129,10 +128,10 @@ def window(
     *,
     spatial_dim: Dim,
     window_dim: Dim,
-    window_right: Operand = None,
-    window_left: Operand = None,
+    window_right: int | Dim | None = None,
+    window_left: int | Dim | None = None,
     padding: str = "same",
-    pad_value: Operand = None,
+    pad_value: TensorLike | None = None,
     stride: int = 1,
     use_mask: bool | None = None,
 ) -> tuple[Tensor, Dim]:
@@ -175,7 +174,7 @@ def _sides(size: int, left: Any, right: Any) -> tuple[int, int]:
 
 
 def repeat(
-    source: Tensor, *, in_spatial_dim: Dim, repeats: Operand, out_spatial_dim: Dim | None = None
+    source: Tensor, *, in_spatial_dim: Dim, repeats: int | Tensor, out_spatial_dim: Dim | None = None
 ) -> tuple[Tensor, Dim]:
     """Frame i `repeats[i]` times: (tensor, new axis)."""
     counts = convert_to_tensor(repeats)

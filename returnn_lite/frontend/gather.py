@@ -12,12 +12,11 @@ from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.reduce import top_k
 from returnn_lite.frontend.sizes import last_frame_position_of_dim
-from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.types import Operand
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 from returnn_lite.frontend.where import clip_by_value, where
 
 
-def gather(source: Tensor, *, indices: Operand, axis: Dim | None = None, clip_to_valid: bool = False) -> Tensor:
+def gather(source: Tensor, *, indices: int | Tensor, axis: Dim | None = None, clip_to_valid: bool = False) -> Tensor:
     """The entries of an axis at `indices`, an int or int tensor.
 
     Axes of `indices` that `source` also has are gone along with; its other axes replace `axis`, by default the sparse
@@ -139,7 +138,9 @@ def top_p_mask(probs: Tensor, *, axis: Dim, p: float, one_more: bool = True, min
     return probs._new(torch.zeros_like(keep).scatter(-1, index, keep), dims)
 
 
-def sparse_to_dense(labels: Operand, *, label_value: Operand, other_value: Operand, axis: Dim | None = None) -> Tensor:
+def sparse_to_dense(
+    labels: int | Tensor, *, label_value: TensorLike, other_value: TensorLike, axis: Dim | None = None
+) -> Tensor:
     """`label_value` at the class and `other_value` elsewhere; the axis of the classes is the last."""
     sparse = labels.sparse_dim if isinstance(labels, Tensor) else None
     dim = axis if axis is not None else sparse

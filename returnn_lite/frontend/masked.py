@@ -14,8 +14,7 @@ from returnn_lite.frontend.gather import gather
 from returnn_lite.frontend.layout import arranged, show
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.sizes import sequence_mask
-from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.types import Operand
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 
 
 def masked_select(
@@ -85,7 +84,9 @@ def _flat(tensor: Tensor, mask: Tensor, dims: Dims, rest: Dims) -> tuple[torch.T
     return whole.flatten(0, len(dims) - 1).index_select(0, index), index.numel()
 
 
-def masked_scatter(source: Tensor, backup: Operand = None, *, mask: Tensor, dims: Sequence[Dim], in_dim: Dim) -> Tensor:
+def masked_scatter(
+    source: Tensor, backup: TensorLike | None = None, *, mask: Tensor, dims: Sequence[Dim], in_dim: Dim
+) -> Tensor:
     """The inverse of `masked_select`: entries of `in_dim` to where `mask` is True, elsewhere `backup` (default 0)."""
     wanted = _checked(mask, dims)
     others = tuple(dim for dim in mask.dims if dim not in wanted)

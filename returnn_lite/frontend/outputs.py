@@ -9,13 +9,12 @@ import torch
 from returnn_lite.errors import ConfigError
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.layout import show
-from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.types import Operand
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 
 Dims = Sequence[Dim | int]
 
 
-def named(value: Operand, dims: Dims | None, what: str) -> Tensor:
+def named(value: TensorLike, dims: Dims | None, what: str) -> Tensor:
     """A Tensor of a number or torch tensor with these axes, numbers among them as fixed ones; a Tensor with its own.
 
     Without axes every entry counts.

@@ -16,9 +16,9 @@ from returnn_lite.frontend.const import convert_to_tensor
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of, show
-from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 from returnn_lite.frontend.tensor_base import checked_dims
-from returnn_lite.frontend.types import Device, Operand
+from returnn_lite.frontend.types import Device
 from returnn_lite.tensor.foreign import ForeignDim
 
 _COPY: ContextVar[str] = ContextVar("parameter copy behavior", default="reinit")
@@ -154,12 +154,12 @@ class Parameter(Tensor):
 
     # --- values -------------------------------------------------------------------------------------------------------
 
-    def assign(self, value: Operand) -> None:
+    def assign(self, value: TensorLike) -> None:
         """Sets the value, a Tensor or number; broadcast by its axes, without a gradient."""
         with torch.no_grad():
             self._raw.copy_(self._for(value))
 
-    def assign_add(self, value: Operand) -> None:
+    def assign_add(self, value: TensorLike) -> None:
         """Adds to the value, without a gradient."""
         with torch.no_grad():
             self._raw.add_(self._for(value))
@@ -170,7 +170,7 @@ class Parameter(Tensor):
             raise WrongUse(f"a parameter with the axes {show(self._dims)} cannot be assigned {found}")
         return arranged(found.raw_tensor, found.dims, self._dims).to(self._raw.device, self._raw.dtype)
 
-    def assign_key(self, *, axis: Dim, key: Tensor | int | slice, key_dim: Dim | None, value: Operand) -> None:
+    def assign_key(self, *, axis: Dim, key: Tensor | int | slice, key_dim: Dim | None, value: TensorLike) -> None:
         """Sets the value at positions of an axis: an int, or a slice, which `key_dim` stands for in `value`."""
         at = axis_of(self._dims, axis, self)
         dims = (*self._dims[:at], *(() if key_dim is None else (key_dim,)), *self._dims[at + 1 :])

@@ -15,9 +15,9 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.reduce import top_k
-from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 from returnn_lite.frontend.tensor_base import checked_dims
-from returnn_lite.frontend.types import Operand, Option, RawTensor
+from returnn_lite.frontend.types import Option, RawTensor
 
 _DISTRIBUTIONS = ("uniform", "normal", "truncated_normal")
 
@@ -50,11 +50,11 @@ def random(
     device: str | None = None,
     sparse_dim: Dim | None = None,
     feature_dim: Dim | None = None,
-    mean: Operand = None,
-    stddev: Operand = None,
-    bound: Operand = None,
-    minval: Operand = None,
-    maxval: Operand = None,
+    mean: TensorLike | None = None,
+    stddev: TensorLike | None = None,
+    bound: TensorLike | None = None,
+    minval: TensorLike | None = None,
+    maxval: TensorLike | None = None,
     seed: npt.ArrayLike | None = None,
     static: bool | None = None,
     out: Tensor | None = None,
@@ -140,12 +140,14 @@ def _uniform(
         raw.random_(int(low), int(high), generator=generator)
 
 
-def random_uniform(dims: Sequence[Dim], *, minval: Operand = 0, maxval: Operand = 1, **options: Option) -> Tensor:
+def random_uniform(dims: Sequence[Dim], *, minval: TensorLike = 0, maxval: TensorLike = 1, **options: Option) -> Tensor:
     """Numbers in [minval, maxval), which may be tensors; ints if the type is one."""
     return random(dims, distribution="uniform", minval=minval, maxval=maxval, **options)
 
 
-def random_normal(dims: Sequence[Dim], *, mean: Operand = 0.0, stddev: Operand = 1.0, **options: Option) -> Tensor:
+def random_normal(
+    dims: Sequence[Dim], *, mean: TensorLike = 0.0, stddev: TensorLike = 1.0, **options: Option
+) -> Tensor:
     """Numbers of the normal distribution."""
     return random(dims, distribution="normal", mean=mean, stddev=stddev, **options)
 
@@ -153,10 +155,10 @@ def random_normal(dims: Sequence[Dim], *, mean: Operand = 0.0, stddev: Operand =
 def random_truncated_normal(
     dims: Sequence[Dim],
     *,
-    mean: Operand = 0.0,
-    stddev: Operand = 1.0,
-    minval: Operand = None,
-    maxval: Operand = None,
+    mean: TensorLike = 0.0,
+    stddev: TensorLike = 1.0,
+    minval: TensorLike | None = None,
+    maxval: TensorLike | None = None,
     **options: Option,
 ) -> Tensor:
     """Numbers of the normal distribution within bounds, by default two standard deviations around the mean."""
@@ -181,7 +183,7 @@ def random_choice_with_replacement(dims: Sequence[Dim], *, probs: Tensor, axis: 
 
 
 def random_choice_without_replacement(
-    *, log_probs: Tensor, axis: Dim, num_samples_dim: Dim, noise_scale: Operand = 1.0
+    *, log_probs: Tensor, axis: Dim, num_samples_dim: Dim, noise_scale: TensorLike = 1.0
 ) -> Tensor:
     """Different positions on `axis`, drawn by their log-probabilities, which get Gumbel noise (Kool et al., 2019)."""
     uniform = torch.rand_like(log_probs.raw_tensor).clamp(min=torch.finfo(log_probs.raw_tensor.dtype).tiny)

@@ -13,9 +13,9 @@ from returnn_lite.frontend.current import current
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.loss import Loss, as_loss
 from returnn_lite.frontend.outputs import Dims, check_output, named, ordered, with_roles
-from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 from returnn_lite.frontend.tensor_dict import TensorDict
-from returnn_lite.frontend.types import Operand, UserFunction
+from returnn_lite.frontend.types import UserFunction
 
 RUNNING: ContextVar[RunContext | None] = ContextVar("run context", default=None)
 STAGES = ("init", "train_step", "forward_step")
@@ -95,7 +95,7 @@ class RunContext:
 
     def mark_as_loss(
         self,
-        loss: Operand,
+        loss: TensorLike,
         name: str,
         *,
         dims: Dims | None = None,
@@ -103,7 +103,7 @@ class RunContext:
         as_error: bool = False,
         use_normalized_loss: bool = False,
         use_flatten_frames: bool = True,
-        custom_inv_norm_factor: Operand = None,
+        custom_inv_norm_factor: TensorLike | None = None,
     ) -> None:
         """Adds a loss: `scale` times its sum goes into the objective, reported is the sum by the number of entries.
 
@@ -134,12 +134,12 @@ class RunContext:
 
     # --- outputs ------------------------------------------------------------------------------------------------------
 
-    def mark_as_default_output(self, tensor: Operand, *, shape: Dims | None = None) -> None:
+    def mark_as_default_output(self, tensor: TensorLike, *, shape: Dims | None = None) -> None:
         """`mark_as_output` under the name "output"."""
         self.mark_as_output(tensor, "output", dims=shape)
 
     def mark_as_output(
-        self, tensor: Operand, name: str, *, dims: Dims | None = None, shape: Dims | None = None
+        self, tensor: TensorLike, name: str, *, dims: Dims | None = None, shape: Dims | None = None
     ) -> None:
         """Adds an output. Its axes: `dims` (or `shape`), else those in `model_outputs`, else those of a Tensor."""
         self._expect_stage("mark_as_output", "forward_step")

@@ -160,6 +160,8 @@ class Sizes(Tensor):
 
 
 AnyTensor.new = staticmethod(Tensor._new)
+# What stands for a tensor in an operation: a number, or data whose axes are known from elsewhere.
+TensorLike = Tensor | int | float | complex | np.generic | np.ndarray[Any, Any] | torch.Tensor
 RawTensorTypes = int | float | complex | np.number | np.ndarray | bool | str | torch.Tensor
 
 

@@ -11,12 +11,13 @@ from returnn_lite.frontend.const import convert_to_tensor
 from returnn_lite.frontend.dim import Dims
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged
-from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 from returnn_lite.frontend.tensor_copies import place_for
-from returnn_lite.frontend.types import Operand
 
 
-def where(cond: Operand, true_: Operand, false_: Operand, *, allow_broadcast_all_sources: bool = False) -> Tensor:
+def where(
+    cond: TensorLike, true_: TensorLike, false_: TensorLike, *, allow_broadcast_all_sources: bool = False
+) -> Tensor:
     """`true_` where `cond`, else `false_`; numbers are allowed.
 
     The type is that of `true_` if it is a tensor, else of `false_`; roles are those of `true_`, else of `false_`.
@@ -52,8 +53,8 @@ def _operand(value: Any, like: Tensor, dims: Dims) -> Any:
 
 def clip_by_value(
     x: Tensor,
-    clip_value_min: Operand = None,
-    clip_value_max: Operand = None,
+    clip_value_min: TensorLike | None = None,
+    clip_value_max: TensorLike | None = None,
     *,
     allow_broadcast_all_sources: bool = False,
 ) -> Tensor:
@@ -78,7 +79,7 @@ def clip_by_value(
     return x._new(raw, dims, sparse_dim=x.sparse_dim, feature_axis=None if feature is None else dims.index(feature))
 
 
-def lerp(start: Tensor, end: Tensor, weight: Operand, *, allow_broadcast_all_sources: bool = False) -> Tensor:
+def lerp(start: Tensor, end: Tensor, weight: TensorLike, *, allow_broadcast_all_sources: bool = False) -> Tensor:
     """start + weight · (end - start)"""
     factor = convert_to_tensor(weight, keep_scalar_on_cpu=True)
     dims = common_dims([start, end, factor], allow_broadcast_all_sources, "lerp", place_for)

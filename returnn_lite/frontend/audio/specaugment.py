@@ -14,8 +14,7 @@ from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.run_ctx import get_run_ctx
-from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.types import Operand
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 from returnn_lite.frontend.where import where
 
 
@@ -87,7 +86,7 @@ def random_mask(
     min_num: int | Tensor,
     max_num: int | Tensor,
     max_dims: int | Tensor,
-    mask_value: Operand = 0.0,
+    mask_value: TensorLike = 0.0,
     max_num_bound: int | None = None,
 ) -> Tensor:
     """Random stretches of an axis get a value; the same ones along the axes `broadcast_axis`.
@@ -133,7 +132,7 @@ def _number(value: int | Tensor, dims: Dims, device: torch.device) -> Any:
     return _rows(value, dims, device) if isinstance(value, Tensor) else value
 
 
-def mask(x: Tensor, *, mask_axis: Dim, pos: Tensor, max_amount: int | Tensor, mask_value: Operand = 0.0) -> Tensor:
+def mask(x: Tensor, *, mask_axis: Dim, pos: Tensor, max_amount: int | Tensor, mask_value: TensorLike = 0.0) -> Tensor:
     """One stretch of an axis, from `pos` on, of a random width in [1, max_amount], gets a value."""
     axis_of(x.dims, mask_axis, f"mask: {x}")
     device = x.raw_tensor.device
