@@ -184,7 +184,7 @@ def pad(
     *,
     axes: Dim | Sequence[Dim],
     padding: PerAxis,
-    out_dims: PerAxis = None,
+    out_dims: Dim | Sequence[Dim | None] | None = None,
     mode: str = "constant",
     value: TensorLike | None = None,
     handle_dynamic_dims: bool | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,11 +12,12 @@ from returnn_lite.frontend.defaults import consistent_same_padding
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.types import Length, PerAxis
+from returnn_lite.frontend.types import PerAxis
 from returnn_lite.ops.windows import Spread, Window
 
 Padding = str | int
 Numbers = int | Dim | Sequence[int | Dim]
+Length = TypeVar("Length", int, Dim, Tensor)  # each gives the same kind
 
 
 def number_of(value: int | Dim) -> int:

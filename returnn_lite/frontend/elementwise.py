@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional
@@ -11,9 +11,9 @@ from torch.nn import functional
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.binary import number
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.types import Operand
+from returnn_lite.frontend.tensor import Tensor, TensorLike
 
+T = TypeVar("T")
 Unary = Callable[["Tensor"], "Tensor"]
 
 
@@ -68,7 +68,7 @@ is_neg_infinite = _unary("is_neg_infinite", torch.isneginf, "-inf: bool.")
 logical_not = _unary("logical_not", torch.logical_not, "not x")
 
 
-def identity(x: Operand) -> Operand:
+def identity(x: T) -> T:
     """x"""
     return x
 
@@ -79,7 +79,7 @@ def safe_log(x: Tensor, *, eps: float | None = None) -> Tensor:
     return x._like(x.raw_tensor.clamp(min=least).log())
 
 
-def cast(x: Operand, dtype: str) -> Operand:
+def cast(x: TensorLike, dtype: str) -> Tensor:
     """x as another type. The sparse axis stays for whole numbers (for bool if it has two classes)."""
     if not isinstance(x, Tensor):
         x = _converted(x, "cast")
@@ -92,7 +92,7 @@ def cast(x: Operand, dtype: str) -> Operand:
     return found
 
 
-def copy_to_device(x: Operand, device: str | None = None) -> Operand:
+def copy_to_device(x: Tensor, device: str | None = None) -> Tensor:
     """x on a device, the default one if none is given."""
     where = dtypes.get_default_device() if device is None else device
     raw = x.raw_tensor

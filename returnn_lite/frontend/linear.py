@@ -16,7 +16,6 @@ from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.sizes import dim_match_priority_when_needed
 from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.types import Operand
 
 
 class Linear(Module):
@@ -57,7 +56,7 @@ class Embedding(Module):
         return source._new(found, (*source.dims, self.out_dim), feature_axis=len(source.dims), name="embedding")
 
 
-def moved_last(x: Operand, dim: Dim, what: str) -> tuple[torch.Tensor, Dims]:
+def moved_last(x: object, dim: Dim, what: str) -> tuple[torch.Tensor, Dims]:
     """The data with an axis last, and the other axes. WrongUse if the axis is missing."""
     if not isinstance(x, Tensor):
         raise WrongUse(f"{what} needs a Tensor, but got {type(x).__name__} instead")

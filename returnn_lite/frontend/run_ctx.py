@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -63,7 +63,9 @@ class RunContext:
         return self._train_flag
 
     @contextmanager
-    def train_flag_ctx(self, train_flag: bool, *, func: UserFunction = None) -> Iterator[None]:
+    def train_flag_ctx(
+        self, train_flag: bool, *, func: UserFunction | Collection[UserFunction] | None = None
+    ) -> Iterator[None]:
         """While open, the train flag is this one; with `func` (one or a list) only for these functions."""
         functions = [] if func is None else list(func) if isinstance(func, list | tuple | set) else [func]
         before = self._train_flag

@@ -8,7 +8,6 @@ from typing import Any
 import tree
 
 from returnn_lite.frontend.tensor import Tensor
-from returnn_lite.frontend.types import Nested
 
 
 class State(dict[str, Any]):
@@ -47,7 +46,7 @@ class State(dict[str, Any]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.items())})"
 
-    def flatten_tensors(self) -> list[Nested]:
+    def flatten_tensors(self) -> list[Tensor]:
         """All tensors in it."""
         return [value for value in tree.flatten(self) if isinstance(value, Tensor)]
 

@@ -17,8 +17,6 @@ Operand: TypeAlias = Any
 # Sizes of axes and what is made of them: a `Tensor`, which is defined on top of axes; where it is said also an int or
 # None.
 SizeTensor: TypeAlias = Any
-# A number of positions, an axis, or a tensor of lengths: each gives the same kind.
-Length: TypeAlias = Any
 # The data of a tensor: of torch, or of numpy; None in a template. Who reads it knows which.
 RawTensor: TypeAlias = Any
 # Nested dicts, lists, tuples and the like with tensors in them, as dm-tree knows them: no static type is like that.
