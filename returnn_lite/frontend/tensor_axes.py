@@ -83,7 +83,7 @@ class TensorAxes(TensorBase[T]):
         """The raw sizes of the time axis."""
         return self.get_time_dim_tag().get_size_tensor().raw_tensor
 
-    def get_sequence_mask_broadcast(self, axis: AxisLike = None) -> RawTensor:
+    def get_sequence_mask_broadcast(self, axis: AxisLike | None = None) -> RawTensor:
         """The raw mask of an axis (of time by default), with size 1 for the axes that do not matter."""
         dim = self.get_time_dim_tag() if axis is None else self._dims[self.get_axis_from_description(axis)]
         return dim.get_mask(device=self.device).copy_compatible_to_dims_raw(self._dims)
@@ -117,7 +117,7 @@ class TensorAxes(TensorBase[T]):
         sparse = None if self._sparse_dim is None else self._sparse_dim.core
         return Spec(dims, self._dtype, sparse_dim=sparse, time=self._time_axis, feature=self.feature_dim_axis)
 
-    def get_axes_from_description(self, axes: AxisLike, allow_int: bool = False) -> list[int]:
+    def get_axes_from_description(self, axes: str | Dim | Sequence[AxisLike], allow_int: bool = False) -> list[int]:
         """The positions of several axes."""
         given = [axes] if isinstance(axes, str | Dim) else axes
         return [self.get_axis_from_description(axis, allow_int) for axis in given]

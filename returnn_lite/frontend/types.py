@@ -23,9 +23,7 @@ RawTensor: TypeAlias = Any
 Nested: TypeAlias = Any
 # A vocabulary, or the dict that it is made of; any object with its methods will do.
 VocabLike: TypeAlias = Any
-# An axis, its position or its description, as who is given it checks.
-AxisLike: TypeAlias = Any
-# A value for all axes, or a sequence of values.
+# A value for all axes, or a sequence of values: which values, each function says, and checks them.
 PerAxis: TypeAlias = Any
 # An argument or option that is handed on to the function that the docstring names, where it has its type.
 Option: TypeAlias = Any
@@ -81,6 +79,10 @@ class Axis(ForeignDim):
     def reset_eager(self) -> None:
         """Forgets the sizes and all that was computed from them."""
         raise NotImplementedError
+
+
+# An axis, its description as in layer nets, or its position.
+AxisLike: TypeAlias = Axis | str | int
 
 
 class AnyTensor:
