@@ -15,6 +15,7 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints.find import existing_models, model_file, nearby, strip_suffix
+from returnn_lite.engine.checkpoints.foreign_state import is_foreign, translated
 from returnn_lite.engine.checkpoints.formats import FORMATS, format_of
 from returnn_lite.engine.checkpoints.torch_file import read_entries, read_torch_file, write_torch_file
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -105,7 +106,7 @@ RESUME_STATE = {"optimizer": dict, "learning_rates": str, "step": int}
 
 
 def load_resume_state(base: str, step: int = 0) -> State | None:
-    """The content of `<base>.opt.pt`; None if there is none, as beside a model of another program.
+    """The content of `<base>.opt.pt`, RETURNN's own included; None if there is none.
 
     step: of the model, 0: not known. Raises ConfigError if it is damaged, something else, or of another step.
     """
@@ -114,6 +115,9 @@ def load_resume_state(base: str, step: int = 0) -> State | None:
         return None
     state = read_torch_file(path)
     known = state if isinstance(state, dict) else {}
+    if is_foreign(known):
+        with fitting_state(base):
+            known = translated(known)
     lacking = [key for key, kind in RESUME_STATE.items() if not isinstance(known.get(key), kind)]
     if not lacking and not isinstance(known["optimizer"].get("optimizers"), dict):
         lacking = ["optimizers"]
@@ -171,14 +175,14 @@ def read_model(name: str, option: str = "load", *, key: str | None = "model") ->
     return model
 
 
-def read_step(name: str) -> int:
-    """The global step that a model file was written at; 0 if it does not say."""
+def read_step(name: str, missing: int = 0) -> int:
+    """The global step that a model file was written at; `missing` if it does not say."""
     path = model_file(name)
     if path is not None and path.endswith(".pt"):
         content = read_entries(path)  # without reading all arrays
         if isinstance(content, dict) and isinstance(content.get("step"), int):
             return int(content["step"])
-    return int(read_model(name).get("global_step", 0))
+    return int(read_model(name).get("global_step", missing))
 
 
 def _entry(content: Any, key: str | None, path: str, option: str) -> Any:

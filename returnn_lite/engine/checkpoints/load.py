@@ -41,9 +41,9 @@ def load_params(
     return int(file["global_step"]) if "global_step" in file else 0
 
 
-def stored_step(filename: str) -> int:
-    """The global step that a model file was written at; 0 if it does not say."""
-    return read_step(filename)
+def stored_step(filename: str, missing: int = 0) -> int:
+    """The global step that a model file was written at; `missing` if it does not say."""
+    return read_step(filename, missing)
 
 
 def with_conversions(shapes: Mapping[str, tuple[int, ...]], values: Params, log: Log) -> Params:
