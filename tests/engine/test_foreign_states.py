@@ -1,4 +1,4 @@
-"""Going on from optimizer states as RETURNN's torch backend writes them: torch's own state dict, and names beside it."""
+"""Going on from optimizer states as RETURNN's torch backend writes them: torch's state dict, and names beside it."""
 
 import pytest
 import torch
