@@ -81,8 +81,9 @@ class TorchSource:
     ) -> TorchNet:
         """Calls `get_model(epoch=…, step=…)`, with random numbers that depend on the seed of `epoch` alone.
 
-        step: 0, or of a model that is loaded the last step it was trained for, counted from 0; a file that does not say
-        counts as one of a single step. eval: whether `train_step` is run for losses; extra_layers: the outputs that `forward_step` is run for.
+        step: 0, or of a model that is loaded the last step it was trained for, counted from 0; a file that does not
+        say counts as one of a single step.
+        eval: whether `train_step` is run for losses; extra_layers: the outputs that `forward_step` is run for.
         """
         wanted = [*["train_step"] * eval, *["forward_step"] * bool(extra_layers)]
         get_model, *functions = [required(self.config, name) for name in ("get_model", *wanted)]
