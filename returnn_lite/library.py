@@ -124,7 +124,8 @@ class Model:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._log = library_log()
-        self._loaded: dict[bool, Loaded] = {}
+        self._loaded: dict[bool, Loaded] = {}  # by whether it searches
+        self._asked: dict[bool, set[str]] = {False: set(), True: set()}  # the layers that these have been built for
         with config_imports(config):
             if not config.typed_value("extern_data") and not config.has("num_inputs"):
                 names = ("train", "dev", "eval")
@@ -200,14 +201,16 @@ class Model:
 
     def _network(self, *, search: bool, layers: Sequence[str] = ()) -> Loaded:
         """The network that has these layers, loaded once; with other layers it is built anew around the parameters."""
-        known = self._loaded.get(search)
-        if known is not None and (not known.net.layers or set(layers) <= set(known.net.layers)):
+        known, asked = self._loaded.get(search), self._asked[search]
+        if known is not None and (not known.net.layers or set(layers) <= known.net.layers.keys() | asked):
             return known
+        wanted = asked | set(layers)
         with config_imports(self.config):
             made = load_network(
                 self.config, self._log, task="search" if search else "forward", search=search, eval=False,
-                extra_layers=tuple(layers),
+                extra_layers=tuple(sorted(wanted)),
             )  # fmt: skip
+        self._asked[search] = wanted
         first = self._loaded.setdefault(False, made)
         if first is not made:
             _share_params(first.net, made.net)

@@ -77,6 +77,17 @@ def test_any_layer_can_be_asked_for(trained):
     np.testing.assert_array_equal(model(np.ones((4, 9))), before)
 
 
+def test_layers_inside_of_a_loop_are_built_once(trained):
+    model = load({**trained, "network": SEARCH, "allow_random_model_init": True, "model": None})
+    x = {"data": np.ones((2, 4, 9)), "classes": np.zeros((2, 4), "int32")}
+    first = model.forward(x, {"data": [4, 2], "classes": [4, 2]}, layers=["output/p"])["output/p"]
+    assert first.array.shape[-1] == 2 and first.array.shape[:2] == (2, 4)
+    loaded = model._loaded[False]
+    model.forward(x, {"data": [4, 2], "classes": [4, 2]}, layers=["output/p"])
+    model.forward(x, {"data": [4, 2], "classes": [4, 2]}, layers=["encoder"])
+    assert model._loaded[False] is loaded
+
+
 def test_a_file_and_an_epoch(trained, tmp_path):
     x = np.ones((4, 9))
     first, second = load(trained, epoch=1)(x), load(trained)(x)
