@@ -18,13 +18,14 @@ import torch  # noqa: E402
 torch.set_num_threads(1)
 
 HERE = Path(__file__).parent
-# What starts programs, or trains for long: left out by `make test-fast`.
+# What starts programs, trains for long, or reads the whole source: left out by `make test-fast`.
 SLOW = """
-    agent/test_agent.py client compat/test_torch_configs.py engine/test_check.py engine/test_data.py
-    engine/test_distributed.py engine/test_eval_views.py engine/test_interrupt.py engine/test_old_configs.py
-    engine/test_own_layers.py engine/test_pretrain.py engine/test_schedules.py engine/test_torch_model.py
-    engine/test_train.py faults optim/test_docs_resume.py rec/test_compiled.py tools/test_compatibility.py
-    tools/test_scripts.py
+    agent/test_agent.py agent/test_ppo_options.py client compat/test_torch_configs.py engine/test_check.py
+    engine/test_data.py engine/test_distributed.py engine/test_eval_views.py engine/test_interrupt.py
+    engine/test_old_configs.py engine/test_own_layers.py engine/test_pretrain.py engine/test_schedules.py
+    engine/test_torch_model.py engine/test_train.py faults network/test_depth.py network/test_saving.py
+    optim/test_docs_resume.py rec/test_compiled.py tools/test_compatibility.py tools/test_scripts.py
+    test_house_rules.py
 """.split()
 
 
