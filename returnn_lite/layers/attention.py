@@ -61,7 +61,8 @@ class SoftmaxOverSpatial(Layer):
         """Not over a static axis."""
         return not (isinstance(self.axis, str) and self.axis.lower().startswith(("static", "dim:", "f")))
 
-    def _axis(self, x: Spec) -> int:
+    def axis_of(self, x: Spec) -> int:
+        """The position of the axis."""
         if self.axis is None and x.time is None:
             raise self.error(f"the source needs a time axis, or give `axis`; the source is {describe(x)}")
         return find_axis(x, "T" if self.axis is None else self.axis)
@@ -70,18 +71,18 @@ class SoftmaxOverSpatial(Layer):
         """The axis at the end."""
         if x is None:
             return None
-        at = self._axis(x)
+        at = self.axis_of(x)
         return x.permuted((*(i for i in range(x.rank) if i != at), at))
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The weights; exactly 0 where masked."""
-        x = sources[0].axis_last(self._axis(sources[0].spec))
-        valid = self._mask(x, refs)
+        x = sources[0].axis_last(self.axis_of(sources[0].spec))
+        valid = self.valid_part(x, refs)
         softmax = masked_log_softmax if self.log_space else masked_softmax
         weights = softmax(x.data, valid, lowest=-self.infinity, scale=self.energy_factor or 1.0)
         return x.with_data(weights, zero_padded=valid is not None and not self.log_space)
 
-    def _mask(self, x: Tensor, refs: dict[str, Tensor]) -> torch.Tensor | None:
+    def valid_part(self, x: Tensor, refs: dict[str, Tensor]) -> torch.Tensor | None:
         """Bool: which positions of the last axis count."""
         dynamic = x.spec.dims[-1].dynamic
         use = dynamic if self.use_time_mask is None else self.use_time_mask
@@ -130,9 +131,10 @@ class GenericAttention(Layer):
         weights, base = refs["weights"], refs["base"]
         if weights is None or base is None:
             return None
-        return self._known_plan(weights, base).out
+        return self.sum_plan(weights, base).out
 
-    def _known_plan(self, weights: Spec, base: Spec) -> _Plan:
+    def sum_plan(self, weights: Spec, base: Spec) -> _Plan:
+        """The equation and the result's Spec for weights and base of these Specs."""
         return base.memo(("attention", weights, self.auto_squeeze), lambda: self._plan(weights, base))
 
     def _plan(self, weights: Spec, base: Spec) -> _Plan:
@@ -169,7 +171,7 @@ class GenericAttention(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The weighted sum, as one batched matrix product."""
         weights, base = refs["weights"], refs["base"]
-        plan = self._known_plan(weights.spec, base.spec)
+        plan = self.sum_plan(weights.spec, base.spec)
         if not (weights.zero_padded or base.zero_padded) and weights.spec.dims[plan.time_w].dynamic:
             weights = weights.with_data(fill_padding(weights, 0.0, [plan.time_w]))
         data = product_of(plan.equation, weights, base)

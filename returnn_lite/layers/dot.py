@@ -94,9 +94,10 @@ class Dot(Layer):
         if len(sources) != 2:
             raise self.error(f"needs two sources, but has {len(sources)}")
         a, b = sources
-        return None if a is None or b is None else self._plan(a, b).out
+        return None if a is None or b is None else self.product_plan(a, b).out
 
-    def _plan(self, a: Spec, b: Spec) -> _Plan:
+    def product_plan(self, a: Spec, b: Spec) -> _Plan:
+        """The equation and the result's Spec for sources of these Specs."""
         if (a, b) not in self.plans:
             self.plans[a, b] = self._made_plan(_dense(a), _dense(b))
         return self.plans[a, b]
@@ -168,7 +169,7 @@ class Dot(Layer):
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The product."""
-        plan = self._plan(sources[0].spec, sources[1].spec)
+        plan = self.product_plan(sources[0].spec, sources[1].spec)
         a, b = (_dense_tensor(x) for x in sources)
         if self.use_mask and not (a.zero_padded or b.zero_padded):
             dynamic = [i for i in plan.red[0] if a.spec.dims[i].dynamic]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from returnn_lite.config_value import ConfigDict
@@ -11,9 +11,10 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import Context
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.params import ParamStore
-from returnn_lite.network.constraints import output_constraints
+from returnn_lite.network.constraints import Term, output_constraints
 from returnn_lite.network.construct import Net
 from returnn_lite.network.extern import ExternData
+from returnn_lite.network.fusion.fuse import Fusion, fuse
 from returnn_lite.network.inner import InnerLayers
 from returnn_lite.network.objective import LossNode, constraints, loss_node
 from returnn_lite.network.overlay import OverlayNet, counts_once
@@ -60,7 +61,19 @@ class Builder:
         return Program(
             tuple(self.net.order), self.net.nodes, self._owners(), tuple(modules),
             frozenset(m.key for m in modules if isinstance(m, DataSource)), losses, squares, terms,
+            self._fusion(losses, terms),
         )  # fmt: skip
+
+    def _fusion(self, losses: Iterable[LossNode], terms: Iterable[tuple[Node, Term]]) -> Fusion:
+        """Which nodes one call computes; what losses read stays as it is."""
+        kept = {node for node, _ in terms}
+        for loss in losses:
+            kept |= {loss.node, *loss.layer_nodes.values()}
+            kept |= {node for node in (loss.target, loss.inverse_norm_node) if node is not None}
+        found = fuse(self.net.order, kept, self.context.config)
+        for line in found.lines:
+            self.context.log.v4(f"fused: {line}")
+        return found
 
     def _owners(self) -> dict[str, Node]:
         """The node of each parameter."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -12,6 +13,7 @@ from returnn_lite.layers.core.context import RunState
 from returnn_lite.layers.core.node import Node, described
 from returnn_lite.network.building import compute
 from returnn_lite.network.constraints import Term
+from returnn_lite.network.fusion.fuse import Fusion, Values
 from returnn_lite.network.objective import LossNode, LossValue
 from returnn_lite.tensor import Tensor
 
@@ -22,7 +24,7 @@ class Program:
 
     `names`: the nodes of the root net by every name that was asked for; `owners`: the node of each parameter, by the
     parameter's name; `layers`: all layers, those inside of loops too; `data_keys`: the keys that a batch must hold.
-    `constraints`: factors of the squares of parameters in the objective; `output_constraints`: terms for outputs.
+    `fusion`: which nodes one call computes. `constraints`: factors of the squares of parameters in the objective; `output_constraints`: terms for outputs.
     """
 
     nodes: tuple[Node, ...]
@@ -33,13 +35,19 @@ class Program:
     losses: tuple[LossNode, ...] = ()
     constraints: tuple[tuple[float, Sequence[torch.nn.Parameter]], ...] = ()
     output_constraints: tuple[tuple[Node, Term], ...] = ()
+    fusion: Fusion = Fusion()  # noqa: RUF009 - frozen
+
+    @cached_property
+    def steps(self) -> tuple[tuple[Node, Node], ...]:
+        """(node, what computes its output) in the order in which they run."""
+        return self.fusion.steps(self.nodes)
 
     def run(self, state: RunState) -> dict[Node, Tensor]:
-        """The outputs of all nodes for a batch."""
-        values: dict[Node, Tensor] = {}
+        """The outputs of all nodes for a batch; those that a fused call does without when somebody asks for them."""
+        values = Values(self.fusion)
         state.values = [values]
-        for node in self.nodes:
-            values[node] = compute(node, values)
+        for node, call in self.steps:
+            values[node] = compute(call, values)
         return values
 
     def evaluate(
@@ -66,4 +74,5 @@ class Program:
         lines: list[str] = []
         for node in self.nodes:
             lines += [described(node), *(f"  {line}" for line in node.layer.inside().splitlines())]
+        lines += [f"fused {line}" for line in self.fusion.lines]
         return "\n".join([*lines, *(f"loss {loss.name}: {loss.loss.loss_name}" for loss in self.losses)])

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
+from returnn_lite.ops.random import drawing_from
+
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
     """True up to the own frame of each query; the queries are the last ones of the frames.  -> (queries, keys) bool"""
@@ -52,24 +54,31 @@ def attention(
     causal: bool = False,
     bias: Tensor | None = None,
     lowest: float = -math.inf,
+    scale: float = 1.0,
     dropout: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """softmax(q k' + bias) v (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762); the queries are scaled before.
+    """softmax(scale q k' + bias) v (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
 
     Shape: (…, Q, D), (…, K, D), (…, K, V) -> (…, Q, V). `mask` (…, Q, K) bool: the keys that a query sees; `causal`:
     those of `causal_mask` instead. `bias` (…, Q, K): added to the energies. `lowest`: the energy of what is not seen.
-    `dropout`: rate for the weights.
+    `dropout`: rate for the weights; their random numbers are `generator`'s, on a GPU drawn inside of the one call.
     """
-    if bias is None and dropout == 0 and lowest == -math.inf:
-        if causal and 1 < queries.shape[-2] == keys.shape[-2]:
-            return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=1.0)
-        if causal:
-            mask = causal_mask(queries.shape[-2], keys.shape[-2], queries.device)
-        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=1.0)
-    if causal:
+    whole = causal and 1 < queries.shape[-2] == keys.shape[-2] and bias is None
+    if causal and not whole:
+        mask = causal_mask(queries.shape[-2], keys.shape[-2], queries.device)
+    if lowest == -math.inf and (dropout == 0 or queries.is_cuda):
+        if bias is not None:
+            mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
+        with drawing_from(generator if dropout else None):
+            return F.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=mask, dropout_p=dropout, is_causal=whole, scale=scale
+            )
+    if whole:
         mask = causal_mask(queries.shape[-2], keys.shape[-2], queries.device)
     energies = queries @ keys.transpose(-1, -2)
+    if scale != 1.0:
+        energies = energies * scale
     if bias is not None:
         energies = energies + bias
     weights = masked_softmax(energies, mask, lowest=lowest)

@@ -17,7 +17,10 @@ LAST = "last:"  # the part of a loop that is an inner layer's last frame
 def run_loop(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState) -> Tensor:
     """The output of a loop for what it reads from outside; all layers that may be read from outside are its parts."""
     whole = WholeValues(program, outer, run)
+    absorbed = program.fusion.absorbed
     for node in program.before:
+        if node in absorbed:
+            continue
         whole.values[node] = whole.compute(node)
     beam = None
     if program.inside:
@@ -25,6 +28,8 @@ def run_loop(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState) -
         beam = trace.beam
         whole.end(trace.size, trace.lengths, {n: trace.stacked(n) for n in program.collect}, beam)
     for node in program.after:
+        if node in absorbed:
+            continue
         whole.values[node] = on_beam(whole.compute(node), beam)
     parts = {label: whole.leaving(node) for label, node in program.nodes.items() if node in whole.values}
     for label, node in program.nodes.items():

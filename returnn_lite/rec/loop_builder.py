@@ -146,7 +146,8 @@ class LoopBuilder:
         compiling = compile_options(self.layer.context.config)
         compiled = CompiledTick(turn_all, compiling, self.layer.path) if compiling is not None else None
         graph = self.graph
-        return make_program(self.layer, self.options, self.inputs, graph.nodes, graph.plan, wanted, compiled)
+        seen = {node for label, node in graph.nodes.items() if self._is_read(label) or label in wanted}
+        return make_program(self.layer, self.options, self.inputs, graph.nodes, graph.plan, wanted, compiled, seen)
 
     def _is_read(self, label: str) -> bool:
         """Whether the net outside reads the layer, or a user may."""

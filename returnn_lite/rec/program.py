@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.node import Node, described
 from returnn_lite.layers.core.stateful import ticking
 from returnn_lite.layers.linear import Linear
+from returnn_lite.network.fusion.fuse import Fusion, fuse
 from returnn_lite.rec.choice import Choice, reads_logits
 from returnn_lite.rec.compiled import CompiledTick
 from returnn_lite.rec.inputs import LoopInputs, is_counter
@@ -62,6 +63,7 @@ class LoopProgram:
     grows: bool
     compiled: CompiledTick | None
     all_inside: frozenset[Node]
+    fusion: Fusion  # of `before` and `after`
 
     @property
     def choices(self) -> list[Choice]:
@@ -76,7 +78,7 @@ class LoopProgram:
             for node in nodes:
                 lines.append(f"  {place}: {described(node)}{reasons.get(node, '')}")
                 lines += [f"    {line}" for line in node.layer.inside().splitlines()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  fused {line}" for line in self.fusion.lines)])
 
 
 def make_program(
@@ -87,8 +89,10 @@ def make_program(
     plan: Plan,
     wanted: Iterable[str],
     compiled: CompiledTick | None,
+    seen: Set[Node],
 ) -> LoopProgram:
-    """The program of a built loop. `wanted`: labels of the layers whose frames are needed behind the loop."""
+    """The program of a built loop. `wanted`: labels of the layers whose frames are needed behind the loop, `seen`: what is read
+    there of all."""
     if inputs.dim is None:
         raise layer.error("the axis of the loop is not known")
     before, inside, after = (tuple(nodes[label] for label in part) for part in (plan.before, plan.inside, plan.after))
@@ -110,7 +114,18 @@ def make_program(
         tuple(n for n in read if n not in previous and n not in counters), tuple(previous), tuple(counters),
         tuple(_turn(node, done.get(node, ())) for node in inside), width,
         any(node.layer.grows for node in inside), compiled, all_inside,
+        _fusion(layer, (*before, *after), {*seen, *read, *kept}),
     )  # fmt: skip
+
+
+def _fusion(layer: Layer, nodes: Sequence[Node], seen: Set[Node | None]) -> Fusion:
+    """Which of these nodes one call computes, of those that nobody else sees."""
+    seen |= {node.previous for node in nodes} | {n.previous for node in nodes for n in node.inputs}
+    seen |= {node.initial for node in nodes}
+    found = fuse(nodes, {node for node in seen if node is not None}, layer.context.config)
+    for line in found.lines:
+        layer.context.log.v4(f"fused in {layer.name!r}: {line}")
+    return found
 
 
 def _turn(node: Node, done: Iterable[Node]) -> Turn:

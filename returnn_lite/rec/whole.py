@@ -87,7 +87,7 @@ class WholeValues:
         if node.previous is not None:
             initial = node.previous.initial
             return [node.previous, *([initial] if initial is not None else ())]
-        return node.inputs
+        return self.program.fusion.calls.get(node, node).inputs
 
     def _read(self, node: Node) -> Tensor:
         layer = node.layer
@@ -98,6 +98,8 @@ class WholeValues:
                 return self._counter()
             x = self.outer[layer.key]
             return x if layer.kind == "outer" else self._entered(x, layer.key)
+        if node in self.program.fusion.absorbed:
+            return self.compute(node)
         if layer.hidden_state or any(self.dim in self.values[n].spec.loop for n in node.inputs):
             raise layer.error("is read before it was computed")
         return self.compute(node)
@@ -156,6 +158,7 @@ class WholeValues:
 
     def compute(self, node: Node) -> Tensor:
         """A layer over the whole axis."""
+        node = self.program.fusion.calls.get(node, node)
         values = {n: self.value(n) for n in node.inputs}
         if node.layer.is_recurrent() and not any(self.dim in x.spec.loop for x in values.values()):
             values = {n: self._repeated(x) if varies(x, self.dim) else x for n, x in values.items()}

@@ -1,0 +1,1 @@
+"""Several layers of a program computed by one call, with equal numbers."""

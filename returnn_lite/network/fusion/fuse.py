@@ -1,0 +1,80 @@
+"""The pass over a program's nodes: patterns of layers that one call computes are replaced by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+
+from returnn_lite.config import Config
+from returnn_lite.layers.core.node import Node
+from returnn_lite.network.building import compute
+from returnn_lite.network.fusion.attention import Attention
+from returnn_lite.network.fusion.attention_chain import chain_around
+from returnn_lite.tensor import Tensor
+
+OPTION = "network_fusion"
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """`calls`: the node that computes the output of another one, from what it reads itself; `absorbed`: the nodes whose
+    outputs then are not needed; `lines`: what was fused, for the log."""
+
+    calls: Mapping[Node, Node] = field(default_factory=dict)
+    absorbed: frozenset[Node] = frozenset()
+    lines: tuple[str, ...] = ()
+
+    def steps(self, nodes: Iterable[Node]) -> tuple[tuple[Node, Node], ...]:
+        """(node, what computes it) for the nodes that are left, in their order."""
+        return tuple((node, self.calls.get(node, node)) for node in nodes if node not in self.absorbed)
+
+
+class Values(dict[Node, Tensor]):
+    """Outputs by node; that of a node which a fused call has absorbed is computed when somebody asks for it."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        super().__init__()
+        self.absorbed = fusion.absorbed
+
+    def __missing__(self, node: Node) -> Tensor:
+        if node not in self.absorbed:
+            raise KeyError(node)
+        self[node] = made = compute(node, self)
+        return made
+
+
+def fuse(nodes: Sequence[Node], kept: Set[Node], config: Config) -> Fusion:
+    """What can be fused among `nodes`, which run in this order; outputs of `kept` are read by others than these.
+
+    The config's option `network_fusion` False switches it off.
+    """
+    if not config.bool(OPTION, True):
+        return Fusion()
+    reading: dict[Node, list[Node]] = {}
+    for node in nodes:
+        for read in dict.fromkeys(node.inputs):
+            reading.setdefault(read, []).append(node)
+    inside = set(nodes)
+
+    def readers(node: Node) -> Sequence[Node]:
+        hidden = node in inside and node not in kept and not _is_seen(node)
+        return reading.get(node, ()) if hidden else ()
+
+    calls: dict[Node, Node] = {}
+    absorbed: set[Node] = set()
+    lines: list[str] = []
+    for node in nodes:
+        chain = chain_around(node, readers)
+        call = Attention(chain) if chain is not None else None
+        if chain is not None and call is not None and call.fits():
+            calls[chain.last] = Node(chain.last.name, call, list(chain.inputs), spec=chain.last.spec, after=chain.last.after)
+            absorbed.update(chain.nodes[:-1])
+            lines.append(f"{', '.join(n.name for n in chain.nodes)}: attention")
+    return Fusion(calls, frozenset(absorbed), tuple(lines))
+
+
+def _is_seen(node: Node) -> bool:
+    """Whether the output is for others than the layers that read it."""
+    options = node.layer.options
+    marked = options.is_output_layer or options.loss or options.need_last or options.register_as_extern_data
+    return bool(marked) or bool(node.outputs_as_params)
