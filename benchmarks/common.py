@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import returnn_lite.catalog  # noqa: E402, F401 - fills the registers
 from returnn_lite.config import Config  # noqa: E402
 from returnn_lite.engine.models.network_source import build_network  # noqa: E402
-from returnn_lite.engine.step import run_step  # noqa: E402
+from returnn_lite.engine.step import Forward, by_itself, run_step  # noqa: E402
 from returnn_lite.log import Log  # noqa: E402
 from returnn_lite.optim.updater import Updater  # noqa: E402
 from returnn_lite.tasks import eval_names  # noqa: E402
@@ -62,14 +62,15 @@ def padded(seqs: Sequence[Mapping[str, np.ndarray]]) -> Batch:
 
 
 class Ours:
-    """The engine's training step for a config given as a dict."""
+    """The engine's training step for a config given as a dict, on `device`; `forward` runs the network."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], device: torch.device = CPU, forward: Forward = by_itself) -> None:
+        self.device, self.forward = device, forward
         self.config = Config(dict(config))
         self.config.eval_names = eval_names
         log = Log.silent()
         self.rate = float(config["learning_rate"])
-        self.net = build_network(self.config, config["network"], epoch=1, device=CPU, log=log).train()
+        self.net = build_network(self.config, config["network"], epoch=1, device=device, log=log).train()
         self.updater = Updater(
             self.net.params, self.config, param_options=self.net.param_options, initial_learning_rate=self.rate, log=log
         )
@@ -77,42 +78,67 @@ class Ours:
 
     def step(self, batch: Batch) -> float:
         """One training step; returns the objective."""
-        result = run_step(self.net, batch, CPU)
-        loss = result.scores.tolist()[-1]  # the engine looks at the scores of every step
+        loss = self.step_unseen(batch).tolist()[-1]  # on a CPU the engine looks at the scores of every step
+        return float(loss)
+
+    def step_unseen(self, batch: Batch) -> torch.Tensor:
+        """One training step; returns its scores, for which nobody has waited."""
+        result = run_step(self.net, batch, self.device, self.forward)
         result.out.forget_layers()
-        self.updater.step(result.out.objective, global_step=self.steps, learning_rate=self.rate, epoch_step=self.steps)
+        self.updater.step(
+            result.out.objective, global_step=self.steps, learning_rate=self.rate, epoch_step=self.steps,
+            gradients=result.out.gradients,
+        )  # fmt: skip
         self.steps += 1
-        return loss
+        return result.scores
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Copies of all parameters by name."""
         return {name: param.detach().clone() for name, param in self.net.params.items()}
 
 
-def torch_step(model: torch.nn.Module, loss: Callable[[Batch], torch.Tensor], rate: float) -> Step:
-    """The plain training step of a hand-written model."""
+def unseen_torch_step(
+    model: torch.nn.Module, loss: Callable[[Batch], torch.Tensor], rate: float
+) -> Callable[[Batch], torch.Tensor]:
+    """The plain training step of a hand-written model; gives its objective, for which nobody has waited."""
     adam = torch.optim.Adam(model.parameters(), lr=rate, foreach=True)
 
-    def step(batch: Batch) -> float:
+    def step(batch: Batch) -> torch.Tensor:
         adam.zero_grad()
         objective = loss(batch)
         objective.backward()
         adam.step()
-        return float(objective.detach())
+        return objective.detach()
 
     return step
 
 
+def torch_step(model: torch.nn.Module, loss: Callable[[Batch], torch.Tensor], rate: float) -> Step:
+    """The same, which gives the objective as a number."""
+    step = unseen_torch_step(model, loss, rate)
+    return lambda batch: float(step(batch))
+
+
+class Written(torch.nn.Module):
+    """Base of the hand-written models."""
+
+    def tensor(self, array: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """An array of a batch, on the device of the parameters."""
+        x = torch.as_tensor(array)
+        device = next(self.parameters()).device
+        return x if device == CPU else x.pin_memory().to(device, non_blocking=True)
+
+
 def frame_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
     """Bool (B, size): True before the sequence's end."""
-    return torch.arange(size) < lengths.unsqueeze(1)
+    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
 
 
 def reversing_rows(lengths: torch.Tensor, size: int) -> torch.Tensor:
     """Row of the flat time-major data (T * B) for every row of the data reversed within the lengths."""
-    ticks = torch.arange(size).unsqueeze(1)
+    ticks = torch.arange(size, device=lengths.device).unsqueeze(1)
     source = torch.where(ticks < lengths, lengths - 1 - ticks, ticks)
-    return (source * len(lengths) + torch.arange(len(lengths))).flatten()
+    return (source * len(lengths) + torch.arange(len(lengths), device=lengths.device)).flatten()
 
 
 def reordered(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -124,7 +150,7 @@ def lstm_of(weights: Mapping[str, torch.Tensor], name: str) -> torch.nn.LSTM:
     """A torch LSTM with the parameters `<name>/rec/…` of a nativelstm2 layer, whose gates are a, i, f, o."""
     w, re, b = (weights[f"{name}/rec/{p}"] for p in ("W", "W_re", "b"))
     size = re.shape[0]
-    order = torch.cat([torch.arange(n * size, (n + 1) * size) for n in (1, 2, 0, 3)])  # to i, f, a, o
+    order = torch.cat([torch.arange(n * size, (n + 1) * size) for n in (1, 2, 0, 3)]).to(w.device)  # to i, f, a, o
     made = torch.nn.LSTM(w.shape[0], size)
     with torch.no_grad():
         made.weight_ih_l0.copy_(w.t()[order])

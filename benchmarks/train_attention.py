@@ -15,6 +15,7 @@ from common import (
     Batch,
     Bidirectional,
     Ours,
+    Written,
     arguments,
     compare,
     frame_mask,
@@ -94,7 +95,7 @@ def sequences(count: int) -> list[dict[str, np.ndarray]]:
     return seqs
 
 
-class HandWritten(torch.nn.Module):
+class HandWritten(Written):
     """The same model with the same weights."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
@@ -150,10 +151,10 @@ class HandWritten(torch.nn.Module):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Sum of the cross-entropy over valid labels."""
-        lengths = torch.from_numpy(batch.lengths["data"]).long()
-        encoder, valid = self.encode(torch.from_numpy(batch.data["data"]), lengths)
-        labels = torch.from_numpy(batch.data["classes"]).long()
-        behind = ~frame_mask(torch.from_numpy(batch.lengths["classes"]), labels.shape[1])
+        lengths = self.tensor(batch.lengths["data"]).long()
+        encoder, valid = self.encode(self.tensor(batch.data["data"]), lengths)
+        labels = self.tensor(batch.data["classes"]).long()
+        behind = ~frame_mask(self.tensor(batch.lengths["classes"]), labels.shape[1])
         logits = self.decode(encoder, valid, labels).flatten(0, 1)
         wanted = labels.masked_fill(behind, IGNORED).flatten()
         return cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")

@@ -12,6 +12,7 @@ from common import (
     Batch,
     Bidirectional,
     Ours,
+    Written,
     arguments,
     compare,
     frame_mask,
@@ -54,7 +55,7 @@ def sequences(count: int) -> list[dict[str, np.ndarray]]:
     return seqs
 
 
-class HandWritten(torch.nn.Module):
+class HandWritten(Written):
     """The same model with the same weights."""
 
     def __init__(self, weights: dict[str, torch.Tensor]) -> None:
@@ -64,12 +65,12 @@ class HandWritten(torch.nn.Module):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Sum of the cross-entropy over valid frames."""
-        x = torch.from_numpy(batch.data["data"]).transpose(0, 1).contiguous()  # (T, B, F)
-        lengths = torch.from_numpy(batch.lengths["data"]).long()
+        x = self.tensor(batch.data["data"]).transpose(0, 1).contiguous()  # (T, B, F)
+        lengths = self.tensor(batch.lengths["data"]).long()
         rows = reversing_rows(lengths, len(x))
         for level in self.levels:
             x = level(x, rows)
-        classes = torch.from_numpy(batch.data["classes"]).long().masked_fill(~frame_mask(lengths, len(x)), IGNORED)
+        classes = self.tensor(batch.data["classes"]).long().masked_fill(~frame_mask(lengths, len(x)), IGNORED)
         return cross_entropy(self.output(x).flatten(0, 1), classes.t().flatten(), ignore_index=IGNORED, reduction="sum")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
-from common import Batch, Ours, arguments, compare, frame_mask, linear_of, make_batches, torch_step
+from common import Batch, Ours, Written, arguments, compare, frame_mask, linear_of, make_batches, torch_step
 
 FEATURES, CLASSES, SIZE, HEADS, INNER, LAYERS = 40, 1000, 256, 4, 1024, 4
 HEAD = SIZE // HEADS
@@ -137,10 +137,10 @@ def sequences(count: int) -> list[dict[str, np.ndarray]]:
     return seqs
 
 
-def positions(count: int) -> torch.Tensor:
+def positions(count: int, device: torch.device) -> torch.Tensor:
     """Sinusoids (count, SIZE): sines of all rates, then their cosines."""
-    rates = torch.exp(torch.arange(SIZE // 2) * (-math.log(1e4) / (SIZE // 2 - 1)))
-    angles = torch.arange(count).unsqueeze(1) * rates
+    rates = torch.exp(torch.arange(SIZE // 2, device=device) * (-math.log(1e4) / (SIZE // 2 - 1)))
+    angles = torch.arange(count, device=device).unsqueeze(1) * rates
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
@@ -190,7 +190,7 @@ class Block(torch.nn.Module):
         return x + self.outer(self.inner(self.ff_norm(x)).relu())
 
 
-class HandWritten(torch.nn.Module):
+class HandWritten(Written):
     """The same model with the same weights."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
@@ -206,7 +206,7 @@ class HandWritten(torch.nn.Module):
 
     def encode(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """(B, T, F) -> (B, T, SIZE)"""
-        x = self.enc_in(x) + positions(x.shape[1])
+        x = self.enc_in(x) + positions(x.shape[1], x.device)
         for block in self.encoder:
             x = block(x, seen, None, None)
         return self.enc_norm(x)
@@ -214,18 +214,18 @@ class HandWritten(torch.nn.Module):
     def decode(self, labels: torch.Tensor, encoder: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """Logits (B, N, V) of the labels (B, N), each from the true labels before it."""
         before = F.pad(labels[:, :-1], (1, 0))
-        x = F.embedding(before, self.embedding) * math.sqrt(SIZE) + positions(labels.shape[1])
+        x = F.embedding(before, self.embedding) * math.sqrt(SIZE) + positions(labels.shape[1], labels.device)
         for block in self.decoder:
             x = block(x, None, encoder, seen)
         return self.output(self.dec_norm(x))
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Sum of the smoothed cross-entropy over valid labels."""
-        data, lengths = torch.from_numpy(batch.data["data"]), torch.from_numpy(batch.lengths["data"])
+        data, lengths = self.tensor(batch.data["data"]), self.tensor(batch.lengths["data"])
         seen = frame_mask(lengths, data.shape[1])[:, None, None]
-        labels = torch.from_numpy(batch.data["classes"]).long()
+        labels = self.tensor(batch.data["classes"]).long()
         logits = self.decode(labels, self.encode(data, seen), seen)
-        behind = ~frame_mask(torch.from_numpy(batch.lengths["classes"]), labels.shape[1])
+        behind = ~frame_mask(self.tensor(batch.lengths["classes"]), labels.shape[1])
         wanted = labels.masked_fill(behind, IGNORED).flatten()
         share = SMOOTHING * CLASSES / (CLASSES - 1)  # torch gives the right label a share as well
         logits = logits.flatten(0, 1)

@@ -18,10 +18,10 @@ BOOLS = tuple(
     """
     allow_random_model_init apply_cleanup_old_models_to_optim_states calculate_exp_loss chunk_eval decouple_constraints
     dry_run forward_override_hdf_output forward_use_search learning_rate_control_relative_error_relative_lr
-    load_ignore_missing_vars log_batch_size need_data newbob_relative_error_div_by_old optimize_move_layers_out
-    reinit_network_each_epoch reset_optimizer_on_restart save_epoch1_initial_model search_do_eval shuffle_batches
-    sparse_input stop_on_nonfinite_train_score tf_native_ctc_zero_infinity use_last_best_model
-    use_learning_rate_control_always
+    load_ignore_missing_vars log_batch_size need_data network_fusion newbob_relative_error_div_by_old
+    optimize_move_layers_out reinit_network_each_epoch reset_optimizer_on_restart save_epoch1_initial_model
+    search_do_eval shuffle_batches sparse_input stop_on_nonfinite_train_score tf_native_ctc_zero_infinity
+    use_last_best_model use_learning_rate_control_always
     """.split()
 )
 INTS = {

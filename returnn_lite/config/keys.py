@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 _RUN = """
     task backend device log log_verbosity log_format behavior_version startup_callback need_data random_seed dry_run
     include tensorboard_opts tf_log_dir torch_amp torch_distributed checkpoint_format float32_matmul_precision
-    torch_compile
+    torch_compile torch_cuda_graph
 """
 _MODEL = """
     network get_network extern_data num_inputs num_outputs target default_input sparse_input inf_value
-    tf_native_ctc_zero_infinity optimize_move_layers_out pretrain pretrain_copy_output_layer pretrain_repetitions
-    pretrain_construction_algo pretrain_greedy pretrain_learning_rate param_dropout param_dropout_min_ndim
-    param_variational_noise reinit_network_each_epoch
+    tf_native_ctc_zero_infinity optimize_move_layers_out network_fusion pretrain pretrain_copy_output_layer
+    pretrain_repetitions pretrain_construction_algo pretrain_greedy pretrain_learning_rate param_dropout
+    param_dropout_min_ndim param_variational_noise reinit_network_each_epoch
 """
 _FILES = """
     model load load_epoch epoch import_model_train_epoch1 preload_from_files load_ignore_missing_vars

@@ -15,6 +15,7 @@ from returnn_lite.engine.checkpoints.resume import Saved, position_schedules, re
 from returnn_lite.engine.distributed import World
 from returnn_lite.engine.epoch_network import EpochNetwork
 from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores
+from returnn_lite.engine.graphs.repeated import repeated_steps
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.network_source import print_network
@@ -41,6 +42,7 @@ class Trainer:
     """
 
     device: torch.device
+    train_forward: Forward
     network: EpochNetwork
     control: LearningRateControl
     start_epoch: int
@@ -84,6 +86,7 @@ class Trainer:
         config, log = self.config, self.log
         self.files.remove_stale()
         self.device = choose_device(config, log)
+        self.train_forward = repeated_steps(config, log, self.device) if self.forward is by_itself else self.forward
         self.data.open()
         data.complete_extern_data(config, [self.data.train])
         data.print_data_info({"train": self.data.train, **self.data.evaluated}, log)
@@ -217,7 +220,7 @@ class Trainer:
             control=self.control,
             scalars=self.scalars,
             observers=self.observers,
-            forward=self.forward,
+            forward=self.forward if self.updater.needs_objective else self.train_forward,
         )
 
     def agree(self) -> None:

@@ -117,7 +117,7 @@ class TrainFlag(Layer):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The flag."""
         sizes = MadeSizes(self)
-        return sizes.tensor(torch.tensor(self.training, device=sizes.device), self.made_spec())
+        return sizes.tensor(torch.full((), self.training, device=sizes.device), self.made_spec())
 
 
 @layer("global_train_step")
@@ -125,6 +125,11 @@ class GlobalTrainStep(Layer):
     """Number of training steps so far.  Shape: () int64"""
 
     sources = "none"
+
+    @property
+    def differs_by_step(self) -> str:
+        """The number is another one at each step."""
+        return "counts the steps"
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """A single number."""

@@ -72,6 +72,11 @@ class Eval(Elementwise):
         """Functions of configs, and strings that ask the network, may look at the batch as a whole."""
         return self.code is None or "self" in self.expression or bool(self.eval_locals)
 
+    @property
+    def differs_by_step(self) -> str:
+        """Functions of configs, and strings that ask the network, may look at the step."""
+        return "may look at the step" if self.code is None or "self" in self.expression else ""
+
     def checked(self, spec: Spec) -> Spec:
         """`n_out` is only a hint where `out_type` gives the shape."""
         return spec if self.options.out_type else super().checked(spec)

@@ -205,5 +205,5 @@ class BooleanMask(Layer):
             keep = keep & valid.permute(covered).reshape([valid.shape[i] for i in found])
         rest = [i for i in range(x.spec.rank) if i not in found]
         data = x.data.permute((*found, *rest))[keep]
-        count = torch.tensor(data.shape[0], dtype=torch.int32, device=x.device)
+        count = torch.full((), data.shape[0], dtype=torch.int32, device=x.device)
         return x.with_lengths({spec.dims[0]: Lengths(count, data.shape[0], ())}).with_data(data, spec)

@@ -84,6 +84,11 @@ class HDFDump(Layer):
             raise self.error(f"the source must have a batch and a time axis, but is {x} instead")
         return x
 
+    @property
+    def differs_by_step(self) -> str:
+        """It writes."""
+        return "writes a file"
+
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The source, written."""
         if self.context.config.is_true("dry_run"):

@@ -23,6 +23,11 @@ class Print(Layer):
         self.summarize = summarize
         self.extra = tuple(extra_print_args)
 
+    @property
+    def differs_by_step(self) -> str:
+        """It prints."""
+        return "prints"
+
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """The source."""
         return sources[0]

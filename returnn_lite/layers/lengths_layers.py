@@ -76,7 +76,7 @@ class Length(Layer):
                 spec = spec.with_dims(lengths.dims, loop=x.spec.loop)
         else:
             size = x.data.shape[x.spec.batch or 0] if dim.is_batch else dim.size
-            values = torch.tensor(size, dtype=DTYPES[self.dtype], device=x.device)
+            values = torch.full((), size or 0, dtype=DTYPES[self.dtype], device=x.device)
         return x.with_data(values.unsqueeze(-1) if self.add_time_axis else values, spec)
 
 

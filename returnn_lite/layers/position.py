@@ -105,7 +105,7 @@ class PositionalEncoding(Stateful):
     def _encoded(self, x: Tensor, dim: Dim, refs: Mapping[str, Tensor]) -> Tensor:
         """The encoding along the axis `dim`."""
         if self.constant >= 0:
-            return self._output(x, Tensor(torch.tensor(self.constant, device=x.device), Spec((), "int32"), {}))
+            return self._output(x, Tensor(torch.full((), self.constant, device=x.device), Spec((), "int32"), {}))
         positions = torch.arange(x.size(dim), device=x.device)
         return self._output(x, self._moved(Tensor(positions, Spec((dim,), "int32"), x.lengths), refs))
 

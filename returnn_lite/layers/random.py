@@ -35,6 +35,11 @@ class _Random(Layer):
     shape_deps: tuple[str, ...] = ()
     static: bool = False
 
+    @property
+    def differs_by_step(self) -> str:
+        """Numbers of a seed of its own come from a generator that no network knows."""
+        return "" if self.seed is None else "has a `seed` of its own"
+
     async def link(self, net: Linker, node: Node) -> None:
         """The layers that know lengths are read."""
         for name in self.shape_deps:

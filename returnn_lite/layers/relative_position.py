@@ -138,6 +138,6 @@ class RelativePositionalEncoding(Stateful):
         """One query, the keys up to it."""
         x, keys = sources[0], tick.number + 1
         spec = self.spec(x.spec) or x.spec
-        position = torch.tensor([tick.number], device=x.device)
+        position = torch.full((1,), tick.number, device=x.device)
         seen = Lengths((position[0] + 1).to(torch.int32), keys, ())
         return RelativeRows(self.encoding_matrix, position, keys, spec, {**x.lengths, spec.dims[1]: seen}), state

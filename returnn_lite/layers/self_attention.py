@@ -69,6 +69,11 @@ class SelfAttention(Stateful):
         self.kept: State | None = None
         self.kept_epoch: int | None = None
 
+    @property
+    def differs_by_step(self) -> str:
+        """Keys and values may be kept over batches."""
+        return "keeps its state over batches" if self.initial_state in _KEPT else ""
+
     # --- axes and parameters ------------------------------------------------------------------------------------------
 
     def _values_size(self) -> int:

@@ -90,7 +90,7 @@ class SliceNd(Layer):
         order = self._order(x.spec, start.spec if start is not None else None)
         lead = spec.rank - x.spec.rank  # axes that only `start` has
         at = lead + order.index(old)
-        first = _spread(start, spec) if start is not None else torch.tensor(int(self.start), device=x.device)
+        first = _spread(start, spec) if start is not None else torch.full((), int(self.start), device=x.device)
         ends = _ends(x, old, spec)
         count, frames = self._count(refs.get("size"), first, ends, spec)
         position = torch.arange(frames, device=x.device).reshape((-1, *(1,) * (spec.rank - at - 1)))
@@ -157,6 +157,6 @@ def _ends(x: Tensor, axis: int, spec: Spec) -> torch.Tensor:
     """The lengths of an axis shaped to broadcast against `spec`."""
     dim = x.spec.dims[axis]
     if not dim.dynamic:
-        return torch.tensor(x.data.shape[axis], device=x.device)
+        return torch.full((), x.data.shape[axis], device=x.device)
     lengths = x.length(dim)
     return _spread(x.with_data(lengths.values, Spec(lengths.dims, "int32", time=None, feature=None)), spec)

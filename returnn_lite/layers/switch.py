@@ -78,7 +78,7 @@ class Switch(Layer):
             if branch in refs:
                 values.append(place(refs[branch], spec, self.behavior))
             else:
-                values.append(torch.as_tensor(getattr(self, branch), dtype=dtype, device=condition.device))
+                values.append(torch.full((), getattr(self, branch), dtype=dtype, device=condition.device))
         true, false = values
         return joined(torch.where(condition, true, false), spec, list(refs.values()))
 

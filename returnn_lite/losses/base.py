@@ -67,7 +67,7 @@ class Loss:
             if x is not None and x.spec.time is not None:
                 return x.length(x.spec.dims[x.spec.time]).values.sum().to(torch.float32)
         at = output.spec.batch
-        return torch.tensor(float(output.data.shape[at]) if at is not None else 1.0, device=output.data.device)
+        return torch.full((), float(output.data.shape[at]) if at is not None else 1.0, device=output.data.device)
 
 
 class FrameLoss(Loss):

@@ -205,7 +205,9 @@ class Network(torch.nn.Module):
 
     def seed(self, seed: int) -> None:
         """Seeds dropout and all other random numbers of the layers."""
-        self.context.generator = torch.Generator(self.device).manual_seed(seed)
+        if self.context.generator.device != self.device:
+            self.context.generator = torch.Generator(self.device)
+        self.context.generator.manual_seed(seed)  # the same one: recorded steps draw from it
 
     @property
     def random_state(self) -> torch.Tensor:

@@ -92,7 +92,7 @@ class LossNode:
             if not 0 < factor < math.inf:
                 text = f"`custom_norm_factor` must be a number above 0, but is {factor!r} instead"
                 raise ConfigError(f'{self.path}["loss_opts"]', text)
-            return torch.as_tensor(1.0 / factor, device=output.data.device)
+            return torch.full((), 1.0 / factor, device=output.data.device)
         return self.loss.inverse_norm(output, target)
 
     def _check(self, output: Tensor, target: Tensor, emptied: str) -> None:

@@ -24,7 +24,8 @@ class Program:
 
     `names`: the nodes of the root net by every name that was asked for; `owners`: the node of each parameter, by the
     parameter's name; `layers`: all layers, those inside of loops too; `data_keys`: the keys that a batch must hold.
-    `fusion`: which nodes one call computes. `constraints`: factors of the squares of parameters in the objective; `output_constraints`: terms for outputs.
+    `constraints`: factors of the squares of parameters in the objective; `output_constraints`: terms for outputs.
+    `fusion`: the nodes that one call computes.
     """
 
     nodes: tuple[Node, ...]

@@ -113,7 +113,7 @@ class _Picked(torch.autograd.Function):
         picked = grad.gather(-1, keys.clamp(0, last).expand(*grad.shape[:-1], left + right + 1))
         result = picked.masked_fill_((keys < 0) | (keys > last), 0.0)
         sums = F.pad(grad.cumsum(-1), (1, 0))  # of the first 0, 1, … keys
-        count = (queries.unsqueeze(1) + torch.tensor([1 - left, right], device=grad.device)).clamp(0, last + 1)
+        count = torch.stack([queries + (1 - left), queries + right], 1).clamp(0, last + 1)
         before = sums.gather(-1, count.expand(*grad.shape[:-1], 2))
         result[..., 0] = before[..., 0]
         result[..., -1] = sums[..., -1] - before[..., 1]

@@ -71,8 +71,20 @@ class Adam(Rule):
         return root
 
     def update(self, w: Tensors, g: Tensors, rate: float, m: Tensors, v: Tensors) -> None:
+        if w[0].is_cuda and w[0].dtype == torch.float32:
+            self.update_fused(w, g, rate, m, v)
+            return
         self.moments(g, m, v)
         torch._foreach_addcdiv_(w, m, self.denominator(v), -rate)
+
+    def update_fused(self, w: Tensors, g: Tensors, rate: float, m: Tensors, v: Tensors) -> None:
+        """The same as one launch. `rate` has the bias corrections already: to torch, so many updates were made before
+        that its own are 1."""
+        long_ago = torch.full((), 1e9, device=w[0].device)
+        torch._fused_adam_(
+            w, g, m, v, [], [long_ago] * len(w), lr=rate, beta1=self.beta1, beta2=self.beta2, weight_decay=0.0,
+            eps=self.epsilon, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
 
 @optimizer("nadam")

@@ -117,10 +117,12 @@ class RuleOptimizer(Optimizer):
     def apply(self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], lr: float) -> None:
         """One update of the parameters that have a gradient: a dense one, or a sparse COO tensor of rows.
 
-        A sparse gradient is coalesced, which waits for the device; a dense one is not waited for.
+        Where rows are no case of their own a sparse gradient is made dense; else it is coalesced, which waits for the
+        device.
         """
         if not grads:
             return
+        grads = {name: grad.to_dense() if grad.is_sparse and self._sums_rows else grad for name, grad in grads.items()}
         self.powers = {key: _float32_product(self.powers[key], base) for key, base in self.rule.bases.items()}
         rate = self.rule.rate(lr, self.powers)
         for names in _alike([name for name, grad in grads.items() if not grad.is_sparse], params):
@@ -131,6 +133,11 @@ class RuleOptimizer(Optimizer):
             if grad.is_sparse:
                 grad, w = grad.coalesce(), params[name]
                 self.rule.update_rows(w, grad.indices()[0], grad.values(), rate, *self._slots_of(name, w))
+
+    @property
+    def _sums_rows(self) -> bool:
+        """Whether a row-sparse gradient counts as the dense one."""
+        return type(self.rule).update_rows is Rule.update_rows
 
     def _slots_of(self, name: str, w: Tensor) -> Tensors:
         if name not in self.slots:

@@ -129,6 +129,11 @@ class Updater:
         return None if self.averaging is None else self.averaging.model(params)
 
     @property
+    def needs_objective(self) -> bool:
+        """Whether a step takes more than the gradients of the objective: it is differentiated twice, or made anew."""
+        return self.closure is not None or any(group.options.maximize_grad_norm for group in self.groups)
+
+    @property
     def measure(self) -> str | None:
         """The score that the scheduler waits for, if it names one."""
         return None if self.scheduler is None else self.scheduler.measure
@@ -202,7 +207,7 @@ class Updater:
 
     def _batch_gradients(self, objective: Tensor, known: Gradients | None) -> Gradients:
         """The gradients of the step's batches in all processes."""
-        own = self._gradients(objective) if known is None else known
+        own = self._gradients(objective) if known is None else {n: known[n] for n in self.active if n in known}
         params = self.active
         if self.written_in_torch:
             params = {name: param for name, param in params.items() if param.requires_grad or name in own}

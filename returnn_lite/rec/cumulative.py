@@ -85,6 +85,6 @@ class CumConcat(Stateful):
         frame = x.data.unsqueeze(at)
         # (B, …) in front for the loop, which re-orders states by their first axis
         frames = torch.cat([state["state"].movedim(0, max(at - 1, 0)), frame], at) if state else frame
-        seen = Lengths(torch.tensor(frames.shape[at], dtype=torch.int32, device=x.device), frames.shape[at], ())
+        seen = Lengths(torch.full((), frames.shape[at], dtype=torch.int32, device=x.device), frames.shape[at], ())
         out = x.with_lengths({self.out_spatial_dim: seen}).with_data(frames, self.spec(x.spec))
         return out, {"state": frames.movedim(max(at - 1, 0), 0)}

@@ -103,4 +103,4 @@ def is_counter(node: Node) -> bool:
 
 def counter(tick: int, device: torch.device) -> Tensor:
     """The value of ":i"."""
-    return Tensor(torch.tensor(tick, dtype=torch.int32, device=device), scalar("int32"), {})
+    return Tensor(torch.full((), tick, dtype=torch.int32, device=device), scalar("int32"), {})

@@ -91,8 +91,8 @@ def make_program(
     compiled: CompiledTick | None,
     seen: Set[Node],
 ) -> LoopProgram:
-    """The program of a built loop. `wanted`: labels of the layers whose frames are needed behind the loop, `seen`: what is read
-    there of all."""
+    """The program of a built loop. `wanted`: labels of the layers whose frames are needed behind the loop, `seen`: what
+    is read there of all."""
     if inputs.dim is None:
         raise layer.error("the axis of the loop is not known")
     before, inside, after = (tuple(nodes[label] for label in part) for part in (plan.before, plan.inside, plan.after))

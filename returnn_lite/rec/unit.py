@@ -71,6 +71,11 @@ class Unit(Stateful):
             node.refs[key] = await net.ask(name)
             request_state(node.refs[key])
 
+    @property
+    def differs_by_step(self) -> str:
+        """A state may be kept over batches."""
+        return "keeps its state over batches" if self.initial.is_kept else ""
+
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """Time-major with `n_out` features; without a time axis one tick, (B, n_out)."""
         feature = self.feature_dim(self.cell.n_out, x)

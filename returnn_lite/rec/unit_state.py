@@ -30,6 +30,11 @@ class InitialState:
         self.kept: State | None = None
         self.kept_epoch: int | None = None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether a batch begins where the last one ended."""
+        return self.value in _KEPT
+
     def per_key(self, cell: Cell) -> ConfigOptions:
         """The entry of each component of the state."""
         keys, value = cell.state_keys, self.value

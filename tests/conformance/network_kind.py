@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ import torch
 import returnn_lite.catalog  # noqa: F401 - fills the registers
 from returnn_lite.config import Config
 from returnn_lite.network import Network
+
+DEVICE = os.environ.get("CONFORMANCE_DEVICE", "cpu")
 
 
 def config_imports():
@@ -33,11 +36,15 @@ def network(config, params, batch, seq_lens, mode, layers):
         extra_layers=tuple(layers),
     )
     _set_params(net, params)
+    if DEVICE != "cpu":
+        torch.backends.cudnn.allow_tf32 = False
+        net.to(DEVICE).seed(1)
     net.train(mode == "train")
     data = {
-        k: torch.from_numpy(np.ascontiguousarray(v)) if v.dtype.kind not in "SU" else list(v) for k, v in batch.items()
+        k: torch.from_numpy(np.ascontiguousarray(v)).to(DEVICE) if v.dtype.kind not in "SU" else list(v)
+        for k, v in batch.items()
     }
-    lengths = {k: torch.from_numpy(v) for k, v in seq_lens.items()}
+    lengths = {k: torch.from_numpy(v).to(DEVICE) for k, v in seq_lens.items()}
     with torch.set_grad_enabled(mode == "train"):
         out = net(data, lengths)
         outputs = {name: _output(out[name]) for name in layers}
@@ -63,8 +70,8 @@ def _set_params(net, params):
 
 def _output(x):
     x = x.batch_major()
-    lens = {i: x.length(d).values.numpy() for i, d in enumerate(x.spec.dims) if d.dynamic}
-    return {"data": x.data.detach().numpy(), "lens": lens}
+    lens = {i: x.length(d).values.cpu().numpy() for i, d in enumerate(x.spec.dims) if d.dynamic}
+    return {"data": x.data.detach().cpu().numpy(), "lens": lens}
 
 
 def _loss(value):
@@ -84,8 +91,8 @@ def _gradients(net, out):
         return {}
     grads = torch.autograd.grad(out.objective, list(trainable.values()), allow_unused=True)
     found = {n: g for n, g in zip(trainable, grads, strict=True) if g is not None}
-    return {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in found.items()}
+    return {n: (g.to_dense() if g.is_sparse else g).cpu().numpy() for n, g in found.items()}
 
 
 def _scores(out, layers):
-    return {n: out[n].beam.scores.detach().numpy() for n in layers if out[n].beam is not None}
+    return {n: out[n].beam.scores.detach().cpu().numpy() for n in layers if out[n].beam is not None}

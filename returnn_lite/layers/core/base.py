@@ -185,6 +185,12 @@ class Layer(torch.nn.Module):
         return False
 
     @property
+    def differs_by_step(self) -> str:
+        """What the layer does anew at each step besides computing with tensors, so that a recorded step cannot be
+        repeated in its place; "" for most layers."""
+        return ""
+
+    @property
     def stays_in_loop(self) -> str:
         """Why the layer is not moved out of a loop, "" if nothing forbids it."""
         return ""

@@ -121,7 +121,8 @@ class Attention(Layer):
         layers = [n.layer for n in self.chain.between if n.layer.options.dropout]
         return any(
             x.options.dropout_on_forward
-            or x.training and len(noise_axes(plan.weights, x.options, x.path)) < plan.weights.rank
+            or x.training
+            and len(noise_axes(plan.weights, x.options, x.path)) < plan.weights.rank
             for x in layers
         )
 
@@ -180,9 +181,7 @@ def _affine(chain: Chain) -> tuple[float, list[tuple[Node, float]]]:
     return scale, biases
 
 
-def _second(
-    chain: Chain, weights: Spec, values: Spec
-) -> tuple[str, bool, Spec, tuple[int, ...], bool] | None:
+def _second(chain: Chain, weights: Spec, values: Spec) -> tuple[str, bool, Spec, tuple[int, ...], bool] | None:
     """Of the weighted sum: equation, whether the weights are its first operand, Spec, axes squeezed, an axis added."""
     layer = chain.last.layer
     if isinstance(layer, GenericAttention):
@@ -198,5 +197,5 @@ def _second(
 def _broadcasts(equation: str, a: Spec, b: Spec) -> bool:
     """Whether a common axis has size 1 in one operand and another size in the other."""
     letters = equation.split("->")[0].split(",")
-    sizes = [dict(zip(text, (d.size for d in spec.dims), strict=True)) for text, spec in zip(letters, (a, b), strict=True)]
-    return any(sizes[0][c] != sizes[1][c] for c in sizes[0] if c in sizes[1])
+    of_a, of_b = (dict(zip(text, x.dims, strict=True)) for text, x in zip(letters, (a, b), strict=True))
+    return any(of_a[c].size != of_b[c].size for c in of_a if c in of_b)

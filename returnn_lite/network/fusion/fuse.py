@@ -67,7 +67,8 @@ def fuse(nodes: Sequence[Node], kept: Set[Node], config: Config) -> Fusion:
         chain = chain_around(node, readers)
         call = Attention(chain) if chain is not None else None
         if chain is not None and call is not None and call.fits():
-            calls[chain.last] = Node(chain.last.name, call, list(chain.inputs), spec=chain.last.spec, after=chain.last.after)
+            last = chain.last
+            calls[last] = Node(last.name, call, list(chain.inputs), spec=last.spec, after=last.after)
             absorbed.update(chain.nodes[:-1])
             lines.append(f"{', '.join(n.name for n in chain.nodes)}: attention")
     return Fusion(calls, frozenset(absorbed), tuple(lines))

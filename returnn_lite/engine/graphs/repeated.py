@@ -1,0 +1,199 @@
+"""Which training steps are recorded and repeated: `torch_cuda_graph`."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.engine.graphs.captured import Recorder, StepValues
+from returnn_lite.engine.graphs.shapes import BatchShape, batch_shape, may_pad
+from returnn_lite.engine.models.model import Model, ModelOutput, Padded
+from returnn_lite.engine.step import Forward, by_itself
+from returnn_lite.errors import ConfigError
+from returnn_lite.log import Log
+from returnn_lite.network import Network
+from returnn_lite.network.network import NetworkOutput
+from returnn_lite.network.objective import LossValue
+from returnn_lite.optim.gradients import gradients
+
+OPTION = "torch_cuda_graph"
+KEPT = 64  # recorded steps at most
+Tensors = dict[str, torch.Tensor]
+
+
+class Repeats(Protocol):
+    """A recorded step."""
+
+    def repeat(self, data: Mapping[str, torch.Tensor], lengths: Mapping[str, torch.Tensor]) -> StepValues:
+        """The step for this batch."""
+        ...
+
+
+class Records(Protocol):
+    """What records steps."""
+
+    def record(self, shape: BatchShape, step: Callable[[Tensors, Tensors], StepValues]) -> Repeats:
+        """The step for batches of this shape."""
+        ...
+
+
+class RepeatedSteps:
+    """A `Forward` that records the training steps of a layer net by the shape of their batches, and repeats them.
+
+    A step of a shape is recorded when it comes for the second time; of all recorded steps those used last are kept. All
+    steps of a net run as usual where something in it must be done anew at each step: the log says what. The outputs of
+    layers are not there.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        recorder: Callable[[Network], Records],
+        *,
+        probing: Callable[[], AbstractContextManager[object]],
+        kept: int = KEPT,
+    ) -> None:
+        self.log, self.make_recorder, self.probing, self.kept = log, recorder, probing, kept
+        self.net: Model | None = None
+        self._begin(None)
+
+    def _begin(self, net: Model | None) -> None:
+        """Forgets all steps: they were those of another network."""
+        self.net = net
+        self.steps: OrderedDict[BatchShape, Repeats] = OrderedDict()
+        self.seen: Counter[BatchShape] = Counter()
+        self.places: list[int] = []
+        self.refused = False
+        self.recorder: Records | None = None
+
+    def __call__(self, net: Model, data: dict[str, Padded], lengths: Tensors, tags: list[str]) -> ModelOutput:
+        """What the network gives for the batch, and the gradients."""
+        if not (net.training and torch.is_grad_enabled()) or not isinstance(net, Network):
+            return by_itself(net, data, lengths, tags)
+        self._follow(net)
+        if self.refused:
+            return by_itself(net, data, lengths, tags)
+        tensors = {key: x for key, x in data.items() if key in net.used_data_keys and isinstance(x, torch.Tensor)}
+        known = {key: n for key, n in lengths.items() if key.split(":")[0] in tensors}
+        shape = batch_shape(tensors, known, net.extern_data.specs, pads=self.pads)
+        self.seen[shape] += 1
+        if shape not in self.steps:
+            if sum(self.seen.values()) == 2 and not self._runs_unattended(net, tensors, known):
+                return by_itself(net, data, lengths, tags)
+            if self.seen[shape] < 2 or not self._record(net, shape):
+                return by_itself(net, data, lengths, tags)
+        self.steps.move_to_end(shape)
+        made = self.steps[shape].repeat(tensors, known)
+        return NetworkOutput({}, net.program.names, made.losses, made.objective, made.gradients)
+
+    def _follow(self, net: Network) -> None:
+        """Starts anew with another network, or where its parameters have moved."""
+        places = [param.data_ptr() for param in net.params.values()]
+        if net is self.net and places == self.places:
+            return
+        self._begin(net)
+        self.places, self.pads = places, may_pad(net)
+        reasons = stays_eager(net)
+        if reasons:
+            self._refuse(", ".join(reasons))
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = True
+        self.steps.clear()
+        self.log.v3(f"{OPTION}: the steps of this network are not recorded: {reason}")
+
+    def _runs_unattended(self, net: Network, data: Tensors, lengths: Tensors) -> bool:
+        """Tries a step: whether the CPU has nothing to wait for."""
+        state = net.random_state
+        counted = [param for param in net.params.values() if not param.requires_grad]
+        before = [param.detach().clone() for param in counted]
+        try:
+            with self.probing():
+                step_values(net, data, lengths)
+        except (ConfigError, RuntimeError) as exc:
+            if isinstance(exc, torch.OutOfMemoryError):
+                raise
+            self._refuse(f"{first_line(exc)}")
+        finally:
+            net.random_state = state
+            with torch.no_grad():
+                for param, value in zip(counted, before, strict=True):
+                    param.copy_(value)
+        return not self.refused
+
+    def _record(self, net: Network, shape: BatchShape) -> bool:
+        """Records the step of a shape; whether that has worked."""
+        if self.recorder is None:
+            self.recorder = self.make_recorder(net)
+        try:
+            self.steps[shape] = self.recorder.record(shape, lambda data, lengths: step_values(net, data, lengths))
+        except (ConfigError, RuntimeError) as exc:
+            self._refuse(first_line(exc))
+            return False
+        if len(self.steps) > self.kept:
+            self.steps.popitem(last=False)
+        self.log.v4(f"{OPTION}: recorded a step for {', '.join(f'{k} {list(n)}' for k, n, _ in shape.data)}")
+        return True
+
+
+def step_values(net: Network, data: Tensors, lengths: Tensors) -> StepValues:
+    """Losses, objective and gradients of a batch."""
+    out = net(data, lengths)
+    out.forget_layers()
+    trained = {name: param for name, param in net.params.items() if param.requires_grad}
+    found = gradients(out.objective, trained)
+    return StepValues(_detached(out), out.objective.detach(), found)
+
+
+def _detached(out: NetworkOutput) -> dict[str, LossValue]:
+    """The losses, of which no gradient is wanted any more."""
+
+    def bare(x: torch.Tensor | None) -> torch.Tensor | None:
+        return None if x is None else x.detach()
+
+    return {name: replace(loss, sum=bare(loss.sum), error=bare(loss.error)) for name, loss in out.losses.items()}
+
+
+def first_line(exc: Exception) -> str:
+    """The first line of an error's text."""
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
+
+
+def repeated_steps(config: Config, log: Log, device: torch.device) -> Forward:
+    """The `Forward` of trainings on this device, as `torch_cuda_graph` says: True (the default), False, or the number
+    of steps to keep."""
+    given = config.typed_value(OPTION, True)
+    if isinstance(given, bool | int) and given >= 0:
+        if device.type != "cuda" or not given:
+            return by_itself
+        kept = KEPT if given is True else given
+        return RepeatedSteps(
+            log, lambda net: Recorder(device, lambda: [net.context.generator]), probing=no_waiting, kept=kept
+        )
+    raise ConfigError(OPTION, f"must be True, False or the number of steps to keep, but is {given!r} instead")
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Whatever makes the CPU wait for the GPU is an error."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def stays_eager(net: Network) -> list[str]:
+    """Why steps of a network cannot be recorded, a text each; none for most networks."""
+    found = [f"layer {layer.path} {why}" for layer in net.program.layers if (why := layer.differs_by_step)]
+    for loss in net.loss_nodes:
+        if callable(loss.common.custom_norm_factor):
+            found.append(f"{loss.path} has a function as `custom_norm_factor`")
+    return found

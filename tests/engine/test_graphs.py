@@ -1,0 +1,197 @@
+"""Which steps are recorded, for batches of which shapes; a recorded step has the numbers of the usual one."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.engine.graphs.captured import fill
+from returnn_lite.engine.graphs.repeated import RepeatedSteps, repeated_steps, stays_eager
+from returnn_lite.engine.graphs.shapes import batch_shape, may_pad, padded_size
+from returnn_lite.engine.step import by_itself
+from returnn_lite.errors import ConfigError
+from returnn_lite.log import Log
+from returnn_lite.optim.gradients import gradients
+from tests.nets import DENSE, batch, network, randomised
+
+CPU = torch.device("cpu")
+LINEAR = {"class": "linear", "activation": "tanh", "n_out": 6, "from": "data"}
+OUTPUT = {"class": "softmax", "loss": "ce", "from": "x"}
+LSTM = {"class": "rec", "unit": "nativelstm2", "n_out": 4, "from": "data"}
+ATTENTION = {"class": "self_attention", "num_heads": 2, "total_key_dim": 6, "n_out": 6, "from": "y"}
+NETS = {
+    "linear": {"x": LINEAR, "output": OUTPUT},
+    "blstm": {
+        "f": {**LSTM, "direction": 1},
+        "b": {**LSTM, "direction": -1},
+        "x": {"class": "copy", "from": ["f", "b"]},
+        "output": OUTPUT,
+    },
+    "self-attention": {"y": LINEAR, "x": ATTENTION, "output": OUTPUT},
+    "normalised": {"y": LINEAR, "x": {"class": "layer_norm", "from": "y"}, "output": {**OUTPUT, "L2": 0.01}},
+    "statistics": {"y": LINEAR, "x": {"class": "batch_norm", "from": "y"}, "output": OUTPUT},
+    "conv": {
+        "x": {"class": "conv", "filter_size": (3,), "padding": "same", "n_out": 6, "from": "data"},
+        "output": OUTPUT,
+    },
+}
+
+
+@dataclass
+class RunAgain:
+    """What stands for a graph where there is no GPU: the same step on the same buffers."""
+
+    shape: object
+    step: object
+
+    def repeat(self, data, lengths):
+        buffers = {key: torch.full(size, 7, dtype=dtype) for key, size, dtype in self.shape.data}
+        for key, buffer in buffers.items():
+            fill(buffer, data[key])
+        return self.step(buffers, dict(lengths))
+
+
+class Recorder:
+    def record(self, shape, step):
+        return RunAgain(shape, step)
+
+
+def steps(log=None, **options):
+    log = log or Log.silent()
+    return RepeatedSteps(log, lambda net: Recorder(), probing=nullcontext, **options)
+
+
+def logging():
+    lines, log = [], Log.silent()
+    log.v3 = log.v4 = lines.append
+    return lines, log
+
+
+def random_batch(longest):
+    return batch(DENSE, {"data": [longest, longest - 1, 3], "classes": [longest, longest - 1, 3]})
+
+
+def test_sizes_grow_by_an_eighth_at_most():
+    for size in range(1, 600):
+        padded = padded_size(size)
+        assert size <= padded <= size * 9 / 8
+        assert padded_size(padded) == padded
+
+
+def test_there_are_few_sizes():
+    assert len({padded_size(n) for n in range(1, 1025)}) <= 8 * 8
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_recorded_steps_have_the_numbers_of_the_usual_ones(name):
+    net, forward = randomised(network(NETS[name])).train(), steps()
+    for longest in (17, 17, 18, 17, 40, 18):
+        data, lengths = random_batch(longest)
+        found = forward(net, data, lengths, [])
+        with torch.no_grad():
+            kept = {n: p.clone() for n, p in net.params.items()}
+        trained = {n: p for n, p in net.params.items() if p.requires_grad}
+        want = net(data, lengths)
+        grads = gradients(want.objective, trained)
+        with torch.no_grad():
+            for n, p in net.params.items():
+                p.copy_(kept[n])
+        torch.testing.assert_close(found.objective.detach(), want.objective.detach())
+        assert found.losses.keys() == want.losses.keys()
+        for key, loss in want.losses.items():
+            torch.testing.assert_close(found.losses[key].error, loss.error)
+            torch.testing.assert_close(found.losses[key].inv_norm, loss.inv_norm)
+        if found.gradients is not None:
+            for key, grad in grads.items():
+                torch.testing.assert_close(found.gradients[key], grad)
+    assert len(forward.steps) == (
+        2 if name in ("conv", "statistics") else 1
+    )  # 17 and 18 share a shape, unless padding is seen
+
+
+def test_a_shape_is_recorded_when_it_comes_again():
+    net, forward = network(NETS["linear"]).train(), steps()
+    found = [forward(net, *random_batch(n), []).gradients is not None for n in (16, 30, 16, 16, 30, 50)]
+    assert found == [False, False, True, True, True, False]
+
+
+def test_the_steps_used_last_are_kept():
+    net, forward = network(NETS["linear"]).train(), steps(kept=2)
+    for longest in (16, 16, 30, 30, 16, 50, 50):
+        forward(net, *random_batch(longest), [])
+    assert [shape.data[0][1][1] for shape in forward.steps] == [16, 52]
+
+
+def test_evaluation_is_as_usual():
+    net, forward = network(NETS["linear"]), steps()
+    with torch.no_grad():
+        made = [forward(net, *random_batch(16), []) for _ in range(3)]
+    assert all(out.gradients is None and out["x"].data.shape[1] == 16 for out in made)
+
+
+def test_another_network_starts_anew():
+    forward = steps()
+    for net in (network(NETS["linear"]).train(), network(NETS["linear"]).train()):
+        assert [forward(net, *random_batch(16), []).gradients is not None for _ in range(2)] == [False, True]
+
+
+def test_moved_parameters_start_anew():
+    net, forward = network(NETS["linear"]).train(), steps()
+    for _ in range(2):
+        forward(net, *random_batch(16), [])
+    net.params["x/W"].data = net.params["x/W"].data.clone()
+    assert forward(net, *random_batch(16), []).gradients is None
+
+
+def test_statistics_count_once():
+    net, forward = randomised(network(NETS["statistics"])).train(), steps()
+    usual = randomised(network(NETS["statistics"])).train()
+    for _ in range(4):
+        forward(net, *random_batch(16), [])
+        usual(*random_batch(16))
+    for name, param in usual.params.items():
+        torch.testing.assert_close(net.params[name], param)
+
+
+def test_layers_that_look_at_the_step_are_not_recorded():
+    lines, log = logging()
+    counted = {"class": "eval", "from": "data", "eval": "source(0) * float(self.network.global_train_step + 1)"}
+    net = network({"y": counted, "x": {**LINEAR, "from": "y"}, "output": OUTPUT}).train()
+    assert stays_eager(net) == ['layer network["y"] may look at the step']
+    forward = steps(log)
+    assert [forward(net, *random_batch(16), []).gradients for _ in range(3)] == [None] * 3
+    assert lines == [
+        'torch_cuda_graph: the steps of this network are not recorded: layer network["y"] may look at the step'
+    ]
+
+
+def test_what_waits_is_not_recorded():
+    lines, log = logging()
+    net = network(NETS["linear"]).train()
+
+    def waits():
+        raise ConfigError('network["x"]', "waits for the GPU")
+
+    forward = RepeatedSteps(log, lambda net: Recorder(), probing=waits)
+    assert [forward(net, *random_batch(16), []).gradients for _ in range(3)] == [None] * 3
+    assert lines == ['torch_cuda_graph: the steps of this network are not recorded: network["x"]: waits for the GPU']
+
+
+def test_padding_is_left_out_where_layers_see_it():
+    assert may_pad(network(NETS["self-attention"]))
+    assert not may_pad(network(NETS["conv"]))
+    data, lengths = random_batch(17)
+    specs = network(NETS["conv"]).extern_data.specs
+    assert batch_shape(data, lengths, specs, pads=True).data[1][1] == (3, 18, 4)
+    assert batch_shape(data, lengths, specs, pads=False).data[1][1] == (3, 17, 4)
+
+
+def test_the_option():
+    log = Log.silent()
+    assert repeated_steps(Config({}), log, CPU) is by_itself
+    assert repeated_steps(Config({"torch_cuda_graph": False}), log, torch.device("cuda")) is by_itself
+    assert isinstance(repeated_steps(Config({}), log, torch.device("cuda")), RepeatedSteps)
+    with pytest.raises(ConfigError, match="torch_cuda_graph: must be True, False or the number of steps to keep"):
+        repeated_steps(Config({"torch_cuda_graph": "yes"}), log, CPU)
