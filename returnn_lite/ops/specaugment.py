@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -38,3 +40,29 @@ def random_stretches(
     change[:, :size] = starts
     change.scatter_add_(1, ends.clamp(max=size), -starts)
     return change[:, :size].cumsum(1) > 0
+
+
+def stages(step: int, steps: Sequence[int]) -> tuple[int, ...]:
+    """1 for each entry of `steps` that the training step `step` has reached, else 0."""
+    return tuple(int(step >= start) for start in steps)
+
+
+def time_stretches(lengths: Tensor, frames: int, stage: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """(fewest, most) stretches of frames, more of them with longer axes and later stages.  Shape: (…) -> (…)
+
+    `frames`: about so many for each stretch. `stage`: the three flags of `stages`.
+    """
+    s0, s1, s2 = stage
+    most = (lengths // frames).clamp(min=2) * (s0 + s1 + 2 * s2)
+    return lengths.clamp(max=s1 + s2), torch.minimum(most, lengths)
+
+
+def feature_stretches(stage: Sequence[int]) -> tuple[int, int]:
+    """(fewest, most) stretches of features."""
+    s0, s1, s2 = stage
+    return s1 + s2, 2 * s0 + s1 + 2 * s2
+
+
+def widest_features(size: int) -> int:
+    """The longest stretch of features unless one is given: a fifth of them."""
+    return size // 5

@@ -39,6 +39,11 @@ def test_refusals(tmp_path):
         untrained(tmp_path, "compute_priors")
     with pytest.raises(ConfigError, match="no model found"):
         run(options(tmp_path, task="compute_priors", output_file=str(tmp_path / "new")))
+    scores = {"output": {"class": "linear", "activation": "log_softmax", "n_out": 4, "from": "data"}}
+    with pytest.raises(
+        ConfigError, match="forward_output_layer: priors are means of probabilities, but layer 'output'"
+    ):
+        untrained(tmp_path, "compute_priors", output_file=str(tmp_path / "new"), network=scores)
     assert [path.name for path in tmp_path.iterdir()] == ["prior.txt"]
 
 

@@ -159,4 +159,6 @@ SIGNAL_CASES = [
     row("sparse_softmax_cross_entropy_with_logits", {"logits": "scores", "targets": "data:classes"}, (), extra=SCORES),
     row("hdf_dump", {"filename": new_file, "dump_per_run": True, "extra": {"labels": "data:labels"}}),
     row("hdf_dump", {"filename": new_file, "dump_per_run": True}, "classes"),
+    row("specaugment", {"max_consecutive_spatial_dims": 2, "max_consecutive_feature_dims": 2}),
+    row("specaugment", {"axis": "dim:6", "steps": [0, 0, 5]}, "image"),
 ]

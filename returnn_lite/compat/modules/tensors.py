@@ -15,6 +15,7 @@ from returnn_lite.compat.tf import eval_names
 from returnn_lite.compat.tf.namespace import Namespace
 from returnn_lite.compat.tf.values import as_tensor
 from returnn_lite.errors import user_line
+from returnn_lite.ops.transducer import transducer_loss
 
 _WARP = "image warping needs a torch module of your own"
 
@@ -90,24 +91,7 @@ def rnnt_loss(
     Shape: acts (B, T, U+1, V), labels (B, U), lengths (B,) -> (B,)
     """
     scores = acts.log_softmax(-1)
-    blank = scores[..., blank_label]
-    index = labels.long()[:, None, :, None].expand(-1, scores.shape[1], -1, 1)
-    label = scores[:, :, :-1].gather(-1, index)[..., 0]
-    rows = [_label_row(label[:, 0], blank.new_zeros(len(acts), 1))]
-    for t in range(1, scores.shape[1]):
-        rows.append(_label_row(label[:, t], (rows[-1] + blank[:, t - 1])))
-    alpha = torch.stack(rows, dim=1) + blank
-    at = torch.arange(len(acts), device=acts.device)
-    return -alpha[at, input_lengths.long() - 1, label_lengths.long()]
-
-
-def _label_row(label: torch.Tensor, entering: torch.Tensor) -> torch.Tensor:
-    """Log sums of all ways to be in a frame after u labels; `entering` (B, U+1) or, in the first frame, (B, 1)."""
-    row = [entering[:, 0]]
-    for u in range(label.shape[1]):
-        stayed = row[-1] + label[:, u]
-        row.append(stayed if entering.shape[1] == 1 else torch.logaddexp(stayed, entering[:, u + 1]))
-    return torch.stack(row, dim=1)
+    return transducer_loss(scores, labels, input_lengths, label_lengths, blank=blank_label)
 
 
 def transducer_names() -> dict[str, Any]:

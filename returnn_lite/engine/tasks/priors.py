@@ -42,10 +42,25 @@ def compute_priors_task(config: Config, log: Log) -> None:
     meter.finish(loader.wait_time)
     if not frames:
         raise ConfigError("train", "there must be frames to compute priors of, but there are none")
-    with np.errstate(divide="ignore"):
-        priors = np.log((total / frames).cpu().numpy())
+    priors = log_of_means((total / frames).cpu().numpy(), layer)
     log.v3(f"Write the log priors of {len(priors)} classes, from {frames} frames, to {filename}")
     write_atomically(filename, lambda file: np.savetxt(file, priors, delimiter=" "))
+
+
+def log_of_means(means: np.ndarray, layer: str) -> np.ndarray:
+    """The natural logarithm; -inf for a class that never occurs.  Shape: (D,) -> (D,)
+
+    Raises ConfigError if the layer does not give probabilities.
+    """
+    if (means < 0).any():
+        raise ConfigError(
+            "forward_output_layer",
+            f"priors are means of probabilities, but layer {layer!r} gives {means.min():.4g} on average for class "
+            f"{int(means.argmin())}; name a softmax layer",
+        )
+    with np.errstate(divide="ignore"):
+        priors: np.ndarray = np.log(means)
+    return priors
 
 
 def output_filename(config: Config) -> str:

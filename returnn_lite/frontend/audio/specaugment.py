@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-import returnn_lite.ops.specaugment as ops_specaugment
+import returnn_lite.ops.specaugment as ops
 from returnn_lite.frontend.defaults import from_version
 from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.dim_sizes import as_torch
@@ -42,29 +42,30 @@ def specaugment(
     features = feature_dim if feature_dim is not None else x.feature_dim
     if features is None:
         raise WrongUse(f"specaugment of {x}: `feature_dim` must be given, as there is no feature axis")
-    reached = [int(not global_train_step_dependent or context.step >= step) for step in steps]
-    s0, s1, s2 = reached
+    stage = ops.stages(context.step, steps) if global_train_step_dependent else (1, 1, 1)
     per_seq = from_version("rf_specaugment_num_masks_per_seq", 28) if num_masks_per_seq is None else num_masks_per_seq
     if num_spatial_mask_factor and not _is_zero(max_consecutive_spatial_dims):
         size = _lengths(spatial_dim) if per_seq else torch.tensor(spatial_dim.padded_size())
         dims = spatial_dim.get_size_tensor().dims if per_seq else ()
-        most = (size // num_spatial_mask_factor).clamp(min=2) * (s0 + s1 + 2 * s2)
+        fewest, most = ops.time_stretches(size, num_spatial_mask_factor, stage)
         x = random_mask(
             x,
             mask_axis=spatial_dim,
             broadcast_axis=features,
-            min_num=Tensor._new(size.clamp(max=s1 + s2), dims),
-            max_num=Tensor._new(torch.minimum(most, size), dims),
+            min_num=Tensor._new(fewest, dims),
+            max_num=Tensor._new(most, dims),
             max_dims=max_consecutive_spatial_dims,
         )
-    widest = features.padded_size() // 5 if max_consecutive_feature_dims is None else max_consecutive_feature_dims
+    default = ops.widest_features(features.padded_size())
+    widest = default if max_consecutive_feature_dims is None else max_consecutive_feature_dims
     if not _is_zero(widest):
+        least, greatest = ops.feature_stretches(stage)
         x = random_mask(
             x,
             mask_axis=features,
             broadcast_axis=spatial_dim,
-            min_num=s1 + s2,
-            max_num=2 * s0 + s1 + 2 * s2,
+            min_num=least,
+            max_num=greatest,
             max_dims=widest,
         )
     return x
@@ -101,7 +102,7 @@ def random_mask(
     if any(dim not in rest for dim in sizes.dims):  # masks that are the same for all: within the longest
         sizes = Tensor._new(torch.tensor(size), ())
     rows = _rows(sizes, rest, device)
-    hidden = ops_specaugment.random_stretches(
+    hidden = ops.random_stretches(
         rows.expand(_count(rest)),
         size,
         fewest=_number(min_num, rest, device),
