@@ -111,7 +111,10 @@ OPTIONAL = {
     "unidecode",
 }
 # ... and what is put off so that `rnn.py --help` starts without torch.
-LAZY = {"cli": {"torch", "returnn_lite.tasks", "returnn_lite.tools.layer_reference"}}
+LAZY = {
+    "cli": {"torch", "returnn_lite.tasks", "returnn_lite.tools.layer_reference"},
+    "datasets": {"returnn_lite.frontend.tensor", "returnn_lite.frontend.tensor_dict"},  # with torch
+}
 
 MAX_FILE_LINES = 600
 MAX_LIBRARY_FILE_LINES = 400

@@ -17,88 +17,13 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
+from returnn_lite.compat.module_names import MODULES, OLD_NAMES, OURS, ROOM, TF
 from returnn_lite.compat.modules.commands import stand_in_commands
 from returnn_lite.compat.refusals import unknown
 from returnn_lite.compat.running import RUNNING
+from returnn_lite.errors import did_you_mean
 
-_MODULES = "returnn_lite.compat.modules."
-# module name -> what gives the names in it; imported when a config imports the module, since most bring torch
-MODULES: dict[str, str] = {
-    "better_exchook": "util:exchook",
-    "returnn": "",
-    "returnn.config": "client:config_names",
-    "returnn.datasets": "client:dataset_names",
-    "returnn.datasets.generating": "parts:vocabularies",
-    "returnn.datasets.hdf": "client:hdf_names",
-    "returnn.datasets.lm": "parts:lm_dataset",
-    "returnn.datasets.map": "client:map_names",
-    "returnn.datasets.util": "",
-    "returnn.datasets.util.vocabulary": "parts:vocabularies",
-    "returnn.extern": "",
-    "returnn.extern.HawkAaronWarpTransducer": "tensors:transducer_names",
-    "returnn.forward_iface": "frontend:callback_names",
-    "returnn.import_": "parts:downloads",
-    "returnn.log": "client:log_names",
-    "returnn.pretrain": "util:pretrain",
-    "returnn.tensor": "frontend:tensor_names",
-    "returnn.tensor.dim": "frontend:dim_names",
-    "returnn.tensor.marked_dim": "frontend:marked_dim_names",
-    "returnn.tensor.tensor": "frontend:tensor_names",
-    "returnn.tensor.tensor_dict": "frontend:tensor_names",
-    "returnn.tensor.utils": "frontend:util_names",
-    "returnn.tf": "",
-    "returnn.tf.compat": "tensors:tf_compat",
-    "returnn.tf.horovod": "parts:horovod",
-    "returnn.tf.layers": "",
-    "returnn.tf.layers.basic": "parts:layers",
-    "returnn.tf.layers.rec": "parts:layers",
-    "returnn.tf.network": "parts:network",
-    "returnn.tf.util": "",
-    "returnn.tf.util.basic": "tensors:helpers",
-    "returnn.tf.util.data": "tensors:data_names",
-    "returnn.torch": "",
-    "returnn.torch.context": "frontend:context_names",
-    "returnn.torch.data": "",
-    "returnn.torch.frontend": "",
-    "returnn.torch.frontend.bridge": "frontend:bridge_names",
-    "returnn.torch.data.tensor_utils": "frontend:torch_data_names",
-    "returnn.util": "util:top",
-    "returnn.util.basic": "util:names",
-    "returnn.util.better_exchook": "util:exchook",
-    "returnn.util.math": "math:names",
-}
-# old flat name -> the name of the same module today; each is also importable from the package
-_FLAT = {
-    "Config": "returnn.config",
-    "GeneratingDataset": "returnn.datasets.generating",
-    "LmDataset": "returnn.datasets.lm",
-    "Log": "returnn.log",
-    "Pretrain": "returnn.pretrain",
-    "TFCompat": "returnn.tf.compat",
-    "TFHorovod": "returnn.tf.horovod",
-    "TFNetwork": "returnn.tf.network",
-    "TFNetworkLayer": "returnn.tf.layers.basic",
-    "TFNetworkRecLayer": "returnn.tf.layers.rec",
-    "TFUtil": "returnn.tf.util.basic",
-    "Util": "returnn.util.basic",
-}
-OLD_NAMES = {
-    **_FLAT,
-    **{f"returnn.{old}": new for old, new in _FLAT.items()},
-    "extern": "returnn.extern",
-    "extern.HawkAaronWarpTransducer": "returnn.extern.HawkAaronWarpTransducer",
-}
-# old names that some config imports, though it uses nothing of them
-_EMPTY = """
-    BundleFile CachedDataset CachedDataset2 Dataset Debug EngineBase EngineBatch Fsa HDFDataset HyperParamTuning
-    LearningRateControl MetaDataset NativeOp NormalizationData NumpyDumpDataset RawWavDataset SprintDataset
-    SprintErrorSignals SprintInterface StereoDataset TaskSystem TFDataPipeline TFDistributed TFEngine TFKenLM
-    TFNativeOp TFNetworkSegModLayer TFNetworkSigProcLayer TFSprint TFUpdater
-""".split()
-MODULES |= dict.fromkeys([*_EMPTY, *(f"returnn.{name}" for name in _EMPTY)], "")
-TF = "tensorflow"
-# packages whose modules are modules of ours, under the same names below
-OURS = {"returnn.frontend": "returnn_lite.frontend"}
+VERSIONS = ("__version__", "__long_version__", "__root_dir__")  # of the module `returnn`
 
 
 @contextmanager
@@ -167,6 +92,7 @@ class _Finder(MetaPathFinder, Loader):
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """The spec of a known name."""
         if not _is_found(fullname):
+            _refuse_module(fullname)
             return None
         own = _ours(fullname)
         if own is not None:
@@ -208,6 +134,14 @@ class _Finder(MetaPathFinder, Loader):
             if other not in sys.modules:
                 sys.modules[other] = sys.modules[name]
                 self.made.append(other)
+
+
+def _refuse_module(name: str) -> None:
+    """ModuleNotFoundError, which code of configs may catch, for a module below `returnn` that is not known here."""
+    if name.startswith("returnn."):
+        raise ModuleNotFoundError(
+            f"No module named {name!r} here{did_you_mean(name, [*MODULES, *OLD_NAMES])}", name=name
+        )
 
 
 class _Below(MetaPathFinder):
@@ -257,8 +191,8 @@ def contents(name: str) -> Any:
         return vars(importlib.import_module(own))
     if name in MODULES:
         module, _, function = MODULES[name].partition(":")
-        return getattr(importlib.import_module(_MODULES + module), function)() if module else {}
-    found = importlib.import_module(_MODULES + "tensors").tf()
+        return getattr(importlib.import_module(ROOM + module), function)() if module else {}
+    found = importlib.import_module(ROOM + "tensors").tf()
     for part in name.split(".")[1:] if name.startswith(TF) else ():
         found = vars(found).get(part, {})
         if isinstance(found, Mapping):
@@ -280,7 +214,8 @@ class _Module(ModuleType):
         found = contents(self.__name__)
         self.source = None if isinstance(found, Mapping) else found
         members = found if isinstance(found, Mapping) else vars(found)
-        self.__dict__.update({key: value for key, value in members.items() if not key.startswith("__")})
+        public = {key: value for key, value in members.items() if not key.startswith("__") or key in VERSIONS}
+        self.__dict__.update(public)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from returnn_lite.config_value import ConfigOptions
 from returnn_lite.datasets.corpus import Corpus, Seq
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, NoSuchKey
@@ -60,6 +61,16 @@ class Dataset(Corpus):
         self.wanted_keys: Sequence[str] | None = None
         self._order: np.ndarray | None = np.empty(0, np.int64)  # None: 0, 1, 2, … without end
         self._loaded: dict[int, Seq] = {}
+
+    @classmethod
+    def from_options(cls, base: ConfigOptions, own: ConfigOptions, log: Log | None) -> Dataset:
+        """One by the options that every dataset has, and those of its class."""
+        return cls(BaseOptions(**base), log=log, **own)
+
+    @classmethod
+    def needed_options(cls, without_default: Collection[str]) -> Collection[str]:
+        """The options that must be given, of those without a default."""
+        return without_default
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} epoch={self.epoch}>"
@@ -151,7 +162,11 @@ class Dataset(Corpus):
 
     def sort_longest_first(self) -> None:
         """From the next epoch on the order is by length, if the lengths are known."""
-        if not math.isinf(self.get_total_num_seqs()) and self._lengths_for_order() is not None:
+        try:
+            endless = math.isinf(self.get_total_num_seqs())
+        except NotImplementedError:  # a stream
+            return
+        if not endless and self._lengths_for_order() is not None:
             self.order_options = replace(self.order_options, seq_ordering="sorted_reverse")
 
     def epoch_seed(self) -> int:

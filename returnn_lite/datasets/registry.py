@@ -25,6 +25,8 @@ REFUSED = {  # known names without a class here, and what to do instead
     "ConfusionNetworkDataset": "is not supported; write the networks to HDF files and use HDFDataset",
 }
 
+NO_OPTIONS = ("self", "base", "log")  # arguments of constructors that are no options
+
 D = TypeVar("D", bound=type[Dataset])
 
 
@@ -46,7 +48,7 @@ def own_options(cls: type[Dataset]) -> dict[str, inspect.Parameter]:
             continue
         parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
         for p in parameters:
-            if p.kind is p.KEYWORD_ONLY and p.name != "log":
+            if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in NO_OPTIONS:
                 found.setdefault(p.name, p)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):  # else those of the base class are options, too
             break
@@ -88,15 +90,16 @@ def make_dataset(options: ConfigOptions, path: str, log: Log | None = None) -> D
                 f'{path}["{name}"]',
                 f"unknown option of {cls.__name__}{did_you_mean(str(name), [*own, *base])}; its options are: {known}",
             )
-    missing = [name for name, p in own.items() if p.default is p.empty and name not in options]
+    needed = {name for name, p in own.items() if p.default is p.empty}
+    missing = sorted((needed & set(cls.needed_options(needed))) - set(options), key=list(own).index)
     if missing:
         raise ConfigError(path, f"{cls.__name__} needs the option {', '.join(missing)}")
     kinds = option_kinds(BaseOptions)
     for error in wrong_values({name: kinds[name] for name in SEEDS if name in kinds}, options, path):
         raise error
-    base_options = BaseOptions(**{name: value for name, value in options.items() if name in base})
+    shared = {name: value for name, value in options.items() if name in base and name not in own}
     try:
-        return cls(base_options, log=log, **{name: value for name, value in options.items() if name in own})
+        return cls.from_options(shared, {name: options[name] for name in options if name in own}, log)
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as exc:
         if code_place(exc.__traceback__) is not None:  # a function of the config
             raise

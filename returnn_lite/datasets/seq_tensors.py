@@ -2,60 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from returnn_lite.datasets.base import Dataset
+
+if TYPE_CHECKING:
+    from returnn_lite.frontend.tensor import Tensor
+    from returnn_lite.frontend.tensor_dict import TensorDict
 
 # Tensors of whatever kind a function of the config works with; `raw` makes arrays of them.
 NamedTensors: TypeAlias = Mapping[str, Any]
 
 
-@dataclass
-class SeqTensor:
-    """One data key of a sequence: `raw_tensor` is a numpy array (time, …), `dim` counts classes if sparse."""
+class SeqTensors:
+    """Makes the tensors of a dataset's sequences. Those of one key have the same axes: (time, …) as arrays have them,
+    the time of any length.
+    """
 
-    name: str
-    raw_tensor: Any = None
-    dtype: str = "float32"
-    dim: int | None = None
-    sparse: bool = False
-    shape: tuple[int | None, ...] = ()
+    def __init__(self, dataset: Dataset) -> None:
+        # brings torch, which other datasets do without
+        from returnn_lite.frontend.tensor import Tensor
+        from returnn_lite.frontend.tensor_dict import TensorDict
 
-    def copy_template(self) -> SeqTensor:
-        """The same without data."""
-        return replace(self, raw_tensor=None)
+        self.dataset, self._tensor_class, self._dict_class = dataset, Tensor, TensorDict
+        self._templates: dict[tuple[str, str, tuple[int, ...]], Tensor] = {}
 
+    def of(self, seq: Mapping[str, np.ndarray], *, index: int, tag: str, complete: float) -> TensorDict:
+        """The data by key, and beside them the scalars seq_idx, seq_tag and complete_frac."""
+        found = self._dict_class()
+        found.data = {key: self._tensor(key, np.asarray(array)) for key, array in seq.items()}
+        extra = (("seq_idx", "int32", index), ("seq_tag", "string", tag), ("complete_frac", "float32", complete))
+        for name, dtype, value in extra:
+            array = np.array(value) if dtype == "string" else np.array(value, dtype)
+            found.data[name] = self._tensor_class(name, (), dtype, raw_tensor=array)
+        return found
 
-class TensorDict:
-    """Tensors by name."""
+    def _tensor(self, key: str, array: np.ndarray) -> Tensor:
+        time = self.dataset.has_time(key) and not self.dataset.is_text(key)
+        at = (key, array.dtype.str if array.dtype.kind in "iufb" else "string", array.shape[1 if time else 0 :])
+        if at not in self._templates:
+            self._templates[at] = self._template(key, array, time)
+        found = self._templates[at].copy_template()
+        found.raw_tensor = array
+        return found
 
-    def __init__(self, data: Mapping[str, Any] | None = None):
-        self.data: dict[str, Any] = dict(data or {})
+    def _template(self, key: str, array: np.ndarray, time: bool) -> Tensor:
+        if array.dtype.kind not in "iufb":
+            return self._tensor_class(key, shape=array.shape, dtype="string", batch_dim_axis=None)
+        shape = ((None,) if time else ()) + array.shape[1 if time else 0 :]
+        options: dict[str, Any] = {"shape": shape, "dtype": array.dtype.name, "batch_dim_axis": None}
+        if self.dataset.is_data_sparse(key):
+            options |= {"sparse": True, "dim": self.dataset.get_data_dim(key), "vocab": self._labels(key)}
+        return self._tensor_class(key, **options)
 
-    def __getitem__(self, name: str) -> Any:
-        return self.data[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self.data[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        del self.data[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.data
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.data)
-
-    def keys(self) -> KeysView[str]:
-        """The names."""
-        return self.data.keys()
-
-    def copy_template(self) -> TensorDict:
-        """The same names without data."""
-        return TensorDict({name: value.copy_template() for name, value in self.data.items()})
+    def _labels(self, key: str) -> dict[str, Any] | None:
+        labels = self.dataset.labels.get(key)
+        return {"class": "Vocabulary", "labels": labels} if labels else None
 
 
 def raw(value: object) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -21,11 +22,16 @@ def _unary(name: str, function: Callable[[torch.Tensor], torch.Tensor], doc: str
     def call(x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
             x = _converted(x, name)
-        return x._like(function(x._raw))
+        return x._like(of_either(function, x._raw))
 
     call.__name__ = call.__qualname__ = name
     call.__doc__, call.__module__ = doc, __name__
     return call
+
+
+def of_either(function: Callable[[torch.Tensor], torch.Tensor], raw: Any) -> Any:  # Any: torch's or numpy's data
+    """The function of the data, which stay numpy's if they are, as in functions for datasets."""
+    return function(torch.from_numpy(raw)).numpy() if isinstance(raw, np.ndarray) else function(raw)
 
 
 def _converted(x: Any, name: str) -> Tensor:
@@ -76,7 +82,7 @@ def identity(x: T) -> T:
 def safe_log(x: Tensor, *, eps: float | None = None) -> Tensor:
     """log(max(x, eps)); by default eps is the smallest positive number of the type."""
     least = dtypes.SMALLEST.get(x.dtype, 0.0) if eps is None else eps
-    return x._like(x.raw_tensor.clamp(min=least).log())
+    return x._like(of_either(lambda raw: raw.clamp(min=least).log(), x.raw_tensor))
 
 
 def cast(x: TensorLike, dtype: str) -> Tensor:
@@ -85,7 +91,7 @@ def cast(x: TensorLike, dtype: str) -> Tensor:
         x = _converted(x, "cast")
     if x.dtype == dtype:
         return x
-    found = x._like(x.raw_tensor.to(dtypes.torch_dtype(dtype)))
+    found = x._like(of_either(lambda raw: raw.to(dtypes.torch_dtype(dtype)), x.raw_tensor))
     sparse = x.sparse_dim
     if sparse is not None and not (dtypes.is_integer(dtype) or (dtype == "bool" and sparse.dimension == 2)):
         found._sparse_dim = None

@@ -61,8 +61,13 @@ class ExternTensors:
             self.batch.extent().owner._core = core_batch_dim  # the engine's data has its batch axis there
         self._dims = [dim for dim in self.templates.all_dims() if dim.is_dynamic() and dim.derived_from_op is None]
 
-    def fill(self, feed: Mapping[str, CoreTensor], tags: Sequence[str]) -> TensorDict:
-        """The tensors of a batch; sizes on the CPU. "seq_tag" has the tags of the sequences."""
+    def fill(
+        self, feed: Mapping[str, CoreTensor], tags: Sequence[str], texts: Mapping[str, list[str]] | None = None
+    ) -> TensorDict:
+        """The tensors of a batch; sizes on the CPU. "seq_tag" has the tags of the sequences.
+
+        texts: what each sequence has for a key of texts.
+        """
         for dim in (*self._dims, self.batch, batch_dim):
             dim.reset_eager()
         size = next(
@@ -75,8 +80,20 @@ class ExternTensors:
         for key, value in feed.items():
             if key in self.templates:
                 found.data[key] = self._filled(key, value)
+        for key, values in (texts or {}).items():
+            if key in self.templates:
+                found.data[key] = self._of_texts(key, values)
         found.data["seq_tag"] = Tensor("seq_tag", (self.batch,), "string", raw_tensor=np.array(list(tags)))
         return found
+
+    def _of_texts(self, key: str, values: list[str]) -> Tensor:
+        template = self.templates[key]
+        if not dtypes.is_text(template.dtype) or len(template.dims) != 1:
+            raise ConfigError(
+                f'extern_data["{key}"]',
+                f'the data are texts, so it must be {{"shape": (), "dtype": "string"}}, but is {template} instead',
+            )
+        return Tensor(key, template.dims, "string", raw_tensor=np.array(values))
 
     def _filled(self, key: str, value: CoreTensor) -> Tensor:
         found = self.templates[key].copy_template()

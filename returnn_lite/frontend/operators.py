@@ -72,10 +72,10 @@ class TensorOperators(TensorBase[T]):
         return self._like(-self._raw)
 
     def __abs__(self) -> T:
-        return self._like(self._raw.abs())
+        return self._like(abs(self._raw))
 
     def __invert__(self) -> T:
-        return self._like(self._raw.logical_not())
+        return self._like(self._raw == 0)
 
     def __bool__(self) -> bool:
         if BehaviorVersion.get() >= 22:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.dim import Dim, batch_dim
 from returnn_lite.frontend.layout import show
 from returnn_lite.frontend.tensor import Tensor, TensorLike
 
@@ -32,6 +32,20 @@ def named(value: TensorLike, dims: Dims | None, what: str) -> Tensor:
             "", f"{what} must have the axes [{', '.join(map(plain_name, found))}], but its shape is {shape}"
         )
     return Tensor._new(raw, found)
+
+
+def plain_axes(value: TensorLike, name: str) -> Dims:
+    """The axes of a torch tensor of which nothing is said: batch, and others without padding. ConfigError if the first
+    one cannot be the batch.
+    """
+    shape, batch = tuple(torch.as_tensor(value).shape), batch_dim.padded_size()
+    if not shape or shape[0] != batch:
+        raise ConfigError(
+            "forward_step",
+            f"output {name!r} must have the {batch} sequences of the batch as first axis, but its shape is {shape};"
+            " give mark_as_output(…, dims=[…]), or declare it in `model_outputs`",
+        )
+    return [batch_dim, *(Dim(size, name=f"{name}:axis{i}") for i, size in enumerate(shape[1:], 1))]
 
 
 def plain_name(dim: Dim) -> str:

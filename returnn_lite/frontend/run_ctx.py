@@ -12,7 +12,7 @@ from returnn_lite.frontend.const import convert_to_tensor
 from returnn_lite.frontend.current import current
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.loss import Loss, as_loss
-from returnn_lite.frontend.outputs import Dims, check_output, named, ordered, with_roles
+from returnn_lite.frontend.outputs import Dims, check_output, named, ordered, plain_axes, with_roles
 from returnn_lite.frontend.tensor import Tensor, TensorLike
 from returnn_lite.frontend.tensor_dict import TensorDict
 from returnn_lite.frontend.types import UserFunction
@@ -143,17 +143,17 @@ class RunContext:
     def mark_as_output(
         self, tensor: TensorLike, name: str, *, dims: Dims | None = None, shape: Dims | None = None
     ) -> None:
-        """Adds an output. Its axes: `dims` (or `shape`), else those in `model_outputs`, else those of a Tensor."""
+        """Adds an output. Its axes: `dims` (or `shape`), else those in `model_outputs`, else those of a Tensor.
+
+        A torch tensor without any of these has the batch axis in front, and no padding.
+        """
         self._expect_stage("mark_as_output", "forward_step")
         if name in self.outputs:
             raise ConfigError("forward_step", f"output {name!r} is marked twice; the names must differ")
         expected = self._expected(name)
         wanted = dims if dims is not None else shape
         if not isinstance(tensor, Tensor):
-            given = wanted if wanted is not None else None if expected is None else expected.dims
-            if given is None:
-                text = "give mark_as_output(…, dims=[…]), or declare it in `model_outputs`"
-                raise ConfigError("forward_step", f"output {name!r} must have axes: {text}")
+            given = wanted if wanted is not None else plain_axes(tensor, name) if expected is None else expected.dims
             value = with_roles(named(tensor, given, f"output {name!r}"), expected)
         else:
             value = ordered(tensor, wanted, expected, name)

@@ -20,8 +20,8 @@ class HDFWriter:
 
     `dim` and `ndim` describe the data (ndim with time, without batch): (4, 2) frames of 4 numbers, (9, 1) indices of 9
     classes, (None, 2) numbers over two axes, without features. `extra`: {key: (dim, ndim)} of further streams; what is
-    not given is read off the arrays. With several axes before the feature axis, these are flattened to one and their
-    lengths are kept in the extra key "sizes".
+    not given is read off the arrays. `extra_labels`: {key: names of the classes}. With several axes before the feature
+    axis, these are flattened to one and their lengths are kept in the extra key "sizes".
     As a context manager it leaves no file behind after an error. Raises ConfigError if the file exists already; with
     `extend_existing_file` the sequences are added to those in it.
     """
@@ -34,12 +34,14 @@ class HDFWriter:
         ndim: int | None = None,
         labels: Sequence[str] | None = None,
         extra: ExtraDims | None = None,
+        extra_labels: Mapping[str, Sequence[str]] | None = None,
         extend_existing_file: bool = False,
     ):
         self.filename = os.fspath(filename)
         self.dim, self.has_features = dim, bool(dim) and ndim != 1
         self.extra = dict(extra or {})
         self.labels = list(labels or [])
+        self.extra_labels = {key: list(names) for key, names in (extra_labels or {}).items()}
         if self.labels and len(self.labels) != dim:
             raise ConfigError(self.filename, f"there are {len(self.labels)} labels for {dim} classes")
         self._growing = GrowingFile(self.filename, extend=extend_existing_file)
@@ -64,6 +66,7 @@ class HDFWriter:
         self._tags = [tag.decode("utf8") for part in found.read_tags() for tag in part]
         self.extra |= {key: found.num_outputs[key] for key in keys[1:]}
         self.labels = self.labels or found.labels.get("data", [])
+        self.extra_labels = {**{key: found.labels[key] for key in keys[1:] if key in found.labels}, **self.extra_labels}
         handles.close()
         for name in ("seqLengths", "seqTags", "labels", "targets/labels", "targets/size"):
             if name in self._growing.file:
@@ -152,6 +155,9 @@ class HDFWriter:
 
     def _write_descriptions(self) -> None:
         file, keys = self._growing.file, sorted(self.extra)
+        for key, names in self.extra_labels.items():
+            if key in self.extra and names != ["dummy-label"] and len(names) != self.extra[key][0]:
+                raise ConfigError(self.filename, f'"{key}" has {len(names)} labels for {self.extra[key][0]} classes')
         columns = ["inputs", *keys]
         lengths = np.array([[seq.get(key, 0) for key in columns] for seq in self._lengths], np.int32)
         lengths = lengths.reshape(-1, len(columns))
@@ -161,7 +167,7 @@ class HDFWriter:
         file.create_dataset("seqTags", data=np.array(self._tags, object), dtype=TEXT, maxshape=(None,))
         write_labels(file, "labels", self.labels)
         for key in keys:
-            write_labels(file, f"targets/labels/{key}", ["dummy-label"])
+            write_labels(file, f"targets/labels/{key}", self.extra_labels.get(key) or ["dummy-label"])
             file.require_group("targets/size").attrs[key] = np.array(self.extra[key], np.int64)
         numbers = {
             "numTimesteps": file["inputs"].shape[0],

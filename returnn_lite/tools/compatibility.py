@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from returnn_lite.compat.config_imports import MODULES, OLD_NAMES, OURS
+from returnn_lite.compat.module_names import MODULES, OLD_NAMES, OURS
 from returnn_lite.config.keys import IGNORED_KEYS, KNOWN_KEYS, REFUSED_KEYS
 from returnn_lite.datasets.registry import DATASETS
 from returnn_lite.datasets.registry import REFUSED as REFUSED_DATASETS

@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 import returnn_lite.catalog  # noqa: F401  (fills the registers)
-from returnn_lite.compat.config_imports import MODULES, OLD_NAMES, contents, is_known
+from returnn_lite.compat.config_imports import contents, is_known
+from returnn_lite.compat.module_names import MODULES, OLD_NAMES
 from returnn_lite.compat.refusals import is_refused
 from returnn_lite.compat.tf import eval_names
 from returnn_lite.config import KNOWN_KEYS

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from returnn_lite.compat.modules.client import SimpleHDFWriter
+from returnn_lite.compat.modules.datasets import SimpleHDFWriter
 from tests.engine.helpers import ROOT, dataset
 
 CLIENT_ROOT = ROOT / "compat_root"

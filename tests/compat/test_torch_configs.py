@@ -112,3 +112,67 @@ def test_reading_such_a_config_leaves_the_rest_alone():
     code = "import returnn_lite.compat.config_imports, sys; print('returnn_lite.frontend' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+TEXTS = """#!rnn.py
+import numpy
+import torch
+import returnn.frontend as rf
+from returnn.forward_iface import ForwardCallbackIface
+
+backend = "torch"
+behavior_version = 21
+seqs = [
+    {
+        "data": numpy.full((n, 2), n, "float32"),
+        "classes": numpy.arange(n, dtype="int32") % 3,
+        "raw": numpy.array("text %i" % n),
+    }
+    for n in (2, 4)
+]
+forward_data = {"class": "StaticDataset", "data": seqs, "output_dim": {"classes": (3, 1)}}
+extern_data = {
+    "data": {"dim": 2},
+    "classes": {"dim": 3, "sparse": True, "vocab": {"labels": ["a", "b", "</s>"], "eos_label": 2}},
+    "raw": {"shape": (), "dtype": "string"},
+}
+if config.bool("wrong", False):
+    extern_data["raw"] = {"dim": 2}
+batch_size = 100
+allow_random_model_init = True
+log_verbosity = 1
+
+
+def get_model(**_):
+    return torch.nn.Linear(2, 2)
+
+
+def forward_step(*, model, extern_data, **_):
+    vocab = extern_data["classes"].vocab
+    assert vocab is extern_data["classes"].sparse_dim.vocab and vocab.eos_label_id == 2
+    assert extern_data["raw"].raw_tensor.tolist() == ["text 4", "text 2"]
+    ctx = rf.get_run_ctx()
+    ctx.mark_as_output(extern_data["raw"], "raw")
+    ctx.mark_as_output(extern_data["classes"], "classes")
+    ctx.mark_as_default_output(model(extern_data["data"].raw_tensor))
+
+
+class forward_callback(ForwardCallbackIface):
+    def process_seq(self, *, seq_tag, outputs):
+        raw, classes, output = outputs["raw"], outputs["classes"], outputs["output"]
+        text = classes.vocab.get_seq_labels(classes.raw_tensor)
+        shapes = [(one.batch_ndim, one.batch_shape) for one in (raw, classes, output)]
+        print(seq_tag, raw.raw_tensor, text, *shapes, output.raw_tensor.shape, sep="|")
+"""
+
+
+def test_texts_vocabularies_and_outputs_without_axes(tmp_path):
+    (tmp_path / "config").write_text(TEXTS)
+    done = rnn("config", "++task", "forward", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("seq-")] == [
+        "seq-1|text 4|a b </s> a|(0, ())|(1, (None,))|(2, (4, 2))|(4, 2)",
+        "seq-0|text 2|a b|(0, ())|(1, (None,))|(2, (4, 2))|(4, 2)",
+    ]
+    done = rnn("config", "++task", "forward", "++wrong", "True", folder=tmp_path)
+    assert done.stderr == 'forward_data: sequence "seq-1": "raw" must be numbers, but holds \'text 4\' instead\n'

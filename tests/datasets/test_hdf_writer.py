@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from returnn_lite.compat.modules.client import SimpleHDFWriter
+from returnn_lite.compat.modules.datasets import SimpleHDFWriter
 from returnn_lite.datasets import init_dataset
 from returnn_lite.datasets.hdf.dump import hdf_from_dataset
 from returnn_lite.errors import ConfigError
@@ -235,7 +235,7 @@ FULL = """
 import resource, sys
 import numpy as np
 from returnn_lite.datasets import init_dataset
-from returnn_lite.compat.modules.client import SimpleHDFWriter
+from returnn_lite.compat.modules.datasets import SimpleHDFWriter
 from returnn_lite.datasets.hdf.dump import hdf_from_dataset
 from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.errors import ConfigError
@@ -325,3 +325,20 @@ def test_labels_stay_and_an_error_leaves_the_file_as_it_was(tmp_path):
     with pytest.raises(ConfigError, match="no.hdf: cannot be read as an HDF file"):
         HDFWriter(tmp_path / "no.hdf", dim=2, extend_existing_file=True)
     assert sorted(os.listdir(tmp_path)) == ["no.hdf", "x.hdf"]
+
+
+def test_labels_and_dtypes_of_further_keys(tmp_path):
+    options = {"extra_type": {"x": (3, 1, "uint8"), "y": (2, 2, "float32")}, "extra_labels": {"x": ["a", "b", "c"]}}
+    for extend in (False, True):
+        with SimpleHDFWriter(tmp_path / "x.hdf", dim=2, swmr=True, extend_existing_file=extend, **options) as writer:
+            writer.insert(np.zeros((2, 2), "float32"), "s", {"x": [0, 2], "y": np.ones((1, 2))})
+        options = {"extra_type": options["extra_type"]}  # what the file has stays
+    with h5py.File(tmp_path / "x.hdf") as file:
+        assert file["targets/labels/x"][:].tolist() == [b"a", b"b", b"c"]
+        assert file["targets/labels/y"][:].tolist() == [b"dummy-label"]
+        assert file["targets/data/x"].dtype == "uint8" and file["targets/data/y"].dtype == "float32"
+        assert len(file["seqTags"]) == 2
+    writer = SimpleHDFWriter(tmp_path / "y.hdf", dim=2, extra_type={"x": (3, 1, "int32")}, extra_labels={"x": ["a"]})
+    writer.insert(np.zeros((2, 2), "float32"), "s", {"x": [0]})
+    with pytest.raises(ConfigError, match='"x" has 1 labels for 3 classes'):
+        writer.close()

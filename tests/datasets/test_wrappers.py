@@ -6,14 +6,15 @@ import pickle
 import numpy as np
 import pytest
 
+from returnn_lite import frontend as rf
 from returnn_lite.datasets import BatchingOptions, Loader, init_dataset
 from returnn_lite.datasets.combined.epoch_filter import EpochFilter
 from returnn_lite.datasets.combined.joined import interleaved, within_each
 from returnn_lite.datasets.combined.map_wrapper import MapDatasetBase
 from returnn_lite.datasets.combined.postprocessing import LaplaceOrdering, Sequential
 from returnn_lite.datasets.order.tags import NumberedTags, TagTable, TagView
-from returnn_lite.datasets.seq_tensors import SeqTensor, TensorDict
 from returnn_lite.errors import ConfigError
+from returnn_lite.frontend import Dim, Tensor, TensorDict
 from returnn_lite.log import Log
 from tests.datasets.examples import FRAMES, double, of_epoch, static, wrappers
 from tests.datasets.hdf_files import write
@@ -275,6 +276,34 @@ def test_map_seq():
         dataset.get_data(0, "data")
 
 
+def _arithmetic(tensor_dict, **_):
+    data, classes = tensor_dict["data"], tensor_dict["classes"]
+    assert data.dims[0].is_dynamic() and data.feature_dim.dimension == 2 and classes.sparse_dim.dimension == 5
+    assert tensor_dict["seq_idx"].dims == () and tensor_dict["complete_frac"].dtype == "float32"
+    data = -(2.0 - data) + rf.abs(data) * (data > 0) / 4 + abs(data) + rf.cast(~(data == data), "float32")
+    return TensorDict({**tensor_dict.data, "data": data, "classes": classes})
+
+
+def test_arithmetic_in_map_seq():
+    dataset = made("PostprocessingDataset", dataset=static(), map_seq=_arithmetic)
+    dataset.init_seq_order(1)
+    dataset.load_seqs(0, 1)
+    given = static()["data"][0]["data"]
+    expected = -(2 - given) + np.abs(given) * (given > 0) / 4 + np.abs(given)
+    np.testing.assert_allclose(dataset.get_data(0, "data"), expected, rtol=1e-6)
+    assert isinstance(dataset.get_data(0, "data"), np.ndarray) and dataset.get_data(0, "data").dtype == "float32"
+
+
+def _wrong_shape(tensor_dict, **_):
+    tensor_dict["data"].raw_tensor = np.zeros((2, 3), "float32")
+
+
+def test_what_does_not_fit_the_axes_is_told_with_the_sequence():
+    dataset = made("PostprocessingDataset", dataset=static(), map_seq=_wrong_shape)
+    with pytest.raises(ConfigError, match='sequence "seq-0": .* cannot have the size 3 in data of shape'):
+        tags(dataset)
+
+
 def _twice(tensors, **_):
     for one in tensors:
         yield one
@@ -282,7 +311,8 @@ def _twice(tensors, **_):
 
 
 def _random(tensor_dict, rng, **_):
-    return TensorDict({**tensor_dict.data, "x": SeqTensor("x", rng.rand(2, 3))})
+    x = Tensor("x", [Dim(2, name="time"), Dim(3, name="feature")], "float64", raw_tensor=rng.rand(2, 3))
+    return TensorDict({**tensor_dict.data, "x": x})
 
 
 def test_map_seq_stream_and_outputs():
@@ -306,7 +336,7 @@ def test_map_seq_stream_and_outputs():
 def test_orders_for_streams():
     def stream():
         for i, n in enumerate((3, 1, 2, 5, 4)):
-            yield TensorDict({"data": SeqTensor("data", np.zeros(n)), "complete_frac": i})
+            yield {"data": Tensor("data", [Dim(n)], "float64", raw_tensor=np.zeros(n)), "complete_frac": i}
 
     ordered = list(Sequential(LaplaceOrdering(3), lambda tensors, **_: tensors)(stream(), epoch=1))
     assert [len(one["data"].raw_tensor) for one in ordered] == [1, 2, 3, 5, 4]

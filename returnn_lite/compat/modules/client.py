@@ -1,21 +1,15 @@
-"""What programs that work with configs import: the running config, the log, datasets, the writer of HDF files.
+"""What programs that work with configs import: the running config, the log.
 
-Configs find it under `returnn.config`, `returnn.log`, …; scripts of other programs in `compat_root/returnn`.
+Configs find it under `returnn.config`, `returnn.log`; scripts of other programs in `compat_root/returnn`.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from returnn_lite import datasets
 from returnn_lite.compat.running import RUNNING
 from returnn_lite.config import Config
-from returnn_lite.datasets import Dataset
-from returnn_lite.datasets.combined.map_wrapper import FromListDataset, MapDatasetBase, MapDatasetWrapper
-from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.log import Log
 from returnn_lite.running_config import running_config_ctx
 
@@ -35,25 +29,6 @@ def log_names() -> dict[str, Any]:
     return {"log": LOG}
 
 
-def dataset_names() -> dict[str, Any]:
-    """`returnn.datasets`."""
-    return {"Dataset": Dataset, "init_dataset": init_dataset}
-
-
-def hdf_names() -> dict[str, Any]:
-    """`returnn.datasets.hdf`."""
-    return {"SimpleHDFWriter": SimpleHDFWriter}
-
-
-def map_names() -> dict[str, Any]:
-    """`returnn.datasets.map`."""
-    return {
-        "MapDatasetBase": MapDatasetBase,
-        "MapDatasetWrapper": MapDatasetWrapper,
-        "FromListDataset": FromListDataset,
-    }
-
-
 def get_global_config(raise_exception: bool = True, **_options: Any) -> Config | None:
     """The config that is running."""
     if RUNNING.config is None and raise_exception:
@@ -64,36 +39,6 @@ def get_global_config(raise_exception: bool = True, **_options: Any) -> Config |
 def set_global_config(config: Config) -> None:
     """Makes this the config that is running."""
     RUNNING.config = config
-
-
-def init_dataset(
-    kwargs: Any, extra_kwargs: Mapping[str, Any] | None = None, default_kwargs: Mapping[str, Any] | None = None
-) -> Dataset:
-    """A dataset from any form of value (see `returnn_lite.datasets.init_dataset`), ready for `init_seq_order`.
-
-    Of a dict, `extra_kwargs` win over its options, and these over `default_kwargs`.
-    """
-    if isinstance(kwargs, Mapping):
-        kwargs = {**(default_kwargs or {}), **kwargs, **(extra_kwargs or {})}
-    return datasets.init_dataset(kwargs, config=RUNNING.config)
-
-
-class SimpleHDFWriter(HDFWriter):
-    """`HDFWriter` under the names of its options that scripts use; `extra_type`: {key: (dim, ndim, dtype)}."""
-
-    def __init__(
-        self,
-        filename: str | os.PathLike[str],
-        dim: int | None,
-        labels: Sequence[str] | None = None,
-        ndim: int | None = None,
-        extra_type: Mapping[str, tuple[int, int, str]] | None = None,
-        extend_existing_file: bool = False,
-    ) -> None:
-        extra = {key: (dim_, ndim_) for key, (dim_, ndim_, *_) in (extra_type or {}).items()}
-        super().__init__(
-            filename, dim=dim, ndim=ndim, labels=labels, extra=extra, extend_existing_file=extend_existing_file
-        )
 
 
 class Streams:

@@ -9,6 +9,8 @@ from returnn_lite.frontend import bridge, errors, marked_dim, random_data, tenso
 from returnn_lite.frontend.callback import ForwardCallback
 from returnn_lite.frontend.run_ctx import RunContext, get_run_ctx
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.ops.gradients import scaled_gradient
+from returnn_lite.optim.lion import Lion
 
 
 def tensor_names() -> dict[str, Any]:
@@ -52,3 +54,13 @@ def callback_names() -> dict[str, Any]:
 def bridge_names() -> dict[str, Any]:
     """`returnn.torch.frontend.bridge`."""
     return vars(bridge)
+
+
+def lion_names() -> dict[str, Any]:
+    """`returnn.torch.optim.lion`."""
+    return {"Lion": Lion}
+
+
+def gradient_names() -> dict[str, Any]:
+    """`returnn.torch.util.scaled_gradient`."""
+    return {"scaled_gradient": scaled_gradient}

@@ -59,6 +59,21 @@ class StepFunction(_ByPoints):
         return float(self.y[np.abs(self.x - x).argmin()])
 
 
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+def next_power_of_two(n: int) -> int:
+    """The smallest power of two that is not below n."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
 def names() -> dict[str, Any]:
     """The names of the module."""
-    return {"PiecewiseLinear": PiecewiseLinear, "StepFunction": StepFunction}
+    return {
+        "PiecewiseLinear": PiecewiseLinear,
+        "StepFunction": StepFunction,
+        "ceil_div": ceil_div,
+        "next_power_of_two": next_power_of_two,
+    }

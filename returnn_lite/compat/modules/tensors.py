@@ -28,8 +28,15 @@ def helpers() -> dict[str, Any]:
         **data_names(),
         **refusals,
         "OpCodeCompiler": OpCodeCompiler,
+        "tf_version_tuple": tf_version_tuple,
+        "is_gpu_available": torch.cuda.is_available,
         "get_shared_vocab": as_tensor,
     }
+
+
+def tf_version_tuple() -> tuple[int, ...]:
+    """The version of TensorFlow that `tensorflow.__version__` names."""
+    return tuple(int(part) for part in tf().__version__.split("."))
 
 
 def data_names() -> dict[str, Any]:

@@ -42,6 +42,11 @@ def phone_of(phone: str, num_phones: int) -> str | None:
     return TO_39.get(phone, phone) if num_phones == 39 else phone
 
 
+def phone_labels(num_phones: int = 61) -> list[str]:
+    """The phones of a set of 61, 48 or 39, in the order of their classes."""
+    return sorted({new for phone in PHONES_61 if (new := phone_of(phone, num_phones)) is not None})
+
+
 @dataset("TimitDataset")
 class TimitDataset(Dataset):
     """TIMIT: features ("data") and phones ("classes") of the files that a list in `timit_dir` names.
@@ -76,7 +81,7 @@ class TimitDataset(Dataset):
         lines = read_text(listed, f"{self.name}: timit_dir").splitlines()
         self.tags = TagTable.of(os.path.splitext(line.strip())[0] for line in lines if line.strip())
         self.num_phones = num_phones
-        self.labels["classes"] = sorted({new for p in PHONES_61 if (new := phone_of(p, num_phones)) is not None})
+        self.labels["classes"] = phone_labels(num_phones)
         self.ids = {label: i for i, label in enumerate(self.labels["classes"])}
         options = {
             "features": features, "num_feature_filters": num_feature_filters, "window_len": feature_window_len,
@@ -89,6 +94,18 @@ class TimitDataset(Dataset):
         self.num_outputs = {"data": (self.audio.dim, 2), "classes": (len(self.ids), 1)}
         self.rng = np.random.RandomState(0)
         self._samples: np.ndarray | None = None
+
+    @classmethod
+    def get_labels(cls, num_phones: int = 61) -> list[str]:
+        """The names of the classes where there are so many phones."""
+        return phone_labels(num_phones)
+
+    @classmethod
+    def get_label_map(cls, source_num_phones: int = 61, target_num_phones: int = 39) -> dict[int, int | None]:
+        """The class of each class in a smaller set of phones, None where it is dropped."""
+        target = {phone: i for i, phone in enumerate(phone_labels(target_num_phones))}
+        phones = {i: phone_of(phone, target_num_phones) for i, phone in enumerate(phone_labels(source_num_phones))}
+        return {i: None if phone is None else target[phone] for i, phone in phones.items()}
 
     def get_total_num_seqs(self, *, fast: bool = False) -> int:
         """Names of the list."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,10 +14,13 @@ from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError, blamed
 from returnn_lite.datasets.registry import dataset
-from returnn_lite.datasets.seq_tensors import SeqTensor, TensorDict, items_of, raw
+from returnn_lite.datasets.seq_tensors import SeqTensors, items_of, raw
 from returnn_lite.datasets.typed_keys import dims_of_options, is_sparse, shape_of_options
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
+
+if TYPE_CHECKING:
+    from returnn_lite.frontend.tensor_dict import TensorDict
 
 EXTRA = ("complete_frac", "seq_idx", "seq_tag")  # in every tensor dict beside the data keys
 
@@ -118,34 +121,15 @@ class PostprocessingDataset(Wrapper):
             extra = {name: tensors[name] for name in EXTRA}
             index = int(raw(extra["seq_idx"]))
             found = items_of(function(tensors, epoch=self.epoch, seq_idx=index, rng=rng))
-            yield TensorDict({**extra, **found})
+            yield {**extra, **found}
 
     def _inputs(self, first: int, step: int) -> Iterator[TensorDict]:
-        inner, i = self.inner, first
+        inner, i, tensors = self.inner, first, SeqTensors(self.inner)
         while inner.is_less_than_num_seqs(i):
             seq = loaded(inner, [i], inner.get_data_keys())[0]
-            tensors = {key: self._tensor(key, array) for key, array in seq.items()}
-            fraction = np.array(inner.get_complete_frac(i), "float32")
-            tensors["complete_frac"] = SeqTensor("complete_frac", fraction)
-            tensors["seq_idx"] = SeqTensor("seq_idx", np.array(i, "int32"), "int32")
             self._last_input = inner.get_tag(i)
-            tensors["seq_tag"] = SeqTensor("seq_tag", np.array(self._last_input), "string")
-            yield TensorDict(tensors)
+            yield tensors.of(seq, index=i, tag=self._last_input, complete=inner.get_complete_frac(i))
             i += step
-
-    def _tensor(self, key: str, array: np.ndarray) -> SeqTensor:
-        inner = self.inner
-        if inner.is_text(key):
-            return SeqTensor(key, array, "string")
-        time: tuple[int | None, ...] = (None,) if inner.has_time(key) else ()
-        return SeqTensor(
-            key,
-            array,
-            dtype=inner.get_data_dtype(key),
-            dim=inner.get_data_dim(key),
-            sparse=inner.is_data_sparse(key),
-            shape=time + tuple(inner.get_data_shape(key)),
-        )
 
     def _output(self, tensors: ConfigValue) -> tuple[Seq, str, float]:
         found = items_of(tensors)
@@ -325,7 +309,7 @@ class LaplaceOrdering:
         pending.sort(key=lambda one: len(raw(items_of(one)[self.length_key])), reverse=downwards)
         for one, fraction in zip(pending, fractions, strict=True):
             if fraction is not None:
-                one["complete_frac"] = fraction
+                cast(dict[str, Any], items_of(one))["complete_frac"] = fraction
             yield one
 
 

@@ -167,24 +167,33 @@ class TorchNet(torch.nn.Module):
         self, data: Mapping[str, Padded], lengths: Mapping[str, torch.Tensor], tags: list[str] | None = None
     ) -> TorchOutput:
         """Runs the steps on a batch: batch-first arrays by key, and int lengths [B] of the keys with a time axis."""
+        used = {key: value for key, value in data.items() if key in self.used_data_keys}
+        texts = {key: value for key, value in used.items() if isinstance(value, list)}
         feed = {
             key: self.extern_data.feed(key, value, lengths, lengths_on=HOST)
-            for key, value in data.items() if key in self.used_data_keys
+            for key, value in used.items() if key not in texts
         }  # fmt: skip
         out = TorchOutput()
         for name, function in self.steps.items():
-            context = self._run(name, function, feed, tags or [])
+            context = self._run(name, function, feed, texts, tags or [])
             out.losses.update({key: loss_value(loss) for key, loss in context.losses.items()})
             out.outputs.update({key: marked_output(value) for key, value in context.outputs.items()})
         if "train_step" in self.steps:
             out.objective = self._objective(out.losses)
         return out
 
-    def _run(self, name: str, function: ConfigFunction, feed: Mapping[str, Tensor], tags: list[str]) -> RunContext:
+    def _run(
+        self,
+        name: str,
+        function: ConfigFunction,
+        feed: Mapping[str, Tensor],
+        texts: Mapping[str, list[str]],
+        tags: list[str],
+    ) -> RunContext:
         """Calls one of the functions; what it marked is in the context."""
         expected = declared(self.model_outputs, "model_outputs") if self.model_outputs else None
         context = RunContext(name, self.epoch, self.global_step, self.training, expected)
-        offered = {"model": self.user_model, "extern_data": self._tensors.fill(feed, tags)}
+        offered = {"model": self.user_model, "extern_data": self._tensors.fill(feed, tags, texts)}
         with context.running(), self._precision(feed):
             call(function, name, offered, {"run_ctx": context, "epoch": self.epoch, "step": self.global_step})
         return context
