@@ -19,6 +19,7 @@ from returnn_lite.frontend.layout import show
 from returnn_lite.frontend.types import AnyTensor, VocabLike
 from returnn_lite.tensor import Dim as CoreDim
 from returnn_lite.tensor import batch_dim as core_batch_dim
+from returnn_lite.tensor import single_step_dim as core_single_step_dim
 from returnn_lite.tensor.dim import BATCH, FEATURE, SPATIAL
 
 _IGNORED = {"batch", "control_flow_ctx", "src_data", "src_axis", "undefined", "special", "dyn_size"}
@@ -319,3 +320,4 @@ def _core_result(kind: str, parts: list[Any]) -> CoreDim | None:
 Dims = tuple[Dim, ...]
 batch_dim = Dim(None, name="batch", kind=BATCH)
 single_step_dim = Dim(1, name="single-step")
+single_step_dim._core = core_single_step_dim

@@ -163,6 +163,13 @@ class Split(Layer):
         if [num_splits, size_splits, out_dims].count(None) != 2:
             raise self.error("needs one of the options `num_splits`, `size_splits`, `out_dims`")
 
+    @property
+    def given_size(self) -> int | None:
+        """The features of the source, as the sizes of the parts tell."""
+        if self.axis != "F" or self.num_splits is not None:
+            return super().given_size
+        return sum(self.size_splits or [d.size or 0 for d in self.out_dims or ()])
+
     def _parts(self, x: Spec) -> tuple[int, list[Dim]]:
         """The axis, and those of the parts."""
         at = find_axis(x, self.axis)

@@ -11,12 +11,11 @@ from returnn_lite.config_value import ConfigOptions
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick
+from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick, is_frame
 from returnn_lite.ops.positions import sinusoids
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import common, joined, place, sizes
 from returnn_lite.tensor.axes import AxisText
-from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
 
 
@@ -57,12 +56,7 @@ class PositionalEncoding(Stateful):
 
     def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
         """Whether the positions are ticks of the loop: the source lacks the axis."""
-        x = sources[0]
-        if x is None:
-            return self.axis is None
-        if self.axis is None or isinstance(self.axis, str) and self.axis.lower() in ("t", "time"):
-            return x.time is None
-        return not find_axes(x, self.axis)
+        return self.axis is None if sources[0] is None else is_frame(sources[0], self.axis)
 
     def _size(self, x: Spec) -> int:
         named = (self.options.out_type or {}).get("dim") if isinstance(self.options.out_type, Mapping) else None

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import torch
 
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.linking import Linker
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.stateful import LoopConstants, State, Stateful, Tick, is_frame
 from returnn_lite.layers.slicing import kind_of, with_axis
 from returnn_lite.ops.windows import centred, sliding
-from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor import Dim, Spec, Tensor, single_step_dim
+from returnn_lite.tensor.align import place
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
 
 
 @layer("cumsum")
-class Cumsum(Layer):
+class Cumsum(Stateful):
     """Running sum along an axis of the padded tensor.  Shape: (B, T, F) -> (B, T, F)
 
     `reverse`: from the end of the padded tensor. `additional_left_summand_per_element`: added to every element first.
+    In a loop, over its axis (`axis` is that Dim, `single_step_dim`, or the source has no time axis): the sum over the
+    ticks so far, (B, F) -> (B, F). `state`: {"state": layer}, the sum so far, if the loop is not to keep it.
     """
 
     recurrent = True
@@ -37,20 +45,62 @@ class Cumsum(Layer):
         self.axis = axis
         self.summand = additional_left_summand_per_element
         self.reverse = reverse
+        self.in_loop = False
 
-    def spec(self, x: Spec | None) -> Spec | None:
+    async def link(self, net: Linker, node: Node) -> None:
+        """Refers to the sum so far."""
+        self.in_loop = net.inside_loop
+        given = self.options.state
+        if given is not None:
+            name = given.get("state") if isinstance(given, Mapping) else given
+            node.refs["state"] = await net.ask(name)
+
+    def _is_frame(self, x: Spec) -> bool:
+        return (self.in_loop or self.axis == single_step_dim) and is_frame(x, self.axis)
+
+    def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
+        """Whether the loop around it keeps the sum so far."""
+        return self.options.state is None and self.in_loop and all(s is None or self._is_frame(s) for s in sources)
+
+    def spec(self, x: Spec | None, state: Spec | None = None) -> Spec | None:
         """The source."""
-        if x is not None:
+        if x is None:
+            return None
+        if not self._is_frame(x):
             find_axis(x, self.axis)
+        elif self.reverse:
+            raise self.error("`reverse` is impossible in a loop over the axis: the later frames are not known")
         return x
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, state: Tensor | None = None) -> Tensor:
         """The running sums."""
-        at = find_axis(x.spec, self.axis)
-        data = x.data if self.summand is None else x.data + self.summand
+        if self._is_frame(x.spec):
+            data = self._summands(x)
+            return x.with_data(data if state is None else data + place(state, x.spec, self.behavior))
+        return self._sums(x, find_axis(x.spec, self.axis))
+
+    def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
+        """The sums over the ticks."""
+        x = self.run_input(sources)
+        return self._sums(x, x.spec.dims.index(dim))
+
+    def _sums(self, x: Tensor, at: int) -> Tensor:
+        data = self._summands(x)
         if self.reverse:
             return x.with_data(data.flip(at).cumsum(at, dtype=data.dtype).flip(at))
         return x.with_data(data.cumsum(at, dtype=data.dtype))
+
+    def _summands(self, x: Tensor) -> torch.Tensor:
+        return x.data if self.summand is None else x.data + self.summand
+
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+        """The sum of the ticks so far."""
+        x = self.run_input(sources)
+        batch = x.spec.batch or 0
+        total = self._summands(x)
+        if "state" in state:
+            total = total + state["state"].movedim(0, batch)
+        return x.with_data(total), {"state": total.movedim(batch, 0)}
 
 
 @layer("weighted_sum")

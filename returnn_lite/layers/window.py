@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.linking import Linker
+from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.stateful import LoopConstants, State, Stateful, Tick, is_frame
 from returnn_lite.ops.resampling import pad
 from returnn_lite.ops.windows import centred, overlap_add, sliding
 from returnn_lite.tensor import Dim, Spec, Tensor
@@ -18,12 +23,14 @@ from returnn_lite.tensor.masked import mask
 
 
 @layer("window")
-class Window(Layer):
+class Window(Stateful):
     """At each position the frames around it, as a new axis.  Shape: (B, T, F), size 3 -> (B, T, 3, F)
 
     out[t, w] = x[t * stride - left + w], 0 outside of the padded tensor. "same": right = size // 2, left the rest,
     unless `window_left` or `window_right` says otherwise; lengths ceil(len / stride). "valid": left 0, windows inside
-    only. From behaviour version 18 the axes are (W, T, B, F), with a stride (T, W, B, F).
+    only. From behaviour version 18 the axes are (W, T, B, F), with a stride (T, W, B, F). In a loop, over its axis
+    (`axis` is that Dim, `single_step_dim`, or the source has no time axis): (B, F) -> (B, W, F), the present frame and
+    those before it, so `window_right` must be 0.
     """
 
     recurrent = True
@@ -55,6 +62,11 @@ class Window(Layer):
         self.valid = padding.lower() == "valid"
         self.stride = stride
         self.left = self._left(window_left, window_right)
+        self.in_loop = False
+
+    def link(self, net: Linker, node: Node) -> None:
+        """Notes whether there is a loop around it."""
+        self.in_loop = net.inside_loop
 
     def _left(self, left: int | None, right: int | None) -> int:
         """Frames before the present one."""
@@ -87,13 +99,19 @@ class Window(Layer):
         order = x.order(at, *front) if self.behavior >= 18 else x.order(*front)
         return order, order.index(at)
 
+    @property
+    def _new_dim(self) -> Dim:
+        return self.window_dim or self.dim("window", self.size, SPATIAL)
+
     def spec(self, x: Spec | None) -> Spec | None:
         """The window axis behind the axis (or, from version 18 without a stride, before it)."""
         if x is None:
             return None
+        if self._is_frame(x):
+            return self._step_spec(x)
         order, at = self._order(x)
         x = x.permuted(order)
-        new, kept = self.window_dim or self.dim("window", self.size, SPATIAL), self._out_dim(x.dims[at])
+        new, kept = self._new_dim, self._out_dim(x.dims[at])
         pair = (new, kept) if self._first() else (kept, new)
         dims = (*x.dims[:at], *pair, *x.dims[at + 1 :])
         time: Any = at + (1 if self._first() else 0) if x.time == at else None
@@ -110,15 +128,62 @@ class Window(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The windows."""
+        if self._is_frame(x.spec):
+            raise self.error("a single frame has no frames before it outside of loops")
         order, at = self._order(x.spec)
         dim, spec = x.spec.dims[order[at]], self.spec(x.spec)
         data = x.data.permute(order)
-        right = 0 if self.valid else self.size - 1 - self.left
-        data = sliding(data, at, self.size, self.stride, (self.left, right))
+        data = sliding(data, at, self.size, self.stride, (self.left, self._right))
         data = data.movedim(-1, at if self._first() else at + 1)
         if self.out_spatial_dim is not None and self.out_spatial_dim.dynamic:
             x = x.with_lengths({self.out_spatial_dim: x.length(self._steps(dim))})
         return x.with_data(data, spec)
+
+    # --- in a loop over the axis --------------------------------------------------------------------------------------
+
+    @property
+    def _right(self) -> int:
+        """Frames behind the present one."""
+        return 0 if self.valid else self.size - 1 - self.left
+
+    def _is_frame(self, x: Spec) -> bool:
+        return self.in_loop and is_frame(x, self.axis)
+
+    def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
+        """Whether the loop goes over the axis."""
+        return self.in_loop and all(s is None or self._is_frame(s) for s in sources)
+
+    def _step_spec(self, x: Spec) -> Spec:
+        """The window axis behind the batch axis."""
+        if self.valid or self._right or self.stride != 1:
+            text = 'needs `window_right` 0, `padding` "same" and no stride'
+            raise self.error(f"in a loop over the axis a window sees no later frames: it {text}")
+        at = self._step_axis(x)
+        return x.with_dims((*x.dims[:at], self._new_dim, *x.dims[at:]))
+
+    @staticmethod
+    def _step_axis(x: Spec) -> int:
+        return 0 if x.batch is None else x.batch + 1
+
+    def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
+        """The windows of all ticks."""
+        x = self.run_input(sources)
+        at, bare = x.spec.dims.index(dim), x.spec.in_loop(dim)
+        data = sliding(x.data.movedim(at, 0), 0, self.size, 1, (self.left, 0))
+        return x.with_data(data.movedim(-1, self._step_axis(bare) + 1), self._step_spec(bare).with_loop(dim))
+
+    def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
+        """The present frame behind those before it."""
+        x = self.run_input(sources)
+        at = self._step_axis(x.spec)
+        batch = max(at - 1, 0)
+        frame = x.data.unsqueeze(at)
+        if "frames" in state:
+            before = state["frames"].movedim(0, batch).narrow(at, 1, self.size - 1)
+        else:
+            before = torch.zeros_like(frame).repeat_interleave(self.size - 1, at)
+        frames = torch.cat([before, frame], at)
+        return x.with_data(frames, self.spec(x.spec)), {"frames": frames.movedim(batch, 0)}
 
 
 @layer("fold")

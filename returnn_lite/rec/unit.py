@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,11 +15,12 @@ from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick
-from returnn_lite.rec.cells import Cell, ParamSpec, make_cell
+from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick, is_frame
+from returnn_lite.rec.cells import Cell, ParamSpec, Weights, make_cell
 from returnn_lite.rec.last_state import request_state
 from returnn_lite.rec.unit_state import InitialState
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
+from returnn_lite.tensor.align import place
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 
@@ -50,6 +52,7 @@ class Unit(Stateful):
         self.input_projection = True
         self.inits: dict[str, Any] = {}
         self.needs_state = False
+        self.in_loop = False
         self._cell: Cell | None = None
 
     @property
@@ -67,6 +70,9 @@ class Unit(Stateful):
 
     async def link(self, net: Linker, node: Node) -> None:
         """Refers to the layers that give initial states."""
+        if self.options.state is not None:
+            self.initial = InitialState(self.options.state, self.initial.scope)
+        self.in_loop = net.inside_loop
         for key, name in self.initial.layers(self.cell).items():
             node.refs[key] = await net.ask(name)
             request_state(node.refs[key])
@@ -77,18 +83,18 @@ class Unit(Stateful):
         return "keeps its state over batches" if self.initial.is_kept else ""
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
-        """Time-major with `n_out` features; without a time axis one tick, (B, n_out)."""
+        """Time-major with `n_out` features; of one frame (B, …, n_out)."""
         feature = self.feature_dim(self.cell.n_out, x)
-        if x is None or not self._runs_over_time(x):
-            loops = [d for d in (x.dims if x is not None else ()) if x is not None and d in x.loop]
-            dims = (*loops, batch_dim, feature)
-            return Spec(dims, time=None, feature=len(dims) - 1, loop=frozenset(loops))
-        at = self._axis(x)
+        if x is None:
+            return Spec((batch_dim, feature), time=None)
+        at = None if is_frame(x, self.axis) else self._axis(x)
         others = [d for i, d in enumerate(x.dims) if i not in (at, x.batch, x.feature)]
-        return Spec((x.dims[at], batch_dim, *others, feature), time=0, feature=2 + len(others), loop=x.loop)
-
-    def _runs_over_time(self, x: Spec) -> bool:
-        return self.axis is not None or x.time is not None
+        if at is not None:
+            return Spec((x.dims[at], batch_dim, *others, feature), time=0, feature=2 + len(others), loop=x.loop)
+        loops = [d for d in others if d in x.loop]
+        dims = (*loops, batch_dim, *(d for d in others if d not in x.loop), feature)
+        time = None if x.time_dim is None else dims.index(x.time_dim)
+        return Spec(dims, time=time, feature=len(dims) - 1, loop=x.loop)
 
     def _axis(self, x: Spec) -> int:
         return find_axis(x, "T" if self.axis is None else self.axis)
@@ -118,18 +124,20 @@ class Unit(Stateful):
     # --- over the time axis -------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
-        """All frames."""
-        if not self._runs_over_time(x.spec):
-            raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")
+        """All frames, or the only one."""
+        if is_frame(x.spec, self.axis):
+            return self._frame(x, refs)
         return self._sequence(x, self._axis(x.spec), refs, self.spec(x.spec))
 
     def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
         """All ticks of a loop at once, when the layer was moved out of it."""
         x = self.run_input(sources)
-        if self._runs_over_time(x.spec) or dim not in x.spec.loop:
+        if dim not in x.spec.loop or not is_frame(x.spec.in_loop(dim), self.axis):
             return self.forward(x, **refs)
         out = self._sequence(x, x.spec.dims.index(dim), refs, None)
-        spec = Spec(out.spec.dims, time=None, feature=out.spec.feature, loop=x.spec.loop)
+        dims = out.spec.dims
+        time = None if x.spec.time_dim is None else dims.index(x.spec.time_dim)
+        spec = Spec(dims, time=time, feature=out.spec.feature, loop=x.spec.loop)
         return Tensor(out.data, spec, out.lengths, out.beam, state=out.state)
 
     def _sequence(self, x: Tensor, at: int, refs: dict[str, Tensor], spec: Spec | None) -> Tensor:
@@ -154,8 +162,8 @@ class Unit(Stateful):
     # --- tick by tick -------------------------------------------------------------------------------------------------
 
     def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
-        """Whether the layer is one tick of the loop around it (its source has no time axis)."""
-        return self.axis is None and all(s is None or s.time is None for s in sources)
+        """Whether the layer is one tick of the loop around it: the source is one frame, and no `state` is given."""
+        return self.options.state is None and all(s is None or is_frame(s, self.axis) for s in sources)
 
     def begin_loop(self, batch: int) -> LoopConstants:
         """What is constant over one run of a loop."""
@@ -163,9 +171,8 @@ class Unit(Stateful):
 
     def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """The state before the first tick."""
-        return self.initial.state(self, self.cell, make.batch, make.device, refs) or self.cell.zero_state(
-            make.batch, make.device, torch.float32
-        )
+        state = self.initial.state(self, self.cell, make.batch, make.device, refs)
+        return self.cell.before_ticks(state or self.cell.zero_state(make.batch, make.device, torch.float32))
 
     def initial_output(self, make: LoopStart, spec: Spec, state: State | None = None) -> Tensor:
         """What "prev:" of this layer reads at the first tick: the output part of the initial state."""
@@ -175,9 +182,40 @@ class Unit(Stateful):
     def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """One tick."""
         x = self.run_input(sources)
-        projected = self.cell.project(constants, x.data)
-        out, new = self.cell.step(constants, projected, state)
-        return x.with_data(out, self.spec(x.spec), state=new), new
+        return self._step(x, self.made_spec(x.spec), constants, state)
+
+    def _frame(self, x: Tensor, refs: dict[str, Tensor]) -> Tensor:
+        """One frame alone, from the state that is given."""
+        spec = self.made_spec(x.spec)
+        shape = self._row_data(x, spec).shape[: spec.rank - 1]
+        start = self.initial.of_frame(self, self.cell, spec, shape, x.device, refs)
+        return self._step(x, spec, self.begin_loop(math.prod(shape)), self.cell.before_ticks(start))[0]
+
+    def _step(self, x: Tensor, spec: Spec, weights: Weights, state: State) -> tuple[Tensor, State]:
+        """One step of every row; axes besides batch and features are further rows."""
+        data = self._row_data(x, spec)
+        shape = data.shape[: spec.rank - 1]
+        if len(shape) > 1:
+            data, state = data.flatten(0, len(shape) - 1), {k: _rows(v, shape) for k, v in state.items()}
+        out, new = self.cell.step(weights, self.cell.project(weights, data), state)
+        if len(shape) > 1:
+            out, new = out.reshape(*shape, -1), {k: v.reshape(*shape, -1) for k, v in new.items()}
+        seen = {key: new[key] for key in self.cell.state_keys}
+        return x.with_data(out, spec, state=seen), new
+
+    def _row_data(self, x: Tensor, spec: Spec) -> torch.Tensor:
+        """The source with the features (if it has any) behind the axes of the output."""
+        rows = spec.rank - 1
+        if x.spec.dims[:rows] == spec.dims[:rows]:
+            return x.data
+        dim = x.spec.feature_dim
+        return place(x, spec.without([rows], feature=None) if dim is None else spec.with_feature(dim))
+
+
+def _rows(state: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """(B, H) or (B, …, H) -> (rows, H)"""
+    more = len(shape) + 1 - state.dim()
+    return state.reshape(state.shape[0], *(1,) * more, *state.shape[1:]).expand(*shape, -1).reshape(-1, state.shape[-1])
 
 
 def _time_major(x: Tensor, at: int, batch: list[int]) -> tuple[torch.Tensor, list[int]]:

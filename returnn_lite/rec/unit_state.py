@@ -11,7 +11,8 @@ from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.rec.cells import Cell
-from returnn_lite.tensor import Tensor
+from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.align import place
 
 State = dict[str, torch.Tensor]
 _KEPT = ("keep_over_epoch", "keep_over_epoch_no_init")
@@ -77,6 +78,23 @@ class InitialState:
         zeros = cell.zero_state(batch, device, torch.float32)
         entries = self.per_key(cell)
         return {k: self._component(unit, k, entries[k], zeros[k], refs) for k in cell.state_keys}
+
+    def of_frame(
+        self, unit: Layer, cell: Cell, rows: Spec, shape: torch.Size, device: torch.device, refs: Mapping[str, Tensor]
+    ) -> State:
+        """The state before one frame alone: zeros, or what the layers give, for all axes of `rows` but the last one."""
+        zeros = cell.zero_state(1, device, torch.float32)
+        if self.value in (None, 0, "zeros", *_KEPT):
+            return {key: value.expand(*shape, -1) for key, value in zeros.items()}
+        entries, found = self.per_key(cell), State()
+        for key in cell.state_keys:
+            x = refs.get(f"initial_state/{key}")
+            if x is not None and key not in (x.state or ()) and x.spec.feature_dim is not None:
+                value = place(x, rows.with_feature(x.spec.feature_dim)).expand(*shape, -1)
+            else:
+                value = self._component(unit, key, entries[key], zeros[key], refs)
+            found[key] = value.expand(*shape, -1) if value.shape[0] == 1 else value
+        return found
 
     def _component(
         self, unit: Layer, key: str, value: Any, zeros: torch.Tensor, refs: Mapping[str, Tensor]

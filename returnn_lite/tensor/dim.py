@@ -141,6 +141,7 @@ class Dim:
 
 
 batch_dim = Dim(None, "batch", kind=BATCH)
+single_step_dim = Dim(1, "single-step")  # as the axis of a layer: its source is one frame of a sequence
 
 
 def _restored(size: int | None, name: str, kind: str, op: str, parts: tuple[Dim | int, ...]) -> Dim:
@@ -189,18 +190,24 @@ def _derive(op: str, parts: tuple[Dim | int, ...], name: str) -> Dim:
 
 
 def _merge(op: str, parts: tuple[Dim | int, ...]) -> tuple[Dim | int, ...]:
-    """Flattens nested sums (products); numbers come last as one. Sums keep apart where a clip at 0 could matter."""
+    """Flattens nested sums (products); numbers come last as one.
+
+    Sums stay nested where a clip at 0 could matter: `x - 2 + 2` is no `x`, but `x + 2 - 2` is.
+    """
     dims: list[Dim] = []
     numbers: list[int] = []
+    shortens = False
     for part in parts:
         if isinstance(part, int):
             numbers.append(part)
         elif part.base.op == op:
             dims += [p for p in part.base.parts if isinstance(p, Dim)]
-            numbers += [p for p in part.base.parts if isinstance(p, int)]
+            nested = [p for p in part.base.parts if isinstance(p, int)]
+            shortens = shortens or any(p < 0 for p in nested)
+            numbers += nested
         else:
             dims.append(part)
-    if op == "+" and numbers and min(numbers) < 0 < max(numbers):
+    if op == "+" and shortens and max(numbers) > 0:
         return parts
     if op == "+":
         return (*dims, sum(numbers)) if numbers else tuple(dims)

@@ -252,26 +252,18 @@ def test_padding_may_hold_anything(unit, opts, reverse):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize(("unit", "opts"), [case for case in CASES if UNITS[case[0]].single_step], ids=case_id)
+@all_cases
 def test_ticks_one_by_one_equal_the_sequence(unit, opts):
     cell, p = build(unit, opts)
     x, start = random(T, B, D), start_of(cell)
     weights = cell.begin_sequence(p, False, None, batch=B)
-    state, outputs = start, []
+    state, outputs = cell.before_ticks(start), []
     for frame in x.unbind(0):
         out, state = cell.step(weights, cell.project(weights, frame), state)
         outputs.append(out)
     expected, finals = cell.sequence(p, x, None, start, need_state=True)
     got = [torch.stack(outputs), *(state[key] for key in cell.state_keys)]
     assert_same(got, [expected, *finals.values()], [x, *p.values(), *start.values()], 1e-9)
-
-
-@pytest.mark.parametrize("unit", ["nativelstm", "nativelstmlowmem"])
-def test_units_without_single_ticks(unit):
-    cell, p = build(unit, {})
-    weights = cell.begin_sequence(p, False, None)
-    with pytest.raises(ConfigError, match='"nativelstm2" can'):
-        cell.step(weights, cell.project(weights, random(B, D)), cell.zero_state(B, "cpu", torch.float64))
 
 
 def test_batch_major_memory():

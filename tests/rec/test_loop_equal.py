@@ -191,7 +191,7 @@ WRONG = [
     ({"output": linear("a"), "a": linear("output")}, SOURCE, "there is a dependency loop on layer 'output'"),
     ({"output": linear("data:source", bias=1)}, SOURCE, "layer class 'linear' has no option 'bias'"),
     ({"output": linear(["data:source", "prev:x"]), "x": LABELS}, SOURCE, "only if all are dense"),
-    ({"output": linear("a"), "a": linear("prev:a")}, [], "the axes of 'a', 'output' could not be found out"),
+    ({"output": linear("a"), "a": {"class": "copy", "from": "prev:a"}}, [], "the axes of 'a' could not be found out"),
 ]
 
 

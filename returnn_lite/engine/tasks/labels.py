@@ -31,3 +31,8 @@ def dataset_labels(dataset: Dataset, key: str) -> Vocabulary | None:
     """The labels which the dataset has for a data key."""
     labels = dataset.labels.get(key)
     return vocab_of_labels(list(labels), f'{dataset.name}: labels of "{key}"') if labels else None
+
+
+def numbered_labels(output: Tensor) -> Vocabulary:
+    """The classes' own numbers as labels, for classes without any vocabulary."""
+    return Vocabulary(labels=[str(i) for i in range(output.spec.dim or 0)], unknown_label=None)

@@ -19,7 +19,7 @@ from returnn_lite.engine.models.model import Model, ModelOutput
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import forward_batch, run_step
 from returnn_lite.engine.step_meter import step_meter
-from returnn_lite.engine.tasks.labels import dataset_labels, labels_of_output
+from returnn_lite.engine.tasks.labels import dataset_labels, labels_of_output, numbered_labels
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.files import TEMPORARY, remove_if_there, write_atomically
@@ -127,8 +127,7 @@ def _batch_values(
         output = out[name].batch_major()
         labels = labels_of_output(net, name, output, dataset)
         if output.spec.sparse and labels is None and options.filename:
-            text = f"Unable to serialize the classes of layer {name!r}: there is no vocabulary for them"
-            raise ConfigError("search_output_layer", text)
+            labels = numbered_labels(output)
         raw = hypotheses(output, len(batch.tags))
         for i, row in enumerate(rows):
             row[name] = _readable(raw[i], labels)

@@ -17,7 +17,7 @@ from returnn_lite.layers.core.options import CommonOptions
 from returnn_lite.layers.core.params import ParamScope, Shape
 from returnn_lite.layers.dropout import drop_input
 from returnn_lite.log import Log
-from returnn_lite.tensor import Dim, Spec, Tensor, latest_beam, to_beam
+from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim, latest_beam, to_beam
 from returnn_lite.tensor.align import concat_features, concat_plan
 from returnn_lite.tensor.dim import FEATURE
 
@@ -234,6 +234,24 @@ class Layer(torch.nn.Module):
         if len(known) < len(sources) and not (known and hasattr(self, "n_out")):
             return None
         return known[0] if len(known) == 1 else concat_plan(known, self.behavior)[0]
+
+    @property
+    def given_size(self) -> int | None:
+        """The number of features that the options alone give, of the output or else of the source."""
+        given = self.options.out_type
+        by_type = given.get("dim") if isinstance(given, Mapping) else None
+        return self.options.n_out or getattr(self.options.out_dim, "size", None) or by_type
+
+    def supposed_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
+        """A Spec to begin with in a circle of layers: as if the sources were those known so far.
+
+        Where none is known they are taken to be (B, F) of the size given by the options; None without one. It is
+        inferred anew when more is known.
+        """
+        known = tuple(s for s in sources if s is not None)
+        if not known and sources and self.given_size is not None:
+            known = (Spec((batch_dim, self.dim("feature-dense", self.given_size)), time=None),)
+        return self.output_spec(known, refs) if known else None
 
     def build_with(self, sources: tuple[Spec, ...], refs: Mapping[str, Spec]) -> None:
         """`build` with the Specs that `forward` will see."""

@@ -10,7 +10,9 @@ import torch
 
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.node import Node
-from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
+from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, single_step_dim
+from returnn_lite.tensor.axes import AxisText
+from returnn_lite.tensor.axes import axes as find_axes
 
 State = dict[str, torch.Tensor]
 # What is constant over one run of a loop: of a kind of its own for each class, which gets back what it gave.
@@ -88,8 +90,18 @@ class Stateful(Layer):
         raise TypeError(f"layer class {self.class_name!r} cannot be moved out of a loop")
 
     def merged_state(self, keep: torch.Tensor, new: State, old: State) -> State:
-        """The state after a tick that counts only for the sequences where `keep` (bool (B,)) is True."""
-        return {k: torch.where(keep.reshape(-1, *[1] * (v.dim() - 1)), v, old[k]) for k, v in new.items()}
+        """The state after a tick that counts only for the sequences where `keep` (bool (B,)) is True; 0 if none yet."""
+        none = torch.zeros(())
+        return {
+            k: torch.where(keep.reshape(-1, *[1] * (v.dim() - 1)), v, old.get(k, none.to(v))) for k, v in new.items()
+        }
+
+
+def is_frame(x: Spec, axis: AxisText) -> bool:
+    """Whether `x` is one frame of the axis that a layer runs over: `single_step_dim`, or one that it lacks."""
+    if axis is None or (isinstance(axis, str) and axis.lower() in ("t", "time")):
+        return x.time is None
+    return axis == single_step_dim or not find_axes(x, axis)
 
 
 def ticking(node: Node) -> Stateful | None:

@@ -43,7 +43,6 @@ class Cell:
     state_keys: tuple[str, ...] = ("c", "h")
     native = False  # has W, W_re, b; can do without input projection
     sparse_input = False  # takes label indices, too
-    single_step = True  # can run tick by tick in a loop
     accepts_initial_state = True
     bounded = True  # the state stays finite however many ticks are run
 
@@ -70,6 +69,10 @@ class Cell:
     def project(self, p: Weights, x: Tensor, *, sparse_grad: bool = False) -> Tensor:
         """Input half of the products: (…, D) -> (…, G)."""
         return project(x, p["w_x"], p["bias"])
+
+    def before_ticks(self, state: State) -> State:
+        """A state with what is not seen from outside but goes from `step` to `step`."""
+        return state
 
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
         """One tick: (B, G) and the state -> output (B, H) and the new state."""

@@ -120,15 +120,18 @@ class NativeLstm(PackedLstm):
     """The older native LSTM, whose only state seen from outside is c; h starts from 0."""
 
     state_keys = ("var",)
-    single_step = False
     accepts_initial_state = False
 
     def __init__(self, n_out: int, *, forget_bias: float = 0.0) -> None:
         super().__init__(n_out)
         _check_forget_bias(forget_bias)
 
+    def before_ticks(self, state: State) -> State:
+        return {**state, "h": torch.zeros_like(state["var"])}
+
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        raise ConfigError("unit", f'a {type(self).__name__} cannot run tick by tick in a loop; "nativelstm2" can')
+        h, new = super().step(p, projected, {"c": state["var"], "h": state["h"]})
+        return h, {"var": new["c"], "h": h}
 
     def run(self, p: Weights, x: Tensor, start: State, run: Run) -> tuple[Tensor, State]:
         cell = start["var"]
