@@ -87,7 +87,9 @@ class Eval(Elementwise):
         if spec is None:
             raise self.error("needs at least one source")
         used: set[int] = set()
-        value = self._value(lambda i=0, **how: self._source(i, sources, spec, used, **how), sources, spec)
+        shown, order = (spec, None) if not spec.loop else ordinary(spec)
+        visible = sources if order is None else tuple(_ordinary(x) for x in sources)
+        value = self._value(lambda i=0, **how: self._source(i, visible, shown, used, **how), visible, shown)
         unused = set(range(len(sources))) - used
         if unused:
             raise self.error(f"not used sources: {unused}")
@@ -104,6 +106,8 @@ class Eval(Elementwise):
             raise self.error(
                 f"the value of `eval` must have the axes {spec}, but has shape {tuple(value.shape)} instead"
             )
+        if order is not None:
+            value = value.permute([order.index(i) for i in range(spec.rank)])
         return joined(value, spec, with_target_lengths(self, spec, value, sources))
 
     def _value(self, source: Any, sources: tuple[Tensor, ...], spec: Spec) -> Any:
@@ -153,6 +157,27 @@ class Eval(Elementwise):
         if enforce_batch_major:
             return wrap(x.batch_major().data, x.spec.dtype)
         return wrap(place(x, spec, self.behavior) if auto_convert else x.data, x.spec.dtype)
+
+
+def ordinary(spec: Spec) -> tuple[Spec, tuple[int, ...]]:
+    """How code of a config sees a layer moved out of a loop: (L, B, …) -> (B, L, …), L an axis like others.
+
+    Returns the Spec, and the old position of each of its axes.
+    """
+    front = [] if spec.batch is None else [spec.batch]
+    front += [i for i, d in enumerate(spec.dims) if d in spec.loop]
+    order = (*front, *(i for i in range(spec.rank) if i not in front))
+    shown = spec.permuted(order)
+    for dim in shown.dims:
+        shown = shown.leave_loop(dim)
+    return shown, order
+
+
+def _ordinary(x: Tensor) -> Tensor:
+    shown, order = x.spec.memo("ordinary", lambda: ordinary(x.spec))
+    left = x.permuted(order).copy()
+    left.spec = shown
+    return left
 
 
 def _unchanged(x: Any) -> Any:
