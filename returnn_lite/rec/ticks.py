@@ -84,6 +84,11 @@ class Ticks:
 
     def _add_outside(self, node: Node, x: Tensor, values: dict[Node, Tensor]) -> None:
         dim = self.program.dim
+        foreign = next((d for d in x.spec.loop if d != dim), None)
+        if foreign is not None:
+            text = f"the length of {node.name!r} ({x.size(foreign)}) differs from the length of the loop"
+            hint = "give both one time axis (`reinterpret_data` with `size_base`)"
+            raise self.program.layer.error(f"{text} ({self.whole.size}); {hint}")
         if varies(x, dim):
             self.varying.append((node, frames(x, dim)))
             return

@@ -21,7 +21,8 @@ from returnn_lite.tensor.align import merged_lengths, place
 class WholeValues:
     """What one run of a loop computes over its axis, from the tensors `outer` that it reads from outside.
 
-    `values` have the loop axis (in front), or lack it where a layer does not depend on it. `size` is the number of
+    `values` have the loop axis (in front), or lack it where a layer does not depend on it. Data with frames of another
+    axis, of other lengths, keeps that one (also in front): no tick can read it, layers moved out can. `size` is the number of
     ticks, None as long as the loop has to find it out; `lengths` those of its axis, if they are known; `base_beam` the
     hypotheses that come in from outside.
     """
@@ -108,16 +109,30 @@ class WholeValues:
         """A tensor from outside with its time axis as the loop axis, in front."""
         own = self.program.inputs.frame_dim(key, x.spec)
         at = x.spec.dims.index(own)
-        size = x.data.shape[at]
-        if self.size is not None and size != self.size:
-            text = f"the length of {key!r} ({size}) differs from the length of the loop ({self.size})"
-            raise self.layer.error(f"{text}; give both one time axis (`reinterpret_data` with `size_base`)")
         x = x.permuted((at, *(i for i in range(x.spec.rank) if i != at)))
+        if not self._fits(x, own):
+            return x.with_data(x.data, x.spec.enter_loop(own))
         spec = x.spec.memo(("entered", self.dim), lambda: _renamed(x.spec, self.dim).enter_loop(self.dim))
         lengths = {**x.lengths}
         if self.lengths is not None:
             lengths[self.dim] = self.lengths
         return Tensor(x.data, spec, lengths, x.beam)
+
+    def _fits(self, x: Tensor, own: Dim) -> bool:
+        """Whether the axis in front, `own`, is as long as that of the loop, for every sequence."""
+        if own == self.dim or self.size is None:
+            return True
+        if x.data.shape[0] != self.size:
+            return False
+        lengths = x.length(own).values if own.dynamic else None
+        if lengths is None or self.lengths is None or lengths.shape != self.lengths.values.shape:
+            return True
+        return torch.equal(lengths.to(self.lengths.values.dtype), self.lengths.values)
+
+    def axis_of(self, *tensors: Tensor) -> Dim | None:
+        """The loop axis that any of the tensors has: that of this loop, or else the foreign one; None if none has."""
+        found = [d for x in tensors for d in x.spec.dims if d in x.spec.loop]
+        return self.dim if self.dim in found else next(iter(found), None)
 
     def _counter(self) -> Tensor:
         """All values of ":i"."""
@@ -129,8 +144,11 @@ class WholeValues:
     def _shifted(self, of: Node) -> Tensor:
         """ "prev:" of a layer over the whole axis: its initial output in front, the last frame dropped."""
         x = self.value(of)
-        if self.dim not in x.spec.loop:
+        if self.axis_of(x) is None:
             x = self._repeated(x)
+        elif (axis := self.axis_of(x)) != x.spec.dims[0]:
+            at = x.spec.dims.index(axis)
+            x = x.permuted((at, *(i for i in range(x.spec.rank) if i != at)))
         first = self.first_output(of)
         first = to_beam(first, x.beam)
         data = first.data.to(x.data.dtype)
@@ -160,7 +178,7 @@ class WholeValues:
         """A layer over the whole axis."""
         node = self.program.fusion.calls.get(node, node)
         values = {n: self.value(n) for n in node.inputs}
-        if node.layer.is_recurrent() and not any(self.dim in x.spec.loop for x in values.values()):
+        if node.layer.is_recurrent() and self.axis_of(*values.values()) is None:
             values = {n: self._repeated(x) if varies(x, self.dim) else x for n, x in values.items()}
         layer = ticking(node)
         return compute(node, values) if layer is None else self._over(node, layer, values)
@@ -170,9 +188,10 @@ class WholeValues:
         beam = latest_beam(list(values.values()))
         sources = [to_beam(values[n], beam) for n in node.sources]
         refs = {k: to_beam(values[n], beam) for k, n in node.refs.items()}
-        if not layer.takes_whole_sources and not any(self.dim in x.spec.loop for x in sources):
+        axis = self.axis_of(*sources) or self.dim
+        if not layer.takes_whole_sources and self.axis_of(*sources) is None:
             sources = [self._repeated(x) for x in sources]
-        made = layer.over(self.dim, sources, refs)
+        made = layer.over(axis, sources, refs)
         for step in node.after:
             made = step(made, sources)
         return made
@@ -182,14 +201,15 @@ class WholeValues:
     def last(self, node: Node) -> Tensor:
         """A layer at the last frame of each sequence; its initial output for sequences without frames."""
         x = self.value(node)
-        if self.dim not in x.spec.loop:
+        axis = self.axis_of(x) or self.dim
+        if axis not in x.spec.loop:
             x = self._repeated(x)
-        at, spec = x.spec.dims.index(self.dim), x.spec.in_loop(self.dim)
+        at, spec = x.spec.dims.index(axis), x.spec.in_loop(axis)
         if self.lengths is None or spec.batch is None:
             return x.with_data(x.data.select(at, -1), spec)
         first = to_beam(self.first_output(node), x.beam)
         whole = torch.cat([place(first, spec).unsqueeze(0).expand((1, *first.shape)), x.data.movedim(at, 0)])
-        index = x.length(self.dim).values.to(torch.int64)
+        index = x.length(axis).values.to(torch.int64)
         shape = [1] * spec.rank
         shape[spec.batch] = -1
         index = index.reshape(shape).expand(whole.shape[1:]).unsqueeze(0)
@@ -198,9 +218,10 @@ class WholeValues:
     def leaving(self, node: Node) -> Tensor:
         """The value of a node as the net outside sees it: the loop axis is its time axis."""
         x = self.value(node)
-        if self.dim not in x.spec.loop:
+        axis = self.axis_of(x) or self.dim
+        if axis not in x.spec.loop:
             x = self._repeated(x)
-        spec = x.spec.memo(("leaving", self.dim), lambda: _time_first(x.spec, self.dim))
+        spec = x.spec.memo(("leaving", axis), lambda: _time_first(x.spec, axis))
         left = x.copy()
         left.spec = spec
         if left.state is not None:
@@ -226,4 +247,7 @@ def _renamed(spec: Spec, dim: Dim) -> Spec:
 
 
 def _time_first(spec: Spec, dim: Dim) -> Spec:
-    return spec.leave_loop(dim).roles(time=spec.dims.index(dim))
+    left = spec.leave_loop(dim).roles(time=spec.dims.index(dim))
+    for other in left.loop:
+        left = left.leave_loop(other)
+    return left

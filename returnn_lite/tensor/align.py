@@ -66,10 +66,9 @@ def common(specs: tuple[Spec, ...], behavior: int = 0) -> Spec:
     for spec in bare:
         if spec is not layout:
             result = _joined(result, spec, behavior)
-    for spec in specs:
-        for dim in spec.dims:
-            if dim in loop and dim not in result.dims:
-                result = result.with_loop(dim)
+    missing = dict.fromkeys(d for s in specs for d in s.dims if d in loop and d not in result.dims)
+    for dim in reversed(missing):
+        result = result.with_loop(dim)
     return result
 
 

@@ -173,7 +173,7 @@ def test_initial_output_over_an_outer_axis():
 
 
 def test_differing_lengths():
-    unit = {"output": lin(["data:source", "data:other"])}
+    unit = {"output": lin(["data:source", "data:other", "prev:output"])}
     with pytest.raises(ConfigError, match=r"the length of 'data:other' \(6\) differs from the length of the loop"):
         run({"output": loop(unit, **{"from": "data:data"})})
 

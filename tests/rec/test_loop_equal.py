@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from returnn_lite.errors import ConfigError
-from tests.nets import batch, gradients, valid_part
+from tests.nets import batch, gradients, network, valid_part
 from tests.rec.nets import ATTENTION, LANGUAGE_MODEL, SIMPLE, decoder, linear, loop, make, run, softmax
 
 NESTED = {
@@ -209,7 +209,21 @@ def test_a_previous_label_needs_an_initial_output():
             run(make({"output": loop(unit)}, optimize_move_layers_out=optimize))
 
 
-def test_lengths_that_differ_are_an_error():
-    net = make({"output": loop({"output": linear(["data:source", "data:data"])}, ["data:frames"])})
+def test_lengths_that_differ_are_an_error_where_the_loop_ticks():
+    net = make({"output": loop({"output": linear(["data:source", "data:data", "prev:output"])}, ["data:frames"])})
     with pytest.raises(ConfigError, match="the length of 'data:data' .* differs from the length of the loop"):
         net(*batch({"data": {"dim": 4}, "frames": {"dim": 3}}, {"data": [5, 2, 3], "frames": [3, 4, 2]}))
+
+
+def test_moved_out_both_lengths_stay():
+    """As the full sum over all alignments of a transducer has it: every frame with every label."""
+    keys = {"data": {"dim": 4}, "frames": {"dim": 4}}
+    both = {"class": "eval", "from": ["data:source", "last"], "eval": "source(0) + source(1)"}
+    unit = {"output": both, "last": {"class": "copy", "from": "prev:y"}, "y": {"class": "copy", "from": "data:frames"}}
+    net = network({"output": loop(unit, ["data:data"], target="frames")}, keys)
+    arrays, lengths = batch(keys, {"data": [5, 2, 3], "frames": [3, 4, 2]})
+    out = net(arrays, lengths)["output"]
+    before = torch.nn.functional.pad(arrays["frames"], (0, 0, 1, -1))
+    expected = arrays["data"].transpose(0, 1).unsqueeze(1) + before.transpose(0, 1).unsqueeze(0)  # (T, U, B, F)
+    torch.testing.assert_close(out.data, expected)
+    assert [out.length(dim).values.tolist() for dim in out.spec.dims if dim.dynamic] == [[5, 2, 3], [3, 4, 2]]
