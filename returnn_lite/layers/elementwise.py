@@ -60,10 +60,14 @@ class Elementwise(Layer):
         """The common layout of the sources (those known so far), with the overrides of `out_type`."""
         known = tuple(s for s in sources if s is not None)
         if not known:
-            return None
+            return self.alone() if not sources else None
         layout = common(known, self.behavior)
         self._check_broadcast(layout, known)
-        return self.checked(with_target_axes(self, overridden(layout, _out_type(self, known), known, self.name)))
+        return self.checked(with_target_axes(self, overridden(layout, out_type_of(self, known), known, self.name)))
+
+    def alone(self) -> Spec | None:
+        """The Spec without any source; None for a layer that needs some."""
+        return None
 
     def checked(self, spec: Spec) -> Spec:
         """The Spec, if its feature size is what `n_out` says."""
@@ -83,7 +87,7 @@ class Elementwise(Layer):
             raise self.error(f"{text}; this must be explicitly allowed, e.g. by `out_shape` (behavior_version >= 4)")
 
 
-def _out_type(layer: Layer, known: tuple[Spec, ...]) -> Mapping[str, Any] | None:
+def out_type_of(layer: Layer, known: tuple[Spec, ...]) -> Mapping[str, Any] | None:
     """The option `out_type`; a function of the config is called."""
     given = layer.options.out_type
     found: Mapping[str, Any] | None = called_out_type(layer, given, known) if callable(given) else given
@@ -227,7 +231,7 @@ class Compare(Elementwise):
         if not known:
             return None
         layout = common(known, self.behavior)
-        return overridden(layout.with_dtype("bool"), _out_type(self, known), known, self.name)
+        return overridden(layout.with_dtype("bool"), out_type_of(self, known), known, self.name)
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """Bool."""

@@ -13,14 +13,15 @@ from returnn_lite.config_value import ConfigOptions
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
+from returnn_lite.layers.core.out_type import overridden
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.size_target import with_target_lengths
-from returnn_lite.layers.elementwise import Elementwise
+from returnn_lite.layers.elementwise import Elementwise, out_type_of
 from returnn_lite.layers.views.data_view import SourceView
 from returnn_lite.layers.views.eval_view import LayerView
 from returnn_lite.layers.views.network_view import ComputedLayer, wrapper
 from returnn_lite.tensor import Spec, Tensor
-from returnn_lite.tensor.align import joined, place
+from returnn_lite.tensor.align import joined, merged_lengths, place
 from returnn_lite.tensor.tensor import DTYPE_NAMES
 
 
@@ -30,7 +31,8 @@ class Eval(Elementwise):
 
     Shape: the common layout of all sources, changed by `out_type`. `source(i)` is source i in that layout, `tf` and the
     helpers are those given to the network, `self` answers `network.get_config()`, `network.train_flag` and the like.
-    Every source must be used; dtype and number of axes of the result must be what is declared.
+    Without sources `out_type` gives all axes. Every source must be used; dtype and number of axes of the result must be
+    what is declared.
     """
 
     recurrent = True
@@ -77,6 +79,10 @@ class Eval(Elementwise):
         """Functions of configs, and strings that ask the network, may look at the step."""
         return "may look at the step" if self.code is None or "self" in self.expression else ""
 
+    def alone(self) -> Spec | None:
+        """What `out_type` says; else one number."""
+        return overridden(Spec(()), out_type_of(self, ()), (), self.name)
+
     def checked(self, spec: Spec) -> Spec:
         """`n_out` is only a hint where `out_type` gives the shape."""
         return spec if self.options.out_type else super().checked(spec)
@@ -108,6 +114,9 @@ class Eval(Elementwise):
             )
         if order is not None:
             value = value.permute([order.index(i) for i in range(spec.rank)])
+        if not sources:
+            data = [*self.context.run.data.values()]
+            return Tensor(value, spec, merged_lengths(data) if data and spec.dynamic else {})
         return joined(value, spec, with_target_lengths(self, spec, value, sources))
 
     def _value(self, source: Any, sources: tuple[Tensor, ...], spec: Spec) -> Any:

@@ -73,6 +73,14 @@ class NetBase(Generic[N]):
             net = net.parent
         return net is not None
 
+    @property
+    def depth(self) -> int:
+        """How many nets there are around it."""
+        net, depth = self.parent, 0
+        while net is not None:
+            net, depth = net.parent, depth + 1
+        return depth
+
     def has_layer(self, name: str) -> bool:
         """Whether the dict describes a layer of this name."""
         return name in self.descriptions

@@ -17,14 +17,16 @@ from returnn_lite.tensor import Spec, Tensor
 class Subnetwork(Layer):
     """The dict `subnetwork` as one layer; its output is the inner layer "output".
 
-    Inside, "data" is the (concatenated, dropped out) source; with `concat_sources` False "data:0", "data:1" … and
-    "data:<source name>", "data" being the first; other "data:key" are the root's; "base:x" is a layer outside. From
-    outside "sub/inner" names inner layers. Parameters are "<sub>/<inner>/<name>". `load_on_init`: a model file with
-    their initial values, by their names inside, or a dict of `filename` and options as in `preload_from_files`.
+    Inside, "data" is the (concatenated, dropped out) source, or without one the default input of the net; with
+    `concat_sources` False "data:0", "data:1" … and "data:<source name>", "data" being the first; other "data:key" are
+    the root's; "base:x" is a layer outside. From outside "sub/inner" names inner layers. Parameters are
+    "<sub>/<inner>/<name>". `load_on_init`: a model file with their initial values, by their names inside, or a dict of
+    `filename` and options as in `preload_from_files`.
     """
 
     recurrent = True
     checks_n_out = False
+    needs_source = False
 
     def __init__(self, *, subnetwork: Any, concat_sources: bool = True, load_on_init: Any = None) -> None:
         super().__init__()
@@ -46,7 +48,7 @@ class Subnetwork(Layer):
     @task
     async def _given(self, net: Net, node: Node) -> dict[str, Node]:
         """What "data" means inside."""
-        if self.concat_sources or len(node.sources) == 1:
+        if node.sources and (self.concat_sources or len(node.sources) == 1):
             passed = await net.internal(f"{self.name}/data", _Input(self), node.sources)
             given = {"data": passed}
         else:

@@ -18,7 +18,7 @@ class LoopInputs:
     """The nodes outside that a loop reads (`captured`, by the keys under which they come in) and their Specs.
 
     `has_source`: whether the loop has a source, which comes in as "source". `dim`: the axis of the loop, `key`: what
-    gives it; None if the layer `end` ends the loop. `path`: the loop's, for errors.
+    gives it; None if its size is fixed, or if the layer `end` ends the loop. `path`: the loop's, for errors.
     """
 
     def __init__(self, path: str, *, has_source: bool) -> None:
@@ -33,7 +33,7 @@ class LoopInputs:
     @property
     def known_length(self) -> bool:
         """Whether the length is known before the loop runs."""
-        return self.key is not None
+        return self.key is not None or (self.dim is not None and not self.dim.dynamic)
 
     def capture(self, key: str, outer: Node) -> str:
         """Notes that the loop reads this node of the parent net; returns the key under which it comes in."""

@@ -23,7 +23,8 @@ _UNKNOWN = 'the length of the loop is not known: it needs a layer "end", a sourc
 class LoopAxis:
     """Finds the axis of a loop, and what read from outside gives it: `inputs.dim`, `inputs.key`.
 
-    In this order: the option `axis`; the time axis of the source, if the unit has no `end`; that of `size_target`; in
+    In this order: the option `axis`, an axis of the source, or of anything that the loop reads or the batch holds, or a
+    Dim of fixed size, or the new axis of a loop with `end`; the time axis of the source, if the unit has no `end`; that of `size_target`; in
     training that of the target; that of the data read frame by frame or declared by `rec_unstack`; else a new one.
     """
 
@@ -41,9 +42,17 @@ class LoopAxis:
         return bool(self.layer.options.target and context.losses and not context.search)
 
     @property
+    def _given(self) -> Dim | None:
+        """The Dim in `axis` of a loop without source."""
+        axis = self.options.axis
+        return axis if isinstance(axis, Dim) and not self.inputs.has_source else None
+
+    @property
     def may_end(self) -> bool:
         """Whether the length may depend on the layer `end`."""
-        return not (self.options.axis is not None or self.layer.options.size_target or self.by_target)
+        if self.options.axis is not None:
+            return self._given is not None and self._given.dynamic
+        return not (self.layer.options.size_target or self.by_target)
 
     def _by_source(self, source: Spec | None) -> bool:
         """Whether the source gives the axis."""
@@ -55,7 +64,9 @@ class LoopAxis:
     async def capture(self, net: Net, source: Node | None) -> None:
         """Notes the layers and data outside that the length depends on."""
         options, inputs = self.layer.options, self.inputs
-        if options.size_target:
+        if self.options.axis is not None and not inputs.has_source:
+            await self._capture_given(net)
+        elif options.size_target:
             outer = await net.data(options.size_target)
             self._wanted = inputs.capture(f"data:{options.size_target}", outer)
         elif self.by_target and not self._by_source(source.spec if source is not None else None):
@@ -65,16 +76,45 @@ class LoopAxis:
             for name in _MAX_LEN_FROM.findall(self.options.max_seq_len):
                 inputs.capture(f"max_len_from:{name}", await _ask_length(net, name))
 
+    @task
+    async def _capture_given(self, net: Net) -> None:
+        """Notes a data key with the axis that is given, unless the loop reads something that has it."""
+        given = self._given
+        if given is None:
+            raise self.layer.error(
+                f"`axis` of a loop without source must be a Dim, but is {self.options.axis!r} instead"
+            )
+        known = (node.spec for node in self.inputs.captured.values() if node.spec is not None)
+        if not given.dynamic or any(given in spec.dims for spec in known):
+            return
+        extern = net.shared.extern
+        keys = [key for key, spec in extern.specs.items() if given in spec.dims]
+        keys.sort(key=lambda key: extern.options.get(key, {}).get("available_for_inference") is False)
+        if keys:
+            name = f"{'base:' * net.depth}data:{keys[0]}"
+            self.inputs.capture(f"axis:{name}", await net.ask(name))
+
     def find(self, inner: LoopNet) -> None:
         """Decides on the axis. Raises ConfigError if nothing gives one."""
         source = self.inputs.specs.get("source")
-        if source is not None and self._by_source(source):
+        if self._given is not None:
+            self._find_given(inner, self._given)
+        elif source is not None and self._by_source(source):
             self.inputs.key = "source"
             self.inputs.dim = source.dims[find_axis(source, "T" if self.options.axis is None else self.options.axis)]
         elif self._wanted is not None:
             self._take_time(self._wanted)
         else:
             self._find_read(inner)
+
+    def _find_given(self, inner: LoopNet, given: Dim) -> None:
+        """The axis that is given: of what is read from outside, or of a fixed size, or as long as `end` is False."""
+        specs = self.inputs.specs.items()
+        self.inputs.key = next((key for key, spec in specs if spec is not None and given in spec.dims), None)
+        self.inputs.dim = given
+        if self.inputs.key is None and given.dynamic:
+            self._own = given
+            self._take_own(inner)
 
     def _find_read(self, inner: LoopNet) -> None:
         frames = _frame_keys(inner)

@@ -16,9 +16,9 @@ from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick, ticking
 from returnn_lite.network.building import compute, infer
 from returnn_lite.network.construct import Net
+from returnn_lite.network.unit_net import UnitInput, UnitNet
 from returnn_lite.rec.compress import Frames, renamed
 from returnn_lite.rec.initial import Initial, build_initial, first_output, link_initial
-from returnn_lite.rec.unit_net import UnitInput, UnitNet
 from returnn_lite.tensor import Dim, Spec, Tensor
 
 

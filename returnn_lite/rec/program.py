@@ -71,7 +71,8 @@ class LoopProgram:
         return [n.layer for n in self.inside if isinstance(n.layer, Choice) and n.layer.makes_beam]
 
     def __str__(self) -> str:
-        by = f"as {self.inputs.key!r}" if self.inputs.key is not None else "until `end`"
+        size = "until `end`" if self.dim.dynamic else "of fixed size"
+        by = f"as {self.inputs.key!r}" if self.inputs.key is not None else size
         lines = [f"loop over {self.dim} ({by})"]
         reasons = {self.nodes[label]: f" ({reason})" for label, reason in self.plan.reasons.items()}
         for place, nodes in (("before", self.before), ("inside", self.inside), ("after", self.after)):

@@ -51,7 +51,7 @@ class WholeValues:
         """Number of ticks and the lengths, where they are known before the loop runs."""
         key = self.program.inputs.key
         if key is None:
-            return None, None
+            return self.dim.size, None
         x = self.outer[key]
         dim = self.dim if self.dim in x.spec.dims else x.spec.time_dim
         if dim is None:

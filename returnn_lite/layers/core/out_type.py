@@ -21,7 +21,8 @@ def overridden(spec: Spec, out_type: ConfigDict | None, sources: Sequence[Spec],
     """`spec` with the overrides of `out_type`.
 
     `shape` (without batch): None takes the next unused dynamic axis of the sources, a number a static axis of that
-    size, a Dim is itself. Raises ConfigError for unknown entries and contradictions.
+    size, a Dim is itself. Without sources there is a batch axis only where `batch_dim_axis` says so. Raises ConfigError
+    for unknown entries and contradictions.
     """
     if not out_type:
         return spec
@@ -86,7 +87,7 @@ def _dims(shape: Sequence[Any], out_type: Mapping[str, Any], sources: Sequence[S
         if fitting is not None:
             static.remove(fitting)
         dims.append(fitting or Dim(size, f"{layer}:static:{i}", kind=FEATURE))
-    batch = out_type.get("batch_dim_axis", 0)
-    if batch is not None and any(d.is_batch for s in sources for d in s.dims):
+    batch = out_type.get("batch_dim_axis", 0 if sources else None)
+    if batch is not None and (not sources or any(d.is_batch for s in sources for d in s.dims)):
         dims.insert(batch, batch_dim)
     return tuple(dims)

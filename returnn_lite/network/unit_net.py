@@ -1,4 +1,4 @@
-"""The net of one layer dict that another layer runs: `unit` of `masked_computation`."""
+"""The net of one layer dict that another layer runs: `unit` of `masked_computation`, the branches of `cond`."""
 
 from __future__ import annotations
 
@@ -35,19 +35,28 @@ class UnitInput(Layer):
 class UnitNet(Net):
     """One layer of its owner's name, run by the owner: its nodes stand in no other net's order.
 
-    "data" is the owner's source; every other name is a layer of the net around, noted in `captured`.
+    `option`: that of the owner which describes the layer. With `has_source`, "data" is the owner's source; every other
+    name is a layer of the net around, noted in `captured`.
     """
 
     immediate = False
 
     def __init__(
-        self, owner: Layer, outer: Net, unit: Mapping[str, Any], input_specs: Mapping[str, Spec | None]
+        self,
+        owner: Layer,
+        outer: Net,
+        unit: Mapping[str, Any],
+        input_specs: Mapping[str, Spec | None],
+        *,
+        option: str = "unit",
+        has_source: bool = True,
     ) -> None:
         self.owner = owner
         self.input_specs = input_specs
-        description = {"from": "data", "name_scope": owner.options.name_scope, **unit}
+        self.has_source = has_source
+        described = {"name_scope": owner.options.name_scope, **({"from": "data"} if has_source else {}), **unit}
         super().__init__(
-            {owner.name: description}, outer.shared, path=f'{owner.path}["unit"]', prefix=outer.prefix, parent=outer,
+            {owner.name: described}, outer.shared, path=f'{owner.path}["{option}"]', prefix=outer.prefix, parent=outer,
             trainable=outer.trainable and bool(owner.options.trainable),
         )  # fmt: skip
         self.order = []
@@ -62,7 +71,7 @@ class UnitNet(Net):
     async def _find(self, name: str) -> Node:
         if name == self.owner.name:
             return await self.link(name, self.descriptions[name])
-        if name != "data":
+        if name != "data" or not self.has_source:
             self.captured[name] = await self._around().ask(name)
         return await self.internal(name, UnitInput(name, self.input_specs))
 
