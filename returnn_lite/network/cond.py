@@ -114,7 +114,7 @@ class Branch:
     async def build(self) -> None:
         """The parameters of all layers."""
         for node in self.nodes:
-            await self.net.build(node)
+            await self.net.complete(node)
             if self.in_loop and ticking(node) is not None:
                 raise node.layer.error("a layer that carries a state from tick to tick cannot be a branch of `cond`")
 

@@ -249,18 +249,18 @@ class Net(NetBase["Net"]):
                 self.nodes[node.name] = node
         self.order.append(node)
         if self.immediate:
-            reuse, asking = _shared_params(node), self.shared.asking
-            if reuse is not None and any(self.owner_of(name) in asking for name in reuse.options.layers):
-                self.shared.postponed.append((self, node))
-            else:
-                await self.complete(node)
+            await self.complete(node)
         return node
 
     # --- parameters ---------------------------------------------------------------------------------------------------
 
     @task
     async def complete(self, node: Node) -> None:
-        """The node's parameters, and its line in the log."""
+        """The node's parameters, and its line in the log; later, if a layer that shares them is not made yet."""
+        reuse, home = _shared_params(node), self.shared.homes.get(node, self)
+        if reuse is not None and any(home.owner_of(name) in self.shared.asking for name in reuse.options.layers):
+            self.shared.postponed.append((self, node))
+            return
         await self.build(node)
         self.tell(node)
 

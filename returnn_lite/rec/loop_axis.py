@@ -24,8 +24,9 @@ class LoopAxis:
     """Finds the axis of a loop, and what read from outside gives it: `inputs.dim`, `inputs.key`.
 
     In this order: the option `axis`, an axis of the source, or of anything that the loop reads or the batch holds, or a
-    Dim of fixed size, or the new axis of a loop with `end`; the time axis of the source, if the unit has no `end`; that of `size_target`; in
-    training that of the target; that of the data read frame by frame or declared by `rec_unstack`; else a new one.
+    Dim of fixed size, or the new axis of a loop with `end`; the time axis of the source, if the unit has no `end`; that
+    of `size_target`; in training that of the target; that of the data read frame by frame or declared by `rec_unstack`;
+    else a new one.
     """
 
     def __init__(self, layer: Layer, options: LoopOptions, inputs: LoopInputs) -> None:
@@ -81,9 +82,8 @@ class LoopAxis:
         """Notes a data key with the axis that is given, unless the loop reads something that has it."""
         given = self._given
         if given is None:
-            raise self.layer.error(
-                f"`axis` of a loop without source must be a Dim, but is {self.options.axis!r} instead"
-            )
+            text = f"must be a Dim in a loop without source, but is {self.options.axis!r} instead"
+            raise self.layer.error(f"`axis` {text}")
         known = (node.spec for node in self.inputs.captured.values() if node.spec is not None)
         if not given.dynamic or any(given in spec.dims for spec in known):
             return

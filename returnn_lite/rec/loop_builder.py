@@ -90,9 +90,8 @@ class LoopBuilder:
     async def build(self) -> None:
         """The parameters of all inner layers."""
         for node in self.inner.order:
-            await self.inner.build(node)
+            await self.inner.complete(node)
             build_initial(node)
-            self.inner.tell(node)
 
     def make_plan(self) -> None:
         """Decides where the inner layers run."""

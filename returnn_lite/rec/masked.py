@@ -115,7 +115,7 @@ class MaskedComputation(Stateful):
         builder = self._builder
         if builder is not None:
             for node in self.nodes:
-                await builder.build(node)
+                await builder.complete(node)
                 build_initial(node)
 
     def freeze(self) -> None:

@@ -22,9 +22,9 @@ class WholeValues:
     """What one run of a loop computes over its axis, from the tensors `outer` that it reads from outside.
 
     `values` have the loop axis (in front), or lack it where a layer does not depend on it. Data with frames of another
-    axis, of other lengths, keeps that one (also in front): no tick can read it, layers moved out can. `size` is the number of
-    ticks, None as long as the loop has to find it out; `lengths` those of its axis, if they are known; `base_beam` the
-    hypotheses that come in from outside.
+    axis, of other lengths, keeps that one (also in front): no tick can read it, layers moved out can. `size` is the
+    number of ticks, None as long as the loop has to find it out; `lengths` those of its axis, if they are known;
+    `base_beam` the hypotheses that come in from outside.
     """
 
     def __init__(self, program: LoopProgram, outer: Mapping[str, Tensor], run: RunState) -> None:
