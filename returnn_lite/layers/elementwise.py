@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from returnn_lite.config_value import ConfigOptions
+from returnn_lite.config_value import ConfigDict, ConfigOptions
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer
@@ -87,10 +87,10 @@ class Elementwise(Layer):
             raise self.error(f"{text}; this must be explicitly allowed, e.g. by `out_shape` (behavior_version >= 4)")
 
 
-def out_type_of(layer: Layer, known: tuple[Spec, ...]) -> Mapping[str, Any] | None:
+def out_type_of(layer: Layer, known: tuple[Spec, ...]) -> ConfigDict | None:
     """The option `out_type`; a function of the config is called."""
     given = layer.options.out_type
-    found: Mapping[str, Any] | None = called_out_type(layer, given, known) if callable(given) else given
+    found: ConfigDict | None = called_out_type(layer, given, known) if callable(given) else given
     return found
 
 
