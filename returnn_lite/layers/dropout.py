@@ -8,7 +8,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.options import CommonOptions
-from returnn_lite.ops.dropout import dropout_mask
+from returnn_lite.ops import dropout as ops
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.axes import axes
 
@@ -32,7 +32,7 @@ def drop_input(x: Tensor, options: CommonOptions, training: bool, generator: tor
 def dropped(x: Tensor, rate: float, varying: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """`x` times a mask drawn along the `varying` axes; what else `x` carries (pre-activation …) ends."""
     shape = [n if i in varying else 1 for i, n in enumerate(x.data.shape)]
-    return x.with_data(x.data * dropout_mask(x.data, shape, rate, generator), zero_padded=x.zero_padded)
+    return x.with_data(ops.dropped(x.data, shape, rate, generator), zero_padded=x.zero_padded)
 
 
 def noise_axes(spec: Spec, options: CommonOptions, path: str) -> tuple[int, ...]:

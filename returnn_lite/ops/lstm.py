@@ -5,9 +5,11 @@ The gates stand in the order a, i, f, o (cell input, input, forget, output gate)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
@@ -41,6 +43,40 @@ def lstm(
     hidden = (h0.unsqueeze(0).contiguous(), c0.unsqueeze(0).contiguous())
     out, _, cell = torch.lstm(x, hidden, weights, True, 1, 0.0, torch.is_grad_enabled(), False, False)
     return out, cell[0]
+
+
+def bidirectional_lstm(
+    x: Tensor,
+    ahead: Sequence[Tensor],
+    back: Sequence[Tensor],
+    *,
+    padding: Tensor | None = None,
+    order: str = ORDER,
+) -> Tensor:
+    """Both directions by one call: (T, B, D), w_x (D, 4H), w_h (H, 4H), bias (4H,) of each -> (T, B, 2H).
+
+    In the `padding` (T, B), where x is finite, one more input shuts the gates: the state stays 0 there, and so are the
+    outputs, from either end.
+    """
+    inputs = [w_x for w_x, _, _ in (ahead, back)]
+    if padding is not None:
+        more = -x.shape[2] % 8 or 8  # so that matrices stay aligned
+        shut = F.pad(padding.unsqueeze(2).to(x.dtype), (more - 1, 0))
+        x = torch.cat([x, shut], 2)
+        inputs = [torch.cat([F.pad(w, (0, 0, 0, more - 1)), _shut_gates(w, order).unsqueeze(0)]) for w in inputs]
+    rows = [_rows(w, order) for w_x, (_, *rest) in zip(inputs, (ahead, back), strict=True) for w in (w_x, *rest)]
+    zeros = torch.zeros_like(ahead[2])
+    weights = _packed([*rows[:3], zeros, *rows[3:], zeros])
+    state = x.new_zeros(2, x.shape[1], ahead[1].shape[0])
+    out, _, _ = torch.lstm(x, (state, state), weights, True, 1, 0.0, torch.is_grad_enabled(), True, False)
+    return out
+
+
+def _shut_gates(like: Tensor, order: str) -> Tensor:
+    """Sums (4H,) of the gates with which a tick makes the cell 0."""
+    gates = like.new_zeros(4, like.shape[-1] // 4)
+    gates[order.index("i")] = gates[order.index("f")] = -_SATURATED
+    return gates.flatten()
 
 
 def rnn_tanh(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, h0: Tensor) -> Tensor:

@@ -80,6 +80,7 @@ class Adam(Rule):
     def update_fused(self, w: Tensors, g: Tensors, rate: float, m: Tensors, v: Tensors) -> None:
         """The same as one launch. `rate` has the bias corrections already: to torch, so many updates were made before
         that its own are 1."""
+        g = [x if x.stride() == p.stride() else torch.empty_like(p).copy_(x) for x, p in zip(g, w, strict=True)]
         long_ago = torch.full((), 1e9, device=w[0].device)
         torch._fused_adam_(
             w, g, m, v, [], [long_ago] * len(w), lr=rate, beta1=self.beta1, beta2=self.beta2, weight_decay=0.0,

@@ -123,7 +123,7 @@ def _fusion(layer: Layer, nodes: Sequence[Node], seen: Set[Node | None]) -> Fusi
     """Which of these nodes one call computes, of those that nobody else sees."""
     seen |= {node.previous for node in nodes} | {n.previous for node in nodes for n in node.inputs}
     seen |= {node.initial for node in nodes}
-    found = fuse(nodes, {node for node in seen if node is not None}, layer.context.config)
+    found = fuse(nodes, {node for node in seen if node is not None}, layer.context.config, joins=False)
     for line in found.lines:
         layer.context.log.v4(f"fused in {layer.name!r}: {line}")
     return found

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.config_value import ConfigOptions
-from returnn_lite.layers.core.base import LayerRef
+from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick, is_frame
+from returnn_lite.rec.both_directions import BothDirections
 from returnn_lite.rec.cells import Cell, ParamSpec, Weights, make_cell
 from returnn_lite.rec.last_state import request_state
 from returnn_lite.rec.unit_state import InitialState
@@ -281,6 +282,17 @@ class RecUnit(Unit):
         self.axis = axis
         self.input_projection = input_projection
         self.inits = {"weights": forward_weights_init, "recurrent": recurrent_weights_init, "bias": bias_init}
+
+    @property
+    def joint_kind(self) -> Hashable:
+        """Plain LSTMs that begin with zeros, of one size."""
+        plain = self.cell.torch_lstm and self.input_projection and not self.needs_state
+        return ("lstm", self.cell.n_out, str(self.axis)) if plain and self.initial.is_zero else None
+
+    def joint(self, members: Sequence[Layer]) -> BothDirections | None:
+        """One of each direction."""
+        units = [unit for unit in members if isinstance(unit, RecUnit)]
+        return BothDirections(units) if len(units) == 2 and units[0].reverse != units[1].reverse else None
 
     @classmethod
     def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:

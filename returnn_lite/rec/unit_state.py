@@ -36,6 +36,11 @@ class InitialState:
         """Whether a batch begins where the last one ended."""
         return self.value in _KEPT
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether a sequence begins with zeros."""
+        return self.value in (None, 0, "zeros")
+
     def per_key(self, cell: Cell) -> ConfigOptions:
         """The entry of each component of the state."""
         keys, value = cell.state_keys, self.value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -183,6 +183,15 @@ class Layer(torch.nn.Module):
     def sees_batch(self) -> bool:
         """Whether the output of a sequence may depend on the others in the batch."""
         return False
+
+    @property
+    def joint_kind(self) -> Hashable:
+        """Layers of one source whose kinds are equal may be computed together; None: this one is not."""
+        return None
+
+    def joint(self, members: Sequence[Layer]) -> Any:  # Any: a `Joint`, which is made of layers
+        """What computes these layers of one kind together; None if nothing does."""
+        return None
 
     @property
     def differs_by_step(self) -> str:

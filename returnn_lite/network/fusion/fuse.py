@@ -10,6 +10,7 @@ from returnn_lite.layers.core.node import Node
 from returnn_lite.network.building import compute
 from returnn_lite.network.fusion.attention import Attention
 from returnn_lite.network.fusion.attention_chain import chain_around
+from returnn_lite.network.fusion.joint import joined, joint_groups
 from returnn_lite.tensor import Tensor
 
 OPTION = "network_fusion"
@@ -18,15 +19,23 @@ OPTION = "network_fusion"
 @dataclass(frozen=True)
 class Fusion:
     """`calls`: the node that computes the output of another one, from what it reads itself; `absorbed`: the nodes whose
-    outputs then are not needed; `lines`: what was fused, for the log."""
+    outputs then are not needed; `before`: what is computed just before a node, for it and others; `lines`: what was
+    fused, for the log."""
 
     calls: Mapping[Node, Node] = field(default_factory=dict)
     absorbed: frozenset[Node] = frozenset()
+    before: Mapping[Node, Node] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
 
     def steps(self, nodes: Iterable[Node]) -> tuple[tuple[Node, Node], ...]:
         """(node, what computes it) for the nodes that are left, in their order."""
-        return tuple((node, self.calls.get(node, node)) for node in nodes if node not in self.absorbed)
+        found: list[tuple[Node, Node]] = []
+        for node in nodes:
+            if node in self.before:
+                found.append((self.before[node], self.before[node]))
+            if node not in self.absorbed:
+                found.append((node, self.calls.get(node, node)))
+        return tuple(found)
 
 
 class Values(dict[Node, Tensor]):
@@ -43,10 +52,11 @@ class Values(dict[Node, Tensor]):
         return made
 
 
-def fuse(nodes: Sequence[Node], kept: Set[Node], config: Config) -> Fusion:
+def fuse(nodes: Sequence[Node], kept: Set[Node], config: Config, *, joins: bool = True) -> Fusion:
     """What can be fused among `nodes`, which run in this order; outputs of `kept` are read by others than these.
 
-    The config's option `network_fusion` False switches it off.
+    `joins`: whether layers of one source may be computed together. The config's option `network_fusion` False switches
+    all of it off.
     """
     if not config.bool(OPTION, True):
         return Fusion()
@@ -71,7 +81,14 @@ def fuse(nodes: Sequence[Node], kept: Set[Node], config: Config) -> Fusion:
             calls[last] = Node(last.name, call, list(chain.inputs), spec=last.spec, after=last.after)
             absorbed.update(chain.nodes[:-1])
             lines.append(f"{', '.join(n.name for n in chain.nodes)}: attention")
-    return Fusion(calls, frozenset(absorbed), tuple(lines))
+    before: dict[Node, Node] = {}
+    for group in joint_groups(nodes) if joins else ():
+        made = joined(group, nodes)
+        if made is not None:
+            before[group[0]], more = made
+            calls.update(more)
+            lines.append(f"{', '.join(n.name for n in group)}: {made[0].layer.class_name}")
+    return Fusion(calls, frozenset(absorbed), before, tuple(lines))
 
 
 def _is_seen(node: Node) -> bool:

@@ -44,6 +44,7 @@ class Cell:
     native = False  # has W, W_re, b; can do without input projection
     sparse_input = False  # takes label indices, too
     accepts_initial_state = True
+    torch_lstm = False  # torch's LSTM with the weights w_x, w_h, bias that `begin_sequence` gives
     bounded = True  # the state stays finite however many ticks are run
 
     def __init__(self, n_out: int) -> None:

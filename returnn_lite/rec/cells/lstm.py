@@ -40,6 +40,8 @@ class LstmCell(Cell):
 class PackedLstm(LstmCell):
     """An LSTM with the parameters W (D, 4H), W_re (H, 4H), b (4H,)."""
 
+    torch_lstm = True
+
     native = True
     sparse_input = True
 
