@@ -65,6 +65,11 @@ class _Batch:
     tags: list[str]
     complete: float = 1.0
 
+    @property
+    def seq_idx(self) -> np.ndarray[Any, Any]:
+        """The sequences are counted from 0."""
+        return np.arange(len(self.tags))
+
 
 def read_config(source: Source, **options: Any) -> Config:
     """The config of files (a later one wins), of a dict of options, or as it is; `options` win over it.

@@ -1,9 +1,9 @@
 """The datasets of a task with the config's defaults, and the batches they are cut into."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import torch
@@ -171,6 +171,9 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config:
     static = [key for key in keys if specs[key].time is None]
     classes = {key: sparse.size for key in keys if (sparse := specs[key].sparse_dim) is not None and sparse.size}
     workers = 1 if config.int("num_workers", 1) else 0
+    moved = {key: place for key in keys if (place := _place_of_frames(specs[key]))}
+    changes: list[Callable[[Batch], Batch]] = [partial(with_frames_at, moved)] if moved else []
+    changes += [pinned] if net.device.type == "cuda" else []
     return Loader(
         dataset,
         options,
@@ -181,8 +184,24 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config:
         check=partial(check_shapes, dataset, {key: specs[key] for key in keys}),
         refuse_nan=config.bool("stop_on_nonfinite_train_score", True),
         workers=workers,
-        **(_for_gpu(net.device) if net.device.type == "cuda" else {}),
+        transform=(lambda batch: reduce(lambda made, change: change(made), changes, batch)) if changes else None,
+        busy=_has_work(net.device),
     )
+
+
+def _place_of_frames(spec: Spec) -> int:
+    """Where the time axis stands among the axes of a sequence; datasets have it in front."""
+    return [dim for dim in spec.dims if not dim.is_batch].index(spec.time_dim) if spec.time_dim is not None else 0
+
+
+def with_frames_at(places: Mapping[str, int], batch: Batch) -> Batch:
+    """The batch with the time axis of these keys moved to its place among the axes of a sequence.
+
+    Shape: (B, T, F), place 1 -> (B, F, T)
+    """
+    arrays = {key: batch.data[key] for key in places}
+    moved = {key: np.moveaxis(x, 1, 1 + places[key]) for key, x in arrays.items() if isinstance(x, np.ndarray)}
+    return replace(batch, data={**batch.data, **moved})
 
 
 def check_shapes(dataset: Dataset, specs: Mapping[str, Spec], batch: Batch) -> None:
@@ -192,6 +211,8 @@ def check_shapes(dataset: Dataset, specs: Mapping[str, Spec], batch: Batch) -> N
         if not isinstance(values, np.ndarray) or spec.batch is None:
             continue
         want, shape = [dim.size for dim in spec.dims if not dim.is_batch], values.shape[1:]
+        if want:
+            want.insert(0, want.pop(_place_of_frames(spec)))
         if len(want) == len(shape) and all(size in (None, found) for size, found in zip(want, shape, strict=True)):
             continue
         of = f'"{key}" of {dataset.name}'
@@ -206,14 +227,14 @@ def check_shapes(dataset: Dataset, specs: Mapping[str, Spec], batch: Batch) -> N
         raise ConfigError(f'extern_data["{key}"]', text)
 
 
-def _for_gpu(device: torch.device) -> dict[str, ConfigValue]:
-    """Options of the loader: the worker puts batches where the GPU copies them from while it computes; while the GPU
-    has work, nothing waits for data."""
-    return {"transform": pinned, "busy": lambda: not torch.cuda.current_stream(device).query()}
+def _has_work(device: torch.device) -> Callable[[], bool]:
+    """Tells whether the GPU has work: then nothing waits for data. Of a CPU this is not known."""
+    return lambda: device.type == "cuda" and not torch.cuda.current_stream(device).query()
 
 
 def pinned(batch: Batch) -> Batch:
-    """The batch with its arrays as tensors in page-locked memory; texts stay as they are."""
+    """The batch with its arrays as tensors in page-locked memory, from where the GPU copies them while it computes;
+    texts stay as they are."""
     arrays = {key: value for key, value in batch.data.items() if isinstance(value, np.ndarray)}
     tensors = {key: torch.from_numpy(array).pin_memory() for key, array in arrays.items()}
     return replace(batch, data={**batch.data, **tensors})  # type: ignore[dict-item]  # steps take either

@@ -16,8 +16,8 @@ HOST = torch.device("cpu")
 
 
 class BatchLike(Protocol):
-    """What a step needs of a batch: padded arrays [B, T, …] or lists of texts, lengths [B], tags, and the progress of
-    the pass."""
+    """What a step needs of a batch: padded arrays [B, T, …] or lists of texts, lengths [B], tags, numbers of the
+    sequences in the epoch, and the progress of the pass."""
 
     @property
     def data(self) -> Mapping[str, np.ndarray | Padded]: ...
@@ -25,6 +25,8 @@ class BatchLike(Protocol):
     def lengths(self) -> Mapping[str, np.ndarray]: ...
     @property
     def tags(self) -> list[str]: ...
+    @property
+    def seq_idx(self) -> np.ndarray: ...
     @property
     def complete(self) -> float | None: ...
 
@@ -64,6 +66,8 @@ def run_step(net: Model, batch: BatchLike, device: torch.device, forward: Forwar
 def forward_batch(net: Model, batch: BatchLike, device: torch.device, forward: Forward = by_itself) -> ModelOutput:
     """The network's output for `batch`, which is moved to `device` (lengths only if the network wants them there)."""
     data = {key: to_device(value, device) for key, value in batch.data.items()}
+    if "seq_idx" in net.used_data_keys and "seq_idx" not in data:
+        data["seq_idx"] = to_device(batch.seq_idx.astype(np.int32), device)
     lengths_on = HOST if net.lengths_on_host else device
     lengths = {key: to_device(value, lengths_on) for key, value in batch.lengths.items()}
     return forward(net, data, lengths, batch.tags)

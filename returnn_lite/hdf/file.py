@@ -112,8 +112,8 @@ class HdfFile:
     def _describe(self, file: h5py.File) -> None:
         self.streams = self._streams(file)
         self.columns = [stream.key for stream in self.streams]
-        if not self._target_keys(file):
-            self.columns = [*self.columns, "classes"]  # a column without data
+        if not self._target_keys(file) and self._array(file, "seqLengths").shape[1:] != (1,):
+            self.columns = [*self.columns, "classes"]  # a column without data; dumps of one stream have none
         self.lengths = self._lengths(file)
         self.num_seqs = len(self.lengths)
         self._check_tags(file)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from returnn_lite.config.option_types import NaturalInt
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.layers.reduce import has_int, ordered
-from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
 from returnn_lite.tensor.axes import axis as find_axis
@@ -116,14 +117,15 @@ class Squeeze(Layer):
 class ExpandDims(Layer):
     """A new axis of size `dim`, the data repeated.  Shape: (B, T, F), "spatial" -> (B, T, 1, F); "F" -> (B, T, F, 1)
 
-    "F": behind the feature axis, which keeps its role. "spatial" or "T": before the last axis (sparse: at the end); it
-    is the time axis if there was none. A number: at that position of the batch-major source.
+    `dim`: a number, or a Dim whose size or lengths are known. "F": behind the feature axis, which keeps its role.
+    "spatial" or "T": before the last axis (sparse: at the end); it is the time axis if there was none. A number: at
+    that position of the batch-major source.
     """
 
-    def __init__(self, *, axis: AxisText, dim: NaturalInt = 1) -> None:
+    def __init__(self, *, axis: AxisText, dim: NaturalInt | Dim = 1) -> None:
         super().__init__()
         self.axis = axis
-        self.size = dim
+        self.given = dim
         words = ("f", "feature", "spatial", "time", "t")
         if not isinstance(axis, int) and str(axis).lower() not in words:
             raise self.error(f'`axis` must be "F", "spatial", "T" or a number, but is {axis!r} instead')
@@ -149,7 +151,7 @@ class ExpandDims(Layer):
             return None
         x = x.permuted(ordered(x, self._batch_at()))
         at, kind = self._place(x)
-        new = self.dim("expand_dims", self.size, kind, "_")
+        new = self.given if isinstance(self.given, Dim) else self.dim("expand_dims", self.given, kind, "_")
         wants_time = isinstance(self.axis, str) and kind == SPATIAL and x.time is None
         out = x.with_dims((*x.dims[:at], new, *x.dims[at:]), time=at if wants_time else None)
         return out if x.sparse or x.feature is not None or kind != FEATURE else out.roles(feature=at)
@@ -158,7 +160,8 @@ class ExpandDims(Layer):
         """The source, repeated along the new axis (as a view)."""
         x = sources[0].permuted(ordered(sources[0].spec, self._batch_at()))
         at, _ = self._place(x.spec)
-        data = x.data.unsqueeze(at)
-        if self.size != 1:
-            data = data.expand((*data.shape[:at], self.size, *data.shape[at + 1 :]))
-        return x.with_data(data, self.spec(sources[0].spec))
+        spec = self.made_spec(sources[0].spec)
+        made, shape = MadeSizes(self, [x]), x.data.shape
+        (size,) = made.shape(Spec([spec.dims[at]], time=None, feature=None))
+        data = x.data.unsqueeze(at).expand((*shape[:at], size, *shape[at:]))
+        return x.with_lengths(made.lengths).with_data(data, spec) if spec.dims[at].dynamic else x.with_data(data, spec)

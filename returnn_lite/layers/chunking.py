@@ -47,7 +47,7 @@ class TimeChunking(Layer):
             return None
         x = x.permuted(self._order(x))
         at = len(x.loop)
-        chunk = self.options.out_dim or self.dim("chunking", None, SPATIAL)
+        chunk = self.axis_dim(self.options.out_dim, self.dim("chunking", None, SPATIAL))
         derived = (_CHUNKED, (x.dims[at], self.chunk_size, self.chunk_step))
         batch = Dim(None, "chunked", kind=BATCH, derived=derived)
         dims = (*x.dims[:at], chunk, batch, *x.dims[at + 2 :])

@@ -73,8 +73,7 @@ class Concat(Layer):
             return None
         layout, _ = self._layout(known)
         dims = [s.dims[i] for s, i in zip(known, self._positions(known), strict=True)]
-        out = self.options.out_dim if isinstance(self.options.out_dim, Dim) else reduce(add, dims)
-        return with_axis(layout, self._at(layout), out)
+        return with_axis(layout, self._at(layout), self.axis_dim(self.options.out_dim, reduce(add, dims)))
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The concatenated sources."""
@@ -88,9 +87,6 @@ class Concat(Layer):
             parts.append(place(x, placed, self.behavior).expand(target))
         spec = self.made_spec(*specs)
         out = joined(parts[0], layouts[0], sources)
-        dim = spec.dims[at]
-        if dim is self.options.out_dim and dim.dynamic:
-            out = out.with_lengths({dim: out.length(reduce(add, [s.dims[at] for s in layouts]))})
         return out.with_data(torch.cat(parts, at), spec)
 
 
@@ -126,7 +122,7 @@ class Stack(Layer):
             return None
         layout = common(known, self.behavior)
         at = self._place(layout)
-        new = self.out_spatial_dim or self.dim("stack", len(sources), SPATIAL)
+        new = self.axis_dim(self.out_spatial_dim, self.dim("stack", len(sources), SPATIAL))
         time, feature = (None if r is None else r + (r >= at) for r in (layout.time, layout.feature))
         dims = (*layout.dims[:at], new, *layout.dims[at:])
         return Spec(dims, layout.dtype, sparse_dim=layout.sparse_dim, time=time, feature=feature, loop=layout.loop)
@@ -177,7 +173,7 @@ class Split(Layer):
         if size is None:
             raise self.error(f"`axis` must be a static axis, but is {x.dims[at]} instead")
         if self.out_dims is not None:
-            dims = list(self.out_dims)
+            dims = self._given_parts(self.out_dims, size)
         elif self.size_splits is not None:
             dims = [self.dim(f"split{i}", n, kind_of(x, at), "_") for i, n in enumerate(self.size_splits)]
         else:
@@ -188,6 +184,14 @@ class Split(Layer):
         if sum(d.size or 0 for d in dims) != size:
             raise self.error(f"the parts {[d.size for d in dims]} must add up to the size {size} of {x.dims[at]}")
         return at, dims
+
+    def _given_parts(self, given: Sequence[Dim], size: int) -> list[Dim]:
+        """The Dims of the parts; one without a size gets the rest."""
+        open_ones = [d for d in given if d.size is None]
+        if len(open_ones) > 1:
+            raise self.error(f"at most one of `out_dims` may have no size, but {open_ones} have none")
+        rest = size - sum(d.size or 0 for d in given)
+        return [d if d.size is not None else d.with_size(rest) for d in given]
 
     def spec(self, x: Spec | None) -> Spec | None:
         """The source."""

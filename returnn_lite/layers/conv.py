@@ -11,7 +11,15 @@ from returnn_lite.config.option_types import NaturalInt, PositiveFloat, Positive
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.spatial import channels_first, channels_last, ragged, spatial_axes, window_spec, windows
+from returnn_lite.layers.spatial import (
+    channels_first,
+    channels_last,
+    moved_axes,
+    ragged,
+    spatial_axes,
+    window_spec,
+    windows,
+)
 from returnn_lite.ops.convolution import convolution
 from returnn_lite.tensor import Dim, PreActivation, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
@@ -29,11 +37,11 @@ class Conv(Layer):
     Shape: (B, T, F) -> (B, T', n_out)
 
     Parameters: `W` (filter …, F / groups, n_out), `bias` (n_out,). Spatial axes: all but batch and features, or
-    `in_spatial_dims`; others are batch axes and come first. Before that `input_expand_dims` adds spatial axes of size
-    1, `input_split_feature_dim` d makes F a spatial axis F / d and d features, `input_add_feature_dim` makes F a
-    spatial axis. `padding`: "same" (by the longest sequence of the batch), "valid", "same_static" or a number. Frames
-    behind a sequence end count as they are, unless `use_time_mask`. `filter`, `bias`: layers used instead of
-    parameters.
+    `in_spatial_dims`; others are batch axes and come first; `out_spatial_dims`: Dims for what becomes of them. Before
+    that `input_expand_dims` adds spatial axes of size 1, `input_split_feature_dim` d makes F a spatial axis F / d and d
+    features, `input_add_feature_dim` makes F a spatial axis. `padding`: "same" (by the longest sequence of the batch),
+    "valid", "same_static" or a number. Frames behind a sequence end count as they are, unless `use_time_mask`.
+    `filter`, `bias`: layers used instead of parameters.
     """
 
     recurrent = True
@@ -52,6 +60,7 @@ class Conv(Layer):
         input_add_feature_dim: bool = False,
         input_split_feature_dim: PositiveInt | None = None,
         in_spatial_dims: AxisText = None,
+        out_spatial_dims: Sequence[Dim] | None = None,
         with_bias: bool | None = None,
         activation: str | None = None,
         forward_weights_init: Any = "glorot_uniform",
@@ -73,6 +82,7 @@ class Conv(Layer):
         self.add_feature_dim = input_add_feature_dim
         self.split_feature_dim = input_split_feature_dim
         self.in_spatial_dims = in_spatial_dims
+        self.out_spatial_dims = out_spatial_dims
         self.with_bias = with_bias
         self.activation_text = activation
         self.activation = find_activation(None)
@@ -118,7 +128,9 @@ class Conv(Layer):
         if x is None:
             return None
         x = self.prepared(x)
-        return window_spec(x, self._axes(x), self.windows, self._out_dim(refs.get("filter")), self.name)
+        axes = self._axes(x)
+        new = moved_axes(self, x, axes, self.windows, "conv:s")
+        return window_spec(x, axes, new, self._out_dim(refs.get("filter")))
 
     def _out_dim(self, filter_spec: Spec | None) -> Dim:
         if self.n_out is None and filter_spec is not None and filter_spec.dim is not None:

@@ -187,7 +187,7 @@ class BooleanMask(Layer):
         """The packed axis, then the others."""
         if x is None:
             return None
-        new = self.options.out_dim or self.dim("mask", None, SPATIAL)
+        new = self.axis_dim(self.options.out_dim, self.dim("mask", None, SPATIAL))
         rest = [i for i in range(x.rank) if i not in self._axes(x)]
         dims = [new, *(x.dims[i] for i in rest)]
         time: Role = 1 + rest.index(x.time) if x.time in rest else 0

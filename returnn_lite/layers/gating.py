@@ -28,7 +28,7 @@ class Gating(Layer):
             return None
         if x.sparse or x.feature is None or not x.dim or x.dim % 2:
             raise self.error(f"the source must be dense with an even number of features, but is {x} instead")
-        return x.with_feature(x.dims[x.feature] // 2)
+        return x.with_feature(self.axis_dim(self.options.out_dim, x.dims[x.feature] // 2))
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """Looks the functions up."""

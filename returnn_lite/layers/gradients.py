@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -13,6 +13,7 @@ from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops.gradients import scaled_gradient
 from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.align import place
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 
@@ -21,14 +22,15 @@ from returnn_lite.tensor.axes import axis as find_axis
 class ScaledGrad(Layer):
     """The source itself; its gradient is scaled: grad * scale + shift.  Shape: any -> the same
 
-    `scale` 0 without `shift` stops the gradient. `scale_shift_by_sum_over_axis`: `shift` is multiplied by the sum of
+    `scale`: a number, or a layer, which broadcasts. `scale` 0 without `shift` stops the gradient.
+    `scale_shift_by_sum_over_axis`: `shift` is multiplied by the sum of
     absolute gradients over that axis.
     """
 
     def __init__(
         self,
         *,
-        scale: float,
+        scale: LayerRef | float,
         shift: float | None = None,
         scale_shift_by_sum_over_axis: AxisText = None,
         clip_max_axis: Any = None,
@@ -36,18 +38,23 @@ class ScaledGrad(Layer):
         super().__init__()
         if clip_max_axis is not None:
             raise self.error("`clip_max_axis` is not supported; use `scale` and `shift`, or clip by `updater_opts`")
-        self.scale = float(scale)
+        self.scale = scale
         self.shift = float(shift or 0.0)
         self.sum_axis = scale_shift_by_sum_over_axis
 
-    def forward(self, x: Tensor) -> Tensor:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
+        """The source."""
+        return x
+
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The source."""
         if not x.data.dtype.is_floating_point:
             return x
+        scale = place(refs["scale"], x.spec, self.behavior) if "scale" in refs else cast(float, self.scale)
         axis = (
             None if self.sum_axis is None else find_axis(x.spec, self.sum_axis, option="scale_shift_by_sum_over_axis")
         )
-        return x.with_data(scaled_gradient(x.data, self.scale, self.shift, axis))
+        return x.with_data(scaled_gradient(x.data, scale, self.shift, axis))
 
 
 @layer("gradient")

@@ -95,9 +95,17 @@ class Range(Layer):
     sources = "none"
 
     def __init__(
-        self, *, limit: float, start: float = 0, delta: float = 1, dtype: str | None = None, sparse: bool = False
+        self,
+        *,
+        limit: float,
+        start: float = 0,
+        delta: float = 1,
+        dtype: str | None = None,
+        sparse: bool = False,
+        out_spatial_dim: Dim | None = None,
     ) -> None:
         super().__init__()
+        self.out_spatial_dim = out_spatial_dim
         whole = all(isinstance(n, int) for n in (limit, start, delta))
         self.dtype = dtype or ("int32" if whole else "float32")
         check_dtype(self, self.dtype)
@@ -110,7 +118,7 @@ class Range(Layer):
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """One static axis."""
-        dim = self.options.out_dim if isinstance(self.options.out_dim, Dim) else self.dim("range", len(self.values))
+        dim = self.axis_dim(self.out_spatial_dim or self.options.out_dim, self.dim("range", len(self.values)))
         return Spec([dim], self.dtype, sparse_dim=dim if self.sparse else None, time=None)
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:

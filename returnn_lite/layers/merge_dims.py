@@ -67,12 +67,10 @@ class MergeDims(Layer):
     def _merged_dim(self, dims: list[Dim], feature: bool) -> Dim:
         if any(d.is_batch for d in dims):
             return batch_dim
-        if isinstance(self.options.out_dim, Dim):
-            return self.options.out_dim
         product = dims[0]
         for dim in dims[1:]:
             product = product * dim
-        return product.as_kind(FEATURE) if feature else product
+        return self.axis_dim(self.options.out_dim, product.as_kind(FEATURE) if feature else product)
 
     def forward(self, x: Tensor) -> Tensor:
         """The source reshaped."""
@@ -87,12 +85,6 @@ class MergeDims(Layer):
         data = data.reshape((*sizes[:at], total, *sizes[at + len(merged) :]))
         if x.spec.batch in merged:
             x = _with_repeated_lengths(x, merged)
-        out = self.options.out_dim
-        if isinstance(out, Dim) and out.dynamic and out in spec.dims:
-            product = x.spec.dims[merged[0]]
-            for i in merged[1:]:
-                product = product * x.spec.dims[i]
-            x = x.with_lengths({out: x.length(product)})
         return x.with_data(data, spec)
 
 

@@ -42,7 +42,7 @@ class LayerNorm(Layer):
         if x is None or self._axis(x) is None or not isinstance(self.options.out_dim, Dim):
             return x
         at = self._axis(x)
-        return x.with_dims(self.options.out_dim if i == at else d for i, d in enumerate(x.dims))
+        return x.with_dims(self.axis_dim(self.options.out_dim, d) if i == at else d for i, d in enumerate(x.dims))
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """`scale`, `bias`."""

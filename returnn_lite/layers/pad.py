@@ -13,7 +13,7 @@ from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.slicing import with_axis
 from returnn_lite.ops.resampling import PAD_MODES, pad
-from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.align import common, joined, place
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axes as find_axes
@@ -27,7 +27,8 @@ class Pad(Layer):
 
     `padding`: a number (both sides), a pair, or a list of pairs, one per axis. `mode` constant (filled with `value`, a
     number or a scalar layer), reflect, symmetric, replication. The right side is added behind the padded tensor;
-    `handle_dynamic_dims` (default from behavior_version 21): behind each sequence (mode constant only).
+    `handle_dynamic_dims` (default from behavior_version 21): behind each sequence (mode constant only). `out_dims`:
+    Dims for the longer axes.
     """
 
     recurrent = True
@@ -41,9 +42,11 @@ class Pad(Layer):
         value: LayerRef | float = 0,
         mode: str = "constant",
         handle_dynamic_dims: bool | None = None,
+        out_dims: Dim | Sequence[Dim] | None = None,
     ) -> None:
         super().__init__()
         self.axes = axes
+        self.out_dims = [out_dims] if isinstance(out_dims, Dim) else out_dims
         self.padding = padding
         self.value = value
         self.mode = mode.lower()
@@ -73,8 +76,12 @@ class Pad(Layer):
         """The longer axes."""
         if x is None:
             return None
-        for at, (left, right) in self._margins(x).items():
-            x = with_axis(x, at, (left + x.dims[at]) + right)
+        margins = self._margins(x)
+        given = [None] * len(margins) if self.out_dims is None else self.out_dims
+        if len(given) != len(margins):
+            raise self.error(f"`out_dims` must have {len(margins)} entries, one per axis, but is {given!r} instead")
+        for (at, (left, right)), dim in zip(margins.items(), given, strict=True):
+            x = with_axis(x, at, self.axis_dim(dim, (left + x.dims[at]) + right))
         return x
 
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
@@ -136,8 +143,8 @@ class PrefixInTime(Layer):
             return None
         at = find_axis(x, self.axis)
         base = refs.get("size_base")
-        new = base.time_dim if base is not None else self.options.out_dim
-        return with_axis(x, at, self.repeat + x.dims[at] if new is None else new)
+        new = base.time_dim if base is not None else None
+        return with_axis(x, at, new or self.axis_dim(self.options.out_dim, self.repeat + x.dims[at]))
 
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The prefix and the source."""
@@ -174,8 +181,11 @@ class PostfixInTime(Layer):
         if x is None or any(r is None for r in refs.values()):
             return None
         at = find_axis(x, self.axis)
-        longer = with_axis(x, at, self.options.out_dim or x.dims[at] + self.repeat)
+        longer = with_axis(x, at, self._longer(x.dims[at]))
         return longer if postfix is None else common((longer, postfix), self.behavior)
+
+    def _longer(self, dim: Dim) -> Dim:
+        return self.axis_dim(self.options.out_dim, dim + self.repeat)
 
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The source and the postfix."""
@@ -184,7 +194,7 @@ class PostfixInTime(Layer):
         valid = mask(x, at)
         if valid is None:
             valid = torch.ones([x.data.shape[at] if i == at else 1 for i in range(x.spec.rank)], dtype=torch.bool)
-        longer = with_axis(x.spec, at, self.options.out_dim or x.spec.dims[at] + self.repeat)
+        longer = with_axis(x.spec, at, self._longer(x.spec.dims[at]))
         known = _with_new_lengths(joined(x.data, x.spec, [x, *refs.values()]), at, self.repeat, longer)
         data, valid = (
             place(known.with_data(pad(t, at, 0, self.repeat, value=0), longer), spec, self.behavior)

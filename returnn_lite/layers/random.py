@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,15 +10,18 @@ import torch
 from returnn_lite.config.option_types import NaturalFloat, NaturalInt
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.constants import check_dtype, static_dims
-from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.ops.initial import truncated_normal_
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
+from returnn_lite.tensor.align import place
+from returnn_lite.tensor.spec import Role
 from returnn_lite.tensor.tensor import DTYPES
 
+Bounds = Mapping[str, torch.Tensor]  # those of a range that layers give, by option, placed to broadcast
 _DISTRIBUTIONS = ("uniform", "normal", "truncated_normal")
 
 
@@ -34,6 +37,7 @@ class _Random(Layer):
     sparse_dim: Dim | None = None
     shape_deps: tuple[str, ...] = ()
     static: bool = False
+    role: Dim | None = None  # which axis is the feature axis
 
     @property
     def differs_by_step(self) -> str:
@@ -48,14 +52,16 @@ class _Random(Layer):
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """The Dims of `shape`."""
         dims = static_dims(self, self.shape)
-        return Spec(dims, self.dtype, sparse_dim=self.sparse_dim, feature=AUTO if self.sparse_dim is None else None)
+        feature: Role = None if self.sparse_dim is not None else AUTO if self.role is None else self.role
+        return Spec(dims, self.dtype, sparse_dim=self.sparse_dim, feature=feature)
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """New values at every call; with `static` the same ones."""
         spec = self.made_spec()
         sizes = MadeSizes(self, refs.values())
         generator = self._generator(sizes.device)
-        data = self.draw(sizes.shape(spec), generator, sizes.device).to(sizes.device, DTYPES[self.dtype])
+        bounds = {n: place(x, spec, self.behavior) for n, x in refs.items() if n in ("minval", "maxval")}
+        data = self.draw(sizes.shape(spec), generator, bounds).to(sizes.device, DTYPES[self.dtype])
         return sizes.tensor(data, spec)
 
     def _generator(self, device: torch.device) -> torch.Generator:
@@ -66,7 +72,7 @@ class _Random(Layer):
             own = self._own = torch.Generator(device).manual_seed(self.seed)
         return own
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, bounds: Bounds) -> torch.Tensor:
         """The values."""
         raise NotImplementedError
 
@@ -110,7 +116,7 @@ class Random(_Random):
         if explicit_state is not None:
             raise self.error("`explicit_state` is not supported; give `seed` for numbers of its own")
         check_dtype(self, dtype)
-        self.shape, self.dtype, self.sparse_dim = shape, dtype, sparse_dim
+        self.shape, self.dtype, self.sparse_dim, self.role = shape, dtype, sparse_dim, feature_dim
         self.distribution = distribution
         self.mean, self.stddev = mean or 0.0, 1.0 if stddev is None else stddev
         low, high = (-bound, bound) if bound is not None else (minval or 0, maxval)
@@ -121,8 +127,9 @@ class Random(_Random):
         self.seed = 0 if seed is None and self.static else seed
         self.shape_deps = tuple(shape_deps)
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, bounds: Bounds) -> torch.Tensor:
         """By the distribution."""
+        device = generator.device
         if self.distribution == "normal":
             return torch.randn(shape, generator=generator, device=device) * self.stddev + self.mean
         if self.distribution == "truncated_normal":
@@ -136,29 +143,39 @@ class Random(_Random):
 
 @layer("rand_int")
 class RandInt(_Random):
-    """Random ints in [minval, maxval).  Shape: `shape`, numbers and Dims; `sparse_dim`: as classes."""
+    """Random ints in [minval, maxval).  Shape: `shape`, numbers and Dims; `sparse_dim`: as classes.
+
+    `minval` and `maxval`: numbers, Dims with a size, or layers, which broadcast against the output.
+    """
 
     def __init__(
         self,
         *,
         shape: Sequence[NaturalInt | Dim],
-        maxval: int | Dim,
-        minval: int = 0,
+        maxval: LayerRef | int | Dim,
+        minval: LayerRef | int | Dim = 0,
         dtype: str = "int32",
         sparse_dim: Dim | None = None,
+        feature_dim: Dim | None = None,
         seed: int | None = None,
         shape_deps: Sequence[str] = (),
     ) -> None:
         super().__init__()
         check_dtype(self, dtype)
         self.shape, self.dtype, self.sparse_dim, self.seed = shape, dtype, sparse_dim, seed
-        self.low = minval
+        self.role = feature_dim
         self.shape_deps = tuple(shape_deps)
-        high = maxval.size if isinstance(maxval, Dim) else maxval
-        if not isinstance(high, int) or high <= minval:
+        self.minval, self.maxval = minval, maxval
+        low, high = (n.size if isinstance(n, Dim) else n for n in (minval, maxval))
+        if low is None or high is None or (isinstance(low, int) and isinstance(high, int) and high <= low):
             raise self.error(f"`maxval` must be an int above `minval` {minval}, but is {maxval!r} instead")
-        self.high = high
+        self.low, self.high = low, high
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, bounds: Bounds) -> torch.Tensor:
         """Uniform."""
-        return torch.randint(self.low, self.high, shape, generator=generator, device=device)
+        device = generator.device
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return torch.randint(self.low, self.high, shape, generator=generator, device=device)
+        low, high = (torch.as_tensor(bounds.get(n, getattr(self, n))) for n in ("minval", "maxval"))
+        share = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+        return (low + share * (high - low)).floor()

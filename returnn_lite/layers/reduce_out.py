@@ -30,7 +30,7 @@ class ReduceOut(Layer):
             raise self.error(
                 f"the last axis must be the features, a multiple of {self.num_pieces}, but the source is {x}"
             )
-        return x.with_feature(x.dims[x.feature] // self.num_pieces)
+        return x.with_feature(self.axis_dim(self.options.out_dim, x.dims[x.feature] // self.num_pieces))
 
     def forward(self, x: Tensor) -> Tensor:
         """The reduced features."""

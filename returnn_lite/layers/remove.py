@@ -33,7 +33,7 @@ class Remove(Layer):
         visible = [d for d in x.dims if d not in x.loop]
         if x.batch is None or len(visible) != 2:
             raise self.error(f"the source must have the axes batch and {self.axis!r}, but is {describe(x)}")
-        return with_axis(x, at, self.options.out_dim or self.dim("removed-items", None, SPATIAL))
+        return with_axis(x, at, self.axis_dim(self.options.out_dim, self.dim("removed-items", None, SPATIAL)))
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The frames that are left."""

@@ -25,11 +25,15 @@ from returnn_lite.tensor.masked import mask
 
 @layer("tile")
 class Tile(Layer):
-    """Static axes repeated as a whole.  Shape: (B, T, F), {"F": 2} -> (B, T, 2 F)"""
+    """Static axes repeated as a whole.  Shape: (B, T, F), {"F": 2} -> (B, T, 2 F)
 
-    def __init__(self, *, multiples: Mapping[AxisText, int]) -> None:
+    `out_dims`: {axis: Dim of the larger one}.
+    """
+
+    def __init__(self, *, multiples: Mapping[AxisText, int], out_dims: Mapping[AxisText, Dim] | None = None) -> None:
         super().__init__()
         self.multiples = dict(multiples)
+        self.out_dims = dict(out_dims or {})
 
     def _counts(self, x: Spec) -> dict[int, int]:
         counts = {find_axis(x, a, option="multiples"): n for a, n in self.multiples.items()}
@@ -42,8 +46,9 @@ class Tile(Layer):
         """The larger axes."""
         if x is None:
             return None
+        given = {find_axis(x, a, option="out_dims"): dim for a, dim in self.out_dims.items()}
         for at, n in self._counts(x).items():
-            x = with_axis(x, at, x.dims[at] * n)
+            x = with_axis(x, at, self.axis_dim(given.get(at), x.dims[at] * n))
         return x
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,8 +91,8 @@ class Repeat(_AxisAfterBatch):
         order, at = self.order(x)
         x = x.permuted(order)
         if isinstance(self.repetitions, int):
-            return with_axis(x, at, self.options.out_dim or x.dims[at] * self.repetitions)
-        return with_axis(x, at, self.options.out_dim or self.dim("repeat", None, SPATIAL))
+            return with_axis(x, at, self.axis_dim(self.options.out_dim, x.dims[at] * self.repetitions))
+        return with_axis(x, at, self.axis_dim(self.options.out_dim, self.dim("repeat", None, SPATIAL)))
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The repeated frames."""
@@ -156,12 +161,10 @@ class Resize(_AxisAfterBatch):
             raise self.error("`fill_dropout` is not supported; leave it out")
 
     def _new_dim(self, dim: Dim) -> Dim:
-        if isinstance(self.options.out_dim, Dim):
-            return self.options.out_dim
         if isinstance(self.factor, int):
-            return dim * self.factor
+            return self.axis_dim(self.options.out_dim, dim * self.factor)
         size = None if dim.size is None or isinstance(self.factor, str) else math.ceil(dim.size * self.factor)
-        return self.dim("resize", size, SPATIAL)
+        return self.axis_dim(self.options.out_dim, self.dim("resize", size, SPATIAL))
 
     def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """The longer axis."""

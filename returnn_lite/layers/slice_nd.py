@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 
@@ -24,9 +25,10 @@ from returnn_lite.tensor.dim import SPATIAL
 class SliceNd(Layer):
     """`size` frames from `start` on, per sequence.  Shape: (B, T, F), start (B,), size 3 -> (B, 3, F)
 
-    `start`: a number or a layer (B, …); `size`: a number, a layer, a Dim, or None for all frames up to the end. Frames
-    outside of the sequence (with a number as start: of the padded tensor), or from the sequence's own size on, are 0.
-    `min_size`: least size where it is not a number. The sizes that a `length` layer gives make its axis.
+    `start`: a number (0 by default) or a layer (B, …); `size`: a number, a layer, a Dim, or None for all frames up to
+    the end. Frames outside of the sequence (with a number as start: of the padded tensor), or from the sequence's own
+    size on, are 0. `min_size`: least size where it is not a number. The sizes that a `length` layer gives make its
+    axis.
     """
 
     recurrent = True
@@ -34,14 +36,14 @@ class SliceNd(Layer):
     def __init__(
         self,
         *,
-        start: LayerRef | int,
+        start: LayerRef | int | None = None,
         size: LayerRef | NaturalInt | Dim | None = None,
         min_size: NaturalInt | None = None,
         axis: AxisText = "T",
         out_spatial_dim: Dim | None = None,
     ) -> None:
         super().__init__()
-        self.start = start
+        self.start = 0 if start is None else start
         self.size = size
         self.min_size = min_size
         self.axis = axis
@@ -62,11 +64,16 @@ class SliceNd(Layer):
         return x.order(*front, at)
 
     def _out_dim(self) -> Dim:
-        given = self.out_spatial_dim or (self.size if isinstance(self.size, Dim) else None)
-        if given is not None:
-            return given
+        if isinstance(self.size, Dim):
+            return self.axis_dim(self.out_spatial_dim, self.size)
+        measured = measured_axis(self.size_node)
+        return self.axis_dim(self.out_spatial_dim, self.sliced_time if measured is None else measured)
+
+    @cached_property
+    def sliced_time(self) -> Dim:
+        """A new axis, found by "stag:sliced-time:<layer>"."""
         size = self.size if isinstance(self.size, int) else None
-        return measured_axis(self.size_node) or self.dim("sliced-time", size, SPATIAL)
+        return Dim(size, f"sliced-time:{self.name}", kind=SPATIAL)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """The axis behind those of `start`, with the new size."""
@@ -92,7 +99,7 @@ class SliceNd(Layer):
         at = lead + order.index(old)
         first = _spread(start, spec) if start is not None else torch.full((), int(self.start), device=x.device)
         ends = _ends(x, old, spec)
-        count, frames = self._count(refs.get("size"), first, ends, spec)
+        count, frames = self._count(self._size_of(x, refs), first, ends, spec)
         position = torch.arange(frames, device=x.device).reshape((-1, *(1,) * (spec.rank - at - 1)))
         index = first + position
         inside = ends if start is not None else x.data.shape[old]
@@ -105,6 +112,18 @@ class SliceNd(Layer):
             out = out.with_lengths({spec.dims[at]: Lengths(values, frames, tuple(spec.dims[i] for i in axes))})
         return out.with_data(data, spec)
 
+    def _size_of(self, x: Tensor, refs: Mapping[str, Tensor]) -> Tensor | None:
+        """The sizes that a layer gives, or a Dim whose lengths are known."""
+        dim = self.size
+        if not isinstance(dim, Dim) or dim.size is not None:
+            return refs.get("size")
+        try:
+            lengths = x.length(dim)
+        except KeyError:
+            return None
+        spec = Spec(lengths.dims, "int32", time=None, feature=None)
+        return x.with_data(lengths.values, spec).with_lengths({dim: lengths})
+
     def _count(
         self, size: Tensor | None, first: torch.Tensor, ends: torch.Tensor, spec: Spec
     ) -> tuple[torch.Tensor | int, int]:
@@ -116,7 +135,7 @@ class SliceNd(Layer):
         count = _spread(size, spec) if size is not None else (ends - first).clamp(min=0)
         if self.min_size is not None:
             count = count.clamp(min=self.min_size)
-        measured = measured_axis(self.size_node)
+        measured = self.size if isinstance(self.size, Dim) else measured_axis(self.size_node)
         if size is not None and measured is not None and measured in size.lengths and self.min_size is None:
             return count, size.lengths[measured].max  # known without waiting for the device
         return count, int(count.max()) if count.numel() else 0

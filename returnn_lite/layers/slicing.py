@@ -60,9 +60,10 @@ class Slice(Layer):
         return slice(self.start or None if self.step < 0 else self.start, self.end, self.step)
 
     def _out_dim(self, x: Spec, at: int) -> Dim:
+        return self.axis_dim(self.options.out_dim, self._sliced(x, at))
+
+    def _sliced(self, x: Spec, at: int) -> Dim:
         dim = x.dims[at]
-        if isinstance(self.options.out_dim, Dim):
-            return self.options.out_dim
         if dim.size is not None or dim.is_batch:
             size = len(range(dim.size or 0)[self._slice()])
             return dim if size == dim.size else self.dim("slice", size, kind_of(x, at))
@@ -96,13 +97,7 @@ class Slice(Layer):
         missing = 0 if dim.size is None else dim.size - data.shape[at]
         if missing > 0:  # a static end behind the longest sequence
             data = torch.cat([data, data.new_zeros((*data.shape[:at], missing, *data.shape[at + 1 :]))], at)
-        if dim.dynamic and isinstance(self.options.out_dim, Dim):
-            x = x.with_lengths({dim: self._lengths(x, at)})
         return x.with_data(data, spec)
-
-    def _lengths(self, x: Tensor, at: int) -> Lengths:
-        dim = x.spec.dims[at] - self.start
-        return x.length((dim + (self.end or 0)).ceildiv(abs(self.step)))
 
 
 @layer("shift_axis")

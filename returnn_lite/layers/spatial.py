@@ -11,6 +11,7 @@ from returnn_lite.config.option_types import MAX_SIZE, is_int, shortened
 from returnn_lite.config.values import plain
 from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.layers.core.base import Layer
 from returnn_lite.ops import windows as windows_of
 from returnn_lite.ops.windows import PADDINGS
 from returnn_lite.tensor import Dim, Spec, Tensor
@@ -95,29 +96,45 @@ class Steps(Protocol):
         """The output axis."""
 
 
-def window_spec(spec: Spec, axes: Sequence[int], steps: Sequence[Steps], feature: Dim | None, name: str = "") -> Spec:
-    """The output: batch and all other axes, then the spatial ones, then the features.
+def moved_axes(owner: Layer, spec: Spec, axes: Sequence[int], steps: Sequence[Steps], called: str = "") -> list[Dim]:
+    """What becomes of the spatial axes: as the option `out_spatial_dims` of the layer says, or Dims of its own.
 
-    `name` of a layer: its i-th spatial axis, if it is a new one, is called "<name>:conv:s<i>".
+    Of these the i-th one, if it is a new axis, is called "<layer>:<called><i>".
     """
-    others = [spec.dims[i] for i in range(spec.rank) if i not in axes and i != spec.feature]
     new = [w.out_dim(spec.dims[i]) for i, w in zip(axes, steps, strict=True)]
-    if name:
-        changed = [dim is not spec.dims[i] for dim, i in zip(new, axes, strict=True)]
-        new = [dim.named(f"{name}:conv:s{i}") if changed[i] else dim for i, dim in enumerate(new)]
+    given = getattr(owner, "out_spatial_dims", None)
+    if given is not None:
+        if len(given) != len(new):
+            raise owner.error(f"`out_spatial_dims` must have an entry per spatial axis, {len(new)}, but is {given!r}")
+        return [owner.axis_dim(dim, made) for dim, made in zip(given, new, strict=True)]
+    if not called:
+        return new
+    changed = [dim is not spec.dims[i] for dim, i in zip(new, axes, strict=True)]
+    return [dim.named(f"{owner.name}:{called}{i}") if changed[i] else dim for i, dim in enumerate(new)]
+
+
+def window_spec(spec: Spec, axes: Sequence[int], new: Sequence[Dim], feature: Dim | None) -> Spec:
+    """The output: batch and all other axes, then the spatial ones, now `new`, then the features."""
+    others = [spec.dims[i] for i in range(spec.rank) if i not in axes and i != spec.feature]
     last = [feature] if feature is not None else []
     dims = (*others, *new, *last)
     time = None
     if spec.time is not None:
         time = len(others) + axes.index(spec.time) if spec.time in axes else dims.index(spec.dims[spec.time])
-    return Spec(dims, spec.dtype, time=time, feature=len(dims) - 1 if last else None, loop=spec.loop)
+    features = len(dims) - 1 if last else None
+    if spec.feature in axes and not last:
+        features = len(others) + axes.index(spec.feature)
+    return Spec(dims, spec.dtype, time=time, feature=features, loop=spec.loop)
 
 
 def channels_first(x: Tensor, axes: Sequence[int]) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """Data as (N, channels, spatial …), N all other axes flattened; and the sizes of those other axes."""
+    """Data as (N, channels, spatial …), N all other axes flattened; and the sizes of those other axes.
+
+    A feature axis that is spatial is no channel.
+    """
     spec = x.spec
     others = [i for i in range(spec.rank) if i not in axes and i != spec.feature]
-    feature = [spec.feature] if spec.feature is not None else []
+    feature = [spec.feature] if spec.feature is not None and spec.feature not in axes else []
     data = x.data.permute((*others, *feature, *axes))
     if len(others) == len(feature) == 1:
         return data, (data.shape[0],)

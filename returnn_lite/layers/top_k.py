@@ -8,7 +8,7 @@ import torch
 
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
+from returnn_lite.tensor import AUTO, Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axes as find_axes
@@ -22,18 +22,26 @@ from returnn_lite.tensor.spec import Role
 class TopK(Layer):
     """The `k` largest values along an axis.  Shape: (B, T, F), "F" -> (B, T, K), no feature axis
 
-    Their positions are "<name>/indices" (int32, the axis as classes); with a list of axes "<name>/indices0" … Frames
-    behind the sequence ends are never among them.
+    `k`: a number, a Dim with a size, or a layer that gives a single number; `k_dim`: the new axis. Their positions are
+    "<name>/indices" (int32, the axis as classes); with a list of axes "<name>/indices0" … Frames behind the sequence
+    ends are never among them.
     """
 
     recurrent = True
 
-    def __init__(self, *, axis: AxisText, k: int | Dim, k_dim: Dim | None = None, sorted: bool = True) -> None:  # noqa: A002
+    def __init__(
+        self,
+        *,
+        axis: AxisText,
+        k: LayerRef | int | Dim,
+        k_dim: Dim | None = None,
+        sorted: bool = True,  # noqa: A002 - the config word
+    ) -> None:
         super().__init__()
         self.axis = axis
         size = k.size if isinstance(k, Dim) else k
-        if not isinstance(size, int) or size < 1:
-            raise self.error(f"`k` must be a positive number or a static Dim, but is {k!r} instead")
+        if size is None or (isinstance(size, int) and size < 1):
+            raise self.error(f"`k` must be a positive number, a static Dim or a layer, but is {k!r} instead")
         self.k = size
         self.k_dim = k if isinstance(k, Dim) else k_dim
         self.sorted = sorted
@@ -43,11 +51,12 @@ class TopK(Layer):
         """Not along the features."""
         return not (isinstance(self.axis, str) and self.axis.lower() in ("f", "feature"))
 
-    def spec(self, x: Spec | None) -> Spec | None:
+    def spec(self, x: Spec | None, **refs: Spec | None) -> Spec | None:
         """All other axes, then K."""
         if x is None:
             return None
-        new = self.k_dim or self.dim("topk", self.k, SPATIAL)
+        size = self.k if isinstance(self.k, int) else None
+        new = self.axis_dim(self.k_dim, self.dim("topk", size, SPATIAL))
         left = x.without(self._axes(x))
         time: Role = None if x.time is None else left.time
         return Spec((*left.dims, new), x.dtype, sparse_dim=x.sparse_dim, time=time, feature=None, loop=x.loop)
@@ -56,7 +65,7 @@ class TopK(Layer):
         found = find_axes(x, self.axis) if self.several else (find_axis(x, self.axis),)
         sizes = [x.dims[i].size for i in found]
         known = [n for n in sizes if n is not None]
-        if len(known) == len(sizes) and math.prod(known) < self.k:
+        if len(known) == len(sizes) and isinstance(self.k, int) and math.prod(known) < self.k:
             text = f"`k` must be at most {math.prod(known)}, the size of {self.axis!r}"
             raise self.error(f"{text}, but is {self.k} instead")
         return found
@@ -70,14 +79,17 @@ class TopK(Layer):
             raise self.error(f"the parts are {', '.join(names)}, but {part!r} was asked for")
         return Spec(output.dims, "int32", time=output.time, feature=None, loop=output.loop)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """The values, with their positions as parts."""
-        found, spec = self._axes(x.spec), self.made_spec(x.spec)
+        found, spec = self._axes(x.spec), self.made_spec(x.spec, **{option: ref.spec for option, ref in refs.items()})
+        k = self.k if isinstance(self.k, int) else int(refs["k"].data)
+        if spec.dims[-1].dynamic:
+            x = x.with_lengths({spec.dims[-1]: Lengths(torch.tensor(k, device=x.device), k, ())})
         lowest = float("-inf") if x.data.dtype.is_floating_point else torch.iinfo(x.data.dtype).min
         data = fill_padding(x, lowest, [i for i in found if x.spec.dims[i].dynamic])
         data = data.permute((*(i for i in range(x.spec.rank) if i not in found), *found))
         sizes = data.shape[data.dim() - len(found) :]
-        values, index = data.flatten(data.dim() - len(found)).topk(self.k, -1, sorted=self.sorted)
+        values, index = data.flatten(data.dim() - len(found)).topk(k, -1, sorted=self.sorted)
         out = x.with_data(values, spec)
         out.parts = {}
         for i in reversed(range(len(found))):

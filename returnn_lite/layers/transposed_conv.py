@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.spatial import channels_first, channels_last, spatial_axes, window_spec
+from returnn_lite.layers.spatial import channels_first, channels_last, moved_axes, spatial_axes, window_spec
 from returnn_lite.ops import windows
 from returnn_lite.ops.convolution import transposed_convolution
 from returnn_lite.tensor import Dim, PreActivation, Spec, Tensor
@@ -36,7 +37,8 @@ class TransposedConv(Layer):
     full[i * stride + j] += x[i] W[j]; `padding` "same": T' = T * stride, "valid": plus max(filter - stride, 0); with
     `output_padding` p: T' = T * stride + filter - stride - 2 pad + p. `remove_padding`: frames cut off at both ends.
     `strides` is `filter_size` by default. Parameters: `W_native_transposed_conv` (filter …, n_out, F) with a second
-    filter axis of size 1 in the one-dimensional case; `bias` (n_out,). Frames behind a sequence end count unless
+    filter axis of size 1 in the one-dimensional case; `bias` (n_out,). `out_spatial_dims`: Dims for what becomes of the
+    spatial axes. Frames behind a sequence end count unless
     `use_time_mask`.
     """
 
@@ -55,6 +57,7 @@ class TransposedConv(Layer):
         activation: str | None = None,
         with_bias: bool = True,
         in_spatial_dims: AxisText = None,
+        out_spatial_dims: Sequence[Dim] | None = None,
         forward_weights_init: Any = "glorot_uniform",
         bias_init: Any = 0.0,
         filter: LayerRef | None = None,  # noqa: A002 - the config word
@@ -81,6 +84,7 @@ class TransposedConv(Layer):
         self.activation = find_activation(None)
         self.with_bias = with_bias
         self.in_spatial_dims = in_spatial_dims
+        self.out_spatial_dims = out_spatial_dims
         self.weights_init = forward_weights_init
         self.bias_init = bias_init
         self.filter = filter
@@ -104,7 +108,9 @@ class TransposedConv(Layer):
         """Batch axes, spatial axes with new lengths, features."""
         if x is None:
             return None
-        return window_spec(x, self._axes(x), self.spreads, self.feature_dim(self.n_out, name="channel"))
+        axes = self._axes(x)
+        new = moved_axes(self, x, axes, self.spreads)
+        return window_spec(x, axes, new, self.feature_dim(self.n_out, name="channel"))
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """`W_native_transposed_conv`, `bias`."""

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from returnn_lite.layers.constants import Constant, check_dtype, static_dims
+from returnn_lite.layers.constants import check_dtype, static_dims
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.linking import Linker, task
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
+from returnn_lite.tensor.align import place
+from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.dim import SPATIAL
 from returnn_lite.tensor.tensor import DTYPES
 
@@ -24,8 +26,8 @@ class Variable(Layer):
     """A parameter as a tensor.  Shape: `shape`; with `add_batch_axis` and `add_time_axis` (B, 1, …)
 
     Parameter: `param_name`, by default the name of the layer. `init`: an initialiser or number; `init_by_layer`: a
-    `constant` layer with the initial value. `non_critical_for_restore`: a model file may lack it. `saveable` has no
-    effect.
+    layer that has the initial value and needs no data of the batch. `non_critical_for_restore`: a model file may lack
+    it. `saveable` has no effect.
     """
 
     sources = "none"
@@ -51,6 +53,7 @@ class Variable(Layer):
         self.non_critical_for_restore = non_critical_for_restore
         self.init = init
         self.init_by_layer = init_by_layer
+        self.init_node: Node | None = None
         self.param_name = param_name
         self.assigned = False
         check_dtype(self, dtype)
@@ -60,12 +63,8 @@ class Variable(Layer):
             raise self.error("give either `init` or `init_by_layer`")
 
     def link(self, net: Linker, node: Node) -> None:
-        """Reads the value of `init_by_layer`."""
-        ref = node.refs.pop("init_by_layer", None)
-        if ref is not None:
-            if not isinstance(ref.layer, Constant):
-                raise self.error("`init_by_layer` must name a `constant` layer")
-            self.init = np.broadcast_to(ref.layer.value, [d.size or 0 for d in static_dims(self, self.shape)])
+        """Notes the layer `init_by_layer`, which a run does not read."""
+        self.init_node = node.refs.pop("init_by_layer", None)
 
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """`shape`, the last axis being the features."""
@@ -83,9 +82,21 @@ class Variable(Layer):
         sizes = tuple(d.size or 0 for d in static_dims(self, self.shape))
         name = self.param_name or self.name
         init = 0 if self.init is None else self.init
+        if self.init_node is not None:
+            init = self._given_values(self.init_node)
         self.value = self.param(name, sizes, init, dtype=DTYPES[self.dtype])
         if self.non_critical_for_restore and self.scope is not None:
             self.scope.store.options[self.scope.full_name(name)].critical = False
+
+    def _given_values(self, node: Node) -> np.ndarray:
+        """The output of the layer `init_by_layer`, its axes in the order of `shape`."""
+        layout = Spec(static_dims(self, self.shape), self.dtype)
+        value = output_without_data(node)
+        if value.spec.batch is not None:
+            raise self.error(f"`init_by_layer` must have the axes {describe(layout)}, but has {describe(value.spec)}")
+        placed = place(value, layout, self.behavior).expand([d.size or 0 for d in layout.dims])
+        found: np.ndarray = placed.detach().cpu().numpy()
+        return found
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The parameter, repeated for the batch (as a view)."""
@@ -93,6 +104,23 @@ class Variable(Layer):
         spec = self.made_spec()
         value = self.value.clone() if self.assigned else self.value  # a later assignment must not change this output
         return made.tensor(value.expand(made.shape(spec)), spec)
+
+
+def output_without_data(node: Node) -> Tensor:
+    """The output of a node when the net is made; ConfigError where it needs the data of a batch."""
+    values: dict[Node, Tensor] = {}
+    waiting = [node]
+    while waiting:
+        last = waiting[-1]
+        missing = [n for n in last.inputs if n not in values]
+        if missing:
+            waiting += missing
+            continue
+        waiting.pop()
+        refs = {option: values[n] for option, n in last.refs.items()}
+        with torch.no_grad():
+            values[last] = last.layer.run([values[n] for n in last.sources], refs)
+    return values[node]
 
 
 def _variable(owner: Layer, node: Node) -> Variable:

@@ -84,9 +84,7 @@ class Window(Stateful):
         return left
 
     def _out_dim(self, dim: Dim) -> Dim:
-        if self.out_spatial_dim is not None:
-            return self.out_spatial_dim
-        return self._steps(dim)
+        return self.axis_dim(self.out_spatial_dim, self._steps(dim))
 
     def _steps(self, dim: Dim) -> Dim:
         """The positions at which there is a window."""
@@ -131,12 +129,10 @@ class Window(Stateful):
         if self._is_frame(x.spec):
             raise self.error("a single frame has no frames before it outside of loops")
         order, at = self._order(x.spec)
-        dim, spec = x.spec.dims[order[at]], self.spec(x.spec)
+        spec = self.spec(x.spec)
         data = x.data.permute(order)
         data = sliding(data, at, self.size, self.stride, (self.left, self._right))
         data = data.movedim(-1, at if self._first() else at + 1)
-        if self.out_spatial_dim is not None and self.out_spatial_dim.dynamic:
-            x = x.with_lengths({self.out_spatial_dim: x.length(self._steps(dim))})
         return x.with_data(data, spec)
 
     # --- in a loop over the axis --------------------------------------------------------------------------------------
@@ -225,10 +221,8 @@ class Fold(Layer):
         )
 
     def _out_dim(self, x: Spec) -> Dim:
-        if self.out_spatial_dim is not None:
-            return self.out_spatial_dim
         time, window = self._axes(x)
-        return self._frames(x.dims[time], x.dims[window].size or 1)
+        return self.axis_dim(self.out_spatial_dim, self._frames(x.dims[time], x.dims[window].size or 1))
 
     def _frames(self, dim: Dim, size: int) -> Dim:
         """The frames that the windows cover."""
@@ -264,7 +258,4 @@ class Fold(Layer):
         data = data.narrow(at, left, min(frames, max(data.shape[at] - left, 0)))
         if data.shape[at] < frames:
             data = pad(data, at, 0, frames - data.shape[at])
-        dim = self._out_dim(x.spec)
-        if dim is self.out_spatial_dim and dim.dynamic:
-            x = x.with_lengths({dim: x.length(self._frames(x.spec.dims[time], size))})
         return x.with_data(data, self.spec(x.spec))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.config_value import ConfigOptions
+from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor, batch_dim
 from returnn_lite.tensor.build import data_spec
@@ -97,11 +97,7 @@ def extern_options(config: Config) -> dict[str, ConfigOptions]:
     if extern is not None:
         if not isinstance(extern, dict):
             raise ConfigError("extern_data", f"must be a dict {{key: options}}, but is {type(extern).__name__} instead")
-        for key, entry in extern.items():
-            if not isinstance(key, str) or not isinstance(entry, Mapping):
-                text = f"must be a dict of options by the name of the data, but is {entry!r} for {key!r}"
-                raise ConfigError("extern_data", text)
-        return {k: dict(v) for k, v in extern.items()}
+        return {key: _entry(key, entry) for key, entry in extern.items()}
     options: dict[str, dict[str, Any]] = {}
     inputs = config.int("num_inputs", 0)
     if inputs:
@@ -114,6 +110,16 @@ def extern_options(config: Config) -> dict[str, ConfigOptions]:
     for key, value in (outputs or {}).items():
         options[key] = dict(value) if isinstance(value, dict) else _legacy(value, f"num_outputs[{key!r}]")
     return options
+
+
+def _entry(key: ConfigValue, entry: ConfigValue) -> ConfigOptions:
+    """The options of a key: a dict, or (dim, ndim) as in `num_outputs`."""
+    if isinstance(key, str) and isinstance(entry, Mapping):
+        return dict(entry)
+    if isinstance(key, str) and isinstance(entry, (tuple, list)):
+        return _legacy(entry, f'extern_data["{key}"]')
+    text = f"must be a dict of options (or `(dim, ndim)`) by the name of the data, but is {entry!r} for {key!r}"
+    raise ConfigError("extern_data", text)
 
 
 def _legacy(value: Any, path: str) -> dict[str, Any]:

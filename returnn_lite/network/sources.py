@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
+
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.tensor import Spec, Tensor
 
 
@@ -23,9 +26,16 @@ class DataSource(Layer):
         """As extern_data says."""
         return self._spec
 
+    def is_recurrent(self) -> bool:
+        """Numbers of sequences are one per row of the batch."""
+        return self.key == "seq_idx"
+
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
-        """The tensor of the present batch."""
+        """The tensor of the present batch; without numbers of the sequences they are counted from 0."""
         feed = self.context.run.data
+        if self.key == "seq_idx" and self.key not in feed:
+            made = MadeSizes(self)
+            return made.tensor(torch.arange(made.batch, dtype=torch.int32, device=made.device), self._spec)
         if self.key not in feed:
             raise self.error(f"the dataset gives no data key {self.key!r}; it gives: {', '.join(map(repr, feed))}")
         return feed[self.key]

@@ -47,14 +47,16 @@ class _Shown(torch.autograd.Function):
 
 
 def scaled_gradient(
-    x: Tensor, scale: float, shift: float = 0.0, sum_axis: int | None = None, *, kept: Tensor | None = None
+    x: Tensor, scale: float | Tensor, shift: float = 0.0, sum_axis: int | None = None, *, kept: Tensor | None = None
 ) -> Tensor:
     """`x` with the gradient g * scale + shift; 0 and 0 stop it.  Shape: any -> the same
 
-    `sum_axis`: the shift is multiplied by the sum of |g| over this axis. `kept` (broadcastable bool): entries that keep
-    their gradient; they count in the sum.
+    `scale`: a number, or a tensor that broadcasts; it gets no gradient. `sum_axis`: the shift is multiplied by the sum
+    of |g| over this axis. `kept` (broadcastable bool): entries that keep their gradient; they count in the sum.
     """
-    if scale == 0 and shift == 0 and kept is None:
+    if isinstance(scale, Tensor):
+        scale = scale.detach()
+    elif scale == 0 and shift == 0 and kept is None:
         return x.detach()
     result: Tensor = _Scaled.apply(x, scale, shift, sum_axis, kept)  # type: ignore[no-untyped-call]
     return result
@@ -62,7 +64,9 @@ def scaled_gradient(
 
 class _Scaled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, shift: float, sum_axis: int | None, kept: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, scale: float | Tensor, shift: float, sum_axis: int | None, kept: Tensor | None
+    ) -> Tensor:
         ctx.scale, ctx.shift, ctx.axis, ctx.kept = scale, shift, sum_axis, kept
         return x.view_as(x)
 

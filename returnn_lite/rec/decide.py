@@ -11,7 +11,7 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.tensor import Beam, Lengths, Spec, Tensor, batch_dim
+from returnn_lite.tensor import Beam, Dim, Lengths, Spec, Tensor, batch_dim
 
 _NO_BEAM = "the layer needs the hypotheses of a search, but its source has none"
 
@@ -151,13 +151,14 @@ class ChoiceGetSrcBeams(_OfBeam):
 class SplitBatchBeam(_OfBeam):
     """The hypotheses as a static axis behind the batch axis; nothing is decided any more.
 
-    Shape: (B * beam, …) -> (B, beam, …)
+    Shape: (B * beam, …) -> (B, beam, …), `beam_dim` being the Dim of the new axis
     """
 
     from_node: Node
 
-    def __init__(self) -> None:
+    def __init__(self, *, beam_dim: Dim | None = None) -> None:
         super().__init__()
+        self.beam_dim = beam_dim
 
     def link(self, net: Linker, node: Node) -> None:
         """Notes the nodes from which the beam size is known later."""
@@ -173,7 +174,8 @@ class SplitBatchBeam(_OfBeam):
         order = (x.batch, *(i for i in range(x.rank) if i != x.batch))
         dims = [x.dims[i] for i in order]
         moved = x.permuted(order)
-        return moved.with_dims([dims[0], self.dim("beam", size, kind="spatial"), *dims[1:]])
+        beam = self.axis_dim(self.beam_dim, self.dim("beam", size, kind="spatial"))
+        return moved.with_dims([dims[0], beam, *dims[1:]])
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The split batch axis; as lengths there are those of the best hypothesis, as in the reference."""

@@ -94,7 +94,8 @@ class LoopGraph:
         stays = "the end of the loop" if node is self.inner.nodes.get("end") and not known_length else _stays(node)
         needs_ticks = ticking(node) is not None or previous or node in read_before or _reads_counter(node)
         not_before = _TICKS_UNKNOWN if needs_ticks and not known_length else ""
-        return Item(labels[node], frozenset(current), frozenset(previous), stays, not_before)
+        label = labels[node]
+        return Item(label, frozenset(current), frozenset(previous), stays, not_before, _partners(node, label))
 
 
 def loop_losses(net: Net) -> Iterator[tuple[str, str, Net, Node]]:
@@ -104,6 +105,13 @@ def loop_losses(net: Net) -> Iterator[tuple[str, str, Net, Node]]:
             layer = net.nodes[name].layer
             if isinstance(layer, InnerLayers):
                 yield from ((f"{name}/{label}", name, inner, node) for label, inner, node in layer.loss_nodes())
+
+
+def _partners(node: Node, label: str) -> frozenset[str]:
+    """The layers that `collocate_with` names."""
+    named = node.layer.options.collocate_with or ()
+    net = label[: label.rfind("/") + 1]
+    return frozenset(net + name for name in ([named] if isinstance(named, str) else named))
 
 
 def _owner(node: Node) -> Node:

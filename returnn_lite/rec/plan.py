@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 
@@ -12,6 +12,7 @@ class Item:
     """A layer of the loop: what it reads of the same tick and of the previous one.
 
     `stays`: why it must run inside, "" if nothing forbids to move it. `not_before`: why it cannot run before the loop.
+    `together`: layers with which it stands: where one of them is inside, so is it.
     """
 
     name: str
@@ -19,6 +20,7 @@ class Item:
     previous: frozenset[str] = frozenset()
     stays: str = ""
     not_before: str = ""
+    together: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,21 @@ def make_plan(items: Iterable[Item], *, optimize: bool = True) -> Plan:
     `items` in an order in which each layer comes after those it reads in the same tick.
     """
     items = list(items)
+    plan = _moved(items, optimize)
+    while partners := {item.name: item.together & plan.reasons.keys() for item in items if _is_apart(item, plan)}:
+        kept = {name: f"stands with {', '.join(sorted(found))}" for name, found in partners.items()}
+        items = [replace(item, stays=kept.get(item.name, item.stays)) for item in items]
+        plan = _moved(items, optimize)
+    return plan
+
+
+def _is_apart(item: Item, plan: Plan) -> bool:
+    """Whether it is outside, and one that it stands with is inside."""
+    return item.name not in plan.reasons and not plan.reasons.keys().isdisjoint(item.together)
+
+
+def _moved(items: list[Item], optimize: bool) -> Plan:
+    """The plan of layers of which none stands with another."""
     left = _Left(items)
     before: list[str] = []
     after: list[str] = []

@@ -9,7 +9,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.tensor.axes import describe
-from returnn_lite.tensor.dim import FEATURE, Dim
+from returnn_lite.tensor.dim import FEATURE, Dim, same_axis
 from returnn_lite.tensor.lengths import Lengths
 from returnn_lite.tensor.spec import AUTO, Spec
 from returnn_lite.tensor.tensor import Tensor
@@ -43,7 +43,7 @@ def _unknown(a: Dim, b: Dim) -> bool:
 
 
 _RULES = [
-    lambda a, b: a == b or (a.is_batch and b.is_batch),
+    same_axis,
     lambda a, b: a.size is not None and a.size == b.size and not a.is_batch,
     lambda a, b: (a.size == 1 or b.size == 1) and not a.is_batch and not b.is_batch,
     _unknown,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.tensor.dim import SPATIAL, Dim
+from returnn_lite.tensor.dim import SPATIAL, Dim, same_axis
 from returnn_lite.tensor.spec import Spec
 
 
@@ -100,7 +100,8 @@ def _resolve(spec: Spec, text: AxisText, option: str) -> tuple[int, ...]:
 def _by_dim(spec: Spec, dim: Dim) -> tuple[int, ...]:
     if dim.is_batch:
         return () if spec.batch is None else (spec.batch,)
-    return tuple(i for i, d in enumerate(spec.dims) if d == dim)
+    equal = tuple(i for i, d in enumerate(spec.dims) if d == dim)
+    return equal or tuple(i for i, d in enumerate(spec.dims) if same_axis(d, dim))
 
 
 def _by_int(spec: Spec, number: int, option: str) -> int:

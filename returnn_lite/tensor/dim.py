@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,9 +19,12 @@ class Dim:
     `Dim(5, name="heads")` and `Dim(None, name="time")` are new axes, each equal only to itself. Arithmetic (`+ - *`,
     `ceildiv`, `//`) gives derived Dims: `time.ceildiv(2)` made twice is the same axis, which is why two convolutions
     with one stride can be added. `kind` is "batch", "spatial" or "feature"; it never decides equality.
+
+    A config may give a new Dim to an axis that a layer computes: `declare` notes what it stands for, in each net whose
+    layers do so; it stays equal to itself alone, and `same_axis` knows what is meant.
     """
 
-    __slots__ = ("_hash", "foreign", "kind", "name", "op", "parts", "size")
+    __slots__ = ("__weakref__", "_hash", "_meanings", "foreign", "kind", "name", "op", "parts", "size")
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Dim:
         self.foreign: object = None  # what stands for it in another language, if anything does
         self.op, self.parts = derived if derived else ("", ())
         self._hash = self._made_hash()
+        self._meanings: WeakValueDictionary[int, Dim] | None = None
 
     def _made_hash(self) -> int:
         """Of what decides equality: the arithmetic, or the object itself; the name or kind of a "same" Dim does not."""
@@ -72,6 +77,18 @@ class Dim:
         """Whether this is the batch axis."""
         return self.kind == BATCH
 
+    @property
+    def meanings(self) -> tuple[Dim, ...]:
+        """The axes that this one was declared to be, the latest first; those that nothing else holds are forgotten."""
+        known = self.base._meanings
+        return () if known is None else tuple(known.values())[::-1]
+
+    def declare(self, dim: Dim) -> None:
+        """From now on this Dim of a config stands for `dim`, which a layer computes and holds."""
+        base = self.base
+        base._meanings = WeakValueDictionary() if base._meanings is None else base._meanings
+        base._meanings[id(dim)] = dim
+
     def __hash__(self) -> int:
         return self._hash
 
@@ -103,6 +120,10 @@ class Dim:
     def named(self, name: str) -> Dim:
         """A view of this Dim with another name, found by both; equal to it."""
         return self if name == self.name else Dim(self.size, name, kind=self.kind, derived=("same", (self,)))
+
+    def with_size(self, size: int) -> Dim:
+        """A view of this Dim that has a size; equal to it."""
+        return self if size == self.size else Dim(size, self.name, kind=self.kind, derived=("same", (self,)))
 
     def __add__(self, other: Dim | int) -> Dim:
         return _derive("+", (self, other), _pair_name(self, "+", other))
@@ -142,6 +163,14 @@ class Dim:
 
 batch_dim = Dim(None, "batch", kind=BATCH)
 single_step_dim = Dim(1, "single-step")  # as the axis of a layer: its source is one frame of a sequence
+
+
+def same_axis(a: Dim, b: Dim) -> bool:
+    """Whether two Dims mean one axis: they are equal, or were declared to be."""
+    if a == b or (a.is_batch and b.is_batch):
+        return True
+    found = {a, *a.meanings}
+    return b in found or any(dim in found for dim in b.meanings)
 
 
 def _restored(size: int | None, name: str, kind: str, op: str, parts: tuple[Dim | int, ...]) -> Dim:

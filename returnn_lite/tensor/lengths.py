@@ -92,16 +92,37 @@ def derive(dim: Dim, known: Mapping[Dim, Lengths]) -> Lengths:
     waiting = [dim]
     while waiting:
         last = waiting[-1]
-        if not last.op:
-            raise KeyError(f"no lengths known for axis {last}")
-        dynamic = (p for p in last.parts if isinstance(p, Dim) and p.size is None)
+        op, parts = (last.op, last.parts) if last.op else ("same", (_meaning(last, known),))
+        dynamic = (p for p in parts if isinstance(p, Dim) and p.size is None)
         missing = [p for p in dynamic if p not in known and p not in made]
         if missing:
             waiting += missing
         else:
             waiting.pop()
-            made[last] = _derived(last, [_length_of(p, known, made) for p in last.parts])
+            made[last] = _derived(op, [_length_of(p, known, made) for p in parts])
     return made[dim]
+
+
+def _meaning(dim: Dim, known: Mapping[Dim, Lengths]) -> Dim:
+    """What an axis was declared to be, in the net whose lengths are known."""
+    for meaning in dim.meanings:
+        if all(leaf in known for leaf in _leaves(meaning, known)):
+            return meaning
+    raise KeyError(f"no lengths known for axis {dim}")
+
+
+def _leaves(dim: Dim, known: Mapping[Dim, Lengths]) -> set[Dim]:
+    """The dynamic axes that the lengths of `dim` come down to: known ones, and those that nothing is derived from."""
+    found: set[Dim] = set()
+    waiting, seen = [dim], set[Dim]()
+    while waiting:
+        last = waiting.pop()
+        if last in known or not last.op:
+            found.add(last)
+        elif last not in seen:
+            seen.add(last)
+            waiting += [p for p in last.parts if isinstance(p, Dim) and p.size is None]
+    return found
 
 
 def _length_of(part: Dim | int, known: Mapping[Dim, Lengths], made: Mapping[Dim, Lengths]) -> Lengths | int:
@@ -113,14 +134,14 @@ def _length_of(part: Dim | int, known: Mapping[Dim, Lengths], made: Mapping[Dim,
     return known[part] if part in known else made[part]
 
 
-def _derived(dim: Dim, parts: list[Lengths | int]) -> Lengths:
+def _derived(op: str, parts: list[Lengths | int]) -> Lengths:
     """The lengths of a Dim from those of the Dims it is derived from."""
-    if dim.op == "same" and isinstance(parts[0], Lengths):
+    if op == "same" and isinstance(parts[0], Lengths):
         return parts[0]
-    largest = apply(dim.op, [p.max if isinstance(p, Lengths) else p for p in parts])
+    largest = apply(op, [p.max if isinstance(p, Lengths) else p for p in parts])
     operands = [p.values if isinstance(p, Lengths) else p for p in parts]
     dims = next(p.dims for p in parts if isinstance(p, Lengths))
-    return Lengths(_apply_values(dim.op, operands), largest, dims)
+    return Lengths(_apply_values(op, operands), largest, dims)
 
 
 def _apply_values(op: str, parts: list[torch.Tensor | int]) -> torch.Tensor:

@@ -45,6 +45,22 @@ def test_inputs_and_targets(tmp_path):
     assert dataset.get_complete_frac(0) == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("empty_groups", [False, True])
+def test_one_stream(tmp_path, empty_groups):
+    """With or without groups for targets, and with or without a column for them; such files go together."""
+    for name, lengths in (("a", [[3], [2]]), ("b", [[3, 0], [2, 0]])):
+        with h5py.File(tmp_path / f"{name}.hdf", "w") as file:
+            file["inputs"], file["seqTags"] = np.arange(10.0).reshape(5, 2), [f"{name}0".encode(), f"{name}1".encode()]
+            file["seqLengths"] = np.array(lengths, np.int32)
+            for part in ("data", "size", "labels") if empty_groups else ():
+                file.create_group(f"targets/{part}")
+    for order in ("ab", "ba"):
+        dataset = hdf(*(tmp_path / f"{name}.hdf" for name in order))
+        found = seqs(dataset)
+        assert [(tag, len(seq["data"])) for tag, seq in found] == [(f"{n}{i}", 3 - i) for n in order for i in (0, 1)]
+        assert dataset.get_data_keys() == ["data"] and dataset.num_outputs == {"data": (2, 2)}
+
+
 def test_several_files_in_any_order(tmp_path):
     files = [write(tmp_path / f"{i}.hdf", lens, tags=[f"{i}/{j}" for j in range(len(lens))])
              for i, lens in enumerate([(3, 1), (2, 5), (4,)])]  # fmt: skip

@@ -190,6 +190,9 @@ def test_a_target_called_data_and_no_targets(tmp_path):
     assert seqs(tmp_path / "t.hdf")[1] == [{"classes": [0, 1, 2]}]
     hdf_from_dataset(init_dataset({"class": "StaticDataset", "data": [{"data": np.ones((3, 2))}]}), tmp_path / "i.hdf")
     assert seqs(tmp_path / "i.hdf")[1] == [{"data": [[1, 1]] * 3}]
+    with h5py.File(tmp_path / "i.hdf") as file:  # no column for targets, and empty groups
+        assert file["seqLengths"][()].tolist() == [[3]]
+        assert [len(file[f"targets/{part}"]) for part in ("data", "size", "labels")] == [0, 0, 0]
 
 
 def test_the_tool(tmp_path, capsys):

@@ -48,6 +48,15 @@ def test_not_before():
     assert places([item("a", not_before="unknown length"), item("output", "a")])[2] == ["a", "output"]
 
 
+def test_layers_that_stand_together_stay_together():
+    items = [item("a", together=frozenset("s")), item("s", "a", "s"), item("b", "s", together=frozenset("a"))]
+    plan = make_plan([*items, item("output", "b")])
+    assert (plan.before, plan.inside, plan.after) == ((), ("a", "s", "b"), ("output",))
+    assert plan.reasons["a"] == "stands with s" and plan.reasons["b"] == "stands with a"
+    outside = [item("a", together=frozenset("b")), item("b", "a", together=frozenset("a")), item("output", "b")]
+    assert make_plan(outside).inside == ()
+
+
 def test_switched_off():
     items = [item("a"), item("output", "a")]
     plan = make_plan(items, optimize=False)

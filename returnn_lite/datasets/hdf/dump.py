@@ -77,7 +77,7 @@ def _append(
         array = np.atleast_1d(dataset.get_data(i, key))
         growing.append(path, array)
         lengths.append(len(array))
-    return lengths if targets else [*lengths, 0]  # a file without targets has an empty column for them
+    return lengths
 
 
 def _describe(
@@ -88,6 +88,8 @@ def _describe(
     file.create_dataset("seqTags", data=np.array(raw, f"S{max(map(len, raw)) + 1}"))
     file.create_dataset("seqLengths", data=lengths)
     file.attrs["inputPattSize"] = np.int64(dataset.num_inputs or 0)
+    for part in ("data", "size", "labels"):  # which are there without targets, too
+        file.require_group(f"targets/{part}")
     for name, key in targets.items():
         dim, ndim = int(dataset.num_outputs[key][0]), int(dataset.num_outputs[key][1])
         file.require_group("targets/size").attrs[name] = (dim, max(ndim, 1))

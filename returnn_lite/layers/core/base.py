@@ -19,6 +19,7 @@ from returnn_lite.layers.dropout import drop_input
 from returnn_lite.log import Log
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim, latest_beam, to_beam
 from returnn_lite.tensor.align import concat_features, concat_plan
+from returnn_lite.tensor.axes import axes
 from returnn_lite.tensor.dim import FEATURE
 
 LayerRef = str  # annotation of options whose value names a layer
@@ -52,7 +53,8 @@ class Layer(torch.nn.Module):
     it, as in the reference; `hidden_state`: the layer carries its own state from tick to tick; `makes_beam`: there are
     other hypotheses behind it; `grows`: its axes grow with the ticks; `keeps_order`: later choices do not re-order it;
     `passes_through`: the output is the source, so in loops others read that, and the layer runs once, after the loop;
-    `remembers`: attributes that outlast a run, besides parameters.
+    `in_dim_is_features`: that option names the feature axis; `remembers`: attributes that outlast a run, besides
+    parameters.
     """
 
     class_name: ClassVar[str] = ""
@@ -67,6 +69,7 @@ class Layer(torch.nn.Module):
     keeps_order: ClassVar[bool] = False
     checks_n_out: ClassVar[bool] = True
     needs_source: ClassVar[bool] = True
+    in_dim_is_features: ClassVar[bool] = True
     remembers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
@@ -170,6 +173,22 @@ class Layer(torch.nn.Module):
             return x.dims[x.feature]
         return self.dim(name, n_out)
 
+    def axis_dim(self, given: Dim | None, computed: Dim) -> Dim:
+        """An axis that this layer makes: `computed`, under the Dim that the config gives for it (None: its own).
+
+        A given Dim without a size gets the size or the lengths of the computed one.
+        """
+        if given is None or computed.is_batch:
+            return computed
+        if given.size is not None and given.size != computed.size:
+            raise self.error(f"the given axis {given} must be of the size of {computed}")
+        if computed.size is not None:
+            return given.with_size(computed.size)
+        if given != computed:
+            self._dims[f"meaning of {given.name}", id(given)] = computed
+            given.declare(computed)
+        return given
+
     def error(self, message: str) -> ConfigError:
         """A ConfigError with the path of this layer."""
         return ConfigError(self.path, message)
@@ -242,7 +261,15 @@ class Layer(torch.nn.Module):
         known = tuple(s for s in sources if s is not None)
         if len(known) < len(sources) and not (known and hasattr(self, "n_out")):
             return None
-        return known[0] if len(known) == 1 else concat_plan(known, self.behavior)[0]
+        return self._features_named(known[0] if len(known) == 1 else concat_plan(known, self.behavior)[0])
+
+    def _features_named(self, x: Spec) -> Spec:
+        """The joined sources, whose feature axis is the one that `in_dim` names."""
+        dim = self.options.in_dim
+        if dim is None or x.sparse or not self.in_dim_is_features:
+            return x
+        named = axes(x, dim, option="in_dim")
+        return x if x.feature in named or not named else x.roles(feature=named[0])
 
     @property
     def given_size(self) -> int | None:
@@ -265,8 +292,9 @@ class Layer(torch.nn.Module):
     def build_with(self, sources: tuple[Spec, ...], refs: Mapping[str, Spec]) -> None:
         """`build` with the Specs that `forward` will see."""
         self.source_sizes = tuple(s.dim or 0 for s in sources)
-        if self.sources == "one" and len(sources) > 1:
-            sources = (concat_plan(sources, self.behavior)[0],)
+        if self.sources == "one" and sources:
+            joined = sources[0] if len(sources) == 1 else concat_plan(sources, self.behavior)[0]
+            sources = (self._features_named(joined),)
         self.build(*sources, **refs)
 
     def run(self, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
@@ -283,6 +311,9 @@ class Layer(torch.nn.Module):
     def run_input(self, sources: list[Tensor]) -> Tensor:
         """The sources concatenated along the feature axis, and dropped out."""
         x = sources[0] if len(sources) == 1 else concat_features(sources, self.behavior)
+        if self.options.in_dim is not None:
+            x = x.copy()
+            x.spec = self._features_named(x.spec)
         if self.options.dropout:
             x = drop_input(x, self.options, self.training, self.context.generator, self.path)
         return x

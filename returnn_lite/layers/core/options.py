@@ -23,8 +23,8 @@ class CommonOptions:
     `only_on_search`, `is_output_layer`. Constraints: `L2`, `darc1`, `spatial_smoothing`. Input noise: `dropout`
     (rate), `dropout_noise_shape`, `dropout_axis`, `dropout_on_forward`. Parameters: `trainable`, `reuse_params`,
     `name_scope`, `param_variational_noise`, `param_dropout`, `param_dropout_min_ndim`, `updater_opts`,
-    `custom_param_importer`. Loops: `initial_output`, `need_last`. The others are accepted because configs have them
-    and have no effect on the numbers here.
+    `custom_param_importer`. Loops: `initial_output`, `need_last`, `collocate_with`. The others are accepted because
+    configs have them and have no effect on the numbers here.
     """
 
     from_: Any = None
@@ -68,6 +68,6 @@ class CommonOptions:
     debug_print_layer_output_template: Any = None
     param_device: Any = None
     rec_previous_layer: Any = None
-    collocate_with: Any = None
+    collocate_with: str | Sequence[str] | None = None
     encapsulate: Any = None
     state: Any = None
