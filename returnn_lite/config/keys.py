@@ -46,7 +46,8 @@ _TRAINING = """
     log_batch_interval rf_dropout_broadcast rf_scatter_use_fixed_masking rf_att_dropout_broadcast rf_use_mask
     rf_use_mask_conv rf_use_mask_transposed_conv rf_use_mask_pool rf_use_mask_stft rf_use_mask_window
     rf_use_mask_scatter rf_use_mask_BatchNorm rf_use_consistent_same_padding rf_conformer_conv_norm_use_mask
-    rf_specaugment_num_masks_per_seq rf_module_output_keep_dtype
+    rf_specaugment_num_masks_per_seq rf_module_output_keep_dtype epoch_start epoch_end load_model_post_hooks
+    batch_size_train batch_size_dev torch_batching online_shuffle_batches
 """
 _OPTIMIZER = """
     optimizer optimizer_epsilon adam nadam adadelta adagrad rmsprop momentum gradient_noise gradient_clip
@@ -54,6 +55,7 @@ _OPTIMIZER = """
     global_norm_tag gradient_nan_inf_filter grad_norm_to_clip_to_zero maximize_grad_norm accum_grad_multiple_step
     decouple_constraints reset_updater_vars_mod_step extra_updates num_allowed_consec_invalid_gradient_steps
     weight_decay_modules_blacklist weight_decay_custom_include_check param_groups_custom weight_averaging
+    log_grad_norm
 """
 _LEARNING_RATE = """
     learning_rate learning_rates min_learning_rate learning_rate_control learning_rate_file

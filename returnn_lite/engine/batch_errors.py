@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.engine.batch_like import BatchLike, num_rows
 from returnn_lite.engine.models.model import Model
-from returnn_lite.engine.step import BatchLike, num_rows, run_step
+from returnn_lite.engine.step import run_step
 from returnn_lite.errors import ConfigError
 
 

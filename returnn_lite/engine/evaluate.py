@@ -1,14 +1,17 @@
 """Scores of a network on datasets, after each epoch of a training or as a task of its own."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from returnn_lite.config import Config
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.engine import data, report
+from returnn_lite.engine import data
 from returnn_lite.engine.batch_errors import with_batch_context
+from returnn_lite.engine.hooks import EpochHooks
+from returnn_lite.engine.log_form import Pass, write
 from returnn_lite.engine.models.model import Model, ModelSource
 from returnn_lite.engine.models.network_source import start_epoch
 from returnn_lite.engine.setup import load_network, requested_epoch
@@ -29,7 +32,7 @@ class Evaluation:
     """What is needed to compute scores: the network on its device, its source, and the config.
 
     `batches` begins an epoch of a dataset; `forward` runs the network. `after_step` may raise to end it; `done` is told
-    the scores of each dataset.
+    the scores of each dataset. `hooks` are called around each, with `step`, the number of training steps so far.
     """
 
     config: Config
@@ -41,14 +44,18 @@ class Evaluation:
     forward: Forward = by_itself
     after_step: Callable[[], None] = lambda: None
     done: Callable[[int, str, Mapping[str, float]], None] = lambda epoch, name, means: None
+    hooks: EpochHooks | None = None
+    step: int = 0
 
     def run(self, name: str, dataset: Dataset, epoch: int) -> dict[str, float]:
         """The scores of one dataset. The train flag is off; nothing is changed."""
         net = self.net.eval()
         start_epoch(net, self.config, epoch)
         loader = self.batches(self.config, net, name, dataset, epoch)
-        meter = step_meter(self.config, f"{self.source.title(epoch)} {name!r} eval", self.log)
-        with torch.no_grad(), net.running_over(name):
+        what = Pass("eval", epoch, name, dataset.known_num_seqs)
+        meter = step_meter(self.config, self.source.form, what, self.log, net)
+        hooks = self.hooks.around(net, name, epoch, self.step) if self.hooks is not None else nullcontext()
+        with torch.no_grad(), net.running_over(name), hooks:
             for batch in loader:
                 with with_batch_context(batch, self.config, net):
                     meter.add(run_step(net, batch, self.device, self.forward), batch)
@@ -63,10 +70,9 @@ class Evaluation:
             results[name] = self.run(name, dataset, epoch)
             self.done(epoch, name, results[name])
             if control is not None:
-                control.set_scores(epoch, self.source.score_entries(name, results[name]))
+                control.set_scores(epoch, self.source.form.entries(name, results[name]))
                 control.save()
-        if results:
-            self.log.v1(report.eval_line(results))
+        write(self.log, self.source.form.evaluated(epoch, results))
         return results
 
 

@@ -20,6 +20,7 @@ from returnn_lite.engine.checkpoints.load import load_params
 from returnn_lite.engine.checkpoints.preload import KEY as PRELOAD
 from returnn_lite.engine.checkpoints.preload import preload
 from returnn_lite.engine.checkpoints.torch_preload import Preloaded, preload_torch
+from returnn_lite.engine.hooks import after_load
 from returnn_lite.engine.models.model import Model, ModelSource
 from returnn_lite.engine.models.network_source import print_network
 from returnn_lite.engine.models.source import model_source
@@ -183,7 +184,14 @@ def preload_files(config: Config, net: Model, log: Log, *, training: bool, start
 
 
 def load_start(config: Config, net: Model, start_point: StartPoint, log: Log, *, task: str) -> int:
-    """Fills the parameters by `preload_from_files` and the chosen checkpoint; returns the global step."""
+    """Fills the parameters by `preload_from_files` and the chosen checkpoint, then calls `load_model_post_hooks`;
+    returns the global step."""
+    step = _load_start(config, net, start_point, log, task)
+    after_load(config, net)
+    return step
+
+
+def _load_start(config: Config, net: Model, start_point: StartPoint, log: Log, task: str) -> int:
     training = task == "train"
     preloaded = preload_files(config, net, log, training=training, start_point=start_point)
     if start_point.filename is None:

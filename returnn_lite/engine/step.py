@@ -2,33 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, overload
+from typing import TypeAlias, overload
 
 import numpy as np
 import torch
 
-from returnn_lite.engine.models.model import Model, ModelOutput, Padded
+from returnn_lite.engine.batch_like import BatchLike, Padded
+from returnn_lite.engine.models.model import Model, ModelOutput
 from returnn_lite.engine.report import Column
 from returnn_lite.errors import ConfigError
 from returnn_lite.network.objective import LossValue
 
 HOST = torch.device("cpu")
-
-
-class BatchLike(Protocol):
-    """What a step needs of a batch: padded arrays [B, T, …] or lists of texts, lengths [B], tags, numbers of the
-    sequences in the epoch, and the progress of the pass."""
-
-    @property
-    def data(self) -> Mapping[str, np.ndarray | Padded]: ...
-    @property
-    def lengths(self) -> Mapping[str, np.ndarray]: ...
-    @property
-    def tags(self) -> list[str]: ...
-    @property
-    def seq_idx(self) -> np.ndarray: ...
-    @property
-    def complete(self) -> float | None: ...
 
 
 class BrokenScores(ConfigError):
@@ -111,15 +96,9 @@ def loss_columns(losses: Mapping[str, LossValue]) -> tuple[list[Column], list[to
     """The columns and values of all losses: unnormalised sums of cost and error, and the normalisation."""
     columns: list[Column] = []
     numbers: list[torch.Tensor] = []
-    for name in sorted(losses):
-        loss = losses[name]
+    for name, loss in losses.items():
         for kind, number in (("cost", loss.sum), ("error", loss.error), ("inv_norm", loss.inv_norm)):
             if number is not None:
                 columns.append((kind, name))
                 numbers.append(number)
     return columns, numbers
-
-
-def num_rows(batch: BatchLike) -> int:
-    """The batch dimension."""
-    return len(next(iter(batch.data.values()))) if batch.data else len(batch.tags)

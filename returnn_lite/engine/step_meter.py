@@ -1,25 +1,29 @@
 """The scores of the steps of a pass over a dataset: collected, checked, written to the log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.engine.report import Column, EpochScores, Progress
-from returnn_lite.engine.step import BatchLike, BrokenScores, StepResult, num_rows
+from returnn_lite.engine.batch_like import BatchLike
+from returnn_lite.engine.log_form import LogForm, Pass
+from returnn_lite.engine.models.model import Model
+from returnn_lite.engine.progress import Progress
+from returnn_lite.engine.report import GRAD_NORM, Column, EpochScores
+from returnn_lite.engine.step import BrokenScores, StepResult
 from returnn_lite.log import Log
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Pending:
     step: int
     columns: tuple[Column, ...]
     scores: torch.Tensor
     tags: list[str]
     complete: float | None
-    sizes: dict[str, int]
+    sizes: dict[str, object]
 
 
 class StepMeter:
@@ -39,16 +43,24 @@ class StepMeter:
 
     def add(self, result: StepResult, batch: BatchLike) -> None:
         """Takes a step's scores; raises BrokenScores if they are known at once (CPU) and not finite."""
-        sizes = batch_sizes(batch) if self.log_sizes else {}
+        progress = self.progress
+        progress.count(batch)
+        sizes = progress.form.sizes(batch, progress.axes) if self.log_sizes else {}
         row = _Pending(self.progress.steps, result.columns, result.scores, batch.tags, batch.complete, sizes)
         self._pending.append(row)
         on_cpu = result.scores.device.type == "cpu"
         if self.stop_on_nonfinite and on_cpu and not bool(torch.isfinite(result.scores).all()):
             self.flush()
 
+    def add_grad_norm(self, name: str, norm: torch.Tensor) -> None:
+        """Takes the norm of the gradients of the last step's update."""
+        last = self._pending[-1]
+        last.columns = (*last.columns, (GRAD_NORM, name))
+        last.scores = torch.cat([last.scores, norm.detach().to(last.scores).reshape(1)])
+
     def end_step(self) -> None:
         """To be called when all work of the step is under way."""
-        self.progress.steps += 1
+        self.progress.tally.steps += 1
         on_cpu = self._pending and self._pending[-1].scores.device.type == "cpu"
         if on_cpu or self.progress.log.verbosity >= 5 or len(self._pending) >= self.FETCH_INTERVAL:
             self.flush()
@@ -62,10 +74,10 @@ class StepMeter:
         for row in pending:
             end = start + len(row.columns)
             scores = self.scores.add(row.columns, rows[start:end])
-            if self.stop_on_nonfinite and not np.isfinite(rows[start:end]).all():
+            if self.stop_on_nonfinite and not _finite(row.columns, rows[start:end]):
                 self._broken(row, rows[start:end], scores)
             start = end
-            self.progress.step_line(row.step, {**scores, **row.sizes}, row.complete)
+            self.progress.step_line(row.step, scores, row.sizes, row.complete)
 
     def finish(self, wait_time: float) -> dict[str, float]:
         """Ends the pass; returns its scores. wait_time: seconds spent waiting for data."""
@@ -74,7 +86,7 @@ class StepMeter:
         means = self.scores.means()
         if self.scores.empty():
             text = f"no targets for {', '.join(self.scores.empty())}: the score is not defined (nan)"
-            self.progress.log.v2(f"note: {self.progress.prefix}: {text}")
+            self.progress.log.v2(f"note: {self.progress.name}: {text}")
         if not self.scores.finite():
             self.progress.log.v1(f"Model seems broken, got inf or nan final score: {means}")
         return means
@@ -87,21 +99,23 @@ class StepMeter:
         broken = [(key, value) for key, value in zip(names, sums, strict=True) if not np.isfinite(value)]
         bad = ", ".join(f"{key} {scores.get(key, value)!s}" for key, value in broken)
         shown = ", ".join(row.tags[:10]) + (", …" if len(row.tags) > 10 else "")
-        where = f"{self.progress.prefix}, step {row.step}"
+        where = f"{self.progress.name}, step {row.step}"
         raise BrokenScores("", f"Inf/nan score in {where}: {bad} (sequences: {shown})")
 
 
-def step_meter(config: Config, prefix: str, log: Log) -> StepMeter:
-    """The scores and the clock of one pass over a dataset."""
+def _finite(columns: Sequence[Column], row: np.ndarray) -> bool:
+    """Whether the losses and errors of a step are finite."""
+    return all(np.isfinite(value) for (kind, _), value in zip(columns, row, strict=True) if kind != GRAD_NORM)
+
+
+def step_meter(config: Config, form: LogForm, what: Pass, log: Log, net: Model) -> StepMeter:
+    """The scores and the clock of one pass of `net` over a dataset."""
+    interval = config.int("log_batch_interval", 1) or 1
+    specs = net.extern_data.specs
+    axes = {key: spec.time_dim.name for key, spec in specs.items() if spec.time_dim is not None}
     return StepMeter(
-        Progress(prefix, log, interval=config.int("log_batch_interval", 1) or 1),
-        EpochScores(exp=config.is_true("calculate_exp_loss")),
+        Progress(form, what, log, axes=axes, interval=interval),
+        EpochScores(exp=config.is_true("calculate_exp_loss"), sums=form.sums),
         log_sizes=config.is_true("log_batch_size"),
         stop_on_nonfinite=config.is_true("stop_on_nonfinite_train_score", True),
     )
-
-
-def batch_sizes(batch: BatchLike) -> dict[str, int]:
-    """`max_size:<key>` (longest sequence of the batch) and `num_seqs`."""
-    sizes = {f"max_size:{key}": int(lengths.max(initial=0)) for key, lengths in batch.lengths.items()}
-    return {**sizes, "num_seqs": num_rows(batch)}

@@ -6,7 +6,7 @@ import torch
 
 from returnn_lite.config import Config, warn_misspelt_keys
 from returnn_lite.datasets import Dataset
-from returnn_lite.engine import data, report
+from returnn_lite.engine import data
 from returnn_lite.engine.checkpoints import checkpoint
 from returnn_lite.engine.checkpoints.find import StartPoint
 from returnn_lite.engine.checkpoints.finite import require_finite
@@ -16,7 +16,9 @@ from returnn_lite.engine.distributed import World
 from returnn_lite.engine.epoch_network import EpochNetwork
 from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores
 from returnn_lite.engine.graphs.repeated import repeated_steps
+from returnn_lite.engine.hooks import EpochHooks
 from returnn_lite.engine.interrupt import StopRequest
+from returnn_lite.engine.log_form import write
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.network_source import print_network
 from returnn_lite.engine.models.source import model_source
@@ -64,6 +66,7 @@ class Trainer:
         self.files = RunFiles(config, log, self.source)
         self.last_best = LastBest.from_config(config)
         self.scalars = ScalarLog.from_config(config, log)
+        self.hooks = EpochHooks(config)
         self.broken = False  # whether a parameter is not finite, where that does not end the run
         self.saved: Saved | None = None
         self.resumed = False
@@ -150,7 +153,7 @@ class Trainer:
             self.files.say_what_is_beyond()
             if self.files.model and self.resumed and last == first - 1:
                 self.finish(last)
-            self.log.v3(f"Finished training in epoch {last}.")
+            write(self.log, self.source.form.run_ends(last, self.global_step))
             return
         self.log_start()
         epoch = first
@@ -159,11 +162,11 @@ class Trainer:
             epoch += 1
         if self.files.model:
             self.write_checkpoint(last)
-        self.log.v3(f"Finished training in epoch {last}.")
+        write(self.log, self.source.form.run_ends(last, self.global_step))
 
     def log_start(self) -> None:
         """What the log says before the first epoch."""
-        self.log.v3(f"start training at epoch {self.start_epoch}")
+        write(self.log, self.source.form.run_begins(self.start_epoch, self.global_step))
         log_defaults(self.config, self.log)
         size, seqs = self.config.number_or_dict("batch_size", 1), self.config.int("max_seqs", -1)
         self.log.v4(f"using batch size: {size}, max seqs: {seqs}")
@@ -188,7 +191,8 @@ class Trainer:
         self.agree()
         self.data.start_epoch(epoch)
         rate = self.learning_rate(epoch)
-        self.log.v4(f"start {self.source.title(epoch)} with learning rate {rate} ...")
+        effective = self.updater.rates.common_of_step(self.global_step, rate)
+        write(self.log, self.source.form.epoch_begins(epoch, self.global_step, rate, effective))
         if epoch == 1 and self.files.model and self.config.is_true("save_epoch1_initial_model"):
             self.files.write_initial(self.network, self.global_step)
         made = self.training_pass().run(epoch, rate, self.global_step, stop)
@@ -197,11 +201,11 @@ class Trainer:
             self.updater.end_epoch()
         self.check_parameters(epoch)
         self.scalars.trained(epoch, made.means, rate)
-        self.control.set_scores(epoch, self.source.score_entries("train", made.means))
+        self.control.set_scores(epoch, self.source.form.entries("train", made.means))
         if self.files.due(epoch):
             self.write_checkpoint(epoch)
         self.control.save()
-        self.log.v1(report.epoch_line(self.source.title(epoch), made.means, made.seconds))
+        write(self.log, self.source.form.trained(epoch, made.means, made.seconds))
         self.evaluate(self.data.evaluated, epoch, stop)
         if epoch == self.start_epoch:
             self.control.check_measures(epoch)
@@ -221,6 +225,7 @@ class Trainer:
             scalars=self.scalars,
             observers=self.observers,
             forward=self.forward if self.updater.needs_objective else self.train_forward,
+            hooks=self.hooks,
         )
 
     def agree(self) -> None:
@@ -288,6 +293,8 @@ class Trainer:
             forward=self.forward,
             after_step=stop.check,
             done=self.scalars.evaluated,
+            hooks=self.hooks,
+            step=self.global_step,
         )
 
     def evaluate_missing(self, epoch: int, stop: StopRequest) -> None:

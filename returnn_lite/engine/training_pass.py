@@ -8,25 +8,22 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine.batch_errors import nonfinite_layer, with_batch_context
+from returnn_lite.engine.batch_like import BatchLike
 from returnn_lite.engine.distributed import World
 from returnn_lite.engine.epoch_network import EpochNetwork
+from returnn_lite.engine.hooks import EpochHooks
 from returnn_lite.engine.interrupt import StopRequest
+from returnn_lite.engine.log_form import Pass
 from returnn_lite.engine.models.model import ModelSource
 from returnn_lite.engine.models.network_source import start_epoch
 from returnn_lite.engine.observer import Observer
-from returnn_lite.engine.step import (
-    BatchLike,
-    BrokenScores,
-    Forward,
-    StepResult,
-    repeatable_objective,
-    run_step,
-)
+from returnn_lite.engine.step import BrokenScores, Forward, StepResult, repeatable_objective, run_step
 from returnn_lite.engine.step_meter import StepMeter, step_meter
 from returnn_lite.engine.summary import ScalarLog
 from returnn_lite.engine.training_data import Batches, TrainingData
 from returnn_lite.log import Log
 from returnn_lite.optim.gradients import Gradients
+from returnn_lite.optim.update_rule import norm_name
 from returnn_lite.schedule.control import LearningRateControl
 
 
@@ -54,6 +51,7 @@ class TrainingPass:
     scalars: ScalarLog
     observers: Sequence[Observer]
     forward: Forward
+    hooks: EpochHooks
 
     def run(self, epoch: int, rate: float, first_step: int, stop: StopRequest) -> PassResult:
         """The pass of an epoch with this learning rate; its first update is the run's step `first_step` (from 0)."""
@@ -66,9 +64,23 @@ class TrainingPass:
         """An update for each batch."""
         net, updater = self.network.net.train(), self.network.updater
         batches, meter = self.start(epoch, rate, first_step)
+        with self.hooks.around(net, "train", epoch, first_step):
+            global_step = self.steps(batches, meter, epoch, rate, first_step, stop)
+        means, seconds = self.end(epoch, batches, meter)
+        if updater.rates.change_within_epochs:
+            end_rate = np.float32(updater.effective_learning_rate)
+            self.control.set_meta(epoch, {"effective_learning_rate_end": end_rate})
+        for observer in self.observers:
+            self.control.set_meta(epoch, observer.epoch_end())
+        return PassResult(means, seconds, global_step - first_step)
+
+    def steps(
+        self, batches: Batches, meter: StepMeter, epoch: int, rate: float, first_step: int, stop: StopRequest
+    ) -> int:
+        """Makes the updates; returns the run's number of steps behind the last."""
+        net, updater, global_step = self.network.net, self.network.updater, first_step
         for observer in self.observers:
             observer.epoch_start(net, updater)
-        global_step = first_step
         for step, batch in enumerate(self.world.together(batches, stop)):
             net.global_step = global_step
             with with_batch_context(batch, self.config, net):
@@ -90,16 +102,13 @@ class TrainingPass:
                     gradients=result.out.gradients,
                     show=self.show_gradients,
                 )
+                if updater.rule.grad_norm is not None:
+                    meter.add_grad_norm(norm_name(updater.rule.norm_power), updater.rule.grad_norm)
                 self.scalars.step(global_step, result, updater.effective_learning_rate)
             global_step += 1
             meter.end_step()
-        means, seconds = self.end(epoch, batches, meter)
-        if updater.rates.change_within_epochs:
-            end_rate = np.float32(updater.effective_learning_rate)
-            self.control.set_meta(epoch, {"effective_learning_rate_end": end_rate})
-        for observer in self.observers:
-            self.control.set_meta(epoch, observer.epoch_end())
-        return PassResult(means, seconds, global_step - first_step)
+        net.global_step = global_step
+        return global_step
 
     def look_through(self, epoch: int, rate: float, first_step: int, stop: StopRequest) -> PassResult:
         """An epoch without training: as in evaluation, and nothing changes."""
@@ -120,7 +129,11 @@ class TrainingPass:
         start_rate = np.float32(self.network.updater.rates.common_of_step(first_step, rate))
         self.control.set_meta(epoch, {"global_train_step": first_step, "effective_learning_rate": start_rate})
         batches = self.data.training_batches(self.network.net, epoch)
-        return batches, step_meter(self.config, self.source.train_title(epoch), self.log)
+        return batches, step_meter(self.config, self.source.form, self.pass_of(epoch), self.log, self.network.net)
+
+    def pass_of(self, epoch: int) -> Pass:
+        """What the log calls it."""
+        return Pass("train", epoch, num_seqs=self.data.train.known_num_seqs)
 
     def end(self, epoch: int, batches: Batches, meter: StepMeter) -> tuple[dict[str, float], float]:
         """Scores and time in seconds, when all steps are made."""
@@ -143,7 +156,7 @@ class TrainingPass:
         """One line if the objective of a step has nothing to train."""
         if result.out.gradients is None and not result.out.objective.requires_grad:
             text = "the losses do not depend on any trainable parameter: nothing is trained"
-            self.log.v1(f"Warning: {self.source.train_title(epoch)}: {text}")
+            self.log.v1(f"Warning: {self.source.form.pass_name(self.pass_of(epoch))}: {text}")
 
     def check_scores(self, meter: StepMeter, result: StepResult, batch: BatchLike) -> None:
         """Counts the step's scores; where they are broken, the error says which layer began with it."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from returnn_lite.config_value import ConfigFunction, ConfigOptions
+from returnn_lite.config_value import ConfigFunction, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError
 from returnn_lite.optim.param_groups import ParamInfo
+from returnn_lite.optim.resolve import find_class
 
 BLACKLIST, CHECK, CUSTOM = "weight_decay_modules_blacklist", "weight_decay_custom_include_check", "param_groups_custom"
 UNDECAYED = ("torch.nn.LayerNorm", "torch.nn.Embedding")
@@ -22,8 +23,10 @@ def without_decay(
     """Parameters without `weight_decay`, unless a group says so; takes the two keys off the optimizer dict.
 
     With `backend = "torch"`, or one of the keys: biases, and those of the classes in `weight_decay_modules_blacklist`
-    (norms and embeddings). `weight_decay_custom_include_check(module=…, full_param_name=…)` goes first: True, False, or
-    None for what the rest says. ConfigError for values of another kind.
+    (norms and embeddings). With `backend = "torch"` a bias is a name that ends with "bias", so not `bias_hh_l0`.
+    `weight_decay_custom_include_check` goes first: True, False, or None for what the rest says. It is called by
+    `module`, `rf_module` (None for modules of torch), `full_param_name` (with `backend = "torch"` its last part, as in
+    the reference) and `param`. ConfigError for values of another kind.
     """
     given = BLACKLIST in default or CHECK in default
     blacklist, check = default.pop(BLACKLIST, None), default.pop(CHECK, None)
@@ -38,16 +41,23 @@ def without_decay(
     if not default.get("weight_decay") or not (given or torch_backend):
         return found
     for name, info in infos.items():
-        wanted = check(module=info.module, full_param_name=name) if check is not None else None
-        if wanted is False or wanted is None and _is_exempt(info, names):
+        wanted = None if check is None else _called(check, info, info.role if torch_backend else name)
+        if wanted is False or wanted is None and _is_exempt(info, names, torch_backend=torch_backend):
             options, path = found.get(name, ({}, "optimizer"))
             found[name] = {"weight_decay": 0.0, **options}, path
     return found
 
 
-def _is_exempt(info: ParamInfo, names: Sequence[str | type]) -> bool:
-    is_bias = "bias" in info.kinds or info.role.endswith("bias")
-    return is_bias or any(_is_of_class(info, name) for name in names)
+def _called(check: ConfigFunction, info: ParamInfo, name: str) -> bool | None:
+    rf_module = getattr(info.module, "rf_module", None)
+    return call_with_known(
+        check, {"module": info.module, "rf_module": rf_module, "full_param_name": name, "param": info.param}
+    )
+
+
+def _is_exempt(info: ParamInfo, names: Sequence[str | type], *, torch_backend: bool) -> bool:
+    is_bias = "bias" in info.kinds and not (torch_backend and info.role.startswith("bias_"))
+    return is_bias or info.role.endswith("bias") or any(_is_of_class(info, name) for name in names)
 
 
 def _is_of_class(info: ParamInfo, name: str | type) -> bool:
@@ -66,11 +76,13 @@ def _is_of_class(info: ParamInfo, name: str | type) -> bool:
     return kind in info.kinds if kind is not None else word == info.layer_class.replace("_", "")
 
 
-def custom_groups(default: ConfigOptions, params: Mapping[str, Tensor], network: object) -> Special:
+def custom_groups(default: ConfigOptions, params: Mapping[str, Tensor], network: object, rate: float) -> Special:
     """The groups that the function `param_groups_custom` gives; takes the key off the optimizer dict.
 
-    It is called by those of the keywords `model`, `rf_model`, `optimizer_class`, `optimizer_opts` that it knows, and
-    returns dicts with "params" (the tensors) and options. As in torch what is in no group is not trained.
+    It is called by those of the keywords that it knows: `model`, `rf_model` (None for a model of torch),
+    `optimizer_class`, `optimizer_opts` (with `lr`: the learning rate `rate`). It returns dicts with "params" (the
+    tensors) and options. As in torch what is in no group is not trained, and no parameter is exempt from
+    `weight_decay` but by its group.
     """
     function: ConfigFunction | None = default.pop(CUSTOM, None)
     if function is None:
@@ -78,15 +90,7 @@ def custom_groups(default: ConfigOptions, params: Mapping[str, Tensor], network:
     path = f'optimizer["{CUSTOM}"]'
     if not callable(function):
         raise ConfigError(path, f"must be a function, but is {function!r} instead")
-    offered = {
-        "model": getattr(network, "model", network),
-        "rf_model": getattr(network, "model", network),
-        "optimizer_class": default.get("class"),
-        "optimizer_opts": default,
-    }
-    wanted = inspect.signature(function).parameters
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in wanted.values())
-    groups = list(function(**{key: value for key, value in offered.items() if takes_all or key in wanted}))
+    groups = list(call_with_known(function, _offered(default, network, rate)))
     names = {id(param): name for name, param in params.items()}
     found: Special = {name: ({"freeze": True}, path) for name in params}
     for i, group in enumerate(groups):
@@ -98,3 +102,23 @@ def custom_groups(default: ConfigOptions, params: Mapping[str, Tensor], network:
                 raise ConfigError(path, f"number {i} has a tensor that is no trainable parameter of the network")
             found[names[id(param)]] = options, f"{path}[{i}]"
     return found
+
+
+def _offered(default: ConfigOptions, network: object, rate: float) -> dict[str, object]:
+    """What the function of the groups may ask for."""
+    model, user_model = getattr(network, "model", network), getattr(network, "user_model", None)
+    options = {key: value for key, value in default.items() if key not in ("class", BLACKLIST, CHECK)}
+    cls = find_class(default["class"], 'optimizer["class"]', prefer_torch=model is not network)
+    return {
+        "model": model,
+        "rf_model": None if user_model is model else user_model,
+        "optimizer_class": cls,
+        "optimizer_opts": {"lr": rate, **options},
+    }
+
+
+def call_with_known(function: ConfigFunction, known: Mapping[str, object]) -> ConfigValue:
+    """Calls a function of the config by those of the keywords that it takes; all of them if it takes any."""
+    wanted = inspect.signature(function).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in wanted.values())
+    return function(**{key: value for key, value in known.items() if takes_all or key in wanted})

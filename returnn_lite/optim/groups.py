@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,9 @@ from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.params import ParamOptions
 from returnn_lite.log import Log
-from returnn_lite.optim.decay_choice import custom_groups, without_decay
+from returnn_lite.optim.decay_choice import Special, custom_groups, without_decay
 from returnn_lite.optim.optimizer import Optimizer
-from returnn_lite.optim.param_groups import options_by_param, param_infos, read_rules
+from returnn_lite.optim.param_groups import Rule, options_by_param, param_infos, read_rules
 from returnn_lite.optim.registry_form import REGISTRY, class_of_registry
 from returnn_lite.optim.resolve import default_options, make_optimizer
 
@@ -150,11 +150,7 @@ def make_groups(
     """Groups the parameters. One optimizer (with its own count of updates) per optimizer dict, group options and N."""
     common, default = GradientOptions.from_config(config), default_options(config, log)
     rules = read_rules(default.pop("param_groups", []), 'optimizer["param_groups"]')
-    infos, special = param_infos(params, network), custom_groups(default, params, network)
-    if rules and special:
-        raise ConfigError("optimizer", "`param_groups` and `param_groups_custom` cannot be used together")
-    special = special or options_by_param(rules, infos)
-    special = without_decay(default, infos, special, torch_backend=config.value("backend", None) == "torch")
+    special = _special(params, default, rules, config, network)
     result = Groups([], {}, {})
     groups: dict[tuple[str, GradientOptions], ParamGroup] = {}
     for name in params:
@@ -179,6 +175,19 @@ def make_groups(
         group.names.append(name)
     result.groups = list(groups.values())
     return result
+
+
+def _special(
+    params: Mapping[str, Tensor], default: ConfigDict, rules: Sequence[Rule], config: Config, network: object
+) -> Special:
+    """The options of single parameters: by a function of the config, or by rules, and what is not decayed."""
+    special = custom_groups(default, params, network, config.float("learning_rate", 1.0) or 0.0)
+    if rules and special:
+        raise ConfigError("optimizer", "`param_groups` and `param_groups_custom` cannot be used together")
+    infos = param_infos(params, network)
+    torch_backend = config.value("backend", None) == "torch"
+    decayed = without_decay(default, infos, options_by_param(rules, infos), torch_backend=torch_backend)
+    return special or decayed
 
 
 def optimizer_lines(groups: Groups, params: Mapping[str, Tensor]) -> list[str]:

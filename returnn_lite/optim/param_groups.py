@@ -33,6 +33,7 @@ class ParamInfo:
     sparse_input: bool = False
     module: Any = None
     classes: frozenset[str] = frozenset()
+    param: Tensor | None = None
 
     @property
     def parts(self) -> list[str]:
@@ -68,7 +69,7 @@ def param_infos(params: Mapping[str, Tensor], network: object = None) -> dict[st
     for name, param in params.items():
         owner = owners.get(name) or ParamOwner(name.rpartition("/")[0], "", False, None)
         found[name] = ParamInfo(
-            name, param.dim(), owner.name, owner.kind, owner.sparse_input, owner.module, owner.classes
+            name, param.dim(), owner.name, owner.kind, owner.sparse_input, owner.module, owner.classes, param
         )
     return found
 

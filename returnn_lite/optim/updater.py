@@ -18,11 +18,13 @@ from returnn_lite.optim.dynamic import Clock, step_learning_rate
 from returnn_lite.optim.gradients import Gradients
 from returnn_lite.optim.groups import make_groups, optimizer_lines, shortened
 from returnn_lite.optim.held import Held, may_train
+from returnn_lite.optim.layer_rule import LayerRule
 from returnn_lite.optim.lr_scheduler import Count, make_lr_scheduler
 from returnn_lite.optim.optimizer import Optimizer, best_match
-from returnn_lite.optim.pipeline import INVALID_STEPS, GradientPipeline
 from returnn_lite.optim.rates import Rates
 from returnn_lite.optim.state import SavedState, State
+from returnn_lite.optim.torch_rule import TorchRule
+from returnn_lite.optim.update_rule import INVALID_STEPS
 
 
 class Updater:
@@ -72,18 +74,11 @@ class Updater:
         self.epoch_rate = initial_learning_rate  # the epoch's, from which it was made
         self.reset_every = config.int("reset_updater_vars_mod_step", 0) or 0  # steps within the epoch
         self.beside = BesideOptimizer(config, self.params, param_options, network)
-        self.pipeline = GradientPipeline(
-            config,
-            log,
-            groups=self.groups,
-            optimizers=self.optimizers,
-            tags=parts.tags,
-            accumulation=self.accumulation,
-            written_in_torch=self.written_in_torch,
-        )
+        rule = TorchRule if self.written_in_torch else LayerRule
+        self.rule = rule(config, log, parts=parts, accumulation=self.accumulation)
         # (own gradients, parameters) -> those of all processes, where several train together
         self.combine: Callable[[Gradients, Mapping[str, Tensor]], Gradients] = lambda own, params: own
-        if self.closure is not None and self.pipeline.allowed_invalid:
+        if self.closure is not None and self.rule.invalid.allowed:
             raise ConfigError(INVALID_STEPS, f"must be 0 with {self.closure.name}, which takes a closure")
 
     def _counting(self, steps_per_epoch: Callable[[], int], config: Config) -> Count:
@@ -96,7 +91,7 @@ class Updater:
     def start_epoch(self, epoch: int, score: float | None = None) -> None:
         """Begins an epoch; `score` is what the one before reached, None if that is not known. Lower is better."""
         self.clock.epoch, self.clock.complete = epoch, 0.0
-        self.pipeline.start_epoch()
+        self.rule.start_epoch()
         if self.scheduler is not None:
             self.scheduler.start(epoch, score)
         if self.averaging is not None:
@@ -215,7 +210,7 @@ class Updater:
 
     def _step_by_gradients(self, batch: Gradients, global_step: int, rates: Mapping[str, float]) -> bool:
         """Returns whether an optimizer was applied, which accumulation may put off."""
-        due = self.pipeline.due(batch, global_step)
+        due = self.rule.due(batch, global_step)
         with torch.no_grad():
             for key, grads in due.items():
                 self.beside.decay(grads)
@@ -237,7 +232,7 @@ class Updater:
             with torch.enable_grad():
                 loss = first.pop() if first else evaluate()
                 batch = self._gradients(loss)
-            return loss, next(iter(self.pipeline.due(batch, global_step).values()), {})
+            return loss, next(iter(self.rule.due(batch, global_step).values()), {})
 
         key = next(iter(self.optimizers))
         self.beside.decay(self.active)
@@ -285,7 +280,7 @@ class Updater:
         state = {
             "optimizers": optimizers,
             "accumulated": dict(self.accumulation.total),
-            "invalid": self.pipeline.invalid,
+            "invalid": self.rule.invalid.count,
         }
         return {**state, **self.schedule_state()}
 
@@ -319,7 +314,7 @@ class Updater:
         for name, value in state["accumulated"].items():
             if name in self.params and value.shape == self.params[name].shape:
                 self.accumulation.total[name] = value.to(self.params[name].device, copy=True)
-        self.pipeline.invalid = state.get("invalid", 0)
+        self.rule.invalid.count = state.get("invalid", 0)
         self.load_schedule_state(state)
 
     def _names_by_optimizer(self) -> dict[str, list[str]]:

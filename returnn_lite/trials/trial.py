@@ -169,7 +169,7 @@ def initial_score(trainer: Trainer, measures: Sequence[str]) -> float:
         return math.inf
     scores: dict[str, Any] = {}
     for name, means in results.items():
-        scores.update(trainer.source.score_entries(name, means))
+        scores.update(trainer.source.form.entries(name, means))
     return score_of(lr_file.Record(None, flatten(scores)), measures)
 
 

@@ -108,7 +108,7 @@ def test_models_written_in_torch_without_any_target(tmp_path):
     lines = run(torch_options(tmp_path, ONLY_A))
     record = scores(tmp_path)[1]
     assert math.isnan(record["train_loss_b"]) and math.isfinite(record["train_loss_a"])
-    assert lines[-1] == "Finished training in epoch 1."
+    assert lines[-1] == "Finished training at epoch 1, global train step 2"
 
 
 def test_a_batch_without_anything_to_train_by(tmp_path):
@@ -120,7 +120,7 @@ def test_a_batch_without_anything_to_train_by(tmp_path):
         get_run_ctx().mark_as_loss(y if there.any() else torch.zeros(0), "a")
 
     train = dataset(sequence(2, b=[2]), sequence(1, a=[0, 1]))
-    assert run(torch_options(tmp_path, train, train_step=step))[-1] == "Finished training in epoch 1."
+    assert run(torch_options(tmp_path, train, train_step=step))[-1].startswith("Finished training at epoch 1")
 
 
 def loss(total, norm, *, normalized=True):

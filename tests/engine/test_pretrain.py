@@ -117,7 +117,7 @@ def test_wrong_options():
 def test_globals_complete_the_options():
     source = NetworkSource(Config({"pretrain": "default", "pretrain_repetitions": 2, "network": STACK}))
     assert source.pretrain_epochs == 6
-    assert source.title(6) == "pretrain epoch 6" and source.train_title(7) == "train epoch 7"
+    assert source.form.title(6) == "pretrain epoch 6"
 
 
 def test_blocks_are_copied_one_by_one():

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from returnn_lite.engine import report
+from returnn_lite.engine.log_form import LayerForm, Pass, TorchForm
+from returnn_lite.engine.progress import Progress
 from returnn_lite.engine.tasks.labels import vocab_option
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError
@@ -49,12 +51,25 @@ def test_texts():
 
 def test_step_lines_can_be_thinned():
     target = Lines()
-    progress = report.Progress("train epoch 1", Log([target]), interval=2)
+    progress = Progress(LayerForm(), Pass("train", 1), Log([target]), interval=2)
     for step in range(4):
-        progress.step_line(step, {"b": 2, "a": np.float32(0.1)}, 0.5)
+        progress.step_line(step, {"b": np.float32(2), "a": np.float32(0.1)}, {}, 0.5)
     assert [line.split(",")[:4] for line in target.lines] == [
-        ["train epoch 1", f" step {step}", " a 0.1", " b 2"] for step in (0, 2)
+        ["train epoch 1", f" step {step}", " a 0.1", " b 2.0"] for step in (0, 2)
     ]
+
+
+def test_words_for_models_written_in_torch():
+    form, what = TorchForm(), Pass("train", 3, num_seqs=13)
+    means = {"cost:b": 2.0, "cost:a": 1.5e-5, "error:c": 12345.678, "cost:d": 0.0, "cost:d:exp": math.inf}
+    texts = "b 2.000 a 1.500e-05 c 1.235e+04 d 0.000e+00 d:exp inf"
+    assert form.trained(3, means, 1.0) == [(3, f"Epoch 3: Total train loss: {texts}")]
+    assert form.evaluated(3, {"dev": {"cost:b": 2.0}}) == [(1, "Epoch 3 evaluation: dev: 2.000")]
+    assert form.evaluated(3, {}) == [(1, "Epoch 3 evaluation: (No evaluations.)")]
+    assert form.pass_begins(what) == [(5, "ep 3 train num_seqs: 13")]
+    assert form.pass_begins(Pass("eval", 3, "dev")) == [(3, "Evaluating dataset 'dev'")]
+    assert form.entries("dev", {"cost:a": 1.0, "grad_norm:p2": 2.0}) == {"dev_loss_a": 1.0, "dev_loss_grad_norm:p2": 2.0}
+    assert form.step_items(what, {"cost:a": 1.0, "loss": 3.0}, {"num_seqs": 2}) == ["a 1.000", "num_seqs 2"]
 
 
 def test_better_repr():
@@ -74,7 +89,7 @@ def test_vocabularies_of_data_keys(tmp_path):
 @pytest.mark.parametrize("elapsed, wait, hint", [(100, 11, True), (100, 9, False), (20, 19, False)])
 def test_slow_data_gets_a_hint(elapsed, wait, hint):
     target = Lines()
-    progress = report.Progress("train epoch 1", Log([target]))
+    progress = Progress(LayerForm(), Pass("train", 1), Log([target]))
     progress.start -= elapsed
     progress.finish(wait)
     assert target.lines[0].startswith("train epoch 1, finished after 0 steps, ")

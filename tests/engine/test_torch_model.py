@@ -88,8 +88,8 @@ def test_averages_are_evaluated_with_the_running_statistics_of_the_model(tmp_pat
     assert torch.equal(plain["norm.running_mean"], averaged["norm.running_mean"])
 
 
-def test_the_objective_is_the_sum_of_scaled_losses(tmp_path):
-    """Sums by default; what is reported where `use_normalized_loss` says so; errors do not count."""
+def test_what_is_reported_of_losses(tmp_path):
+    """Sums by the number of entries or the norm factor, whatever the scale; errors too."""
     seen = {}
 
     def train_step(*, model, extern_data, run_ctx, **_):
@@ -104,14 +104,13 @@ def test_the_objective_is_the_sum_of_scaled_losses(tmp_path):
         valid = [row[:n] for row, n in zip(plain.tolist(), lengths.tolist(), strict=True)]
         total, count = sum(map(sum, valid)), sum(map(len, valid))
         seen.update(
-            {"loss": total + total / count / 2, "cost:a": total / count, "cost:b": total / count,
-             "cost:c": float(plain.sum()) / 4, "error:d": total / count}
+            {"a": total / count, "b": total / count, "c": float(plain.sum()) / 4, "d": total / count}
         )  # fmt: skip
 
     lines = run(options(tmp_path, num_epochs=1, train_step=train_step, train=dataset(3, 1), dev=None))
-    line = next(line for line in lines if line.startswith("train epoch 1, step 0"))
+    line = next(line for line in lines if line.startswith("ep 1 train, step 0"))
     for name, value in seen.items():
-        assert float(re.search(rf"{name} ([-\d.e]+),", line)[1]) == pytest.approx(value, rel=1e-5)
+        assert float(re.search(rf" {name} ([-\d.e+]+),", line)[1]) == pytest.approx(value, rel=1e-3, abs=5e-4)
 
 
 def test_losses_without_axes_count_all_entries(tmp_path):
@@ -121,7 +120,7 @@ def test_losses_without_axes_count_all_entries(tmp_path):
         assert loss.numel() > 0 and get_run_ctx().train_flag == model.training
 
     lines = run(options(tmp_path, num_epochs=1, train_step=train_step))
-    assert lines[-1] == "Finished training in epoch 1."
+    assert lines[-1].startswith("Finished training at epoch 1, global train step ")
 
 
 def test_mixed_precision(tmp_path):
@@ -169,7 +168,7 @@ def test_epochs_of_unknown_length_have_no_parts(tmp_path, known):
     lines = run(options(tmp_path, train=train, num_epochs=1, **changes))
     assert [part for part in asked if part is not None and part > 0] == [] if not known else 1.0 in asked
     assert (None in asked) == (not known)
-    steps = [line for line in lines if line.startswith("train epoch 1, step ")]
+    steps = [line for line in lines if line.startswith("ep 1 train, step ")]
     assert steps and all(("exp. remaining" in line) == known == (", complete " in line) for line in steps)
 
 
@@ -237,14 +236,14 @@ def test_undecayed_parameters_are_those_of_the_classes(tmp_path):
     seen = {}
 
     def check(*, module, full_param_name, **_):
-        seen[full_param_name] = type(module).__name__
+        seen.setdefault(type(module).__name__, set()).add(full_param_name)
 
     optimizer = {"class": "adamw", "weight_decay": 0.1, "weight_decay_custom_include_check": check}
     lines = run(options(tmp_path, num_epochs=1, get_model=Normed, optimizer=optimizer))
     groups = [line for line in lines if line.startswith("optimizer ")]
     plain = next(line for line in groups if "'weight_decay': 0.0" in line)
     assert "out.bias" in plain and "after.weight" in plain and "norm.weight" not in plain
-    assert seen["out.bias"] == "Linear" and seen["norm.weight"] == "BatchNorm1d"
+    assert seen["Linear"] == seen["BatchNorm1d"] == {"weight", "bias"}  # names without the module's
 
 
 # --- other tasks ------------------------------------------------------------------------------------------------------
@@ -265,7 +264,7 @@ def use(folder, tmp_path, task, **changes):
 def test_eval_gives_the_scores_of_the_training(trained, tmp_path):
     before = (trained / "rates").read_text()
     lines = use(trained, tmp_path, "eval", load_epoch=8, learning_rate_file=None)
-    assert f"dev: score {last_dev(trained)}" in lines[-1] and (trained / "rates").read_text() == before
+    assert lines[-1] == f"Epoch 8 evaluation: dev: {last_dev(trained):.3f}" and (trained / "rates").read_text() == before
 
 
 def test_forward_to_hdf(trained, tmp_path):
@@ -485,7 +484,7 @@ WRONG = {
         {"train_step": marks(dims=[batch_dim, TIME, 4])}, r"train_step: the lengths of axis out-time.* are not known",
     ),
     "output in train_step": ({"train_step": misplaced}, r"train_step: mark_as_output must be called in `forward_step`"),
-    "broken loss": ({"train_step": broken}, r"Inf/nan score in train epoch 1, step 0: cost:x"),
+    "broken loss": ({"train_step": broken}, r"Inf/nan score in ep 1 train, step 0: cost:x"),
     "unknown key": ({"train_step": wrong_key}, r"there is no tensor 'dta'; did you mean .data."),
     "outputs that are no dict": ({"model_outputs": {"x": 3}}, r'model_outputs\["x"\]: must be a dict of options'),
     "nothing to train": ({"get_model": torch.nn.Identity}, r"get_model: must have trainable parameters"),

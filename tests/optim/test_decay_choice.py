@@ -59,8 +59,9 @@ def test_check_goes_first():
 
 
 def test_groups_by_a_function():
-    def groups(*, model, optimizer_class, **_):
-        assert optimizer_class == "torch.AdamW"
+    def groups(*, model, rf_model, optimizer_class, optimizer_opts, **_):
+        assert optimizer_class is torch.optim.AdamW and rf_model is None
+        assert optimizer_opts == {"lr": 0.1, "weight_decay": 0.1}
         yield {"params": [model.params["hidden/W"]], "weight_decay": 0.3}
         yield {"params": [model.params["hidden/b"], model.params["output/W"]], "lr_multiplier": 0.5}
 
@@ -82,6 +83,27 @@ def test_groups_by_a_function():
 def test_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         updater(options)
+
+
+def test_biases_of_torch_lstms_are_decayed():
+    params = dict(torch.nn.LSTM(2, 3).named_parameters())
+    infos = {name: ParamInfo(name, param.dim(), param=param) for name, param in params.items()}
+    assert without_decay({"weight_decay": 0.1}, infos, {}, torch_backend=True) == {}
+    given = {"weight_decay": 0.1, "weight_decay_modules_blacklist": []}
+    assert set(without_decay(given, infos, {}, torch_backend=False)) == {"bias_ih_l0", "bias_hh_l0"}
+
+
+def test_what_a_check_gets():
+    seen = []
+
+    def check(*, module, rf_module, full_param_name, param):
+        seen.append((module, rf_module, full_param_name, param))
+
+    module = torch.nn.Linear(2, 3)
+    info = ParamInfo("encoder.weight", 2, module=module, param=module.weight)
+    options = {"weight_decay": 0.1, "weight_decay_custom_include_check": check}
+    assert without_decay(options, {"encoder.weight": info}, {}, torch_backend=True) == {}
+    assert seen == [(module, None, "weight", module.weight)]
 
 
 def test_sparse_grad_of_a_layer():

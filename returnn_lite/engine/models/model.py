@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import torch
 
 from returnn_lite.config_value import ConfigDict, NetDict
+from returnn_lite.engine.batch_like import Padded
+from returnn_lite.engine.log_form import LogForm
 from returnn_lite.layers.core.params import ParamOptions, ParamOwner
 from returnn_lite.log import Log
 from returnn_lite.network.extern import ExternData
@@ -16,7 +18,6 @@ from returnn_lite.network.objective import LossValue
 from returnn_lite.tensor import Tensor
 
 M = TypeVar("M")
-Padded: TypeAlias = torch.Tensor | list[str]  # of a data key: [B, T, …], or texts
 # Where random numbers are, in a form of its own: only the model that gave it reads it.
 RandomState: TypeAlias = Any
 
@@ -119,15 +120,11 @@ class ModelSource(Protocol):
     def pretrain_epochs(self) -> int: ...
     @property
     def per_epoch(self) -> bool: ...
+    @property
+    def form(self) -> LogForm: ...
 
     def is_pretrain(self, epoch: int) -> bool:
         """Whether `epoch` is a pretrain epoch."""
-
-    def title(self, epoch: int) -> str:
-        """What the log calls the epoch."""
-
-    def train_title(self, epoch: int) -> str:
-        """The same for lines about training."""
 
     def describe(self, epoch: int) -> NetDict:
         """The description of the network of `epoch`; ConfigError if there is none."""
@@ -153,6 +150,3 @@ class ModelSource(Protocol):
 
     def copy_modes(self, description: ConfigDict) -> Callable[[str], str | None]:
         """How a parameter (by name) is taken over from the network before."""
-
-    def score_entries(self, dataset: str, means: Mapping[str, float]) -> Mapping[str, float | Mapping[str, float]]:
-        """The entries of the learning-rate file for an epoch's scores."""

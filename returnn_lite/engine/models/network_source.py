@@ -9,9 +9,9 @@ from returnn_lite.config import Config
 from returnn_lite.config.config_code import call
 from returnn_lite.config_value import ConfigDict, NetDict
 from returnn_lite.datasets.factory import SEED_STEP_PER_RANK
-from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load_on_init import load_on_init
+from returnn_lite.engine.log_form import LayerForm
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.pretrain import COPY_MODES, Pretrain, PretrainOptions, resolve_epoch_values
 from returnn_lite.errors import ConfigError
@@ -22,10 +22,8 @@ from returnn_lite.network import Network
 class NetworkSource:
     """The layer net of every epoch: by `get_network(epoch=…)`, by `pretrain`, or `network` all the time."""
 
-    score_entries = staticmethod(report.record_entries)
-
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self.config, self.form = config, LayerForm(self.is_pretrain)
         if config.literal("torch_amp", None):
             raise ConfigError("torch_amp", "is for models by `get_model`; layers compute in float32")
         self.get_network = config.typed_value("get_network")
@@ -50,14 +48,6 @@ class NetworkSource:
     def is_pretrain(self, epoch: int) -> bool:
         """Whether `epoch` is a pretrain epoch."""
         return self.pretrain is not None and epoch <= self.pretrain_epochs
-
-    def title(self, epoch: int) -> str:
-        """What the log calls the epoch: `pretrain epoch 1`, `epoch 7`."""
-        return f"{'pretrain ' if self.is_pretrain(epoch) else ''}epoch {epoch}"
-
-    def train_title(self, epoch: int) -> str:
-        """The same for lines about training: `pretrain epoch 1`, `train epoch 7`."""
-        return f"{'pretrain' if self.is_pretrain(epoch) else 'train'} epoch {epoch}"
 
     def describe(self, epoch: int) -> NetDict:
         """The net dict of `epoch`. ConfigError if there is none."""

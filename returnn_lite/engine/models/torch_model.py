@@ -12,7 +12,7 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.config_value import ConfigFunction, ConfigValue
-from returnn_lite.engine.models.model import Padded
+from returnn_lite.engine.batch_like import Padded
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend.bridge import wrapped_pt_module_to_rf_module
 from returnn_lite.frontend.core_values import loss_value, marked_output

@@ -9,10 +9,10 @@ import torch
 from returnn_lite.behavior_version import BehaviorVersion, select_backend_torch
 from returnn_lite.config import Config
 from returnn_lite.config_value import ConfigDict, ConfigFunction, NetDict
-from returnn_lite.engine import report
 from returnn_lite.engine.checkpoints.finite import infinite_constants
 from returnn_lite.engine.checkpoints.load import stored_step
 from returnn_lite.engine.checkpoints.torch_preload import load_always
+from returnn_lite.engine.log_form import TorchForm
 from returnn_lite.engine.models.network_source import initial_seed, start_epoch
 from returnn_lite.engine.models.torch_model import TorchNet, call
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -30,7 +30,7 @@ class TorchSource:
     pretrain = None
     pretrain_epochs = 0
     per_epoch = False
-    score_entries = staticmethod(report.loss_entries)
+    form = TorchForm()
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -49,14 +49,6 @@ class TorchSource:
     def is_pretrain(self, epoch: int) -> bool:
         """Never."""
         return False
-
-    def title(self, epoch: int) -> str:
-        """`epoch 7`."""
-        return f"epoch {epoch}"
-
-    def train_title(self, epoch: int) -> str:
-        """`train epoch 7`."""
-        return f"train epoch {epoch}"
 
     def describe(self, epoch: int) -> NetDict:
         """The same in all epochs."""

@@ -11,6 +11,7 @@ from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset
 from returnn_lite.engine import data
 from returnn_lite.engine.batch_errors import with_batch_context
+from returnn_lite.engine.log_form import Pass
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import forward_batch
@@ -41,14 +42,15 @@ def forward_task(config: Config, log: Log) -> None:
         dataset.sort_longest_first()
     dataset.init_seq_order(epoch=epoch)
     loader = data.load_batches(dataset, batching, net, config)
-    meter = step_meter(config, f"epoch {epoch} forward", log)
+    what = Pass("forward", epoch, dataset.name, dataset.known_num_seqs)
+    meter = step_meter(config, loaded.source.form, what, log, net)
     with sink, torch.no_grad(), net.running_over(dataset.name):
         for step, batch in enumerate(loader):
             with with_batch_context(batch, config):
                 outputs = forward_batch(net, batch, device).asked(layer, for_callback=isinstance(sink, ToCallback))
                 sink.write(outputs, batch.tags)
             meter.end_step()
-            meter.progress.step_line(step, {}, batch.complete)
+            meter.progress.step_line(step, {}, {}, batch.complete)
     meter.finish(loader.wait_time)
 
 

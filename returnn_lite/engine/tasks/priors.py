@@ -8,6 +8,7 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.engine import data
 from returnn_lite.engine.batch_errors import with_batch_context
+from returnn_lite.engine.log_form import Pass
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import forward_batch
 from returnn_lite.engine.step_meter import step_meter
@@ -28,9 +29,10 @@ def compute_priors_task(config: Config, log: Log) -> None:
     layer = config.value("forward_output_layer", "output")
     loaded = load_network(config, log, task="compute_priors", eval=False, extra_layers=(layer,))
     net, device = loaded.net, loaded.device
-    dataset.init_seq_order(epoch=config.int("epoch", 1) or 1)
+    epoch = config.int("epoch", 1) or 1
+    dataset.init_seq_order(epoch=epoch)
     loader = data.load_batches(dataset, data.prior_batching(config, net), net, config)
-    meter = step_meter(config, "compute priors", log)
+    meter = step_meter(config, loaded.source.form, Pass("priors", epoch, dataset.name), log, net)
     total, frames = torch.zeros((), dtype=torch.float64, device=device), 0
     with torch.no_grad(), net.running_over(dataset.name):
         for step, batch in enumerate(loader):
@@ -38,7 +40,7 @@ def compute_priors_task(config: Config, log: Log) -> None:
                 sums, count = sum_frames(forward_batch(net, batch, device)[layer])
             total, frames = total + sums, frames + count
             meter.end_step()
-            meter.progress.step_line(step, {}, batch.complete)
+            meter.progress.step_line(step, {}, {}, batch.complete)
     meter.finish(loader.wait_time)
     if not frames:
         raise ConfigError("train", "there must be frames to compute priors of, but there are none")

@@ -15,6 +15,7 @@ from returnn_lite.datasets import Dataset
 from returnn_lite.datasets.batches.collate import Batch
 from returnn_lite.engine import data, report
 from returnn_lite.engine.batch_errors import with_batch_context
+from returnn_lite.engine.log_form import Pass
 from returnn_lite.engine.models.model import Model, ModelOutput
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import forward_batch, run_step
@@ -81,7 +82,7 @@ def search_task(config: Config, log: Log) -> None:
         force_order(dataset, log)
     dataset.init_seq_order(epoch=loaded.epoch)
     loader = data.load_batches(dataset, batching, net, config)
-    meter = step_meter(config, f"{loaded.source.title(loaded.epoch)} search", log)
+    meter = step_meter(config, loaded.source.form, Pass("search", loaded.epoch, dataset.name), log, net)
     found: dict[int, Result] = {}
     with torch.no_grad(), net.running_over(dataset.name):
         for batch in loader:

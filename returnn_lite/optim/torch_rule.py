@@ -1,0 +1,28 @@
+"""The update rule for models written in torch or with `returnn.frontend`."""
+
+from returnn_lite.optim.gradients import Gradients
+from returnn_lite.optim.process import Norms, clip_together, filtered, shaped
+from returnn_lite.optim.update_rule import Parts, UpdateRule, by_name, together
+
+EPSILON = 1e-6  # of torch.nn.utils.clip_grad_norm_
+
+
+class TorchRule(UpdateRule):
+    """The global norm is that of the summed gradients after noise and clipping by value; sums, and the count of steps
+    left out because their gradients are not finite, begin anew with every epoch."""
+
+    def start_epoch(self) -> None:
+        super().start_epoch()
+        self.invalid.count = 0
+
+    def _update(self, batch: Gradients, global_step: int) -> Parts:
+        parts = self._summed(batch)
+        raw, noise = together(parts), self._noise(global_step)
+        if not parts or self.invalid.found(raw, global_step):
+            return []
+        parts = [(group, shaped(grads, group.options, noise)) for group, grads in parts]
+        limit = self.groups[0].options.gradient_clip_global_norm
+        if limit:
+            parts = by_name(clip_together(together(parts), limit, epsilon=EPSILON), parts)
+        norms = Norms(raw, self.tags)
+        return [(group, filtered(grads, group.options, norms)) for group, grads in parts]
