@@ -47,7 +47,7 @@ _TRAINING = """
     rf_use_mask_conv rf_use_mask_transposed_conv rf_use_mask_pool rf_use_mask_stft rf_use_mask_window
     rf_use_mask_scatter rf_use_mask_BatchNorm rf_use_consistent_same_padding rf_conformer_conv_norm_use_mask
     rf_specaugment_num_masks_per_seq rf_module_output_keep_dtype epoch_start epoch_end load_model_post_hooks
-    batch_size_train batch_size_dev torch_batching online_shuffle_batches
+    batch_size_train batch_size_dev torch_batching online_shuffle_batches allow_skipping_seqs_in_forward
 """
 _OPTIMIZER = """
     optimizer optimizer_epsilon adam nadam adadelta adagrad rmsprop momentum gradient_noise gradient_clip

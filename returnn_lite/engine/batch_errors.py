@@ -26,7 +26,7 @@ def with_batch_context(batch: BatchLike, config: Config, net: Model | None = Non
     except torch.OutOfMemoryError as exc:
         lengths = {key: values.tolist() for key, values in batch.lengths.items()}
         shapes = {key: tuple(np.shape(value)) for key, value in batch.data.items()}
-        options = f"batch_size {config.number_or_dict('batch_size', 1)}, max_seqs {config.literal('max_seqs', -1)}"
+        options = f"batch_size {config.literal('batch_size', 1)}, max_seqs {config.literal('max_seqs', -1)}"
         text = f"out of GPU memory in a batch of shapes {shapes}, with {options}"
         text = f"{text}{largest_outputs(net, batch)}; sequences {batch.tags}, lengths {lengths}"
         raise OutOfMemory("batch_size", f"{text}; {str(exc).splitlines()[0]}") from exc

@@ -13,6 +13,7 @@ from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets import Batch, BatchingOptions, Dataset, Loader, dataset_defaults, init_dataset
 from returnn_lite.datasets.batches.epoch_batches import new_batches
 from returnn_lite.datasets.batches.limits import check_limit
+from returnn_lite.datasets.batches.torch_slices import TorchChunking
 from returnn_lite.engine.models.model import Model
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
@@ -94,7 +95,8 @@ def complete_extern_data(config: Config, datasets: Iterable[Dataset | None]) -> 
 def train_batching(config: Config, net: Model, epoch: int) -> BatchingOptions:
     """The options of the training's batches."""
     return BatchingOptions(
-        **_common(config, net),
+        **_common(config, net, "batch_size_train"),
+        **_torch_stages(config),
         max_seq_length=longest_seq(config, epoch),
         min_seq_length=config.number_or_dict("min_seq_length", 0),
         max_pad_size=config.number_or_dict("max_pad_size", None),
@@ -116,20 +118,37 @@ def longest_seq(config: Config, epoch: int) -> ConfigValue:
 
 
 def eval_batching(config: Config, net: Model, name: str, epoch: int) -> BatchingOptions:
-    """The options of an evaluation's batches; `max_seq_length` counts for `dev` only."""
-    longest = longest_seq(config, epoch) if name == "dev" else 0
-    return BatchingOptions(**_common(config, net), max_seq_length=longest, recurrent_net=net.recurrent)
+    """The options of an evaluation's batches; `max_seq_length` counts for `dev` only, for models written in torch for
+    all, as does `min_seq_length`."""
+    torch_stages, of_eval = _torch_stages(config), _common(config, net, "batch_size_dev")
+    if torch_stages:
+        of_eval |= {"min_seq_length": config.number_or_dict("min_seq_length", 0), **torch_stages}
+    longest = longest_seq(config, epoch) if name == "dev" or torch_stages else 0
+    return BatchingOptions(**of_eval, max_seq_length=longest, recurrent_net=net.recurrent)
 
 
 def forward_batching(config: Config, net: Model) -> BatchingOptions:
-    """One row per sequence; the size is `forward_batch_size`, for models of `get_model` by default `batch_size`."""
-    by_default = config.has("get_model") and config.has("batch_size")
-    option = "batch_size" if by_default and not config.has("forward_batch_size") else "forward_batch_size"
-    if not config.has(option):
-        raise ConfigError(option, f"{option} not set")
-    size = config.number_or_dict(option, None)
-    check_limit(option, size, above=True)
-    return BatchingOptions(**(_common(config, net) | {"batch_size": size, "size_option": option}), recurrent_net=True)
+    """One row per sequence; the size is `forward_batch_size`, for models of `get_model` by default that of `dev`."""
+    if config.has("forward_batch_size"):
+        size = config.number_or_dict("forward_batch_size", None)
+        check_limit("forward_batch_size", size, above=True)
+        options = _common(config, net) | {"batch_size": size, "size_option": "forward_batch_size"}
+    elif not config.has("get_model") or not (config.has("batch_size") or config.has("batch_size_dev")):
+        raise ConfigError("forward_batch_size", "forward_batch_size not set")
+    else:
+        options = _common(config, net, "batch_size_dev")
+    return BatchingOptions(**options, **_forward_stages(config), recurrent_net=True)
+
+
+def _forward_stages(config: Config) -> dict[str, ConfigValue]:
+    """Chunks and limits for models written in torch. ConfigError for limits, unless sequences may be left out."""
+    stages = _torch_stages(config)
+    limits = {name: config.number_or_dict(name, 0) for name in ("max_seq_length", "min_seq_length")}
+    for name, value in limits.items() if stages else ():
+        if value and not config.is_true("allow_skipping_seqs_in_forward"):
+            hint = "it would leave sequences out; that needs `allow_skipping_seqs_in_forward` = True"
+            raise ConfigError(name, f"must not be set for the task forward, but is {value!r}: {hint}")
+    return {**limits, **stages} if stages else {}
 
 
 def prior_batching(config: Config, net: Model) -> BatchingOptions:
@@ -147,13 +166,38 @@ def search_batching(config: Config, net: Model) -> BatchingOptions:
     return BatchingOptions(**_common(config, net), recurrent_net=True)
 
 
-def _common(config: Config, net: Model) -> dict[str, ConfigValue]:
-    packed = config.number_or_dict("packed_batch_size", None)
-    size, seqs = config.number_or_dict("batch_size", None if packed else 1), config.int("max_seqs", -1)
-    seqs = -1 if seqs is None else seqs
-    limits = {"batch_size": size, "packed_batch_size": packed, "max_seqs": seqs}
-    torch_model = config.value("backend", None) == "torch"
-    return {**limits, "used_data_keys": frozenset(net.used_data_keys), "complete_with_last": torch_model}
+def _common(config: Config, net: Model, own_size: str = "batch_size") -> dict[str, ConfigValue]:
+    """What all batches have in common. own_size: the option that wins over `batch_size`."""
+    packed, option = (
+        config.number_or_dict("packed_batch_size", None),
+        own_size if config.has(own_size) else "batch_size",
+    )
+    size, seqs = _or_function(config, option, config.number_or_dict), _or_function(config, "max_seqs", config.int)
+    if size is None and not packed:
+        size = math.inf if config.has(option) and is_torch(config) else 1
+    limits = {"batch_size": size, "size_option": option, "packed_batch_size": packed}
+    keys = frozenset(net.used_data_keys)
+    return {**limits, "max_seqs": seqs or -1, "used_data_keys": keys, "complete_with_last": is_torch(config)}
+
+
+def is_torch(config: Config) -> bool:
+    """Whether batches are made by the rules for models written in torch."""
+    return config.value("backend", None) == "torch"
+
+
+def _or_function(config: Config, name: str, read: Callable[[str, ConfigValue], ConfigValue]) -> ConfigValue:
+    """A function of the config as it is; else as `read` gives it, None without."""
+    value = config.typed_value(name, None)
+    return value if callable(value) else read(name, None)
+
+
+def _torch_stages(config: Config) -> dict[str, ConfigValue]:
+    """For models written in torch: chunks, in evaluation and forward too, of sequences within the limits."""
+    if not is_torch(config):
+        return {}
+    least = config.number_or_dict("min_chunk_size", 0) or 0
+    chunking = TorchChunking.parse(config.opt_typed_value("chunking"), least)
+    return {"limits_before_chunks": True, "torch_chunking": chunking}
 
 
 def count_batches(dataset: Dataset, options: BatchingOptions) -> int:

@@ -51,7 +51,7 @@ def _function(config: Config, name: str) -> ConfigFunction | None:
     value = config.typed_value(name, None)
     if value is not None and not callable(value):
         raise ConfigError(name, f"must be a function, but is {value!r} instead")
-    return value
+    return value  # type: ignore[no-any-return]
 
 
 def _call(function: ConfigFunction | None, name: str, net: Model, dataset: str, epoch: int, step: int) -> None:

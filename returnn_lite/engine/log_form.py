@@ -16,7 +16,7 @@ from returnn_lite.log import Log
 
 Line: TypeAlias = tuple[int, str]
 Means: TypeAlias = Mapping[str, float]
-SCORE_KINDS = ("cost", "error", "grad_norm")
+Scores: TypeAlias = Mapping[str, np.float32]  # of a step
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class LogForm(Protocol):
     def run_begins(self, epoch: int, step: int) -> Sequence[Line]: ...
     def epoch_begins(self, epoch: int, step: int, rate: float, effective: float) -> Sequence[Line]: ...
     def pass_begins(self, what: Pass) -> Sequence[Line]: ...
-    def step_items(self, what: Pass, scores: Means, sizes: Mapping[str, object]) -> list[str]:
+    def step_items(self, what: Pass, scores: Scores, sizes: Mapping[str, object]) -> list[str]:
         """The scores and sizes of a step, as they stand in its line."""
 
     def sizes(self, batch: BatchLike, axes: Mapping[str, str]) -> dict[str, object]:
@@ -91,7 +91,7 @@ def _share(tally: Tally) -> str:
 class LayerForm:
     """Nets of layers: `train epoch 1, step 0, cost:output 1.2, …`, `epoch 1 score: 1.2 error: 0.1 elapsed: 0:00:01`."""
 
-    sums = np.float32
+    sums: type[np.floating] = np.float32
 
     def __init__(self, is_pretrain: Callable[[int], bool] = lambda epoch: False) -> None:
         self.is_pretrain = is_pretrain
@@ -118,8 +118,8 @@ class LayerForm:
     def pass_begins(self, what: Pass) -> Sequence[Line]:
         return []
 
-    def step_items(self, what: Pass, scores: Means, sizes: Mapping[str, object]) -> list[str]:
-        items = {**scores, **sizes}
+    def step_items(self, what: Pass, scores: Scores, sizes: Mapping[str, object]) -> list[str]:
+        items: dict[str, object] = {**scores, **sizes}
         return [f"{key} {items[key]!s}" for key in sorted(items)]
 
     def sizes(self, batch: BatchLike, axes: Mapping[str, str]) -> dict[str, object]:
@@ -151,7 +151,7 @@ class TorchForm:
     """Models written in torch: `ep 1 train, step 0, ctc 3.237, …`, `Epoch 1: Total train loss: ctc 2.688`, in the
     reference's words, with the losses in the order in which they were marked."""
 
-    sums = np.float64
+    sums: type[np.floating] = np.float64
 
     def title(self, epoch: int) -> str:
         """`epoch 7`."""
@@ -172,7 +172,7 @@ class TorchForm:
         count = [] if what.num_seqs is None else [(5, f"{self.pass_name(what)} num_seqs: {what.num_seqs}")]
         return [(3, f"Evaluating dataset {what.dataset!r}"), *count] if what.kind == "eval" else count
 
-    def step_items(self, what: Pass, scores: Means, sizes: Mapping[str, object]) -> list[str]:
+    def step_items(self, what: Pass, scores: Scores, sizes: Mapping[str, object]) -> list[str]:
         shown = [f"{_bare(key)} {number(value)}" for key, value in scores.items() if key != "loss"]
         return [*shown, *(f"{key} {value}" for key, value in sizes.items() if what.kind == "train")]
 
@@ -218,9 +218,9 @@ def _bare(key: str) -> str:
     return key.removeprefix("cost:").removeprefix("error:")
 
 
-def number(value: float) -> str:
+def number(value: float | np.floating) -> str:
     """Three digits behind the point where they tell something, else an exponent."""
-    small = 1e-3 <= abs(value) <= 1e3
+    small = 1e-3 <= abs(float(value)) <= 1e3
     return f"{value:.3f}" if small else f"{value:.3e}"
 
 

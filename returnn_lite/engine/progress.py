@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 
 from returnn_lite.engine.batch_like import BatchLike
-from returnn_lite.engine.log_form import LogForm, Pass, Tally, write
+from returnn_lite.engine.log_form import LogForm, Pass, Scores, Tally, write
 from returnn_lite.engine.report import hms
 from returnn_lite.log import Log
 
@@ -49,9 +49,7 @@ class Progress:
         """Counts a step's frames."""
         self.tally.add_lengths(batch)
 
-    def step_line(
-        self, step: int, scores: Mapping[str, float], sizes: Mapping[str, object], complete: float | None
-    ) -> None:
+    def step_line(self, step: int, scores: Scores, sizes: Mapping[str, object], complete: float | None) -> None:
         """Writes the line of every `interval`-th step (verbosity 5); complete: fraction done, if known, in (0, 1]."""
         if self.log.verbosity < 5 or step % self.interval:
             return

@@ -168,8 +168,8 @@ class Trainer:
         """What the log says before the first epoch."""
         write(self.log, self.source.form.run_begins(self.start_epoch, self.global_step))
         log_defaults(self.config, self.log)
-        size, seqs = self.config.number_or_dict("batch_size", 1), self.config.int("max_seqs", -1)
-        self.log.v4(f"using batch size: {size}, max seqs: {seqs}")
+        batching = data.train_batching(self.config, self.net, self.start_epoch)
+        self.log.v4(f"using batch size: {batching.batch_size}, max seqs: {batching.max_seqs}")
         self.log.v4(f"learning rate control: {self.control!r}")
         self.log.v4(f"pretrain: {self.source.pretrain}")
         warn_misspelt_keys(self.config, self.log)

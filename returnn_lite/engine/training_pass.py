@@ -23,7 +23,6 @@ from returnn_lite.engine.summary import ScalarLog
 from returnn_lite.engine.training_data import Batches, TrainingData
 from returnn_lite.log import Log
 from returnn_lite.optim.gradients import Gradients
-from returnn_lite.optim.update_rule import norm_name
 from returnn_lite.schedule.control import LearningRateControl
 
 
@@ -103,7 +102,7 @@ class TrainingPass:
                     show=self.show_gradients,
                 )
                 if updater.rule.grad_norm is not None:
-                    meter.add_grad_norm(norm_name(updater.rule.norm_power), updater.rule.grad_norm)
+                    meter.add_grad_norm(updater.rule.norm_name, updater.rule.grad_norm)
                 self.scalars.step(global_step, result, updater.effective_learning_rate)
             global_step += 1
             meter.end_step()

@@ -50,9 +50,9 @@ def without_decay(
 
 def _called(check: ConfigFunction, info: ParamInfo, name: str) -> bool | None:
     rf_module = getattr(info.module, "rf_module", None)
-    return call_with_known(
-        check, {"module": info.module, "rf_module": rf_module, "full_param_name": name, "param": info.param}
-    )
+    known = {"module": info.module, "rf_module": rf_module, "full_param_name": name, "param": info.param}
+    wanted: bool | None = call_with_known(check, known)
+    return wanted
 
 
 def _is_exempt(info: ParamInfo, names: Sequence[str | type], *, torch_backend: bool) -> bool:

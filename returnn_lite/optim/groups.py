@@ -178,7 +178,7 @@ def make_groups(
 
 
 def _special(
-    params: Mapping[str, Tensor], default: ConfigDict, rules: Sequence[Rule], config: Config, network: object
+    params: Mapping[str, Tensor], default: ConfigOptions, rules: Sequence[Rule], config: Config, network: object
 ) -> Special:
     """The options of single parameters: by a function of the config, or by rules, and what is not decayed."""
     special = custom_groups(default, params, network, config.float("learning_rate", 1.0) or 0.0)

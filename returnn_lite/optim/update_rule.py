@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping
 
 import torch
@@ -27,7 +26,7 @@ class UpdateRule:
     """Sums gradients over the steps of an update, and processes them; `rule.accumulation` says which steps are due.
 
     `grad_norm`: with `log_grad_norm`, the norm of the gradients of the last update before any processing; None where
-    the last step made no update.
+    the last step made no update. `norm_name`: "p2", as the log calls it.
     """
 
     def __init__(self, config: Config, log: Log, *, parts: Groups, accumulation: Accumulation) -> None:
@@ -35,6 +34,7 @@ class UpdateRule:
         self.accumulation = accumulation
         self.invalid = InvalidSteps(config, log)
         self.norm_power = norm_power(config)
+        self.norm_name = "" if self.norm_power is None else f"p{self.norm_power:g}"
         self.grad_norm: torch.Tensor | None = None
         self.noise_seed = config.int("random_seed", 42) or 0
 
@@ -105,7 +105,7 @@ def norm_power(config: Config) -> float | None:
         return None
     if value is True:
         return DEFAULT_POWER
-    if not isinstance(value, numbers.Real) or not value > 0:
+    if not isinstance(value, int | float) or not value > 0:
         raise ConfigError(LOG_NORM, f"must be True or a number above 0 (the p of the norm), but is {value!r} instead")
     return float(value)
 
@@ -122,11 +122,6 @@ def global_norm(grads: Gradients, power: float = DEFAULT_POWER) -> torch.Tensor:
 def together(parts: Parts) -> Gradients:
     """The gradients of all groups."""
     return {name: value for _, grads in parts for name, value in grads.items()}
-
-
-def norm_name(power: float) -> str:
-    """ "p2", as the log calls it."""
-    return f"p{power:g}"
 
 
 def by_name(values: Mapping[str, torch.Tensor], parts: Parts) -> Parts:

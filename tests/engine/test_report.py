@@ -68,7 +68,10 @@ def test_words_for_models_written_in_torch():
     assert form.evaluated(3, {}) == [(1, "Epoch 3 evaluation: (No evaluations.)")]
     assert form.pass_begins(what) == [(5, "ep 3 train num_seqs: 13")]
     assert form.pass_begins(Pass("eval", 3, "dev")) == [(3, "Evaluating dataset 'dev'")]
-    assert form.entries("dev", {"cost:a": 1.0, "grad_norm:p2": 2.0}) == {"dev_loss_a": 1.0, "dev_loss_grad_norm:p2": 2.0}
+    assert form.entries("dev", {"cost:a": 1.0, "grad_norm:p2": 2.0}) == {
+        "dev_loss_a": 1.0,
+        "dev_loss_grad_norm:p2": 2.0,
+    }
     assert form.step_items(what, {"cost:a": 1.0, "loss": 3.0}, {"num_seqs": 2}) == ["a 1.000", "num_seqs 2"]
 
 

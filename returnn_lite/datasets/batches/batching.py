@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from returnn_lite.datasets.batches.chunking import Slices
+from returnn_lite.config_value import ConfigFunction
+from returnn_lite.datasets.batches.chunking import Slices, one_by_one
 from returnn_lite.datasets.batches.limits import Limit, check_fraction, check_keys, check_limit, limits
+from returnn_lite.datasets.batches.torch_slices import TorchChunking
 from returnn_lite.errors import ConfigError
 
 Warn = Callable[[str], None]
+# The index of a sequence in the epoch -> its `batch_size` and `max_seqs`.
+LimitsOf = Callable[[int], tuple[Limit, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +29,12 @@ class BatchingOptions:
     of -n means {"classes": n}. Without `recurrent_net`, sequences are laid end to end in one row. What a batch says to
     be complete of the epoch is counted with its first sequence, or (`complete_with_last`) up to its last; then None
     where the number of sequences is not known before the end. `size_option` is the config's name of `batch_size`.
+    `batch_size` and `max_seqs` may be functions, asked for every sequence. `limits_before_chunks`: the limits of
+    lengths are for sequences, not for their chunks; `torch_chunking`: chunks by the rules for models written in torch.
     """
 
-    batch_size: Limit = None
-    max_seqs: int = -1
+    batch_size: Limit | ConfigFunction = None
+    max_seqs: int | ConfigFunction = -1
     max_seq_length: Limit = None
     min_seq_length: Limit = None
     max_pad_size: Limit = None
@@ -41,12 +47,15 @@ class BatchingOptions:
     used_data_keys: frozenset[str] | None = None
     complete_with_last: bool = False
     size_option: str = "batch_size"
+    limits_before_chunks: bool = False
+    torch_chunking: TorchChunking | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError for values that make no sense."""
         if not self.batch_size and not self.packed_batch_size:
             raise ConfigError("batch_size", "batch_size must be set and be greater than 0")
-        check_limit(self.size_option, self.batch_size, above=True)
+        if not callable(self.batch_size):
+            check_limit(self.size_option, self.batch_size, above=True)
         check_limit("packed_batch_size", self.packed_batch_size, above=True)
         check_limit("min_seq_length", self.min_seq_length)
         check_limit("max_pad_size", self.max_pad_size)
@@ -55,6 +64,8 @@ class BatchingOptions:
         check_limit("max_seq_length", longest, least=-math.inf if whole else 0)
         counts = {"max_seqs": (self.max_seqs, -1), "seq_drop_freq": (self.seq_drop_freq, 1)}
         for name, (value, unlimited) in counts.items():
+            if callable(value):
+                continue
             if not isinstance(value, int) or value != unlimited and value < 1:
                 text = "greater than 0 or -1 (no limit)" if unlimited < 0 else "greater than 0"
                 raise ConfigError(name, f"must be {text}, but is {value!r} instead")
@@ -68,12 +79,17 @@ class BatchingOptions:
     def _limits(self) -> dict[str, Limit]:
         """The limits that may be given per data key, by the options they come from."""
         return {
-            self.size_option: self.batch_size,
+            self.size_option: None if callable(self.batch_size) else self.batch_size,
             "packed_batch_size": self.packed_batch_size,
             "max_seq_length": self.max_seq_length,
             "min_seq_length": self.min_seq_length,
             "max_pad_size": self.max_pad_size,
         }
+
+    @property
+    def changes(self) -> bool:
+        """Whether limits of batches are functions."""
+        return callable(self.batch_size) or callable(self.max_seqs)
 
     @property
     def longest(self) -> Limit:
@@ -111,14 +127,11 @@ def select(
     `draw_always`: take a random number for each slice even if none is dropped (others use the same stream).
     """
     draw_always = draw_always or options.seq_drop > 0
+    if not options.limits_before_chunks:
+        slices = within_limits(slices, options)
     for part in slices:
-        longest = limits(options.longest, part.keys)
-        shortest = limits(options.min_seq_length, part.keys, -np.inf)
-        size = limits(options.batch_size, part.keys)
+        size = limits(None if callable(options.batch_size) else options.batch_size, part.keys)
         lengths = part.lengths
-        fits = ((lengths <= longest) & (lengths >= shortest)).all(1)
-        if not fits.all():
-            part, lengths = part[fits], lengths[fits]
         for i in np.flatnonzero((lengths > size).any(1)):
             known = dict(zip(part.keys, lengths[i].tolist(), strict=True))
             warn(f"warning: sequence length ({known}) larger than limit ({options.batch_size})")
@@ -127,6 +140,15 @@ def select(
             part = part[draws >= options.seq_drop]
         if len(part):
             yield part
+
+
+def within_limits(slices: Iterable[Slices], options: BatchingOptions) -> Iterator[Slices]:
+    """Leaves out slices that are too long or too short."""
+    for part in slices:
+        longest = limits(options.longest, part.keys)
+        shortest = limits(options.min_seq_length, part.keys, -np.inf)
+        fits = ((part.lengths <= longest) & (part.lengths >= shortest)).all(1)
+        yield part if fits.all() else part[fits]
 
 
 def first_seqs(slices: Iterable[Slices], maximum: int) -> Iterator[Slices]:
@@ -149,11 +171,18 @@ def first_seqs(slices: Iterable[Slices], maximum: int) -> Iterator[Slices]:
 # --- one slice, one row ---
 
 
-def padded_batches(slices: Iterable[Slices], options: BatchingOptions) -> Iterator[SliceBatch]:
-    """Batches of one slice per row; closed as soon as the next slice would break a limit."""
+def padded_batches(
+    slices: Iterable[Slices], options: BatchingOptions, limits_of: LimitsOf | None = None
+) -> Iterator[SliceBatch]:
+    """Batches of one slice per row; closed as soon as the next slice would break a limit.
+
+    limits_of: the limits by the next slice, where they change; then each comes by itself.
+    """
     group: _Group | None = None
-    for part in slices:
+    for part in slices if limits_of is None else one_by_one(slices):
         group = group or _Group(part.keys, options)
+        if limits_of is not None:
+            group.set_limits(*limits_of(int(part.seq_idx[0])))
         yield from group.add(part)
     # A last batch of nothing but empty sequences is left out.
     if group and group.count and group.longest.max(initial=0) > 0:
@@ -164,12 +193,17 @@ class _Group:
     """The batch that is being filled."""
 
     def __init__(self, keys: tuple[str, ...], options: BatchingOptions):
-        self.size = limits(options.batch_size, keys)
+        self.keys = keys
+        if not options.changes:
+            self.set_limits(options.batch_size, options.max_seqs)  # type: ignore[arg-type]  # they are no functions
         self.packed_size = None if options.packed_batch_size is None else limits(options.packed_batch_size, keys)
         self.pad_size = None if options.max_pad_size is None else limits(options.max_pad_size, keys)
-        self.max_seqs = options.max_seqs if options.max_seqs > 0 else np.inf
         self.num_keys, self.window = len(keys), 16
         self._empty()
+
+    def set_limits(self, size: Limit, max_seqs: int) -> None:
+        """The limits that the next slices must fit into."""
+        self.size, self.max_seqs = limits(size, self.keys), max_seqs if max_seqs > 0 else np.inf
 
     def _empty(self) -> None:
         self.parts: list[Slices] = []
@@ -218,14 +252,18 @@ class _Group:
 # --- end to end in one row ---
 
 
-def framewise_batches(slices: Iterable[Slices], options: BatchingOptions) -> Iterator[SliceBatch]:
+def framewise_batches(
+    slices: Iterable[Slices], options: BatchingOptions, limits_of: LimitsOf | None = None
+) -> Iterator[SliceBatch]:
     """Batches of one row that sequences fill frame by frame, cut where it is full (for nets that see single frames).
 
     Closed when `batch_size` frames are in, or more than `max_seqs` sequences.
     """
     row: _Row | None = None
-    for part in slices:
+    for part in slices if limits_of is None else one_by_one(slices):
         row = row or _Row(part.keys, options)
+        if limits_of is not None:
+            row.set_limits(*limits_of(int(part.seq_idx[0])))
         at = 0
         while at < len(part):
             at += row.add_whole(part, at)
@@ -240,9 +278,14 @@ class _Row:
     """The row that is being filled; plain lists, as most sequences make one or two entries."""
 
     def __init__(self, keys: tuple[str, ...], options: BatchingOptions):
-        self.keys, self.size = keys, limits(options.batch_size, keys).tolist()
-        self.max_seqs = options.max_seqs if options.max_seqs > 0 else np.inf
+        self.keys = keys
+        if not options.changes:
+            self.set_limits(options.batch_size, options.max_seqs)  # type: ignore[arg-type]  # they are no functions
         self._empty()
+
+    def set_limits(self, size: Limit, max_seqs: int) -> None:
+        """The limits that the next slices must fit into."""
+        self.size, self.max_seqs = limits(size, self.keys).tolist(), max_seqs if max_seqs > 0 else np.inf
 
     def _empty(self) -> None:
         self.entries: list[tuple[int, list[int], list[int], int]] = []

@@ -153,6 +153,13 @@ def whole_seqs(blocks: Iterable[LengthBlock], keys: tuple[str, ...]) -> Iterator
         yield Slices(keys, np.arange(first, first + len(lengths)), np.zeros_like(lengths), lengths)
 
 
+def one_by_one(parts: Iterable[Slices]) -> Iterator[Slices]:
+    """The slices, each by itself."""
+    for part in parts:
+        for i in range(len(part)):
+            yield part[i : i + 1]
+
+
 def chunks(
     blocks: Iterable[LengthBlock], keys: tuple[str, ...], chunking: Chunking, rng: random.Random
 ) -> Iterator[Slices]:

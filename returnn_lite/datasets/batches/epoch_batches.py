@@ -17,7 +17,9 @@ from returnn_lite.datasets.batches.batching import (
     framewise_batches,
     padded_batches,
     select,
+    within_limits,
 )
+from returnn_lite.datasets.batches.changing_limits import ChangingLimits
 from returnn_lite.datasets.batches.chunking import (
     Chunking,
     LengthBlock,
@@ -48,7 +50,7 @@ def epoch_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceB
         for i, batch in enumerate(cache.batches):
             yield replace(batch, complete=(i + 1) / len(cache.batches))
         return
-    keep = dataset.reuses_batches and order_stays(dataset)
+    keep = dataset.reuses_batches and order_stays(dataset) and not options.changes
     countable = not options.complete_with_last or dataset.known_num_seqs is not None  # else there is only a guess
     made = []
     for batch in new_batches(dataset, options):
@@ -71,17 +73,22 @@ def order_stays(dataset: Dataset) -> bool:
 def new_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceBatch]:
     """The batches by all rules, from the lengths of the sequences."""
     rng = random.Random(dataset.epoch_seed())
+    limits_of = None
+    if options.changes:
+        limits_of = ChangingLimits(dataset, options.batch_size, options.max_seqs, options.size_option)
     slices, draws = epoch_slices(dataset, options, rng)
     if not options.recurrent_net:
-        return framewise_batches(slices, options)
+        return framewise_batches(slices, options, limits_of)
     selected = select(slices, options, rng, draws, dataset.log.v4)
-    return padded_batches(first_seqs(selected, options.max_total_num_seqs), options)
+    return padded_batches(first_seqs(selected, options.max_total_num_seqs), options, limits_of)
 
 
 def epoch_slices(dataset: Dataset, options: BatchingOptions, rng: random.Random) -> tuple[Iterator[Slices], bool]:
     """Slices of all sequences of the epoch, and whether random numbers are drawn for them."""
     all_keys, value = tuple(dataset.get_data_keys()), dataset.options.chunking
     used = tuple(k for k in all_keys if options.used_data_keys is None or k in options.used_data_keys)
+    if options.limits_before_chunks:
+        return with_context(torch_slices(dataset, options, all_keys), dataset, all_keys), False
     chunking = value if callable(value) else None
     if chunking is None:
         chunking = Chunking.parse(value, dataset.options.min_chunk_size, dataset.options.chunking_variance)
@@ -100,9 +107,19 @@ def epoch_slices(dataset: Dataset, options: BatchingOptions, rng: random.Random)
         )
         known = dataset.known_num_seqs
         slices = custom_chunks(generated, keys, math.inf if known is None else known)
-    if dataset.options.context_window is not None:
-        slices = add_context(slices, *context_frames(dataset.options.context_window, keys))
-    return slices, draws
+    return with_context(slices, dataset, keys), draws
+
+
+def torch_slices(dataset: Dataset, options: BatchingOptions, keys: tuple[str, ...]) -> Iterator[Slices]:
+    """Slices for models written in torch: chunks of those sequences that the limits let through."""
+    sequences = within_limits(whole_seqs(length_blocks(dataset, keys), keys), options)
+    return sequences if options.torch_chunking is None else options.torch_chunking.chunks(sequences)
+
+
+def with_context(slices: Iterator[Slices], dataset: Dataset, keys: tuple[str, ...]) -> Iterator[Slices]:
+    """With the frames of the dataset's `context_window` around them."""
+    window = dataset.options.context_window
+    return slices if window is None else add_context(slices, *context_frames(window, keys))
 
 
 def length_blocks(dataset: Dataset, keys: tuple[str, ...]) -> Iterator[LengthBlock]:
