@@ -11,9 +11,10 @@ from typing import Protocol
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.engine.batch_like import Padded
 from returnn_lite.engine.graphs.captured import Recorder, StepValues
 from returnn_lite.engine.graphs.shapes import BatchShape, batch_shape, may_pad
-from returnn_lite.engine.models.model import Model, ModelOutput, Padded
+from returnn_lite.engine.models.model import Model, ModelOutput
 from returnn_lite.engine.step import Forward, by_itself
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
