@@ -239,21 +239,38 @@ class Network(torch.nn.Module):
         self, data: Mapping[str, torch.Tensor], lengths: Mapping[str, torch.Tensor], tags: list[str] | None = None
     ) -> NetworkOutput:
         """Runs all layers on a batch: batch-first arrays by key, and int lengths [B] of the keys with a time axis."""
-        feed = {k: self.extern_data.feed(k, v, lengths) for k, v in data.items() if k in self.used_data_keys}
-        batch = next((len(v) for v in (*lengths.values(), *data.values(), tags) if v is not None), None)
-        state = self.context.run = RunState(feed, tags, batch)
-        grad = torch.is_grad_enabled() or self.context.differentiates
-        constrained = not self.context.config.bool("decouple_constraints", False)
-        try:
-            with torch.set_grad_enabled(grad), self.substituted_params.running(self.training, self.context.generator):
-                values = self.program.run(state)
-                losses, objective = self.program.evaluate(values, training=self.training, constrained=constrained)
-        finally:
-            self.context.run = RunState()
+        with self._running(data, lengths, tags) as state:
+            values = self.program.run(state)
+            losses, objective = self.evaluate(values)
         out = NetworkOutput(values, self.program.names, losses)
         if objective is not None:
             out.objective = objective
         return out
+
+    def outputs(self, data: Mapping[str, torch.Tensor], lengths: Mapping[str, torch.Tensor]) -> dict[Node, Tensor]:
+        """The outputs of all layers for a batch; the losses are left to `evaluate`."""
+        with self._running(data, lengths, None) as state:
+            return self.program.run(state)
+
+    def evaluate(self, values: dict[Node, Tensor]) -> tuple[dict[str, LossValue], torch.Tensor | None]:
+        """The losses by name, and the objective; None without any."""
+        constrained = not self.context.config.bool("decouple_constraints", False)
+        return self.program.evaluate(values, training=self.training, constrained=constrained)
+
+    @contextmanager
+    def _running(
+        self, data: Mapping[str, torch.Tensor], lengths: Mapping[str, torch.Tensor], tags: list[str] | None
+    ) -> Iterator[RunState]:
+        """While layers run on a batch."""
+        feed = {k: self.extern_data.feed(k, v, lengths) for k, v in data.items() if k in self.used_data_keys}
+        batch = next((len(v) for v in (*lengths.values(), *data.values(), tags) if v is not None), None)
+        state = self.context.run = RunState(feed, tags, batch)
+        grad = torch.is_grad_enabled() or self.context.differentiates
+        try:
+            with torch.set_grad_enabled(grad), self.substituted_params.running(self.training, self.context.generator):
+                yield state
+        finally:
+            self.context.run = RunState()
 
     @contextmanager
     def running_over(self, dataset_name: str) -> Iterator[None]:

@@ -51,6 +51,14 @@ class Program:
             values[node] = compute(call, values)
         return values
 
+    @cached_property
+    def evaluated(self) -> tuple[Node, ...]:
+        """The nodes whose outputs losses and constraints read."""
+        found: list[Node | None] = [node for node, _ in self.output_constraints]
+        for loss in self.losses:
+            found += [loss.node, loss.target, loss.inverse_norm_node, *loss.layer_nodes.values()]
+        return tuple(dict.fromkeys(node for node in found if node is not None))
+
     def evaluate(
         self, values: dict[Node, Tensor], *, training: bool, constrained: bool
     ) -> tuple[dict[str, LossValue], torch.Tensor | None]:

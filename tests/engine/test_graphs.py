@@ -8,6 +8,7 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine.graphs.captured import fill
+from returnn_lite.engine.graphs.net_step import NetStep, NetStepInParts, without_history
 from returnn_lite.engine.graphs.repeated import RepeatedSteps, repeated_steps, stays_eager
 from returnn_lite.engine.graphs.shapes import batch_shape, may_pad, padded_size
 from returnn_lite.engine.step import by_itself
@@ -50,7 +51,7 @@ class RunAgain:
         buffers = {key: torch.full(size, 7, dtype=dtype) for key, size, dtype in self.shape.data}
         for key, buffer in buffers.items():
             fill(buffer, data[key])
-        return self.step(buffers, dict(lengths))
+        return self.step.values(buffers, dict(lengths))
 
 
 class Recorder:
@@ -177,6 +178,55 @@ def test_what_waits_is_not_recorded():
     forward = RepeatedSteps(log, lambda net: Recorder(), probing=waits)
     assert [forward(net, *random_batch(16), []).gradients for _ in range(3)] == [None] * 3
     assert lines == ['torch_cuda_graph: the steps of this network are not recorded: network["x"]: waits for the GPU']
+
+
+LOSSES = {
+    "ce": {},
+    "ctc": {"n_out": 6},
+    "mse": {"class": "linear", "activation": "sigmoid", "n_out": 5},
+    "as_is": {"class": "linear", "activation": None, "n_out": 5},
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_step_in_parts_has_the_numbers_of_the_whole(loss):
+    output = {**OUTPUT, "loss": loss, **LOSSES[loss]}
+    net = randomised(network({"x": {**LINEAR, "L2": 0.01}, "output": output})).train()
+    data, lengths = random_batch(7)
+    if loss == "ctc":
+        lengths["classes"] = torch.tensor([2, 3, 1], dtype=torch.int32)
+    whole, parts = NetStep(net).values(data, lengths), NetStepInParts(net).values(data, lengths)
+    torch.testing.assert_close(parts.objective, whole.objective)
+    assert parts.losses.keys() == whole.losses.keys()
+    assert parts.gradients.keys() == whole.gradients.keys()
+    for name, grad in whole.gradients.items():
+        torch.testing.assert_close(parts.gradients[name], grad)
+
+
+def test_outputs_without_history_give_the_same_losses():
+    net = randomised(network(NETS["linear"])).train()
+    step = NetStepInParts(net)
+    outputs = step.outputs(*random_batch(7))
+    want, grads = step.losses(outputs)
+    found, same = step.losses(without_history(outputs))
+    assert torch.equal(found.objective, want.objective)
+    assert all(torch.equal(a, b) for a, b in zip(same, grads, strict=True))
+
+
+def test_losses_that_wait_are_computed_apart():
+    lines, log = logging()
+    net, runs = network(NETS["linear"]).train(), []
+
+    def waits_at_first():
+        runs.append(1)
+        if len(runs) == 1:
+            raise ConfigError('network["output"]', "waits for the GPU")
+        return nullcontext()
+
+    forward = RepeatedSteps(log, lambda net: Recorder(), probing=waits_at_first)
+    assert [forward(net, *random_batch(16), []).gradients is not None for _ in range(3)] == [False, True, True]
+    assert lines[0] == 'torch_cuda_graph: the losses are not recorded: network["output"]: waits for the GPU'
+    assert isinstance(forward.step, NetStepInParts)
 
 
 def test_padding_is_left_out_where_layers_see_it():

@@ -5,23 +5,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
+from returnn_lite.engine.graphs.net_step import (
+    NetStep,
+    NetStepInParts,
+    Outputs,
+    StepValues,
+    Tensors,
+    added,
+    without_history,
+)
 from returnn_lite.engine.graphs.shapes import BatchShape
-from returnn_lite.network.objective import LossValue
-
-Tensors = dict[str, torch.Tensor]
-
-
-@dataclass
-class StepValues:
-    """What a step gives: its losses, objective, and the gradients of the parameters."""
-
-    losses: dict[str, LossValue]
-    objective: torch.Tensor
-    gradients: Tensors
 
 
 class Recorder:
@@ -37,21 +33,39 @@ class Recorder:
         self.stream = torch.cuda.Stream(device)
         self.gradients: Tensors = {}
 
-    def record(self, shape: BatchShape, step: Callable[[Tensors, Tensors], StepValues]) -> RecordedStep:
-        """Records `step` (data, lengths) -> values for batches of this shape; nothing is computed yet.
+    def record(self, shape: BatchShape, step: NetStep) -> RecordedStep:
+        """Records the step for batches of this shape; nothing is computed yet.
 
         Raises RuntimeError (of CUDA) for work that a graph cannot hold.
         """
         batch = next(iter(size[0] for _, size, _ in shape.data))
         data = {key: torch.zeros(size, dtype=dtype, device=self.device) for key, size, dtype in shape.data}
         lengths = {key: torch.ones(batch, dtype=torch.int32, device=self.device) for key in shape.lengths}
+        graph = self._graph()
+        if isinstance(step, NetStepInParts):
+            with self._recording(graph):
+                outputs = step.outputs(data, lengths)
+            return RecordedParts(graph, data, lengths, self, step, outputs)
+        with self._recording(graph):
+            values = step.values(data, lengths)
+            values.gradients = self._kept(values.gradients)
+        return RecordedStep(graph, data, lengths, values)
+
+    def record_gradients(
+        self, step: NetStepInParts, tensors: list[torch.Tensor], given: list[torch.Tensor]
+    ) -> tuple[torch.cuda.CUDAGraph, Tensors]:
+        """Records the last part of a step, for the outputs that it begins with."""
+        graph = self._graph()
+        with self._recording(graph):
+            found = self._kept(step.gradients(tensors, given))
+        return graph, found
+
+    def _graph(self) -> torch.cuda.CUDAGraph:
+        """A graph that draws from the generators."""
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators():
             graph.register_generator_state(generator)
-        with self._recording(graph):
-            values = step(data, lengths)
-            values.gradients = self._kept(values.gradients)
-        return RecordedStep(graph, data, lengths, values)
+        return graph
 
     @contextmanager
     def _recording(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
@@ -99,14 +113,13 @@ class Recorder:
         return kept
 
 
-@dataclass
 class RecordedStep:
     """A step that can be repeated with other data of the same shape."""
 
-    graph: torch.cuda.CUDAGraph
-    data: Tensors
-    lengths: Tensors
-    values: StepValues
+    def __init__(
+        self, graph: torch.cuda.CUDAGraph, data: Tensors, lengths: Tensors, values: StepValues | None = None
+    ) -> None:
+        self.graph, self.data, self.lengths, self.values = graph, data, lengths, values
 
     def repeat(self, data: Mapping[str, torch.Tensor], lengths: Mapping[str, torch.Tensor]) -> StepValues:
         """The step for this batch. What it gives is overwritten by the next repetition."""
@@ -115,7 +128,49 @@ class RecordedStep:
         for key, target in self.lengths.items():
             target.copy_(lengths[key], non_blocking=True)
         self.graph.replay()
+        return self.made()
+
+    def made(self) -> StepValues:
+        """What the repetition gives."""
+        if self.values is None:
+            raise RuntimeError("nothing was recorded")
         return self.values
+
+
+class RecordedParts(RecordedStep):
+    """A step whose losses are computed anew, between two graphs; the second one is recorded in the first repetition."""
+
+    def __init__(
+        self,
+        graph: torch.cuda.CUDAGraph,
+        data: Tensors,
+        lengths: Tensors,
+        recorder: Recorder,
+        step: NetStepInParts,
+        outputs: Outputs,
+    ) -> None:
+        super().__init__(graph, data, lengths)
+        self.recorder, self.step, self.outputs = recorder, step, outputs
+        self.back: torch.cuda.CUDAGraph | None = None
+        self.used: list[int] = []
+        self.given: list[torch.Tensor] = []
+        self.gradients: Tensors = {}
+
+    def made(self) -> StepValues:
+        """Losses of the outputs, and the gradients."""
+        values, given = self.step.losses(self.outputs)
+        if self.back is None:
+            self.used = [i for i, grad in enumerate(given) if grad is not None]
+            self.given = [grad.clone() for grad in given if grad is not None]
+            tensors = [self.outputs.tensors[i] for i in self.used]
+            self.back, self.gradients = self.recorder.record_gradients(self.step, tensors, self.given)
+            self.outputs = without_history(self.outputs)
+        for target, i in zip(self.given, self.used, strict=True):
+            grad = given[i]
+            target.zero_() if grad is None else target.copy_(grad)
+        self.back.replay()
+        values.gradients = added(self.gradients, values.gradients)
+        return values
 
 
 def fill(target: torch.Tensor, x: torch.Tensor) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from typing import Protocol
 
 import torch
 
 from returnn_lite.config import Config
 from returnn_lite.engine.batch_like import Padded
-from returnn_lite.engine.graphs.captured import Recorder, StepValues
+from returnn_lite.engine.graphs.captured import Recorder
+from returnn_lite.engine.graphs.net_step import NetStep, NetStepInParts, StepValues, Tensors
 from returnn_lite.engine.graphs.shapes import BatchShape, batch_shape, may_pad
 from returnn_lite.engine.models.model import Model, ModelOutput
 from returnn_lite.engine.step import Forward, by_itself
@@ -20,12 +20,9 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.network import Network
 from returnn_lite.network.network import NetworkOutput
-from returnn_lite.network.objective import LossValue
-from returnn_lite.optim.gradients import gradients
 
 OPTION = "torch_cuda_graph"
 KEPT = 64  # recorded steps at most
-Tensors = dict[str, torch.Tensor]
 
 
 class Repeats(Protocol):
@@ -39,7 +36,7 @@ class Repeats(Protocol):
 class Records(Protocol):
     """What records steps."""
 
-    def record(self, shape: BatchShape, step: Callable[[Tensors, Tensors], StepValues]) -> Repeats:
+    def record(self, shape: BatchShape, step: NetStep) -> Repeats:
         """The step for batches of this shape."""
         ...
 
@@ -71,6 +68,7 @@ class RepeatedSteps:
         self.seen: Counter[BatchShape] = Counter()
         self.places: list[int] = []
         self.refused = False
+        self.step: NetStep | None = None
         self.recorder: Records | None = None
 
     def __call__(self, net: Model, data: dict[str, Padded], lengths: Tensors, tags: list[str]) -> ModelOutput:
@@ -78,7 +76,8 @@ class RepeatedSteps:
         if not (net.training and torch.is_grad_enabled()) or not isinstance(net, Network):
             return by_itself(net, data, lengths, tags)
         self._follow(net)
-        if self.refused:
+        texts = any(key in net.used_data_keys and not isinstance(x, torch.Tensor) for key, x in data.items())
+        if self.refused or texts:
             return by_itself(net, data, lengths, tags)
         tensors = {key: x for key, x in data.items() if key in net.used_data_keys and isinstance(x, torch.Tensor)}
         known = {key: n for key, n in lengths.items() if key.split(":")[0] in tensors}
@@ -87,10 +86,16 @@ class RepeatedSteps:
         if shape not in self.steps:
             if sum(self.seen.values()) == 2 and not self._runs_unattended(net, tensors, known):
                 return by_itself(net, data, lengths, tags)
-            if self.seen[shape] < 2 or not self._record(net, shape):
+            if self.seen[shape] < 2 or not self._record(shape):
                 return by_itself(net, data, lengths, tags)
         self.steps.move_to_end(shape)
-        made = self.steps[shape].repeat(tensors, known)
+        try:
+            made = self.steps[shape].repeat(tensors, known)
+        except (ConfigError, RuntimeError) as exc:
+            if isinstance(exc, torch.OutOfMemoryError):
+                raise
+            self._refuse(first_line(exc))
+            return by_itself(net, data, lengths, tags)
         return NetworkOutput({}, net.program.names, made.losses, made.objective, made.gradients)
 
     def _follow(self, net: Network) -> None:
@@ -110,30 +115,40 @@ class RepeatedSteps:
         self.log.v3(f"{OPTION}: the steps of this network are not recorded: {reason}")
 
     def _runs_unattended(self, net: Network, data: Tensors, lengths: Tensors) -> bool:
-        """Tries a step: whether the CPU has nothing to wait for."""
+        """Tries a step: whether the CPU has nothing to wait for, in the losses or at least in the layers."""
         state = net.random_state
         counted = [param for param in net.params.values() if not param.requires_grad]
         before = [param.detach().clone() for param in counted]
-        try:
-            with self.probing():
-                step_values(net, data, lengths)
-        except (ConfigError, RuntimeError) as exc:
-            if isinstance(exc, torch.OutOfMemoryError):
-                raise
-            self._refuse(f"{first_line(exc)}")
-        finally:
-            net.random_state = state
-            with torch.no_grad():
-                for param, value in zip(counted, before, strict=True):
-                    param.copy_(value)
-        return not self.refused
+        for kind in (NetStep, NetStepInParts):
+            step = kind(net)
+            try:
+                step.tried(data, lengths, self.probing)
+            except (ConfigError, RuntimeError) as exc:
+                if isinstance(exc, torch.OutOfMemoryError):
+                    raise
+                reason = first_line(exc)
+            else:
+                self.step = step
+                break
+            finally:
+                net.random_state = state
+                with torch.no_grad():
+                    for param, value in zip(counted, before, strict=True):
+                        param.copy_(value)
+        if self.step is None:
+            self._refuse(reason)
+        elif isinstance(self.step, NetStepInParts):
+            self.log.v3(f"{OPTION}: the losses are not recorded: {reason}")
+        return self.step is not None
 
-    def _record(self, net: Network, shape: BatchShape) -> bool:
+    def _record(self, shape: BatchShape) -> bool:
         """Records the step of a shape; whether that has worked."""
+        if self.step is None:
+            return False
         if self.recorder is None:
-            self.recorder = self.make_recorder(net)
+            self.recorder = self.make_recorder(self.step.net)
         try:
-            self.steps[shape] = self.recorder.record(shape, lambda data, lengths: step_values(net, data, lengths))
+            self.steps[shape] = self.recorder.record(shape, self.step)
         except (ConfigError, RuntimeError) as exc:
             self._refuse(first_line(exc))
             return False
@@ -141,24 +156,6 @@ class RepeatedSteps:
             self.steps.popitem(last=False)
         self.log.v4(f"{OPTION}: recorded a step for {', '.join(f'{k} {list(n)}' for k, n, _ in shape.data)}")
         return True
-
-
-def step_values(net: Network, data: Tensors, lengths: Tensors) -> StepValues:
-    """Losses, objective and gradients of a batch."""
-    out = net(data, lengths)
-    out.forget_layers()
-    trained = {name: param for name, param in net.params.items() if param.requires_grad}
-    found = gradients(out.objective, trained)
-    return StepValues(_detached(out), out.objective.detach(), found)
-
-
-def _detached(out: NetworkOutput) -> dict[str, LossValue]:
-    """The losses, of which no gradient is wanted any more."""
-
-    def bare(x: torch.Tensor | None) -> torch.Tensor | None:
-        return None if x is None else x.detach()
-
-    return {name: replace(loss, sum=bare(loss.sum), error=bare(loss.error)) for name, loss in out.losses.items()}
 
 
 def first_line(exc: Exception) -> str:

@@ -1,0 +1,164 @@
+"""The training step of a layer net without its update: as a whole, or in parts around the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+
+from returnn_lite.layers.activations import activation
+from returnn_lite.layers.core.node import Node
+from returnn_lite.network import Network
+from returnn_lite.network.objective import LossValue
+from returnn_lite.optim.gradients import gradients
+from returnn_lite.tensor import PreActivation, Tensor
+
+Tensors = dict[str, torch.Tensor]
+Probing: TypeAlias = Callable[[], AbstractContextManager[object]]
+REMADE = ("softmax", "sigmoid", "log_softmax", "exp")  # activations that losses look through
+
+
+@dataclass
+class StepValues:
+    """What a step gives: its losses, objective, and the gradients of the parameters."""
+
+    losses: dict[str, LossValue]
+    objective: torch.Tensor
+    gradients: Tensors
+
+
+class NetStep:
+    """The step of a network as a whole."""
+
+    def __init__(self, net: Network) -> None:
+        self.net = net
+        self.trained = {name: param for name, param in net.params.items() if param.requires_grad}
+
+    def values(self, data: Tensors, lengths: Tensors) -> StepValues:
+        """Losses, objective and gradients of a batch."""
+        out = self.net(data, lengths)
+        out.forget_layers()
+        found = gradients(out.objective, self.trained)
+        return StepValues(detached(out.losses), out.objective.detach(), found)
+
+    def tried(self, data: Tensors, lengths: Tensors, probing: Probing) -> None:
+        """Runs what is to be recorded while `probing`, which raises an error where it cannot."""
+        with probing():
+            self.values(data, lengths)
+
+
+@dataclass
+class Outputs:
+    """What losses read, by node, and the tensors among it into which gradients flow."""
+
+    values: dict[Node, Tensor]
+    tensors: list[torch.Tensor]
+
+
+class NetStepInParts(NetStep):
+    """The step in three parts: layers; losses, back to the outputs of layers; from there back to the parameters."""
+
+    def outputs(self, data: Tensors, lengths: Tensors) -> Outputs:
+        """The first part."""
+        values = self.net.outputs(data, lengths)
+        read = {node: values[node] for node in self.net.program.evaluated}
+        found = [x for value in read.values() for x in _sources(value) if x.requires_grad]
+        return Outputs(read, list({id(x): x for x in found}.values()))
+
+    def losses(self, outputs: Outputs) -> tuple[StepValues, list[torch.Tensor | None]]:
+        """The second part: what the step gives, with the gradients of parameters in the objective itself; and those of
+        the tensors."""
+        leaves = [x.detach().requires_grad_() for x in outputs.tensors]
+        of = {id(x): leaf for x, leaf in zip(outputs.tensors, leaves, strict=True)}
+        losses, objective = self.net.evaluate({node: _on_leaves(x, of) for node, x in outputs.values.items()})
+        if objective is None or not objective.requires_grad:
+            zero = torch.zeros((), device=self.net.device)
+            return StepValues(detached(losses), zero if objective is None else objective, {}), [None] * len(leaves)
+        wanted = [*leaves, *self.trained.values()]
+        found = torch.autograd.grad(objective, wanted, allow_unused=True)
+        own = zip(self.trained, found[len(leaves) :], strict=True)
+        given = {name: grad for name, grad in own if grad is not None}
+        return StepValues(detached(losses), objective.detach(), given), list(found[: len(leaves)])
+
+    def gradients(self, tensors: Sequence[torch.Tensor], given: Sequence[torch.Tensor]) -> Tensors:
+        """The third part, from the gradients of tensors."""
+        if not tensors:
+            return {}
+        found = torch.autograd.grad(tensors, list(self.trained.values()), given, allow_unused=True)
+        return {name: grad for name, grad in zip(self.trained, found, strict=True) if grad is not None}
+
+    def values(self, data: Tensors, lengths: Tensors) -> StepValues:
+        """All three."""
+        outputs = self.outputs(data, lengths)
+        made, given = self.losses(outputs)
+        used = [(x, grad) for x, grad in zip(outputs.tensors, given, strict=True) if grad is not None]
+        made.gradients = added(self.gradients([x for x, _ in used], [grad for _, grad in used]), made.gradients)
+        return made
+
+    def tried(self, data: Tensors, lengths: Tensors, probing: Probing) -> None:
+        """The losses may do as they like."""
+        with probing():
+            outputs = self.outputs(data, lengths)
+        _, given = self.losses(outputs)
+        with probing():
+            used = [(x, grad) for x, grad in zip(outputs.tensors, given, strict=True) if grad is not None]
+            self.gradients([x for x, _ in used], [grad for _, grad in used])
+
+
+def without_history(outputs: Outputs) -> Outputs:
+    """The same tensors, which forget what they were computed from."""
+    of = {id(x): x.detach().requires_grad_() for x in outputs.tensors}
+    values = {node: _on_leaves(x, of, remade=False) for node, x in outputs.values.items()}
+    return Outputs(values, list(of.values()))
+
+
+def added(gradients: Tensors, more: Tensors) -> Tensors:
+    """The sums of gradients by parameter."""
+    return gradients | {name: grad + gradients[name] if name in gradients else grad for name, grad in more.items()}
+
+
+def detached(losses: dict[str, LossValue]) -> dict[str, LossValue]:
+    """The losses, of which no gradient is wanted any more."""
+
+    def bare(x: torch.Tensor | None) -> torch.Tensor | None:
+        return None if x is None else x.detach()
+
+    return {name: replace(loss, sum=bare(loss.sum), error=bare(loss.error)) for name, loss in losses.items()}
+
+
+def _is_remade(x: Tensor) -> bool:
+    """Whether the data is made again of what was before the activation, so that losses find its exact logarithm."""
+    return x.pre is not None and x.pre.activation in REMADE and x.pre.data.shape == x.data.shape
+
+
+def _sources(x: Tensor) -> list[torch.Tensor]:
+    """The tensors that losses may read of an output."""
+    if x.pre is not None and _is_remade(x):
+        return [x.pre.data]
+    more = [*(x.state or {}).values(), *([x.sequence_loss] if x.sequence_loss is not None else [])]
+    return [x.data, *([x.pre.data] if x.pre is not None else []), *more]
+
+
+def _on_leaves(x: Tensor, leaves: dict[int, torch.Tensor], *, remade: bool = True) -> Tensor:
+    """An output whose tensors are replaced by leaves. Without `remade` data that can be made again are left out."""
+
+    def leaf(tensor: torch.Tensor) -> torch.Tensor:
+        return leaves.get(id(tensor), tensor)
+
+    made = x.copy()
+    made.parts = None
+    if x.pre is not None:
+        made.pre = PreActivation(x.pre.activation, leaf(x.pre.data))
+        if _is_remade(x):
+            at = -1 if x.spec.feature is None else x.spec.feature
+            made.data = activation(x.pre.activation)(made.pre.data, at) if remade else made.pre.data
+            return made
+    made.data = leaf(x.data)
+    if x.state is not None:
+        made.state = {key: leaf(value) for key, value in x.state.items()}
+    if x.sequence_loss is not None:
+        made.sequence_loss = leaf(x.sequence_loss)
+    return made
