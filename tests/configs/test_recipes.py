@@ -9,14 +9,20 @@ import h5py
 import numpy as np
 import pytest
 
+import returnn_lite.catalog  # noqa: F401 - fills the registries
 from returnn_lite.cli import main
+from returnn_lite.compat.tf import eval_names
+from returnn_lite.config import load_config
+from returnn_lite.network import Network
 from tests.configs import recipe_data
 from tests.configs.recipe_data import AMOUNTS, BPE, CHARS, FEATURES, STATES, WORDS
+from tests.nets import batch
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SMALL_LSTM = {"num_layers": 3, "lstm_dim": 8}
 SMALL_TRANSFORMER = {"model_dim": 16, "num_heads": 2}
-LM = {"num_labels": 2 + len(WORDS), "embed_dim": 8, "num_layers": 2}
+LM_SIZES = {"num_labels": 2 + len(WORDS), "num_layers": 2}
+LM = {**LM_SIZES, "embed_dim": 8}
 PAIRS = {"num_source_labels": 2 + len(WORDS), "num_target_labels": 2 + len(WORDS)}
 
 
@@ -61,6 +67,21 @@ RECIPES = [
     Recipe(
         "translation", recipe_data.translations, {**PAIRS, "num_layers": 2, **SMALL_TRANSFORMER}, search="texts",
     ),
+    Recipe(
+        "ctc_conformer_rf", recipe_data.speech, {"num_labels": len(BPE), "num_blocks": 2, **SMALL_TRANSFORMER},
+        search="texts",
+    ),
+    Recipe(
+        "transformer_rf", recipe_data.speech,
+        {"num_labels": len(BPE), "num_enc_layers": 1, "num_dec_layers": 1, **SMALL_TRANSFORMER}, search="texts",
+    ),
+    Recipe("attention_bpe_rf", recipe_data.speech, {"num_labels": len(BPE), **SMALL_LSTM}, search="texts"),
+    Recipe("transducer_rf", recipe_data.speech, {"num_labels": len(BPE), **SMALL_LSTM}, search="texts"),
+    Recipe("transformer_lm_rf", recipe_data.texts, {**LM_SIZES, **SMALL_TRANSFORMER}, search="written"),
+    Recipe("lstm_lm_rf", recipe_data.texts, {**LM, "lstm_dim": 8}, search="written"),
+    Recipe(
+        "translation_rf", recipe_data.translations, {**PAIRS, "num_layers": 2, **SMALL_TRANSFORMER}, search="texts",
+    ),
 ]  # fmt: skip
 EPOCHS = 3
 
@@ -94,7 +115,7 @@ def test_recipe(recipe, tmp_path):
         found = scores(tmp_path)
         assert sorted(found) == list(range(1, epochs + 1))
         assert all(isfinite(v) for errors in found.values() for v in errors.values() if isinstance(v, float))
-    assert any(key.startswith("dev_score") for key in found[EPOCHS])
+    assert any(key.startswith(("dev_score", "dev_loss")) for key in found[EPOCHS])
     if recipe.search:
         check_search(recipe, tmp_path)
     if recipe.forward:
@@ -125,4 +146,22 @@ def test_every_recipe_has_a_row_and_a_paragraph():
     names = {path.stem for path in CONFIGS.glob("*.config")}
     assert names == {recipe.name for recipe in RECIPES}
     text = (CONFIGS / "README.md").read_text()
-    assert all(f"{name}.config" in text for name in names)
+    assert all(f"]({name}.config)" in text for name in names)
+
+
+def test_search_of_the_ctc_recipe_merges_the_best_classes(tmp_path):
+    recipe_data.speech(tmp_path)
+    sizes = {"num_labels": str(len(CHARS)), "num_layers": "3", "lstm_dim": "8"}
+    settings = {"data_dir": str(tmp_path), "task": "search", **sizes}
+    config = load_config([str(CONFIGS / "ctc_blstm.config")], list(settings.items()))
+    net = Network(config, config.typed_value("network"), search=True, eval=False, eval_names=eval_names).eval()
+    out = net(*batch({"data": {"dim": 80}}, {"data": [90, 61, 75]}))
+    classes = out["output"].batch_major().data.argmax(-1)
+    lengths = out["output"].length(out["output"].spec.time_dim).values
+    found = out["decision"].batch_major()
+    for b, length in enumerate(lengths.tolist()):
+        path = classes[b, :length].tolist()
+        wanted = [label for i, label in enumerate(path) if label != len(CHARS) and (not i or label != path[i - 1])]
+        count = int(found.length(found.spec.time_dim).values[b])
+        assert found.data[b, :count].tolist() == wanted
+    assert found.data.numel()
