@@ -4,8 +4,8 @@ One family of functions a file. `dim.py`, `tensor.py`: axes with sizes, tensors 
 `binary`, `reduce`, `matmul`, `where`, `axes`, `concat`, `gather`, `scatter`, `masked`, `frames`, `along_axis`,
 `random`, `gradient`, `loops`, `nested`. Modules: `module`, `parameter`, `init`, `containers`, `parametrizations`.
 Layers: `linear`, `conv`, `pool`, `normalization`, `batch_norm`, `lstm`, `attention` (and the files it names),
-`positions`; losses: `losses`, `ctc`; `audio`; whole models: `encoder`, `decoder`; `conversions`. What a run hands to a
-config: `run_ctx`, `tensor_dict`, `callback`.
+`positions`; losses: `losses`, `ctc`, `ctc_paths`; `audio`; whole models: `encoder`, `decoder`; `conversions`. What a
+run hands to a config: `run_ctx`, `tensor_dict`, `callback`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,12 @@ from returnn_lite.frontend.conv_sizes import (
     make_conv_out_spatial_dims,
     make_transposed_conv_out_spatial_dims,
 )
-from returnn_lite.frontend.ctc import ctc_best_path, ctc_loss, ctc_no_label_loop_blank_durations_from_path
+from returnn_lite.frontend.ctc import ctc_best_path, ctc_loss
+from returnn_lite.frontend.ctc_paths import (
+    ctc_durations_from_path,
+    ctc_greedy_decode,
+    ctc_no_label_loop_blank_durations_from_path,
+)
 from returnn_lite.frontend.dim import Dim, batch_dim, single_step_dim
 from returnn_lite.frontend.dropout import dropout, dropout_broadcast_default
 from returnn_lite.frontend.dtypes import (
@@ -112,7 +117,7 @@ from returnn_lite.frontend.dtypes import (
     set_default_float_dtype,
     set_default_float_dtype_ctx,
 )
-from returnn_lite.frontend.edit import ctc_durations_from_path, ctc_greedy_decode, edit_distance
+from returnn_lite.frontend.edit import edit_distance
 from returnn_lite.frontend.elementwise import (
     abs,
     cast,

@@ -35,6 +35,23 @@ def made(given: ConfigValue, what: str, *args: ConfigValue, **options: ConfigVal
     raise WrongUse(f"`{what}` must be a class, a dict from rf.build_dict, a module or a function, but is {given!r}")
 
 
+def made_self_att(
+    given: ConfigValue,
+    default: type,
+    *,
+    out_dim: Dim,
+    num_heads: int | Dim,
+    att_dropout: float,
+    options: Mapping[str, ConfigValue] | None = None,
+) -> Part:
+    """The self-attention of a layer: built of a class or dict, whose keys win over `options`; others as they are."""
+    if given is not None and not isinstance(given, type | Mapping) and callable(given):
+        return given
+    heads = {"key_dim_total": out_dim, "value_dim_total": out_dim, "num_heads": num_heads, "att_dropout": att_dropout}
+    own = {"in_dim": out_dim, "proj_dim": out_dim, **heads, **(options or {})}
+    return made(default if given is None else given, "self_att", **own)
+
+
 def specified(**options: ConfigValue) -> dict[str, ConfigValue]:
     """Those that are given."""
     return {key: value for key, value in options.items() if value is not NotSpecified}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import torch
 
 import returnn_lite.ops.convolution as ops_convolution
-from returnn_lite.frontend import init
+from returnn_lite.frontend.conv_module import ConvModule, OverAxes, OverOneAxis
 from returnn_lite.frontend.conv_sizes import (
     Numbers,
     Padding,
@@ -24,9 +23,7 @@ from returnn_lite.frontend.conv_sizes import (
 from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of, show
-from returnn_lite.frontend.module import Module
-from returnn_lite.frontend.parameter import Parameter
-from returnn_lite.frontend.sizes import dim_match_priority_when_needed, use_mask_default
+from returnn_lite.frontend.sizes import use_mask_default
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.ops.windows import Window
 
@@ -111,10 +108,8 @@ def _filter(weights: Tensor, out_dim: Dim, sizes: Sequence[Dim]) -> torch.Tensor
     return arranged(raw, dims, (out_dim, in_part, *sizes))  # type: ignore[no-any-return]
 
 
-class _Conv(Module):
+class _Conv(ConvModule):
     """Parameters: `filter` [out, in / groups, sizes …], `bias` [out]."""
-
-    nd: ClassVar[int]
 
     def __init__(
         self,
@@ -129,22 +124,15 @@ class _Conv(Module):
         with_bias: bool = True,
     ) -> None:
         self.in_dim, self.out_dim, self.padding = in_dim, out_dim, checked_padding(padding)
-        self.filter_size = filter_dims(filter_size, self.nd)
         self.strides, self.dilation_rate, self.groups = strides, dilation_rate, groups
         if groups and groups > 1 and (number_of(in_dim) % groups or number_of(out_dim) % groups):
             raise WrongUse(f"the axes {show([in_dim, out_dim])} must be multiples of the number of groups, {groups}")
         in_part = in_dim if not groups or groups == 1 else in_dim.div_left(groups)
-        self.filter = Parameter((dim_match_priority_when_needed(out_dim, in_part), in_part, *self.filter_size))
-        self.filter.initial = init.Glorot()
-        self.with_bias = with_bias
-        self.bias: Any = None
-        if with_bias:
-            self.bias = Parameter((out_dim,))
-            self.bias.initial = 0.0
+        self._make_parameters(out_dim, in_part, filter_size, out_dim, with_bias)
 
-    def _call(self, source: Tensor, spatial: Sequence[Dim], outs: Sequence[Dim] | None) -> tuple[Tensor, list[Dim]]:
-        if len(spatial) != self.nd:
-            raise WrongUse(f"{type(self).__name__} needs {self.nd} spatial axes, but got {show(spatial)}")
+    def _convolved(
+        self, source: Tensor, spatial: Sequence[Dim], outs: Sequence[Dim] | None
+    ) -> tuple[Tensor, list[Dim]]:
         return conv(
             source,
             in_dim=self.in_dim,
@@ -161,43 +149,17 @@ class _Conv(Module):
         )
 
 
-def filter_dims(sizes: Numbers, count: int) -> list[Dim]:
-    """The axes of a filter, each of its own."""
-    found: list[Dim] = []
-    for i, size in enumerate(per_axis(sizes, count)):
-        own = size if isinstance(size, Dim) and size not in found else Dim(number_of(size), name=f"filter-dim{i}")
-        found.append(own)
-    return found
-
-
-class Conv1d(_Conv):
+class Conv1d(_Conv, OverOneAxis):
     """A convolution over one axis."""
 
-    nd = 1
 
-    def __call__(
-        self, source: Tensor, *, in_spatial_dim: Dim, out_spatial_dim: Dim | None = None
-    ) -> tuple[Tensor, Dim]:
-        """(tensor, the new spatial axis); axes: batch axes, `out_dim`, spatial axis."""
-        found, (out,) = self._call(source, [in_spatial_dim], None if out_spatial_dim is None else [out_spatial_dim])
-        return found, out
-
-
-class _ConvNd(_Conv):
-    def __call__(
-        self, source: Tensor, *, in_spatial_dims: Sequence[Dim], out_spatial_dims: Sequence[Dim] | None = None
-    ) -> tuple[Tensor, list[Dim]]:
-        """(tensor, the new spatial axes); axes: batch axes, `out_dim`, spatial axes."""
-        return self._call(source, in_spatial_dims, out_spatial_dims)
-
-
-class Conv2d(_ConvNd):
+class Conv2d(_Conv, OverAxes):
     """A convolution over two axes."""
 
     nd = 2
 
 
-class Conv3d(_ConvNd):
+class Conv3d(_Conv, OverAxes):
     """A convolution over three axes."""
 
     nd = 3

@@ -54,6 +54,13 @@ def _product(dims: Sequence[Dim]) -> tuple[torch.Tensor, Dims]:
     return product, axes
 
 
+def sizes_over(dim: Dim, dims: Dims, device: Device = None) -> torch.Tensor:
+    """The size of an axis for each entry of other axes, which include those of its sizes. Shape: (*dims)"""
+    sizes = dim.get_size_tensor(device=device)
+    raw: torch.Tensor = arranged(as_torch(sizes), sizes.dims, dims)
+    return raw.expand([axis.padded_size() for axis in dims])
+
+
 def masked_fraction_of_shape(dims: Dim | Sequence[Dim], *, inverse: bool = False) -> Operand:
     """The part of all entries that is no padding, a number or tensor; with `inverse` 1 / this."""
     wanted = (dims,) if isinstance(dims, Dim) else tuple(dims)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import returnn_lite.ops.convolution as ops_convolution
-from returnn_lite.frontend import init
-from returnn_lite.frontend.conv import filter_dims, masked_input, without
+from returnn_lite.frontend.conv import masked_input, without
+from returnn_lite.frontend.conv_module import ConvModule, OverAxes, OverOneAxis
 from returnn_lite.frontend.conv_sizes import (
     Numbers,
     Padding,
@@ -21,9 +21,6 @@ from returnn_lite.frontend.conv_sizes import (
     unflattened,
 )
 from returnn_lite.frontend.dim import Dim
-from returnn_lite.frontend.module import Module
-from returnn_lite.frontend.parameter import Parameter
-from returnn_lite.frontend.sizes import dim_match_priority_when_needed
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.types import PerAxis
 
@@ -70,10 +67,8 @@ def transposed_conv(
     return source._new(found, (*batch, out_dim, *outs), feature_axis=len(batch), name="transposed_conv"), outs
 
 
-class _TransposedConv(Module):
+class _TransposedConv(ConvModule):
     """Parameters: `filter` [in, out, sizes …], `bias` [out]. By default the strides are the filter sizes."""
-
-    nd: ClassVar[int]
 
     def __init__(
         self,
@@ -88,17 +83,12 @@ class _TransposedConv(Module):
         with_bias: bool = True,
     ) -> None:
         self.in_dim, self.out_dim, self.padding = in_dim, out_dim, checked_padding(padding)
-        self.filter_size = filter_dims(filter_size, self.nd)
         self.remove_padding, self.output_padding, self.strides = remove_padding, output_padding, strides
-        self.filter = Parameter((dim_match_priority_when_needed(in_dim, out_dim), out_dim, *self.filter_size))
-        self.filter.initial = init.Glorot()
-        self.with_bias = with_bias
-        self.bias: Any = None
-        if with_bias:
-            self.bias = Parameter((out_dim,))
-            self.bias.initial = 0.0
+        self._make_parameters(in_dim, out_dim, filter_size, out_dim, with_bias)
 
-    def _call(self, source: Tensor, spatial: Sequence[Dim], outs: Sequence[Dim] | None) -> tuple[Tensor, list[Dim]]:
+    def _convolved(
+        self, source: Tensor, spatial: Sequence[Dim], outs: Sequence[Dim] | None
+    ) -> tuple[Tensor, list[Dim]]:
         return transposed_conv(
             source,
             in_dim=self.in_dim,
@@ -115,34 +105,17 @@ class _TransposedConv(Module):
         )
 
 
-class TransposedConv1d(_TransposedConv):
+class TransposedConv1d(_TransposedConv, OverOneAxis):
     """A transposed convolution over one axis."""
 
-    nd = 1
 
-    def __call__(
-        self, source: Tensor, *, in_spatial_dim: Dim, out_spatial_dim: Dim | None = None
-    ) -> tuple[Tensor, Dim]:
-        """(tensor, the new spatial axis); axes: batch axes, `out_dim`, spatial axis."""
-        found, (out,) = self._call(source, [in_spatial_dim], None if out_spatial_dim is None else [out_spatial_dim])
-        return found, out
-
-
-class _TransposedConvNd(_TransposedConv):
-    def __call__(
-        self, source: Tensor, *, in_spatial_dims: Sequence[Dim], out_spatial_dims: Sequence[Dim] | None = None
-    ) -> tuple[Tensor, list[Dim]]:
-        """(tensor, the new spatial axes); axes: batch axes, `out_dim`, spatial axes."""
-        return self._call(source, in_spatial_dims, out_spatial_dims)
-
-
-class TransposedConv2d(_TransposedConvNd):
+class TransposedConv2d(_TransposedConv, OverAxes):
     """A transposed convolution over two axes."""
 
     nd = 2
 
 
-class TransposedConv3d(_TransposedConvNd):
+class TransposedConv3d(_TransposedConv, OverAxes):
     """A transposed convolution over three axes."""
 
     nd = 3

@@ -8,7 +8,16 @@ from typing import Any
 
 from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.errors import did_you_mean
-from returnn_lite.frontend.building import DEFAULT_DIM, as_dim, made, make_norm, positions_of, specified, stacked
+from returnn_lite.frontend.building import (
+    DEFAULT_DIM,
+    as_dim,
+    made,
+    made_self_att,
+    make_norm,
+    positions_of,
+    specified,
+    stacked,
+)
 from returnn_lite.frontend.causal_attention import CausalSelfAttention
 from returnn_lite.frontend.const import zeros
 from returnn_lite.frontend.containers import Sequential
@@ -191,16 +200,29 @@ class TransformerDecoderLayer(Module):
             FeedForward, out_dim=out_dim, ff=ff, ff_dim=ff_dim, ff_activation=ff_activation, dropout=dropout
         )
         self.ff_layer_norm = make_norm(norm, out_dim)
-        heads: dict[str, Any] = {"key_dim_total": out_dim, "value_dim_total": out_dim, "num_heads": num_heads}
-        heads["att_dropout"] = att_dropout
-        options = {"in_dim": out_dim, "proj_dim": out_dim, **heads, **(self_att_opts or {})}
-        self.self_att = made(CausalSelfAttention if self_att is None else self_att, "self_att", **options)
+        self.self_att = made_self_att(
+            self_att,
+            CausalSelfAttention,
+            out_dim=out_dim,
+            num_heads=num_heads,
+            att_dropout=att_dropout,
+            options=self_att_opts,
+        )
         self.self_att_layer_norm = make_norm(norm, out_dim)
         self.cross_att: Any = None
         self.cross_att_layer_norm: Any = None
         if encoder_dim is not None:
-            options = {"encoder_dim": encoder_dim, "query_in_dim": out_dim, "proj_dim": out_dim, **heads}
-            self.cross_att = made(CrossAttention if cross_att is None else cross_att, "cross_att", **options)
+            self.cross_att = made(
+                CrossAttention if cross_att is None else cross_att,
+                "cross_att",
+                encoder_dim=encoder_dim,
+                query_in_dim=out_dim,
+                proj_dim=out_dim,
+                key_dim_total=out_dim,
+                value_dim_total=out_dim,
+                num_heads=num_heads,
+                att_dropout=att_dropout,
+            )
             self.cross_att_layer_norm = make_norm(norm, out_dim)
 
     def default_initial_state(self, *, batch_dims: Sequence[Dim]) -> State:

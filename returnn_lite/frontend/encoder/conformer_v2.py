@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from returnn_lite.frontend.building import DEFAULT_DIM, as_dim, stacked
+from returnn_lite.frontend.building import DEFAULT_DIM, as_dim
 from returnn_lite.frontend.containers import Sequential
 from returnn_lite.frontend.dim import Dim
-from returnn_lite.frontend.dropout import dropout as rf_dropout
 from returnn_lite.frontend.dropout import dropout_broadcast_default
-from returnn_lite.frontend.encoder.base import ISeqDownsamplingEncoder, ISeqFramewiseEncoder
-from returnn_lite.frontend.encoder.conformer import input_layer_of, layer_template, through_input_layer
-from returnn_lite.frontend.linear import Linear
+from returnn_lite.frontend.encoder.base import ISeqFramewiseEncoder
+from returnn_lite.frontend.encoder.conformer import ConformerEncoderLayer
+from returnn_lite.frontend.encoder.conformer_parts import WithInputLayer, made_layers
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.not_specified import NotSpecified
 
 
-class ConformerFrontend(ISeqDownsamplingEncoder):
+class ConformerFrontend(WithInputLayer):
     """`input_layer`, `input_projection` to `out_dim`, a factor, dropout."""
 
     def __init__(
@@ -29,25 +28,17 @@ class ConformerFrontend(ISeqDownsamplingEncoder):
         input_embedding_scale: float = 1.0,
         input_dropout: float = 0.1,
     ) -> None:
-        self.in_dim, self.out_dim = in_dim, as_dim(out_dim, "conformer-out-dim")
-        self.dropout_broadcast = dropout_broadcast_default()
-        self.input_layer = input_layer_of(input_layer, in_dim)
-        self.input_projection: Any = None
+        self._make_input(in_dim, as_dim(out_dim, "conformer-out-dim"), input_layer, input_dropout)
+        self.input_embedding_scale = input_embedding_scale
         if self.input_layer is not None:
-            self.input_projection = Linear(self.input_layer.out_dim, self.out_dim, with_bias=False)
+            self._make_projection(self.input_layer.out_dim)
         elif in_dim != self.out_dim:
-            self.input_projection = Linear(in_dim, self.out_dim, with_bias=False)
-        self.downsample_factor = getattr(self.input_layer, "downsample_factor", 1)
-        self.input_embedding_scale, self.input_dropout = input_embedding_scale, input_dropout
+            self._make_projection(in_dim)
 
     def __call__(self, source: Tensor, *, in_spatial_dim: Dim) -> tuple[Tensor, Dim]:
         """(tensor, its axis of time)."""
-        x, time = through_input_layer(self.input_layer, source, in_spatial_dim)
-        if self.input_projection is not None:
-            x = self.input_projection(x)
-        if self.input_embedding_scale != 1:
-            x = x * self.input_embedding_scale
-        return rf_dropout(x, self.input_dropout, axis=self.dropout_broadcast and self.out_dim), time
+        x, time = self._input(source, in_spatial_dim)
+        return self._drop_input(x), time
 
 
 class ConformerEncoderV2(ISeqFramewiseEncoder):
@@ -71,9 +62,11 @@ class ConformerEncoderV2(ISeqFramewiseEncoder):
     ) -> None:
         self.out_dim = as_dim(out_dim, "conformer-out-dim")
         self.dropout, self.dropout_broadcast = dropout, dropout_broadcast_default()
-        template = layer_template(
-            encoder_layer,
+        self.layers = made_layers(
+            ConformerEncoderLayer if encoder_layer is None else encoder_layer,
             encoder_layer_opts,
+            num_layers,
+            sequential,
             out_dim=self.out_dim,
             ff_dim=ff_dim,
             ff_activation=ff_activation,
@@ -83,7 +76,6 @@ class ConformerEncoderV2(ISeqFramewiseEncoder):
             num_heads=num_heads,
             att_dropout=att_dropout,
         )
-        self.layers = stacked(sequential, template, num_layers)
         self.num_layers = num_layers
 
     def __call__(self, x: Tensor, *, spatial_dim: Dim, collected_outputs: dict[str, Tensor] | None = None) -> Tensor:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from returnn_lite.frontend.building import DEFAULT_DIM, activation_of, as_dim, made, make_norm, specified
+from returnn_lite.frontend.building import DEFAULT_DIM, activation_of, as_dim, made, made_self_att, make_norm, specified
 from returnn_lite.frontend.concat import concat_features
 from returnn_lite.frontend.conv import Conv1d
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.dropout import dropout as rf_dropout
 from returnn_lite.frontend.dropout import dropout_broadcast_default
 from returnn_lite.frontend.elementwise import gelu, identity
-from returnn_lite.frontend.encoder.base import ISeqFramewiseEncoder
-from returnn_lite.frontend.encoder.conformer import make_ff
+from returnn_lite.frontend.encoder.conformer_parts import MacaronLayer
 from returnn_lite.frontend.linear import Linear
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.normalization import LayerNorm
@@ -21,7 +20,7 @@ from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.not_specified import NotSpecified
 
 
-class EBranchformerLayer(ISeqFramewiseEncoder):
+class EBranchformerLayer(MacaronLayer):
     """½ feed-forward, attention and gated convolution merged, ½ feed-forward, each added; then a norm."""
 
     def __init__(
@@ -41,22 +40,9 @@ class EBranchformerLayer(ISeqFramewiseEncoder):
         merge_conv_kernel: int = 3,
         norm: Any = LayerNorm,
     ) -> None:
-        self.dropout, self.out_dim = dropout, out_dim
-        self.dropout_broadcast = dropout_broadcast_default()
-        options = {"out_dim": out_dim, "ff": ff, "ff_dim": ff_dim, "ff_activation": ff_activation, "dropout": dropout}
-        self.ffn1 = make_ff(**options)
-        self.ffn1_layer_norm = make_norm(norm, out_dim)
-        self.ffn2 = make_ff(**options)
-        self.ffn2_layer_norm = make_norm(norm, out_dim)
-        self.self_att = made(
-            RelPosSelfAttention if self_att is None else self_att,
-            "self_att",
-            in_dim=out_dim,
-            proj_dim=out_dim,
-            key_dim_total=out_dim,
-            value_dim_total=out_dim,
-            num_heads=num_heads,
-            att_dropout=att_dropout,
+        self._make_feed_forward(out_dim, ff, ff_dim, ff_activation, dropout, norm)
+        self.self_att = made_self_att(
+            self_att, RelPosSelfAttention, out_dim=out_dim, num_heads=num_heads, att_dropout=att_dropout
         )
         self.self_att_layer_norm = make_norm(norm, out_dim)
         self.cgmlp = made(
@@ -69,17 +55,13 @@ class EBranchformerLayer(ISeqFramewiseEncoder):
         self.merge = Merge(in_dim1=out_dim, in_dim2=out_dim, out_dim=out_dim, merge_conv_kernel=merge_conv_kernel)
         self.final_layer_norm = make_norm(norm, out_dim)
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return rf_dropout(x, self.dropout, axis=self.dropout_broadcast and self.out_dim)
-
     def __call__(self, inp: Tensor, *, spatial_dim: Dim) -> Tensor:
         """Axes: those of the input without its features, then `out_dim`."""
-        x = self._drop(self.ffn1(self.ffn1_layer_norm(inp))) * 0.5 + inp
+        x = self._first_half(inp)
         attended = self._drop(self.self_att(self.self_att_layer_norm(x), axis=spatial_dim))
         local = self._drop(self.cgmlp(self.cgmlp_layer_norm(x), spatial_dim=spatial_dim))
         x = self._drop(self.merge(attended, local, spatial_dim=spatial_dim)) + x
-        x = self._drop(self.ffn2(self.ffn2_layer_norm(x))) * 0.5 + x
-        return self.final_layer_norm(x)  # type: ignore[no-any-return]
+        return self._second_half(x)
 
 
 class FeedForwardConvGated(Module):

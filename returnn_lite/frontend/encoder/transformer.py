@@ -6,7 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from returnn_lite.frontend.building import DEFAULT_DIM, as_dim, made, make_norm, positions_of, specified, stacked
+from returnn_lite.frontend.building import (
+    DEFAULT_DIM,
+    as_dim,
+    made,
+    made_self_att,
+    make_norm,
+    positions_of,
+    specified,
+    stacked,
+)
 from returnn_lite.frontend.containers import Sequential
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.dropout import dropout as rf_dropout
@@ -114,15 +123,8 @@ class TransformerEncoderLayer(ISeqFramewiseEncoder):
             dropout=dropout,
         )
         self.ff_layer_norm = make_norm(norm, out_dim)
-        self.self_att = made(
-            SelfAttention if self_att is None else self_att,
-            "self_att",
-            in_dim=out_dim,
-            proj_dim=out_dim,
-            key_dim_total=out_dim,
-            value_dim_total=out_dim,
-            num_heads=num_heads,
-            att_dropout=att_dropout,
+        self.self_att = made_self_att(
+            self_att, SelfAttention, out_dim=out_dim, num_heads=num_heads, att_dropout=att_dropout
         )
         self.self_att_layer_norm = make_norm(norm, out_dim)
 
