@@ -2,6 +2,7 @@
 
     demos/digits/run.py                   the attention model, beam search; below 5 minutes on two CPU cores
     demos/digits/run.py --model ctc       BLSTM and CTC
+    demos/digits/run.py --model rf_attention | rf_ctc    conformers, written with returnn.frontend
     demos/digits/run.py --long            more epochs
     demos/digits/run.py --short           every step on very little data: works, but reads badly
 
@@ -11,6 +12,7 @@ Every step is a call of rnn.py, which is printed. Run again after an interruptio
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 import time
 from functools import partial
@@ -35,7 +37,7 @@ Sequences = dict[str, dict[str, np.ndarray]]  # tag -> {key: values}
 
 
 class Reader(Experiment):
-    """One of the two models in one form."""
+    """One of the models in one form."""
 
     def forward(self, name: str, *options: object) -> Sequences:
         """What a layer gives on the test lines."""
@@ -53,6 +55,18 @@ def read_hdf(filename: Path) -> Sequences:
     ends = np.cumsum(lengths, axis=0)[:-1]
     pieces = {key: np.split(values, ends[:, column]) for column, (key, values) in enumerate(streams.items())}
     return {tag: {key: pieces[key][number] for key in pieces} for number, tag in enumerate(tags)}
+
+
+def forward_rf(experiment: Experiment) -> tuple[Sequences, dict[str, list[str]]]:
+    """The posteriors of the test lines, and what is read there: `forward_step` searches, too, and writes both."""
+    read = experiment.use("forward", experiment.exp_dir / "read.py").read_text()
+    posteriors = read_hdf(ROOT / experiment.exp_dir / "posteriors.hdf")
+    return posteriors, {tag: best_text(found).split() for tag, found in ast.literal_eval(read).items()}
+
+
+def best_text(found: str | list[tuple[float, str]]) -> str:
+    """The text, or the first of a list with scores, which is the most probable one."""
+    return found if isinstance(found, str) else found[0][1]
 
 
 def texts(labels: np.ndarray) -> list[str]:
@@ -123,11 +137,14 @@ def demo(model: str, form: str) -> None:
     experiment.rnn()
     trained = time.time()
 
-    posteriors = experiment.forward("posteriors")
     test = read_hdf(ROOT / experiment.data_dir / "test.hdf")
+    if model.startswith("rf_"):
+        posteriors, found = forward_rf(experiment)
+    else:
+        posteriors = experiment.forward("posteriors")
+        found = read_by_search(experiment, list(test)) if model == "attention" else read_by_best_path(posteriors)
     if set(posteriors) != set(test):
         sys.exit("the posteriors are not those of the test lines")
-    found = read_by_search(experiment, list(test)) if model == "attention" else read_by_best_path(posteriors)
     report_errors({tag: texts(sequence["classes"]) for tag, sequence in test.items()}, found)
     show(experiment, model, test, posteriors)
     print(f"training {trained - start:.0f} s, everything {time.time() - start:.0f} s")
@@ -136,7 +153,7 @@ def demo(model: str, form: str) -> None:
 def main() -> None:
     """Read the command line and run the demo."""
     parser = argparse.ArgumentParser(description="Train a reader of written numbers and show what it does.")
-    parser.add_argument("--model", choices=["attention", "ctc"], default="attention")
+    parser.add_argument("--model", choices=["attention", "ctc", "rf_attention", "rf_ctc"], default="attention")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--short", dest="form", action="store_const", const="-short", default="", help="very little data")
     size.add_argument("--long", dest="form", action="store_const", const="-long", help="more epochs")
