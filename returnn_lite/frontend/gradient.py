@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -12,6 +12,7 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.ops.recompute import recomputed
 
 
 def set_requires_gradient(source: Tensor) -> None:
@@ -72,7 +73,9 @@ def scaled_gradient_ext(
     return source._like(ops_gradients.reported_as(source.raw_tensor, scaled))
 
 
-@contextmanager
-def gradient_checkpoint_scope() -> Iterator[None]:
-    """While open, what is computed may be computed again for the gradient; here it is kept, with the same numbers."""
-    yield
+def gradient_checkpoint_scope() -> AbstractContextManager[None]:
+    """While open, what is computed is computed again for the gradient in place of being kept, with the same numbers.
+
+    What operations behind it need of its results is kept. See `ops/recompute.py`.
+    """
+    return recomputed()

@@ -1,0 +1,273 @@
+"""Values that are computed again for the gradient in place of being kept (Chen et al., 2016), by the operations alone.
+
+    with recomputed():
+        y = block(x)
+
+What the operations inside save for the gradient is freed as soon as nobody else holds it. Going back, the operations
+that made it run again, once, with the random numbers they had.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+)
+
+_STATISTICS = ("running_mean", "running_var")  # older operations change them without declaring it
+Result = Any  # of an operation of torch: a tensor, a list of them, or anything else
+
+
+@contextmanager
+def recomputed() -> Iterator[None]:
+    """While open, tensors that are saved for the gradient are those from outside alone; all others are made again.
+
+    Inside of another one, and without gradients, it has no effect. Tensors from outside must not be changed in place
+    until the gradient is there, but for statistics that nothing inside depends on.
+    """
+    if not torch.is_grad_enabled() or any(isinstance(m, _Recorder) for m in _get_current_dispatch_mode_stack()):
+        yield
+        return
+    tape = Tape()
+    with _Recorder(tape), torch.autograd.graph.saved_tensors_hooks(tape.pack, unpack):
+        yield
+
+
+class Place(NamedTuple):
+    """Where a tensor is in a storage that is made again."""
+
+    storage: int
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+    conjugate: bool
+    negative: bool
+
+    def of(self, storage: Tensor) -> Tensor:
+        """The tensor, in the storage of another one."""
+        found = torch.empty(0, dtype=self.dtype, device=storage.device)
+        found.set_(storage.untyped_storage(), self.offset, self.size, self.stride)
+        found = found.conj() if self.conjugate else found
+        return torch._neg_view(found) if self.negative else found
+
+
+class Kept(NamedTuple):
+    """A tensor from outside; `written`: an operation changes it, which happens once only."""
+
+    tensor: Tensor
+    written: bool
+
+
+class Step(NamedTuple):
+    """One operation. Storages are numbers: those that it makes (None: none of its own), reads and changes."""
+
+    function: Callable[..., Result]
+    args: list[Any]
+    kwargs: dict[str, Any]
+    makes: list[int | None]
+    reads: set[int]
+    writes: set[int]
+    random: tuple[torch.Generator, Tensor] | None
+
+
+class Saved(NamedTuple):
+    """What autograd holds for a tensor. `writes`: how often its storage was changed until then."""
+
+    tape: Tape
+    place: Place
+    writes: int
+
+
+def unpack(saved: Saved | Tensor) -> Tensor:
+    """The tensor that was saved."""
+    return saved if isinstance(saved, Tensor) else saved.tape.value(saved)
+
+
+class Tape:
+    """The operations inside, in order, and which storages are saved how often."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._numbers: dict[int, int] = {}  # address of a storage -> its number
+        self._alive: list[StorageWeakRef] = []  # as long as they are here no other storage gets the address
+        self._writes: Counter[int] = Counter()
+        self._saved: Counter[int] = Counter()
+        self._values: dict[int, Tensor] = {}
+        self._open: Counter[int] = Counter()  # how often each value is still asked for
+
+    def number(self, tensor: Tensor) -> int | None:
+        """The number of a storage that was made inside."""
+        return self._numbers.get(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else None
+
+    def pack(self, tensor: Tensor) -> Saved | Tensor:
+        """What autograd holds instead of a tensor."""
+        place = self._place(tensor)
+        if place is None:
+            return tensor
+        self._saved[place.storage] += 1
+        return Saved(self, place, self._writes[place.storage])
+
+    def _place(self, tensor: Tensor) -> Place | None:
+        number = self.number(tensor)
+        if number is None:
+            return None
+        where = (tensor.size(), tensor.stride(), tensor.storage_offset(), tensor.dtype)
+        return Place(number, *where, tensor.is_conj(), tensor.is_neg())
+
+    def record(
+        self, function: Any, args: Sequence[Any], kwargs: dict[str, Any], random: tuple[torch.Generator, Tensor] | None
+    ) -> Step:
+        """The step of an operation that is about to run."""
+        reads: set[int] = set()
+        writes: set[int] = set()
+        declared = {argument.name: argument for argument in function._schema.arguments}
+
+        def held(value: Any, argument: Any) -> Any:
+            written = argument.name in _STATISTICS or (argument.alias_info is not None and argument.alias_info.is_write)
+            if isinstance(value, list | tuple):
+                return [held(part, argument) for part in value]
+            if not isinstance(value, Tensor):
+                return value
+            place = self._place(value)
+            if place is None:
+                return Kept(value.detach(), written)
+            reads.add(place.storage)
+            if written:
+                writes.add(place.storage)
+            return place
+
+        positional = [held(value, a) for value, a in zip(args, function._schema.arguments, strict=False)]
+        named = {name: held(value, declared[name]) for name, value in kwargs.items()}
+        return Step(function, positional, named, [], reads, writes, random)
+
+    def add(self, step: Step, args: Sequence[Any], kwargs: dict[str, Any], result: Result) -> None:
+        """Adds the step after it ran, and the storages that it made."""
+        given = {_address(tensor) for tensor in _tensors([*args, *kwargs.values()])}
+        for tensor in _tensors(result):
+            address = _address(tensor)
+            if tensor.layout is not torch.strided or address in given or address in self._numbers:
+                step.makes.append(None)
+                continue
+            self._numbers[address] = number = len(self._alive)
+            self._alive.append(StorageWeakRef(tensor.untyped_storage()))
+            step.makes.append(number)
+        self._writes.update(step.writes)
+        if step.writes or any(number is not None for number in step.makes):
+            self.steps.append(step)
+
+    # --- going back ---------------------------------------------------------------------------------------------------
+
+    def value(self, saved: Saved) -> Tensor:
+        """A tensor that was saved. RuntimeError if it was changed in place since."""
+        number = saved.place.storage
+        if self._writes[number] != saved.writes:
+            raise RuntimeError("a tensor needed for the gradient was changed in place within a checkpoint scope")
+        if number not in self._values:
+            self._values = self._run()
+            self._open = self._saved.copy()
+        found = saved.place.of(self._values[number])
+        self._open[number] -= 1
+        if not self._open[number]:
+            del self._values[number]
+        return found
+
+    def _run(self) -> dict[int, Tensor]:
+        """The saved storages by their numbers."""
+        steps, last = self._needed()
+        values: dict[int, Tensor] = {}
+        with torch.no_grad(), _disable_current_modes(), torch._C._DisableAutocast():
+            for index, step in enumerate(steps):
+                made = _tensors(_again(step, values))
+                values.update((n, t) for n, t in zip(step.makes, made, strict=True) if n is not None)
+                for number in step.reads.union(n for n in step.makes if n is not None):
+                    if last[number] <= index and number not in self._saved:
+                        values.pop(number, None)
+        return values
+
+    def _needed(self) -> tuple[list[Step], dict[int, int]]:
+        """The steps that saved storages depend on, and the last of them that each storage is in."""
+        needed, steps = set(self._saved), []
+        for step in reversed(self.steps):
+            if not needed.isdisjoint(step.makes) or not needed.isdisjoint(step.writes):
+                needed |= step.reads
+                steps.append(step)
+        steps.reverse()
+        return steps, {n: i for i, step in enumerate(steps) for n in (*step.makes, *step.reads) if n is not None}
+
+
+class _Recorder(TorchDispatchMode):
+    """Puts all operations onto a tape."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self.tape = tape
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Result:
+        kwargs = kwargs or {}
+        step = self.tape.record(func, args, kwargs, _random_state(func, args, kwargs))
+        result = func(*args, **kwargs)
+        self.tape.add(step, args, kwargs, result)
+        return result
+
+
+def _tensors(value: Result) -> list[Tensor]:
+    """The tensors among arguments or results."""
+    if isinstance(value, Tensor):
+        return [value]
+    return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, list | tuple) else []
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
+
+
+def _random_state(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[torch.Generator, Tensor] | None:
+    """The generator that an operation draws from, and its state before."""
+    if torch.Tag.nondeterministic_seeded not in function.tags:
+        return None
+    generator = kwargs.get("generator")
+    if generator is None:
+        generator = _default_generator(next((t.device for t in _tensors(list(args))), kwargs.get("device")))
+    return generator, generator.get_state()
+
+
+def _default_generator(device: torch.device | str | None) -> torch.Generator:
+    device = torch.device("cpu" if device is None else device)
+    if device.type != "cuda":
+        return torch.default_generator
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[index]
+
+
+def _again(step: Step, values: dict[int, Tensor]) -> Result:
+    """The result of a step, and no other effect but on `values`."""
+
+    def given(value: Any) -> Any:
+        if isinstance(value, Place):
+            return value.of(values[value.storage])
+        if isinstance(value, Kept):
+            return value.tensor.clone() if value.written else value.tensor
+        return [given(part) for part in value] if isinstance(value, list) else value
+
+    args, kwargs = [given(value) for value in step.args], {name: given(value) for name, value in step.kwargs.items()}
+    if step.random is None:
+        return step.function(*args, **kwargs)
+    generator, state = step.random
+    now = generator.get_state()
+    generator.set_state(state)
+    try:
+        return step.function(*args, **kwargs)
+    finally:
+        generator.set_state(now)
