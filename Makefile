@@ -55,10 +55,12 @@ format: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# From the code's own tables: every layer class with its options and defaults; what is supported and what is refused.
+# From the code's own tables: every layer class with its options and defaults; what is supported and what is refused;
+# the names of returnn.frontend.
 docs: $(READY)
 	$(BIN)/python tools/layer_reference.py docs/layers.md
 	$(BIN)/python tools/compatibility.py docs/usage_counts.txt docs/compatibility.md
+	$(BIN)/python tools/frontend_names.py docs/frontend.md
 	$(BIN)/python tools/room_sizes.py ARCHITECTURE.md
 
 clean:

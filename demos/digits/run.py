@@ -59,7 +59,7 @@ def read_hdf(filename: Path) -> Sequences:
 
 def forward_rf(experiment: Experiment) -> tuple[Sequences, dict[str, list[str]]]:
     """The posteriors of the test lines, and what is read there: `forward_step` searches, too, and writes both."""
-    read = experiment.use("forward", experiment.exp_dir / "read.py").read_text()
+    read = experiment.use("forward", experiment.exp_dir / "read.txt").read_text()
     posteriors = read_hdf(ROOT / experiment.exp_dir / "posteriors.hdf")
     return posteriors, {tag: best_text(found).split() for tag, found in ast.literal_eval(read).items()}
 

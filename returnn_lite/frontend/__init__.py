@@ -269,14 +269,14 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     own = ("audio", "hooks", "init", "nested")
     known = [key for key, value in globals().items() if not key.startswith("_") and (callable(value) or key in own)]
-    reason = _NOT_HERE.get(name)
+    reason = NOT_HERE.get(name)
     hint = f"; {reason}" if reason else did_you_mean(name, known)
     raise UnknownName(user_line(), f"rf.{name} does not exist{hint}")
 
 
 _LOADED_BY_IMPORT = ("encoder", "decoder", "conversions", "checkpoint")
 _LAYERS = "it belongs to the TensorFlow backend, which is not supported"
-_NOT_HERE = {
+NOT_HERE = {
     "select_backend_returnn_layers_tf": _LAYERS,
     "select_backend_tf": _LAYERS,
     "get_extern_data": "the data is the argument `extern_data` of `train_step` and `forward_step`",

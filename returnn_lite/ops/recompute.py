@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ from torch.utils._python_dispatch import (
 )
 
 _STATISTICS = ("running_mean", "running_var")  # older operations change them without declaring it
-Result = Any  # of an operation of torch: a tensor, a list of them, or anything else
+# An argument or result of an operation of torch, or the operation: no static type is like that.
+Value: TypeAlias = Any
 
 
 @contextmanager
@@ -71,7 +72,7 @@ class Kept(NamedTuple):
 class Step(NamedTuple):
     """One operation. Storages are numbers: those that it makes (None: none of its own), reads and changes."""
 
-    function: Callable[..., Result]
+    function: Callable[..., Value]
     args: list[Any]
     kwargs: dict[str, Any]
     makes: list[int | None]
@@ -121,11 +122,15 @@ class Tape:
         number = self.number(tensor)
         if number is None:
             return None
-        where = (tensor.size(), tensor.stride(), tensor.storage_offset(), tensor.dtype)
-        return Place(number, *where, tensor.is_conj(), tensor.is_neg())
+        bits = (tensor.is_conj(), tensor.is_neg())
+        return Place(number, tensor.size(), tensor.stride(), int(tensor.storage_offset()), tensor.dtype, *bits)
 
     def record(
-        self, function: Any, args: Sequence[Any], kwargs: dict[str, Any], random: tuple[torch.Generator, Tensor] | None
+        self,
+        function: Value,
+        args: Sequence[Value],
+        kwargs: dict[str, Value],
+        random: tuple[torch.Generator, Tensor] | None,
     ) -> Step:
         """The step of an operation that is about to run."""
         reads: set[int] = set()
@@ -150,7 +155,7 @@ class Tape:
         named = {name: held(value, declared[name]) for name, value in kwargs.items()}
         return Step(function, positional, named, [], reads, writes, random)
 
-    def add(self, step: Step, args: Sequence[Any], kwargs: dict[str, Any], result: Result) -> None:
+    def add(self, step: Step, args: Sequence[Value], kwargs: dict[str, Value], result: Value) -> None:
         """Adds the step after it ran, and the storages that it made."""
         given = {_address(tensor) for tensor in _tensors([*args, *kwargs.values()])}
         for tensor in _tensors(result):
@@ -209,12 +214,12 @@ class _Recorder(TorchDispatchMode):
     """Puts all operations onto a tape."""
 
     def __init__(self, tape: Tape) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tape = tape
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Result:
+    ) -> Value:
         kwargs = kwargs or {}
         step = self.tape.record(func, args, kwargs, _random_state(func, args, kwargs))
         result = func(*args, **kwargs)
@@ -222,7 +227,7 @@ class _Recorder(TorchDispatchMode):
         return result
 
 
-def _tensors(value: Result) -> list[Tensor]:
+def _tensors(value: Value) -> list[Tensor]:
     """The tensors among arguments or results."""
     if isinstance(value, Tensor):
         return [value]
@@ -233,7 +238,9 @@ def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
 
 
-def _random_state(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[torch.Generator, Tensor] | None:
+def _random_state(
+    function: Value, args: Sequence[Value], kwargs: dict[str, Value]
+) -> tuple[torch.Generator, Tensor] | None:
     """The generator that an operation draws from, and its state before."""
     if torch.Tag.nondeterministic_seeded not in function.tags:
         return None
@@ -251,7 +258,7 @@ def _default_generator(device: torch.device | str | None) -> torch.Generator:
     return torch.cuda.default_generators[index]
 
 
-def _again(step: Step, values: dict[int, Tensor]) -> Result:
+def _again(step: Step, values: dict[int, Tensor]) -> Value:
     """The result of a step, and no other effect but on `values`."""
 
     def given(value: Any) -> Any:

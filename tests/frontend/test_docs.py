@@ -1,4 +1,4 @@
-"""The example of docs/frontend.md, as a config that trains."""
+"""docs/frontend.md: its example is a config that trains, its tables are current."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from returnn_lite.compat.config_imports import config_imports
+from returnn_lite.tools import frontend_names
 from tests.engine import torch_models
 from tests.engine.helpers import run
 
@@ -30,3 +31,16 @@ def test_the_example_trains(tmp_path):
     options |= {"train": sequences(6, 1), "dev": sequences(3, 2)}
     lines = run(torch_models.options(tmp_path, num_epochs=1, **options))
     assert lines[-1] == "Finished training in epoch 1."
+
+
+def test_the_tables_are_current():
+    page = PAGE.read_text()
+    assert frontend_names.updated(page) == page, "docs/frontend.md is old: run `make docs`"
+
+
+def test_the_tables_have_all_names():
+    tables = frontend_names.tables()
+    for name in ("rf.gather", "rf.audio.specaugment", "ConformerEncoder", "copy_masked", "mark_as_loss"):
+        assert f"| `{name}` | " in tables
+    assert "| `rf.get_extern_data` | the data is the argument" in tables.partition("Refused")[2]
+    assert "rf.rf" not in tables and "rf.annotations" not in tables and "| |\n|---|---|\n\n" not in tables
