@@ -17,6 +17,7 @@ from returnn_lite.engine.interrupt import ANEW, RESUME, Interrupted, StopRequest
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import MAX_VERBOSITY, Log, log_end, log_greeting, startup_text
 from returnn_lite.streams import keep_going_without_readers
+from returnn_lite.tools import run_tool, tool_of
 
 # (short, long, config key, meaning)
 OPTIONS = (
@@ -85,6 +86,8 @@ Tasks (++task NAME; default train):
   cleanup_old_models   delete models that are not worth keeping (asks first)
   nop, nop_init_net_train    nothing; only build the network
   config:NAME          call the function NAME of the config
+
+Tools: `returnn-lite tools` lists them; `returnn-lite NAME …` runs one, `returnn-lite NAME --help` explains it.
 
 Environment: TF_DEVICE (wins over the option device), CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS.
 Exit code: 0 success, 1 error (the first line on stderr says what; log_verbosity 5 adds the traceback), 2 wrong option.
@@ -198,6 +201,9 @@ def main(argv: Sequence[str], prepare: Prepare = lambda config: None) -> int:
 
     prepare: may change the config before its task runs.
     """
+    tool = tool_of(argv[0]) if argv else None
+    if tool is not None:
+        return run_tool(tool, argv[1:])
     try:
         command = parse_command_line(argv)
     except UsageError as exc:

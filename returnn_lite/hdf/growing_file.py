@@ -26,8 +26,15 @@ class GrowingFile:
     file, which this one begins with and takes the place of in the end), and if it cannot be written: no file is left.
     """
 
-    def __init__(self, filename: str | os.PathLike[str], *, replace_empty: bool = False, extend: bool = False):
-        self.filename, self.replace_empty = os.fspath(filename), replace_empty
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        *,
+        replace_empty: bool = False,
+        extend: bool = False,
+        compression: str | None = None,
+    ):
+        self.filename, self.replace_empty, self.compression = os.fspath(filename), replace_empty, compression
         self.extends = extend and os.path.exists(self.filename)
         self._refuse_existing()
         folder = os.path.dirname(self.filename)
@@ -107,7 +114,9 @@ class GrowingFile:
         shape, dtype = frames.shape[1:], TEXT if frames.dtype.kind == "O" else frames.dtype
         row = max(int(np.prod(shape, dtype=np.int64)), 1)
         chunk = (max(NUMBERS_A_CHUNK // row, 1), *(max(size, 1) for size in shape))
-        self.file.create_dataset(path, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunk)
+        self.file.create_dataset(
+            path, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunk, compression=self.compression
+        )
 
     def publish(self) -> None:
         """Closes the file and gives it its name; on disk before it is seen."""

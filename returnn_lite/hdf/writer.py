@@ -22,6 +22,7 @@ class HDFWriter:
     classes, (None, 2) numbers over two axes, without features. `extra`: {key: (dim, ndim)} of further streams; what is
     not given is read off the arrays. `extra_labels`: {key: names of the classes}. With several axes before the feature
     axis, these are flattened to one and their lengths are kept in the extra key "sizes".
+    `compression` of the arrays: "gzip" or "lzf".
     As a context manager it leaves no file behind after an error. Raises ConfigError if the file exists already; with
     `extend_existing_file` the sequences are added to those in it.
     """
@@ -36,6 +37,7 @@ class HDFWriter:
         extra: ExtraDims | None = None,
         extra_labels: Mapping[str, Sequence[str]] | None = None,
         extend_existing_file: bool = False,
+        compression: str | None = None,
     ):
         self.filename = os.fspath(filename)
         self.dim, self.has_features = dim, bool(dim) and ndim != 1
@@ -44,7 +46,7 @@ class HDFWriter:
         self.extra_labels = {key: list(names) for key, names in (extra_labels or {}).items()}
         if self.labels and len(self.labels) != dim:
             raise ConfigError(self.filename, f"there are {len(self.labels)} labels for {dim} classes")
-        self._growing = GrowingFile(self.filename, extend=extend_existing_file)
+        self._growing = GrowingFile(self.filename, extend=extend_existing_file, compression=compression)
         self._lengths: list[dict[str, int]] = []
         self._tags: list[str] = []
         if self._growing.extends:

@@ -1,1 +1,53 @@
-"""Code of the console tools; the scripts that start them are in the top-level directory `tools`."""
+"""Command line tools: `returnn-lite NAME …`, and scripts in `tools/` of the repository."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+
+# name -> ("module:function", what it does); in each group by name
+TOOLS: dict[str, tuple[str, str]] = {
+    "analyze-dataset-batches": ("analyze_batches:main", "how full the batches are"),
+    "dump-dataset": ("dump_dataset:main", "sequences of a dataset, and statistics of them"),
+    "dump-dataset-raw-strings": ("dump_raw_strings:main", "the texts of a dataset as a Python dict"),
+    "hdf-dump": ("hdf_dump:main", "any dataset as an HDF file"),
+    "hdf-dump-translation-dataset": ("translation_hdf:main", "pairs of sentences as an HDF file"),
+    "bliss-collect-seq-lens": ("bliss:seq_lens_main", "lengths of the segments of a Bliss corpus"),
+    "bliss-dump-text": ("bliss:text_main", "texts of a Bliss corpus"),
+    "bliss-get-segment-names": ("bliss:segment_names_main", "names of the segments of a Bliss corpus"),
+    "bliss-to-ogg-zip": ("bliss_to_ogg_zip:main", "audio of a Bliss corpus as a zip file for OggZipDataset"),
+    "bpe-create-lexicon": ("bpe_lexicon:main", "words with the pieces of a BPE vocabulary"),
+    "collect-orth-symbols": ("collect_symbols:symbols_main", "counts of characters, and a vocabulary"),
+    "collect-words": ("collect_symbols:words_main", "counts of words, and a vocabulary"),
+    "calculate-word-error-rate": ("word_error_rate:main", "errors of texts against references"),
+    "dump-forward": ("dump_forward:main", "outputs of layers for a dataset"),
+    "get-attention-weights": ("attention_pictures:main", "attention weights as pictures"),
+    "get-best-model-epoch": ("best_epoch:main", "the epoch with the best score"),
+    "tune-scales": ("tune_scales:main", "the best scales of several scores of hypotheses"),
+    "avg-checkpoints": ("avg_checkpoints:main", "the mean of several models"),
+    "torch-avg-checkpoints": ("avg_checkpoints:torch_main", "the same, as other programs call it"),
+    "tf-avg-checkpoints": ("avg_checkpoints:tf_main", "the same for files of TensorFlow's format"),
+    "cleanup-old-models": ("cleanup_models:main", "deletes models that are not worth keeping"),
+    "convert-checkpoint": ("convert_checkpoint:main", "model files from and to TensorFlow's format"),
+    "count-params": ("count_params:main", "how many parameters a model has, and where"),
+    "inspect-checkpoint": ("inspect_checkpoint:main", "names, shapes and statistics in a model file"),
+}
+LIST = "tools"
+
+
+def tool_of(argument: str) -> str | None:
+    """The name of the tool that the first argument of a command line means; None for a file of this name, or none."""
+    name = argument.replace("_", "-")
+    return name if (name in TOOLS or name == LIST) and not os.path.isfile(argument) else None
+
+
+def run_tool(name: str, argv: Sequence[str]) -> int:
+    """Runs a tool; the exit code. The tool "tools" lists all."""
+    if name == LIST:
+        width = max(map(len, TOOLS))
+        print("\n".join(f"{tool:{width}}  {meaning}" for tool, (_, meaning) in TOOLS.items()))
+        return 0
+    module, _, function = TOOLS[name][0].partition(":")
+    main: Callable[[Sequence[str]], int] = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    return main(argv)

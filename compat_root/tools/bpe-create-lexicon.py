@@ -1,0 +1,1 @@
+../../tools/bpe-create-lexicon.py

@@ -1,0 +1,1 @@
+../../tools/cleanup-old-models.py

@@ -1,0 +1,1 @@
+../../tools/get-attention-weights.py

@@ -1,0 +1,1 @@
+../../tools/hdf_dump_translation_dataset.py
