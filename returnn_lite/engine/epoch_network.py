@@ -16,6 +16,7 @@ from returnn_lite.engine.models.take_over import take_over_params
 from returnn_lite.engine.training_data import TrainingData
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
+from returnn_lite.optim.loss_scale import LossScale
 from returnn_lite.optim.updater import Updater
 
 DATASET_OPTIONS = {"train", "dev", "eval", "eval_datasets", "chunking", "min_chunk_size", "batching", "context_window"}
@@ -99,6 +100,9 @@ class EpochNetwork:
             steps_per_epoch=self.steps_per_epoch,
         )
         made.combine = self.world.mean
+        scaler = self.source.precision.scaler
+        if scaler is not None:
+            made.scale_by(LossScale(scaler, self.device))
         if made.closure is not None and self.world.size > 1:
             raise ConfigError("optimizer", f"{made.closure.name} takes a closure, which only one process can")
         return made

@@ -12,6 +12,7 @@ from returnn_lite.engine.models.model import Model, ModelOutput
 from returnn_lite.engine.report import Column
 from returnn_lite.errors import ConfigError
 from returnn_lite.network.objective import LossValue
+from returnn_lite.ops.precision import lowered
 
 HOST = torch.device("cpu")
 
@@ -55,7 +56,8 @@ def forward_batch(net: Model, batch: BatchLike, device: torch.device, forward: F
         data["seq_idx"] = to_device(batch.seq_idx.astype(np.int32), device)
     lengths_on = HOST if net.lengths_on_host else device
     lengths = {key: to_device(value, lengths_on) for key, value in batch.lengths.items()}
-    return forward(net, data, lengths, batch.tags)
+    with lowered(device, net.autocast):
+        return forward(net, data, lengths, batch.tags)
 
 
 def repeatable_objective(

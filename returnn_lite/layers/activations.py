@@ -21,6 +21,7 @@ from returnn_lite.config.config_code import check_names
 from returnn_lite.config_value import EvalNames
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.ops.elementwise import log_above
+from returnn_lite.ops.precision import raised
 
 Function = Callable[..., Tensor]
 
@@ -164,12 +165,13 @@ def safe_log(x: Tensor, eps: float = 1e-20, use_fake_grad: bool = True) -> Tenso
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """Shape: any -> the same; sums to 1 over `axis`."""
+    x = raised(x)
     return _with_exact_log(torch.softmax(x, axis), lambda: torch.log_softmax(x, axis))
 
 
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + e^-x)"""
-    return _with_exact_log(torch.sigmoid(x), lambda: F.logsigmoid(x))
+    return _with_exact_log(torch.sigmoid(x), lambda: F.logsigmoid(raised(x)))
 
 
 def exp(x: Tensor) -> Tensor:
@@ -179,7 +181,7 @@ def exp(x: Tensor) -> Tensor:
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """x - log sum e^x over `axis`"""
-    return torch.log_softmax(x, axis)
+    return torch.log_softmax(raised(x), axis)
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

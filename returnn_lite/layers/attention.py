@@ -28,6 +28,7 @@ class SoftmaxOverSpatial(Layer):
     [window_start, window_start + window_size) count as -inf; then times `energy_factor`. `log_space`: the logarithm.
     """
 
+    full_precision = True
     recurrent = True
 
     def __init__(

@@ -21,6 +21,7 @@ class BatchNorm(Layer):
     values are parameters that are not trained. With `masked_time` False the frames behind the sequence ends count.
     """
 
+    full_precision = True
     sees_batch = True
 
     def __init__(

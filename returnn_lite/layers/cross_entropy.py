@@ -20,6 +20,7 @@ class SparseSoftmaxCrossEntropy(Layer):
     `axis`: the axis of the classes, the features by default.
     """
 
+    full_precision = True
     sources = "none"
 
     def __init__(self, *, logits: LayerRef, targets: LayerRef, axis: AxisText = None) -> None:

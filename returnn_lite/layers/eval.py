@@ -20,6 +20,7 @@ from returnn_lite.layers.elementwise import Elementwise, out_type_of
 from returnn_lite.layers.views.data_view import SourceView
 from returnn_lite.layers.views.eval_view import LayerView
 from returnn_lite.layers.views.network_view import ComputedLayer, wrapper
+from returnn_lite.ops.precision import HALF
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.align import joined, merged_lengths, place
 from returnn_lite.tensor.tensor import DTYPE_NAMES
@@ -104,7 +105,8 @@ class Eval(Elementwise):
         if not isinstance(value, torch.Tensor):
             raise self.error(f"the value of `eval` must be a tensor, but is {type(value).__name__} instead")
         dtype = "string" if texts else DTYPE_NAMES.get(value.dtype, str(value.dtype))
-        if dtype != spec.dtype:
+        lower = value.dtype in HALF and spec.dtype == "float32"  # by mixed precision
+        if dtype != spec.dtype and not lower:
             raise self.error(
                 f'the value of `eval` must have dtype {spec.dtype}, but has {dtype}; give `out_type`: {{"dtype": …}}'
             )

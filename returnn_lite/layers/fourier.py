@@ -24,6 +24,7 @@ def _framed_spec(x: Spec, time: Dim, feature: Dim, dtype: str) -> Spec:
 class _Signal(Layer):
     """Base of transforms of the time axis."""
 
+    full_precision = True
     recurrent = True
 
     def _check(self, x: Spec) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from returnn_lite.ops.precision import raised
 from returnn_lite.tensor import Spec, Tensor
 
 PACKED = "<->"  # between the tags of an entry that holds several sequences
@@ -42,7 +43,7 @@ class BatchArray:
         lengths = {i: x.length(d).values.cpu().numpy() for i, d in dynamic.items()}
         data = x.data.detach()
         data = data.float() if data.dtype in (torch.bfloat16, torch.float16) else data
-        return cls(data.cpu().numpy(), x.spec, lengths)
+        return cls(raised(data).cpu().numpy(), x.spec, lengths)
 
     @property
     def dims(self) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.ops.precision import raised
 from returnn_lite.tensor import Spec, Tensor
 
 
@@ -34,7 +35,7 @@ class Print(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The source."""
-        values = x.data.detach().cpu().numpy()
+        values = raised(x.data.detach()).cpu().numpy()
         shown = str(values) if values.size <= self.summarize else f"{values.reshape(-1)[: self.summarize]} …"
         print("PrintLayer", self.name, *self.extra, shown)  # the reference's line
         return x

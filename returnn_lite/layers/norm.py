@@ -24,6 +24,8 @@ class LayerNorm(Layer):
     Parameters: `scale`, `bias` (F,). `in_dim`: the axis to normalise instead of the feature axis.
     """
 
+    full_precision = True
+
     def __init__(self, *, epsilon: NaturalFloat = 1e-6) -> None:
         super().__init__()
         self.epsilon = epsilon
@@ -68,6 +70,7 @@ class Norm(Layer):
     Padding is not masked. `param_shape`: the axes of the parameters `scale` and `bias` (left out with False).
     """
 
+    full_precision = True
     lets_padding_through = True
 
     def __init__(
@@ -122,6 +125,8 @@ class MathNorm(Layer):
 
     Shape: (B, T, F), axes="F" -> (B, T), or (B, T, 1) with `keep_dims`
     """
+
+    full_precision = True
 
     def __init__(
         self, *, p: PositiveFloat, axis: AxisText = None, axes: AxisText = None, keep_dims: bool = False

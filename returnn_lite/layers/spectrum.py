@@ -14,6 +14,8 @@ from returnn_lite.tensor import Spec, Tensor
 class _Features(Layer):
     """Base of layers that transform each feature vector by itself."""
 
+    full_precision = True
+
     def _features(self, x: Spec, dtype: str = "float32") -> int:
         """Number of features. Raises ConfigError for sources that are no dense vectors of this dtype."""
         if x.sparse or x.feature is None or x.dim is None or x.dtype != dtype:

@@ -24,6 +24,8 @@ class AccumulateMean(Layer):
     output is the value before the step's update.
     """
 
+    full_precision = True
+
     def __init__(
         self,
         *,
@@ -76,6 +78,7 @@ class AccumulateMean(Layer):
 class FramewiseStatistics(Layer):
     """The source itself; `sil_label_idx` and `histogram_num_bins` are for displays that do not exist here."""
 
+    full_precision = True
     sources = "many"
 
     def __init__(self, *, sil_label_idx: int = 0, histogram_num_bins: PositiveInt = 20) -> None:

@@ -14,6 +14,7 @@ from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import LoopConstants, State, Stateful, Tick, is_frame
 from returnn_lite.layers.slicing import kind_of, with_axis
+from returnn_lite.ops.precision import raised
 from returnn_lite.ops.windows import centred, sliding
 from returnn_lite.tensor import Dim, Spec, Tensor, single_step_dim
 from returnn_lite.tensor.align import place
@@ -91,7 +92,8 @@ class Cumsum(Stateful):
         return x.with_data(data.cumsum(at, dtype=data.dtype))
 
     def _summands(self, x: Tensor) -> torch.Tensor:
-        return x.data if self.summand is None else x.data + self.summand
+        data = raised(x.data)
+        return data if self.summand is None else data + self.summand
 
     def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """The sum of the ticks so far."""

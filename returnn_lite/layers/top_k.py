@@ -108,6 +108,7 @@ class SearchSorted(Layer):
     `side` "left": the first such position, "right": the last. The values have all axes of the sequence but `axis`.
     """
 
+    full_precision = True
     sources = "none"
     recurrent = True
 

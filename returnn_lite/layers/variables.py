@@ -14,6 +14,7 @@ from returnn_lite.layers.core.linking import Linker, task
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
+from returnn_lite.ops.precision import raised
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import place
 from returnn_lite.tensor.axes import describe
@@ -95,7 +96,7 @@ class Variable(Layer):
         if value.spec.batch is not None:
             raise self.error(f"`init_by_layer` must have the axes {describe(layout)}, but has {describe(value.spec)}")
         placed = place(value, layout, self.behavior).expand([d.size or 0 for d in layout.dims])
-        found: np.ndarray = placed.detach().cpu().numpy()
+        found: np.ndarray = raised(placed.detach()).cpu().numpy()
         return found
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:

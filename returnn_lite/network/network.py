@@ -23,6 +23,7 @@ from returnn_lite.network.objective import LossNode, LossValue
 from returnn_lite.network.saving import MakeEvalNames, NetworkState, Origin, learned, relearn
 from returnn_lite.network.substituted_params import SubstitutedParams
 from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.precision import in_float32
 
 
 @dataclass
@@ -39,8 +40,9 @@ class NetworkOutput:
     gradients: dict[str, torch.Tensor] | None = None
 
     def __getitem__(self, name: str) -> Tensor:
-        """The output of a layer ("output", "rec/sub"). Raises KeyError for a layer that was not built."""
-        return self.values[self.nodes[name]]
+        """The output of a layer ("output", "rec/sub"), half precision as float32. Raises KeyError for a layer that was
+        not built."""
+        return in_float32(self.values[self.nodes[name]])
 
     def asked(self, name: str, *, for_callback: bool = False) -> dict[str, Tensor]:
         """The outputs for somebody who asked for this layer: its own."""
@@ -91,6 +93,7 @@ class Network(torch.nn.Module):
         self.program = build_program(net_dict, self.context, self.store, self.extern_data, extra_layers=extra_layers)
         self.loaded_on_init: frozenset[str] = frozenset()  # parameters that `load_on_init` of a layer has set
         self.infinite_constants: frozenset[str] = frozenset()  # of buffers, such as a mask
+        self.autocast: torch.dtype | None = None  # of mixed precision, in which whoever runs it does so
         self.layer_modules = torch.nn.ModuleList(self.program.layers)
         self.substituted_params = SubstitutedParams(self.program.layers, config)
         self._parameters.update(self.params)  # under their own names: those of checkpoints
@@ -109,7 +112,7 @@ class Network(torch.nn.Module):
 
     def __getstate__(self) -> NetworkState:
         state = learned(self.params, self.context, self.program.layers)
-        plain = {name: getattr(self, name) for name in ("training", "loaded_on_init", "infinite_constants")}
+        plain = {name: getattr(self, name) for name in ("training", "loaded_on_init", "infinite_constants", "autocast")}
         return {**state, "plain": plain}
 
     def __setstate__(self, state: NetworkState) -> None:

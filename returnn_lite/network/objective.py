@@ -13,8 +13,10 @@ from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.options import CommonOptions
 from returnn_lite.layers.core.params import ParamScope
 from returnn_lite.losses.base import CommonLossOptions, Loss, make_loss
+from returnn_lite.ops.precision import full_precision
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.axes import describe
+from returnn_lite.tensor.precision import in_float32
 
 
 @dataclass
@@ -63,11 +65,15 @@ class LossNode:
     layer_nodes: dict[str, Node] = field(default_factory=dict)
 
     def compute(self, values: dict[Node, Tensor], training: bool) -> LossValue:
-        """The loss for the outputs of a batch. Raises ConfigError when output and target do not fit."""
-        output = values[self.node]
+        """The loss for the outputs of a batch, in float32. Raises ConfigError when output and target do not fit."""
+        output = in_float32(values[self.node])
+        with full_precision(output.data.device):
+            return self._compute(output, values, training)
+
+    def _compute(self, output: Tensor, values: dict[Node, Tensor], training: bool) -> LossValue:
         time_major = not self.loss.recurrent and _is_time_major(output)
         output = _prepared(output, time_major)
-        target = _prepared(values[self.target], time_major) if self.target is not None else None
+        target = _prepared(in_float32(values[self.target]), time_major) if self.target is not None else None
         inv_norm = self._inverse_norm(output, target, values)
         scale, normalized = self.common.scale, self.common.use_normalized_loss
         if self.only_on_eval and training:
@@ -76,7 +82,7 @@ class LossNode:
         if target is not None and not self.loss.recurrent and self.loss.compares_frames:
             self._check(output, target, emptied_text(self.node, values) if 0 in output.data.shape else "")
         self.loss.training, self.loss.generator = training, self.node.layer.context.generator
-        self.loss.layers = {option: values[n] for option, n in self.layer_nodes.items()}
+        self.loss.layers = {option: in_float32(values[n]) for option, n in self.layer_nodes.items()}
         try:
             sums = self.loss.compute(output, target)
         except ConfigError as exc:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -37,6 +37,8 @@ class UpdateRule:
         self.norm_name = "" if self.norm_power is None else f"p{self.norm_power:g}"
         self.grad_norm: torch.Tensor | None = None
         self.noise_seed = config.int("random_seed", 42) or 0
+        # Whether the gradients of an update may be applied, asked once for each.
+        self.accepts: Callable[[Gradients], bool] = lambda grads: True
 
     def start_epoch(self) -> None:
         """Begins an epoch."""
@@ -67,7 +69,7 @@ class UpdateRule:
         parts = [(group, grads) for group, grads in parts if self.accumulation.due(group)]
         if self.norm_power is not None and parts:
             self.grad_norm = global_norm(together(parts), self.norm_power)
-        return parts
+        return parts if not parts or self.accepts(together(parts)) else []
 
     def _noise(self, global_step: int) -> NoiseGenerators:
         return NoiseGenerators(self.noise_seed, global_step)

@@ -19,6 +19,8 @@ from returnn_lite.optim.gradients import Gradients
 from returnn_lite.optim.groups import make_groups, optimizer_lines, shortened
 from returnn_lite.optim.held import Held, may_train
 from returnn_lite.optim.layer_rule import LayerRule
+from returnn_lite.optim.loss_scale import OPTION as SCALER
+from returnn_lite.optim.loss_scale import LossScale
 from returnn_lite.optim.lr_scheduler import Count, make_lr_scheduler
 from returnn_lite.optim.optimizer import Optimizer, best_match
 from returnn_lite.optim.rates import Rates
@@ -78,8 +80,17 @@ class Updater:
         self.rule = rule(config, log, parts=parts, accumulation=self.accumulation)
         # (own gradients, parameters) -> those of all processes, where several train together
         self.combine: Callable[[Gradients, Mapping[str, Tensor]], Gradients] = lambda own, params: own
+        self.loss_scale: LossScale | None = None
         if self.closure is not None and self.rule.invalid.allowed:
             raise ConfigError(INVALID_STEPS, f"must be 0 with {self.closure.name}, which takes a closure")
+
+    def scale_by(self, scale: LossScale) -> None:
+        """Lets this scale the objective. ConfigError where the objective is differentiated in other ways."""
+        if self.needs_objective:
+            by = self.closure.name if self.closure is not None else "maximize_grad_norm"
+            raise ConfigError(SCALER, f"cannot be used together with {by}")
+        self.loss_scale, self.rule.accepts = scale, scale.may_step
+        self.rule.invalid.allowed = 0  # which of them are left out is up to the scale
 
     def _counting(self, steps_per_epoch: Callable[[], int], config: Config) -> Count:
         """Counts the updates from an epoch to the end of the run, where all epochs have as many steps as the first."""
@@ -125,7 +136,10 @@ class Updater:
 
     @property
     def needs_objective(self) -> bool:
-        """Whether a step takes more than the gradients of the objective: it is differentiated twice, or made anew."""
+        """Whether a step takes more than the gradients of the objective: it is scaled, differentiated twice, or made
+        anew."""
+        if self.loss_scale is not None:
+            return True
         return self.closure is not None or any(group.options.maximize_grad_norm for group in self.groups)
 
     @property
@@ -258,6 +272,11 @@ class Updater:
                 optimizer.reset()
 
     def _gradients(self, objective: Tensor) -> Gradients:
+        if self.loss_scale is None:
+            return self._plain_gradients(objective)
+        return self.loss_scale.unscaled(self._plain_gradients(self.loss_scale.scale(objective)))
+
+    def _plain_gradients(self, objective: Tensor) -> Gradients:
         factors = {name: group.options.maximize_grad_norm for group in self.groups for name in group.names}
         if any(factors.values()):
             free = {name: param for name, param in self.active.items() if param.requires_grad}
@@ -282,6 +301,8 @@ class Updater:
             "accumulated": dict(self.accumulation.total),
             "invalid": self.rule.invalid.count,
         }
+        if self.loss_scale is not None:
+            state["loss_scale"] = self.loss_scale.state_dict()
         return {**state, **self.schedule_state()}
 
     def schedule_state(self) -> State:
@@ -315,6 +336,8 @@ class Updater:
             if name in self.params and value.shape == self.params[name].shape:
                 self.accumulation.total[name] = value.to(self.params[name].device, copy=True)
         self.rule.invalid.count = state.get("invalid", 0)
+        if self.loss_scale is not None and "loss_scale" in state:
+            self.loss_scale.load_state_dict(state["loss_scale"])
         self.load_schedule_state(state)
 
     def _names_by_optimizer(self) -> dict[str, list[str]]:

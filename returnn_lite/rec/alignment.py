@@ -28,6 +28,7 @@ _INPUT_TYPES = ("log_prob", "prob")
 class Alignment(Layer):
     """Base of layers that align the frames of scores (B, T, V) to the labels of another layer."""
 
+    full_precision = True
     recurrent = True
     checks_n_out = False
 

@@ -73,6 +73,7 @@ class Choice(Layer):
     `layer.explicit_search_sources`.
     """
 
+    full_precision = True
     sources: ClassVar[str] = "many"
     makes_beam: ClassVar[bool] = True
     searches: ClassVar[bool] = True

@@ -8,6 +8,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.layers.activations import safe_log
 from returnn_lite.ops.beam import gumbel_noise
 from returnn_lite.tensor import Tensor
+from returnn_lite.tensor.precision import in_float32
 
 
 def log_scores(x: Tensor, input_type: str, count: int, path: str) -> torch.Tensor:
@@ -20,6 +21,7 @@ def log_scores(x: Tensor, input_type: str, count: int, path: str) -> torch.Tenso
 
 def log_probs(x: Tensor, input_type: str) -> torch.Tensor:
     """Natural logarithm of the scores, the feature axis being the last one; exact where they come from a softmax."""
+    x = in_float32(x)
     if input_type == "log_prob":
         return x.data
     if input_type == "logits":

@@ -470,12 +470,6 @@ WRONG = {
     "other backend": ({"backend": "tensorflow"}, r'backend: `backend` must be "torch".*tensorflow'),
     "a net as well": ({"network": {"output": {}}}, r"network: .*exclude each other"),
     "pretraining": ({"pretrain": {"copy_param_mode": "subset"}}, r"pretrain: .*exclude each other"),
-    "float16": ({"torch_amp": "float16"}, r'torch_amp: `torch_amp` must be "bfloat16".*float16'),
-    "scaled gradients": ({"grad_scaler": {"init_scale": 2}}, r"grad_scaler: .*not supported"),
-    "scaled gradients by default": ({"grad_scaler": {}}, r"grad_scaler: .*not supported"),
-    "scaled gradients in torch_amp": (
-        {"torch_amp": {"dtype": "bfloat16", "grad_scaler": {}}, "grad_scaler": None}, r"grad_scaler: .*not supported",
-    ),
     "option of torch_amp": ({"torch_amp": {"dtyp": "bfloat16"}}, r'torch_amp\["dtyp"\]: .*did you mean "dtype"'),
     "no loss": ({"train_step": nothing}, r"train_step: must mark a loss"),
     "loss without parameters": ({"train_step": constant}, r"train_step: the losses \(x\) do not depend"),

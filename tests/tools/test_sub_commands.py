@@ -8,7 +8,12 @@ from returnn_lite.cli import main
 from returnn_lite.tools import TOOLS, tool_of
 from tests.engine.helpers import ROOT
 
-OWN = {"compatibility.py", "frontend_names.py", "layer_reference.py", "room_sizes.py"}  # which write pages of this repository
+OWN = {
+    "compatibility.py",
+    "frontend_names.py",
+    "layer_reference.py",
+    "room_sizes.py",
+}  # which write pages of this repository
 
 
 def test_every_script_is_a_sub_command():

@@ -13,6 +13,7 @@ from returnn_lite.layers.activations import activation
 from returnn_lite.layers.core.node import Node
 from returnn_lite.network import Network
 from returnn_lite.network.objective import LossValue
+from returnn_lite.ops.precision import full_precision, uncached
 from returnn_lite.optim.gradients import gradients
 from returnn_lite.tensor import PreActivation, Tensor
 
@@ -39,9 +40,11 @@ class NetStep:
 
     def values(self, data: Tensors, lengths: Tensors) -> StepValues:
         """Losses, objective and gradients of a batch."""
-        out = self.net(data, lengths)
+        with uncached(self.net.device):
+            out = self.net(data, lengths)
         out.forget_layers()
-        found = gradients(out.objective, self.trained)
+        with full_precision(self.net.device):
+            found = gradients(out.objective, self.trained)
         return StepValues(detached(out.losses), out.objective.detach(), found)
 
     def tried(self, data: Tensors, lengths: Tensors, probing: Probing) -> None:
@@ -63,7 +66,8 @@ class NetStepInParts(NetStep):
 
     def outputs(self, data: Tensors, lengths: Tensors) -> Outputs:
         """The first part."""
-        values = self.net.outputs(data, lengths)
+        with uncached(self.net.device):
+            values = self.net.outputs(data, lengths)
         read = {node: values[node] for node in self.net.program.evaluated}
         found = [x for value in read.values() for x in _sources(value) if x.requires_grad]
         return Outputs(read, list({id(x): x for x in found}.values()))
@@ -78,7 +82,8 @@ class NetStepInParts(NetStep):
             zero = torch.zeros((), device=self.net.device)
             return StepValues(detached(losses), zero if objective is None else objective, {}), [None] * len(leaves)
         wanted = [*leaves, *self.trained.values()]
-        found = torch.autograd.grad(objective, wanted, allow_unused=True)
+        with full_precision(self.net.device):
+            found = torch.autograd.grad(objective, wanted, allow_unused=True)
         own = zip(self.trained, found[len(leaves) :], strict=True)
         given = {name: grad for name, grad in own if grad is not None}
         return StepValues(detached(losses), objective.detach(), given), list(found[: len(leaves)])
@@ -87,7 +92,8 @@ class NetStepInParts(NetStep):
         """The third part, from the gradients of tensors."""
         if not tensors:
             return {}
-        found = torch.autograd.grad(tensors, list(self.trained.values()), given, allow_unused=True)
+        with full_precision(self.net.device):
+            found = torch.autograd.grad(tensors, list(self.trained.values()), given, allow_unused=True)
         return {name: grad for name, grad in zip(self.trained, found, strict=True) if grad is not None}
 
     def values(self, data: Tensors, lengths: Tensors) -> StepValues:

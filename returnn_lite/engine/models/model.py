@@ -11,6 +11,7 @@ import torch
 from returnn_lite.config_value import ConfigDict, NetDict
 from returnn_lite.engine.batch_like import Padded
 from returnn_lite.engine.log_form import LogForm
+from returnn_lite.engine.precision import Precision
 from returnn_lite.layers.core.params import ParamOptions, ParamOwner
 from returnn_lite.log import Log
 from returnn_lite.network.extern import ExternData
@@ -51,13 +52,14 @@ class Model(Protocol):
     `lengths_on_host`: whether it wants the lengths of sequences on the CPU. `random_state`: of dropout and the like,
     readable and settable, of a form of its own. `layers`: those there are to ask by name.
     `layer_modules`: those whose options say something of files. `infinite_constants`: what is not trained and begins
-    with infinities.
+    with infinities. `autocast`: the type of mixed precision in which it is run; None: float32.
     """
 
     epoch: int
     global_step: int
     loaded_on_init: frozenset[str]
     infinite_constants: frozenset[str]
+    autocast: torch.dtype | None
     lengths_on_host: bool
     training: bool
 
@@ -122,6 +124,8 @@ class ModelSource(Protocol):
     def per_epoch(self) -> bool: ...
     @property
     def form(self) -> LogForm: ...
+    @property
+    def precision(self) -> Precision: ...
 
     def is_pretrain(self, epoch: int) -> bool:
         """Whether `epoch` is a pretrain epoch."""

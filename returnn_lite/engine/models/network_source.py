@@ -14,6 +14,7 @@ from returnn_lite.engine.checkpoints.load_on_init import load_on_init
 from returnn_lite.engine.log_form import LayerForm
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.pretrain import COPY_MODES, Pretrain, PretrainOptions, resolve_epoch_values
+from returnn_lite.engine.precision import Precision
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.network import Network
@@ -24,8 +25,7 @@ class NetworkSource:
 
     def __init__(self, config: Config) -> None:
         self.config, self.form = config, LayerForm(self.is_pretrain)
-        if config.literal("torch_amp", None):
-            raise ConfigError("torch_amp", "is for models by `get_model`; layers compute in float32")
+        self.precision = Precision.from_config(config)
         self.get_network = config.typed_value("get_network")
         self.pretrain: Pretrain | None = None
         if not callable(self.get_network):
@@ -125,6 +125,7 @@ def build_network(
     """Constructs the network with initial values that depend on the seed of `epoch` alone, on `device`."""
     seed = network_seed(config, epoch)
     net = Network(config, description, search=search, eval=eval, log=log, seed=seed, extra_layers=extra_layers)
+    net.autocast = Precision.from_config(config).dtype
     net.loaded_on_init = load_on_init(net.params, net.layer_modules, log)
     net.to(device)
     net.infinite_constants = infinite_constants(net.params)

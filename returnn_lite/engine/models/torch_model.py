@@ -78,11 +78,10 @@ class TorchNet(torch.nn.Module):
         model: torch.nn.Module,
         config: Config,
         steps: Mapping[str, ConfigFunction],
-        *,
-        autocast: torch.dtype | None,
     ) -> None:
         super().__init__()
-        self.model, self.steps, self.autocast = model, dict(steps), autocast
+        self.model, self.steps = model, dict(steps)
+        self.autocast: torch.dtype | None = None
         self.user_model: Any = wrapped_pt_module_to_rf_module(model) or model
         self._tensors = ExternTensors(extern_options(config))
         self.extern_data = ExternData(config)
@@ -194,15 +193,9 @@ class TorchNet(torch.nn.Module):
         expected = declared(self.model_outputs, "model_outputs") if self.model_outputs else None
         context = RunContext(name, self.epoch, self.global_step, self.training, expected)
         offered = {"model": self.user_model, "extern_data": self._tensors.fill(feed, tags, texts)}
-        with context.running(), self._precision(feed):
+        with context.running():
             call(function, name, offered, {"run_ctx": context, "epoch": self.epoch, "step": self.global_step})
         return context
-
-    def _precision(self, feed: Mapping[str, Tensor]) -> AbstractContextManager[Any]:
-        if self.autocast is None:
-            return nullcontext()
-        device = next((value.device.type for value in feed.values()), "cpu")
-        return torch.autocast(device, dtype=self.autocast)
 
     def _objective(self, losses: Mapping[str, LossValue]) -> torch.Tensor:
         """The sum of what the losses give. ConfigError if nothing is to be trained by it."""

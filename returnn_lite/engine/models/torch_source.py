@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 
@@ -15,13 +15,12 @@ from returnn_lite.engine.checkpoints.torch_preload import load_always
 from returnn_lite.engine.log_form import TorchForm
 from returnn_lite.engine.models.network_source import initial_seed, start_epoch
 from returnn_lite.engine.models.torch_model import TorchNet, call
-from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.engine.precision import Precision
+from returnn_lite.errors import ConfigError
 from returnn_lite.frontend.bridge import rf_module_to_pt_module
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.run_ctx import RunContext
 from returnn_lite.log import Log
-
-AMP_TYPES = {"bfloat16": torch.bfloat16}
 
 
 class TorchSource:
@@ -44,7 +43,7 @@ class TorchSource:
         for other in ("network", "get_network", "pretrain"):
             if config.typed_value(other):
                 raise ConfigError(other, f"`{other}` and `get_model` exclude each other; drop one of them")
-        self.autocast = autocast_type(config)
+        self.precision = Precision.from_config(config)
 
     def is_pretrain(self, epoch: int) -> bool:
         """Never."""
@@ -88,7 +87,8 @@ class TorchSource:
         if not isinstance(model, torch.nn.Module):
             raise ConfigError("get_model", f"must return a torch.nn.Module, but returned {model!r} instead")
         steps = dict(zip(wanted, functions, strict=True))
-        net = TorchNet(model, self.config, steps, autocast=self.autocast).to(device)
+        net = TorchNet(model, self.config, steps).to(device)
+        net.autocast = self.precision.dtype
         net.infinite_constants = infinite_constants(net.params)
         load_always(model, net.params, self.config.literal("preload_from_files"), log)
         start_epoch(net, self.config, epoch)
@@ -103,23 +103,3 @@ def required(config: Config, name: str) -> ConfigFunction:
     if not callable(function):
         raise ConfigError(name, f"`{name}` must be a function, but is {function!r} instead")
     return function  # type: ignore[no-any-return]
-
-
-def autocast_type(config: Config) -> torch.dtype | None:
-    """The type of mixed precision by `torch_amp` (a name, or a dict with "dtype"); None without."""
-    value = config.literal("torch_amp", None)
-    own = value if isinstance(value, Mapping) else {}
-    for key in own:
-        if key not in ("dtype", "grad_scaler"):
-            hint = did_you_mean(str(key), ("dtype", "grad_scaler"))
-            raise ConfigError(f'torch_amp["{key}"]', f'unknown option{hint} (options: "dtype", "grad_scaler")')
-    name = own.get("dtype") if own else value
-    scaler = own.get("grad_scaler", config.typed_value("grad_scaler", None))
-    if scaler not in (None, False):
-        raise ConfigError("grad_scaler", 'scaling of gradients is not supported; use torch_amp = "bfloat16" without it')
-    if not name:
-        return None
-    if name not in AMP_TYPES:
-        text = f'`torch_amp` must be "bfloat16" (float16 would need scaling of gradients), but is {name!r} instead'
-        raise ConfigError("torch_amp", text)
-    return AMP_TYPES[name]

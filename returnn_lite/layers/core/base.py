@@ -17,10 +17,12 @@ from returnn_lite.layers.core.options import CommonOptions
 from returnn_lite.layers.core.params import ParamScope, Shape
 from returnn_lite.layers.dropout import drop_input
 from returnn_lite.log import Log
+from returnn_lite.ops.precision import full_precision
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim, latest_beam, to_beam
 from returnn_lite.tensor.align import concat_features, concat_plan
 from returnn_lite.tensor.axes import axes
 from returnn_lite.tensor.dim import FEATURE
+from returnn_lite.tensor.precision import in_float32
 
 LayerRef = str  # annotation of options whose value names a layer
 
@@ -54,7 +56,7 @@ class Layer(torch.nn.Module):
     other hypotheses behind it; `grows`: its axes grow with the ticks; `keeps_order`: later choices do not re-order it;
     `passes_through`: the output is the source, so in loops others read that, and the layer runs once, after the loop;
     `in_dim_is_features`: that option names the feature axis; `remembers`: attributes that outlast a run, besides
-    parameters.
+    parameters; `full_precision`: it computes in float32 under `torch_amp`, too.
     """
 
     class_name: ClassVar[str] = ""
@@ -71,6 +73,7 @@ class Layer(torch.nn.Module):
     needs_source: ClassVar[bool] = True
     in_dim_is_features: ClassVar[bool] = True
     remembers: ClassVar[tuple[str, ...]] = ()
+    full_precision: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -304,6 +307,13 @@ class Layer(torch.nn.Module):
             if beam is not None:
                 sources = [to_beam(x, beam) for x in sources]
                 refs = {k: to_beam(x, beam) for k, x in refs.items()}
+        if self.full_precision and sources:
+            sources, refs = [in_float32(x) for x in sources], {k: in_float32(x) for k, x in refs.items()}
+            with full_precision(sources[0].data.device):
+                return self._forward_all(sources, refs)
+        return self._forward_all(sources, refs)
+
+    def _forward_all(self, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
         if self.sources != "one" or not sources:
             return self.forward(*sources, **refs)
         return self.forward(self.run_input(sources), **refs)
