@@ -73,7 +73,10 @@ def _as_tuple(value: Any, rank: int) -> tuple[Any, ...]:
 
 
 def spatial_axes(spec: Spec, named: AxisText, count: int, behavior: int) -> tuple[int, ...]:
-    """The axes a window slides over: those named, else all but batch and feature. ConfigError for a wrong number."""
+    """The axes a window slides over: those named, else all but batch and feature, or of these the time axis alone.
+
+    Raises ConfigError for a wrong number.
+    """
     if named:
         listed = named if isinstance(named, (list, tuple)) else (named,)
         found = tuple(axis(spec, a, option="in_spatial_dims") for a in listed)
@@ -82,6 +85,8 @@ def spatial_axes(spec: Spec, named: AxisText, count: int, behavior: int) -> tupl
             raise ConfigError("in_spatial_dims", "is required for more than one spatial axis (behavior_version >= 8)")
         batchlike = (spec.batch, spec.feature, *(spec.dims.index(d) for d in spec.loop))
         found = tuple(i for i in range(spec.rank) if i not in batchlike)
+        if count == 1 < len(found) and spec.time in found:
+            found = (spec.time,)
     if len(found) != count:
         raise ConfigError(
             "", f"the window has {count} axes, which does not match the {len(found)} spatial axes of the source {spec}"
