@@ -47,6 +47,7 @@ def test_a_step_lowers_the_objective(case):
         for name, grad in grads.items():
             net.params[name] -= 1e-3 * grad / size**0.5
     assert float(net(*data).objective.detach()) < float(objective.detach())
+    assert torch.isfinite(net.train()(*data).objective)
 
 
 @pytest.mark.parametrize("case", MOVES.values(), ids=MOVES)

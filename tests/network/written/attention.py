@@ -167,14 +167,19 @@ def _causal(v):
 
 
 CASES = {
-    "additive attention": attention({**ENERGY, "e_in": {"class": "combine", "kind": "add", "from": ["base:enc_ctx", "st"]}}),
+    "additive attention": attention(
+        {**ENERGY, "e_in": {"class": "combine", "kind": "add", "from": ["base:enc_ctx", "st"]}}
+    ),
     "attention with its weights fed back": attention(
         {
             **ENERGY,
             "e_in": SUM_OF_THREE,
             "loc": linear("prev:acc", 3, None, with_bias=False),
-            "acc": evaluate(["prev:acc", "w", "base:fert"], "source(0) + source(1) * source(2) * 0.5",
-                            out_type={"dim": 1, "shape": (None, 1)}),
+            "acc": evaluate(
+                ["prev:acc", "w", "base:fert"],
+                "source(0) + source(1) * source(2) * 0.5",
+                out_type={"dim": 1, "shape": (None, 1)},
+            ),
         }
     ),
     "location aware attention": attention(LOCATED),
@@ -183,7 +188,9 @@ CASES = {
     ),
     "location aware attention by a same convolution": attention(
         {
-            **ENERGY, **ACCUMULATED, "e_in": SUM_OF_THREE,
+            **ENERGY,
+            **ACCUMULATED,
+            "e_in": SUM_OF_THREE,
             "conv": {"class": "conv", "from": "prev:acc", "filter_size": (3,), "n_out": 2, "padding": "same"},
             "loc": linear("conv", 3, None),
         }
@@ -192,8 +199,15 @@ CASES = {
         {
             "s": CELL,
             "st": linear("s", 3, None),
-            "e": {"class": "dot", "red1": "F", "red2": "F", "var1": "T", "var2": "T?", "from": ["base:enc_ctx", "st"],
-                  "add_var2_if_empty": False},
+            "e": {
+                "class": "dot",
+                "red1": "F",
+                "red2": "F",
+                "var1": "T",
+                "var2": "T?",
+                "from": ["base:enc_ctx", "st"],
+                "add_var2_if_empty": False,
+            },
             "w": {"class": "softmax_over_spatial", "from": "e"},
             "c": CONTEXT,
             "prob": loss(["s", "c"]),
@@ -254,13 +268,22 @@ CASES = {
                     "pre1": linear("prev:frame", 3, "relu"),
                     "pre2": linear("pre1", 3, "relu"),
                     "s": {
-                        "class": "rnn_cell", "unit": "zoneoutlstm", "n_out": 3, "from": ["pre2", "prev:c"],
+                        "class": "rnn_cell",
+                        "unit": "zoneoutlstm",
+                        "n_out": 3,
+                        "from": ["pre2", "prev:c"],
                         "unit_opts": {"zoneout_factor_cell": 0.1, "zoneout_factor_output": 0.1},
                     },
                     "st": linear("s", 3, None),
                     **ACCUMULATED,
-                    "conv": {"class": "conv", "from": "prev:acc", "filter_size": (3,), "n_out": 2, "padding": "same",
-                             "with_bias": False},
+                    "conv": {
+                        "class": "conv",
+                        "from": "prev:acc",
+                        "filter_size": (3,),
+                        "n_out": 2,
+                        "padding": "same",
+                        "with_bias": False,
+                    },
                     "loc": linear("conv", 3, None, with_bias=False),
                     "e_in": SUM_OF_THREE,
                     "e_tanh": {"class": "activation", "activation": "tanh", "from": "e_in"},
@@ -273,9 +296,19 @@ CASES = {
                     "end": {"class": "squeeze", "axis": "F", "from": "end0"},
                     "output": {"class": "copy", "from": "frame"},
                 },
-                [], target="mel", max_seq_len="max_len_from('base:enc') * 3", include_eos=True,
+                [],
+                target="mel",
+                max_seq_len="max_len_from('base:enc') * 3",
+                include_eos=True,
             ),
-            "post": {"class": "conv", "filter_size": (3,), "padding": "same", "n_out": 2, "activation": "tanh", "from": "out"},
+            "post": {
+                "class": "conv",
+                "filter_size": (3,),
+                "padding": "same",
+                "n_out": 2,
+                "activation": "tanh",
+                "from": "out",
+            },
             "output": {"class": "combine", "kind": "add", "from": ["out", "post"], "loss": "mse", "target": "mel"},
         },
         {"data": {"dim": 5, "sparse": True}, "mel": {"dim": 2}},
@@ -344,11 +377,23 @@ CASES = {
                 "k": {"class": "cum_concat", "from": "k0", "out_spatial_dim": HISTORY},
                 "v0": linear("emb", 4, None),
                 "v": {"class": "cum_concat", "from": "v0", "out_spatial_dim": HISTORY},
-                "e": {"class": "dot", "reduce": "F", "var1": HISTORY, "var2": None, "add_var2_if_empty": False,
-                      "from": ["k", "q"]},
+                "e": {
+                    "class": "dot",
+                    "reduce": "F",
+                    "var1": HISTORY,
+                    "var2": None,
+                    "add_var2_if_empty": False,
+                    "from": ["k", "q"],
+                },
                 "w": {"class": "softmax_over_spatial", "axis": HISTORY, "from": "e"},
-                "att": {"class": "dot", "reduce": HISTORY, "var1": "F", "var2": None, "add_var2_if_empty": False,
-                        "from": ["v", "w"]},
+                "att": {
+                    "class": "dot",
+                    "reduce": HISTORY,
+                    "var1": "F",
+                    "var2": None,
+                    "add_var2_if_empty": False,
+                    "from": ["v", "w"],
+                },
                 "prob": loss("att"),
                 "end": END,
             }
@@ -364,6 +409,17 @@ CASES = {
         },
         moves=False,
     ),
+    "a convolution over attention weights": Case(
+        {
+            **_shown(
+                decoder({**ENERGY, "e_in": {"class": "combine", "kind": "add", "from": ["base:enc_ctx", "st"]}}), "w"
+            ),
+            "output": {"class": "conv", "filter_size": (3,), "padding": "same", "n_out": 2, "from": "out/w"},
+            "total": {"class": "reduce", "mode": "mean", "axes": "except_batch", "from": "output", "loss": "as_is"},
+        },
+        SEQUENCES,
+        lengths=APART,
+    ),
     "chunks of the encoder, attended": Case(
         {
             **ENCODER,
@@ -373,11 +429,23 @@ CASES = {
                     "chunk": {"class": "rec_unstack", "from": "base:windows", "declare_rec_time": True},
                     "s": {**CELL, "from": ["prev:c"]},
                     "q": linear("s", 4, None),
-                    "e": {"class": "dot", "reduce": "F", "var1": "stag:window", "var2": None, "add_var2_if_empty": False,
-                          "from": ["chunk", "q"]},
+                    "e": {
+                        "class": "dot",
+                        "reduce": "F",
+                        "var1": "stag:window",
+                        "var2": None,
+                        "add_var2_if_empty": False,
+                        "from": ["chunk", "q"],
+                    },
                     "w": {"class": "softmax_over_spatial", "axis": "stag:window", "from": "e"},
-                    "c": {"class": "dot", "reduce": "stag:window", "var1": "F", "var2": None, "add_var2_if_empty": False,
-                          "from": ["chunk", "w"]},
+                    "c": {
+                        "class": "dot",
+                        "reduce": "stag:window",
+                        "var1": "F",
+                        "var2": None,
+                        "add_var2_if_empty": False,
+                        "from": ["chunk", "w"],
+                    },
                     "output": linear(["s", "c"], 3),
                 },
                 [],
@@ -386,5 +454,5 @@ CASES = {
         },
         FRAMEWISE,
     ),
-}  # fmt: skip
+}
 CASES["attention with its weights fed back"].layers["fert"] = linear("enc", 1, "sigmoid", with_bias=False)

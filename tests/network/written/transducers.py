@@ -1,4 +1,4 @@
-"""Transducers: frame-wise alignments with switched labels, prediction nets that follow the emitted labels, full sums."""
+"""Transducers: frame-wise alignments with switched labels, prediction nets of the emitted labels, full sums."""
 
 import itertools
 
