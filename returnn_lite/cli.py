@@ -13,6 +13,7 @@ from optparse import SUPPRESS_USAGE, OptionParser, Values
 from returnn_lite.compat.config_imports import config_imports
 from returnn_lite.config import Config, load_into, refuse_unknown_overrides
 from returnn_lite.config.values import to_int
+from returnn_lite.cpu_threads import share_cpus
 from returnn_lite.engine.interrupt import ANEW, RESUME, Interrupted, StopRequest
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import MAX_VERBOSITY, Log, log_end, log_greeting, startup_text
@@ -89,7 +90,8 @@ Tasks (++task NAME; default train):
 
 Tools: `returnn-lite tools` lists them; `returnn-lite NAME …` runs one, `returnn-lite NAME --help` explains it.
 
-Environment: TF_DEVICE (wins over the option device), CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS.
+Environment: TF_DEVICE (wins over the option device), CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS (default: the CPUs that the
+process may use), OMP_WAIT_POLICY, GOMP_SPINCOUNT (default 1000: threads that wait leave their CPU to others).
 Exit code: 0 success, 1 error (the first line on stderr says what; log_verbosity 5 adds the traceback), 2 wrong option.
 A signal (SIGTERM, Ctrl-C, SIGHUP, …) ends a run within two seconds, with exit code 1; a second one at once.
 """
@@ -314,6 +316,7 @@ def wants_traceback(config: Config) -> bool:
 
 def run(prepare: Prepare = lambda config: None) -> None:
     """The console script; `prepare` as for `main`."""
+    share_cpus(os.environ)
     keep_going_without_readers()
     with StopRequest(ends_process=True) as stop:
         code = main(sys.argv[1:], prepare)

@@ -23,6 +23,7 @@ FLOORS = {  # first part of the path in the package -> floor
     "": 0,  # returnn_lite/__init__.py
     "behavior_version": 0,
     "config_value": 0,
+    "cpu_threads": 0,
     "errors": 0,
     "files": 0,
     "not_specified": 0,
@@ -67,6 +68,7 @@ TYPED_ROOMS = {
     "catalog",
     "config",
     "config_value",
+    "cpu_threads",
     "datasets",
     "engine",
     "errors",

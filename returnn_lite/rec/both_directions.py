@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import torch
+
+from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.joint import Joint
 from returnn_lite.ops.lstm import bidirectional_lstm
 from returnn_lite.ops.masked import frame_mask
+from returnn_lite.rec.cells import Cell
 from returnn_lite.tensor import Tensor
 
-if TYPE_CHECKING:
-    from returnn_lite.rec.unit import RecUnit
+
+@dataclass(frozen=True)
+class Direction:
+    """A `rec` layer with the LSTM that it computes."""
+
+    layer: Layer
+    cell: Cell
+    weights: Mapping[str, torch.Tensor]
+    reverse: bool
 
 
 class BothDirections(Joint):
@@ -19,9 +30,9 @@ class BothDirections(Joint):
 
     class_name = "both directions at once"
 
-    def __init__(self, members: Sequence[RecUnit]) -> None:
-        super().__init__(members)
-        self.units = tuple(members)
+    def __init__(self, directions: Sequence[Direction]) -> None:
+        super().__init__([direction.layer for direction in directions])
+        self.directions = tuple(directions)
 
     def worthwhile(self, x: Tensor) -> bool:
         """On a GPU, which has twice as much to do at a time; a CPU computes in padding what it else leaves out."""
@@ -38,11 +49,11 @@ class BothDirections(Joint):
         if padding is not None and not x.zero_padded:
             data = data.masked_fill(padding.unsqueeze(2), 0)
         ahead, back = (
-            unit.cell.begin_sequence(unit.weights, unit.training, generator)
-            for unit in sorted(self.units, key=lambda unit: unit.reverse)
+            one.cell.begin_sequence(one.weights, one.layer.training, generator)
+            for one in sorted(self.directions, key=lambda one: one.reverse)
         )
         weights = [tuple(w[key] for key in ("w_x", "w_h", "bias")) for w in (ahead, back)]
         out = bidirectional_lstm(data, weights[0], weights[1], padding=padding)
-        if self.units[0].reverse:
+        if self.directions[0].reverse:
             out = out.roll(out.shape[2] // 2, 2)
         return x.with_data(out, spec, zero_padded=True)

@@ -16,7 +16,7 @@ from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick, is_frame
-from returnn_lite.rec.both_directions import BothDirections
+from returnn_lite.rec.both_directions import BothDirections, Direction
 from returnn_lite.rec.cells import Cell, ParamSpec, Weights, make_cell
 from returnn_lite.rec.last_state import request_state
 from returnn_lite.rec.unit_state import InitialState
@@ -291,7 +291,7 @@ class RecUnit(Unit):
 
     def joint(self, members: Sequence[Layer]) -> BothDirections | None:
         """One of each direction."""
-        units = [unit for unit in members if isinstance(unit, RecUnit)]
+        units = [Direction(x, x.cell, x.weights, x.reverse) for x in members if isinstance(x, RecUnit)]
         return BothDirections(units) if len(units) == 2 and units[0].reverse != units[1].reverse else None
 
     @classmethod

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from returnn_lite.optim import RULES, LazyRule, RuleOptimizer
+from returnn_lite.optim.algorithms import Adam
 
 LR, STEPS, EPSILON = 0.05, 6, 1e-8
 OPTIONS = {
@@ -250,6 +251,23 @@ def test_parameters_of_several_types():
     make("adam").apply(params, {name: torch.ones_like(w) for name, w in params.items()}, LR)
     assert all((w < 1).all() and w.dtype == dtype for w, dtype in zip(
         params.values(), (torch.float32, torch.float64, torch.bfloat16), strict=True))  # fmt: skip
+
+
+def test_one_fused_launch_is_the_formula():
+    """As on a GPU, with gradients of another layout too."""
+    generator = torch.Generator().manual_seed(1)
+    rule = Adam(beta1=0.9, beta2=0.98, epsilon=1e-8)
+    found, want = ([torch.ones(4, 3), torch.ones(5)] for _ in range(2))
+    slots = [[[torch.zeros(4, 3), torch.zeros(5)] for _ in range(2)] for _ in range(2)]
+    powers = dict.fromkeys(rule.bases, 1.0)
+    for _ in range(5):
+        g = [torch.randn(3, 4, generator=generator).t(), torch.randn(5, generator=generator)]
+        powers = {key: powers[key] * base for key, base in rule.bases.items()}
+        rate = rule.rate(0.1, powers)
+        rule.update_fused(found, g, rate, *slots[0])
+        rule.update(want, g, rate, *slots[1])
+    for a, b in zip([*found, *slots[0][0], *slots[0][1]], [*want, *slots[1][0], *slots[1][1]], strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_expanded_gradients():
