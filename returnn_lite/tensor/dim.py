@@ -207,6 +207,10 @@ def _derive(op: str, parts: tuple[Dim | int, ...], name: str) -> Dim:
     elif op in ("ceildiv", "//") and parts[1] == 1 and isinstance(parts[0], Dim):
         return parts[0]
     first = next(p for p in parts if isinstance(p, Dim)).base
+    if op in ("ceildiv", "//") and first.op == "*" and isinstance(parts[1], int):
+        factor = first.parts[-1]
+        if isinstance(factor, int) and factor % parts[1] == 0:
+            return _derive("*", (*first.parts[:-1], factor // parts[1]), name)
     if op == "ceildiv" and first.op == "ceildiv" and isinstance(first.parts[1], int) and isinstance(parts[1], int):
         return _derive(op, (first.parts[0], first.parts[1] * parts[1]), name)
     sizes = [p if isinstance(p, int) else p.size for p in parts]
@@ -240,6 +244,8 @@ def _merge(op: str, parts: tuple[Dim | int, ...]) -> tuple[Dim | int, ...]:
         return parts
     if op == "+":
         return (*dims, sum(numbers)) if numbers else tuple(dims)
+    if any(dim.size is None for dim in dims):
+        dims = [dim for dim in dims if dim.size != 1]
     dims.sort(key=hash)
     return (*dims, math.prod(numbers)) if numbers else tuple(dims)
 

@@ -156,7 +156,9 @@ class Layer(torch.nn.Module):
         value = self.scope.get(name, shape, init, trainable=trainable, dtype=dtype)
         if blocks is not None and name in self.scope.owned:
             self.scope.store.options[self.scope.full_name(name)].blocks = blocks
-        self.register_parameter(name.replace("/", "__").replace(".", "__"), value)
+        attribute = name.replace("/", "__").replace(".", "__")
+        taken = hasattr(self, attribute) and attribute not in self._parameters
+        self.register_parameter(f"{attribute}_" if taken else attribute, value)
         return value
 
     def dim(self, name: str, size: int | None, kind: str = FEATURE, joint: str = ":") -> Dim:

@@ -32,7 +32,7 @@ class CommonOptions:
     out_dim: Dim | None = None
     in_dim: Dim | None = None
     out_type: Mapping[str, Any] | Callable[..., Any] | None = None
-    out_shape: Sequence[Any] | None = None
+    out_shape: Sequence[Any] | Mapping[Any, Any] | None = None
     target: str | Sequence[str] | None = None
     size_target: str | None = None
     loss: Any = None
