@@ -23,7 +23,7 @@ from returnn_lite.tensor import single_step_dim as core_single_step_dim
 from returnn_lite.tensor.dim import BATCH, FEATURE, SPATIAL
 
 _IGNORED = {"batch", "control_flow_ctx", "src_data", "src_axis", "undefined", "special", "dyn_size"}
-_CORE_OPS = {"add": "+", "mul": "*", "floordiv": "//", "truediv": "//", "ceildiv": "ceildiv"}
+_CORE_OPS = ("add", "mul", "floordiv", "truediv", "ceildiv", "truediv_left", "ceildiv_left")
 
 
 class DimTypes:
@@ -206,7 +206,7 @@ class Dim(DimWithSizes):
         owner = self.extent().owner
         if owner._core is None:
             owner._core = owner._make_core()
-        return owner._core if self.name == owner.name else owner._core.named(self.name)
+        return owner._core.named(self.name).with_priority(self.match_priority)
 
     _core: CoreDim | None
 
@@ -311,7 +311,8 @@ def _core_result(kind: str, parts: list[Any]) -> CoreDim | None:
         if kind in ("add", "mul"):
             found = functools.reduce(lambda a, b: a + b if kind == "add" else a * b, parts)
         else:
-            found = parts[0].ceildiv(parts[1]) if kind == "ceildiv" else parts[0] // parts[1]
+            divided, by = reversed(parts) if kind.endswith("_left") else parts
+            found = divided.ceildiv(by) if kind.startswith("ceildiv") else divided // by
     except (TypeError, AttributeError):
         return None  # arithmetic that layers do not know: an axis of its own
     return found

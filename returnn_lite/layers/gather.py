@@ -130,6 +130,13 @@ class Gather(Layer):
             self.plans[x, position] = self._made_plan(x, position)
         return self.plans[x, position]
 
+    def _position(self, x: Spec, position: Spec) -> Spec:
+        """The axes of the positions; where they are clipped by lengths, they differ by sequence."""
+        clipped = self.clip_to_valid and x.dims[find_axis(x, self.axis)].dynamic
+        if not clipped or x.batch is None or position.batch is not None:
+            return position
+        return position.with_dims((*position.dims, x.dims[x.batch]))
+
     def _made_plan(self, x: Spec, position: Spec) -> _Plan:
         at = find_axis(x, self.axis)
         common: list[tuple[int, int]] = []
@@ -152,6 +159,7 @@ class Gather(Layer):
         position = refs.get("position")
         if position is None:
             return x.without([find_axis(x, self.axis)])
+        position = self._position(x, position)
         return self._plan(x, position).spec(x, position)
 
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
@@ -160,10 +168,12 @@ class Gather(Layer):
         if "position" not in refs:
             return x.with_data(x.data.select(at, int(self.position)), self.made_spec(x.spec))
         position = refs["position"]
-        plan = self._plan(x.spec, position.spec)
+        out, wanted = self.made_spec(x.spec, position=position.spec), self._position(x.spec, position.spec)
+        if wanted.rank > position.spec.rank:
+            position = position.with_data(position.data.unsqueeze(-1), wanted)
         if self.clip_to_valid:
             position = position.with_data(self._clipped(x, position, at))
-        return joined(_gathered(x, position, plan), self.made_spec(x.spec, position=position.spec), [x, position])
+        return joined(_gathered(x, position, self._plan(x.spec, wanted)), out, [x, position])
 
     def _clipped(self, x: Tensor, position: Tensor, at: int) -> torch.Tensor:
         dim = x.spec.dims[at]

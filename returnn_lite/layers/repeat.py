@@ -134,7 +134,8 @@ class Resize(_AxisAfterBatch):
     """An axis stretched by `factor`.  Shape: (B, T, F), 2 -> (B, 2 T, F); lengths ceil(len * factor)
 
     `kind` nn: frame floor(i n / n'); linear and cubic: position i n / n', over the padded tensor; fill: the frame, then
-    `fill_value`s. The axis comes right after batch.
+    `fill_value`s, of which in training each is left out at the rate `fill_dropout`, the same ones in all sequences. The
+    axis comes right after batch.
     """
 
     recurrent = True
@@ -157,10 +158,15 @@ class Resize(_AxisAfterBatch):
         if kind not in _KINDS:
             hint = did_you_mean(str(kind), _KINDS)
             raise self.error(f"`kind` must be one of {', '.join(_KINDS)}, but is {kind!r} instead{hint}")
-        if fill_dropout:
-            raise self.error("`fill_dropout` is not supported; leave it out")
+        if fill_dropout and self.kind != "fill":
+            raise self.error(f'`fill_dropout` needs `kind` "fill", but that is {kind!r}')
+        self.fill_dropout = fill_dropout
 
     def _new_dim(self, dim: Dim) -> Dim:
+        if self.fill_dropout:
+            if dim.size is not None:
+                raise self.error(f"`fill_dropout` needs an axis with lengths, but `axis` is {dim}")
+            return self.axis_dim(self.options.out_dim, self.dim("resize", None, SPATIAL))
         if isinstance(self.factor, int):
             return self.axis_dim(self.options.out_dim, dim * self.factor)
         size = None if dim.size is None or isinstance(self.factor, str) else math.ceil(dim.size * self.factor)
@@ -186,10 +192,22 @@ class Resize(_AxisAfterBatch):
             scaled = (known.values * factor).ceil().to(torch.int32)
             x = x.with_lengths({new: Lengths(scaled, target, known.dims)})
         if self.kind == "fill":
-            return x.with_data(self._filled(x.data, at, factor), spec)
+            filled = x.with_data(self._filled(x.data, at, factor), spec)
+            return self._thinned(filled, at, int(factor)) if self.fill_dropout and self.training else filled
         return x.with_data(resample(x.data, at, target, self.kind), spec)
 
     def _filled(self, data: torch.Tensor, at: int, factor: float) -> torch.Tensor:
         if factor != int(factor) or factor < 1:
             raise self.error(f'`factor` must be a whole number for kind "fill", but is {factor} instead')
         return stretch(data, at, int(factor), self.fill_value)
+
+    def _thinned(self, x: Tensor, at: int, factor: int) -> Tensor:
+        """Some of the frames between the source's left out."""
+        dim, size = x.spec.dims[at], x.data.shape[at]
+        drawn = torch.rand(size, generator=self.context.generator, device=x.device) >= (self.fill_dropout or 0)
+        keep = drawn | (torch.arange(size, device=x.device) % factor == 0)
+        before = torch.cat([keep.new_zeros(1), keep]).cumsum(0).to(torch.int32)
+        old = x.length(dim)
+        rows = keep.nonzero().reshape(-1)
+        lengths = Lengths(before[old.values.to(torch.int64)], len(rows), old.dims)
+        return x.with_lengths({dim: lengths}).with_data(x.data.index_select(at, rows))

@@ -34,9 +34,10 @@ class Window(windows_of.Window):
 def windows(
     sizes: ConfigValue, strides: ConfigValue, dilation: ConfigValue, padding: ConfigValue
 ) -> tuple[Window, ...]:
-    """One Window per spatial axis; numbers hold for all axes. Raises ConfigError for an unknown padding, and for
-    sizes, strides and dilations that are no positive ints."""
-    sizes = _positive("window size", tuple(sizes) if isinstance(sizes, (list, tuple)) else (sizes,))
+    """One Window per spatial axis; numbers hold for all axes, sizes may be Dims. Raises ConfigError for an unknown
+    padding, and for sizes, strides and dilations that are no positive ints."""
+    listed = sizes if isinstance(sizes, (list, tuple)) else (sizes,)
+    sizes = _positive("window size", tuple(n.size if isinstance(n, Dim) else n for n in listed))
     if not sizes:
         raise ConfigError("", "a window must have at least one axis, but has none")
     rank = len(sizes)

@@ -21,7 +21,17 @@ def reduce(x: Tensor, mode: str, axes: Axes, valid: Tensor | None = None, *, kee
     The mean divides by the number of valid entries (at least 1), of ints without remainder. arg*: one axis, int32.
     Where nothing is valid, max and logsumexp are the lowest finite number, min the highest one.
     """
+    if not x.numel():
+        x, valid = _with_a_frame(x, axes, valid)
     return _FUNCTIONS[mode](x, axes, keepdim, valid)
+
+
+def _with_a_frame(x: Tensor, axes: Axes, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The tensor without a frame on some of the axes: with one that is not valid."""
+    shape = [max(n, 1) if i in axes else n for i, n in enumerate(x.shape)]
+    if shape == list(x.shape):
+        return x, valid
+    return x.new_zeros(shape), torch.zeros((1,) * x.dim(), dtype=torch.bool, device=x.device)
 
 
 def count(x: Tensor, axes: Axes, valid: Tensor, *, keepdim: bool = False) -> Tensor:

@@ -22,7 +22,7 @@ def match(source: Spec, target: Spec, behavior: int = 0) -> tuple[int | None, ..
     """For each axis of `source` the axis of `target` it corresponds to, or None.
 
     Tried in the order: equal Dim, equal static size, size 1 with any other (behaviour below 11), unknown length with
-    any dynamic axis; of several candidates the first unused one.
+    any dynamic axis; of several candidates the first unused one, of those with the highest priority.
     """
     found: list[int | None] = [None] * source.rank
     used: set[int] = set()
@@ -33,7 +33,7 @@ def match(source: Spec, target: Spec, behavior: int = 0) -> tuple[int | None, ..
             candidates = [j for j, d in enumerate(target.dims) if j not in used and rule(dim, d)]
             same_role = [j for j in candidates if i == source.feature and j == target.feature]
             if candidates:
-                found[i] = (same_role or candidates)[0]
+                found[i] = max(same_role or candidates, key=lambda j: target.dims[j].priority)
                 used.add(found[i])  # type: ignore[arg-type]
     return tuple(found)
 

@@ -100,8 +100,11 @@ def _resolve(spec: Spec, text: AxisText, option: str) -> tuple[int, ...]:
 def _by_dim(spec: Spec, dim: Dim) -> tuple[int, ...]:
     if dim.is_batch:
         return () if spec.batch is None else (spec.batch,)
-    equal = tuple(i for i, d in enumerate(spec.dims) if d == dim)
-    return equal or tuple(i for i, d in enumerate(spec.dims) if same_axis(d, dim))
+    equal = [i for i, d in enumerate(spec.dims) if d == dim]
+    equal = equal or [i for i, d in enumerate(spec.dims) if same_axis(d, dim)]
+    if len(equal) > 1:  # an axis twice
+        equal = [i for i in equal if spec.dims[i].priority == dim.priority] or equal
+    return tuple(equal)
 
 
 def _by_int(spec: Spec, number: int, option: str) -> int:

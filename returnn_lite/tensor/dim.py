@@ -22,9 +22,11 @@ class Dim:
 
     A config may give a new Dim to an axis that a layer computes: `declare` notes what it stands for, in each net whose
     layers do so; it stays equal to itself alone, and `same_axis` knows what is meant.
+
+    `priority`: a tensor may have an axis twice (a square matrix); the one of higher priority is meant first.
     """
 
-    __slots__ = ("__weakref__", "_hash", "_meanings", "foreign", "kind", "name", "op", "parts", "size")
+    __slots__ = ("__weakref__", "_hash", "_meanings", "foreign", "kind", "name", "op", "parts", "priority", "size")
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Dim:
         self.op, self.parts = derived if derived else ("", ())
         self._hash = self._made_hash()
         self._meanings: WeakValueDictionary[int, Dim] | None = None
+        self.priority = 0
 
     def _made_hash(self) -> int:
         """Of what decides equality: the arithmetic, or the object itself; the name or kind of a "same" Dim does not."""
@@ -115,15 +118,27 @@ class Dim:
 
     def as_kind(self, kind: str) -> Dim:
         """A view of this Dim with another kind; equal to it."""
-        return self if kind == self.kind else Dim(self.size, self.name, kind=kind, derived=("same", (self,)))
+        return self if kind == self.kind else self._view(kind=kind)
 
     def named(self, name: str) -> Dim:
         """A view of this Dim with another name, found by both; equal to it."""
-        return self if name == self.name else Dim(self.size, name, kind=self.kind, derived=("same", (self,)))
+        return self if name == self.name else self._view(name=name)
 
     def with_size(self, size: int) -> Dim:
         """A view of this Dim that has a size; equal to it."""
-        return self if size == self.size else Dim(size, self.name, kind=self.kind, derived=("same", (self,)))
+        return self if size == self.size else self._view(size=size)
+
+    def with_priority(self, priority: int) -> Dim:
+        """A view of this Dim with another priority; equal to it."""
+        found = self._view()
+        found.priority = priority
+        return self if priority == self.priority else found
+
+    def _view(self, *, size: int | None = None, name: str = "", kind: str = "") -> Dim:
+        size = self.size if size is None else size
+        found = Dim(size, name or self.name, kind=kind or self.kind, derived=("same", (self,)))
+        found.priority = self.priority
+        return found
 
     def __add__(self, other: Dim | int) -> Dim:
         return _derive("+", (self, other), _pair_name(self, "+", other))

@@ -303,6 +303,19 @@ def test_resizing():
     cubic = run({"class": "resize", "axis": "T", "factor": 2, "kind": "cubic"})
     assert cubic.data[0, 2, 0].item() == 2
     refused({"class": "resize", "axis": "T", "factor": 2, "kind": "lienar"}, ['did you mean "linear"'])
+    refused({"class": "resize", "axis": "T", "factor": 2, "fill_dropout": 0.5}, ["fill_dropout", '"fill"'])
+
+
+def test_resizing_leaves_some_of_the_new_frames_out_in_training():
+    fill = {"class": "resize", "axis": "T", "factor": 5, "kind": "fill", "fill_value": -1, "fill_dropout": 0.5}
+    net = network({"output": {"from": "data", **fill}}, EXTERN)
+    lengths = {k: torch.tensor(v, dtype=torch.int32) for k, v in LENGTHS.items()}
+    assert lengths_of(net({"data": DATA}, lengths)["output"], 1) == [15, 5]
+    net.train()
+    x = net({"data": DATA}, lengths)["output"]
+    first = x.data[0, :, 0].tolist()
+    assert [n for n in first if n >= 0] == [0, 2, 4] and 3 < len(first) < 15
+    assert lengths_of(x, 1) == [len(first), first.index(2)]
 
 
 def test_sums():

@@ -30,6 +30,16 @@ def test_over_the_valid_frames(mode: str) -> None:
     np.testing.assert_allclose(reduce(x, mode, (1,)), PLAIN[mode](x.numpy(), axis=1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_over_no_frame(mode: str) -> None:
+    x = torch.zeros(3, 0, 5, dtype=torch.bool if mode in ("any", "all") else torch.float32)
+    lowest, largest = torch.finfo(torch.float32).min, torch.finfo(torch.float32).max
+    expected = {"max": lowest, "logsumexp": lowest, "min": largest, "all": 1.0}.get(mode, 0.0)
+    for valid in (None, torch.zeros(3, 0, 1, dtype=torch.bool)):
+        found = reduce(x, mode, (1,), valid)
+        assert found.shape == (3, 5) and (found.to(torch.float32) == expected).all()
+
+
 def test_over_several_axes() -> None:
     for axes in ((0, 1), (0, 1, 2), (1, 2)):
         total, number = reduce(X, "sum", axes, VALID), count(X, axes, VALID)

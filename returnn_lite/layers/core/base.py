@@ -170,8 +170,9 @@ class Layer(torch.nn.Module):
 
     def feature_dim(self, n_out: int | None, x: Spec | None = None, name: str = "feature-dense") -> Dim:
         """The new feature axis: `out_dim` if given; the input's own if the size stays; else a new one."""
-        if isinstance(self.options.out_dim, Dim):
-            return self.options.out_dim
+        given = self.options.out_dim
+        if given is not None:
+            return given if n_out is None else self.axis_dim(given, self.dim(name, n_out))
         if n_out is None:
             raise self.error("the output size is not known: give `n_out`, `out_dim` or `target`")
         if x is not None and x.feature is not None and x.dims[x.feature].size == n_out:
