@@ -29,7 +29,7 @@ def static_dims(owner: Layer, shape: Sequence[ConfigValue]) -> list[Dim]:
         if not isinstance(size, (int, np.integer, Dim)):
             raise owner.error(f"`shape` must hold numbers and Dims, but is {tuple(shape)!r} instead")
         kind = FEATURE if i == len(shape) - 1 else SPATIAL
-        dims.append(size if isinstance(size, Dim) else owner.dim(f"static:{i}", int(size), kind))
+        dims.append(size.sized() if isinstance(size, Dim) else owner.dim(f"static:{i}", int(size), kind))
     return dims
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -15,13 +15,16 @@ from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
+from returnn_lite.layers.variables import Variable
 from returnn_lite.ops.initial import truncated_normal_
 from returnn_lite.tensor import AUTO, Dim, Spec, Tensor
 from returnn_lite.tensor.align import place
 from returnn_lite.tensor.spec import Role
 from returnn_lite.tensor.tensor import DTYPES
 
-Bounds = Mapping[str, torch.Tensor]  # those of a range that layers give, by option, placed to broadcast
+Bounds = Mapping[str, torch.Tensor]  # options that layers give, placed to broadcast
+_BOUNDS = ("minval", "maxval", "mean", "stddev", "bound")
+STATE_SIZE = 3  # numbers of a random state: its seed, and how often numbers were drawn
 _DISTRIBUTIONS = ("uniform", "normal", "truncated_normal")
 
 
@@ -37,12 +40,13 @@ class _Random(Layer):
     sparse_dim: Dim | None = None
     shape_deps: tuple[str, ...] = ()
     static: bool = False
+    explicit_state: str | None = None
     role: Dim | None = None  # which axis is the feature axis
 
     @property
     def differs_by_step(self) -> str:
-        """Numbers of a seed of its own come from a generator that no network knows."""
-        return "" if self.seed is None else "has a `seed` of its own"
+        """Numbers of a seed or a state of its own come from a generator that no network knows."""
+        return "" if self.seed is None and self.explicit_state is None else "has a `seed` or a state of its own"
 
     async def link(self, net: Linker, node: Node) -> None:
         """The layers that know lengths are read."""
@@ -59,12 +63,14 @@ class _Random(Layer):
         """New values at every call; with `static` the same ones."""
         spec = self.made_spec()
         sizes = MadeSizes(self, refs.values())
-        generator = self._generator(sizes.device)
-        bounds = {n: place(x, spec, self.behavior) for n, x in refs.items() if n in ("minval", "maxval")}
+        generator = self._generator(sizes.device, refs.get("explicit_state"))
+        bounds = {n: place(x, spec, self.behavior) for n, x in refs.items() if n in _BOUNDS}
         data = self.draw(sizes.shape(spec), generator, bounds).to(sizes.device, DTYPES[self.dtype])
         return sizes.tensor(data, spec)
 
-    def _generator(self, device: torch.device) -> torch.Generator:
+    def _generator(self, device: torch.device, state: Tensor | None) -> torch.Generator:
+        if state is not None:
+            return torch.Generator(device).manual_seed(_seed_of(state))
         if self.seed is None:
             return self.context.generator
         own = self._own
@@ -82,8 +88,9 @@ class Random(_Random):
     """Random numbers.  Shape: `shape`, numbers and Dims (`shape_deps`: layers that know the lengths of dynamic ones).
 
     `distribution`: "uniform" in [minval, maxval), 0 to 1 by default; "normal"; "truncated_normal" (cut off at two
-    standard deviations), with `mean` and `stddev` (0 and 1 by default). `bound` b: uniform in [-b, b). `seed`: numbers
-    of its own; `static`: the same ones at every call.
+    standard deviations), with `mean` and `stddev` (0 and 1 by default). `bound` b: uniform in [-b, b). These options
+    may be layers, which broadcast. `seed`: numbers of its own; `static`: the same ones at every call. `explicit_state`:
+    a layer with the state (see `random_state_init`), which with `auto_update_state` a call changes.
     """
 
     def __init__(
@@ -91,18 +98,18 @@ class Random(_Random):
         *,
         shape: Sequence[NaturalInt | Dim],
         distribution: str,
-        mean: float | None = None,
-        stddev: NaturalFloat | None = None,
-        bound: float | None = None,
-        minval: float | None = None,
-        maxval: float | None = None,
+        mean: LayerRef | float | None = None,
+        stddev: LayerRef | NaturalFloat | None = None,
+        bound: LayerRef | float | None = None,
+        minval: LayerRef | float | None = None,
+        maxval: LayerRef | float | None = None,
         dtype: str = "float32",
         sparse_dim: Dim | None = None,
         seed: int | None = None,
         static: bool | None = None,
         shape_deps: Sequence[str] = (),
         algorithm: str | None = None,
-        explicit_state: Any = None,
+        explicit_state: LayerRef | None = None,
         auto_update_state: bool | None = None,
         stop_grad: bool | None = None,
         feature_dim: Dim | None = None,
@@ -113,32 +120,98 @@ class Random(_Random):
             raise self.error(
                 f"`distribution` must be one of {', '.join(_DISTRIBUTIONS)}, but is {distribution!r} instead{hint}"
             )
-        if explicit_state is not None:
-            raise self.error("`explicit_state` is not supported; give `seed` for numbers of its own")
+        self.explicit_state, self.auto_update_state = explicit_state, bool(auto_update_state)
         check_dtype(self, dtype)
         self.shape, self.dtype, self.sparse_dim, self.role = shape, dtype, sparse_dim, feature_dim
         self.distribution = distribution
         self.mean, self.stddev = mean or 0.0, 1.0 if stddev is None else stddev
-        low, high = (-bound, bound) if bound is not None else (minval or 0, maxval)
-        if high is None and not DTYPES[dtype].is_floating_point:
+        if maxval is None and bound is None and not DTYPES[dtype].is_floating_point:
             raise self.error(f"`maxval` must be given for dtype {dtype}")
-        self.low, self.high = low, 1.0 if high is None else high
+        self.bound, self.minval, self.maxval = bound, minval or 0, 1.0 if maxval is None else maxval
         self.static = bool(static)
         self.seed = 0 if seed is None and self.static else seed
         self.shape_deps = tuple(shape_deps)
 
+    async def link(self, net: Linker, node: Node) -> None:
+        """Finds the variable that holds the state."""
+        await super().link(net, node)
+        state = node.refs.get("explicit_state")
+        if self.auto_update_state and (state is None or not isinstance(state.layer, Variable)):
+            raise self.error("`auto_update_state` needs a `variable` layer as `explicit_state`")
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """New values at every call; with `static`, or a state that stays, the same ones."""
+        out = super().forward(*sources, **refs)
+        if self.auto_update_state:
+            with torch.no_grad():
+                refs["explicit_state"].data.view(-1)[-1] += 1
+        return out
+
     def draw(self, shape: tuple[int, ...], generator: torch.Generator, bounds: Bounds) -> torch.Tensor:
         """By the distribution."""
         device = generator.device
+        if self.distribution == "uniform":
+            return self._uniform(shape, generator, bounds)
         if self.distribution == "normal":
-            return torch.randn(shape, generator=generator, device=device) * self.stddev + self.mean
-        if self.distribution == "truncated_normal":
+            values = torch.randn(shape, generator=generator, device=device)
+        else:
             values = torch.empty(shape, device=device)
             truncated_normal_(values, 0.0, 1.0, generator)
-            return values * self.stddev + self.mean
+        mean, stddev = (torch.as_tensor(bounds.get(n, getattr(self, n))) for n in ("mean", "stddev"))
+        return values * stddev + mean
+
+    def _uniform(self, shape: tuple[int, ...], generator: torch.Generator, bounds: Bounds) -> torch.Tensor:
+        low, high = (torch.as_tensor(bounds.get(n, getattr(self, n))) for n in ("minval", "maxval"))
+        if self.bound is not None:
+            high = torch.as_tensor(bounds.get("bound", self.bound))
+            low = -high
         if not DTYPES[self.dtype].is_floating_point:
-            return torch.randint(int(self.low), int(self.high), shape, generator=generator, device=device)
-        return torch.rand(shape, generator=generator, device=device) * (self.high - self.low) + self.low
+            return _whole(shape, generator, low, high)
+        return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
+
+
+def _whole(shape: tuple[int, ...], generator: torch.Generator, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """Ints from low on, below high."""
+    if not low.dim() and not high.dim():
+        return torch.randint(int(low), int(high), shape, generator=generator, device=generator.device)
+    share = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
+    return (low + share * (high - low)).floor()
+
+
+@layer("random_state_init")
+class RandomStateInit(Layer):
+    """The first state of random numbers, for a `variable` by `init_by_layer`.  Shape: (3,) int64
+
+    `seed`: by default one of the network's random numbers. `out_dim`: the new axis. `algorithm` has no effect.
+    """
+
+    sources = "none"
+
+    def __init__(self, *, algorithm: str | None = None, seed: int | None = None) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
+        """Some numbers."""
+        dim = self.axis_dim(self.options.out_dim, self.dim("random-state", STATE_SIZE))
+        return Spec([dim], "int64", time=None, feature=0)
+
+    def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
+        """The seed, and that nothing was drawn."""
+        sizes = MadeSizes(self)
+        seed = self.seed
+        if seed is None:
+            generator = self.context.generator
+            seed = int(torch.randint(0, 2**31, (), generator=generator, device=generator.device))
+        return sizes.tensor(torch.tensor([seed, 0, 0], device=sizes.device), self.made_spec())
+
+
+def _seed_of(state: Tensor) -> int:
+    """A seed that differs for different states."""
+    seed = 0
+    for number in state.data.reshape(-1).tolist():
+        seed = (seed * 1_000_003 + int(number)) % 2**63
+    return seed
 
 
 @layer("rand_int")
@@ -173,9 +246,5 @@ class RandInt(_Random):
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator, bounds: Bounds) -> torch.Tensor:
         """Uniform."""
-        device = generator.device
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return torch.randint(self.low, self.high, shape, generator=generator, device=device)
-        low, high = (torch.as_tensor(bounds.get(n, getattr(self, n))) for n in ("minval", "maxval"))
-        share = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
-        return (low + share * (high - low)).floor()
+        low, high = (bounds.get(n, sized) for n, sized in (("minval", self.low), ("maxval", self.high)))
+        return _whole(shape, generator, torch.as_tensor(low), torch.as_tensor(high))

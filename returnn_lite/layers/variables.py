@@ -15,7 +15,7 @@ from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.runtime_sizes import MadeSizes
 from returnn_lite.ops.precision import raised
-from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
+from returnn_lite.tensor import Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import place
 from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.dim import SPATIAL
@@ -58,7 +58,7 @@ class Variable(Layer):
         self.param_name = param_name
         self.assigned = False
         check_dtype(self, dtype)
-        if any((n.size if isinstance(n, Dim) else n) is None for n in self.shape):
+        if None in self.shape:
             raise self.error(f"`shape` must be static, but is {shape!r} instead")
         if init is not None and init_by_layer is not None:
             raise self.error("give either `init` or `init_by_layer`")
@@ -70,6 +70,8 @@ class Variable(Layer):
     def spec(self, *sources: Spec | None, **refs: Spec | None) -> Spec | None:
         """`shape`, the last axis being the features."""
         dims = static_dims(self, self.shape)
+        if any(dim.size is None for dim in dims):
+            raise self.error(f"`shape` must be static, but is {self.shape!r} instead")
         time: Any = None
         if self.add_time_axis:
             time = int(self.add_batch_axis)

@@ -86,6 +86,12 @@ class Dim:
         known = self.base._meanings
         return () if known is None else tuple(known.values())[::-1]
 
+    def sized(self) -> Dim:
+        """This Dim, or where it stands for an axis with a size, a view of it with that size."""
+        sizes = (dim.size for dim in self.meanings if dim.size is not None)
+        found = self.size if self.size is not None else next(sizes, None)
+        return self if found is None else self.with_size(found)
+
     def declare(self, dim: Dim) -> None:
         """From now on this Dim of a config stands for `dim`, which a layer computes and holds."""
         base = self.base

@@ -82,6 +82,7 @@ AXIS_CASES: list[Case] = [
         params={"W": (4, 2), "b": (2,)},
     ),  # fmt: skip
     row("train_flag", {}, ()),
+    row("random_state_init", {"seed": 3}, ()),
     row("global_train_step", {}, ()),
     row("gather", {"axis": "T", "position": "last"}, extra=LAST),
     row("gather", {"axis": "F", "position": 2}, "image"),

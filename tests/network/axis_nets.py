@@ -74,7 +74,7 @@ short, sunk, long = fresh("short"), fresh("sunk"), fresh("long")
 left, right, cut, steps = fresh("left"), fresh("right"), fresh("cut"), fresh("steps")
 halves, joint, picked = FeatureDim("halves"), FeatureDim("joint"), fresh("picked")
 heads, key_dim, keys, wide = SpatialDim("heads", 2), FeatureDim("key-dim", 2), fresh("keys"), fresh("wide", 6)
-beams, squares = fresh("beams", 3), fresh("squares")
+squares, state = fresh("squares"), FeatureDim("state")
 
 ROWS = [
     # --- Dims that a config gives to axes which layers make -----------------------------------------------------------
@@ -276,6 +276,77 @@ ROWS = [
             "output": {"class": "variable", "shape": (4,), "init_by_layer": "a"},
         },
         value=lambda d: np.arange(4.0),
+    ),
+    row(
+        "random numbers of a state",
+        {
+            "seed": of("random_state_init", (), seed=3, out_dim=state),
+            "v": {"class": "variable", "shape": [state], "dtype": "int64", "init_by_layer": "seed"},
+            "m": of("reduce", mode="mean", axis="F"),
+            "a": of(
+                "random",
+                (),
+                shape=[batch_dim, TIME, 2],
+                distribution="uniform",
+                shape_deps=["data"],
+                explicit_state="v",
+                minval="m",
+                maxval="m",
+            ),
+            "output": of("reduce", "a", mode="max", axis="F"),
+        },
+        TAGGED,
+        lambda d: d["data"].mean(-1),
+    ),
+    row(
+        "positions without batch, clipped by lengths",
+        {"n": {"class": "constant", "value": 9}, "output": of("gather", axis="T", position="n", clip_to_valid=True)},
+        value=lambda d: d["data"][np.arange(3), np.array(N) - 1],
+    ),
+    row(
+        "a square matrix",
+        {
+            "a": {
+                "class": "variable",
+                "shape": [INPUT.copy(match_priority=1), INPUT],
+                "init": np.arange(16.0).reshape(4, 4),
+            },
+            "output": of("dot", ["data", "a"], reduce=INPUT),
+        },
+        TAGGED,
+        lambda d: d["data"] @ np.arange(16.0).reshape(4, 4).T,
+        behavior_version=20,
+    ),
+    row(
+        "repeated frames averaged again",
+        {
+            "a": of("repeat", axis="T", repetitions=4),
+            "b": of("pool", "a", mode="avg", pool_size=[4], padding="same", in_spatial_dims=["T"]),
+            "output": of("combine", ["data", "b"], kind="sub"),
+        },
+        value=lambda d: 0 * d["data"],
+    ),
+    row(
+        "a parameter called as a method",
+        {"output": {"class": "variable", "shape": (2,), "param_name": "param", "init": 3.0}},
+        value=lambda d: np.full(2, 3.0),
+    ),
+    row(
+        "no axes at all",
+        {"output": of("reduce", mode="sum", axis=[batch_dim, TIME, INPUT], out_shape={})},
+        TAGGED,
+        lambda d: d["data"].sum(),
+        behavior_version=20,
+    ),
+    row(
+        "the largest of no frame",
+        {"a": of("slice", axis="T", slice_start=5), "output": of("reduce", "a", mode="max", axis="T")},
+        shape=(3, 4),
+    ),
+    row(
+        "a Dim as the size of a filter",
+        {"output": of("conv", filter_size=[SpatialDim("k", 3)], padding="valid", n_out=2)},
+        shape=(3, 3, 2),
     ),
     # --- extern_data --------------------------------------------------------------------------------------------------
     row(

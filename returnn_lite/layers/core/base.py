@@ -188,12 +188,10 @@ class Layer(torch.nn.Module):
             return computed
         if given.size is not None and given.size != computed.size:
             raise self.error(f"the given axis {given} must be of the size of {computed}")
-        if computed.size is not None:
-            return given.with_size(computed.size)
-        if given != computed:
+        if given.size is None and given != computed:
             self._dims[f"meaning of {given.name}", id(given)] = computed
             given.declare(computed)
-        return given
+        return given if computed.size is None else given.with_size(computed.size)
 
     def error(self, message: str) -> ConfigError:
         """A ConfigError with the path of this layer."""
