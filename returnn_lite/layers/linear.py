@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from returnn_lite.config.option_types import NaturalFloat, PositiveInt
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
+from returnn_lite.layers.joint_linear import FEWEST, JointLinear, Projection
 from returnn_lite.ops.gradients import filtered_gradient
 from returnn_lite.tensor import PreActivation, Spec, Tensor
 
@@ -72,6 +74,16 @@ class Linear(Layer):
         self.b = self.param("b", (n_out,), self.bias_init) if self.with_bias else None
         names = self.context.eval_names
         self.activation = find_activation(self.activation_text, names, path=self.path)
+
+    @property
+    def joint_kind(self) -> Hashable:
+        """Plain products."""
+        plain = type(self) is Linear and not (self.activation.name or self.transposed or self.grad_filter)
+        return ("linear", self.with_bias) if plain else None
+
+    def joint(self, members: Sequence[Layer]) -> JointLinear | None:
+        """One product, where there are enough."""
+        return JointLinear([Projection(x, self.with_bias) for x in members]) if len(members) >= FEWEST else None
 
     def forward(self, x: Tensor) -> Tensor:
         """The activated product."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
@@ -127,6 +127,13 @@ class Network(torch.nn.Module):
     def __repr__(self) -> str:
         lines = "\n".join(f"  {line}" for line in str(self.program).splitlines())
         return f"{type(self).__name__}(\n{lines}\n)"
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Network:
+        """On another device random numbers are drawn there, from the same seed."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.device.type != "meta" and self.context.generator.device != self.device:
+            self.seed(self.context.generator.initial_seed())
+        return self
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

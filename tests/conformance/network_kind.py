@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import os
 
 import numpy as np
@@ -11,6 +12,7 @@ import returnn_lite.catalog  # noqa: F401 - fills the registers
 from returnn_lite.config import Config
 from returnn_lite.network import Network
 
+SETTINGS = json.loads(os.environ.get("CONFORMANCE_CONFIG", "{}"))  # such as {"network_fusion": false}
 DEVICE = os.environ.get("CONFORMANCE_DEVICE", "cpu")
 
 
@@ -29,7 +31,7 @@ def network(config, params, batch, seq_lens, mode, layers):
     """Runs the net of `config` on one batch, with the given parameters."""
     torch.set_num_threads(1)
     net = Network(
-        Config(dict(config)),
+        Config({**config, **SETTINGS}),
         config["network"],
         search=mode == "search",
         eval_names=eval_names,
@@ -38,7 +40,7 @@ def network(config, params, batch, seq_lens, mode, layers):
     _set_params(net, params)
     if DEVICE != "cpu":
         torch.backends.cudnn.allow_tf32 = False
-        net.to(DEVICE).seed(1)
+        net.to(DEVICE)
     net.train(mode == "train")
     data = {
         k: torch.from_numpy(np.ascontiguousarray(v)).to(DEVICE) if v.dtype.kind not in "SU" else list(v)

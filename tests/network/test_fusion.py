@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from returnn_lite.layers.joint_linear import JointLinear
 from returnn_lite.network.fusion.attention import Attention
 from returnn_lite.network.fusion.attention_plan import attention_plan
+from returnn_lite.tensor import Dim
 from tests.nets import batch, gradients, network, randomised, valid_part
 
 DATA = {
@@ -152,7 +154,7 @@ def test_layers_inside_are_computed_for_who_asks(name):
 def test_what_others_read_or_does_more_is_left_alone(name):
     net = network(NOT_FUSED[name], DATA)
     assert torch.isfinite(net(*batch(DATA, LENGTHS)).objective)
-    assert not fused(net)
+    assert not [line for line in fused(net) if "attention" in line]
 
 
 def test_one_dropout_mask_for_all_weights_is_drawn_as_ever():
@@ -179,6 +181,29 @@ def test_dropout_drops_in_training_alone():
     first = net(data, lengths).objective
     net.random_state = state
     assert torch.equal(first, net(data, lengths).objective)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("source", ["data", ["data", "other"]])
+def test_projections_of_one_source_are_one_product(with_bias, source, monkeypatch):
+    monkeypatch.setattr(JointLinear, "worthwhile", lambda self, x: True)
+    keys = {"dim": 3, "same_dim_tags_as": {"t": Dim(None, "frames")}}
+    extern = {"data": {**keys, "dim": 6}, "other": keys}
+    of = ["data:data", "data:other"] if isinstance(source, list) else "data"
+    layers = {name: linear(of, size, with_bias=with_bias) for name, size in (("q", 4), ("k", 4), ("v", 5))}
+    sums = {"qk": {"class": "combine", "kind": "mul", "from": ["q", "k"]}}
+    output = {"class": "copy", "from": ["qk", "v"], "loss": "as_is"}
+    nets = [
+        randomised(network({**layers, **sums, "output": output}, extern, network_fusion=on)) for on in (True, False)
+    ]
+    assert fused(nets[0]) == ["q, k, v: one product"]
+    data, lengths = batch(extern, {"frames": [5, 3, 1]})
+    found, want = (net(data, lengths) for net in nets)
+    for name in ("q", "k", "v", "output"):
+        torch.testing.assert_close(found[name].data, want[name].data)
+    grads = [gradients(net, out.objective) for net, out in zip(nets, (found, want), strict=True)]
+    for key, grad in grads[1].items():
+        torch.testing.assert_close(grads[0][key], grad)
 
 
 EQUATIONS = {  # first, second, axis of the keys -> whether it is an attention

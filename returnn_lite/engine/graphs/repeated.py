@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -44,7 +44,8 @@ class Records(Protocol):
 class RepeatedSteps:
     """A `Forward` that records the training steps of a layer net by the shape of their batches, and repeats them.
 
-    A step of a shape is recorded when it comes for the second time; of all recorded steps those used last are kept. All
+    A step of a shape is recorded when it comes for the second time. At most `kept` are; another one takes the place of
+    the rarest if it has come twice as often, since to record a step costs more than to run it. All
     steps of a net run as usual where something in it must be done anew at each step: the log says what. The outputs of
     layers are not there.
     """
@@ -64,7 +65,7 @@ class RepeatedSteps:
     def _begin(self, net: Model | None) -> None:
         """Forgets all steps: they were those of another network."""
         self.net = net
-        self.steps: OrderedDict[BatchShape, Repeats] = OrderedDict()
+        self.steps: dict[BatchShape, Repeats] = {}
         self.seen: Counter[BatchShape] = Counter()
         self.places: list[int] = []
         self.refused = False
@@ -88,7 +89,6 @@ class RepeatedSteps:
                 return by_itself(net, data, lengths, tags)
             if self.seen[shape] < 2 or not self._record(shape):
                 return by_itself(net, data, lengths, tags)
-        self.steps.move_to_end(shape)
         try:
             made = self.steps[shape].repeat(tensors, known)
         except (ConfigError, RuntimeError) as exc:
@@ -141,9 +141,19 @@ class RepeatedSteps:
             self.log.v3(f"{OPTION}: the losses are not recorded: {reason}")
         return self.step is not None
 
+    def _makes_room(self, shape: BatchShape) -> bool:
+        """Whether one more step can be kept."""
+        if len(self.steps) < self.kept:
+            return True
+        rarest = min(self.steps, key=self.seen.__getitem__)
+        if self.seen[shape] <= 2 * self.seen[rarest]:
+            return False
+        del self.steps[rarest]
+        return True
+
     def _record(self, shape: BatchShape) -> bool:
         """Records the step of a shape; whether that has worked."""
-        if self.step is None:
+        if self.step is None or not self._makes_room(shape):
             return False
         if self.recorder is None:
             self.recorder = self.make_recorder(self.step.net)
@@ -152,8 +162,6 @@ class RepeatedSteps:
         except (ConfigError, RuntimeError) as exc:
             self._refuse(first_line(exc))
             return False
-        if len(self.steps) > self.kept:
-            self.steps.popitem(last=False)
         self.log.v4(f"{OPTION}: recorded a step for {', '.join(f'{k} {list(n)}' for k, n, _ in shape.data)}")
         return True
 
