@@ -184,6 +184,9 @@ CASES: list[Case] = [
         extra=SCORES,
         part="scores",
     ),  # fmt: skip
+    row("ctc_decode", {}, "scores", extra=SCORES),
+    row("ctc_decode", {"beam_size": 3}, "scores", extra=SCORES),
+    row("ctc_decode", {"beam_size": 2, "length_bonus": 0.5}, "scores", extra=SCORES, part="scores"),
     row("edit_distance", {"a": "data:classes", "b": "data:labels"}, ()),
     row("edit_distance_table", {"target": "labels"}, "classes"),
     row("edit_distance_table", {"target": "layer:base:data:labels", "blank_idx": 0}, "data:classes", loop=True),
