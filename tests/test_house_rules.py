@@ -103,6 +103,7 @@ OPTIONAL = {
     "inflect",
     "matplotlib",
     "rapidfuzz",
+    "sacrebleu",
     "sentencepiece",
     "sklearn",
     "soundfile",

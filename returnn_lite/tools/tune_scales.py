@@ -11,7 +11,8 @@ import numpy as np
 from returnn_lite.datasets.text.text_dict import read_texts
 from returnn_lite.errors import ConfigError
 from returnn_lite.tools.common import output_file, tool
-from returnn_lite.tools.word_error_rate import read_best, word_distance
+from returnn_lite.tools.word_error_rate import read_best
+from returnn_lite.tools.word_errors import word_distance
 
 LENGTH = "length"
 ROUNDS = 20

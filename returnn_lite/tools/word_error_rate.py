@@ -1,49 +1,16 @@
-"""The word error rate of texts against references: `calculate-word-error-rate.py --hyps FILE --refs FILE`."""
+"""Error rates of texts against references: `calculate-word-error-rate.py --hyps FILE --refs FILE`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from returnn_lite.datasets.batches.iterate import each_seq
 from returnn_lite.datasets.text.text_dict import read_texts
 from returnn_lite.errors import ConfigError
-from returnn_lite.tools.common import Progress, dataset_of_options, follow, output_file, stderr_log, text_of_seq, tool
-
-Distance = Callable[[list[str], list[str]], int]
-
-
-@dataclass
-class Errors:
-    """Words that must be substituted, inserted and deleted, of all words of the references."""
-
-    errors: int = 0
-    words: int = 0
-    wrong_seqs: int = 0
-    seqs: int = 0
-
-    @property
-    def rate(self) -> float:
-        """In percent; with references without words 0 if all is right, else infinite."""
-        if not self.words:
-            return float("inf") if self.errors else 0.0
-        return 100 * self.errors / self.words
-
-
-def count_errors(hyps: Mapping[str, str], refs: Mapping[str, str], distance: Distance) -> Errors:
-    """Over all sequences of `hyps`; words are what stands between white space."""
-    found, progress = Errors(), Progress("sequences")
-    for tag, hyp in hyps.items():
-        ref = refs[tag].split()
-        errors = distance(hyp.split(), ref)
-        found.errors += errors
-        found.wrong_seqs += errors > 0
-        found.words += len(ref)
-        found.seqs += 1
-        progress.step(found.seqs / len(hyps))
-    progress.end()
-    return found
+from returnn_lite.tools.common import dataset_of_options, follow, output_file, stderr_log, text_of_seq, tool
+from returnn_lite.tools.text_scores import METRICS, text_scores
+from returnn_lite.tools.word_errors import END_SYMBOLS, count_errors, edit_steps, joined_pieces, report, units
 
 
 def check_tags(hyps: Mapping[str, str], refs: Mapping[str, str], expect_full: bool) -> None:
@@ -74,16 +41,6 @@ def _best(value: object, path: str) -> str:
     return found
 
 
-def word_distance() -> Distance:
-    """Levenshtein's distance of lists."""
-    try:
-        from rapidfuzz.distance import Levenshtein
-    except ImportError:
-        raise ConfigError("", 'error rates need rapidfuzz: pip install "returnn-lite[wer]"') from None
-    distance: Distance = Levenshtein.distance
-    return distance
-
-
 def _references(args: argparse.Namespace) -> dict[str, str]:
     if args.refs is not None:
         return read_best(args.refs, "--refs")
@@ -92,12 +49,11 @@ def _references(args: argparse.Namespace) -> dict[str, str]:
     return {dataset.get_tag(i): text_of_seq(dataset, i, args.key) for i in follow(dataset, each_seq(dataset))}
 
 
-@tool
-def main(argv: Sequence[str]) -> None:
-    """Runs the tool."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="calculate-word-error-rate.py",
-        description="The word error rate of --hyps against --refs, or against the texts of a dataset.",
+        description="The word error rate of --hyps against --refs, or against the texts of a dataset: substitutions,"
+        " insertions, deletions, wrong sentences, and the words with the most errors.",
     )
     add = parser.add_argument
     add("--hyps", required=True, help="file (or .gz) with a Python dict {tag: text}, or {tag: [(score, text), …]}")
@@ -106,17 +62,38 @@ def main(argv: Sequence[str]) -> None:
     add("--config", help="a config file with datasets")
     add("--key", default="raw", help="the dataset's key of texts (raw)")
     add("--expect_full", action="store_true", help="fails if a reference has no hypothesis")
-    add("--out", metavar="FILE", help="the rate in percent is written here, with two decimals")
+    add("--metrics", nargs="+", default=["wer"], choices=["wer", "cer", *METRICS], help="cer: of characters (wer)")
+    add("--join_pieces", action="store_true", help="makes words of BPE pieces (@@) and SentencePiece's")
+    add("--end_symbols", nargs="*", default=END_SYMBOLS, metavar="SYMBOL", help="left out at ends (</s>, <eos>, …)")
+    add("--worst", type=int, default=10, metavar="N", help="so many words with the most errors are shown (10)")
+    add("--out", metavar="FILE", help="the first error rate in percent is written here, with two decimals")
     add("--verbosity", type=int, default=2, help="of messages about the dataset, 1 to 5 (2)")
-    args = parser.parse_args(argv)
-    distance = word_distance()
+    return parser
+
+
+@tool
+def main(argv: Sequence[str]) -> None:
+    """Runs the tool."""
+    args = _parser().parse_args(argv)
+    rates = [name for name in args.metrics if name not in METRICS]
+    if args.out and not rates:
+        raise ConfigError("--out", "needs one of the metrics wer and cer")
+    steps = edit_steps() if rates else lambda hyp, ref: ()
     hyps, refs = read_best(args.hyps, "--hyps"), _references(args)
     check_tags(hyps, refs, args.expect_full)
-    found = count_errors(hyps, refs, distance)
-    print(
-        f"WER {found.rate:.2f} %: {found.errors} errors in {found.words} words,"
-        f" {found.wrong_seqs} of {found.seqs} sequences wrong"
-    )
+    if args.join_pieces:
+        hyps, refs = ({tag: joined_pieces(text) for tag, text in texts.items()} for texts in (hyps, refs))
+    written = ""
+    for name in rates:
+        options = {"ends": args.end_symbols, "characters": name == "cer"}
+        first, second = ({tag: units(texts[tag], **options) for tag in hyps} for texts in (hyps, refs))
+        found = count_errors(first, second, steps)
+        print("\n".join(report(found, name.upper(), "characters" if name == "cer" else "words", args.worst)))
+        written = written or f"{found.rate:.2f}\n"
+    scores = [name for name in args.metrics if name in METRICS]
+    if scores:
+        plain = [[" ".join(units(texts[tag], ends=args.end_symbols)) for tag in hyps] for texts in (hyps, refs)]
+        print("\n".join(text_scores(scores, *plain)))
     if args.out:
         with output_file(args.out) as file:
-            file.write(f"{found.rate:.2f}\n")
+            file.write(written)

@@ -131,9 +131,40 @@ def test_search_of_dense_outputs(trained, tmp_path):
     assert "Dataset have_corpus_seq_idx == True, i.e. it will be sorted for optimal performance." in lines
 
 
+def test_a_text_file_holds_no_arrays(trained, tmp_path):
+    with pytest.raises(ConfigError, match=r'gives numbers .*, which are no text: name a layer .*"class": "ctc_decode"'):
+        searched(trained, tmp_path / "out.txt", search_output_file_format="txt")
+    net = {**network(), "labels": {"class": "ctc_decode", "from": "output", "target": "classes", "blank_index": None}}
+    changes = {"network": net, "search_output_layer": "labels", "extern_data": VOCAB}
+    searched(trained, tmp_path / "out.txt", search_output_file_format="txt", **changes)
+    lines = (tmp_path / "out.txt").read_text().splitlines()
+    assert len(lines) == 3 and all(set(line.split()) <= {"</s>", "a@@", "b", "c"} for line in lines)
+
+
+@pytest.mark.parametrize("blank", [-1, 0])
+def test_search_of_ctc(tmp_path, blank):
+    """The labels of the output as they are greedily, without a layer for it, and the same by `ctc_decode`."""
+    output = {"class": "softmax", "n_out": 5, "from": "data", "loss": "ctc", "target": "classes"}
+    output["loss_opts"] = {"beam_width": 1, "use_native": True, "ctc_opts": {"blank_index": blank}}
+    decoder = {"class": "ctc_decode", "from": "output", "target": "classes", "blank_index": blank}
+    labels = ["<b>", "a", "b", "c", "d"] if blank == 0 else ["a", "b", "c", "d"]
+    extern = {"data": {"dim": 4}, "classes": {"dim": len(labels), "sparse": True, "vocab": {"labels": labels}}}
+    changes = {"network": {"output": output, "decoded": decoder}, "search_data": dataset(3, 5), "extern_data": extern}
+    changes |= {"allow_random_model_init": True, "search_do_eval": False, "random_seed": 3}
+    found = []
+    for name in ("output", "decoded"):
+        file = {"search_output_file": str(tmp_path / name), "search_output_layer": name}
+        lines = run(options(tmp_path, task="search", **changes, **file))
+        found.append((tmp_path / name).read_text().splitlines())
+        assert any(line.startswith("output: the labels of CTC") for line in lines) == (name == "output")
+    assert found[0] == found[1] and len(found[0]) == 3 and set(" ".join(found[0]).split()) <= set("abcd")
+    assert any(found[0])
+
+
 def test_search_without_losses(trained, tmp_path):
     data = {"class": "StaticDataset", "data": [{"data": seq["data"]} for seq in dataset(3, 5)["data"]]}
-    lines = searched(trained, tmp_path / "out", search_data=data, search_do_eval=0, need_data=False)
+    changes = {"search_output_file_format": "py", "need_data": False}
+    lines = searched(trained, tmp_path / "out", search_data=data, search_do_eval=0, **changes)
     assert lines[-1] == "Search done. Num steps 1, Final: score None error None"
 
 

@@ -1,6 +1,8 @@
 """Word error rates, and the references for them from a dataset."""
 
 import gzip
+import random
+import sys
 
 import pytest
 
@@ -8,6 +10,7 @@ pytest.importorskip("rapidfuzz")
 
 from returnn_lite.tools.dump_raw_strings import main as dump_texts
 from returnn_lite.tools.word_error_rate import main
+from returnn_lite.tools.word_errors import count_errors, edit_steps, joined_pieces
 
 HYPS = {"a": "the cat sat", "b": "on", "c": ""}
 REFS = {"a": "the cat sat down", "b": "on a mat", "c": "", "d": "more"}
@@ -38,7 +41,62 @@ def test_rate(write, tmp_path, capsys):
     assert main(["--hyps", write("h", HYPS), "--refs", write("r", REFS), "--out", str(out)]) == 0
     wrong = sum(plain_distance(HYPS[tag].split(), REFS[tag].split()) for tag in HYPS)
     assert out.read_text() == f"{100 * wrong / 7:.2f}\n" == "42.86\n"
-    assert capsys.readouterr().out == "WER 42.86 %: 3 errors in 7 words, 2 of 3 sequences wrong\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "WER 42.86 %: 3 errors in 7 words, 2 of 3 sequences wrong",
+        "0 substitutions (0.00 %), 0 insertions (0.00 %), 3 deletions (42.86 %); sentence errors 66.67 %",
+        "worst words:", "  a  1 of 1 wrong: (nothing) 1", "  down  1 of 1 wrong: (nothing) 1",
+        "  mat  1 of 1 wrong: (nothing) 1",
+    ]  # fmt: skip
+
+
+def test_kinds_of_errors_and_the_worst_words(write, capsys):
+    hyps = {"a": "x b c e", "b": "x b x", "c": "b c q"}
+    refs = {"a": "a b c", "b": "a b c", "c": "a b c"}
+    assert main(["--hyps", write("h", hyps), "--refs", write("r", refs), "--worst", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "WER 66.67 %: 6 errors in 9 words, 3 of 3 sequences wrong",
+        "3 substitutions (33.33 %), 2 insertions (22.22 %), 1 deletions (11.11 %); sentence errors 100.00 %",
+        "worst words:", "  a  3 of 3 wrong: x 2, (nothing) 1", "  c  1 of 3 wrong: x 1", "inserted: e 1, q 1",
+    ]  # fmt: skip
+
+
+def test_the_number_of_errors_is_the_distance():
+    rng = random.Random(1)
+    for _ in range(50):
+        hyp, ref = ([rng.choice("abc") for _ in range(rng.randint(0, 5))] for _ in range(2))
+        found = count_errors({"x": hyp}, {"x": ref}, edit_steps())
+        assert found.errors == plain_distance(hyp, ref)
+        assert len(ref) - found.deletions + found.insertions == len(hyp)
+
+
+def test_end_symbols_characters_and_pieces(write, capsys):
+    hyps, refs = write("h", {"a": "th@@ e c@@ at", "b": "on"}), write("r", {"a": "the cut </s>", "b": "on </s> </s>"})
+    assert main(["--hyps", hyps, "--refs", refs, "--join_pieces", "--metrics", "wer", "cer", "--worst", "0"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("WER 33.33 %: 1 errors in 3 words") and shown[2].startswith("CER 11.11 %: 1 errors in 9")
+    assert main(["--hyps", hyps, "--refs", refs, "--join_pieces", "--end_symbols"]) == 0
+    assert "4 errors in 6 words" in capsys.readouterr().out
+    assert joined_pieces("▁the ▁c at") == "the cat" and joined_pieces("a@@ b") == "ab"
+
+
+def test_bleu_and_chrf(write, capsys):
+    sacrebleu = pytest.importorskip("sacrebleu")
+    hyps = {"a": "the cat sat on the mat </s>", "b": "a dog barks at night"}
+    refs = {"b": "the dog barks at night", "a": "the cat sat on a mat"}
+    options = ["--hyps", write("h", hyps), "--refs", write("r", refs)]
+    assert main([*options, "--metrics", "bleu", "chrf"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    texts = ["the cat sat on the mat", "a dog barks at night"], [["the cat sat on a mat", "the dog barks at night"]]
+    assert shown[0].startswith(f"BLEU {sacrebleu.corpus_bleu(*texts).score:.2f}  (") and "tok:13a" in shown[0]
+    assert shown[1].startswith(f"chrF2 {sacrebleu.corpus_chrf(*texts).score:.2f}  (")
+    assert main([*options, "--metrics", "bleu", "--out", "x"]) == 1
+    assert capsys.readouterr().err == "--out: needs one of the metrics wer and cer\n"
+
+
+def test_bleu_without_sacrebleu(write, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    assert main(["--hyps", write("h", {"a": "x"}), "--refs", write("r", {"a": "x"}), "--metrics", "bleu"]) == 1
+    assert 'BLEU and chrF need sacrebleu: pip install "returnn-lite[bleu]"' in capsys.readouterr().err
 
 
 def test_insertions_may_give_more_than_all(write, capsys):
@@ -81,7 +139,7 @@ def test_references_from_a_dataset(write, tmp_path, capsys):
     hyps = write("h", {"line-0": "t h e _ c a t", "line-1": "s a"})
     assert main(["--hyps", hyps, "--config", config, "--dataset", "dev", "--key", "data"]) == 0
     out = capsys.readouterr().out
-    assert out == "WER 22.22 %: 2 errors in 9 words, 2 of 2 sequences wrong\n"
+    assert out.startswith("WER 22.22 %: 2 errors in 9 words, 2 of 2 sequences wrong\n")
     assert dump_texts(["--config", config, "--out", str(tmp_path / "refs"), "--key", "data"]) == 0
     assert (tmp_path / "refs").read_text() == "{\n'line-0': 't h e   c a t',\n'line-1': 's a t',\n}\n"
     assert dump_texts(["--dataset", repr(options), "--out", str(tmp_path / "refs2")]) == 1

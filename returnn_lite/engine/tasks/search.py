@@ -1,4 +1,4 @@
-"""Task `search`: beam search over a dataset, and its result as text."""
+"""Task `search`: beam search over a dataset, and its result as text; of a CTC output the labels it says."""
 
 import dataclasses
 import gzip
@@ -20,6 +20,7 @@ from returnn_lite.engine.models.model import Model, ModelOutput
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import forward_batch, run_step
 from returnn_lite.engine.step_meter import step_meter
+from returnn_lite.engine.tasks.frame_labels import ctc_labels, is_ctc, refuse_frames
 from returnn_lite.engine.tasks.labels import dataset_labels, labels_of_output, numbered_labels
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -77,6 +78,8 @@ def search_task(config: Config, log: Log) -> None:
     data.complete_extern_data(config, [dataset])
     loaded = load_network(config, log, task="search", search=True, eval=options.evaluate, extra_layers=options.layers)
     net, device = loaded.net, loaded.device
+    if not options.several and is_ctc(net, options.layers[0]):
+        log.v2(f"{options.layers[0]}: the labels of CTC, decoded greedily; a layer `ctc_decode` searches with a beam")
     batching = data.search_batching(config, net)
     if options.filename:
         force_order(dataset, log)
@@ -126,6 +129,10 @@ def _batch_values(
     rows: list[dict[str, Readable]] = [{} for _ in batch.tags]
     for name in options.layers:
         output = out[name].batch_major()
+        if not options.several and is_ctc(net, name) and not output.spec.sparse:
+            output = ctc_labels(net, name, output)
+        if options.filename and options.format == "txt":
+            refuse_frames(name, output)
         labels = labels_of_output(net, name, output, dataset)
         if output.spec.sparse and labels is None and options.filename:
             labels = numbered_labels(output)
