@@ -58,6 +58,12 @@ class Lengths:
         picked = self.values[(slice(None),) * axis + (slice(None, None, step),)]
         return Lengths(picked, self.max, self.dims)
 
+    def first(self, count: int) -> Lengths:
+        """The lengths of the first batch entries."""
+        if batch_dim not in self.dims:
+            return self
+        return Lengths(self.values.narrow(self.dims.index(batch_dim), 0, count), self.max, self.dims)
+
     def repeated(self, before: int, after: int) -> Lengths:
         """The lengths of a batch merged with other axes: each `after` times in a row, all of them `before` times."""
         if batch_dim not in self.dims:

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from returnn_lite.config import Config
-from returnn_lite.engine.graphs.captured import fill
-from returnn_lite.engine.graphs.net_step import NetStep, NetStepInParts, without_history
+from returnn_lite.engine.graphs.net_step import NetStep, NetStepInParts, moved_to
 from returnn_lite.engine.graphs.repeated import RepeatedSteps, repeated_steps, stays_eager
-from returnn_lite.engine.graphs.shapes import batch_shape, may_pad, padded_size
+from returnn_lite.engine.graphs.shapes import Padding, batch_shape, fill, padded_shape, padded_size
 from returnn_lite.engine.step import by_itself
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
@@ -51,7 +50,12 @@ class RunAgain:
         buffers = {key: torch.full(size, 7, dtype=dtype) for key, size, dtype in self.shape.data}
         for key, buffer in buffers.items():
             fill(buffer, data[key])
-        return self.step.values(buffers, dict(lengths))
+        ends = {key: torch.zeros(len(buffers["data"]), dtype=torch.int32) for key in lengths}
+        for key, buffer in ends.items():
+            fill(buffer, lengths[key])
+        if isinstance(self.step, NetStepInParts):
+            return self.step.values(buffers, ends, len(data["data"]))
+        return self.step.values(buffers, ends)
 
 
 class Recorder:
@@ -61,7 +65,7 @@ class Recorder:
 
 def steps(log=None, **options):
     log = log or Log.silent()
-    return RepeatedSteps(log, lambda net: Recorder(), probing=nullcontext, **options)
+    return RepeatedSteps(log, lambda net: Recorder(), probing=nullcontext, **{"exact": 0, **options})
 
 
 def logging():
@@ -70,8 +74,9 @@ def logging():
     return lines, log
 
 
-def random_batch(longest):
-    return batch(DENSE, {"data": [longest, longest - 1, 3], "classes": [longest, longest - 1, 3]})
+def random_batch(longest, count=3):
+    lengths = [longest, longest - 1, *[3] * (count - 2)]
+    return batch(DENSE, {"data": lengths, "classes": lengths}, size=count)
 
 
 def test_sizes_grow_by_an_eighth_at_most():
@@ -88,8 +93,8 @@ def test_there_are_few_sizes():
 @pytest.mark.parametrize("name", NETS)
 def test_recorded_steps_have_the_numbers_of_the_usual_ones(name):
     net, forward = randomised(network(NETS[name])).train(), steps()
-    for longest in (17, 17, 18, 17, 40, 18):
-        data, lengths = random_batch(longest)
+    for longest, count in ((17, 17), (17, 17), (18, 17), (17, 18), (40, 3), (18, 18)):
+        data, lengths = random_batch(longest, count)
         found = forward(net, data, lengths, [])
         with torch.no_grad():
             kept = {n: p.clone() for n, p in net.params.items()}
@@ -107,9 +112,17 @@ def test_recorded_steps_have_the_numbers_of_the_usual_ones(name):
         if found.gradients is not None:
             for key, grad in grads.items():
                 torch.testing.assert_close(found.gradients[key], grad)
-    assert len(forward.steps) == (
-        2 if name in ("conv", "statistics") else 1
-    )  # 17 and 18 share a shape, unless padding is seen
+    assert len(forward.steps) == (2 if name == "conv" else 1)
+    if name not in ("conv", "statistics"):
+        assert next(iter(forward.steps)).data[1][1] == (18, 18, 4)
+
+
+def test_few_shapes_are_not_padded():
+    net, forward = network(NETS["linear"]).train(), steps(exact=2)
+    for longest in (17, 17, 19, 19, 18, 18, 17):
+        forward(net, *random_batch(longest), [])
+    assert [shape.data[1][1][1] for shape in forward.steps] == [17, 19, 18]
+    assert [type(step.step) for step in forward.steps.values()] == [NetStep, NetStep, NetStepInParts]
 
 
 def test_a_shape_is_recorded_when_it_comes_again():
@@ -210,7 +223,7 @@ def test_outputs_without_history_give_the_same_losses():
     step = NetStepInParts(net)
     outputs = step.outputs(*random_batch(7))
     want, grads = step.losses(outputs)
-    found, same = step.losses(without_history(outputs))
+    found, same = step.losses(moved_to(outputs, [x.detach().clone() for x in outputs.tensors]))
     assert torch.equal(found.objective, want.objective)
     assert all(torch.equal(a, b) for a, b in zip(same, grads, strict=True))
 
@@ -232,12 +245,17 @@ def test_losses_that_wait_are_computed_apart():
 
 
 def test_padding_is_left_out_where_layers_see_it():
-    assert may_pad(network(NETS["self-attention"]))
-    assert not may_pad(network(NETS["conv"]))
-    data, lengths = random_batch(17)
-    specs = network(NETS["conv"]).extern_data.specs
-    assert batch_shape(data, lengths, specs, pads=True).data[1][1] == (3, 18, 4)
-    assert batch_shape(data, lengths, specs, pads=False).data[1][1] == (3, 17, 4)
+    mean = {"class": "reduce", "mode": "mean", "axes": "B", "from": "data"}
+    found = {name: Padding.of(network(NETS[name])) for name in ("self-attention", "conv", "statistics")}
+    found["over the batch"] = Padding.of(network({"m": mean, "x": {**LINEAR, "from": ["data", "m"]}, "output": OUTPUT}))
+    assert found["self-attention"] == Padding(frames=True, sequences=True)
+    assert found["conv"] == Padding(frames=False, sequences=True)
+    assert found["statistics"] == Padding(frames=False, sequences=False)
+    assert found["over the batch"] == Padding(frames=True, sequences=False)
+    specs, shape = network(NETS["conv"]).extern_data.specs, batch_shape(*random_batch(17, 17))
+    assert padded_shape(shape, specs, found["self-attention"]).data[1][1] == (18, 18, 4)
+    assert padded_shape(shape, specs, found["conv"]).data[1][1] == (18, 17, 4)
+    assert padded_shape(shape, specs, found["statistics"]) == shape
 
 
 def test_the_option():

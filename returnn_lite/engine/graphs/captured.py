@@ -15,9 +15,9 @@ from returnn_lite.engine.graphs.net_step import (
     StepValues,
     Tensors,
     added,
-    without_history,
+    moved_to,
 )
-from returnn_lite.engine.graphs.shapes import BatchShape
+from returnn_lite.engine.graphs.shapes import BatchShape, fill
 
 
 class Recorder:
@@ -32,6 +32,7 @@ class Recorder:
         self.pool = torch.cuda.graph_pool_handle()
         self.stream = torch.cuda.Stream(device)
         self.gradients: Tensors = {}
+        self.buffers: dict[tuple[str, int, torch.dtype], torch.Tensor] = {}
 
     def record(self, shape: BatchShape, step: NetStep) -> RecordedStep:
         """Records the step for batches of this shape; nothing is computed yet.
@@ -45,20 +46,32 @@ class Recorder:
         if isinstance(step, NetStepInParts):
             with self._recording(graph):
                 outputs = step.outputs(data, lengths)
-            return RecordedParts(graph, data, lengths, self, step, outputs)
+                seen = [self._buffer(f"output {i}", x) for i, x in enumerate(outputs.tensors)]
+                for target, x in zip(seen, outputs.tensors, strict=True):
+                    target.copy_(x.detach())
+            return RecordedParts(graph, data, lengths, self, step, outputs, seen)
         with self._recording(graph):
             values = step.values(data, lengths)
             values.gradients = self._kept(values.gradients)
         return RecordedStep(graph, data, lengths, values)
 
     def record_gradients(
-        self, step: NetStepInParts, tensors: list[torch.Tensor], given: list[torch.Tensor]
-    ) -> tuple[torch.cuda.CUDAGraph, Tensors]:
-        """Records the last part of a step, for the outputs that it begins with."""
+        self, step: NetStepInParts, tensors: Mapping[int, torch.Tensor]
+    ) -> tuple[torch.cuda.CUDAGraph, dict[int, torch.Tensor], Tensors]:
+        """Records the last part of a step, for the outputs that it begins with, by number: the graph, where it takes
+        their gradients from, and those of the parameters."""
         graph = self._graph()
+        given = {i: self._buffer(f"gradient {i}", x) for i, x in tensors.items()}
         with self._recording(graph):
-            found = self._kept(step.gradients(tensors, given))
-        return graph, found
+            found = self._kept(step.gradients(list(tensors.values()), list(given.values())))
+        return graph, given, found
+
+    def _buffer(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        """Memory of this shape that steps of all shapes share."""
+        key = name, 1 << max(0, like.numel() - 1).bit_length(), like.dtype
+        if key not in self.buffers:
+            self.buffers[key] = torch.empty(key[1], dtype=like.dtype, device=self.device)
+        return self.buffers[key][: like.numel()].view(like.shape)
 
     def _graph(self) -> torch.cuda.CUDAGraph:
         """A graph that draws from the generators."""
@@ -126,12 +139,12 @@ class RecordedStep:
         for key, target in self.data.items():
             fill(target, data[key])
         for key, target in self.lengths.items():
-            target.copy_(lengths[key], non_blocking=True)
+            fill(target, lengths[key])
         self.graph.replay()
-        return self.made()
+        return self.made(len(next(iter(data.values()))))
 
-    def made(self) -> StepValues:
-        """What the repetition gives."""
+    def made(self, rows: int) -> StepValues:
+        """What the repetition gives, for so many sequences."""
         if self.values is None:
             raise RuntimeError("nothing was recorded")
         return self.values
@@ -148,34 +161,26 @@ class RecordedParts(RecordedStep):
         recorder: Recorder,
         step: NetStepInParts,
         outputs: Outputs,
+        seen: list[torch.Tensor],
     ) -> None:
         super().__init__(graph, data, lengths)
-        self.recorder, self.step, self.outputs = recorder, step, outputs
+        self.recorder, self.step = recorder, step
+        self.outputs = moved_to(outputs, seen)
+        self.computed = outputs.tensors  # until the second graph is recorded
         self.back: torch.cuda.CUDAGraph | None = None
-        self.used: list[int] = []
-        self.given: list[torch.Tensor] = []
+        self.given: dict[int, torch.Tensor] = {}
         self.gradients: Tensors = {}
 
-    def made(self) -> StepValues:
+    def made(self, rows: int) -> StepValues:
         """Losses of the outputs, and the gradients."""
-        values, given = self.step.losses(self.outputs)
+        values, given = self.step.losses(self.outputs, rows)
         if self.back is None:
-            self.used = [i for i, grad in enumerate(given) if grad is not None]
-            self.given = [grad.clone() for grad in given if grad is not None]
-            tensors = [self.outputs.tensors[i] for i in self.used]
-            self.back, self.gradients = self.recorder.record_gradients(self.step, tensors, self.given)
-            self.outputs = without_history(self.outputs)
-        for target, i in zip(self.given, self.used, strict=True):
+            used = {i: self.computed[i] for i, grad in enumerate(given) if grad is not None}
+            self.back, self.given, self.gradients = self.recorder.record_gradients(self.step, used)
+            self.computed = []
+        for i, target in self.given.items():
             grad = given[i]
             target.zero_() if grad is None else target.copy_(grad)
         self.back.replay()
         values.gradients = added(self.gradients, values.gradients)
         return values
-
-
-def fill(target: torch.Tensor, x: torch.Tensor) -> None:
-    """Copies `x` to the front of `target`, zeros behind."""
-    if target.shape != x.shape:
-        target.zero_()
-        target = target[tuple(slice(n) for n in x.shape)]
-    target.copy_(x, non_blocking=True)

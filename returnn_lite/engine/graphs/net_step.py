@@ -72,12 +72,15 @@ class NetStepInParts(NetStep):
         found = [x for value in read.values() for x in _sources(value) if x.requires_grad]
         return Outputs(read, list({id(x): x for x in found}.values()))
 
-    def losses(self, outputs: Outputs) -> tuple[StepValues, list[torch.Tensor | None]]:
+    def losses(self, outputs: Outputs, rows: int | None = None) -> tuple[StepValues, list[torch.Tensor | None]]:
         """The second part: what the step gives, with the gradients of parameters in the objective itself; and those of
-        the tensors."""
+        the tensors. `rows`: only so many sequences count."""
         leaves = [x.detach().requires_grad_() for x in outputs.tensors]
         of = {id(x): leaf for x, leaf in zip(outputs.tensors, leaves, strict=True)}
-        losses, objective = self.net.evaluate({node: _on_leaves(x, of) for node, x in outputs.values.items()})
+        values = {node: _on_leaves(x, of) for node, x in outputs.values.items()}
+        if rows is not None:
+            values = {node: _first_rows(x, rows) for node, x in values.items()}
+        losses, objective = self.net.evaluate(values)
         if objective is None or not objective.requires_grad:
             zero = torch.zeros((), device=self.net.device)
             return StepValues(detached(losses), zero if objective is None else objective, {}), [None] * len(leaves)
@@ -96,10 +99,10 @@ class NetStepInParts(NetStep):
             found = torch.autograd.grad(tensors, list(self.trained.values()), given, allow_unused=True)
         return {name: grad for name, grad in zip(self.trained, found, strict=True) if grad is not None}
 
-    def values(self, data: Tensors, lengths: Tensors) -> StepValues:
+    def values(self, data: Tensors, lengths: Tensors, rows: int | None = None) -> StepValues:
         """All three."""
         outputs = self.outputs(data, lengths)
-        made, given = self.losses(outputs)
+        made, given = self.losses(outputs, rows)
         used = [(x, grad) for x, grad in zip(outputs.tensors, given, strict=True) if grad is not None]
         made.gradients = added(self.gradients([x for x, _ in used], [grad for _, grad in used]), made.gradients)
         return made
@@ -114,11 +117,27 @@ class NetStepInParts(NetStep):
             self.gradients([x for x, _ in used], [grad for _, grad in used])
 
 
-def without_history(outputs: Outputs) -> Outputs:
-    """The same tensors, which forget what they were computed from."""
-    of = {id(x): x.detach().requires_grad_() for x in outputs.tensors}
+def moved_to(outputs: Outputs, tensors: Sequence[torch.Tensor]) -> Outputs:
+    """The outputs with these tensors, which are no results of anything, in the place of theirs."""
+    of = {id(x): y for x, y in zip(outputs.tensors, tensors, strict=True)}
     values = {node: _on_leaves(x, of, remade=False) for node, x in outputs.values.items()}
-    return Outputs(values, list(of.values()))
+    return Outputs(values, list(tensors))
+
+
+def _first_rows(x: Tensor, rows: int) -> Tensor:
+    """The first sequences of an output."""
+    at, made = x.spec.batch or 0, x.copy()
+    made.data = x.data.narrow(at, 0, rows)
+    if x.pre is not None and x.pre.data.shape == x.data.shape:
+        made.pre = PreActivation(x.pre.activation, x.pre.data.narrow(at, 0, rows))
+        if _is_remade(x):
+            made.data = activation(x.pre.activation)(made.pre.data, -1 if x.spec.feature is None else x.spec.feature)
+    if x.state is not None:
+        made.state = {key: value.narrow(0, 0, rows) for key, value in x.state.items()}
+    if x.sequence_loss is not None:
+        made.sequence_loss = x.sequence_loss.narrow(0, 0, rows)
+    made.lengths = {dim: n.first(rows) for dim, n in x.lengths.items()}
+    return made
 
 
 def added(gradients: Tensors, more: Tensors) -> Tensors:

@@ -13,7 +13,7 @@ from returnn_lite.config import Config
 from returnn_lite.engine.batch_like import Padded
 from returnn_lite.engine.graphs.captured import Recorder
 from returnn_lite.engine.graphs.net_step import NetStep, NetStepInParts, StepValues, Tensors
-from returnn_lite.engine.graphs.shapes import BatchShape, batch_shape, may_pad
+from returnn_lite.engine.graphs.shapes import BatchShape, Padding, batch_shape, padded_shape
 from returnn_lite.engine.models.model import Model, ModelOutput
 from returnn_lite.engine.step import Forward, by_itself
 from returnn_lite.errors import ConfigError
@@ -44,10 +44,10 @@ class Records(Protocol):
 class RepeatedSteps:
     """A `Forward` that records the training steps of a layer net by the shape of their batches, and repeats them.
 
-    A step of a shape is recorded when it comes for the second time. At most `kept` are; another one takes the place of
-    the rarest if it has come twice as often, since to record a step costs more than to run it. All
-    steps of a net run as usual where something in it must be done anew at each step: the log says what. The outputs of
-    layers are not there.
+    A step of a shape is recorded when it comes for the second time. Where there are more than `exact` shapes batches
+    are padded to fewer, as far as the net allows. At most `kept` steps are kept; another one takes the place of the
+    rarest if it has come twice as often, since to record a step costs more than to run it. All steps of a net run as
+    usual where something in it must be done anew at each step: the log says what. The outputs of layers are not there.
     """
 
     def __init__(
@@ -57,8 +57,9 @@ class RepeatedSteps:
         *,
         probing: Callable[[], AbstractContextManager[object]],
         kept: int = KEPT,
+        exact: int = KEPT // 2,
     ) -> None:
-        self.log, self.make_recorder, self.probing, self.kept = log, recorder, probing, kept
+        self.log, self.make_recorder, self.probing, self.kept, self.exact = log, recorder, probing, kept, exact
         self.net: Model | None = None
         self._begin(None)
 
@@ -67,6 +68,7 @@ class RepeatedSteps:
         self.net = net
         self.steps: dict[BatchShape, Repeats] = {}
         self.seen: Counter[BatchShape] = Counter()
+        self.shapes: set[BatchShape] = set()
         self.places: list[int] = []
         self.refused = False
         self.step: NetStep | None = None
@@ -82,7 +84,7 @@ class RepeatedSteps:
             return by_itself(net, data, lengths, tags)
         tensors = {key: x for key, x in data.items() if key in net.used_data_keys and isinstance(x, torch.Tensor)}
         known = {key: n for key, n in lengths.items() if key.split(":")[0] in tensors}
-        shape = batch_shape(tensors, known, net.extern_data.specs, pads=self.pads)
+        shape = self._shape(net, batch_shape(tensors, known))
         self.seen[shape] += 1
         if shape not in self.steps:
             if sum(self.seen.values()) == 2 and not self._runs_unattended(net, tensors, known):
@@ -104,10 +106,18 @@ class RepeatedSteps:
         if net is self.net and places == self.places:
             return
         self._begin(net)
-        self.places, self.pads = places, may_pad(net)
+        self.places, self.padding = places, Padding.of(net)
         reasons = stays_eager(net)
         if reasons:
             self._refuse(", ".join(reasons))
+
+    def _shape(self, net: Network, exact: BatchShape) -> BatchShape:
+        """The shape of the step for batches of this shape."""
+        if len(self.shapes) <= self.exact:
+            self.shapes.add(exact)
+        if len(self.shapes) <= self.exact or exact in self.steps:
+            return exact
+        return padded_shape(exact, net.extern_data.specs, self.padding)
 
     def _refuse(self, reason: str) -> None:
         self.refused = True
@@ -158,7 +168,9 @@ class RepeatedSteps:
         if self.recorder is None:
             self.recorder = self.make_recorder(self.step.net)
         try:
-            self.steps[shape] = self.recorder.record(shape, self.step)
+            several = self.padding.sequences and len(self.shapes) > self.exact  # batches of different sizes
+            step = NetStepInParts(self.step.net) if several else self.step
+            self.steps[shape] = self.recorder.record(shape, step)
         except (ConfigError, RuntimeError) as exc:
             self._refuse(first_line(exc))
             return False

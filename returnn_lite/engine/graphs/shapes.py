@@ -1,13 +1,13 @@
-"""Batches of few shapes: time axes padded up to the next of some sizes."""
+"""Batches of few shapes: time and batch axes padded up to the next of some sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from returnn_lite.layers.core.node import Node
 from returnn_lite.network import Network
 from returnn_lite.tensor import Spec
 
@@ -32,16 +32,19 @@ class BatchShape:
     lengths: tuple[str, ...]
 
 
-def batch_shape(
-    data: Mapping[str, torch.Tensor], lengths: Mapping[str, torch.Tensor], specs: Mapping[str, Spec], *, pads: bool
-) -> BatchShape:
-    """The shape of a batch-first batch, its dynamic axes padded if `pads`."""
+def batch_shape(data: Mapping[str, torch.Tensor], lengths: Mapping[str, torch.Tensor]) -> BatchShape:
+    """The shape of a batch-first batch."""
+    found = tuple((key, tuple(data[key].shape), data[key].dtype) for key in sorted(data))
+    return BatchShape(found, tuple(sorted(lengths)))
+
+
+def padded_shape(shape: BatchShape, specs: Mapping[str, Spec], padding: Padding) -> BatchShape:
+    """The shape of the batches that share a step with batches of this shape."""
     found = []
-    for key in sorted(data):
-        x, dynamic = data[key], _dynamic(specs[key]) if pads else ()
-        shape = tuple(padded_size(n) if i in dynamic else n for i, n in enumerate(x.shape))
-        found.append((key, shape, x.dtype))
-    return BatchShape(tuple(found), tuple(sorted(lengths)))
+    for key, sizes, dtype in shape.data:
+        padded = {i for i in _dynamic(specs[key]) if padding.frames} | ({0} if padding.sequences else set())
+        found.append((key, tuple(padded_size(n) if i in padded else n for i, n in enumerate(sizes)), dtype))
+    return replace(shape, data=tuple(found))
 
 
 def _dynamic(spec: Spec) -> tuple[int, ...]:
@@ -50,13 +53,37 @@ def _dynamic(spec: Spec) -> tuple[int, ...]:
     return tuple(i + (spec.batch is not None) for i, d in enumerate(dims) if d.dynamic)
 
 
-def padded(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """`x` with zeros behind, of this shape."""
-    missing = [want - have for want, have in zip(shape, x.shape, strict=True)]
-    return F.pad(x, [n for pair in ((0, m) for m in reversed(missing)) for n in pair]) if any(missing) else x
+@dataclass(frozen=True)
+class Padding:
+    """Which axes of batches may be padded: whether layers do without looking at more `frames` behind the ends of all
+    sequences, and whether each of the `sequences` is computed by itself, so that there may be more of them."""
+
+    frames: bool
+    sequences: bool
+
+    @classmethod
+    def of(cls, net: Network) -> Padding:
+        """As the layers of a network say."""
+        layers, program = net.program.layers, net.program
+        alone = not any(layer.sees_batch or layer.options.batch_norm for layer in layers)
+        kept = all(node.spec is not None and node.spec.batch is not None for node in program.evaluated)
+        keys = all(net.extern_data.spec(key).batch is not None for key in program.data_keys)
+        sequences = alone and kept and keys and not program.output_constraints and not any(map(_merges, program.nodes))
+        return cls(alone and not any(layer.lets_padding_through for layer in layers), sequences)
 
 
-def may_pad(net: Network) -> bool:
-    """Whether more frames behind the ends of all sequences change nothing: no layer looks at them."""
-    layers = net.program.layers
-    return not any(layer.lets_padding_through or layer.sees_batch or layer.options.batch_norm for layer in layers)
+def _merges(node: Node) -> bool:
+    """Whether the layer makes of all sequences one thing."""
+    spec = node.spec
+    of_batch = any(n.spec is not None and n.spec.batch is not None for n in node.inputs)
+    return of_batch and (spec is None or spec.batch is None)
+
+
+def fill(target: torch.Tensor, x: torch.Tensor) -> None:
+    """Copies `x` to the front of `target`, zeros behind; more rows are copies of the first one."""
+    rows = len(x)
+    if target.shape != x.shape:
+        target.zero_()
+    target[tuple(slice(n) for n in x.shape)].copy_(x, non_blocking=True)
+    if rows < len(target):
+        target[rows:].copy_(target[:1].expand(len(target) - rows, *target.shape[1:]))
