@@ -134,6 +134,13 @@ def waits_of(step: Step, batch: Batch) -> list[str]:
     return found
 
 
+def our_steps(module: ModuleType, log: Log, **more: Any) -> dict[str, Any]:
+    """Our steps, eager and recorded, and the weights that they begin with."""
+    config = {**module.config(), **more}
+    eager, recorded = Ours(config, GPU), Ours(config, GPU, repeated_steps(Config({}), log, GPU))
+    return {"eager": eager.step_unseen, "recorded": recorded.step_unseen, "weights": eager.weights()}
+
+
 def measure(name: str) -> dict[str, Any]:
     """All numbers of one net."""
     module, sizes, frames, arguments = NETS[name]
@@ -143,15 +150,13 @@ def measure(name: str) -> dict[str, Any]:
     logged: list[str] = []
     log = Log.silent()
     log.v3 = log.v4 = logged.append  # type: ignore[method-assign, assignment]
-    eager = Ours(module.config(), GPU)
-    recorded = Ours(module.config(), GPU, repeated_steps(Config({}), log, GPU))
-    by_hand = module.HandWritten(eager.weights()).to(GPU)
-    steps = {"eager": eager.step_unseen, "recorded": recorded.step_unseen}
+    steps = our_steps(module, log)
+    by_hand = module.HandWritten(steps.pop("weights")).to(GPU)
     steps["hand"] = unseen_torch_step(by_hand, by_hand.loss, module.RATE)
     row: dict[str, Any] = {"net": name, "frames": frames}
     first = {key: float(step(batches[0]).flatten()[-1]) for key, step in steps.items()}
     row["first losses"] = first
-    row["waits"] = waits_of(eager.step_unseen, batches[0])
+    row["waits"] = waits_of(steps["eager"], batches[0])
     row["tf32"] = timed(steps, batches)
     row["GB"] = {key: round(memory_of(steps[key], batches[0]), 3) for key in ("eager", "hand")}
     for key in ("eager", "hand"):
@@ -159,7 +164,9 @@ def measure(name: str) -> dict[str, Any]:
         row[f"{key} work"] = {"launches": launches, "busy ms": round(busy, 2)}
     row["log"] = [line for line in logged if "recorded a step" not in line] or f"{len(logged)} recorded"
     try:
-        row["bf16"] = timed({key: in_bfloat16(step) for key, step in steps.items()}, batches)
+        lowered = our_steps(module, log, torch_amp="bfloat16")
+        del lowered["weights"]
+        row["bf16"] = timed({**lowered, "hand": in_bfloat16(steps["hand"])}, batches)
     except Exception as exc:  # the other numbers count
         row["bf16"] = f"{type(exc).__name__}: {exc}"[:300]
     return row
