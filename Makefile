@@ -59,6 +59,7 @@ types: $(READY)
 # the names of returnn.frontend.
 docs: $(READY)
 	$(BIN)/python tools/layer_reference.py docs/layers.md
+	$(BIN)/python tools/option_reference.py docs/options.md docs/config.schema.json
 	$(BIN)/python tools/compatibility.py docs/usage_counts.txt docs/compatibility.md
 	$(BIN)/python tools/frontend_names.py docs/frontend.md
 	$(BIN)/python tools/room_sizes.py ARCHITECTURE.md

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from optparse import SUPPRESS_USAGE, OptionParser, Values
 
 from returnn_lite.compat.config_imports import config_imports
@@ -73,6 +74,9 @@ Options, each the same as ++KEY VALUE:
           --check                check the config: all set-up and one step on two sequences, on the CPU; writes nothing
           --list-layers          all layer classes, a line each
           --help-layer NAME      what a layer class does, its options and their defaults
+          --help-option NAME     what a global option does, its type and default
+          --help-loss NAME, --help-dataset NAME, --help-optimizer NAME
+                                 what a class does, its options and their defaults
 
 Tasks (++task NAME; default train):
   train                train on `train`, scores on `dev` and `eval` after each epoch; run again to continue
@@ -99,13 +103,13 @@ A signal (SIGTERM, Ctrl-C, SIGHUP, …) ends a run within two seconds, with exit
 
 @dataclass
 class Command:
-    """A parsed command line. `show`: a text to print instead of running anything, `layers`: what to say of layers;
-    `check`: whether to check the config only."""
+    """A parsed command line. `show`: a text to print instead of running anything; `about`: what to explain, and the
+    name of it; `check`: whether to check the config only."""
 
     files: list[str] = field(default_factory=list)
     overrides: list[tuple[str, str]] = field(default_factory=list)
     show: str = ""
-    layers: str = ""  # "*": all of them, else the name of one
+    about: tuple[str, str] | None = None  # a key of `ABOUT`
     check: bool = False
 
 
@@ -128,8 +132,11 @@ class _Parser(OptionParser):
         self.add_option("-h", "--help", action="store_true", default=False)
         self.add_option("-V", "--version", action="store_true", default=False)
         self.add_option("--check", action="store_true", default=False)
-        self.add_option("--list-layers", dest="layers", action="store_const", const="*", default="")
-        self.add_option("--help-layer", dest="layers", type="string")
+        self.add_option("--list-layers", dest="about", action="store_const", const=("layers", ""))
+        for kind in ABOUT:
+            self.add_option(
+                f"--help-{kind}", type="string", action="callback", callback=_explain, callback_args=(kind,)
+            )
 
     def error(self, msg: str) -> None:  # type: ignore[override]
         raise UsageError(f"error: {msg}", 2)
@@ -137,6 +144,11 @@ class _Parser(OptionParser):
 
 def _store(_option: object, _flag: str, value: str, _parser: object, command: Command, key: str) -> None:
     command.overrides.append((key, _unescape(value)))
+
+
+def _explain(_option: object, _flag: str, value: str, parser: OptionParser, kind: str) -> None:
+    if parser.values is not None:
+        parser.values.about = (kind, value)
 
 
 def _unescape(value: str) -> str:
@@ -155,8 +167,8 @@ def parse_command_line(argv: Sequence[str]) -> Command:
         command.show = help_text()
     elif flags.version:
         command.show = f"returnn_lite {startup_text()}\n"
-    elif flags.layers:
-        command.layers = flags.layers
+    elif flags.about:
+        command.about = flags.about
     else:
         command.check = flags.check
         command.overrides += _pairs(rest)
@@ -186,11 +198,22 @@ def help_text() -> str:
     return HELP.replace("{options}", "\n".join(rows))
 
 
-def layers_text(name: str) -> str:
-    """The text of --list-layers ("*") and --help-layer NAME."""
-    from returnn_lite.tools import layer_reference  # brings torch and all layers
+# What `--help-KIND NAME` prints: a function of `returnn_lite.tools`, imported when it is asked for.
+ABOUT = {
+    "layer": "layer_reference:describe_layer",
+    "loss": "class_help:describe_loss",
+    "dataset": "class_help:describe_dataset",
+    "optimizer": "class_help:describe_optimizer",
+    "option": "option_reference:describe_option",
+}
 
-    return layer_reference.list_layers() if name == "*" else layer_reference.describe_layer(name)
+
+def explanation(kind: str, name: str) -> str:
+    """The text of --list-layers (kind "layers") or --help-KIND NAME."""
+    module, _, function = ABOUT.get(kind, "layer_reference:list_layers").partition(":")
+    found = getattr(import_module(f"returnn_lite.tools.{module}"), function)
+    text: str = found(name) if name else found()
+    return text
 
 
 Prepare = Callable[[Config], None]
@@ -222,8 +245,8 @@ def main(argv: Sequence[str], prepare: Prepare = lambda config: None) -> int:
 def _guarded(command: Command, config: Config, argv: Sequence[str], prepare: Prepare, stop: StopRequest) -> int:
     """Runs the command; the exit code."""
     try:
-        if command.layers:
-            print(layers_text(command.layers), end="")
+        if command.about:
+            print(explanation(*command.about), end="")
         else:
             run_command(command, config, argv, prepare)
     except Interrupted as exc:

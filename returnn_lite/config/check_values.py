@@ -1,42 +1,28 @@
-"""The global options that are a single bool or number: a value that is none, or out of range, is refused at the start.
+"""Global options that are a single bool or number: other values, and those out of range, are refused at the start.
 
-Most options are checked by whoever reads them; these are read late (after an epoch, at an evaluation), or by their
-truth.
+Which they are, and their ranges: see the table of `config/options/`. The others are checked by whoever reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from returnn_lite.config.config import Config
 from returnn_lite.config.option_types import Range, is_bool
+from returnn_lite.config.options import OPTIONS
 from returnn_lite.config.values import parse_bool, wrong
 from returnn_lite.errors import ConfigError, ConfigErrors
 
-BOOLS = tuple(
-    """
-    allow_random_model_init apply_cleanup_old_models_to_optim_states calculate_exp_loss chunk_eval decouple_constraints
-    dry_run forward_override_hdf_output forward_use_search learning_rate_control_relative_error_relative_lr
-    load_ignore_missing_vars log_batch_size need_data network_fusion newbob_relative_error_div_by_old
-    optimize_move_layers_out reinit_network_each_epoch reset_optimizer_on_restart save_epoch1_initial_model
-    search_do_eval shuffle_batches sparse_input stop_on_nonfinite_train_score tf_native_ctc_zero_infinity
-    use_last_best_model use_learning_rate_control_always
-    """.split()
-)
-INTS = {
-    "behavior_version": Range(0),
-    "epoch": Range(0),
-    "load_epoch": Range(0),
-    "log_batch_interval": Range(0),
-    "num_epochs": Range(0),
-    "num_workers": Range(0),
-    "random_seed": Range(-(2**63), 2**63 - 1),
-    "reset_updater_vars_mod_step": Range(0),
-    "save_interval": Range(0),
-    "seq_drop_freq": Range(0),
-}
-FLOATS = {"chunking_variance": Range(0, 1), "inc_seq_length": Range(), "seq_drop": Range(0, 1)}
+
+def ranged(kind: type) -> dict[str, Range]:
+    """The options that are numbers of this kind, and their ranges."""
+    found = {name: get_args(option.kind) for name, option in OPTIONS.items() if get_origin(option.kind) is Annotated}
+    return {name: limit for name, (annotated, limit) in found.items() if annotated is kind}
+
+
+BOOLS = tuple(name for name, option in OPTIONS.items() if option.kind is bool)
+INTS, FLOATS = ranged(int), ranged(float)
 
 
 def check_values(config: Config) -> None:

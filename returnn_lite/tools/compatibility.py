@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from returnn_lite.compat.module_names import MODULES, OLD_NAMES, OURS
-from returnn_lite.config.keys import IGNORED_KEYS, KNOWN_KEYS, REFUSED_KEYS
+from returnn_lite.config.options import IGNORED_KEYS, KNOWN_KEYS, REFUSED_KEYS
 from returnn_lite.datasets.registry import DATASETS
 from returnn_lite.datasets.registry import REFUSED as REFUSED_DATASETS
 from returnn_lite.errors import ConfigError

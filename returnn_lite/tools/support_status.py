@@ -16,7 +16,7 @@ from returnn_lite.compat.module_names import MODULES, OLD_NAMES
 from returnn_lite.compat.refusals import is_refused
 from returnn_lite.compat.tf import eval_names
 from returnn_lite.config import KNOWN_KEYS
-from returnn_lite.config.keys import IGNORED_KEYS, REFUSED_KEYS
+from returnn_lite.config.options import IGNORED_KEYS, REFUSED_KEYS
 from returnn_lite.datasets import BaseOptions
 from returnn_lite.datasets.registry import DATASETS
 from returnn_lite.datasets.registry import REFUSED as REFUSED_DATASETS

@@ -1,0 +1,29 @@
+"""Model files: written, kept, loaded."""
+
+from returnn_lite.config.options.option import NONE, Count, Group, option
+
+FILES = Group(
+    "Model files",
+    "See [checkpoints.md](checkpoints.md).",
+    (
+        option("model", "str", NONE, "Path of the model files, without epoch and extension."),
+        option("save_interval", Count, "1", "Models are saved every so many epochs, and at the end."),
+        option("save_epoch1_initial_model", bool, "False", "Saves the model before the first epoch, too."),
+        option("checkpoint_format", "str", '"pt"', '"pt", "tf" (that of TensorFlow), or "both".'),
+        option("cleanup_old_models", "bool or dict", "False", "Deletes models: `keep_last_n`, `keep_best_n`, `keep`."),
+        option(
+            "apply_cleanup_old_models_to_optim_states", bool, "False",
+            "Optimizer files are deleted with their models; else only the last two are kept.",
+        ),
+        option("load", "str", NONE, "The model file that a task begins with."),
+        option("load_epoch", Count, "0", "The epoch of `model` that a task begins with."),
+        option("epoch", Count, "0", "The same, for tasks that do not train."),
+        option("import_model_train_epoch1", "str", NONE, "A model file that training begins with, at epoch 1."),
+        option("preload_from_files", "dict", NONE, "Parts of other model files, loaded over what the main one says."),
+        option("load_ignore_missing_vars", bool, "False", "Parameters that the file lacks stay as initialised."),
+        option("load_averaged", 'bool or "auto"', '"auto"', "Load averaged parameters; by default as `weight_averaging` says."),
+        option("load_model_post_hooks", "list of functions", NONE, "With `get_model`: called after loading."),
+        option("allow_random_model_init", bool, "False", "Tasks that do not train may do without a model file."),
+        option("reset_optimizer_on_restart", bool, "False", "The optimizer begins anew when training goes on."),
+    ),
+)  # fmt: skip

@@ -1,0 +1,79 @@
+"""Gradients and updates."""
+
+from returnn_lite.config.options.option import NONE, Count, Group, option
+
+OPTIMIZER = Group(
+    "Gradients and updates",
+    "See [optimizers.md](optimizers.md). Gradients are processed in the order of this table.",
+    (
+        option("optimizer", "dict", NONE, "`class` and its options; by default plain gradient descent."),
+        option("optimizer_epsilon", "float", "1e-16", "Default of `epsilon` for the rules of layer configs."),
+        option(
+            "accum_grad_multiple_step",
+            "int or function",
+            "1",
+            "An update for so many batches, of the summed gradients.",
+        ),
+        option(
+            "maximize_grad_norm", "float", "0", "Adds the gradient of the gradients' norm, negated, by this factor."
+        ),
+        option("gradient_noise", "float", "0", "Standard deviation of noise on gradients."),
+        option("gradient_clip", "float", "0", "Largest value of a gradient; 0 for any."),
+        option("gradient_clip_norm", "float", "0", "Largest norm of each parameter's gradient."),
+        option("gradient_clip_avg_norm", "float", "0", "The same by the norm per entry."),
+        option("gradient_clip_global_norm", "float", "0", "Largest norm of all gradients together."),
+        option("gradient_clip_global_norm_tag", "str", NONE, "The norm is that of parameters with this tag."),
+        option("global_norm_tag", "str", NONE, "Default of the one before."),
+        option("gradient_nan_inf_filter", "bool", "False", "NaN and infinite entries of gradients become 0."),
+        option("grad_norm_to_clip_to_zero", "float", "0", "All gradients become 0 where their norm is larger."),
+        option(
+            "num_allowed_consec_invalid_gradient_steps", "int", NONE, "Updates in a row that may be left out for NaN."
+        ),
+        option("log_grad_norm", "bool or float", "False", "With `get_model`: reports the norm of the gradients."),
+        option("decouple_constraints", bool, "False", "`L2` of layers is decay of the parameters, not a loss."),
+        option("extra_updates", "dict", NONE, "{parameter: function}, called after each update."),
+        option("reset_updater_vars_mod_step", Count, "0", "The optimizer's state begins anew every so many steps."),
+        option("weight_averaging", "dict", NONE, "Averages of the parameters: `kind`, `decay`, …"),
+        option("weight_decay_modules_blacklist", "list", NONE, "With `get_model`: modules without weight decay."),
+        option("weight_decay_custom_include_check", "function", NONE, "With `get_model`: which parameters decay."),
+        option("param_groups_custom", "function", NONE, "With `get_model`: gives the groups of parameters."),
+        option("adam", "bool", "False", 'Old form of `optimizer`: class "adam".'),
+        option("nadam", "bool", "False", "Old form, as before."),
+        option("adadelta", "bool", "False", "Old form, as before."),
+        option("adagrad", "bool", "False", "Old form, as before."),
+        option("rmsprop", "bool or float", "False", "Old form, as before; a number is its decay."),
+        option("momentum", "float", "0", 'Old form: class "momentum"; default of the option of other classes.'),
+    ),
+)
+
+LEARNING_RATE = Group(
+    "Learning rate",
+    "What is in force at an epoch stands in the learning-rate file; see [optimizers.md](optimizers.md).",
+    (
+        option("learning_rate", "float", "1.0", "The rate, or the first one."),
+        option("learning_rates", "list, dict or str", NONE, "Rates of the first epochs, or by epoch."),
+        option("min_learning_rate", "float", "0.0", "Lower bound of a decayed rate."),
+        option("pretrain_learning_rate", "float", NONE, "The rate in pretraining; by default `learning_rate`."),
+        option("learning_rate_file", "str", NONE, "Rates and scores of all epochs; needed to go on."),
+        option("learning_rate_control", "str", '"constant"', '"newbob_rel", "newbob_abs", "newbob_multi_epoch", …'),
+        option("learning_rate_control_error_measure", "str or list", NONE, "The score that counts: a key of the file."),
+        option("learning_rate_control_min_num_epochs_per_new_lr", "int", "0", "A new rate stays for so many epochs."),
+        option("learning_rate_control_relative_error_relative_lr", bool, "False", "Thresholds shrink with the rate."),
+        option("learning_rate_decay", "float or function", NONE, "By default `newbob_learning_rate_decay`, or 0.5."),
+        option("learning_rate_growth", "float or function", NONE, "By default `newbob_learning_rate_growth`, or 1."),
+        option("newbob_learning_rate_decay", "float or function", "0.5", "Factor of a rate when scores stall."),
+        option("newbob_learning_rate_growth", "float or function", "1.0", "Factor of a rate when they do not."),
+        option("newbob_relative_error_threshold", "float", "-0.01", "The relative change of the score that is enough."),
+        option("newbob_relative_error_grow_threshold", "float", NONE, "The same for growth; else the one before."),
+        option("newbob_relative_error_div_by_old", bool, "False", "Relative to the older score."),
+        option("newbob_error_threshold", "float", "-0.01", "The change that is enough for newbob_abs."),
+        option("newbob_multi_num_epochs", "int", "5", "newbob_multi_epoch: epochs that are averaged."),
+        option("newbob_multi_update_interval", "int", NONE, "newbob_multi_epoch: epochs between decisions."),
+        option("use_learning_rate_control_always", bool, "False", "The control acts in pretraining, too."),
+        option("dynamic_learning_rate", "dict or function", NONE, "Changes the rate step by step."),
+        option("lr_scheduler", "dict or list", NONE, "Schedulers of torch.optim."),
+        option("learning_rate_agent", "str", NONE, "File of the agent that chooses rates."),
+        option("lr_agent", "dict", NONE, "How it is trained and used ([page](learned_schedules.md))."),
+        option("lr_agent_eval", "dict", NONE, "What `eval_lr_agent` compares."),
+    ),
+)  # fmt: skip
