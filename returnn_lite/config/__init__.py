@@ -3,13 +3,13 @@
 from returnn_lite.config.behavior import LATEST_BEHAVIOR, Behavior
 from returnn_lite.config.config import Config
 from returnn_lite.config.keys import (
-    KNOWN_KEYS,
     misspelt_keys,
     refuse_keys,
     refuse_unknown_overrides,
     warn_misspelt_keys,
 )
 from returnn_lite.config.load import load_config, load_into
+from returnn_lite.config.options import KNOWN_KEYS
 
 __all__ = [
     "KNOWN_KEYS",

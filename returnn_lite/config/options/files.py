@@ -21,7 +21,7 @@ FILES = Group(
         option("import_model_train_epoch1", "str", NONE, "A model file that training begins with, at epoch 1."),
         option("preload_from_files", "dict", NONE, "Parts of other model files, loaded over what the main one says."),
         option("load_ignore_missing_vars", bool, "False", "Parameters that the file lacks stay as initialised."),
-        option("load_averaged", 'bool or "auto"', '"auto"', "Load averaged parameters; by default as `weight_averaging` says."),
+        option("load_averaged", 'bool or "auto"', '"auto"', "Averaged parameters; else as `weight_averaging` says."),
         option("load_model_post_hooks", "list of functions", NONE, "With `get_model`: called after loading."),
         option("allow_random_model_init", bool, "False", "Tasks that do not train may do without a model file."),
         option("reset_optimizer_on_restart", bool, "False", "The optimizer begins anew when training goes on."),
