@@ -28,12 +28,30 @@ class LoopInputs:
         self.specs: dict[str, Spec | None] = {}
         self.dim: Dim | None = None
         self.key: str | None = None
+        self.whole: set[str] = set()  # the keys of what is read as a whole
         self._keys: dict[Node, str] = {}
+        self._twin: Dim | None = None
 
     @property
     def known_length(self) -> bool:
         """Whether the length is known before the loop runs."""
         return self.key is not None or (self.dim is not None and not self.dim.dynamic)
+
+    @property
+    def inner_dim(self) -> Dim | None:
+        """The axis of the loop in layers that are moved out of it.
+
+        It is another one where the loop reads a whole tensor that has the axis too: for a tick that one is an axis of
+        its own.
+        """
+        dim = self.dim
+        if dim is None or not any(
+            spec is not None and dim in spec.dims for key, spec in self.specs.items() if key in self.whole
+        ):
+            return dim
+        if self._twin is None or self._twin.size != dim.size:
+            self._twin = Dim(dim.size, f"{dim.name}:loop", kind=dim.kind)
+        return self._twin
 
     def capture(self, key: str, outer: Node) -> str:
         """Notes that the loop reads this node of the parent net; returns the key under which it comes in."""
@@ -65,6 +83,8 @@ class InnerSource(Layer):
         self.kind = kind
         self.key = key
         self.inputs = inputs
+        if kind == "outer":
+            inputs.whole.add(key)
 
     @property
     def outer_node(self) -> Node | None:

@@ -94,7 +94,8 @@ def make_program(
 ) -> LoopProgram:
     """The program of a built loop. `wanted`: labels of the layers whose frames are needed behind the loop, `seen`: what
     is read there of all."""
-    if inputs.dim is None:
+    dim = inputs.inner_dim
+    if dim is None:
         raise layer.error("the axis of the loop is not known")
     before, inside, after = (tuple(nodes[label] for label in part) for part in (plan.before, plan.inside, plan.after))
     all_inside = frozenset(inside)
@@ -111,7 +112,7 @@ def make_program(
     _leave_out_softmax(inside, kept if width is not None else None)
     done = _last_reads(inside, kept)
     return LoopProgram(
-        layer, options, inputs, inputs.dim, nodes, plan, before, inside, after, collect, end,
+        layer, options, inputs, dim, nodes, plan, before, inside, after, collect, end,
         tuple(n for n in read if n not in previous and n not in counters), tuple(previous), tuple(counters),
         tuple(_turn(node, done.get(node, ())) for node in inside), width,
         any(node.layer.grows for node in inside), compiled, all_inside,

@@ -52,8 +52,8 @@ class WholeValues:
         key = self.program.inputs.key
         if key is None:
             return self.dim.size, None
-        x = self.outer[key]
-        dim = self.dim if self.dim in x.spec.dims else x.spec.time_dim
+        x, own = self.outer[key], self.program.inputs.dim
+        dim = own if own is not None and own in x.spec.dims else x.spec.time_dim
         if dim is None:
             raise self.layer.error(f"{key!r} has no time axis to loop over: {x.spec}")
         return x.size(dim), x.length(dim) if dim.dynamic else None
@@ -120,7 +120,7 @@ class WholeValues:
 
     def _fits(self, x: Tensor, own: Dim) -> bool:
         """Whether the axis in front, `own`, is as long as that of the loop, for every sequence."""
-        if own == self.dim or self.size is None:
+        if own == self.program.inputs.dim or self.size is None:
             return True
         if x.data.shape[0] != self.size:
             return False
@@ -154,7 +154,8 @@ class WholeValues:
         data = first.data.to(x.data.dtype)
         if first.spec.rank and first.data.dim() < x.data.dim() - 1:
             data = data.reshape(data.shape + (1,) * (x.data.dim() - 1 - data.dim()))
-        return x.with_data(torch.cat([data.expand(x.data.shape[1:]).unsqueeze(0), x.data[:-1]]))
+        shifted = torch.cat([data.expand(x.data.shape[1:]).unsqueeze(0), x.data[:-1]])
+        return x.with_data(shifted[: x.data.shape[0]])  # no frame at all, if there are no ticks
 
     def _repeated(self, x: Tensor) -> Tensor:
         """A tensor without the loop axis, repeated along it."""
@@ -221,8 +222,10 @@ class WholeValues:
         axis = self.axis_of(x) or self.dim
         if axis not in x.spec.loop:
             x = self._repeated(x)
-        spec = x.spec.memo(("leaving", axis), lambda: _time_first(x.spec, axis))
-        left = x.copy()
+        outside = self.program.inputs.dim or axis
+        new = outside if axis == self.dim else axis
+        spec = x.spec.memo(("leaving", axis, new), lambda: _time_first(x.spec, axis, new))
+        left = x.with_lengths({new: x.length(axis)}) if new != axis and new.dynamic else x.copy()
         left.spec = spec
         if left.state is not None:
             left.state = None
@@ -246,8 +249,10 @@ def _renamed(spec: Spec, dim: Dim) -> Spec:
     return Spec(dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=spec.loop)
 
 
-def _time_first(spec: Spec, dim: Dim) -> Spec:
-    left = spec.leave_loop(dim).roles(time=spec.dims.index(dim))
+def _time_first(spec: Spec, dim: Dim, new: Dim) -> Spec:
+    """The loop axis `dim` as the time axis `new`, all others as ordinary ones."""
+    at = spec.dims.index(dim)
+    left = spec.leave_loop(dim).roles(time=at)
     for other in left.loop:
         left = left.leave_loop(other)
-    return left
+    return left if new == dim else left.with_dims([*left.dims[:at], new, *left.dims[at + 1 :]], time=at)

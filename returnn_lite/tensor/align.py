@@ -58,7 +58,7 @@ def common(specs: tuple[Spec, ...], behavior: int = 0) -> Spec:
     one.
     """
     loop = frozenset(d for s in specs for d in s.loop)
-    bare = [_bare(s) for s in specs]
+    bare = [s.one_tick() for s in specs]
     layout = bare[0]
     for spec in bare[1:]:
         layout = spec if spec.rank > layout.rank else layout
@@ -70,12 +70,6 @@ def common(specs: tuple[Spec, ...], behavior: int = 0) -> Spec:
     for dim in reversed(missing):
         result = result.with_loop(dim)
     return result
-
-
-def _bare(spec: Spec) -> Spec:
-    for dim in spec.loop:
-        spec = spec.in_loop(dim)
-    return spec
 
 
 def _joined(layout: Spec, spec: Spec, behavior: int) -> Spec:

@@ -201,6 +201,10 @@ class Spec:
         """What one frame of a loop over `dim` sees: that axis removed."""
         return self.without([self.dims.index(dim)]) if dim in self.dims else self
 
+    def one_tick(self) -> Spec:
+        """What one frame of all loops sees."""
+        return self.without([i for i, d in enumerate(self.dims) if d in self.loop]) if self.loop else self
+
     def with_loop(self, dim: Dim) -> Spec:
         """The loop axis `dim` put in front, as an axis that no axis text names; roles stay."""
         return Spec(

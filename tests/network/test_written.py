@@ -76,3 +76,17 @@ def test_searches(case):
     first, second = results
     assert first.data.shape == second.data.shape and torch.equal(first.data, second.data)
     assert first.spec.sparse and int(first.data.max()) < (first.spec.dim or 0)
+
+
+DECODERS = {name: case for name, case in CASES.items() if "classes" in case.lengths and case.search}
+
+
+@pytest.mark.parametrize("case", DECODERS.values(), ids=DECODERS)
+def test_only_empty_targets(case):
+    for moved in (True, False):
+        net = randomised(network(case.layers, case.keys, optimize_move_layers_out=moved, **case.config))
+        out = net(*batch(case.keys, {**case.lengths, "classes": [0, 0, 0]}))
+        assert out["output"].batch_major().data.shape == (3, 0)
+        assert float(out.objective.detach()) == 0
+        grads = gradients(net, out.objective)
+        assert all(torch.isfinite(g).all() for g in grads.values())

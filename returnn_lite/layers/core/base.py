@@ -285,12 +285,16 @@ class Layer(torch.nn.Module):
     def supposed_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
         """A Spec to begin with in a circle of layers: as if the sources were those known so far.
 
-        Where none is known they are taken to be (B, F) of the size given by the options; None without one. It is
-        inferred anew when more is known.
+        Where none is known they are taken to be (B, F) of the size given by the options, or (B,) where these give all
+        axes; None otherwise. It is inferred anew when more is known.
         """
         known = tuple(s for s in sources if s is not None)
-        if not known and sources and self.given_size is not None:
-            known = (Spec((batch_dim, self.dim("feature-dense", self.given_size)), time=None),)
+        if not known and sources:
+            size, given = self.given_size, self.options.out_type
+            if size is not None:
+                known = (Spec((batch_dim, self.dim("feature-dense", size)), time=None),)
+            elif isinstance(given, Mapping) and not given.keys().isdisjoint(("shape", "dim_tags", "dims")):
+                known = (Spec((batch_dim,), time=None, feature=None),)
         return self.output_spec(known, refs) if known else None
 
     def build_with(self, sources: tuple[Spec, ...], refs: Mapping[str, Spec]) -> None:

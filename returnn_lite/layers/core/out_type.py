@@ -35,6 +35,8 @@ def overridden(spec: Spec, out_type: ConfigDict | None, sources: Sequence[Spec],
     shape = out_type.get("shape")
     if tags is None and shape is None:
         return _same_axes(spec, out_type, dtype, sparse_dim)
+    if spec.loop:
+        return _beside_loops(spec, out_type, sources, layer)
     if isinstance(shape, int):
         raise ConfigError("out_type", f"`shape` must be a tuple (write `({shape},)`), but is {shape} instead")
     dims = tuple(tags) if tags else _dims(shape or (), out_type, sources, layer)
@@ -43,6 +45,14 @@ def overridden(spec: Spec, out_type: ConfigDict | None, sources: Sequence[Spec],
         "feature": out_type.get("feature_dim_axis", AUTO),
     }
     return Spec(dims, dtype, sparse_dim=sparse_dim, **({**roles, "feature": None} if sparse_dim is not None else roles))
+
+
+def _beside_loops(spec: Spec, out_type: ConfigDict, sources: Sequence[Spec], layer: str) -> Spec:
+    """The axes of a layer moved out of a loop: what `out_type` says of one tick, behind the axes of the loops."""
+    bare = overridden(spec.one_tick(), out_type, [source.one_tick() for source in sources], layer)
+    for dim in reversed([d for d in spec.dims if d in spec.loop]):
+        bare = bare.with_loop(dim)
+    return bare
 
 
 def _same_axes(spec: Spec, out_type: Mapping[str, Any], dtype: str, sparse_dim: Dim | None) -> Spec:

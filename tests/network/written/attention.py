@@ -75,6 +75,16 @@ def _located(v):
     return torch.stack(rows)
 
 
+def _self_attended(v):
+    """Additive attention of each frame over all frames of its sequence."""
+    x, lengths = v["data"], torch.tensor([5, 3, 4])
+    enc = _affine(v, "enc", x).tanh()
+    q = _affine(v, "output/rec/q", x)
+    e = _affine(v, "output/rec/e", (_affine(v, "enc_ctx", enc).unsqueeze(1) + q.unsqueeze(2)).tanh())[..., 0]
+    e = e.masked_fill((torch.arange(5) >= lengths.unsqueeze(1)).unsqueeze(1), float("-inf"))
+    return _affine(v, "output/rec/output", torch.cat([e.softmax(-1) @ enc, x], -1)).tanh()
+
+
 def _affine(v, name, x):
     return x @ v[f"{name}/W"] + v[f"{name}/b"]
 
@@ -408,6 +418,24 @@ CASES = {
             "prob": loss("b0"),
         },
         moves=False,
+    ),
+    "attention over the frames of the loop itself": Case(
+        {
+            **ENCODER,
+            "output": loop(
+                {
+                    "q": linear("data:source", 3, None),
+                    "e_in": {"class": "combine", "kind": "add", "from": ["base:enc_ctx", "q"]},
+                    "e_tanh": {"class": "activation", "activation": "tanh", "from": "e_in"},
+                    "e": linear("e_tanh", 1, None),
+                    "w": {"class": "softmax_over_spatial", "from": "e"},
+                    "c": CONTEXT,
+                    "output": linear(["c", "data:source"], 3),
+                },
+            ),
+            "prob": loss("output"),
+        },
+        expected=lambda v: _self_attended(v),
     ),
     "a convolution over attention weights": Case(
         {
