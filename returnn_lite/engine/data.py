@@ -11,8 +11,10 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets import Batch, BatchingOptions, Dataset, Loader, dataset_defaults, init_dataset
+from returnn_lite.datasets.batches.buckets import ShuffledBatches
 from returnn_lite.datasets.batches.epoch_batches import new_batches
 from returnn_lite.datasets.batches.limits import check_limit
+from returnn_lite.datasets.batches.torch_batching import limits_by_class
 from returnn_lite.datasets.batches.torch_slices import TorchChunking
 from returnn_lite.engine.models.model import Model
 from returnn_lite.errors import ConfigError
@@ -97,6 +99,7 @@ def train_batching(config: Config, net: Model, epoch: int) -> BatchingOptions:
     return BatchingOptions(
         **_common(config, net, "batch_size_train"),
         **_torch_stages(config),
+        shuffled=ShuffledBatches.parse(config.literal("online_shuffle_batches", None)),
         max_seq_length=longest_seq(config, epoch),
         min_seq_length=config.number_or_dict("min_seq_length", 0),
         max_pad_size=config.number_or_dict("max_pad_size", None),
@@ -168,16 +171,14 @@ def search_batching(config: Config, net: Model) -> BatchingOptions:
 
 def _common(config: Config, net: Model, own_size: str = "batch_size") -> dict[str, ConfigValue]:
     """What all batches have in common. own_size: the option that wins over `batch_size`."""
-    packed, option = (
-        config.number_or_dict("packed_batch_size", None),
-        own_size if config.has(own_size) else "batch_size",
-    )
+    packed = config.number_or_dict("packed_batch_size", None)
+    option = own_size if config.has(own_size) else "batch_size"
     size, seqs = _or_function(config, option, config.number_or_dict), _or_function(config, "max_seqs", config.int)
     if size is None and not packed:
         size = math.inf if config.has(option) and is_torch(config) else 1
-    limits = {"batch_size": size, "size_option": option, "packed_batch_size": packed}
-    keys = frozenset(net.used_data_keys)
-    return {**limits, "max_seqs": seqs or -1, "used_data_keys": keys, "complete_with_last": is_torch(config)}
+    limits = {"batch_size": size, "size_option": option, "packed_batch_size": packed, "max_seqs": seqs or -1}
+    limits |= limits_by_class(config.literal("torch_batching", None))
+    return {**limits, "used_data_keys": frozenset(net.used_data_keys), "complete_with_last": is_torch(config)}
 
 
 def is_torch(config: Config) -> bool:

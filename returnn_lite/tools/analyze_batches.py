@@ -10,8 +10,8 @@ import numpy as np
 
 from returnn_lite.config import Config
 from returnn_lite.datasets import BatchingOptions, Dataset
-from returnn_lite.datasets.batches.batching import SliceBatch
 from returnn_lite.datasets.batches.epoch_batches import epoch_batches
+from returnn_lite.datasets.batches.slice_batch import SliceBatch
 from returnn_lite.engine.data import train_batching
 from returnn_lite.engine.models.network_source import NetworkSource
 from returnn_lite.engine.models.overrides import EpochOverrides

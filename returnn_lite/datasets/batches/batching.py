@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from returnn_lite.config_value import ConfigFunction
+from returnn_lite.datasets.batches.buckets import Buckets, ShuffledBatches
 from returnn_lite.datasets.batches.chunking import Slices, one_by_one
 from returnn_lite.datasets.batches.limits import Limit, check_fraction, check_keys, check_limit, limits
+from returnn_lite.datasets.batches.slice_batch import SliceBatch
 from returnn_lite.datasets.batches.torch_slices import TorchChunking
 from returnn_lite.errors import ConfigError
 
@@ -30,7 +32,8 @@ class BatchingOptions:
     be complete of the epoch is counted with its first sequence, or (`complete_with_last`) up to its last; then None
     where the number of sequences is not known before the end. `size_option` is the config's name of `batch_size`.
     `batch_size` and `max_seqs` may be functions, asked for every sequence. `limits_before_chunks`: the limits of
-    lengths are for sequences, not for their chunks; `torch_chunking`: chunks by the rules for models written in torch.
+    lengths are for sequences, not for their chunks; `torch_chunking`: chunks by the rules for models written in torch;
+    `buckets`: batches by lengths in place of all limits of batches; `shuffled`: in a random order.
     """
 
     batch_size: Limit | ConfigFunction = None
@@ -49,10 +52,12 @@ class BatchingOptions:
     size_option: str = "batch_size"
     limits_before_chunks: bool = False
     torch_chunking: TorchChunking | None = None
+    buckets: Buckets | None = None
+    shuffled: ShuffledBatches | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError for values that make no sense."""
-        if not self.batch_size and not self.packed_batch_size:
+        if not self.batch_size and not self.packed_batch_size and self.buckets is None:
             raise ConfigError("batch_size", "batch_size must be set and be greater than 0")
         if not callable(self.batch_size):
             check_limit(self.size_option, self.batch_size, above=True)
@@ -96,24 +101,6 @@ class BatchingOptions:
         """`max_seq_length` with its special values resolved."""
         value = self.max_seq_length or None
         return {"classes": -value} if isinstance(value, int) and value < 0 else value
-
-
-@dataclass
-class SliceBatch:
-    """One mini-batch: which frames stand where. `row` int64 [N] is the batch entry, `offset` int64 [N] the first frame.
-
-    `complete`: how much of the epoch is done with it, in (0, 1]; None if that is not known.
-    """
-
-    slices: Slices
-    row: np.ndarray
-    offset: np.ndarray
-    complete: float | None = 0.0
-
-    @property
-    def num_rows(self) -> int:
-        """Entries along the batch axis."""
-        return int(self.row[-1]) + 1 if len(self.row) else 0
 
 
 # --- which slices ---
@@ -243,7 +230,7 @@ class _Group:
 
     def close(self) -> SliceBatch:
         """The batch; a new empty one is started."""
-        batch = SliceBatch(Slices.join(self.parts), np.arange(self.count), np.zeros(self.count, np.int64))
+        batch = SliceBatch.one_a_row(Slices.join(self.parts))
         self.window = 2 * self.count + 8
         self._empty()
         return batch

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.datasets.batches.batching import SliceBatch
 from returnn_lite.datasets.batches.iterate import place_of
+from returnn_lite.datasets.batches.slice_batch import SliceBatch
 from returnn_lite.datasets.casting import NUMBERS, collecting_dtype, fits, misfit
 from returnn_lite.datasets.options import DataError
 

@@ -12,13 +12,13 @@ import numpy as np
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.batching import (
     BatchingOptions,
-    SliceBatch,
     first_seqs,
     framewise_batches,
     padded_batches,
     select,
     within_limits,
 )
+from returnn_lite.datasets.batches.buckets import Buckets
 from returnn_lite.datasets.batches.changing_limits import ChangingLimits
 from returnn_lite.datasets.batches.chunking import (
     Chunking,
@@ -31,6 +31,7 @@ from returnn_lite.datasets.batches.chunking import (
     describe,
     whole_seqs,
 )
+from returnn_lite.datasets.batches.slice_batch import SliceBatch
 from returnn_lite.datasets.order.ordering import NEED_NO_SEED, parse_ordering
 
 BLOCK = 4096  # sequences looked at together where lengths are known
@@ -42,6 +43,10 @@ def epoch_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceB
     A dataset that keeps batches replays those of the epoch before if the order is still the same; only then
     `shuffle_batches` has an effect. Every `seq_drop_freq` epochs, others are dropped.
     """
+    if options.shuffled is not None:
+        in_order = epoch_batches(dataset, replace(options, shuffled=None))
+        yield from options.shuffled.shuffled(in_order, dataset.epoch_seed())
+        return
     cache = dataset.batch_cache
     drop_anew = options.seq_drop > 0 and (dataset.epoch or 1) % options.seq_drop_freq == 0
     if cache.batches and cache.options == options and not drop_anew:
@@ -80,7 +85,16 @@ def new_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceBat
     if not options.recurrent_net:
         return framewise_batches(slices, options, limits_of)
     selected = select(slices, options, rng, draws, dataset.log.v4)
+    if options.buckets is not None:
+        return bucket_batches(selected, options.buckets, dataset)
     return padded_batches(first_seqs(selected, options.max_total_num_seqs), options, limits_of)
+
+
+def bucket_batches(slices: Iterator[Slices], buckets: Buckets, dataset: Dataset) -> Iterator[SliceBatch]:
+    """Batches of similar lengths; the log says in the end which buckets were full how often (verbosity 4)."""
+    full: dict[int, int] = {}
+    yield from buckets.batches(slices, dataset.epoch_seed(), full)
+    dataset.log.v4(f"Batching buckets full: {', '.join(f'{bound}: {full[bound]}' for bound in sorted(full))}")
 
 
 def epoch_slices(dataset: Dataset, options: BatchingOptions, rng: random.Random) -> tuple[Iterator[Slices], bool]:

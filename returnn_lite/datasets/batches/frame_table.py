@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.datasets.batches.batching import SliceBatch
 from returnn_lite.datasets.batches.collate import Batch
+from returnn_lite.datasets.batches.slice_batch import SliceBatch
 from returnn_lite.datasets.casting import misfit
 
 LARGEST = 2**28  # bytes

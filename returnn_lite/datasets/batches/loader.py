@@ -13,10 +13,11 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.datasets.batches.batching import BatchingOptions, SliceBatch
+from returnn_lite.datasets.batches.batching import BatchingOptions
 from returnn_lite.datasets.batches.collate import Batch, collate
 from returnn_lite.datasets.batches.epoch_batches import epoch_batches
 from returnn_lite.datasets.batches.iterate import place_of
+from returnn_lite.datasets.batches.slice_batch import SliceBatch
 from returnn_lite.datasets.options import DataError, blamed
 from returnn_lite.errors import ConfigError, did_you_mean
 
@@ -95,7 +96,9 @@ class Loader:
     def _load(self, plan: SliceBatch) -> Batch:
         seq_idx = plan.slices.seq_idx
         try:
-            self.dataset.load_seqs(int(seq_idx.min()), int(seq_idx.max()) + 1)
+            scattered = self.options.buckets is not None or self.options.shuffled is not None
+            first, last = int(seq_idx.min()), int(seq_idx.min() if scattered else seq_idx.max())
+            self.dataset.load_seqs(first, last + 1)  # scattered ones are loaded one by one
             batch = collate(self.dataset, plan, self.dtypes, self.static_keys, self.classes, self.refuse_nan)
         except DataError:
             raise

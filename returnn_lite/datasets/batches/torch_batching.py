@@ -1,0 +1,37 @@
+"""The option `torch_batching`: how batches are made, by the name of a class."""
+
+from __future__ import annotations
+
+import math
+
+from returnn_lite.config_value import ConfigValue
+from returnn_lite.datasets.batches.buckets import Buckets, check_options
+from returnn_lite.errors import ConfigError, did_you_mean
+
+OPTION = "torch_batching"
+BUCKETS, PLAIN = "BucketOrderingIterDataPipe", "BatchingIterDataPipe"
+
+
+def limits_by_class(value: ConfigValue) -> dict[str, ConfigValue]:
+    """The limits of batches (fields of `BatchingOptions`) that a dict with "class" stands for; {} if it is None.
+
+    Buckets by lengths, or the usual limits under the names that they have elsewhere; `batch_size` is 1 there if it is
+    not given. ConfigError for other forms.
+    """
+    if value is None:
+        return {}
+    if callable(value):
+        raise ConfigError(
+            OPTION, f'a function is not supported; use {{"class": "{BUCKETS}", …}} or a dataset of your own'
+        )
+    kind = value.get("class") if isinstance(value, dict) else None
+    if kind == BUCKETS:
+        unlimited = {"batch_size": math.inf, "max_seqs": -1, "packed_batch_size": None}
+        return {"buckets": Buckets.parse(value, OPTION), **unlimited}
+    if kind != PLAIN:
+        hint = did_you_mean(str(kind), (BUCKETS, PLAIN))
+        raise ConfigError(OPTION, f'must be a dict with "class" {BUCKETS} or {PLAIN}, but is {value!r} instead{hint}')
+    check_options(value, ("batch_size", "max_seqs", "packed_batch_size"), OPTION)
+    packed = value.get("packed_batch_size")
+    size = value.get("batch_size", None if packed else 1)
+    return {"batch_size": size or math.inf, "max_seqs": value.get("max_seqs") or -1, "packed_batch_size": packed}
