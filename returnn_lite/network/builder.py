@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 from returnn_lite.config_value import ConfigDict
@@ -14,11 +15,13 @@ from returnn_lite.layers.core.params import ParamStore
 from returnn_lite.network.constraints import Term, output_constraints
 from returnn_lite.network.construct import Net
 from returnn_lite.network.extern import ExternData
-from returnn_lite.network.fusion.fuse import Fusion, fuse
+from returnn_lite.network.fusion.fuse import Fusion, fuse, is_seen
 from returnn_lite.network.inner import InnerLayers
 from returnn_lite.network.objective import LossNode, constraints, loss_node
 from returnn_lite.network.overlay import OverlayNet, counts_once
 from returnn_lite.network.program import Program
+from returnn_lite.network.recomputation import OPTION as RECOMPUTED
+from returnn_lite.network.recomputation import Segment, groups_of, segments
 from returnn_lite.network.shared import Shared
 from returnn_lite.network.sources import DataSource
 from returnn_lite.network.walk import collect, named_nodes, nets_of, start_points
@@ -58,11 +61,21 @@ class Builder:
         squares, terms = tuple(constraints(scopes)), tuple(output_constraints(self._whole_nodes()))
         for layer in modules:
             layer.freeze()
-        return Program(
+        made = Program(
             tuple(self.net.order), self.net.nodes, self._owners(), tuple(modules),
             frozenset(m.key for m in modules if isinstance(m, DataSource)), losses, squares, terms,
             self._fusion(losses, terms),
         )  # fmt: skip
+        return replace(made, recomputed=self._recomputed(made))
+
+    def _recomputed(self, program: Program) -> tuple[Segment, ...]:
+        """Which parts the backward pass computes again; what others read is kept."""
+        groups = groups_of(program.nodes, program.layers, self.context.config.typed_value(RECOMPUTED, None))
+        if not groups:
+            return ()
+        seen = {node for node in program.nodes if is_seen(node)}
+        joint = set(program.fusion.before.values())
+        return tuple(segments(program.steps, groups, seen.union(program.evaluated), joint))
 
     def _fusion(self, losses: Iterable[LossNode], terms: Iterable[tuple[Node, Term]]) -> Fusion:
         """Which nodes one call computes; what losses read stays as it is."""

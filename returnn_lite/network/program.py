@@ -15,6 +15,7 @@ from returnn_lite.network.building import compute
 from returnn_lite.network.constraints import Term
 from returnn_lite.network.fusion.fuse import Fusion, Values
 from returnn_lite.network.objective import LossNode, LossValue
+from returnn_lite.network.recomputation import Segment
 from returnn_lite.tensor import Tensor
 
 
@@ -25,7 +26,7 @@ class Program:
     `names`: the nodes of the root net by every name that was asked for; `owners`: the node of each parameter, by the
     parameter's name; `layers`: all layers, those inside of loops too; `data_keys`: the keys that a batch must hold.
     `constraints`: factors of the squares of parameters in the objective; `output_constraints`: terms for outputs.
-    `fusion`: the nodes that one call computes.
+    `fusion`: the nodes that one call computes; `recomputed`: parts that the backward pass computes again.
     """
 
     nodes: tuple[Node, ...]
@@ -37,6 +38,7 @@ class Program:
     constraints: tuple[tuple[float, Sequence[torch.nn.Parameter]], ...] = ()
     output_constraints: tuple[tuple[Node, Term], ...] = ()
     fusion: Fusion = Fusion()  # noqa: RUF009 - frozen
+    recomputed: tuple[Segment, ...] = ()
 
     @cached_property
     def steps(self) -> tuple[tuple[Node, Node], ...]:
@@ -45,11 +47,28 @@ class Program:
 
     def run(self, state: RunState) -> dict[Node, Tensor]:
         """The outputs of all nodes for a batch; those that a fused call does without when somebody asks for them."""
-        values = Values(self.fusion)
+        repeats = torch.is_grad_enabled() and bool(self.recomputed)
+        values = Values(self.fusion.absorbed | self._not_kept if repeats else self.fusion.absorbed)
         state.values = [values]
-        for node, call in self.steps:
-            values[node] = compute(call, values)
+        for step in self._parts if repeats else self.steps:
+            if isinstance(step, Segment):
+                step.run(values)
+            else:
+                values[step[0]] = compute(step[1], values)
         return values
+
+    @cached_property
+    def _not_kept(self) -> frozenset[Node]:
+        """The nodes inside of parts that are computed again."""
+        return frozenset().union(*(part.inner for part in self.recomputed))
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[Node, Node] | Segment, ...]:
+        """The steps, those of a part that is computed again as one."""
+        first = {part.steps[0][0]: part for part in self.recomputed}
+        inside = {node for part in self.recomputed for node, _ in part.steps}
+        parts = ((step, first.get(step[0])) for step in self.steps)
+        return tuple(part or step for step, part in parts if part is not None or step[0] not in inside)
 
     @cached_property
     def evaluated(self) -> tuple[Node, ...]:
@@ -84,4 +103,5 @@ class Program:
         for node in self.nodes:
             lines += [described(node), *(f"  {line}" for line in node.layer.inside().splitlines())]
         lines += [f"fused {line}" for line in self.fusion.lines]
+        lines += [f"computed again in the backward pass: {part.name}, {len(part.steps)}" for part in self.recomputed]
         return "\n".join([*lines, *(f"loss {loss.name}: {loss.loss.loss_name}" for loss in self.losses)])

@@ -21,18 +21,27 @@ class Subnetwork(Layer):
     `concat_sources` False "data:0", "data:1" … and "data:<source name>", "data" being the first; other "data:key" are
     the root's; "base:x" is a layer outside. From outside "sub/inner" names inner layers. Parameters are
     "<sub>/<inner>/<name>". `load_on_init`: a model file with their initial values, by their names inside, or a dict of
-    `filename` and options as in `preload_from_files`.
+    `filename` and options as in `preload_from_files`. `grad_checkpoint`: the backward pass computes the layers inside
+    again, which then need no memory for it; or a list of names of layers inside, each for itself.
     """
 
     recurrent = True
     checks_n_out = False
     needs_source = False
 
-    def __init__(self, *, subnetwork: Any, concat_sources: bool = True, load_on_init: Any = None) -> None:
+    def __init__(
+        self,
+        *,
+        subnetwork: Any,
+        concat_sources: bool = True,
+        load_on_init: Any = None,
+        grad_checkpoint: bool | list[str] = False,
+    ) -> None:
         super().__init__()
         self.subnetwork = subnetwork
         self.concat_sources = concat_sources
         self.load_on_init = load_on_init
+        self.grad_checkpoint = grad_checkpoint
         self.param_prefix = ""
 
     async def link(self, net: Net, node: Node) -> None:

@@ -190,7 +190,8 @@ class Tape:
         """The saved storages by their numbers."""
         steps, last = self._needed()
         values: dict[int, Tensor] = {}
-        with torch.no_grad(), _disable_current_modes(), torch._C._DisableAutocast():
+        # Some operations give less without gradients; nothing here requires any.
+        with torch.enable_grad(), _disable_current_modes(), torch._C._DisableAutocast():
             for index, step in enumerate(steps):
                 made = _tensors(_again(step, values))
                 values.update((n, t) for n, t in zip(step.makes, made, strict=True) if n is not None)

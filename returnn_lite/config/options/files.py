@@ -22,7 +22,7 @@ FILES = Group(
         option("preload_from_files", "dict", NONE, "Parts of other model files, loaded over what the main one says."),
         option("load_ignore_missing_vars", bool, "False", "Parameters that the file lacks stay as initialised."),
         option("load_averaged", 'bool or "auto"', '"auto"', "Averaged parameters; else as `weight_averaging` says."),
-        option("load_model_post_hooks", "list of functions", NONE, "With `get_model`: called after loading."),
+        option("load_model_post_hooks", "list of functions", NONE, "Called after a model is loaded."),
         option("allow_random_model_init", bool, "False", "Tasks that do not train may do without a model file."),
         option("reset_optimizer_on_restart", bool, "False", "The optimizer begins anew when training goes on."),
     ),

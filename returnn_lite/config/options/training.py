@@ -9,17 +9,21 @@ TRAINING = Group(
         option("num_epochs", Count, "5", "The last epoch; 0 for training without end."),
         option("start_epoch", 'int or "auto"', '"auto"', "The first epoch; by default the one after the last model."),
         option("start_batch", '"auto" or 0', '"auto"', "No effect but for 0: epochs begin at their first batch."),
-        option("batch_size", "int or dict", "1", "Longest sequence times their number, at most."),
-        option("batch_size_train", "int or dict", NONE, "With `get_model`: the same in training only."),
-        option("batch_size_dev", "int or dict", NONE, "With `get_model`: the same in evaluation only."),
+        option("batch_size", "int, dict or function", "1", "Longest sequence times their number, at most."),
+        option("batch_size_train", "int or dict", NONE, "The same in training only."),
+        option("batch_size_dev", "int or dict", NONE, "The same where nothing is trained."),
         option("packed_batch_size", "int or dict", NONE, "The sum of all lengths, at most, in place of `batch_size`."),
-        option("max_seqs", "int", "-1", "Sequences of a batch, at most; -1 for any number."),
+        option("max_seqs", "int or function", "-1", "Sequences of a batch, at most; -1 for any number."),
         option("max_seq_length", "number or dict", "0", "Longer sequences are left out (training, `dev`); 0 for none."),
         option("min_seq_length", "number or dict", "0", "Shorter sequences are left out."),
         option("max_pad_size", "int or dict", NONE, "Frames of padding in a batch, at most."),
         option("inc_seq_length", Number, "0.0", "`max_seq_length` grows by so much each epoch."),
         option("seq_drop", Part, "0.0", "Probability that a training sequence is left out."),
         option("seq_drop_freq", Count, "10", "No effect on the result; of old configs."),
+        option(
+            "torch_batching", "dict", NONE, "Batches by lengths: class BucketOrderingIterDataPipe; see torch_models.md."
+        ),
+        option("online_shuffle_batches", "int or dict", NONE, "Batches in random order within a buffer of so many."),
         option("shuffle_batches", bool, "False", "Batches of an epoch come in random order."),
         option(
             "allow_skipping_seqs_in_forward", "bool", "False", "Length limits may leave sequences out of forwarding."
@@ -28,9 +32,8 @@ TRAINING = Group(
         option("calculate_exp_loss", bool, "False", "Reports exp of losses, too: perplexities."),
         option("stop_on_nonfinite_train_score", bool, "True", "Ends with an error when a score is NaN or infinite."),
         option("use_last_best_model", "bool or dict", "False", "Goes back to a better epoch when scores get worse."),
-        option("epoch_start", "function", NONE, "With `get_model`: called before each training and evaluation."),
-        option("epoch_end", "function", NONE, "With `get_model`: called after each."),
-        option("grad_scaler", "dict", NONE, "With `get_model`: not supported but for None."),
+        option("epoch_start", "function", NONE, "Called before each training and evaluation."),
+        option("epoch_end", "function", NONE, "Called after each."),
     ),
 )
 

@@ -20,11 +20,9 @@ REFUSED_KEYS = {
     "default_float_dtype": "parameters are float32; `torch_amp` computes in less",
     "eval_use_train_flag": _NO_TRAIN_FLAG,
     "init_new_network_callback": "a network is built without callbacks; use `custom_param_importer` or `get_network`",
-    "online_shuffle_batches": "use `shuffle_batches`, or a random `seq_ordering`",
     "max_total_num_seqs": "use a dataset with fewer sequences, or its option `partition_epoch`",
     "search_train_network_layers": 'scores of a search come from the task "search", not from the training',
     "statistics_save_prefix": _NO_ANALYSIS,
-    "torch_batching": 'use `batch_size` and `max_seqs`; `seq_ordering` "laplace:.1000" gives batches of like length',
     "train_in_eval": _NO_TRAIN_FLAG,
     "use_dummy_datasets": "use a DummyDataset as `train` and `dev`",
 }

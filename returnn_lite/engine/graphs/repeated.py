@@ -211,6 +211,8 @@ def no_waiting() -> Iterator[None]:
 def stays_eager(net: Network) -> list[str]:
     """Why steps of a network cannot be recorded, a text each; none for most networks."""
     found = [f"layer {layer.path} {why}" for layer in net.program.layers if (why := layer.differs_by_step)]
+    if net.program.recomputed:
+        found.append("`grad_checkpoint` computes parts of it again")
     for loss in net.loss_nodes:
         if callable(loss.common.custom_norm_factor):
             found.append(f"{loss.path} has a function as `custom_norm_factor`")

@@ -47,14 +47,19 @@ class Node:
         return [*self.sources, *self.refs.values(), *self.param_nodes.values()]
 
 
+def full_name(node: Node) -> str:
+    """The name of its layer from the root net on: "encoder/linear"."""
+    names = [name for name in re.findall(r'\["([^"]*)"\]', node.layer.path) if name not in ("subnetwork", "unit")]
+    return "/".join(names) or node.name
+
+
 def described(node: Node) -> str:
     """Name, class, sources, axes and parameters of a node, in one line."""
     layer = node.layer
-    names = [name for name in re.findall(r'\["([^"]*)"\]', layer.path) if name not in ("subnetwork", "unit")]
     read = ", ".join([*(n.name for n in node.sources), *(f"{key}={n.name}" for key, n in node.refs.items())])
     owned = layer.scope.owned if layer.scope is not None else {}
     params = "".join(f"; {name} {tuple(p.shape)}" for name, p in owned.items())
-    return f"{'/'.join(names) or node.name}: {layer.class_name}({read}) -> {node.spec}{params}"
+    return f"{full_name(node)}: {layer.class_name}({read}) -> {node.spec}{params}"
 
 
 @dataclass

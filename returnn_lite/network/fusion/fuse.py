@@ -39,11 +39,11 @@ class Fusion:
 
 
 class Values(dict[Node, Tensor]):
-    """Outputs by node; that of a node which a fused call has absorbed is computed when somebody asks for it."""
+    """Outputs by node; that of a node which another one has absorbed is computed when somebody asks for it."""
 
-    def __init__(self, fusion: Fusion) -> None:
+    def __init__(self, absorbed: frozenset[Node]) -> None:
         super().__init__()
-        self.absorbed = fusion.absorbed
+        self.absorbed = absorbed
 
     def __missing__(self, node: Node) -> Tensor:
         if node not in self.absorbed:
@@ -67,7 +67,7 @@ def fuse(nodes: Sequence[Node], kept: Set[Node], config: Config, *, joins: bool 
     inside = set(nodes)
 
     def readers(node: Node) -> Sequence[Node]:
-        hidden = node in inside and node not in kept and not _is_seen(node)
+        hidden = node in inside and node not in kept and not is_seen(node)
         return reading.get(node, ()) if hidden else ()
 
     calls: dict[Node, Node] = {}
@@ -91,7 +91,7 @@ def fuse(nodes: Sequence[Node], kept: Set[Node], config: Config, *, joins: bool 
     return Fusion(calls, frozenset(absorbed), before, tuple(lines))
 
 
-def _is_seen(node: Node) -> bool:
+def is_seen(node: Node) -> bool:
     """Whether the output is for others than the layers that read it."""
     options = node.layer.options
     marked = options.is_output_layer or options.loss or options.need_last or options.register_as_extern_data
