@@ -30,7 +30,7 @@ OPTIMIZER = Group(
             "num_allowed_consec_invalid_gradient_steps", "int", NONE, "Updates in a row that may be left out for NaN."
         ),
         option(
-            "log_grad_norm", "bool or float", "False", "Reports the norm of each update's gradients; a number: its p."
+            "log_grad_norm", "bool or float", "False", "Reports the norm of an update's gradients; a number is p."
         ),
         option("grad_scaler", "dict", NONE, "Options of torch.amp.GradScaler; by default {} in float16, none else."),
         option("grad_checkpoint", "bool or list", "False", "Layers that the backward pass computes again."),

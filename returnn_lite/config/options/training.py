@@ -21,7 +21,7 @@ TRAINING = Group(
         option("seq_drop", Part, "0.0", "Probability that a training sequence is left out."),
         option("seq_drop_freq", Count, "10", "No effect on the result; of old configs."),
         option(
-            "torch_batching", "dict", NONE, "Batches by lengths: class BucketOrderingIterDataPipe; see torch_models.md."
+            "torch_batching", "dict", NONE, "Batches of similar lengths, by buckets ([page](torch_models.md))."
         ),
         option("online_shuffle_batches", "int or dict", NONE, "Batches in random order within a buffer of so many."),
         option("shuffle_batches", bool, "False", "Batches of an epoch come in random order."),
