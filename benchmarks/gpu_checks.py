@@ -15,6 +15,7 @@ from common import CPU, Batch, Ours, padded  # noqa: E402
 
 from returnn_lite.config import Config  # noqa: E402
 from returnn_lite.engine.graphs.repeated import RepeatedSteps, repeated_steps  # noqa: E402
+from returnn_lite.engine.step import by_itself  # noqa: E402
 from returnn_lite.log import Log  # noqa: E402
 from returnn_lite.ops.attention import attention  # noqa: E402
 
@@ -96,13 +97,14 @@ def check_numbers() -> None:
 
 
 def check_dropout() -> None:
-    """Repeated steps draw new numbers, the same ones after the same seed."""
+    """Repeated steps draw new numbers, the same ones after the same seed: those of usual steps."""
     found = []
-    for _ in range(2):
-        ours = Ours({**config(NETS["dropout"]), "learning_rate": 0.0}, GPU, recorder([]))
+    for forward in (recorder([]), recorder([]), by_itself):
+        ours = Ours({**config(NETS["dropout"]), "learning_rate": 0.0}, GPU, forward)
         ours.net.seed(7)
         found.append([ours.step(batch()) for _ in range(8)])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+    np.testing.assert_allclose(found[0], found[2], rtol=1e-4, err_msg="recorded and usual steps")
     if len(set(found[0])) < 8:
         raise AssertionError(f"each step must draw other numbers, but the losses are {found[0]}")
 

@@ -89,7 +89,8 @@ class Trainer:
         config, log = self.config, self.log
         self.files.remove_stale()
         self.device = choose_device(config, log)
-        self.train_forward = repeated_steps(config, log, self.device) if self.forward is by_itself else self.forward
+        recorded = self.forward is by_itself and not self.observers  # who looks on sees the outputs of layers
+        self.train_forward = repeated_steps(config, log, self.device) if recorded else self.forward
         self.data.open()
         data.complete_extern_data(config, [self.data.train])
         data.print_data_info({"train": self.data.train, **self.data.evaluated}, log)

@@ -78,7 +78,12 @@ class Eval(Elementwise):
     @property
     def differs_by_step(self) -> str:
         """Functions of configs, and strings that ask the network, may look at the step."""
-        return "may look at the step" if self.code is None or "self" in self.expression else ""
+        return "may look at the step" if self.code is None or "self" in self.expression or self._calls_config else ""
+
+    @property
+    def _calls_config(self) -> bool:
+        """Whether the expression may call code of the config."""
+        return any(map(callable, self.eval_locals.values()))
 
     def alone(self) -> Spec | None:
         """What `out_type` says; else one number."""

@@ -127,8 +127,11 @@ def test_few_shapes_are_not_padded():
 
 def test_a_shape_is_recorded_when_it_comes_again():
     net, forward = network(NETS["linear"]).train(), steps()
-    found = [forward(net, *random_batch(n), []).gradients is not None for n in (16, 30, 16, 16, 30, 50)]
-    assert found == [False, False, True, True, True, False]
+    found = []
+    for longest in (16, 30, 16, 16, 30, 50):
+        forward(net, *random_batch(longest), [])
+        found.append(len(forward.steps))
+    assert found == [0, 0, 1, 1, 2, 2]
 
 
 def test_the_most_frequent_steps_are_kept():
@@ -169,6 +172,22 @@ def test_statistics_count_once():
         usual(*random_batch(16))
     for name, param in usual.params.items():
         torch.testing.assert_close(net.params[name], param)
+
+
+def test_steps_that_lack_memory_take_that_of_recorded_ones(monkeypatch):
+    lines, log = logging()
+    net, forward = network(NETS["linear"]).train(), steps(log)
+    for _ in range(2):
+        forward(net, *random_batch(16), [])
+    assert forward(net, *random_batch(30), []).gradients is not None  # a usual step, with its gradients
+
+    def too_large(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(NetStep, "values", too_large)
+    assert torch.isfinite(forward(net, *random_batch(40), []).objective)
+    assert lines[-1].endswith("they leave too little memory for others")
+    assert not forward.steps
 
 
 def test_layers_that_look_at_the_step_are_not_recorded():

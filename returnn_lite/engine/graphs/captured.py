@@ -19,6 +19,8 @@ from returnn_lite.engine.graphs.net_step import (
 )
 from returnn_lite.engine.graphs.shapes import BatchShape, fill
 
+SHARE = 0.4  # of the memory that a step may take if others are to be recorded
+
 
 class Recorder:
     """What all recorded steps share: the memory, the stream, and the place where gradients end up.
@@ -33,6 +35,16 @@ class Recorder:
         self.stream = torch.cuda.Stream(device)
         self.gradients: Tensors = {}
         self.buffers: dict[tuple[str, int, torch.dtype], torch.Tensor] = {}
+
+    @classmethod
+    def with_room(cls, device: torch.device, generators: Callable[[], list[torch.Generator]]) -> Recorder:
+        """A recorder, if there is memory for recorded steps beside the usual ones. Else raises RuntimeError."""
+        taken, total = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
+        if taken > SHARE * total:
+            sizes = f"{taken / 2**30:.1f} of {total / 2**30:.1f} GB"
+            raise RuntimeError(f"steps take {sizes}, and recorded ones would take as much again")
+        torch.cuda.empty_cache()
+        return cls(device, generators)
 
     def record(self, shape: BatchShape, step: NetStep) -> RecordedStep:
         """Records the step for batches of this shape; nothing is computed yet.

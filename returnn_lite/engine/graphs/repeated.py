@@ -80,7 +80,7 @@ class RepeatedSteps:
             return by_itself(net, data, lengths, tags)
         self._follow(net)
         texts = any(key in net.used_data_keys and not isinstance(x, torch.Tensor) for key, x in data.items())
-        if self.refused or texts:
+        if self.refused or texts or any(0 in x.shape for x in data.values() if isinstance(x, torch.Tensor)):
             return by_itself(net, data, lengths, tags)
         tensors = {key: x for key, x in data.items() if key in net.used_data_keys and isinstance(x, torch.Tensor)}
         known = {key: n for key, n in lengths.items() if key.split(":")[0] in tensors}
@@ -90,13 +90,27 @@ class RepeatedSteps:
             if sum(self.seen.values()) == 2 and not self._runs_unattended(net, tensors, known):
                 return by_itself(net, data, lengths, tags)
             if self.seen[shape] < 2 or not self._record(shape):
-                return by_itself(net, data, lengths, tags)
+                return self._usual(net, data, tensors, known, tags)
         try:
             made = self.steps[shape].repeat(tensors, known)
         except (ConfigError, RuntimeError) as exc:
             if isinstance(exc, torch.OutOfMemoryError):
                 raise
             self._refuse(first_line(exc))
+            return by_itself(net, data, lengths, tags)
+        return NetworkOutput({}, net.program.names, made.losses, made.objective, made.gradients)
+
+    def _usual(
+        self, net: Network, data: dict[str, Padded], tensors: Tensors, lengths: Tensors, tags: list[str]
+    ) -> ModelOutput:
+        """A step that is not recorded; where the recorded ones leave it too little memory they are given up."""
+        if not self.steps:
+            return by_itself(net, data, lengths, tags)
+        try:
+            made = NetStep(net).values(tensors, lengths)
+        except torch.OutOfMemoryError:
+            self._refuse("they leave too little memory for others")
+            torch.cuda.empty_cache()
             return by_itself(net, data, lengths, tags)
         return NetworkOutput({}, net.program.names, made.losses, made.objective, made.gradients)
 
@@ -117,11 +131,12 @@ class RepeatedSteps:
             self.shapes.add(exact)
         if len(self.shapes) <= self.exact or exact in self.steps:
             return exact
-        return padded_shape(exact, net.extern_data.specs, self.padding)
+        return padded_shape(exact, {key: net.extern_data.spec(key) for key, *_ in exact.data}, self.padding)
 
     def _refuse(self, reason: str) -> None:
         self.refused = True
         self.steps.clear()
+        self.recorder = None
         self.log.v3(f"{OPTION}: the steps of this network are not recorded: {reason}")
 
     def _runs_unattended(self, net: Network, data: Tensors, lengths: Tensors) -> bool:
@@ -165,9 +180,9 @@ class RepeatedSteps:
         """Records the step of a shape; whether that has worked."""
         if self.step is None or not self._makes_room(shape):
             return False
-        if self.recorder is None:
-            self.recorder = self.make_recorder(self.step.net)
         try:
+            if self.recorder is None:
+                self.recorder = self.make_recorder(self.step.net)
             several = self.padding.sequences and len(self.shapes) > self.exact  # batches of different sizes
             step = NetStepInParts(self.step.net) if several else self.step
             self.steps[shape] = self.recorder.record(shape, step)
@@ -192,7 +207,10 @@ def repeated_steps(config: Config, log: Log, device: torch.device) -> Forward:
             return by_itself
         kept = KEPT if given is True else given
         return RepeatedSteps(
-            log, lambda net: Recorder(device, lambda: [net.context.generator]), probing=no_waiting, kept=kept
+            log,
+            lambda net: Recorder.with_room(device, lambda: [net.context.generator]),
+            probing=no_waiting,
+            kept=kept,
         )
     raise ConfigError(OPTION, f"must be True, False or the number of steps to keep, but is {given!r} instead")
 
