@@ -35,12 +35,14 @@ def _masked(x: Tensor, axis: Dim, use_mask: bool) -> torch.Tensor:
 
 def softmax(x: Tensor, *, axis: Dim, use_mask: bool = True) -> Tensor:
     """The exponentials of an axis, normalized to the sum 1; padding gets 0."""
-    return x._like(_masked(x, axis, use_mask).softmax(axis_of(x.dims, axis, x)))
+    at = axis_of(x.dims, axis, x)
+    return x._like(_masked(x, axis, use_mask).softmax(at))
 
 
 def log_softmax(x: Tensor, *, axis: Dim, use_mask: bool = True) -> Tensor:
     """The logarithm of `softmax`; padding gets -inf."""
-    return x._like(_masked(x, axis, use_mask).log_softmax(axis_of(x.dims, axis, x)))
+    at = axis_of(x.dims, axis, x)
+    return x._like(_masked(x, axis, use_mask).log_softmax(at))
 
 
 def cumsum(source: Tensor, *, spatial_dim: Dim) -> Tensor:

@@ -12,6 +12,7 @@ from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of, show
 from returnn_lite.frontend.tensor import Tensor, TensorLike
+from returnn_lite.frontend.tensor_base import checked_dims
 from returnn_lite.frontend.tensor_copies import all_axes
 
 
@@ -62,7 +63,7 @@ def merge_dims(source: Tensor, *, dims: Sequence[Dim], out_dim: Dim | None = Non
 
     The new axis is their product. Where any but the first has padding, it has no sizes but the padded one.
     """
-    wanted = tuple(dims)
+    wanted = checked_dims(dims, "merge_dims")
     if not wanted:
         out = out_dim if out_dim is not None else Dim(1, name="merged")
         return expand_dim(source, out), out

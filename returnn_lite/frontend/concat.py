@@ -198,6 +198,8 @@ def pad(
     single = isinstance(axes, Dim)
     dims = [axes] if isinstance(axes, Dim) else list(axes)
     amounts = [padding] if single and not isinstance(padding[0], tuple | list) else list(padding)
+    if len(amounts) != len(dims) or any(not isinstance(pair, tuple | list) or len(pair) != 2 for pair in amounts):
+        raise WrongUse(f"pad of {source}: `padding` must be a pair (left, right) for each of {show(dims)}")
     given = [out_dims] if isinstance(out_dims, Dim) else list(out_dims or [None] * len(dims))
     dynamic = BehaviorVersion.get() >= 21 if handle_dynamic_dims is None else handle_dynamic_dims
     outs = [

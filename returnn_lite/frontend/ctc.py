@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 import returnn_lite.ops.ctc as ops_ctc
+from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import arranged, axis_of, joined
+from returnn_lite.frontend.layout import arranged, as_rows, axis_of, joined
 from returnn_lite.frontend.sizes import sizes_over
 from returnn_lite.frontend.tensor import Tensor
 
@@ -75,6 +76,8 @@ def _problem(
         raise WrongUse(f"{what}: the logits {logits} must have a feature axis, which is that of the classes")
     if not 0 <= blank < classes.padded_size():
         raise WrongUse(f"{what}: `blank_index` must be a class of {classes}, but is {blank} instead")
+    if not dtypes.is_integer(targets.dtype):
+        raise WrongUse(f"{what}: the targets must be classes, but are {targets} instead")
     axis_of(logits.dims, time, f"{what}: the logits {logits}")
     axis_of(targets.dims, label_time, f"{what}: the targets {targets}")
     in_logits = tuple(dim for dim in logits.dims if dim not in (time, classes))
@@ -83,4 +86,4 @@ def _problem(
     scores = arranged(logits.raw_tensor, logits.dims, (*batch, time, classes)).expand(*sizes, -1, -1)
     labels = arranged(targets.raw_tensor, targets.dims, (*batch, label_time)).expand(*sizes, -1)
     lengths, label_lengths = (sizes_over(dim, batch).reshape(-1) for dim in (time, label_time))
-    return batch, scores.reshape(-1, *scores.shape[-2:]), lengths, labels.reshape(-1, labels.shape[-1]), label_lengths
+    return batch, as_rows(scores, len(batch)), lengths, as_rows(labels, len(batch)), label_lengths

@@ -9,7 +9,7 @@ import torch
 import returnn_lite.ops.ctc as ops_ctc
 from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import arranged, axis_of
+from returnn_lite.frontend.layout import arranged, as_rows, axis_of
 from returnn_lite.frontend.sizes import sizes_over
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.ops.ctc_decode import greedy_decode
@@ -40,7 +40,7 @@ def ctc_greedy_decode(
     batch = tuple(dim for dim in logits.dims if dim not in (in_spatial_dim, classes))
     scores = arranged(logits.raw_tensor, logits.dims, (*batch, in_spatial_dim, classes))
     lengths = sizes_over(in_spatial_dim, batch, scores.device)
-    labels, counts = greedy_decode(scores.reshape(-1, *scores.shape[-2:]), lengths.reshape(-1), blank=blank_index)
+    labels, counts = greedy_decode(as_rows(scores, len(batch)), lengths.reshape(-1), blank=blank_index)
     sizes = logits._new(counts.cpu().reshape(lengths.shape), batch, name="labels")
     out = out_spatial_dim if out_spatial_dim is not None else Dim(None, name="labels")
     if not out.is_dim_known_in_batch():

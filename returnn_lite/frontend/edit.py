@@ -6,7 +6,7 @@ import returnn_lite.ops.edit_distance as ops_edit_distance
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
-from returnn_lite.frontend.layout import arranged, axis_of, joined
+from returnn_lite.frontend.layout import arranged, as_rows, axis_of, joined
 from returnn_lite.frontend.sizes import sizes_over
 from returnn_lite.frontend.tensor import Tensor
 
@@ -16,7 +16,7 @@ def edit_distance(a: Tensor, a_spatial_dim: Dim, b: Tensor, b_spatial_dim: Dim, 
     others = joined(_others(a, a_spatial_dim), _others(b, b_spatial_dim))
     shape = [dim.padded_size() for dim in others]
     rows = [
-        arranged(x.raw_tensor, x.dims, (*others, dim)).expand(*shape, -1).reshape(-1, dim.padded_size())
+        as_rows(arranged(x.raw_tensor, x.dims, (*others, dim)).expand(*shape, -1), len(others))
         for x, dim in ((a, a_spatial_dim), (b, b_spatial_dim))
     ]
     lengths = [sizes_over(dim, others, a.raw_tensor.device).reshape(-1) for dim in (a_spatial_dim, b_spatial_dim)]

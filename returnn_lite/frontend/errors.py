@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 
 import tree
 
-from returnn_lite.errors import ConfigError
+from returnn_lite.errors import ConfigError, UnknownName, did_you_mean, user_line
 
 _NOT_THE_USERS = (
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
@@ -32,6 +33,18 @@ def line_of_user() -> str:
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
+
+
+def missing_name(what: str, names: Mapping[str, object]) -> Callable[[str], object]:
+    """`__getattr__` of a module that configs call `what`: an error with the closest of its public names."""
+
+    def missing(name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(f"{what} has no attribute {name!r}")
+        known = [key for key, value in names.items() if not key.startswith("_") and callable(value)]
+        raise UnknownName(user_line(), f"{what}.{name} does not exist{did_you_mean(name, known)}")
+
+    return missing
 
 
 class NoSizes(WrongUse):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from returnn_lite.behavior_version import BehaviorVersion
+from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.axes import with_dims
 from returnn_lite.frontend.concat import pad
 from returnn_lite.frontend.const import convert_to_tensor
@@ -55,11 +56,11 @@ def slice(  # noqa: A001 - the users' name
         return gather(source, indices=start + index, axis=axis, clip_to_valid=True), out_dim
     first = 0 if start is None else int(start.raw_tensor) if isinstance(start, Tensor) else int(start)
     length, there = out_dim.padded_size(), source.raw_tensor.shape[at]
-    if first + length > there:
+    if length and first + length > there:
         raise WrongUse(f"slice of {source}: frames {first} to {first + length} are not on axis {axis} of size {there}")
     dims = (*source.dims[:at], out_dim, *source.dims[at + 1 :])
     feature = out_dim if source.feature_dim_axis == at else source.feature_dim
-    return with_dims(source, source.raw_tensor.narrow(at, first, length), dims, feature), out_dim
+    return with_dims(source, source.raw_tensor.narrow(at, min(first, there), length), dims, feature), out_dim
 
 
 def _slice_dim(axis: Dim, start: Any, end: Any, size: Any) -> Dim:
@@ -139,6 +140,8 @@ def window(
 
     Frame t sees t - left … t + right. padding: "same" (frames of `pad_value` outside) or "valid".
     """
+    if not isinstance(window_dim, Dim):
+        raise WrongUse(f"window of {source}: `window_dim` must be an axis, but is {window_dim!r} instead")
     size = window_dim.padded_size()
     left, right = _sides(size, window_left, window_right)
     if padding not in ("same", "valid"):
@@ -157,12 +160,18 @@ def window(
         padded, inner, out = source, spatial_dim, spatial_dim - size + 1
     out = out.ceildiv_right(stride) if stride != 1 else out
     at = axis_of(padded.dims, inner)
-    raw = padded.raw_tensor.unfold(at, size, stride)
-    raw = raw.movedim(-1, at if stride == 1 else at + 1)
+    raw = _unfolded(padded.raw_tensor, at, size, stride, out).movedim(-1, at if stride == 1 else at + 1)
     pair = (window_dim, out) if stride == 1 else (out, window_dim)
     dims = (*source.dims[:at], *pair, *source.dims[at + 1 :])
     feature = source.feature_dim
     return with_dims(source, raw, dims, out if feature is not None and feature == spatial_dim else feature), out
+
+
+def _unfolded(raw: torch.Tensor, axis: int, size: int, stride: int, out: Dim) -> torch.Tensor:
+    """All windows of an axis, as a last axis; windows of zeros where it is too short for any."""
+    if raw.shape[axis] >= size:
+        return raw.unfold(axis, size, stride)
+    return raw.new_zeros((*raw.shape[:axis], out.padded_size(), *raw.shape[axis + 1 :], size))
 
 
 def _sides(size: int, left: Any, right: Any) -> tuple[int, int]:
@@ -178,6 +187,8 @@ def repeat(
 ) -> tuple[Tensor, Dim]:
     """Frame i `repeats[i]` times: (tensor, new axis)."""
     counts = convert_to_tensor(repeats)
+    if not dtypes.is_integer(counts.dtype):
+        raise WrongUse(f"repeat of {source}: `repeats` must be ints, but is {repeats!r} instead")
     if in_spatial_dim not in counts.dims:
         frames = range_over_dim(in_spatial_dim, device=source.device)
         counts = frames._like(torch.zeros_like(frames.raw_tensor)) + counts
@@ -190,7 +201,7 @@ def repeat(
     ends = plain.raw_tensor.cumsum(-1)
     out = out_spatial_dim if out_spatial_dim is not None else Dim(None, name="repeat")
     if not out.is_dim_known_in_batch():
-        out.dyn_size_ext = plain._new(ends[..., -1].to(torch.int32).cpu(), others)
+        out.dyn_size_ext = plain._new(plain.raw_tensor.sum(-1, dtype=torch.int32).cpu(), others)
     position = torch.arange(out.padded_size(), device=ends.device).expand(*ends.shape[:-1], -1)
     index = torch.searchsorted(ends.contiguous(), position.contiguous(), right=True)
     index = index.clamp(max=max(ends.shape[-1] - 1, 0))

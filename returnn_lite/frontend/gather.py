@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -30,6 +31,8 @@ def gather(source: Tensor, *, indices: int | Tensor, axis: Dim | None = None, cl
             )
     at = axis_of(source.dims, axis, source)
     if not isinstance(indices, Tensor):
+        if not isinstance(indices, int | np.integer):
+            raise WrongUse(f"gather from {source}: `indices` must be an int or a Tensor, but is {indices!r} instead")
         return _one(source, at, int(indices), clip_to_valid)
     if clip_to_valid:
         indices = _clipped(indices, axis)
@@ -93,6 +96,7 @@ def search_sorted(
     sorted_seq: Tensor, values: Tensor, *, axis: Dim, side: str = "left", out_dtype: str = "int32"
 ) -> Tensor:
     """Where values would be put into a sorted axis; before equal entries, or with side="right" behind them."""
+    axis_of(sorted_seq.dims, axis, f"search_sorted: {sorted_seq}")
     others = tuple(dim for dim in sorted_seq.dims if dim != axis)
     rest = tuple(dim for dim in values.dims if dim not in others)
     seq = arranged(sorted_seq.raw_tensor, sorted_seq.dims, (*others, axis))

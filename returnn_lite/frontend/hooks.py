@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from returnn_lite.frontend.errors import missing_name
 from returnn_lite.frontend.types import Hook
 
 _ATTRIBUTE = "_hooks_of_{}"
@@ -63,3 +64,6 @@ def _with_hooks(obj: Any, key: str, original: Any, args: tuple[Any, ...], kwargs
     for hook in tuple(vars(obj).get(key, ())):
         result = hook(obj, args, kwargs, result)
     return result
+
+
+__getattr__ = missing_name("rf.hooks", globals())

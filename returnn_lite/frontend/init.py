@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.errors import WrongUse, missing_name
 from returnn_lite.frontend.random import random
 from returnn_lite.frontend.tensor import Tensor
 
@@ -124,3 +124,6 @@ def fans(dims: Sequence[Dim]) -> tuple[float, float]:
         return float(sizes[0]), float(sizes[1])
     positions = math.prod(sizes[2:])
     return float(sizes[1] * positions), float(sizes[0] * positions)
+
+
+__getattr__ = missing_name("rf.init", globals())

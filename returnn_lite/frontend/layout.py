@@ -100,6 +100,11 @@ def arranged(raw: RawTensor, have: Axes, want: Axes, leading: bool = True) -> Ra
     return plan.apply(raw, leading)
 
 
+def as_rows(raw: torch.Tensor, count: int) -> torch.Tensor:
+    """The first `count` axes as one, of size 1 for none; also where other axes are empty. Shape: (…, *) -> (N, *)"""
+    return raw.flatten(0, count - 1) if count else raw.unsqueeze(0)
+
+
 def all_different(dims: Axes) -> bool:
     """Whether no axis is there twice; else plans depend on priorities, too, and are not kept."""
     return len(set(dims)) == len(dims)

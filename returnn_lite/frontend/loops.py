@@ -116,6 +116,8 @@ def scan(
     `cond(None, state)` holds, for each entry of `cond_dims`; the new axis has their numbers of frames as sizes. ys:
     templates of the outputs, without the axis.
     """
+    if not callable(body):
+        raise WrongUse(f"the `body` of scan must be a function, but is {body!r} instead")
     if cond is None:
         if spatial_dim is None or not spatial_dim.is_dim_known() or xs is None:
             raise WrongUse("scan must have a `spatial_dim` of known size and `xs`, or a `cond`")

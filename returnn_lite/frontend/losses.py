@@ -63,7 +63,9 @@ def label_smoothing(prob: Tensor, smoothing: float | Tensor, *, axis: Dim | None
     if dim is None or dim.dimension is None:
         raise WrongUse(f"label_smoothing of {prob}: `axis` must be an axis of a fixed size")
     n = dim.dimension
-    if prob.sparse_dim is not None:
+    if prob.sparse_dim is None:
+        axis_of(prob.dims, dim, f"label_smoothing: {prob}")
+    else:
         return sparse_to_dense(prob, label_value=1.0 - smoothing, other_value=smoothing / (n - 1), axis=dim)
     found = prob * (1.0 - smoothing * (n / (n - 1))) + smoothing / (n - 1)
     return found

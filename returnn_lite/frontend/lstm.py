@@ -62,7 +62,7 @@ class LSTM(Module):
         shape = [source.raw_tensor.shape[source.dims.index(dim)] for dim in batch]
         front: Dims = () if step else (spatial_dim,)
         x = arranged(source.raw_tensor, source.dims, (*front, *batch, self.in_dim))
-        x = x.reshape(*x.shape[: len(front)], -1, x.shape[-1])
+        x = x.flatten(len(front), -2) if batch else x.unsqueeze(-2)
         h, c = (self._rows(state, name, batch, shape, x) for name in ("h", "c"))
         if step:
             out, (h, c) = None, self._step(x, h, c)

@@ -11,7 +11,7 @@ from returnn_lite.frontend.axes import with_dims
 from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.gather import gather
-from returnn_lite.frontend.layout import arranged, show
+from returnn_lite.frontend.layout import arranged, axis_of, show
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.sizes import sequence_mask
 from returnn_lite.frontend.tensor import Tensor, TensorLike
@@ -95,7 +95,7 @@ def masked_scatter(
     flat = keep.flatten(len(others))
     index = (flat.cumsum(-1) - 1).clamp(min=0).reshape(keep.shape)
     condition = source._new(keep, order)
-    at = source.dims.index(in_dim)
+    at = axis_of(source.dims, in_dim, f"masked_scatter: {source}")
     if source.raw_tensor.shape[at] == 0:  # nothing is selected
         shape = list(source.raw_tensor.shape)
         shape[at] = 1

@@ -8,7 +8,7 @@ import tree
 
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.elementwise import copy_to_device
-from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.errors import WrongUse, missing_name
 from returnn_lite.frontend.gather import gather
 from returnn_lite.frontend.nested_axes import DimMap, check_structure, cut
 from returnn_lite.frontend.nested_select import masked_scatter_nested, masked_select_nested
@@ -163,3 +163,6 @@ __all__ = [
     "masked_select_nested",
     "where_nested",
 ]
+
+
+__getattr__ = missing_name("rf.nested", globals())

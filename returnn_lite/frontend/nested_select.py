@@ -104,11 +104,12 @@ class _Scatter:
 
     def pair(self, new: Dim, old: Dim) -> Dim:
         """The axis that has the sizes of `new` where something was selected, else those of `old`."""
-        sizes = new.dyn_size_ext
-        if new == old or sizes is None or self.in_dim not in sizes.dims:
-            return new
+        if new in (old, self.in_dim):
+            return old
+        self.before[new] = old
         found = self.known.get(new)
         if found is None:
+            sizes = _with_all(new.get_size_tensor(), [self.in_dim])
             spread = masked_scatter(sizes, old.get_size_tensor(), mask=self.on_cpu, dims=self.dims, in_dim=self.in_dim)
             found = self.known[new] = self.known[old] = Dim(spread, name=f"{old.name}_scatter", kind=old.kind)
         return found
@@ -121,29 +122,25 @@ class _Scatter:
             return self._other(new, old)
         backup = old if isinstance(old, Tensor) else None
         x: Any = new
-        for dim in new.dims:
-            sizes = dim.dyn_size_ext
-            if dim == self.in_dim or sizes is None or self.in_dim not in sizes.dims:
-                continue
-            origin = self._origin(dim, backup)
+        for dim, origin in self._changed(new, backup):
             axis = self.pair(dim, origin)
             x = cut(x, dim, axis)
             if backup is not None and origin in backup.dims:
                 backup = cut(backup, origin, axis)
         return masked_scatter(x, backup, mask=self.mask, dims=self.dims, in_dim=self.in_dim)
 
-    def _origin(self, dim: Dim, backup: Any) -> Dim:
-        """The axis that this one was selected from, else the one of the backup in its place."""
-        if dim in self.before:
-            return self.before[dim]
-        free = [
-            d for d in (backup.dims if backup is not None else ()) if d.dyn_size_ext is not None and d not in self.dims
-        ]
-        free = [d for d in free if any(inner in self.dims for inner in d.dyn_size_ext.dims)]
-        if len(free) != 1:
-            raise WrongUse(f"masked_scatter_nested: axis {dim} belongs to no axis of {backup}")
-        found: Dim = free[0]
-        return found
+    def _changed(self, new: Tensor, backup: Tensor | None) -> list[tuple[Dim, Dim]]:
+        """The axes that the backup lacks, each with the one that it was before: by name, else by place."""
+        if backup is None:
+            return [(dim, self.before[dim]) for dim in new.dims if dim in self.before]
+        unknown = [dim for dim in new.dims if dim != self.in_dim and dim not in backup.dims]
+        found = [(dim, self.before[dim]) for dim in unknown if dim in self.before]
+        unknown = [dim for dim in unknown if dim not in self.before]
+        taken = (*new.dims, *self.dims, *(origin for _, origin in found))
+        free = [dim for dim in backup.dims if dim not in taken]
+        if len(free) != len(unknown):
+            raise WrongUse(f"masked_scatter_nested: the axes of {new} and {backup} do not belong together")
+        return [*found, *zip(unknown, free, strict=True)]
 
     def _other(self, new: Any, old: Any) -> Any:
         """What was not selected from stays; where the backup depends on the mask, that decides."""

@@ -21,7 +21,12 @@ def named(value: TensorLike, dims: Dims | None, what: str) -> Tensor:
     """
     if isinstance(value, Tensor):
         return value if dims is None else _in_order(value, dims, what)
-    raw = torch.as_tensor(value)
+    try:
+        raw = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(
+            "", f"{what} must be a Tensor, a torch tensor or a number, but is {value!r} instead"
+        ) from None
     if dims is None:
         dims = [Dim(size, name=f"axis{i}") for i, size in enumerate(raw.shape)]
     found = tuple(dim if isinstance(dim, Dim) else Dim(int(dim)) for dim in dims)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
 import torch
 
 from returnn_lite.config_value import ConfigValue
@@ -147,10 +146,12 @@ class Parameter(Tensor):
                     return
             if isinstance(found, Tensor):
                 raw.copy_(arranged(found.raw_tensor, found.dims, self._dims).expand(raw.shape))
-            elif isinstance(found, np.ndarray | torch.Tensor):
-                raw.copy_(torch.as_tensor(found))
-            else:
-                raw.fill_(0 if found is None else found)
+                return
+            try:
+                raw.copy_(torch.as_tensor(0 if found is None else found))
+            except (RuntimeError, TypeError, ValueError):
+                text = f"must be a number, an array of their sizes, a Tensor or of rf.init, but is {found!r} instead"
+                raise WrongUse(f"`initial` of a parameter with the axes {show(self._dims)} {text}") from None
 
     # --- values -------------------------------------------------------------------------------------------------------
 

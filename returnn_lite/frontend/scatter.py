@@ -87,7 +87,7 @@ class _Plan:
             raise WrongUse(f"scatter: the indices must be below {total}, but are {int(raw.min())} to {int(raw.max())}")
         self.shape = tuple(raw.shape)
         self.batch_shape = raw.shape[: len(self.batch)]
-        flat = raw.reshape(math.prod(self.batch_shape), -1)
+        flat = raw.reshape(math.prod(self.batch_shape), math.prod(raw.shape[len(self.batch) :]))
         self.index = (flat + torch.arange(flat.shape[0], device=raw.device).unsqueeze(-1) * total).flatten()
         self.places = flat.shape[0] * total
 

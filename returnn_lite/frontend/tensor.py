@@ -65,6 +65,8 @@ class Tensor(TensorCopies["Tensor"], TensorOperators["Tensor"]):
         self._older: dict[str, Any] | None = None
         if dims is not None and version == 1:
             dims, older = None, {**older, "dim_tags": checked_dims(dims, f"tensor {name!r}")}
+        if sparse_dim is not None and not isinstance(sparse_dim, Dim):
+            raise WrongUse(f"`sparse_dim` of tensor {name!r} must be an axis, but is {sparse_dim!r} instead")
         unknown = [key for key in older if key not in _OLD | _IGNORED]
         if unknown:
             raise WrongUse(f"tensor {name!r} has no option {unknown[0]!r}{did_you_mean(unknown[0], _OPTIONS)}")

@@ -46,7 +46,10 @@ class TensorCopies(TensorAxes[T]):
     def copy_transpose(self, perm: Sequence[Dim | int], *, allow_int: bool = True) -> T:
         """The axes in another order, all of them. WrongUse if one is missing."""
         key = (self._dims, tuple(perm))
-        order = _ORDERS.get(key)
+        try:
+            order = _ORDERS.get(key)
+        except TypeError:  # something in it is neither an axis nor a number
+            order = None
         if order is None:
             order = self._order(perm)
             if len(_ORDERS) >= MOST_PLANS:

@@ -64,6 +64,9 @@ def clip_by_value(
     if clip_value_min is None or clip_value_max is None:
         found: Tensor = minimum(x, clip_value_max) if clip_value_min is None else maximum(x, clip_value_min)
         return found
+    for limit in (clip_value_min, clip_value_max):
+        if isinstance(limit, str):
+            raise WrongUse(f"clip_by_value of {x}: the limits must be numbers or tensors, but one is {limit!r}")
     low, high = (convert_to_tensor(value, keep_scalar_on_cpu=True) for value in (clip_value_min, clip_value_max))
     dims = common_dims([x, low, high], allow_broadcast_all_sources, "clip_by_value", place_for)
     raw, least, most = (arranged(t.raw_tensor, t.dims, dims) for t in (x, low, high))

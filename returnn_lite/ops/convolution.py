@@ -47,7 +47,10 @@ def transposed_convolution(x: Tensor, weights: Tensor, spreads: Sequence[Spread]
 
     Shape: (N, C, n …), (C, C', k …) -> (N, C', n' …)
     """
-    full: Tensor = _TRANSPOSED[len(spreads)](x, weights, None, [s.stride for s in spreads])
+    if 0 in x.shape[2:]:
+        full = x.new_zeros((x.shape[0], weights.shape[1], *[0] * len(spreads)))
+    else:
+        full = _TRANSPOSED[len(spreads)](x, weights, None, [s.stride for s in spreads])
     for axis, spread in enumerate(spreads, start=2):
         start, size = spread.cut(x.shape[axis])
         missing = start + size - full.shape[axis]

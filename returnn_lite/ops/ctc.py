@@ -43,6 +43,7 @@ def ctc_loss(
     `impossible` sequences (more labels than the frames can hold): "inf", "zero_loss" (loss 0, but the gradient of a
     posterior of 0) or "zero" (loss and gradient 0).
     """
+    scores = _with_a_frame(scores)
     log_probs = scores if normalized else scores.log_softmax(-1)
     goal = log_probs if normalized or not softmax_grad else scores  # what the gradient is the gradient of
     log_probs = log_probs.detach()
@@ -105,9 +106,10 @@ def ctc_best_path(
     A label or the blank per frame (0 behind the end, and everywhere if there is no alignment), and its log score
     (-inf without).
     """
-    problem = _Problem.of(log_probs, lengths, targets, target_lengths, blank, label_loop)
-    loss, best = _align(log_probs.detach(), problem, viterbi=True)
-    return best.argmax(-1).to(torch.int32), -loss
+    scores = _with_a_frame(log_probs.detach())
+    problem = _Problem.of(scores, lengths, targets, target_lengths, blank, label_loop)
+    loss, best = _align(scores, problem, viterbi=True)
+    return best.argmax(-1)[:, : log_probs.shape[1]].to(torch.int32), -loss
 
 
 def ctc_durations(
@@ -127,6 +129,11 @@ def ctc_durations(
         labels = int(number.max()) if number.numel() else 0
     durations = torch.zeros(*path.shape[:-1], 2 * labels + 1, dtype=torch.int32, device=path.device)
     return durations.scatter_add_(-1, 2 * number - (is_label & valid).long(), valid.to(torch.int32))
+
+
+def _with_a_frame(scores: Tensor) -> Tensor:
+    """At least one frame, which may be padding: PyTorch's own CTC wants it. Shape: (B, T, V) -> (B, max(T, 1), V)"""
+    return scores if scores.shape[1] else F.pad(scores, (0, 0, 0, 1))
 
 
 class _Problem(NamedTuple):

@@ -175,3 +175,28 @@ def test_selection_of_structures_and_back():
     valid = values(back.axis.get_mask())[..., None]
     want = np.where(rows[..., None, None], 2 * values(x), values(x))
     np.testing.assert_allclose(values(back.x) * valid, want * valid)
+
+
+def test_scatter_where_only_the_selected_have_grown():
+    """States of a search in which some hypotheses get one more frame: two fixed sizes become one with sizes."""
+    old = rf.Dim(1, name="history")
+    x = random([B, K, old, F])
+    rows = np.array([[True, False, True], [False, False, False], [False, True, True]])
+    mask = rf.convert_to_tensor(rows, dims=[B, K])
+    found, dim, dims = rf.nested.masked_select_nested(rf.State(x=x, axis=old), mask=mask, dims=[B, K])
+    assert found.axis is old and found.x.dims == (dim, old, F)
+    longer, axis = rf.concat((found.x, old), (found.x * 2.0, old))
+    for with_axis in (True, False):
+        grown, backup = rf.State(x=longer), rf.State(x=x)
+        if with_axis:
+            grown.axis, backup.axis = axis, old
+        back = rf.nested.masked_scatter_nested(
+            grown, backup, mask=mask, dims=[B, K], in_dim=dim, masked_select_dim_map=dims
+        )
+        (new,) = [axis for axis in back.x.dims if axis not in (B, K, F)]
+        assert not with_axis or back.axis is new
+        sizes = new.get_size_tensor().copy_compatible_to_dims_raw([B, K])
+        np.testing.assert_array_equal(sizes, np.where(rows, 2, 1))
+        raw = values(back.x.copy_transpose([B, K, new, F]))
+        np.testing.assert_allclose(raw[:, :, :1], values(x))
+        np.testing.assert_allclose(raw[rows][:, 1], 2 * values(x)[rows][:, 0])
