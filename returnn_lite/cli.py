@@ -13,8 +13,8 @@ from optparse import SUPPRESS_USAGE, OptionParser, Values
 
 from returnn_lite.compat.config_imports import config_imports
 from returnn_lite.config import Config, load_into, refuse_unknown_overrides
-from returnn_lite.config.values import to_int
 from returnn_lite.cpu_threads import share_cpus
+from returnn_lite.engine.distributed.launch import check_launcher, processes
 from returnn_lite.engine.interrupt import ANEW, RESUME, Interrupted, StopRequest
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import MAX_VERBOSITY, Log, log_end, log_greeting, startup_text
@@ -277,7 +277,7 @@ def _run_command(command: Command, config: Config, argv: Sequence[str], prepare:
     prepare(config)
     refuse_unknown_overrides(config, command.overrides)
     # Of the processes that torchrun starts, the first one writes.
-    first = env_int(os.environ, "RANK", 0) == 0
+    first = processes(os.environ)[0] == 0
     log = Log.from_config(config, files=not command.check) if first else Log.silent()
     try:
         log_greeting(log, argv)
@@ -297,24 +297,6 @@ def apply_environment(config: Config, environ: Mapping[str, str]) -> None:
     """TF_DEVICE wins over the option `device`."""
     if environ.get("TF_DEVICE"):
         config.set("device", environ["TF_DEVICE"])
-
-
-def env_int(environ: Mapping[str, str], name: str, default: int) -> int:
-    """An int of the environment; the default where it is not set or empty. ConfigError if it is none."""
-    return to_int(f"environment variable {name}", environ.get(name) or default)
-
-
-MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # the number of processes, by MPI's launchers
-
-
-def check_launcher(environ: Mapping[str, str]) -> None:
-    """ConfigError for one of several processes that MPI started: each would train, and all would write the same; and
-    for what torchrun cannot have set."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        env_int(environ, name, 0)
-    count = max(env_int(environ, name, 1) for name in MPI_SIZES)
-    if count > 1 and "WORLD_SIZE" not in environ:
-        raise ConfigError("", f"{count} processes started by mpirun are not supported; use torchrun, or a single one")
 
 
 # The message of these says it all; any other exception is a fault of the program or of code in the config.

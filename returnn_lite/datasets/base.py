@@ -48,6 +48,7 @@ class Dataset(Corpus):
     defaulted: frozenset[str] = frozenset()  # options that were not written, but come from the dataset's role
     provenance = ""  # where the sequences come from: the end of an error message about the whole dataset
     constant = False  # the data of a sequence are the same whenever they are loaded, and in memory
+    forwards_only = False  # sequences can be read in their order alone
     reuses_batches = False  # keeps the batches of an epoch for the next one if the order is the same
 
     def __init__(self, base: BaseOptions | None = None, *, log: Log | None = None):

@@ -12,6 +12,7 @@ from returnn_lite.datasets.combined import (
     postprocessing,
 )
 from returnn_lite.datasets.hdf import hdf, nextgen, stereo
+from returnn_lite.datasets.streaming import iterable, tar
 from returnn_lite.datasets.synthetic import anything, dummy, generated, generated_tasks
 from returnn_lite.datasets.tables import huggingface, numpy_dump, static
 from returnn_lite.datasets.text import enwik8, lm, text_dict, translation
@@ -27,6 +28,7 @@ __all__ = [
     "generated_tasks",
     "hdf",
     "huggingface",
+    "iterable",
     "joined",
     "librispeech",
     "lm",
@@ -40,6 +42,7 @@ __all__ = [
     "raw_wav",
     "static",
     "stereo",
+    "tar",
     "text_dict",
     "timit",
     "translation",

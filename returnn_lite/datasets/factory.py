@@ -16,6 +16,7 @@ from returnn_lite.log import Log
 
 CONFIG_PREFIX = "config:"
 SEED_STEP_PER_RANK = 16127
+EVALUATED = ("dev", "eval")  # in the same order in all processes
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def init_dataset(
     options = {**given, **{name: default[name] for name in defaulted}}
     options["name"] = str(options.get("name") or name)
     if options.get("random_seed_offset") is None:
-        options["random_seed_offset"] = default_seed_offset(config)
+        options["random_seed_offset"] = default_seed_offset(config, name)
     made = make_dataset(options, name, log)
     made.defaulted = defaulted
     made.initialize()
@@ -149,21 +150,29 @@ def evaluate(expression: str, name: str, config: Config | None) -> ConfigValue:
 def shard(config: Config, environ: Mapping[str, str]) -> dict[str, int]:
     """The options that give each process of a distributed training its part of the sequences.
 
-    None of them with `torch_distributed`, which means that all go through all sequences, in other orders.
+    None of them with `torch_distributed`, unless that says "data": "shares": all go through all sequences, in other
+    orders.
     """
     size = int(environ.get("WORLD_SIZE") or 1)
-    if size == 1 or config.typed_value("torch_distributed") is not None:
+    if size == 1 or sees_all_data(config):
         return {}
     return {"_num_shards": size, "_shard_index": int(environ.get("RANK") or 0)}
 
 
-def default_seed_offset(config: Config | None) -> int:
-    """Offset of the epoch seed where the dataset sets none: differs per rank of a distributed training, else 0."""
+def sees_all_data(config: Config) -> bool:
+    """Whether each process of a distributed training goes through all sequences."""
+    value = config.typed_value("torch_distributed")
+    return value is not None and not (isinstance(value, Mapping) and value.get("data") == "shares")
+
+
+def default_seed_offset(config: Config | None, name: str) -> int:
+    """Offset of the epoch seed where the dataset `name` sets none: for the training data it differs per rank of a
+    distributed training where all have all sequences, else 0."""
     if config is None:
         return 0
     from_environment = os.environ.get("RETURNN_RANDOM_SEED_OFFSET")
     if from_environment:
         return int(from_environment)
-    if config.typed_value("torch_distributed") is None:
+    if not sees_all_data(config) or name in EVALUATED:
         return 0
     return int(os.environ.get("RANK", "0")) * SEED_STEP_PER_RANK

@@ -17,6 +17,7 @@ from returnn_lite.datasets.batches.limits import check_limit
 from returnn_lite.datasets.batches.torch_batching import limits_by_class
 from returnn_lite.datasets.batches.torch_slices import TorchChunking
 from returnn_lite.engine.models.model import Model
+from returnn_lite.engine.worker_loader import AHEAD, WorkerLoader, why_not
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.tensor import Spec
@@ -215,11 +216,17 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config:
     dtypes = {key: specs[key].dtype for key in keys}
     static = [key for key in keys if specs[key].time is None]
     classes = {key: sparse.size for key in keys if (sparse := specs[key].sparse_dim) is not None and sparse.size}
-    workers = 1 if config.int("num_workers", 1) else 0
+    count, ahead = worker_options(config)
+    make: Callable[..., Loader] = partial(Loader, workers=min(count, 1))
+    if count > 1:
+        reason = why_not(dataset)
+        make = partial(WorkerLoader, count=count, ahead=ahead) if not reason else make
+        if reason:
+            dataset.log.v2(f"note: {dataset.name} is read by one process, since {reason}")
     moved = {key: place for key in keys if (place := _place_of_frames(specs[key]))}
     changes: list[Callable[[Batch], Batch]] = [partial(with_frames_at, moved)] if moved else []
     changes += [pinned] if net.device.type == "cuda" else []
-    return Loader(
+    return make(
         dataset,
         options,
         keys=keys,
@@ -228,10 +235,26 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config:
         classes=classes,
         check=partial(check_shapes, dataset, {key: specs[key] for key in keys}),
         refuse_nan=config.bool("stop_on_nonfinite_train_score", True),
-        workers=workers,
         transform=(lambda batch: reduce(lambda made, change: change(made), changes, batch)) if changes else None,
         busy=_has_work(net.device),
     )
+
+
+def worker_options(config: Config) -> tuple[int, int]:
+    """(number of processes that read, batches that each makes ahead), by `num_workers` or `torch_dataloader_opts`.
+
+    0: all in the process itself, 1: in a thread of it.
+    """
+    path, options = "torch_dataloader_opts", config.literal("torch_dataloader_opts", None) or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(path, f"must be a dict, but is {options!r} instead")
+    count, ahead = config.int("num_workers", None), options.get("prefetch_factor") or AHEAD
+    count = options.get("num_workers", 1) if count is None else count
+    for key, value, least in (("num_workers", count, 0), ("prefetch_factor", ahead, 1)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            text = f"must be a whole number of at least {least}, but is {value!r} instead"
+            raise ConfigError(f'{path}["{key}"]', text)
+    return int(count), int(ahead)
 
 
 def _place_of_frames(spec: Spec) -> int:

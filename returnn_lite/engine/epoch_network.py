@@ -6,7 +6,8 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.config_value import NetDict
-from returnn_lite.engine.distributed import World
+from returnn_lite.engine.distributed.agreement import network_fingerprint
+from returnn_lite.engine.distributed.parallel import Parallel
 from returnn_lite.engine.models.descriptions import description_diff, dims_in, same_description
 from returnn_lite.engine.models.epoch_marks import EpochMarks, require_loss
 from returnn_lite.engine.models.model import Model, ModelSource
@@ -39,12 +40,12 @@ class EpochNetwork:
         *,
         source: ModelSource,
         data: TrainingData,
-        world: World,
+        parallel: Parallel,
         device: torch.device,
         learning_rate: float,
     ) -> None:
         self.config, self.log, self.source, self.data = config, log, source, data
-        self.world, self.device, self.learning_rate = world, device, learning_rate
+        self.parallel, self.device, self.learning_rate = parallel, device, learning_rate
         self.overrides = EpochOverrides(config, log)
         self.description: NetDict | None = None
 
@@ -61,6 +62,8 @@ class EpochNetwork:
             if self.marks.trains:
                 require_loss(self.net)
             return
+        if self.description is not None and self.parallel.splits_parameters:
+            raise ConfigError("pretrain", f"epoch {epoch} has another network, which parameters in parts do not allow")
         before = (self.net, self.updater) if self.description is not None else None
         self.net = self.source.build(
             description, epoch=epoch, step=global_step, device=self.device, log=self.log, filename=filename
@@ -75,6 +78,14 @@ class EpochNetwork:
         self.updater = self._new_updater()
         if before is not None:
             self.updater.take_over(before[1])
+
+    def join(self) -> None:
+        """To be called once, when the network has its start values: from here on it is trained in all processes."""
+        world = self.parallel.world
+        world.require_equal("network", "builds another network", network_fingerprint(self.net.params))
+        if self.parallel.splits_parameters:
+            self.parallel.adopt(self.net)
+            self.updater = self._new_updater()
 
     def _stays(self, epoch: int, description: NetDict) -> bool:
         """Whether the network is the right one; the log says why not."""
@@ -99,14 +110,14 @@ class EpochNetwork:
             network=self.net,
             steps_per_epoch=self.steps_per_epoch,
         )
-        made.combine = self.world.mean
+        made.combine, made.by_backward = self.parallel.combine, self.parallel.by_backward
         scaler = self.source.precision.scaler
         if scaler is not None:
             made.scale_by(LossScale(scaler, self.device))
-        if made.closure is not None and self.world.size > 1:
+        if made.closure is not None and self.parallel.world.size > 1:
             raise ConfigError("optimizer", f"{made.closure.name} takes a closure, which only one process can")
         return made
 
     def steps_per_epoch(self) -> int:
         """The number of batches of the first epoch, in each process."""
-        return self.world.least(self.data.count_batches(self.net))
+        return self.parallel.world.least(self.data.count_batches(self.net))

@@ -14,6 +14,7 @@ from returnn_lite.engine.hooks import EpochHooks
 from returnn_lite.engine.log_form import Pass, write
 from returnn_lite.engine.models.model import Model, ModelSource
 from returnn_lite.engine.models.network_source import start_epoch
+from returnn_lite.engine.report import EpochScores
 from returnn_lite.engine.setup import load_network, requested_epoch
 from returnn_lite.engine.step import Forward, by_itself, run_step
 from returnn_lite.engine.step_meter import step_meter
@@ -32,7 +33,8 @@ class Evaluation:
     """What is needed to compute scores: the network on its device, its source, and the config.
 
     `batches` begins an epoch of a dataset; `forward` runs the network. `after_step` may raise to end it; `done` is told
-    the scores of each dataset. `hooks` are called around each, with `step`, the number of training steps so far.
+    the scores of each dataset. `merge` adds the scores of those who have the other batches. `hooks` are called around
+    each, with `step`, the number of training steps so far.
     """
 
     config: Config
@@ -43,6 +45,7 @@ class Evaluation:
     batches: EvalBatches = eval_batches
     forward: Forward = by_itself
     after_step: Callable[[], None] = lambda: None
+    merge: Callable[[EpochScores], None] = lambda scores: None
     done: Callable[[int, str, Mapping[str, float]], None] = lambda epoch, name, means: None
     hooks: EpochHooks | None = None
     step: int = 0
@@ -61,6 +64,8 @@ class Evaluation:
                     meter.add(run_step(net, batch, self.device, self.forward), batch)
                 meter.end_step()
                 self.after_step()
+        meter.flush()
+        self.merge(meter.scores)
         return meter.finish(loader.wait_time)
 
     def run_all(self, datasets: Mapping[str, Dataset], epoch: int, control: LearningRateControl | None) -> Results:

@@ -44,9 +44,11 @@ class EpochScores:
     def _add(self, column: Column, value: np.floating) -> None:
         self._sums[column] = self._sums.get(column, self.kind(0)) + self.kind(value)
 
-    def join(self, other: "EpochScores") -> None:
-        """Adds the sums of another part of the epoch."""
-        for column, value in other._sums.items():
+    def become_sum_of(self, parts: "Sequence[EpochScores]") -> None:
+        """The sums of all parts of the epoch, in this order."""
+        sums = [part._sums for part in parts]
+        self._sums = {}
+        for column, value in ((column, value) for part in sums for column, value in part.items()):
             self._add(column, value)
 
     def means(self) -> dict[str, float]:

@@ -1,5 +1,9 @@
 """The checkpoints that a training writes and removes."""
 
+from collections.abc import Mapping
+
+import torch
+
 from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints import checkpoint
 from returnn_lite.engine.checkpoints.cleanup import Scores, cleanup_old_models, cleanup_options
@@ -11,6 +15,8 @@ from returnn_lite.engine.setup import final_epoch, model_name
 from returnn_lite.log import Log
 from returnn_lite.optim.state import State
 from returnn_lite.version import __version__
+
+Params = Mapping[str, torch.Tensor]
 
 
 class RunFiles:
@@ -45,13 +51,13 @@ class RunFiles:
                 rate = float(network.updater.next_learning_rate(global_step))
         return {"epoch": epoch, "step": global_step, "effective_learning_rate": rate, "version": __version__}
 
-    def write(self, network: EpochNetwork, epoch: int, global_step: int, resume: State) -> None:
-        """Optimizer state, then model; older optimizer states go."""
+    def write(self, network: EpochNetwork, params: Params, epoch: int, global_step: int, resume: State) -> None:
+        """Optimizer state, then model (`params`, whole); older optimizer states go."""
         base = self.base(epoch)
         self.log.v4(f"Save model under {base}")
         checkpoint.save_checkpoint(
             base,
-            network.net.saved_params,
+            params,
             info=self.info(network, epoch, global_step),
             resume=resume,
             averaged=network.updater.averaged_model(network.net.params),

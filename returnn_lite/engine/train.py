@@ -12,7 +12,10 @@ from returnn_lite.engine.checkpoints.find import StartPoint
 from returnn_lite.engine.checkpoints.finite import require_finite
 from returnn_lite.engine.checkpoints.load import load_params
 from returnn_lite.engine.checkpoints.resume import Saved, position_schedules, restore_records
-from returnn_lite.engine.distributed import World
+from returnn_lite.engine.distributed.agreement import data_fingerprint
+from returnn_lite.engine.distributed.choose import parallel_training
+from returnn_lite.engine.distributed.options import DistributedOptions
+from returnn_lite.engine.distributed.world import World
 from returnn_lite.engine.epoch_network import EpochNetwork
 from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores
 from returnn_lite.engine.graphs.repeated import repeated_steps
@@ -61,6 +64,7 @@ class Trainer:
     ) -> None:
         self.config, self.log, self.world = config, log, world or World()
         self.data = data or TrainingData(config, log)
+        self.parallel = parallel_training(self.world, DistributedOptions.from_config(config))
         self.forward, self.observers = forward, list(observers)
         self.source = model_source(config)
         self.files = RunFiles(config, log, self.source)
@@ -92,6 +96,7 @@ class Trainer:
         recorded = self.forward is by_itself and not self.observers  # who looks on sees the outputs of layers
         self.train_forward = repeated_steps(config, log, self.device) if recorded else self.forward
         self.data.open()
+        self.require_same_data()
         data.complete_extern_data(config, [self.data.train])
         data.print_data_info({"train": self.data.train, **self.data.evaluated}, log)
         self.control = LearningRateControl.from_config(config, log)
@@ -100,11 +105,19 @@ class Trainer:
             log,
             source=self.source,
             data=self.data,
-            world=self.world,
+            parallel=self.parallel,
             device=self.device,
             learning_rate=self.control.options.learning_rate,
         )
         self.load(find_start(config, "train", log))
+
+    def require_same_data(self) -> None:
+        """ConfigError unless all processes see the same data; then they may share evaluations."""
+        if self.world.size > 1:
+            for name, dataset in {"train": self.data.train, **self.data.evaluated}.items():
+                self.world.require_equal(name, "sees other data", data_fingerprint(dataset))
+        if not self.parallel.splits_parameters:
+            self.data.share = self.world.rank, self.world.size
 
     def load(self, start_point: StartPoint) -> None:
         """Builds the network, fills it from the checkpoint, and brings back the optimizer's state."""
@@ -113,6 +126,7 @@ class Trainer:
         self.network.prepare(epoch, self.global_step, filename)
         print_network(self.net, self.log)
         self.global_step = load_start(self.config, self.net, start_point, self.log, task="train")
+        self.network.join()
         self.resumed = start_point.resume
         state = None
         if start_point.resume and filename:
@@ -132,12 +146,13 @@ class Trainer:
     def restore(self, state: State, epoch: int) -> None:
         """Takes over what `resume_state` saved: optimizer, and scores that did not reach the learning-rate file."""
         if not self.config.is_true("reset_optimizer_on_restart"):
-            self.updater.load_state_dict(state["optimizer"])
+            self.updater.load_state_dict(self.parallel.split_state(state["optimizer"], self.net.params))
         self.saved = restore_records(self.control, state, epoch)
 
     def resume_state(self) -> State:
         """Everything besides the parameters that the next epoch depends on."""
-        return {"optimizer": self.updater.state_dict(), "learning_rates": self.control.text()}
+        optimizer = self.parallel.whole_state(self.updater.state_dict())
+        return {"optimizer": optimizer, "learning_rates": self.control.text()}
 
     def run(self, stop: StopRequest) -> None:
         """Trains all epochs; `stop` ends it between two steps."""
@@ -161,7 +176,7 @@ class Trainer:
         while not last or epoch <= last:
             yield epoch
             epoch += 1
-        if self.files.model:
+        if self.world.from_first(self.files.model is not None):
             self.write_checkpoint(last)
         write(self.log, self.source.form.run_ends(last, self.global_step))
 
@@ -197,13 +212,13 @@ class Trainer:
         if epoch == 1 and self.files.model and self.config.is_true("save_epoch1_initial_model"):
             self.files.write_initial(self.network, self.global_step)
         made = self.training_pass().run(epoch, rate, self.global_step, stop)
-        self.global_step += made.updates
+        self.global_step += self.world.from_first(made.updates)
         if self.network.marks.trains:
             self.updater.end_epoch()
         self.check_parameters(epoch)
         self.scalars.trained(epoch, made.means, rate)
         self.control.set_scores(epoch, self.source.form.entries("train", made.means))
-        if self.files.due(epoch):
+        if self.world.from_first(self.files.due(epoch)):
             self.write_checkpoint(epoch)
         self.control.save()
         write(self.log, self.source.form.trained(epoch, made.means, made.seconds))
@@ -217,7 +232,7 @@ class Trainer:
         return TrainingPass(
             config=self.config,
             log=self.log,
-            world=self.world,
+            parallel=self.parallel,
             device=self.device,
             network=self.network,
             data=self.data,
@@ -225,13 +240,13 @@ class Trainer:
             control=self.control,
             scalars=self.scalars,
             observers=self.observers,
-            forward=self.forward if self.updater.needs_objective else self.train_forward,
+            forward=self.parallel.training(self.forward if self.updater.needs_objective else self.train_forward),
             hooks=self.hooks,
         )
 
     def agree(self) -> None:
         """What the processes of a training must have in common at the start of an epoch comes from the first one."""
-        self.world.copy_first(self.net.params)
+        self.parallel.agree(self.net.params)
         self.control.epochs = self.world.from_first(self.control.epochs)
 
     def go_back_to_best(self, epoch: int) -> None:
@@ -268,7 +283,9 @@ class Trainer:
 
     def write_checkpoint(self, epoch: int) -> None:
         """The network and the state to resume from."""
-        self.files.write(self.network, epoch, self.global_step, self.resume_state())
+        params, resume = self.parallel.whole(self.net.saved_params), self.resume_state()
+        if self.files.model:
+            self.files.write(self.network, params, epoch, self.global_step, resume)
 
     def clean_up(self) -> None:
         """Removes checkpoints that are not worth keeping."""
@@ -293,6 +310,7 @@ class Trainer:
             batches=self.data.eval_batches,
             forward=self.forward,
             after_step=stop.check,
+            merge=self.world.merge if self.data.share[1] > 1 else lambda scores: None,
             done=self.scalars.evaluated,
             hooks=self.hooks,
             step=self.global_step,

@@ -1,6 +1,7 @@
 """What a training reads: its datasets, and the batches that each epoch has of them."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from returnn_lite.config import Config
@@ -22,17 +23,24 @@ class Batches(Protocol):
 EvalBatches: TypeAlias = Callable[[Config, Model, str, Dataset, int], Batches]
 
 
-def eval_batches(config: Config, net: Model, name: str, dataset: Dataset, epoch: int) -> Batches:
-    """The usual `EvalBatches`."""
+def eval_batches(
+    config: Config, net: Model, name: str, dataset: Dataset, epoch: int, share: tuple[int, int] = (0, 1)
+) -> Batches:
+    """The usual `EvalBatches`; `share` (i, n): number i of every n batches."""
     dataset.init_seq_order(epoch=epoch)
-    return data.load_batches(dataset, data.eval_batching(config, net, name, epoch), net, config)
+    options = replace(data.eval_batching(config, net, name, epoch), share=share)
+    return data.load_batches(dataset, options, net, config)
 
 
 class TrainingData:
-    """The datasets of a training by the config: `train`, and by name those that scores are computed for."""
+    """The datasets of a training by the config: `train`, and by name those that scores are computed for.
+
+    `share` (i, n): of every n batches of an evaluation, this process gets number i.
+    """
 
     train: Dataset
     evaluated: dict[str, Dataset]
+    share = (0, 1)
 
     def __init__(self, config: Config, log: Log) -> None:
         self.config, self.log = config, log
@@ -52,7 +60,7 @@ class TrainingData:
 
     def eval_batches(self, config: Config, net: Model, name: str, dataset: Dataset, epoch: int) -> Batches:
         """The `EvalBatches` of this training."""
-        return eval_batches(config, net, name, dataset, epoch)
+        return eval_batches(config, net, name, dataset, epoch, self.share)
 
     def count_batches(self, net: Model) -> int:
         """The number of batches of the first epoch."""

@@ -9,7 +9,7 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.engine.batch_errors import nonfinite_layer, with_batch_context
 from returnn_lite.engine.batch_like import BatchLike
-from returnn_lite.engine.distributed import World
+from returnn_lite.engine.distributed.parallel import Parallel
 from returnn_lite.engine.epoch_network import EpochNetwork
 from returnn_lite.engine.hooks import EpochHooks
 from returnn_lite.engine.interrupt import StopRequest
@@ -41,7 +41,7 @@ class TrainingPass:
 
     config: Config
     log: Log
-    world: World
+    parallel: Parallel
     device: torch.device
     network: EpochNetwork
     data: TrainingData
@@ -80,7 +80,7 @@ class TrainingPass:
         net, updater, global_step = self.network.net, self.network.updater, first_step
         for observer in self.observers:
             observer.epoch_start(net, updater)
-        for step, batch in enumerate(self.world.together(batches, stop)):
+        for step, batch in enumerate(self.parallel.together(batches, stop)):
             net.global_step = global_step
             with with_batch_context(batch, self.config, net):
                 again = repeatable_objective(net, batch, self.device, self.forward) if updater.closure else None
@@ -104,8 +104,10 @@ class TrainingPass:
                 if updater.rule.grad_norm is not None:
                     meter.add_grad_norm(updater.rule.norm_name, updater.rule.grad_norm)
                 self.scalars.step(global_step, result, updater.effective_learning_rate)
+            self.parallel.after_step(step, net.params)
             global_step += 1
             meter.end_step()
+        self.parallel.end_epoch(net.params)
         net.global_step = global_step
         return global_step
 
@@ -113,9 +115,9 @@ class TrainingPass:
         """An epoch without training: as in evaluation, and nothing changes."""
         batches, meter = self.start(epoch, rate, first_step)
         net = self.network.net.eval()
-        apart = self.network.marks.finish_all_data and self.world.size > 1
+        apart = self.network.marks.finish_all_data and self.parallel.world.size > 1
         with torch.no_grad():
-            for batch in batches if apart else self.world.together(batches, stop):
+            for batch in batches if apart else self.parallel.together(batches, stop):
                 with with_batch_context(batch, self.config, net):
                     self.check_scores(meter, run_step(net, batch, self.device, self.forward), batch)
                 meter.end_step()
@@ -123,7 +125,8 @@ class TrainingPass:
 
     def start(self, epoch: int, rate: float, first_step: int) -> tuple[Batches, StepMeter]:
         """The batches of the training data, and what collects their scores."""
-        rank = self.world.rank if self.world.size > 1 else None
+        world = self.parallel.world
+        rank = world.rank if world.size > 1 else None
         start_epoch(self.network.net, self.config, epoch, step=first_step, rank=rank)
         start_rate = np.float32(self.network.updater.rates.common_of_step(first_step, rate))
         self.control.set_meta(epoch, {"global_train_step": first_step, "effective_learning_rate": start_rate})
@@ -137,7 +140,7 @@ class TrainingPass:
     def end(self, epoch: int, batches: Batches, meter: StepMeter) -> tuple[dict[str, float], float]:
         """Scores and time in seconds, when all steps are made."""
         meter.flush()
-        self.world.merge(meter.scores)
+        self.parallel.world.merge(meter.scores)
         means = meter.finish(batches.wait_time)
         self.data.train.finish_epoch()
         steps, seconds = meter.progress.steps, meter.progress.elapsed

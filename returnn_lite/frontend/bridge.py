@@ -51,16 +51,18 @@ class RFModuleAsPTModule(torch.nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> RFModuleAsPTModule:
         """As torch, and the frontend parameters get what it made of theirs."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, value in vars(self.rf_module).items():
-            if not isinstance(value, Parameter):
-                continue
-            raw = self._parameters.get(name) if name in self._parameters else self._buffers.get(name)
-            if raw is None:
-                continue
-            if not isinstance(raw, torch.nn.Parameter):
-                raw = self._buffers[name] = torch.nn.Parameter(raw, requires_grad=False)
-            value.set_raw(raw)
+        for name, raw in self._buffers.items():
+            if raw is not None and isinstance(vars(self.rf_module).get(name), Parameter):
+                self._buffers[name] = torch.nn.Parameter(raw, requires_grad=False)
+        self.refresh()
         return self
+
+    def refresh(self) -> None:
+        """The frontend parameters get the tensors that this module has now."""
+        for name, value in vars(self.rf_module).items():
+            raw = self._parameters.get(name, self._buffers.get(name)) if isinstance(value, Parameter) else None
+            if raw is not None:
+                value.set_raw(raw)
 
 
 def rf_module_to_pt_module(rf_module: Module, *, aux_params_as_buffers: bool = True) -> torch.nn.Module:

@@ -81,6 +81,7 @@ class Updater:
         # (own gradients, parameters) -> those of all processes, where several train together
         self.combine: Callable[[Gradients, Mapping[str, Tensor]], Gradients] = lambda own, params: own
         self.loss_scale: LossScale | None = None
+        self.by_backward = False  # gradients by a backward pass over all parameters
         if self.closure is not None and self.rule.invalid.allowed:
             raise ConfigError(INVALID_STEPS, f"must be 0 with {self.closure.name}, which takes a closure")
 
@@ -279,11 +280,14 @@ class Updater:
     def _plain_gradients(self, objective: Tensor) -> Gradients:
         factors = {name: group.options.maximize_grad_norm for group in self.groups for name in group.names}
         if any(factors.values()):
+            if self.by_backward:
+                text = 'must be 0 with several processes, unless torch_distributed has "reduce_type": "grad_explicit"'
+                raise ConfigError("maximize_grad_norm", text)
             free = {name: param for name, param in self.active.items() if param.requires_grad}
             return grad.maximize_norm(grad.gradients(objective, free, create_graph=True), free, factors)
-        if self.held is None:
+        if self.held is None and not self.by_backward:
             return grad.gradients(objective, self.active)
-        found = grad.backward(objective, self.held.params)
+        found = grad.backward(objective, self.params if self.held is None else self.held.params)
         return {name: found[name] for name in self.active if name in found}
 
     def reset(self) -> None:

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from returnn_lite.config import Config
-from returnn_lite.engine.distributed import processes
+from returnn_lite.engine.distributed.launch import processes
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.step import BrokenScores
 from returnn_lite.engine.tasks import train as task

@@ -2,7 +2,9 @@
 
 import gzip
 import io
+import itertools
 import pickle
+import tarfile
 import wave
 import zipfile
 from pathlib import Path
@@ -215,6 +217,32 @@ def streams(folder: Path):
     }
 
 
+def rows():
+    """For IterableDataset."""
+    for number, seq in enumerate(static()["data"]):
+        yield {"id": f"row-{number}", **seq}
+
+
+def tar(path: Path, count=4, mode="w"):
+    """A tar file of sounds and texts, as webdataset writes them."""
+    with tarfile.open(path, mode) as file:
+        for i, sound in zip(range(count), itertools.cycle(sounds())):
+            for extension, content in (("wav", sound), ("txt", b"ab" * FRAMES[i % len(FRAMES)])):
+                info = tarfile.TarInfo(f"part/s{i}.{extension}")
+                info.size = len(content)
+                file.addfile(info, io.BytesIO(content))
+    return str(path)
+
+
+def forwards(folder: Path):
+    """Datasets that are read from front to back."""
+    labels = {"class": "Utf8ByteTargets"}
+    return {
+        "IterableDataset": {"source": rows, "data_format": TYPES, "seq_tag_key": "id"},
+        "TarDataset": {"files": tar(folder / "a.tar"), "audio": {"features": "raw"}, "targets": labels},
+    }
+
+
 def recordings(folder: Path):
     """Lists of audio files."""
     names = [f"{i}.wav" for i in range(len(FRAMES))]
@@ -253,5 +281,5 @@ def tables():
 
 def examples(folder: Path):
     """Options by the name of the class."""
-    of_files = (wrappers, files, texts, audio, streams, recordings)
+    of_files = (wrappers, files, texts, audio, streams, forwards, recordings)
     return {**made_up(), **tables(), **{name: options for group in of_files for name, options in group(folder).items()}}

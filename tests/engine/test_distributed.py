@@ -1,4 +1,4 @@
-"""Training in two processes under torchrun, on the CPU."""
+"""Training in two processes on the CPU: under torchrun, and by what it sets."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import torch
 
 from tests.engine.helpers import CONFIG_FILE, command, options, run
+from tests.engine.several import finish, start, train
 
 BASE = """
 network["h"] = {"class": "rec", "unit": "nativelstm2", "n_out": 5, "from": "data"}
@@ -63,14 +64,26 @@ def test_equal_parts_train_as_one(tmp_path):
 
 
 def test_each_has_its_part(tmp_path):
-    """Half of the steps; the scores are those of all sequences."""
-    two, one = folders(tmp_path)
-    text = "learning_rate = 0.0\n"
-    assert torchrun(two, text).returncode == 0
-    alone(one, text)
-    assert (two / "returnn.log").read_text().count("train epoch 2, finished after 7 steps") == 1
-    for found, expected in zip(scores(two), scores(one), strict=True):
+    """Half of the steps, and the scores are those of all sequences. A step in both is the mean of their steps."""
+    pair = "train['data'] = train['data'][:2]\nnum_epochs = 1\n"
+    parts, two = tmp_path / "parts", tmp_path / "two"
+    train(2, {parts: BASE + "learning_rate = 0.0\n", two: BASE + pair})
+    one, fresh = tmp_path / "one", tmp_path / "start"
+    for folder, text in ((one, "learning_rate = 0.0\n"), (fresh, pair + "save_epoch1_initial_model = True\n")):
+        folder.mkdir()
+        alone(folder, text)
+    assert (parts / "returnn.log").read_text().count("train epoch 2, finished after 7 steps") == 1
+    for found, expected in zip(scores(parts), scores(one), strict=True):
         assert abs(found - expected) < 1e-5
+    first, both = parameters(fresh / "out/model.000.pt"), parameters(two / "out/model.001.pt")
+    steps = []
+    for i in (0, 1):
+        (tmp_path / str(i)).mkdir()
+        alone(tmp_path / str(i), f"train['data'] = train['data'][{i}:{i + 1}]\nnum_epochs = 1\n")
+        steps.append(parameters(tmp_path / str(i) / "out/model.001.pt"))
+    for name in first.keys() - {"global_step"}:
+        expected = first[name] + (steps[0][name] + steps[1][name] - 2 * first[name]) / 2
+        torch.testing.assert_close(both[name], expected)
 
 
 def scores(folder):
@@ -79,34 +92,23 @@ def scores(folder):
     return [table[epoch]["error"][key] for epoch in (1, 2) for key in ("train_score", "train_error", "dev_score")]
 
 
-def test_the_mean_of_gradients(tmp_path):
-    """A step on two sequences in two processes is the mean of both steps."""
-    two, one = folders(tmp_path)
-    text = 'train["data"] = train["data"][:2]\nnum_epochs = 1\n'
-    assert torchrun(two, text).returncode == 0
-    alone(one, text + "save_epoch1_initial_model = True\n")
-    start, both = (
-        torch.load(f, weights_only=True)["model"] for f in (one / "out/model.000.pt", two / "out/model.001.pt")
-    )
-    steps = []
-    for i in (0, 1):
-        part = tmp_path / str(i)
-        part.mkdir()
-        alone(part, f'train["data"] = train["data"][{i}:{i + 1}]\nnum_epochs = 1\n')
-        steps.append(parameters(part / "out/model.001.pt"))
-    for name in start.keys() - {"global_step"}:
-        expected = start[name] + (steps[0][name] + steps[1][name] - 2 * start[name]) / 2
-        torch.testing.assert_close(both[name], expected)
+def refused(folder, text):
+    """The lines on stderr of a config that two processes refuse."""
+    (folder / "a.config").write_text(CONFIG_FILE + BASE + text)
+    started = start(2, [folder])
+    errors = "".join(err for _, err in finish(started))
+    assert [process.returncode for process in started] == [1, 1]
+    return errors.splitlines()
 
 
 def test_dumps_of_a_part_of_the_sequences_are_refused(tmp_path):
     dump = {"class": "hdf_dump", "from": "output", "filename": "x.hdf", "is_output_layer": True}
-    done = torchrun(tmp_path, f'network["dump"] = {dump}\n')
+    (line,) = refused(tmp_path, f'network["dump"] = {dump}\n')
     text = "`hdf_dump` needs all sequences in one process, but this is one of 2 by torchrun"
-    assert done.returncode == 1 and f'network["dump"]: {text}' in done.stderr and "Traceback" not in done.stdout
+    assert line == f'network["dump"]: {text}'
     assert not (tmp_path / "x.hdf").exists()
 
 
 def test_other_tasks_are_refused(tmp_path):
-    done = torchrun(tmp_path, "task = 'eval'\n")
-    assert done.returncode == 1 and "task 'eval' runs in one process, but torchrun started 2" in done.stderr
+    lines = refused(tmp_path, "task = 'eval'\n")
+    assert set(lines) == {"task: task 'eval' runs in one process, but torchrun started 2"}

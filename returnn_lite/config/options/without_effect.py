@@ -9,7 +9,7 @@ _IGNORED = """
     cache_size debug_mode debug_grad_summaries debug_print_layer_output debug_print_layer_output_template
     debug_save_updater_vars decouple_constraints_factor flat_net_construction keep_epochs load_optimizer_state
     optimizer_use_locking search_flag sprint_interface_dataset_opts
-    sprint_trainer_exec_path torch_dataloader_opts use_pytorch use_tensorflow hidden_size hidden_type activation loss
+    sprint_trainer_exec_path use_pytorch use_tensorflow hidden_size hidden_type activation loss
     description beam_size
 """
 _NO_TRAIN_FLAG = "evaluations always run without the train flag"

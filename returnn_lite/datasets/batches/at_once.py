@@ -36,8 +36,9 @@ class AtOnce:
     def _table(self) -> FrameTable | None:
         """The table of the dataset, if it can have one; made once."""
         loader, window = self.loader, self.loader.dataset.options.context_window
-        key = (*sorted(loader.dtypes.items()), window)
+        collating = loader.collating
+        key = (*sorted(collating.dtypes.items()), window)
         if key not in self.tables:
-            usable = not loader.static_keys and window is None and loader.transform is None
-            self.tables[key] = FrameTable.of(loader.dataset, loader.dtypes, loader.classes) if usable else None
+            usable = not collating.static_keys and window is None and loader.transform is None
+            self.tables[key] = FrameTable.of(loader.dataset, collating.dtypes, collating.classes) if usable else None
         return self.tables[key]

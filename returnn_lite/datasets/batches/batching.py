@@ -33,7 +33,8 @@ class BatchingOptions:
     where the number of sequences is not known before the end. `size_option` is the config's name of `batch_size`.
     `batch_size` and `max_seqs` may be functions, asked for every sequence. `limits_before_chunks`: the limits of
     lengths are for sequences, not for their chunks; `torch_chunking`: chunks by the rules for models written in torch;
-    `buckets`: batches by lengths in place of all limits of batches; `shuffled`: in a random order.
+    `buckets`: batches by lengths in place of all limits of batches; `shuffled`: in a random order. `share` (i, n): of
+    every n batches only number i is loaded; the others are somebody else's.
     """
 
     batch_size: Limit | ConfigFunction = None
@@ -54,6 +55,7 @@ class BatchingOptions:
     torch_chunking: TorchChunking | None = None
     buckets: Buckets | None = None
     shuffled: ShuffledBatches | None = None
+    share: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         """Raises ConfigError for values that make no sense."""

@@ -6,10 +6,12 @@ outside the interpreter.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from returnn_lite.datasets.base import Dataset
@@ -64,11 +66,11 @@ class Loader:
                     dataset.name, f'there is no data key "{key}"{did_you_mean(key, known)}; there are {known}'
                 )
         self.dataset, self.options = dataset, options
-        self.dtypes = {key: (dtypes or {}).get(key) or dataset.get_data_dtype(key) for key in keys}
+        wanted = {key: (dtypes or {}).get(key) or dataset.get_data_dtype(key) for key in keys}
+        scattered = options.buckets is not None or options.shuffled is not None
+        self.collating = Collating(wanted, frozenset(static_keys), dict(classes or {}), refuse_nan, scattered)
         self.workers, self.prefetch = workers, prefetch
-        self.check = check
-        self.classes, self.refuse_nan = dict(classes or {}), refuse_nan
-        self.static_keys, self.transform = frozenset(static_keys), transform
+        self.check, self.transform = check, transform
         self.busy, self.wait_time = busy, 0.0
         dataset.limit_keys(list(keys))
 
@@ -88,37 +90,18 @@ class Loader:
             batches.close()
 
     def _made(self) -> Generator[Any, None, None]:
-        """The batches, made when asked for."""
-        for plan in epoch_batches(self.dataset, self.options):
-            batch = self._load(plan)
+        """The batches of this share, made when asked for."""
+        first, step = self.options.share
+        plans = itertools.islice(epoch_batches(self.dataset, self.options), first, None, step)
+        for batch in self.batches(plans):
+            if self.check is not None:
+                self.check(batch)
             yield self.transform(batch) if self.transform else batch
 
-    def _load(self, plan: SliceBatch) -> Batch:
-        seq_idx = plan.slices.seq_idx
-        try:
-            scattered = self.options.buckets is not None or self.options.shuffled is not None
-            first, last = int(seq_idx.min()), int(seq_idx.min() if scattered else seq_idx.max())
-            self.dataset.load_seqs(first, last + 1)  # scattered ones are loaded one by one
-            batch = collate(self.dataset, plan, self.dtypes, self.static_keys, self.classes, self.refuse_nan)
-        except DataError:
-            raise
-        except Exception as exc:
-            raise self._blame(plan, exc) from exc
-        if self.check is not None:
-            self.check(batch)
-        return batch
-
-    def _blame(self, plan: SliceBatch, exc: Exception) -> DataError:
-        """The error with the tag of the first sequence that cannot be loaded alone, else of the batch's first."""
-        suspects = sorted(set(plan.slices.seq_idx.tolist()))
-        guilty = suspects[0]
-        for i in suspects:
-            try:
-                self.dataset.load_seqs(i, i + 1)
-            except Exception as own:
-                guilty, exc = i, own
-                break
-        return blamed(place_of(self.dataset, guilty), exc)
+    def batches(self, plans: Iterable[SliceBatch]) -> Iterator[Batch]:
+        """The batches of the plans, in order."""
+        for plan in plans:
+            yield self.collating(self.dataset, plan)
 
     def _in_background(self) -> Generator[Any, None, None]:
         channel: Channel[Item] = Channel(self.prefetch)
@@ -151,6 +134,45 @@ class Loader:
             channel.put((END, None))
         except BaseException as exc:  # whatever it is, the consumer must hear of it, not wait for ever
             channel.put((None, exc))
+
+
+@dataclass(frozen=True)
+class Collating:
+    """Loads the sequences of a plan and makes its batch; see `Loader`. An error names the sequence.
+
+    scattered: the sequences do not follow each other, so that they are loaded one by one.
+    """
+
+    dtypes: Mapping[str, str]
+    static_keys: frozenset[str]
+    classes: Mapping[str, int]
+    refuse_nan: bool
+    scattered: bool = False
+
+    def __call__(self, dataset: Dataset, plan: SliceBatch) -> Batch:
+        """The batch."""
+        seq_idx = plan.slices.seq_idx
+        try:
+            last = seq_idx.min() if self.scattered else seq_idx.max()
+            dataset.load_seqs(int(seq_idx.min()), int(last) + 1)
+            return collate(dataset, plan, self.dtypes, self.static_keys, self.classes, self.refuse_nan)
+        except DataError:
+            raise
+        except Exception as exc:
+            raise blamed_seq(dataset, plan, exc) from exc
+
+
+def blamed_seq(dataset: Dataset, plan: SliceBatch, exc: Exception) -> DataError:
+    """The error with the tag of the first sequence that cannot be loaded alone, else of the batch's first."""
+    suspects = sorted(set(plan.slices.seq_idx.tolist()))
+    guilty = suspects[0]
+    for i in suspects:
+        try:
+            dataset.load_seqs(i, i + 1)
+        except Exception as own:
+            guilty, exc = i, own
+            break
+    return blamed(place_of(dataset, guilty), exc)
 
 
 class Channel(Generic[T]):

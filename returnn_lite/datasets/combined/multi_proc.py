@@ -31,6 +31,8 @@ class MultiProcDataset(Wrapper):
     one. A dataset that cannot be sent to processes (functions of a config) is read in this one.
     """
 
+    forwards_only = True
+
     def __init__(
         self,
         base: BaseOptions | None = None,
@@ -55,7 +57,8 @@ class MultiProcDataset(Wrapper):
         self.dedicated, self.num_workers, self.buffer = sharding_method == "dedicated", num_workers, buffer_size
         self.shards = [self.inner]
         if self.dedicated:
-            shards = ({"_num_shards": num_workers, "_shard_index": i} for i in range(num_workers))
+            count, first = self.options._num_shards * num_workers, self.options._shard_index * num_workers
+            shards = ({"_num_shards": count, "_shard_index": first + i} for i in range(num_workers))
             self.shards = [sub_dataset(self, dataset, f"inner{i}", **{**defaults, **s}) for i, s in enumerate(shards)]
         self.arguments: OrderRequest = {}
         self._start()

@@ -35,6 +35,8 @@ class PostprocessingDataset(Wrapper):
     forwards only. `buf_size` has no effect.
     """
 
+    forwards_only = True
+
     def __init__(
         self,
         base: BaseOptions | None = None,

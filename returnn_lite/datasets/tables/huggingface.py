@@ -10,22 +10,19 @@ from typing import Any
 import numpy as np
 
 from returnn_lite.config_value import ConfigDict, ConfigValue
-from returnn_lite.datasets.casting import cast, class_indices
 from returnn_lite.datasets.corpus import Seq
-from returnn_lite.datasets.options import BaseOptions, DataError
+from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.order.tags import TagTable
 from returnn_lite.datasets.registry import dataset
-from returnn_lite.datasets.typed_keys import TypedKeys
+from returnn_lite.datasets.tables.rows import Rows
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
-from returnn_lite.vocab import Vocabulary, create_vocab
 
 SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk writes beside its Arrow files
-NUMBERS = {"i": "integers", "u": "integers", "f": "numbers", "b": "truth values"}
 
 
 @dataset("HuggingFaceDataset")
-class HuggingFaceDataset(TypedKeys):
+class HuggingFaceDataset(Rows):
     """A table; `data_format` {column: {"dim", "shape" or "ndim", "dtype", "vocab" …}} says which columns are keys.
 
     `dataset_opts`: options of load_dataset; a folder of save_to_disk, or one with Arrow or Parquet files; a list of
@@ -56,8 +53,9 @@ class HuggingFaceDataset(TypedKeys):
             self.table = self.table.rename_columns(dict(rename_columns))
         for column, feature in (cast_columns or {}).items():
             self.table = self.table.cast_column(column, feature)
-        self.vocabs: dict[str, Vocabulary] = {}
-        self._check_format(data_format)
+        for column in data_format:
+            self._column(column, "data_format")
+        self.set_format(data_format)
         self.tag_column = self._column(seq_tag_column, "seq_tag_column")
         self.length_column = self._column(sorting_seq_len_column, "sorting_seq_len_column")
         self.data_column = self._column(sorting_seq_len_column_data, "sorting_seq_len_column_data")
@@ -97,24 +95,6 @@ class HuggingFaceDataset(TypedKeys):
             raise ConfigError(f"{self.name}: {option}", f'there is no column "{name}"{hint}')
         return name
 
-    def _check_format(self, data_format: Mapping[str, ConfigDict]) -> None:
-        formats = {}
-        for column, options in data_format.items():
-            self._column(column, "data_format")
-            options = dict(options)
-            vocab = options.pop("vocab", None)
-            if vocab is not None:
-                self.vocabs[column] = create_vocab(vocab, f'{self.name}: data_format["{column}"]["vocab"]')
-                options = {"dim": self.vocabs[column].num_labels, "sparse": True, **options}
-                self.labels[column] = self.vocabs[column].labels
-            if "ndim" in options and "shape" not in options:
-                ndim = options.pop("ndim")
-                dense = ndim > 0 and not options.get("sparse")
-                options["shape"] = (None,) * (ndim - dense) + ((options.get("dim"),) if dense else ())
-            formats[column] = options
-        self.set_types(formats, f"{self.name}: data_format")
-        self.num_inputs = self.num_outputs.get("data", (0, 0))[0]
-
     def get_total_num_seqs(self, *, fast: bool = False) -> int:
         """Rows of the table."""
         return len(self.table)
@@ -141,35 +121,7 @@ class HuggingFaceDataset(TypedKeys):
 
     def load_corpus_seqs(self, indices: np.ndarray) -> list[Seq]:
         """The rows."""
-        return [self._row(int(i), self.table[int(i)]) for i in indices]
-
-    def _row(self, index: int, row: ConfigDict) -> Seq:
-        try:
-            return {key: self._array(index, key, row[key]) for key in self.types}
-        except DataError:
-            raise
-        except (ConfigError, ValueError, TypeError) as exc:
-            raise DataError(f'{self.name}: sequence "{self.corpus_tag(index)}"', str(exc)) from None
-
-    def _array(self, index: int, key: str, value: ConfigValue) -> np.ndarray:
-        dtype = self.get_data_dtype(key)
-        if key in self.vocabs:
-            if not isinstance(value, str):
-                raise ConfigError(key, f"must be a text to use a vocabulary, but is {value!r}")
-            return class_indices(self.vocabs[key].get_seq(value), dtype, key)
-        if dtype == "string":
-            return np.array(str(value))
-        array = np.asarray(value)
-        if array.dtype.kind not in NUMBERS:
-            raise ConfigError(key, f"must be numbers, or needs a vocab, but is {str(value)[:50]!r}")
-        ndim = self._dim_ndim(key)[1]
-        if array.ndim != ndim:
-            raise ConfigError(key, f"must have {ndim} axes as in data_format, but has the shape {array.shape}")
-        return cast(array, dtype, f'{self.name}: sequence "{self.corpus_tag(index)}"', f'"{key}"')
-
-    def get_target_list(self) -> list[str]:
-        """All keys."""
-        return self.get_data_keys()
+        return [self.seq_of_row(self.corpus_tag(int(i)), self.table[int(i)]) for i in indices]
 
 
 def _loose_files(path: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Whether parameters are finite: asked before a checkpoint is written, and of what was read from one."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 
@@ -12,9 +12,12 @@ SHOWN = 5  # names in an error
 
 
 def all_finite(values: Collection[torch.Tensor]) -> bool:
-    """Whether no number is NaN or infinite. The device is waited for once, whatever the number of tensors."""
+    """Whether no number is NaN or infinite; of parameters that processes share, in the part of this one.
+
+    The device is waited for once, whatever the number of tensors.
+    """
     groups: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
-    for value in values:
+    for value in map(own_part, values):
         if (value.is_floating_point() or value.is_complex()) and value.numel():
             groups.setdefault((value.dtype, value.device), []).append(value.detach())
     if not groups:
@@ -23,6 +26,12 @@ def all_finite(values: Collection[torch.Tensor]) -> bool:
     largest = [torch.stack(torch._foreach_norm(group, math.inf)).isfinite().all() for group in groups.values()]
     device = largest[0].device
     return bool(torch.stack([one.to(device) for one in largest]).all())
+
+
+def own_part(value: torch.Tensor) -> torch.Tensor:
+    """What this process has of a tensor; usually all of it."""
+    to_local: Callable[[], torch.Tensor] | None = getattr(value, "to_local", None)  # of DTensor
+    return value if to_local is None else to_local()
 
 
 def nonfinite(params: Mapping[str, torch.Tensor], ignore: Collection[str] = ()) -> list[str]:
@@ -40,7 +49,7 @@ def infinite_constants(params: Mapping[str, torch.Tensor]) -> frozenset[str]:
 
 def described(params: Mapping[str, torch.Tensor], names: list[str]) -> str:
     """`parameter 'w' (2 of 6 numbers are NaN or infinite)`, and the names of further ones."""
-    first = params[names[0]]
+    first = own_part(params[names[0]])
     count = int((~torch.isfinite(first)).sum())
     text = f"parameter {names[0]!r} is not finite ({count} of {first.numel()} numbers are NaN or infinite)"
     more = [repr(name) for name in names[1:SHOWN]] + ["…"] * (len(names) > SHOWN)
