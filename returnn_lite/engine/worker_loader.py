@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
-from returnn_lite.datasets.batches.batching import BatchingOptions, SliceBatch
+from returnn_lite.datasets.batches.batching import BatchingOptions
 from returnn_lite.datasets.batches.collate import Batch
 from returnn_lite.datasets.batches.loader import Collating, Loader
+from returnn_lite.datasets.batches.slice_batch import SliceBatch
 from returnn_lite.processes import become_helper, in_main_thread
 
 T = TypeVar("T")

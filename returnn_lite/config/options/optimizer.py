@@ -29,9 +29,7 @@ OPTIMIZER = Group(
         option(
             "num_allowed_consec_invalid_gradient_steps", "int", NONE, "Updates in a row that may be left out for NaN."
         ),
-        option(
-            "log_grad_norm", "bool or float", "False", "Reports the norm of an update's gradients; a number is p."
-        ),
+        option("log_grad_norm", "bool or float", "False", "Reports the norm of an update's gradients; a number is p."),
         option("grad_scaler", "dict", NONE, "Options of torch.amp.GradScaler; by default {} in float16, none else."),
         option("grad_checkpoint", "bool or list", "False", "Layers that the backward pass computes again."),
         option("decouple_constraints", bool, "False", "`L2` of layers is decay of the parameters, not a loss."),

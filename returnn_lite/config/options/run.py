@@ -27,7 +27,7 @@ RUN = Group(
             "torch_compile", "bool or dict", "False", "Layers inside of loops are compiled; options of torch.compile."
         ),
         option("torch_cuda_graph", "bool or int", "True", "Training steps on a GPU are recorded and repeated."),
-        option("torch_distributed", "dict", NONE, "How several processes train one model."),
+        option("torch_distributed", "dict", NONE, "How several processes train one model ([page](scale.md))."),
         option("float32_matmul_precision", "str", '"highest"', 'Precision of products on a GPU: "high", "medium".'),
     ),
 )

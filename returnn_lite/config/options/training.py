@@ -20,9 +20,7 @@ TRAINING = Group(
         option("inc_seq_length", Number, "0.0", "`max_seq_length` grows by so much each epoch."),
         option("seq_drop", Part, "0.0", "Probability that a training sequence is left out."),
         option("seq_drop_freq", Count, "10", "No effect on the result; of old configs."),
-        option(
-            "torch_batching", "dict", NONE, "Batches of similar lengths, by buckets ([page](torch_models.md))."
-        ),
+        option("torch_batching", "dict", NONE, "Batches of similar lengths, by buckets ([page](torch_models.md))."),
         option("online_shuffle_batches", "int or dict", NONE, "Batches in random order within a buffer of so many."),
         option("shuffle_batches", bool, "False", "Batches of an epoch come in random order."),
         option(
@@ -45,7 +43,8 @@ DATA = Group(
         option("dev", "dataset", NONE, "What is evaluated after each epoch, and drives the learning rate."),
         option("eval", "dataset", NONE, "A further set to evaluate; what tasks like `forward` read."),
         option("eval_datasets", "dict", NONE, "Further sets by name."),
-        option("num_workers", Count, "1", "Threads that prepare batches ahead; 0 for none."),
+        option("num_workers", Count, "1", "0: batches are made when needed, 1: by a thread, more: by processes."),
+        option("torch_dataloader_opts", "dict", NONE, "The same as `num_workers`, and `prefetch_factor`."),
         option("batching", "str", NONE, "Default of `seq_ordering`."),
         option("window", "int", "0", "Default of the dataset option."),
         option("context_window", "int or dict", NONE, "Default of the dataset option."),
