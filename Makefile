@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-speech demo-lm test test-fast lint format types docs clean
+.PHONY: help setup site demo demo-speech demo-lm test test-fast lint format types docs clean
 
 help:
 	@echo "make demo    train, forward and search on handwritten digits (below 5 minutes after the set-up)"
 	@echo "make demo-speech | demo-lm    spoken numbers (needs espeak-ng) | a language model of Python's sources"
 	@echo "make test    the test suite        make test-fast    most of it, in a minute and a half"
+	@echo "make site    the documentation as web pages, in build/site"
 	@echo "make lint | types | format | docs | setup | clean"
 
 setup: $(READY)
@@ -60,9 +61,23 @@ types: $(READY)
 docs: $(READY)
 	$(BIN)/python tools/layer_reference.py docs/layers.md
 	$(BIN)/python tools/option_reference.py docs/options.md docs/config.schema.json
+	$(BIN)/python -m returnn_lite.tools.class_help docs/losses.md
 	$(BIN)/python tools/compatibility.py docs/usage_counts.txt docs/compatibility.md
 	$(BIN)/python tools/frontend_names.py docs/frontend.md
 	$(BIN)/python tools/room_sizes.py ARCHITECTURE.md
 
+# The documentation as web pages, in build/site; a dead link is an error.
+PAGES := README.md ARCHITECTURE.md CHANGELOG.md LICENSE docs configs demos benchmarks
+SITE_READY := $(VENV)/.ready-site
+
+site: $(SITE_READY)
+	@rm -rf build/pages && mkdir -p build/pages
+	@git ls-files -z --cached --others --exclude-standard -- $(PAGES) | tar -cf - --null -T - | tar -xf - -C build/pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(SITE_READY): $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt "mkdocs-material>=9.5,<10"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,17 +1,22 @@
-"""`rnn.py --help-loss`, `--help-dataset`, `--help-optimizer NAME`: what a class does, its options, their defaults."""
+"""`rnn.py --help-loss`, `--help-dataset`, `--help-optimizer NAME`: what a class does, its options, their defaults.
+
+As a program it writes the page of all losses: `python -m returnn_lite.tools.class_help docs/losses.md`.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterable
 from dataclasses import fields
+from pathlib import Path
 
 import returnn_lite.catalog  # noqa: F401  (fills the registries)
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.registry import dataset_class
 from returnn_lite.datasets.registry import own_options as dataset_options
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.losses.base import CommonLossOptions, loss_class, loss_names
+from returnn_lite.losses.base import CommonLossOptions, Loss, loss_class, loss_names
 from returnn_lite.optim.resolve import find_class
 
 
@@ -21,8 +26,12 @@ def describe_loss(name: str) -> str:
         known = "; there are " + ", ".join(loss_names())
         raise ConfigError("--help-loss", f"unknown loss {name!r}{did_you_mean(name, loss_names()) or known}")
     cls = loss_class(name)
-    own = [p for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return _text(name, cls, own, "loss_opts", (field.name for field in fields(CommonLossOptions)))
+    return _text(name, cls, loss_options(cls), "loss_opts", (field.name for field in fields(CommonLossOptions)))
+
+
+def loss_options(cls: type[Loss]) -> list[inspect.Parameter]:
+    """The `loss_opts` of a loss, but for those of all."""
+    return [p for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
 def describe_dataset(name: str) -> str:
@@ -53,3 +62,31 @@ def _text(name: str, cls: type, own: Iterable[inspect.Parameter], word: str, com
         f"{word} of all: {', '.join(common)}",
     ]
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def losses_page() -> str:
+    """All losses with their `loss_opts`, in Markdown."""
+    words: dict[type[Loss], list[str]] = {}
+    for name in loss_names():
+        words.setdefault(loss_class(name), []).append(name)
+    common = ", ".join(f"`{field.name} = {field.default!r}`" for field in fields(CommonLossOptions))
+    parts = [
+        "# Losses\n",
+        "Written by `make docs` from the classes themselves; `rnn.py --help-loss NAME` prints one.\n",
+        'A layer has a loss by `"loss": NAME`, with options in `loss_opts`, and counts by `loss_scale`. What is trained '
+        "is the sum over frames (or sequences), what is reported the mean.\n",
+        f"`loss_opts` of every loss: {common}.\n",
+    ]
+    for cls, names in words.items():
+        options = ", ".join(_option(p) for p in loss_options(cls)) or "none"
+        parts += [f"## {', '.join(names)}\n", f"{inspect.getdoc(cls) or ''}\n", f"`loss_opts`: {options}.\n"]
+    return "\n".join(parts)
+
+
+def _option(parameter: inspect.Parameter) -> str:
+    default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+    return f"`{parameter.name}{default}`"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(losses_page())

@@ -11,7 +11,7 @@ from returnn_lite.datasets.registry import DATASETS
 from returnn_lite.losses.base import loss_names
 from returnn_lite.optim.rule_optimizer import RULES
 from returnn_lite.tools import option_reference
-from returnn_lite.tools.class_help import describe_dataset, describe_loss, describe_optimizer
+from returnn_lite.tools.class_help import describe_dataset, describe_loss, describe_optimizer, losses_page
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KINDS = {"string": str, "array": list, "object": dict, "boolean": bool, "integer": int, "number": (int, float)}
@@ -22,6 +22,10 @@ def test_the_page_and_the_schema_are_current(tmp_path):
     assert option_reference.main([str(page), str(schema)]) == 0
     for file in (page, schema):
         assert (DOCS / file.name).read_text() == file.read_text(), f"docs/{file.name} is old: run `make docs`"
+
+
+def test_the_page_of_losses_is_current():
+    assert (DOCS / "losses.md").read_text() == losses_page(), "docs/losses.md is old: run `make docs`"
 
 
 def test_the_page_has_every_option_once():

@@ -12,6 +12,7 @@ OWN = {
     "compatibility.py",
     "frontend_names.py",
     "layer_reference.py",
+    "option_reference.py",
     "room_sizes.py",
 }  # which write pages of this repository
 
