@@ -73,8 +73,8 @@ def losses_page() -> str:
     parts = [
         "# Losses\n",
         "Written by `make docs` from the classes themselves; `rnn.py --help-loss NAME` prints one.\n",
-        'A layer has a loss by `"loss": NAME`, with options in `loss_opts`, and counts by `loss_scale`. What is trained '
-        "is the sum over frames (or sequences), what is reported the mean.\n",
+        'A layer has a loss by `"loss": NAME`, with options in `loss_opts`, and counts by `loss_scale`. What is '
+        "trained is the sum over frames (or sequences), what is reported the mean.\n",
         f"`loss_opts` of every loss: {common}.\n",
     ]
     for cls, names in words.items():

@@ -50,8 +50,8 @@ def test_the_schema_fits_defaults():
 
 
 @pytest.mark.parametrize("kind, name, texts", [
-    ("option", "batch_size", ["batch_size\n", "type     int or dict", "default  1"]),
-    ("option", "torch_batching", ["not supported: use `batch_size`"]),
+    ("option", "num_epochs", ["num_epochs\n", "type     int, 0 or more", "default  5"]),
+    ("option", "use_dummy_datasets", ["not supported: use a DummyDataset"]),
     ("option", "multiprocessing", ["accepted, without effect"]),
     ("loss", "ce", ["label_smoothing = 0.0", "use_normalized_loss"]),
     ("dataset", "OggZipDataset", ["segment_file = None", "partition_epoch"]),
