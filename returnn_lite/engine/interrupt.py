@@ -16,6 +16,7 @@ from typing import ClassVar
 
 RESUME = "resume by running again"
 ANEW = "running again begins anew"
+OTHER_PROCESS = "a signal to another process"
 SECONDS = 1.25  # for leaving in good order, before the process is ended
 
 

@@ -20,7 +20,7 @@ from returnn_lite.engine.epoch_network import EpochNetwork
 from returnn_lite.engine.evaluate import Evaluation, Results, lacks_scores
 from returnn_lite.engine.graphs.repeated import repeated_steps
 from returnn_lite.engine.hooks import EpochHooks
-from returnn_lite.engine.interrupt import StopRequest
+from returnn_lite.engine.interrupt import Interrupted, StopRequest
 from returnn_lite.engine.log_form import write
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.network_source import print_network
@@ -30,12 +30,15 @@ from returnn_lite.engine.run_files import RunFiles
 from returnn_lite.engine.setup import choose_device, find_start, load_start, log_defaults, must_be_finite
 from returnn_lite.engine.step import BrokenScores, Forward, by_itself
 from returnn_lite.engine.summary import ScalarLog
+from returnn_lite.engine.time_limit import OPTION as TIME_LIMIT
+from returnn_lite.engine.time_limit import TimeLimit
 from returnn_lite.engine.training_data import TrainingData
 from returnn_lite.engine.training_pass import TrainingPass
 from returnn_lite.log import Log
 from returnn_lite.optim.state import State
 from returnn_lite.optim.updater import Updater
 from returnn_lite.schedule.control import LearningRateControl
+from returnn_lite.schedule.early_stopping import EarlyStopping
 from returnn_lite.schedule.last_best import LastBest
 
 
@@ -71,6 +74,8 @@ class Trainer:
         self.last_best = LastBest.from_config(config)
         self.scalars = ScalarLog.from_config(config, log)
         self.hooks = EpochHooks(config)
+        self.early_stopping = EarlyStopping.from_config(config)
+        self.time_limit = TimeLimit.from_config(config)
         self.broken = False  # whether a parameter is not finite, where that does not end the run
         self.saved: Saved | None = None
         self.resumed = False
@@ -155,9 +160,14 @@ class Trainer:
         return {"optimizer": optimizer, "learning_rates": self.control.text()}
 
     def run(self, stop: StopRequest) -> None:
-        """Trains all epochs; `stop` ends it between two steps."""
-        for epoch in self.epochs(stop):
-            self.train_epoch(epoch, stop)
+        """Trains all epochs; `stop` ends it between two steps, and the end of `max_train_time` does, in good order."""
+        try:
+            for epoch in self.epochs(stop):
+                self.train_epoch(epoch, stop)
+        except Interrupted:
+            if not self.time_limit.has_ended(stop.received):
+                raise
+            self.log.v1(f"{TIME_LIMIT} is over: the running epoch is given up; the next start goes on with it")
 
     def epochs(self, stop: StopRequest) -> Iterator[int]:
         """The epochs to train, one after the other, with what comes before the first and after the last one."""
@@ -174,11 +184,22 @@ class Trainer:
         self.log_start()
         epoch = first
         while not last or epoch <= last:
+            reason = self.world.from_first(self.reason_to_end(epoch))
+            if reason:
+                self.log.v1(reason)
+                break
+            begin = self.time_limit.elapsed
             yield epoch
+            self.time_limit.took(self.time_limit.elapsed - begin)
             epoch += 1
-        if self.world.from_first(self.files.model is not None):
-            self.write_checkpoint(last)
-        write(self.log, self.source.form.run_ends(last, self.global_step))
+        if self.world.from_first(self.files.model is not None) and epoch > first:
+            self.write_checkpoint(epoch - 1)
+        write(self.log, self.source.form.run_ends(epoch - 1, self.global_step))
+
+    def reason_to_end(self, epoch: int) -> str:
+        """Why this epoch is not trained any more, by `early_stopping` and `max_train_time`; "" if it is."""
+        found = self.early_stopping.reason(self.control, epoch - 1) if self.early_stopping is not None else ""
+        return found or self.time_limit.reason(epoch)
 
     def log_start(self) -> None:
         """What the log says before the first epoch."""
@@ -242,6 +263,7 @@ class Trainer:
             observers=self.observers,
             forward=self.parallel.training(self.forward if self.updater.needs_objective else self.train_forward),
             hooks=self.hooks,
+            time_limit=self.time_limit,
         )
 
     def agree(self) -> None:

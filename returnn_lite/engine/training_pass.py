@@ -20,6 +20,8 @@ from returnn_lite.engine.observer import Observer
 from returnn_lite.engine.step import BrokenScores, Forward, StepResult, repeatable_objective, run_step
 from returnn_lite.engine.step_meter import StepMeter, step_meter
 from returnn_lite.engine.summary import ScalarLog
+from returnn_lite.engine.time_limit import OPTION as TIME_LIMIT
+from returnn_lite.engine.time_limit import TimeLimit
 from returnn_lite.engine.training_data import Batches, TrainingData
 from returnn_lite.log import Log
 from returnn_lite.optim.gradients import Gradients
@@ -51,6 +53,7 @@ class TrainingPass:
     observers: Sequence[Observer]
     forward: Forward
     hooks: EpochHooks
+    time_limit: TimeLimit
 
     def run(self, epoch: int, rate: float, first_step: int, stop: StopRequest) -> PassResult:
         """The pass of an epoch with this learning rate; its first update is the run's step `first_step` (from 0)."""
@@ -107,6 +110,8 @@ class TrainingPass:
             self.parallel.after_step(step, net.params)
             global_step += 1
             meter.end_step()
+            if self.time_limit.is_up:
+                stop.stop(TIME_LIMIT)
         self.parallel.end_epoch(net.params)
         net.global_step = global_step
         return global_step

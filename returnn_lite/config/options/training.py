@@ -30,6 +30,8 @@ TRAINING = Group(
         option("calculate_exp_loss", bool, "False", "Reports exp of losses, too: perplexities."),
         option("stop_on_nonfinite_train_score", bool, "True", "Ends with an error when a score is NaN or infinite."),
         option("use_last_best_model", "bool or dict", "False", "Goes back to a better epoch when scores get worse."),
+        option("early_stopping", "dict", NONE, "Ends where scores stall: `patience` (epochs), `measure`, …"),
+        option("max_train_time", "number or str", NONE, 'Ends in good order before this time, "23:30:00" or seconds.'),
         option("epoch_start", "function", NONE, "Called before each training and evaluation."),
         option("epoch_end", "function", NONE, "Called after each."),
     ),

@@ -10,7 +10,7 @@ import torch
 import torch.distributed
 
 from returnn_lite.datasets import Batch
-from returnn_lite.engine.interrupt import StopRequest
+from returnn_lite.engine.interrupt import OTHER_PROCESS, StopRequest
 from returnn_lite.engine.report import EpochScores
 from returnn_lite.errors import ConfigError
 
@@ -65,7 +65,7 @@ class World:
         state = [batch is None, stop.received is not None, UNKNOWN if known is None else known]
         ends, stopped, complete = self._reduced(state, ReduceOp.MAX)
         if stopped:
-            stop.stop("a signal to another process")
+            stop.stop(OTHER_PROCESS)
             stop.check()
         if batch is not None:
             batch.complete = None if complete == UNKNOWN else complete
