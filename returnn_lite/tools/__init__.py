@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 # name -> ("module:function", what it does); in each group by name
 TOOLS: dict[str, tuple[str, str]] = {
+    "data": ("own_data.command:main", "own audio files and texts as data sets"),
     "analyze-dataset-batches": ("analyze_batches:main", "how full the batches are"),
     "dump-dataset": ("dump_dataset:main", "sequences of a dataset, and statistics of them"),
     "dump-dataset-raw-strings": ("dump_raw_strings:main", "the texts of a dataset as a Python dict"),
