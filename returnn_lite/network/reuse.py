@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,12 @@ def reuse_options(options: ConfigValue, path: str) -> ReuseOptions | None:
     return ReuseOptions(path, dict(_as_dict(options)))
 
 
+def _named(name: str, names: Container[str]) -> str | None:
+    """A parameter among others by its name; those of recurrent layers may be called without "rec/"."""
+    plain = name.removeprefix("rec/")
+    return next((found for found in (name, plain, f"rec/{plain}") if found in names), None)
+
+
 @dataclass
 class SharedParams:
     """Where the parameters of the layer `reader` come from.
@@ -108,11 +114,12 @@ class SharedParams:
             if "map" not in entries:
                 break
             by_name = entries["map"] or {}
-            if name not in by_name and not create:
+            known = _named(name, by_name)
+            if known is None and not create:
                 raise ConfigError(self.path, f"reuse_params: parameter {name!r} is not in the map {sorted(by_name)}")
-            if not by_name.get(name):
+            if known is None or not by_name[known]:
                 return None
-            entries = _as_dict(by_name[name])
+            entries = _as_dict(by_name[known])
         return self._of_layer(entries["reuse_layer"], name, create) if entries.get("reuse_layer") else None
 
     def _scope(self, layer: str) -> ParamScope:
@@ -124,10 +131,11 @@ class SharedParams:
 
     def _of_layer(self, layer: str, name: str, create: bool) -> torch.nn.Parameter | None:
         used = self._scope(layer).used
-        if name not in used and not create:
+        known = _named(name, used)
+        if known is None and not create:
             have = ", ".join(used) or "none"
             raise ConfigError(self.path, f"reuse_params: layer {layer!r} has no parameter {name!r}; it has: {have}")
-        return used.get(name)
+        return None if known is None else used[known]
 
     def _output(self, entries: Mapping[str, Any], name: str, shape: Shape) -> Derived:
         """The output of a layer as a parameter; `shape` tells the order of its axes."""

@@ -11,16 +11,18 @@ import torch
 
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
+from returnn_lite.layers.batch_statistics import BatchStatistics
 from returnn_lite.layers.core.base import Layer
 
 Slot = tuple[dict[str, Any], str]  # a dict that holds a parameter, and the key
 
 
 def slots(layer: Layer, param: torch.nn.Parameter) -> list[Slot]:
-    """The places where a layer keeps this parameter: attributes, and dicts that are attributes."""
+    """The places where a layer keeps this parameter: attributes, and dicts and statistics that are attributes."""
     found: list[Slot] = []
     for module in layer.modules():
         plain = [v for v in vars(module).values() if type(v) is dict]
+        plain += [vars(v) for v in vars(module).values() if isinstance(v, BatchStatistics)]
         for container in (vars(module), *plain):
             found += [(container, key) for key, value in container.items() if value is param]
     return found

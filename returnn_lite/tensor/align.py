@@ -12,7 +12,7 @@ from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.dim import FEATURE, Dim, same_axis
 from returnn_lite.tensor.lengths import Lengths
 from returnn_lite.tensor.spec import AUTO, Spec
-from returnn_lite.tensor.tensor import Tensor
+from returnn_lite.tensor.tensor import Beam, Tensor
 
 ONE_MATCHES_UNTIL = 11  # behaviour version from which an axis of size 1 no longer matches any other
 
@@ -161,12 +161,22 @@ def _size_of(i: int, dim: Dim, spec: Spec, sources: Sequence[Tensor]) -> int:
 
 
 def merged_lengths(sources: Sequence[Tensor]) -> Mapping[Dim, Lengths]:
-    """The lengths that any of `sources` knows; the first one wins."""
-    merged = sources[0].lengths
+    """The lengths that any of `sources` knows; the first one wins.
+
+    Where some hold hypotheses, the lengths that others, without batch axis, know are those of the hypotheses.
+    """
+    beam = next((x.beam for x in sources if x.beam is not None), None)
+    merged = _lengths_of(sources[0], beam)
     for x in sources[1:]:
         if x.lengths is not merged and not x.lengths.keys() <= merged.keys():
-            merged = {**x.lengths, **merged}
+            merged = {**_lengths_of(x, beam), **merged}
     return merged
+
+
+def _lengths_of(x: Tensor, beam: Beam | None) -> Mapping[Dim, Lengths]:
+    if beam is None or x.beam is not None or x.spec.batch is not None:
+        return x.lengths
+    return {dim: n.tile(beam.size) for dim, n in x.lengths.items()}
 
 
 def joined(data: torch.Tensor, spec: Spec, sources: Sequence[Tensor], **changes: object) -> Tensor:
