@@ -1,17 +1,21 @@
-"""Short-time Fourier transforms: `stft`, `istft`, `multichannel_stft_layer`."""
+"""Short-time Fourier transforms: `stft`, `istft`, and of several channels and resolutions."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.config.option_types import PositiveInt
-from returnn_lite.errors import did_you_mean
+from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops.spectra import WINDOW_KINDS, istft, stft, window_function
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.masked import fill_padding
+
+SILENCE = 1e-7  # samples behind the end of a signal
 
 
 def _framed_spec(x: Spec, time: Dim, feature: Dim, dtype: str) -> Spec:
@@ -113,8 +117,70 @@ class InverseStft(_Signal):
         return x.with_data(signal.unsqueeze(-1), self.spec(x.spec))
 
 
+class _ChannelSpectra(_Signal):
+    """Base of transforms of every channel, in one or more resolutions: frames of these sizes, each for its FFT."""
+
+    def __init__(
+        self,
+        frame_shift: int,
+        resolutions: Sequence[tuple[int, int]],
+        window: str | None,
+        use_rfft: bool,
+        channels: int,
+        pad_last_frame: bool,
+    ) -> None:
+        super().__init__()
+        self.frame_shift, self.resolutions = frame_shift, resolutions
+        self.window, self.use_rfft = str(window), use_rfft
+        self.channels, self.pad_last_frame = channels, pad_last_frame
+        if self.window not in WINDOW_KINDS:
+            hint = did_you_mean(self.window, WINDOW_KINDS)
+            raise self.error(f"`window` must be one of {', '.join(WINDOW_KINDS)}, but is {window!r} instead{hint}")
+
+    def spec(self, x: Spec | None) -> Spec | None:
+        """Frames, then the frequency bins of all channels, of all resolutions."""
+        if x is None:
+            return None
+        self._check(x)
+        if (x.dim if x.feature is not None else 1) != self.channels:
+            raise self.error(
+                f"`nr_of_channels` must be the number of features of the source {x}, but is {self.channels}"
+            )
+        bins = sum(size // 2 + 1 if self.use_rfft else size for _, size in self.resolutions)
+        dim, first = x.dims[x.time or 0], self.resolutions[0][0]
+        if self.pad_last_frame:
+            time = (dim - first).ceildiv(self.frame_shift) + 1
+        else:
+            time = dim.window(first, self.frame_shift)
+        return _framed_spec(x, time, self.dim("frequency", bins * self.channels), "complex64")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The spectra of every frame."""
+        spec = self.spec(x.spec)
+        if self.pad_last_frame:
+            x = x.with_data(fill_padding(x, 0.0))
+        data = x.data if x.spec.feature is not None else x.data.unsqueeze(-1)
+        feature = x.spec.rank if x.spec.feature is None else x.spec.feature
+        order = [i for i in range(x.spec.rank) if i not in (x.spec.time, feature)]
+        data = data.permute((*order, feature, x.spec.time or 0))
+        first = self.resolutions[0][0]
+        if self.pad_last_frame:
+            steps = max(-(-(data.shape[-1] - first) // self.frame_shift), 0)
+            data = F.pad(data, (0, max(steps * self.frame_shift + first - data.shape[-1], 0)))
+        frames = max(-(-(data.shape[-1] - first + 1) // self.frame_shift), 0)
+        parts = [self._spectra(data, size, fft, size - first)[..., :frames, :] for size, fft in self.resolutions]
+        return x.with_data(torch.cat(parts, -1), spec)
+
+    def _spectra(self, data: torch.Tensor, size: int, fft_size: int, more: int) -> torch.Tensor:
+        """(…, C, T) -> (…, T', C * bins); the signal is made `more` samples longer."""
+        data = F.pad(data, (0, max(more, 0)), value=SILENCE)
+        window = window_function(self.window, size, data.device)
+        spectra = stft(data, window, self.frame_shift, fft_size, one_sided=self.use_rfft)
+        return spectra.movedim(-3, -2).flatten(-2)
+
+
 @layer("multichannel_stft_layer")
-class MultichannelStft(_Signal):
+class MultichannelStft(_ChannelSpectra):
     """`stft` of every channel, the spectra one after another.
 
     Shape: (B, T, C) -> (B, T', C * (fft_size / 2 + 1)) complex64
@@ -134,48 +200,34 @@ class MultichannelStft(_Signal):
         nr_of_channels: PositiveInt = 1,
         pad_last_frame: bool = False,
     ) -> None:
-        super().__init__()
-        self.frame_shift = frame_shift
-        self.frame_size = frame_size
-        self.fft_size = fft_size
-        self.window = str(window)
-        self.use_rfft = use_rfft
-        self.channels = nr_of_channels
-        self.pad_last_frame = pad_last_frame
-        if self.window not in WINDOW_KINDS:
-            hint = did_you_mean(self.window, WINDOW_KINDS)
-            raise self.error(f"`window` must be one of {', '.join(WINDOW_KINDS)}, but is {window!r} instead{hint}")
+        super().__init__(frame_shift, [(frame_size, fft_size)], window, use_rfft, nr_of_channels, pad_last_frame)
 
-    def spec(self, x: Spec | None) -> Spec | None:
-        """Frames, then the frequency bins of all channels."""
-        if x is None:
-            return None
-        self._check(x)
-        if (x.dim if x.feature is not None else 1) != self.channels:
-            raise self.error(
-                f"`nr_of_channels` must be the number of features of the source {x}, but is {self.channels}"
-            )
-        bins = self.fft_size // 2 + 1 if self.use_rfft else self.fft_size
-        dim = x.dims[x.time or 0]
-        time = (
-            (dim - self.frame_size).ceildiv(self.frame_shift) + 1
-            if self.pad_last_frame
-            else dim.window(self.frame_size, self.frame_shift)
-        )
-        return _framed_spec(x, time, self.dim("frequency", bins * self.channels), "complex64")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The spectra of every frame."""
-        spec = self.spec(x.spec)
-        if self.pad_last_frame:
-            x = x.with_data(fill_padding(x, 0.0))
-        data = x.data if x.spec.feature is not None else x.data.unsqueeze(-1)
-        feature = x.spec.rank if x.spec.feature is None else x.spec.feature
-        order = [i for i in range(x.spec.rank) if i not in (x.spec.time, feature)]
-        data = data.permute((*order, feature, x.spec.time or 0))
-        if self.pad_last_frame:
-            steps = max(-(-(data.shape[-1] - self.frame_size) // self.frame_shift), 0)
-            data = F.pad(data, (0, max(steps * self.frame_shift + self.frame_size - data.shape[-1], 0)))
-        window = window_function(self.window, self.frame_size, x.device)
-        spectra = stft(data, window, self.frame_shift, self.fft_size, one_sided=self.use_rfft)
-        return x.with_data(spectra.movedim(-3, -2).flatten(-2), spec)
+@layer("multichannel_multiresolution_stft_layer")
+class MultichannelMultiresolutionStft(_ChannelSpectra):
+    """`multichannel_stft_layer` in several resolutions, one after another, all with the frames of the first one.
+
+    Shape: (B, T, C) -> (B, T', C * sum of (fft_size / 2 + 1)) complex64
+
+    `frame_sizes`, `fft_sizes`: one of each per resolution. For frames larger than the first ones, the signal goes on
+    with 1e-7. The other options are those of `multichannel_stft_layer`.
+    """
+
+    lets_padding_through = True
+
+    def __init__(
+        self,
+        *,
+        frame_shift: PositiveInt,
+        frame_sizes: Sequence[PositiveInt],
+        fft_sizes: Sequence[PositiveInt],
+        window: str | None = "hanning",
+        use_rfft: bool = True,
+        nr_of_channels: PositiveInt = 1,
+        pad_last_frame: bool = False,
+    ) -> None:
+        if not frame_sizes or len(frame_sizes) != len(fft_sizes):
+            text = "`frame_sizes` and `fft_sizes` must have an entry per resolution"
+            raise ConfigError("", f"{text}, but are {frame_sizes!r} and {fft_sizes!r}")
+        pairs = list(zip(frame_sizes, fft_sizes, strict=True))
+        super().__init__(frame_shift, pairs, window, use_rfft, nr_of_channels, pad_last_frame)

@@ -4,7 +4,8 @@ from returnn_lite.tensor import batch_dim
 from tests.layers.layer_cases import TIME, Case, row
 
 # The batch axis of the output is another one than that of the data.
-OTHER_BATCH = frozenset({"flatten_batch", "time_chunking", "boolean_mask"})
+OTHER_BATCH = frozenset({"flatten_batch", "time_chunking", "boolean_mask", "split_concatenated_multichannel"})
+OTHER_BATCH |= {"batch_median_pooling"}
 
 LETS_PADDING_THROUGH = frozenset(
     {"split_dims", "scatter_nd", "slice", "shift_axis", "pad", "window", "concat", "resize", "cumsum", "weighted_sum"}

@@ -5,7 +5,9 @@ import tempfile
 
 from tests.layers.layer_cases import SHARED, row
 
-LETS_PADDING_THROUGH = frozenset({"conv", "transposed_conv", "norm", "istft"})
+LETS_PADDING_THROUGH = frozenset(
+    {"conv", "transposed_conv", "norm", "istft", "multichannel_multiresolution_stft_layer"}
+)
 
 SIGNAL = {"signal": {"shape": (None, 1), **SHARED}, "stereo": {"shape": (None, 2), **SHARED}}
 SPECTRUM = {"stft": {"class": "stft", "frame_size": 3, "frame_shift": 1, "fft_size": 4, "from": "data:signal"}}
@@ -127,6 +129,14 @@ SIGNAL_CASES = [
         "signal",
         extern=SIGNAL,
     ),  # fmt: skip
+    row(
+        "multichannel_multiresolution_stft_layer",
+        {"frame_sizes": [2, 4], "frame_shift": 2, "fft_sizes": [4, 4], "nr_of_channels": 2},
+        "stereo",
+        extern=SIGNAL,
+    ),  # fmt: skip
+    row("split_concatenated_multichannel", {"nr_of_channels": 2}),
+    row("batch_median_pooling", {"pool_size": 3}, "flat"),
     row(
         "mel_filterbank",
         {"sampling_rate": 8000, "fft_size": 16, "nr_of_filters": 2, "n_out": 2},

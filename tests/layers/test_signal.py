@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from returnn_lite.errors import ConfigError
 from tests.nets import batch, network, randomised, valid_part
 
 LENGTHS = {"data": [13, 9, 4], "classes": [13, 9, 4]}
@@ -69,6 +70,39 @@ def test_every_channel_is_transformed_by_itself():
     for channel in range(2):
         expected = torch.fft.rfft(data["data"][0, 3:7, channel] * hann(4))
         torch.testing.assert_close(out["output"].data[0, 1, 3 * channel : 3 * channel + 3], expected)
+
+
+def test_several_resolutions_have_the_frames_of_the_first():
+    extern = {"data": {"dim": 2}}
+    options = {"frame_sizes": [4, 6], "frame_shift": 3, "fft_sizes": [4, 8], "nr_of_channels": 2}
+    coarse = {"frame_size": 4, "frame_shift": 3, "fft_size": 4, "nr_of_channels": 2}
+    layers = {
+        "coarse": {"class": "multichannel_stft_layer", "from": "data", **coarse},
+        "output": {"class": "multichannel_multiresolution_stft_layer", "from": ["data"], **options},
+        "both": {"class": "copy", "from": "coarse", "is_output_layer": True},
+    }
+    _, data, out = run(layers, extern)
+    both, alone = out["output"].data, out["coarse"].data
+    assert both.shape == (*alone.shape[:2], 2 * 3 + 2 * 5)
+    torch.testing.assert_close(both[..., :6], alone)
+    torch.testing.assert_close(both[0, 1, 6:11], torch.fft.rfft(data["data"][0, 3:9, 0] * hann(6), 8))
+    wrong = {"output": {**layers["output"], "fft_sizes": [4]}}
+    with pytest.raises(ConfigError, match="per resolution"):
+        network(wrong, extern)
+
+
+def test_channels_in_the_batch_and_their_median():
+    layers = {
+        "split": {"class": "split_concatenated_multichannel", "nr_of_channels": 4, "from": "data"},
+        "output": {"class": "batch_median_pooling", "pool_size": 4, "from": "split"},
+    }
+    _, data, out = run(layers, FRAMES)
+    split, x = out["split"], data["data"]
+    assert split.data.shape == (4 * x.shape[0], x.shape[1], 1) and split.length(split.spec.dims[1]).values.numel() == 12
+    torch.testing.assert_close(split.data[5, :, 0], x[1, :, 1])
+    expected = torch.from_numpy(np.median(x.numpy(), -1))
+    torch.testing.assert_close(out["output"].data[..., 0], expected)
+    assert torch.equal(out["output"].length(split.spec.dims[1]).values, torch.tensor(LENGTHS["data"]))
 
 
 @pytest.mark.parametrize("norm", [None, "ortho"])

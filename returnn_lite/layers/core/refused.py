@@ -11,7 +11,6 @@ _TOOLKIT = "it needs software from outside"
 REFUSED: dict[str, tuple[str, str]] = {  # word -> (reason, what to use instead)
     "addonehot": (_OLD, "an `eval` layer with tf.one_hot, and `copy` to concatenate"),
     "associative_lstm": (_OLD, "`rec` with a `unit` of this list: nativelstm2, lstmp, layernormlstm"),
-    "batch_median_pooling": (_RARE, "`pool`"),
     "batch_softmax": (_BROKEN, "`merge_dims` and `activation` with softmax"),
     "complex_linear_projection": (_RARE, "`complex_to_alternating_real` and `linear`"),
     "crf": (_OLD, "the loss `ctc`, or `fast_bw` with the loss `via_layer`"),
@@ -23,7 +22,6 @@ REFUSED: dict[str, tuple[str, str]] = {  # word -> (reason, what to use instead)
     "get_beamed_layer": (_OLD, "`choice_get_src_beams`"),
     "hmm_factorization": (_OLD, "`combine`, `reduce` and `dot`"),
     "kenlm": (_TOOLKIT, "a language model as a layer"),
-    "multichannel_multiresolution_stft_layer": (_RARE, "several `multichannel_stft_layer`"),
     "neural_transducer": (_OLD, "`rec` with a dict `unit` and `masked_computation`"),
     "reverse_sequence": (_OLD, "`rec` with `direction` -1"),
     "sampled_logits": (_OWN, "`linear` with the loss `sampling_loss`"),
@@ -31,7 +29,6 @@ REFUSED: dict[str, tuple[str, str]] = {  # word -> (reason, what to use instead)
     "segment_input": (_RARE, "`window` or `time_chunking`"),
     "self_attention_share_kv": (_OWN, "`self_attention` with `reuse_params`"),
     "signal_masking": (_RARE, '`combine` with `kind` "mul"'),
-    "split_concatenated_multichannel": (_RARE, "`split_dims` and `merge_dims`"),
     "sprint": (_TOOLKIT, '`fast_bw` with `align_target` "ctc"'),
     "swap_time_feature": (_BROKEN, '`swap_axes`, or `reinterpret_data` with `switch_axes` "tf"'),
     "tikhonov_regularization": (_RARE, "the option `L2`"),
