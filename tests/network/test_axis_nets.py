@@ -1,4 +1,7 @@
-"""The nets of `axis_nets.py`: constructed, run, compared with numpy, trained a step; and what is refused."""
+"""The nets of `axis_nets.py` and `module_nets.py`: constructed, run, compared with numpy, trained a step; and what is
+refused."""
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from returnn_lite.tensor import Dim
 from returnn_lite.tensor.masked import mask_all
 from tests.nets import gradients, network, random_values, randomised
 from tests.network.axis_nets import ROWS, TAGGED, M, N, fresh, of
+from tests.network.module_nets import DECODER, MODULE_ROWS, SPOKEN, loop
 
 
 def made_batch(net):
@@ -37,7 +41,10 @@ def values(x):
     return data.detach().numpy()
 
 
-@pytest.mark.parametrize("case", ROWS, ids=[case.name for case in ROWS])
+ALL = [*ROWS, *(dataclasses.replace(row, name=f"module: {row.name}") for row in MODULE_ROWS)]
+
+
+@pytest.mark.parametrize("case", ALL, ids=[case.name for case in ALL])
 def test_net(case):
     net = network(case.layers, case.data, **case.config)
     if case.value is None:
@@ -82,6 +89,15 @@ def test_given_dims_that_do_not_fit_are_refused():
     refused({"output": of("pad", axes="T", padding=1, out_dims=[fresh("a"), fresh("b")])}, "out_dims", "per axis")
     refused({"output": of("split", out_dims=[Dim(None, "a"), Dim(None, "b")])}, "at most one")
     refused({"output": of("top_k", axis="F", k=0)}, "positive")
+
+
+def test_a_search_that_looks_labels_up_in_a_variable():
+    """What has no batch axis is read by all hypotheses."""
+    layers = {"output": {"class": "decide", "from": "dec"}, "dec": loop(DECODER, max_seq_len=4)}
+    net = randomised(network(layers, SPOKEN, search=True, behavior_version=20))
+    data, lengths = made_batch(net)
+    out = net(data, lengths, ["a", "b", "c"])["output"]
+    assert out.spec.sparse and out.data.shape[0] == 3 and out.data.shape[1] <= 4
 
 
 def test_a_dim_stands_for_the_axis_of_the_net_that_is_alive():
