@@ -168,7 +168,7 @@ class Unit(Stateful):
 
     def begin_loop(self, batch: int) -> LoopConstants:
         """What is constant over one run of a loop."""
-        return self.cell.begin_sequence(self.weights, self.training, self.context.generator, batch=batch)
+        return self.cell.begin_ticks(self.weights, self.training, self.context.generator, batch)
 
     def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """The state before the first tick."""
@@ -198,7 +198,7 @@ class Unit(Stateful):
         shape = data.shape[: spec.rank - 1]
         if len(shape) > 1:
             data, state = data.flatten(0, len(shape) - 1), {k: _rows(v, shape) for k, v in state.items()}
-        out, new = self.cell.step(weights, self.cell.project(weights, data), state)
+        out, new = self.cell.tick(weights, data, state)
         if len(shape) > 1:
             out, new = out.reshape(*shape, -1), {k: v.reshape(*shape, -1) for k, v in new.items()}
         seen = {key: new[key] for key in self.cell.state_keys}

@@ -79,6 +79,16 @@ class Cell:
         """One tick: (B, G) and the state -> output (B, H) and the new state."""
         raise NotImplementedError
 
+    def begin_ticks(
+        self, p: Mapping[str, Tensor], training: bool, generator: torch.Generator | None, batch: int
+    ) -> Weights:
+        """What is constant over many calls of `tick`."""
+        return self.begin_sequence(p, training, generator, batch=batch)
+
+    def tick(self, p: Weights, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One tick from its input: (B, D), or (B,) label indices."""
+        return self.step(p, self.project(p, x), state)
+
     def sequence(
         self,
         p: Mapping[str, Tensor],

@@ -23,6 +23,26 @@ from returnn_lite.rec.cells.base import Cell, ParamSpec, Run, State, Weights, ch
 class LstmCell(Cell):
     """c' = σ(f) c + σ(i) tanh(a), h' = σ(o) tanh(c'), with a, i, f, o = x W_x + h W_h + bias.  State c, h (B, H)."""
 
+    def begin_ticks(
+        self, p: Mapping[str, Tensor], training: bool, generator: torch.Generator | None, batch: int
+    ) -> Weights:
+        weights = super().begin_ticks(p, training, generator, batch)
+        if self.is_plain and "w_x" in weights:
+            weights["w"] = torch.cat([weights["w_x"], weights["w_h"]])
+        return weights
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a tick is `lstm_step` and nothing more."""
+        return True
+
+    def tick(self, p: Weights, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if "w" not in p or not x.is_floating_point():
+            return super().tick(p, x, state)
+        gates = torch.addmm(p["bias"], torch.cat([x, state["h"]], 1), p["w"])  # one product instead of two
+        h, c = lstm_step(gates, state["c"])
+        return h, {"c": c, "h": h}
+
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
         h, c = lstm_step(torch.addmm(projected, state["h"], p["w_h"]), state["c"])
         return h, {"c": c, "h": h}
@@ -128,6 +148,10 @@ class NativeLstm(PackedLstm):
         super().__init__(n_out)
         _check_forget_bias(forget_bias)
 
+    @property
+    def is_plain(self) -> bool:
+        return False
+
     def before_ticks(self, state: State) -> State:
         return {**state, "h": torch.zeros_like(state["var"])}
 
@@ -194,6 +218,10 @@ class StandardLstm(LstmCell):
         self.bounded = is_bounded(activation)
         self._fusable = activation == "tanh" and not use_peepholes and cell_clip is None and self.proj_clip is None
 
+    @property
+    def is_plain(self) -> bool:
+        return self._fusable and not self.has_projection
+
     def _params(self, n_in: int) -> list[ParamSpec]:
         size = self.n_out
         specs = [
@@ -223,7 +251,7 @@ class StandardLstm(LstmCell):
         return Weights(arrays, training, generator)
 
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        if self._fusable and not self.has_projection:
+        if self.is_plain:
             return super().step(p, projected, state)
         gates = torch.addmm(projected, state["h"], p["w_h"])
         peepholes = (p["peep_if"], p["peep_o"]) if self.use_peepholes else None
