@@ -116,15 +116,24 @@ class Eval(Elementwise):
                 f'the value of `eval` must have dtype {spec.dtype}, but has {dtype}; give `out_type`: {{"dtype": …}}'
             )
         if value.dim() != spec.rank:
-            raise self.error(
-                f"the value of `eval` must have the axes {spec}, but has shape {tuple(value.shape)} instead"
-            )
+            spec, order = self._without_loops(spec, value), None
         if order is not None:
             value = value.permute([order.index(i) for i in range(spec.rank)])
         if not sources:
             data = [*self.context.run.data.values()]
             return Tensor(value, spec, merged_lengths(data) if data and spec.dynamic else {})
         return joined(value, spec, with_target_lengths(self, spec, value, sources))
+
+    def _without_loops(self, spec: Spec, value: torch.Tensor) -> Spec:
+        """The axes of a value that sums the frames of the loop up, where `out_type` gives all axes of a tick.
+
+        So full sums over alignments do, which are written into a loop. ConfigError for any other value.
+        """
+        bare, given = spec.one_tick(), self.options.out_type
+        if not spec.loop or not given or value.dim() != bare.rank:
+            text = f"the value of `eval` must have the axes {spec}, but has shape {tuple(value.shape)} instead"
+            raise self.error(text)
+        return bare
 
     def _value(self, source: Any, sources: tuple[Tensor, ...], spec: Spec) -> Any:
         if self.code is None:

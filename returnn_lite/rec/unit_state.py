@@ -45,6 +45,8 @@ class InitialState:
         """The entry of each component of the state."""
         keys, value = cell.state_keys, self.value
         if isinstance(value, Mapping):
+            if len(keys) == 1 and [*value] == ["state"]:
+                value = {keys[0]: value["state"]}
             for key in value:
                 if key not in keys:
                     raise ConfigError("initial_state", f"unknown component {key!r}{did_you_mean(str(key), keys)}")

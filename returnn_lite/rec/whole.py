@@ -9,6 +9,7 @@ import torch
 from returnn_lite.layers.core.context import RunState
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.stateful import Stateful, ticking
+from returnn_lite.layers.eval import Eval
 from returnn_lite.network.building import compute
 from returnn_lite.rec.initial import Initial, first_output
 from returnn_lite.rec.inputs import InnerSource, counter
@@ -217,8 +218,13 @@ class WholeValues:
         return x.with_data(whole.gather(0, index).squeeze(0), spec)
 
     def leaving(self, node: Node) -> Tensor:
-        """The value of a node as the net outside sees it: the loop axis is its time axis."""
+        """The value of a node as the net outside sees it: the loop axis is its time axis.
+
+        What code of a config has summed up over the frames has none, and stays so.
+        """
         x = self.value(node)
+        if isinstance(node.layer, Eval) and self.axis_of(x) is None and self.axis_of(*map(self.value, node.inputs)):
+            return x
         axis = self.axis_of(x) or self.dim
         if axis not in x.spec.loop:
             x = self._repeated(x)

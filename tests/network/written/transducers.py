@@ -109,7 +109,15 @@ PREDICTION = {
 }
 
 
-def _sum_over_alignments():
+SUM = {
+    "class": "eval",
+    "eval": full_sum,
+    "out_type": {"shape": (), "dtype": "float32", "sparse": False, "batch_dim_axis": 0},
+    "loss": "as_is",
+}
+
+
+def _sum_over_alignments(**more):
     """All layers are moved out: the acoustics go over the frames, the labels over their own axis."""
     return {
         "enc": linear("data", 3),
@@ -122,6 +130,7 @@ def _sum_over_alignments():
                 "both": evaluate(["am", "lm"], "tf.tanh(source(0) + source(1))"),
                 "scores": linear("both", NUM_LABELS, "log_softmax"),
                 "output": {"class": "copy", "from": "scores"},
+                **more,
             },
             "enc",
             target="classes",
@@ -195,16 +204,21 @@ CASES = {
         },
         search=True,
     ),
+    "the sum over all alignments in the loop": Case(
+        {
+            **_sum_over_alignments(sum={**SUM, "from": ["scores", "base:targets"]}),
+            "output": {"class": "copy", "from": "out/sum"},
+            "targets": {"class": "slice", "axis": "T", "slice_start": 1, "from": "data:classes"},
+        },
+        keys=SEQUENCES,
+        expected=_enumerated,
+        lengths=APART,
+        moves=False,
+    ),
     "the sum over all alignments": Case(
         {
             **_sum_over_alignments(),
-            "output": {
-                "class": "eval",
-                "from": ["out", "targets"],
-                "eval": full_sum,
-                "out_type": {"shape": (), "dtype": "float32", "sparse": False, "batch_dim_axis": 0},
-                "loss": "as_is",
-            },
+            "output": {**SUM, "from": ["out", "targets"]},
             "targets": {"class": "slice", "axis": "T", "slice_start": 1, "from": "data:classes"},
         },
         keys=SEQUENCES,
