@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -61,6 +62,7 @@ class UnitNet(Net):
         )  # fmt: skip
         self.order = []
         self.names.owner = owner
+        self.waiting: deque[tuple[Node, Net, str]] = deque()  # "prev:" nodes, and the layers that they name
         self.captured: dict[str, Node] = {}
 
     def layer_path(self, name: str) -> str:
@@ -74,6 +76,13 @@ class UnitNet(Net):
         if name != "data" or not self.has_source:
             self.captured[name] = await self._around().ask(name)
         return await self.internal(name, UnitInput(name, self.input_specs))
+
+    def previous_in(self, net: Net, name: str) -> Node:
+        """A layer of a sub-network at the last tick; the owner links it, and carries the layer's output on."""
+        node = Node(f"prev:{name}", Layer())
+        self.waiting.append((node, net, name))
+        self.order.append(node)
+        return node
 
     def tell(self, node: Node) -> None:
         """No line: the owner has one."""
@@ -95,9 +104,7 @@ class UnitNet(Net):
 
     def subnet(self, descriptions: ConfigDict, *, path: str, prefix: str, trainable: bool) -> Net:
         """A sub-network as unit; "base:x" is a layer of the net around the owner."""
-        return _InUnit(
-            descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable
-        )
+        return _InUnit(self, self, descriptions, path=path, prefix=prefix, trainable=trainable)
 
 
 class _InUnit(Net):
@@ -105,12 +112,25 @@ class _InUnit(Net):
 
     immediate = False
 
+    def __init__(
+        self, unit: UnitNet, parent: Net, descriptions: ConfigDict, *, path: str, prefix: str, trainable: bool
+    ) -> None:
+        super().__init__(
+            descriptions, parent.shared, path=path, prefix=prefix, parent=parent,
+            trainable=parent.trainable and trainable,
+        )  # fmt: skip
+        self.unit = unit
+
+    def previous(self, name: str) -> Node:
+        """An inner layer at the last tick of the loop around."""
+        if not self.inside_loop:
+            return super().previous(name)
+        return self.unit.previous_in(self, name)
+
     def data(self, key: str) -> Task[Node]:
         """A data key as the net around sees it."""
         return self.base(f"data:{key}")
 
     def subnet(self, descriptions: ConfigDict, *, path: str, prefix: str, trainable: bool) -> Net:
         """A further sub-network."""
-        return _InUnit(
-            descriptions, self.shared, path=path, prefix=prefix, parent=self, trainable=self.trainable and trainable
-        )
+        return _InUnit(self.unit, self, descriptions, path=path, prefix=prefix, trainable=trainable)

@@ -9,6 +9,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import Context
 from returnn_lite.layers.core.node import Node
 from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.spec import scalar
@@ -114,6 +115,13 @@ class Previous(Layer):
     def output_spec(self, sources: tuple[Spec | None, ...], refs: Mapping[str, Spec | None]) -> Spec | None:
         """That of the layer."""
         return self.of.spec
+
+
+def link_previous(node: Node, of: Node, path: str, context: Context) -> None:
+    """Makes `node` the layer `of` (at `path`) at the previous tick."""
+    node.previous = of
+    node.layer = Previous(of)
+    node.layer.name, node.layer.path, node.layer.context = node.name, path, context
 
 
 def is_counter(node: Node) -> bool:

@@ -13,7 +13,7 @@ from returnn_lite.layers.core.linking import Task, task
 from returnn_lite.layers.core.node import Node
 from returnn_lite.network.construct import Net
 from returnn_lite.network.names import join
-from returnn_lite.rec.inputs import InnerSource, LoopInputs, Previous
+from returnn_lite.rec.inputs import InnerSource, LoopInputs, link_previous
 
 
 class LoopNet(Net):
@@ -84,10 +84,7 @@ class LoopNet(Net):
         """Links the layers that `prev:` references name, and all that these need."""
         while self.waiting:
             node, net, name = self.waiting.popleft()
-            of = await net.ask(name)
-            node.previous = of
-            node.layer = Previous(of)
-            node.layer.name, node.layer.path, node.layer.context = node.name, net.layer_path(name), self.shared.context
+            link_previous(node, await net.ask(name), net.layer_path(name), self.shared.context)
 
     def subnet(self, descriptions: ConfigDict, *, path: str, prefix: str, trainable: bool) -> Net:
         """A sub-network inside the loop: its layers run in the loop, its "prev:x" is its own layer x."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,8 +19,11 @@ from returnn_lite.network.building import compute, infer
 from returnn_lite.network.construct import Net
 from returnn_lite.network.unit_net import UnitInput, UnitNet
 from returnn_lite.rec.compress import Frames, renamed
+from returnn_lite.rec.fixpoint import infer_all
 from returnn_lite.rec.initial import Initial, build_initial, first_output, link_initial
+from returnn_lite.rec.inputs import link_previous
 from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor.align import merged_lengths
 
 
 @layer("masked_computation")
@@ -73,6 +77,9 @@ class MaskedComputation(Stateful):
         """Opens the net of the unit and links it."""
         inner = self._builder = UnitNet(self, net, self.unit, self.input_specs)
         self.unit_node = await inner.ask(self.name)
+        while inner.waiting:
+            previous, of_net, name = inner.waiting.popleft()
+            link_previous(previous, await of_net.ask(name), of_net.layer_path(name), net.context)
         for inner_node in list(inner.order):
             await link_initial(inner_node, inner)
         self.nodes = inner.order
@@ -99,9 +106,24 @@ class MaskedComputation(Stateful):
         inputs = {name.removeprefix("unit:"): spec for name, spec in refs.items() if name.startswith("unit:")}
         inputs["data"] = self._joined_spec(sources) if sources else None
         self.input_specs.update({n: self._seen(s, dim) for n, s in inputs.items()})
-        for node in self.nodes:
-            infer(node)
+        if not self._previous:
+            for node in self.nodes:
+                infer(node)
+        elif self.over_time:
+            raise self.error('"prev:" inside of the unit exists only in a loop, with a mask (B,)')
+        elif all(spec is not None for spec in inputs.values()):
+            infer_all(self.nodes)
         return self.unit_node.spec
+
+    @cached_property
+    def _previous(self) -> dict[Node, str]:
+        """The "prev:" nodes inside, and the parts of the state that they read."""
+        return {node: f"prev:{i}" for i, node in enumerate(self.nodes) if node.previous is not None}
+
+    @property
+    def stays_in_loop(self) -> str:
+        """A unit whose layers read their last outputs runs tick by tick."""
+        return "its unit reads the previous tick" if self._previous else ""
 
     def _seen(self, spec: Spec | None, dim: Dim | None) -> Spec | None:
         if spec is None or dim is None:
@@ -197,6 +219,10 @@ class MaskedComputation(Stateful):
                 given = {k: self._outer(n, refs) for k, n in node.refs.items() if k.startswith("initial_state/")}
                 state |= {f"{i}/{k}": v for k, v in inner.first_state(make, given).items()}
         state["output"] = first_output(make, self.unit_node, lambda n: self._outer(n, refs)).data
+        for node, key in self._previous.items():
+            if node.previous is not None:
+                first = first_output(make, node.previous, lambda n: self._outer(n, refs))
+                state[key] = first.data.movedim(first.spec.batch or 0, 0)
         return state
 
     def initial_output(self, make: LoopStart, spec: Spec, state: State | None = None) -> Tensor:
@@ -215,6 +241,8 @@ class MaskedComputation(Stateful):
             inner = node.layer
             if isinstance(inner, UnitInput):
                 values[node] = inputs[inner.key]
+            elif node.previous is not None:
+                values[node] = self._last_output(node.previous, state[self._previous[node]], inputs)
             elif isinstance(inner, Stateful) and node in constants:
                 prefix, constant = constants[node]
                 old = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
@@ -225,9 +253,21 @@ class MaskedComputation(Stateful):
             else:
                 values[node] = compute(node, values)
         out = values[self.unit_node]
-        merged = self.merged_state(keep, {"output": out.data}, state)
-        new["output"] = merged["output"]
-        return out.with_data(merged["output"]), new
+        last = {"output": out.data}
+        for node, key in self._previous.items():
+            if node.previous is not None:
+                x = values[node.previous]
+                last[key] = x.data.movedim(x.spec.batch or 0, 0)
+        new |= self.merged_state(keep, last, state)
+        return out.with_data(new["output"]), new
+
+    @staticmethod
+    def _last_output(of: Node, data: torch.Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What "prev:" reads inside of the unit."""
+        if of.spec is None:
+            raise of.layer.error("the axes of this layer are not known")
+        lengths = merged_lengths([*inputs.values()]) if inputs else {}
+        return Tensor(data.movedim(0, of.spec.batch or 0), of.spec, lengths)
 
 
 def _legal(x: Tensor, keep: torch.Tensor) -> Tensor:

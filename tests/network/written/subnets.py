@@ -239,6 +239,21 @@ CASES = {
         | {"x": linear("data")},
         expected=_masked,
     ),
+    "a masked sub-network that reads its own last frame": Case(
+        _shown(
+            {
+                **POSITIVE,
+                "m": {
+                    "class": "masked_computation",
+                    "mask": "mask",
+                    "from": "data:source",
+                    "unit": subnet({"a": linear(["data", "prev:a"]), "output": linear("a", 2)}, "data"),
+                },
+                "output": {"class": "copy", "from": "m"},
+            }
+        ),
+        expected=lambda v: _masked_recurrence(v),
+    ),
     "a masked layer in a circle": Case(
         _shown(
             {
@@ -269,6 +284,16 @@ CASES = {
         }
     ),
 }
+
+
+def _masked_recurrence(v):
+    a, y, frames = torch.zeros(3, 3), torch.zeros(3, 2), []
+    for x in v["data"].unbind(1):
+        keep = x.sum(-1, keepdim=True) > 0
+        a = torch.where(keep, _affine(v, "r/rec/m/a", torch.cat([x, a], -1)).tanh(), a)
+        y = torch.where(keep, _affine(v, "r/rec/m/output", a).tanh(), y)
+        frames.append(y)
+    return torch.stack(frames, 1)
 
 
 def _alternating(v):
