@@ -80,9 +80,9 @@ class Elementwise(Layer):
         """From behaviour version 4 on some source must have all axes, unless an option allows more."""
         if self.behavior < 4 or self.allow_broadcast or self.options.out_shape is not None or self.options.out_type:
             return
-        if not any(
-            set(match(layout, s, self.behavior)) == set(range(s.rank)) and s.rank == layout.rank for s in sources
-        ):
+        tick = layout.one_tick()  # a layer moved out of a loop is allowed what each tick is
+        ticks = [s.one_tick() for s in sources]
+        if not any(set(match(tick, s, self.behavior)) == set(range(s.rank)) and s.rank == tick.rank for s in ticks):
             text = f"all inputs {', '.join(map(str, sources))} require broadcasting to {layout}"
             raise self.error(f"{text}; this must be explicitly allowed, e.g. by `out_shape` (behavior_version >= 4)")
 

@@ -78,6 +78,21 @@ def test_searches(case):
     assert first.spec.sparse and int(first.data.max()) < (first.spec.dim or 0)
 
 
+IN_LATER_VERSIONS = (
+    *("an LSTM of four linear layers", "a loop over the axis of the data", "a sub-network of cells"),
+    *("additive attention", "location aware attention", "attention over the frames of the loop itself"),
+    "the sum over all alignments in the loop",
+)
+
+
+@pytest.mark.parametrize("name", IN_LATER_VERSIONS)
+def test_later_versions_give_the_same(name):
+    case = CASES[name]
+    first, second = (made(case, behavior_version=version) for version in (0, 22))
+    outputs = [valid_part(net(*data)["output"].batch_major()) for net, data in (first, second)]
+    torch.testing.assert_close(*outputs)
+
+
 DECODERS = {name: case for name, case in CASES.items() if "classes" in case.lengths and case.search}
 
 
