@@ -98,8 +98,7 @@ class Trainer:
         config, log = self.config, self.log
         self.files.remove_stale()
         self.device = choose_device(config, log)
-        recorded = self.forward is by_itself and not self.observers  # who looks on sees the outputs of layers
-        self.train_forward = repeated_steps(config, log, self.device) if recorded else self.forward
+        self.train_forward = repeated_steps(config, log, self.device) if self._may_record else self.forward
         self.data.open()
         self.require_same_data()
         data.complete_extern_data(config, [self.data.train])
@@ -123,6 +122,13 @@ class Trainer:
                 self.world.require_equal(name, "sees other data", data_fingerprint(dataset))
         if not self.parallel.splits_parameters:
             self.data.share = self.world.rank, self.world.size
+
+    @property
+    def _may_record(self) -> bool:
+        """Whether steps may be recorded and repeated: nobody looks on, who would see the outputs of layers, and no other
+        processes take part."""
+        alone = self.world.size == 1 and not self.observers and self.forward is by_itself
+        return alone and self.config.typed_value("get_model") is None
 
     def load(self, start_point: StartPoint) -> None:
         """Builds the network, fills it from the checkpoint, and brings back the optimizer's state."""
