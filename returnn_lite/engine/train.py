@@ -125,7 +125,7 @@ class Trainer:
 
     @property
     def _may_record(self) -> bool:
-        """Whether steps may be recorded and repeated: nobody looks on, who would see the outputs of layers, and no other
+        """Whether steps may be recorded and repeated: nobody looks on, who would see outputs of layers, and no other
         processes take part."""
         alone = self.world.size == 1 and not self.observers and self.forward is by_itself
         return alone and self.config.typed_value("get_model") is None

@@ -107,6 +107,7 @@ class TrainingPass:
                 if updater.rule.grad_norm is not None:
                     meter.add_grad_norm(updater.rule.norm_name, updater.rule.grad_norm)
                 self.scalars.step(global_step, result, updater.effective_learning_rate)
+                del result  # what it was computed from is memory, and in the way of a step that is recorded next
             self.parallel.after_step(step, net.params)
             global_step += 1
             meter.end_step()

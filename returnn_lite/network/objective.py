@@ -87,6 +87,8 @@ class LossNode:
             sums = self.loss.compute(output, target)
         except ConfigError as exc:
             raise ConfigError(exc.path or self.path, exc.message + emptied_text(self.node, values)) from exc
+        finally:
+            self.loss.layers = {}
         return LossValue(sums.value, sums.error, inv_norm, scale, normalized)
 
     def _inverse_norm(self, output: Tensor, target: Tensor | None, values: dict[Node, Tensor]) -> torch.Tensor:

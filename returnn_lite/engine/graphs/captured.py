@@ -94,6 +94,7 @@ class Recorder:
 
     @contextmanager
     def _recording(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+        gc.collect()  # former steps hold on to where gradients of parameters come together, on another stream
         current = torch.cuda.current_stream(self.device)
         torch.cuda.synchronize(self.device)
         self.stream.wait_stream(current)
