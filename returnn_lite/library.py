@@ -25,6 +25,7 @@ from returnn_lite.config import Config, load_into
 from returnn_lite.engine import data as engine_data
 from returnn_lite.engine.setup import Loaded, load_network
 from returnn_lite.engine.step import forward_batch
+from returnn_lite.engine.tasks.frame_labels import ctc_labels, is_ctc
 from returnn_lite.engine.tasks.labels import labels_of_output
 from returnn_lite.engine.tasks.search import float32_number, unpadded
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -183,14 +184,20 @@ class Model:
     ) -> list[Any]:
         """Beam search. For one sequence its `Hypothesis` list, best first; for a batch a list of these.
 
-        layer: whose labels they are. Raises ConfigError for a network that does not search.
+        layer: whose labels they are. Of a layer that decodes CTC there is one hypothesis (or several, with its option
+        `keep_beams`), and of one that is trained by CTC that of the best class of each frame. Raises ConfigError for a
+        network that gives no labels.
         """
         given = data if isinstance(data, Mapping) else {str(self._extern().default_input): data}
         single, batch = self._batch(given, lengths)
         loaded = self._network(search=True, layers=(layer,))
         out: Tensor = _find(self._run(loaded, batch), layer).batch_major()
-        if out.beam is None:
-            text = f"layer {layer!r} must come out of a search (a layer of class `choice` in a loop), but does not"
+        if is_ctc(loaded.net, layer) and not out.spec.sparse:
+            out = ctc_labels(loaded.net, layer, out)
+        if out.beam is None and not (out.spec.sparse and "scores" in (out.parts or {})):
+            text = (
+                f"layer {layer!r} must come out of a search (a layer `choice` in a loop, or `ctc_decode`), but does not"
+            )
             raise ConfigError("network", text)
         found = self._hypotheses(out, labels_of_output(loaded.net, layer, out), len(batch.tags))
         return found[0] if single else found
@@ -255,7 +262,8 @@ class Model:
     def _hypotheses(out: Tensor, labels: Vocabulary | None, count: int) -> list[list[Hypothesis]]:
         beam = out.beam
         size = 1 if beam is None or beam.decided else beam.size
-        scores = beam.scores.detach().cpu().numpy().reshape(count, -1) if beam is not None else None
+        log_scores = beam.scores if beam is not None else out.parts["scores"].data if out.parts else None
+        scores = log_scores.detach().cpu().numpy().reshape(count, -1) if log_scores is not None else None
         rows, found = unpadded(out), []
         for b in range(count):
             of_seq = []

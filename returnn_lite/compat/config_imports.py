@@ -138,6 +138,10 @@ class _Finder(MetaPathFinder, Loader):
 
 def _refuse_module(name: str) -> None:
     """ModuleNotFoundError, which code of configs may catch, for a module below `returnn` that is not known here."""
+    if name.split(".", 1)[0] == "returnn_import":
+        raise ModuleNotFoundError(
+            f"No module named {name!r}: it would be downloaded, which is not supported", name=name
+        )
     if name.startswith("returnn."):
         raise ModuleNotFoundError(
             f"No module named {name!r} here{did_you_mean(name, [*MODULES, *OLD_NAMES])}", name=name

@@ -61,6 +61,38 @@ def test_modules_and_names_that_are_not_there():
         found["Engine"]()
 
 
+PUBLISHED = {
+    "TFUtil": """where_bc Data DimensionTag tile_transposed nd_indices OpCodeCompiler get_shared_vocab get_shape dropout
+        get_rnnt_linear_aligned_output dense_image_warp create_random_warp_flow_2d get_initializer check_input_dim dot
+        flatten_with_seq_len_mask get_shape_dim to_int32_64 matrix_triangular safe_log safe_exp filter_ended_scores""",
+    "Util": "cleanup_env_var_path generic_import_module PY3 py2_utf8_str_to_unicode NumbersDict",
+    "GeneratingDataset": "Vocabulary", "LmDataset": "Lexicon", "Pretrain": "WrapEpochValue", "TFCompat": "v1 v2",
+    "TFNetworkLayer": "SelectSearchSourcesLayer auto_register_layer_classes _ConcatInputLayer register_layer_class",
+    "TFNetwork": "CannotHandleUndefinedSourcesException TFNetwork ExternData LayerNotFound", "TFHorovod": "get_ctx",
+    "returnn.extern.HawkAaronWarpTransducer": "rnnt_loss", "Log": "log", "returnn.config": "Config get_global_config",
+}  # fmt: skip
+OLD = """
+    BundleFile CachedDataset CachedDataset2 Config Dataset Debug EngineBase EngineBatch Fsa HDFDataset
+    HyperParamTuning LearningRateControl Log MetaDataset NativeOp NormalizationData NumpyDumpDataset
+    RawWavDataset SprintDataset TFUpdater SprintInterface SprintErrorSignals StereoDataset TaskSystem
+    TFDataPipeline TFDistributed TFEngine TFKenLM TFNativeOp TFNetworkRecLayer TFNetworkSegModLayer
+    TFNetworkSigProcLayer TFSprint
+"""
+
+
+@pytest.mark.parametrize("module", [*PUBLISHED, *OLD.split()])
+def test_what_published_configs_import_can_be_imported(module):
+    wanted = ", ".join(PUBLISHED.get(module, "").split())
+    names(f"import {module}, returnn.{module}\n" if "." not in module else f"import {module}\n")
+    if wanted:
+        names(f"from {module} import {wanted}")
+
+
+def test_downloaded_packages_are_refused():
+    with pytest.raises(ModuleNotFoundError, match="'returnn_import': it would be downloaded, which is not supported"):
+        names("import returnn_import.github_com")
+
+
 def test_gradients():
     found = names("""
 import torch

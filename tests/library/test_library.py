@@ -121,6 +121,26 @@ def test_search(trained):
         assert single.score == pytest.approx(of_seq.score, abs=1e-5)
 
 
+def test_search_of_ctc(config):
+    """Of the output itself, and by layers that decode it: the best path, one hypothesis, several."""
+    net = {"output": {"class": "softmax", "n_out": 3, "from": "data", "loss": "ctc", "target": "classes"}}
+    decode = {"class": "ctc_decode", "from": "output", "target": "classes"}
+    net |= {"greedy": decode, "beam": {**decode, "beam_size": 4}, "all": {**decode, "beam_size": 4, "keep_beams": True}}
+    model = load({**config, "network": net}, allow_random_model_init=True)
+    x = np.random.default_rng(3).normal(size=(2, 7, 9)).astype("float32")
+    probs = model(x, [7, 5])
+    best, greedy, beam, every = (model.search(x, [7, 5], layer=layer) for layer in ("output", "greedy", "beam", "all"))
+    for b, frames in enumerate((7, 5)):
+        path = probs[b, :frames].argmax(-1).tolist()
+        labels = [c for i, c in enumerate(path) if c != 2 and (i == 0 or path[i - 1] != c)]
+        assert best[b][0].labels.tolist() == greedy[b][0].labels.tolist() == labels and len(best[b]) == 1
+        assert best[b][0].text == " ".join("LR"[i] for i in labels)
+        score = np.log(probs[b, :frames].max(-1)).sum()
+        assert best[b][0].score == pytest.approx(score, rel=1e-4) == greedy[b][0].score
+        assert len(every[b]) == 4 and beam[b][0].labels.tolist() == every[b][0].labels.tolist()
+        assert beam[b][0].score == pytest.approx(every[b][0].score) and beam[b][0].score >= score - 1e-4
+
+
 def test_a_network_without_search_says_so(trained):
     with pytest.raises(ConfigError, match="must come out of a search"):
         load(trained).search(np.ones((3, 9)))
