@@ -174,6 +174,31 @@ def test_statistics_count_once():
         torch.testing.assert_close(net.params[name], param)
 
 
+def test_a_recorded_step_that_is_wrong_is_not_repeated():
+    lines, log = logging()
+    net = randomised(network(NETS["linear"])).train()
+
+    class Wrong(RunAgain):
+        def repeat(self, data, lengths):
+            made = super().repeat(data, lengths)
+            made.gradients = {name: 2 * grad for name, grad in made.gradients.items()}
+            return made
+
+    class WrongRecorder:
+        def record(self, shape, step):
+            return Wrong(shape, step)
+
+    forward = RepeatedSteps(log, lambda net: WrongRecorder(), probing=nullcontext)
+    data, lengths = random_batch(16)
+    out = [forward(net, data, lengths, []) for _ in range(3)]
+    trained = {n: p for n, p in net.params.items() if p.requires_grad}
+    grads = gradients(net(data, lengths).objective, trained)
+    for name, grad in grads.items():
+        torch.testing.assert_close(out[1].gradients[name], grad)
+    assert out[2].gradients is None
+    assert "one has given the loss" in lines[-1]
+
+
 def test_steps_that_lack_memory_take_that_of_recorded_ones(monkeypatch):
     lines, log = logging()
     net, forward = network(NETS["linear"]).train(), steps(log)

@@ -20,8 +20,10 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.network import Network
 from returnn_lite.network.network import NetworkOutput
+from returnn_lite.optim.gradients import global_norm, value_of
 
 OPTION = "torch_cuda_graph"
+TOLERANCE = 0.03  # of the first recorded step, relative
 KEPT = 64  # recorded steps at most
 
 
@@ -70,7 +72,7 @@ class RepeatedSteps:
         self.seen: Counter[BatchShape] = Counter()
         self.shapes: set[BatchShape] = set()
         self.places: list[int] = []
-        self.refused = False
+        self.refused = self.checked = False
         self.step: NetStep | None = None
         self.recorder: Records | None = None
 
@@ -91,6 +93,7 @@ class RepeatedSteps:
                 return by_itself(net, data, lengths, tags)
             if self.seen[shape] < 2 or not self._record(shape):
                 return self._usual(net, data, tensors, known, tags)
+        wanted = None if self.checked else self._expected(tensors, known)
         try:
             made = self.steps[shape].repeat(tensors, known)
         except (ConfigError, RuntimeError) as exc:
@@ -98,7 +101,26 @@ class RepeatedSteps:
                 raise
             self._refuse(first_line(exc))
             return by_itself(net, data, lengths, tags)
+        if wanted is not None:
+            made = self._checked(made, wanted)
         return NetworkOutput({}, net.program.names, made.losses, made.objective, made.gradients)
+
+    def _expected(self, data: Tensors, lengths: Tensors) -> StepValues | None:
+        """What the usual step gives, for the first recorded one of a network; None if there is chance in it."""
+        self.checked = True
+        if self.step is None:
+            return None
+        with unchanged(self.step.net) as moved:
+            found = NetStep(self.step.net).values(data, lengths)
+            chance = moved()
+        return None if chance else found
+
+    def _checked(self, made: StepValues, wanted: StepValues) -> StepValues:
+        """What a recorded step gives, if it is near to what the usual one gives."""
+        if is_near(made, wanted):
+            return made
+        self._refuse(f"one has given the loss {float(made.objective)} instead of {float(wanted.objective)}")
+        return wanted
 
     def _usual(
         self, net: Network, data: dict[str, Padded], tensors: Tensors, lengths: Tensors, tags: list[str]
@@ -141,13 +163,11 @@ class RepeatedSteps:
 
     def _runs_unattended(self, net: Network, data: Tensors, lengths: Tensors) -> bool:
         """Tries a step: whether the CPU has nothing to wait for, in the losses or at least in the layers."""
-        state = net.random_state
-        counted = [param for param in net.params.values() if not param.requires_grad]
-        before = [param.detach().clone() for param in counted]
         for kind in (NetStep, NetStepInParts):
             step = kind(net)
             try:
-                step.tried(data, lengths, self.probing)
+                with unchanged(net):
+                    step.tried(data, lengths, self.probing)
             except (ConfigError, RuntimeError) as exc:
                 if isinstance(exc, torch.OutOfMemoryError):
                     raise
@@ -155,11 +175,6 @@ class RepeatedSteps:
             else:
                 self.step = step
                 break
-            finally:
-                net.random_state = state
-                with torch.no_grad():
-                    for param, value in zip(counted, before, strict=True):
-                        param.copy_(value)
         if self.step is None:
             self._refuse(reason)
         elif isinstance(self.step, NetStepInParts):
@@ -191,6 +206,29 @@ class RepeatedSteps:
             return False
         self.log.v4(f"{OPTION}: recorded a step for {', '.join(f'{k} {list(n)}' for k, n, _ in shape.data)}")
         return True
+
+
+@contextmanager
+def unchanged(net: Network) -> Iterator[Callable[[], bool]]:
+    """Runs of a network in this context leave no trace; gives what says whether random numbers were drawn in it."""
+    state = net.random_state
+    counted = [param for param in net.params.values() if not param.requires_grad]
+    before = [param.detach().clone() for param in counted]
+    try:
+        yield lambda: not torch.equal(net.random_state, state)
+    finally:
+        net.random_state = state
+        with torch.no_grad():
+            for param, value in zip(counted, before, strict=True):
+                param.copy_(value)
+
+
+def is_near(a: StepValues, b: StepValues) -> bool:
+    """Whether loss and gradients are equal but for rounding, in half precision too; waits for the GPU."""
+    norms = [global_norm([value_of(grad) for grad in x.gradients.values()], like=x.objective) for x in (a, b)]
+    pairs = ((a.objective, b.objective), (norms[0], norms[1]))
+    close = all(torch.allclose(x.float(), y.float(), rtol=TOLERANCE, atol=1e-6, equal_nan=True) for x, y in pairs)
+    return close and a.gradients.keys() == b.gradients.keys()
 
 
 def first_line(exc: Exception) -> str:
