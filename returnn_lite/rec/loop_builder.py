@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.linking import task
 from returnn_lite.layers.core.node import Node
+from returnn_lite.layers.core.stateful import ticking
 from returnn_lite.network.construct import Net
 from returnn_lite.network.walk import collect, start_points
 from returnn_lite.rec.choice import Choice
@@ -22,7 +23,7 @@ from returnn_lite.rec.loop_net import LoopNet
 from returnn_lite.rec.loop_options import LoopOptions
 from returnn_lite.rec.program import LoopProgram, make_program
 from returnn_lite.rec.ticks import turn_all
-from returnn_lite.tensor import Spec
+from returnn_lite.tensor import Dim, Spec, single_step_dim
 
 
 class LoopBuilder:
@@ -93,8 +94,19 @@ class LoopBuilder:
             await self.inner.complete(node)
             build_initial(node)
 
+    def _check_axes(self) -> None:
+        """Raises ConfigError for a layer that runs over an axis which neither its source nor the loop has."""
+        for node in self.inner.order:
+            axis = getattr(node.layer, "axis", None)
+            if not isinstance(axis, Dim) or axis in (single_step_dim, self.inputs.dim) or ticking(node) is None:
+                continue
+            if not any(axis in source.spec.dims for source in node.sources if source.spec is not None):
+                text = f"`axis` must be one of the source, or {self.inputs.dim} of the loop, but is {axis} instead"
+                raise node.layer.error(text)
+
     def make_plan(self) -> None:
         """Decides where the inner layers run."""
+        self._check_axes()
         known, context = self.inputs.known_length, self.layer.context
         end = self.inner.nodes.get("end")
         if end is not None and end.spec is not None and not known:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from returnn_lite.errors import ConfigError
+from returnn_lite.tensor import Dim
 from tests.nets import batch, gradients, network, valid_part
 from tests.rec.nets import ATTENTION, LANGUAGE_MODEL, SIMPLE, decoder, linear, loop, make, run, softmax
 
@@ -181,6 +182,7 @@ def test_losses_inside_bear_the_loops_name():
 
 SOURCE = ["data:frames"]
 LABELS = {"class": "copy", "from": "data:classes"}
+OTHER = Dim(None, "other")
 WRONG = [
     ({"s": linear("data:source")}, SOURCE, 'the unit needs a layer "output"'),
     ({"output": linear("data:source")}, [], "'data:source' needs a source, but `from` of the rec layer is empty"),
@@ -191,6 +193,17 @@ WRONG = [
     ({"output": linear("a"), "a": linear("output")}, SOURCE, "there is a dependency loop on layer 'output'"),
     ({"output": linear("data:source", bias=1)}, SOURCE, "layer class 'linear' has no option 'bias'"),
     ({"output": linear(["data:source", "prev:x"]), "x": LABELS}, SOURCE, "only if all are dense"),
+    (
+        {"output": {"class": "cumsum", "from": "data:source", "axis": OTHER}},
+        SOURCE,
+        "`axis` must be one of the source, or",
+    ),
+    ({"output": {"class": "window", "window_size": 3, "from": "data:source"}}, SOURCE, "it needs `window_right` 0"),
+    (
+        {"output": {"class": "rec", "unit": "lstm", "n_out": 3, "from": "data:source", "state": {"g": "prev:output"}}},
+        SOURCE,
+        "initial_state: unknown component 'g'",
+    ),
     ({"output": linear("a"), "a": {"class": "copy", "from": "prev:a"}}, [], "the axes of 'a' could not be found out"),
 ]
 
