@@ -22,7 +22,7 @@ from returnn_lite.rec.compress import Frames, renamed
 from returnn_lite.rec.fixpoint import infer_all
 from returnn_lite.rec.initial import Initial, build_initial, first_output, link_initial
 from returnn_lite.rec.inputs import link_previous
-from returnn_lite.tensor import Dim, Spec, Tensor
+from returnn_lite.tensor import Dim, Spec, Tensor, latest_beam
 from returnn_lite.tensor.align import merged_lengths
 
 
@@ -266,8 +266,8 @@ class MaskedComputation(Stateful):
         """What "prev:" reads inside of the unit."""
         if of.spec is None:
             raise of.layer.error("the axes of this layer are not known")
-        lengths = merged_lengths([*inputs.values()]) if inputs else {}
-        return Tensor(data.movedim(0, of.spec.batch or 0), of.spec, lengths)
+        read = [*inputs.values()]
+        return Tensor(data.movedim(0, of.spec.batch or 0), of.spec, merged_lengths(read), latest_beam(read))
 
 
 def _legal(x: Tensor, keep: torch.Tensor) -> Tensor:

@@ -91,10 +91,8 @@ class Stateful(Layer):
 
     def merged_state(self, keep: torch.Tensor, new: State, old: State) -> State:
         """The state after a tick that counts only for the sequences where `keep` (bool (B,)) is True; 0 if none yet."""
-        none = torch.zeros(())
-        return {
-            k: torch.where(keep.reshape(-1, *[1] * (v.dim() - 1)), v, old.get(k, none.to(v))) for k, v in new.items()
-        }
+        shapes = {k: (-1, *[1] * (v.dim() - 1)) for k, v in new.items()}
+        return {k: torch.where(keep.reshape(shapes[k]), v, old.get(k, v.new_zeros(()))) for k, v in new.items()}
 
 
 def is_frame(x: Spec, axis: AxisText) -> bool:

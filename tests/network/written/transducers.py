@@ -226,6 +226,29 @@ CASES = {
         lengths=APART,
         moves=False,
     ),
+    "a prediction net that reads its own last frame": Case(
+        {
+            "output": loop(
+                {
+                    **PREDICTION,
+                    "target": {"class": "copy", "from": "output", "initial_output": 0},
+                    "lm": {
+                        **PREDICTION["lm"],
+                        "unit": {
+                            "class": "subnetwork",
+                            "from": "data",
+                            "subnetwork": {
+                                "emb": linear("data", 3, None),
+                                "a": linear(["emb", "prev:a"]),
+                                "output": {"class": "copy", "from": "a"},
+                            },
+                        },
+                    },
+                }
+            )
+        },
+        search=True,
+    ),
     "a choice that combines scores of its own": Case(
         {
             "output": loop(
