@@ -11,7 +11,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from common import CPU, Batch, Ours, padded  # noqa: E402
+import train_attention  # noqa: E402
+import train_transformer  # noqa: E402
+from common import CPU, Batch, Ours, make_batches, padded  # noqa: E402
 
 from returnn_lite.config import Config  # noqa: E402
 from returnn_lite.engine.graphs.repeated import RepeatedSteps, repeated_steps  # noqa: E402
@@ -51,7 +53,7 @@ NETS: dict[str, dict] = {
 def batch(longest: int = 30, count: int = 4) -> Batch:
     """Noise."""
     rng = np.random.RandomState(longest)
-    lengths = [longest - 3 * i for i in range(count)]
+    lengths = [max(longest - 3 * i, 2) for i in range(count)]
     return padded(
         [
             {"data": rng.normal(size=(n, 12)).astype("float32"), "classes": rng.randint(0, 7, n).astype("int32")}
@@ -94,6 +96,34 @@ def check_numbers() -> None:
         np.testing.assert_allclose(recorded, eager, rtol=2e-4, err_msg=f"{name}: recorded and eager; {log}")
         if len(forward.steps) != 2:
             raise AssertionError(f"{name}: {len(forward.steps)} recorded steps: {log}")
+
+
+def check_padded() -> None:
+    """Steps that batches of several shapes share have the numbers of usual ones."""
+    for name in ("linear", "blstm", "self-attention"):
+        forward = recorder([])
+        forward.exact = 0
+        sizes = [(30, 17), (30, 18), (29, 17), (30, 17), (29, 18), (30, 18)]
+        usual, shared = Ours(config(NETS[name]), GPU), Ours(config(NETS[name]), GPU, forward)
+        found = [[ours.step(batch(*size)) for size in sizes] for ours in (shared, usual)]
+        np.testing.assert_allclose(*found, rtol=2e-4, err_msg=name)
+        if len(forward.steps) != 1:
+            raise AssertionError(f"{name}: {len(forward.steps)} recorded steps")
+
+
+def check_decoders() -> None:
+    """An attention model and a transformer, whose decoders are loops."""
+    for key, value in {"SIZE": 32, "HEADS": 4, "HEAD": 8, "INNER": 64}.items():
+        setattr(train_transformer, key, value)
+    for module in (train_attention, train_transformer):
+        log: list[str] = []
+        batches = make_batches(module.sequences(12), 600)[:2]
+        forward = recorder(log)
+        usual, recorded = Ours(module.config(), GPU), Ours(module.config(), GPU, forward)
+        found = [[ours.step(b) for b in batches * 3] for ours in (recorded, usual)]
+        np.testing.assert_allclose(*found, rtol=5e-4, err_msg=f"{module.__name__}: {log}")
+        if len(forward.steps) != len(batches):
+            raise AssertionError(f"{module.__name__}: {len(forward.steps)} recorded steps: {log}")
 
 
 def check_dropout() -> None:
@@ -156,7 +186,8 @@ def check_attention_dropout() -> None:
 
 
 CHECKS: list[Callable[[], None]] = [
-    check_numbers, check_dropout, check_attention_dropout, check_refusal, check_failed_recording,
+    check_numbers, check_padded, check_decoders, check_dropout, check_attention_dropout, check_refusal,
+    check_failed_recording,
 ]  # fmt: skip
 
 
