@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from optparse import SUPPRESS_USAGE, OptionParser, Values
@@ -94,8 +94,8 @@ Tasks (++task NAME; default train):
 
 Tools: `returnn-lite tools` lists them; `returnn-lite NAME …` runs one, `returnn-lite NAME --help` explains it.
 
-Environment: TF_DEVICE (wins over the option device), CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS (default: the CPUs that the
-process may use), OMP_WAIT_POLICY, GOMP_SPINCOUNT (default 1000: threads that wait leave their CPU to others).
+Environment: TF_DEVICE, PT_DEVICE (win over the option device), CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS (default: the CPUs
+that the process may use), OMP_WAIT_POLICY, GOMP_SPINCOUNT (default 1000: threads that wait leave their CPU to others).
 Exit code: 0 success, 1 error (the first line on stderr says what; log_verbosity 5 adds the traceback), 2 wrong option.
 A signal (SIGTERM, Ctrl-C, SIGHUP, …) ends a run within two seconds, with exit code 1; a second one at once.
 """
@@ -293,12 +293,19 @@ def _run_command(command: Command, config: Config, argv: Sequence[str], prepare:
         log.close()
 
 
-def apply_environment(config: Config, environ: Mapping[str, str]) -> None:
-    """TF_DEVICE wins over the option `device`."""
-    if environ.get("TF_DEVICE"):
-        config.set("device", environ["TF_DEVICE"])
+def apply_environment(config: Config, environ: MutableMapping[str, str]) -> None:
+    """TF_DEVICE, and PT_DEVICE with `backend = "torch"`, win over the option `device`. The option
+    PYTORCH_CUDA_ALLOC_CONF goes into the environment, which torch reads when it first uses a GPU."""
+    names = ["PT_DEVICE", "TF_DEVICE"] if config.value("backend", None) == "torch" else ["TF_DEVICE"]
+    device = next((environ[name] for name in names if environ.get(name)), None)
+    if device:
+        config.set("device", device)
+    allocator = config.value(ALLOCATOR, None)
+    if allocator:
+        environ[ALLOCATOR] = str(allocator)
 
 
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 # The message of these says it all; any other exception is a fault of the program or of code in the config.
 _EXPECTED = (ConfigError, OSError, ImportError, NotImplementedError)
 

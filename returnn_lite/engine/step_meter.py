@@ -10,6 +10,7 @@ from returnn_lite.config import Config
 from returnn_lite.engine.batch_like import BatchLike
 from returnn_lite.engine.log_form import LogForm, Pass
 from returnn_lite.engine.models.model import Model
+from returnn_lite.engine.profiling import memory_usage
 from returnn_lite.engine.progress import Progress
 from returnn_lite.engine.report import GRAD_NORM, Column, EpochScores
 from returnn_lite.engine.step import BrokenScores, StepResult
@@ -35,10 +36,16 @@ class StepMeter:
     FETCH_INTERVAL = 32
 
     def __init__(
-        self, progress: Progress, scores: EpochScores, *, log_sizes: bool = False, stop_on_nonfinite: bool = True
+        self,
+        progress: Progress,
+        scores: EpochScores,
+        *,
+        log_sizes: bool = False,
+        log_memory: bool = False,
+        stop_on_nonfinite: bool = True,
     ) -> None:
         self.progress, self.scores = progress, scores
-        self.log_sizes, self.stop_on_nonfinite = log_sizes, stop_on_nonfinite
+        self.log_sizes, self.log_memory, self.stop_on_nonfinite = log_sizes, log_memory, stop_on_nonfinite
         self._pending: list[_Pending] = []
 
     def add(self, result: StepResult, batch: BatchLike) -> None:
@@ -46,6 +53,8 @@ class StepMeter:
         progress = self.progress
         progress.count(batch)
         sizes = progress.form.sizes(batch, progress.axes) if self.log_sizes else {}
+        if self.log_memory and (usage := memory_usage(result.scores.device)):
+            sizes[f"mem_usage:{result.scores.device.type}"] = usage
         row = _Pending(self.progress.steps, result.columns, result.scores, batch.tags, batch.complete, sizes)
         self._pending.append(row)
         on_cpu = result.scores.device.type == "cpu"
@@ -117,5 +126,6 @@ def step_meter(config: Config, form: LogForm, what: Pass, log: Log, net: Model) 
         Progress(form, what, log, axes=axes, interval=interval),
         EpochScores(exp=config.is_true("calculate_exp_loss"), sums=form.sums),
         log_sizes=config.is_true("log_batch_size"),
+        log_memory=config.is_true("torch_log_memory_usage"),
         stop_on_nonfinite=config.is_true("stop_on_nonfinite_train_score", True),
     )

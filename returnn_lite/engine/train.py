@@ -26,6 +26,7 @@ from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.network_source import print_network
 from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.observer import Observer
+from returnn_lite.engine.profiling import ProfileDone, StepProfiler, step_profiler
 from returnn_lite.engine.run_files import RunFiles
 from returnn_lite.engine.setup import choose_device, find_start, load_start, log_defaults, must_be_finite
 from returnn_lite.engine.step import BrokenScores, Forward, by_itself
@@ -80,6 +81,7 @@ class Trainer:
         self.saved: Saved | None = None
         self.resumed = False
         self.global_step = 0
+        self.profiler: StepProfiler | None = None
 
     @property
     def net(self) -> Model:
@@ -99,6 +101,7 @@ class Trainer:
         self.files.remove_stale()
         self.device = choose_device(config, log)
         self.train_forward = repeated_steps(config, log, self.device) if self._may_record else self.forward
+        self.profiler = step_profiler(config, self.device, log)
         self.data.open()
         self.require_same_data()
         data.complete_extern_data(config, [self.data.train])
@@ -170,6 +173,8 @@ class Trainer:
         try:
             for epoch in self.epochs(stop):
                 self.train_epoch(epoch, stop)
+        except ProfileDone:
+            return
         except Interrupted:
             if not self.time_limit.has_ended(stop.received):
                 raise
@@ -270,6 +275,7 @@ class Trainer:
             forward=self.parallel.training(self.forward if self.updater.needs_objective else self.train_forward),
             hooks=self.hooks,
             time_limit=self.time_limit,
+            profiler=self.profiler,
         )
 
     def agree(self) -> None:

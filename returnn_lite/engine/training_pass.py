@@ -17,6 +17,7 @@ from returnn_lite.engine.log_form import Pass
 from returnn_lite.engine.models.model import ModelSource
 from returnn_lite.engine.models.network_source import start_epoch
 from returnn_lite.engine.observer import Observer
+from returnn_lite.engine.profiling import StepProfiler, memory_line
 from returnn_lite.engine.step import BrokenScores, Forward, StepResult, repeatable_objective, run_step
 from returnn_lite.engine.step_meter import StepMeter, step_meter
 from returnn_lite.engine.summary import ScalarLog
@@ -54,6 +55,7 @@ class TrainingPass:
     forward: Forward
     hooks: EpochHooks
     time_limit: TimeLimit
+    profiler: StepProfiler | None = None
 
     def run(self, epoch: int, rate: float, first_step: int, stop: StopRequest) -> PassResult:
         """The pass of an epoch with this learning rate; its first update is the run's step `first_step` (from 0)."""
@@ -111,6 +113,8 @@ class TrainingPass:
             self.parallel.after_step(step, net.params)
             global_step += 1
             meter.end_step()
+            if self.profiler is not None:
+                self.profiler.step()
             if self.time_limit.is_up:
                 stop.stop(TIME_LIMIT)
         self.parallel.end_epoch(net.params)
@@ -149,6 +153,8 @@ class TrainingPass:
         self.parallel.world.merge(meter.scores)
         means = meter.finish(batches.wait_time)
         self.data.train.finish_epoch()
+        if meter.log_memory and memory_line(self.device):
+            self.log.v1(memory_line(self.device))
         steps, seconds = meter.progress.steps, meter.progress.elapsed
         if not steps:
             self.log.v1(f"warning: train epoch {epoch} has no batches, see max_seq_length, min_seq_length, seq_drop")

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from returnn_lite.config import Config
 from returnn_lite.config.numbers import finite, whole
 from returnn_lite.config_value import ConfigFunction
 from returnn_lite.errors import ConfigError
 
-OPTION = "dynamic_learning_rate"
+OPTION, PIECEWISE = "dynamic_learning_rate", "learning_rate_piecewise"
 StepRate = Callable[[int, float], float]  # global step (from 0), learning rate of the epoch -> that of the step
 
 
@@ -42,7 +44,7 @@ def step_learning_rate(config: Config, network: object = None, clock: Clock | No
     """The function that the option describes; without it the epoch's learning rate stays."""
     value = config.typed_value(OPTION, None)
     if value is None:
-        return lambda step, learning_rate: learning_rate
+        return piecewise(config, clock or Clock()) or (lambda step, learning_rate: learning_rate)
     if callable(value):
         by_epoch = config.value("backend", None) == "torch"
         return _by_function(value, network, (clock or Clock()) if by_epoch else None)
@@ -51,6 +53,34 @@ def step_learning_rate(config: Config, network: object = None, clock: Clock | No
         decay = finite(f'{OPTION}["decay"]', value["decay"], low=0)
         return lambda step, learning_rate: learning_rate * decay ** (step % interval)
     raise ConfigError(OPTION, f'must be a function or a dict with "interval" and "decay", but is {value!r} instead')
+
+
+def piecewise(config: Config, clock: Clock) -> StepRate | None:
+    """`learning_rate_piecewise_steps` and `_values`: the epoch's rate times a factor that is linear between these steps
+    (or, with `_by_epoch_continuous`, epochs that are done), and constant outside. None without them. ConfigError for
+    lists that do not fit, or where nobody knows how much of an epoch is done."""
+    steps, values = (config.opt_typed_value(f"{PIECEWISE}_{part}") for part in ("steps", "values"))
+    if steps is None and values is None:
+        return None
+    for part, given in (("steps", steps), ("values", values)):
+        if not isinstance(given, list | tuple) or not given:
+            raise ConfigError(f"{PIECEWISE}_{part}", f"must be a list of numbers, but is {given!r} instead")
+    points, factors = (
+        [finite(f"{PIECEWISE}_{part}", x, low=0) for x in given]
+        for part, given in (("steps", steps), ("values", values))
+    )
+    if len(points) != len(factors) or points != sorted(points):
+        text = f"must be as many as `{PIECEWISE}_values`, in ascending order, but are {points} and {factors}"
+        raise ConfigError(f"{PIECEWISE}_steps", text)
+    by_epoch = config.is_true(f"{PIECEWISE}_by_epoch_continuous")
+
+    def rate(step: int, learning_rate: float) -> float:
+        at = clock.epoch_continuous if by_epoch else step
+        if at is None:
+            raise ConfigError(f"{PIECEWISE}_by_epoch_continuous", "needs a dataset that knows its number of sequences")
+        return learning_rate * float(np.interp(at, points, factors))
+
+    return rate
 
 
 def _by_function(function: ConfigFunction, network: object, clock: Clock | None) -> StepRate:

@@ -10,6 +10,7 @@ from returnn_lite.optim.state import SavedState, State
 # Computes loss and gradients anew for the parameters as they are now.
 Evaluate = Callable[[], tuple[Tensor, dict[str, Tensor]]]
 RATE_NAMES = ("lr", "learning_rate", "learn_rate")
+DECIDING = ("beta1", "beta2", "eps", "epsilon", "weight_decay", "momentum", "alpha", "rho", "decay", "amsgrad", "L2")
 
 
 class Optimizer:
@@ -98,3 +99,19 @@ def best_match(key: str, rule: str, own: Mapping[str, Tensor], saved: Mapping[st
     common = {other: len(own.keys() & set(state["params"])) for other, state in fitting.items()}
     best = max(common, key=common.__getitem__, default=None)
     return fitting[best] if best is not None and common[best] else None
+
+
+def fixed_options(optimizer: Optimizer) -> ConfigOptions:
+    """The numbers that decide what an update does, but for those that a schedule changes."""
+    found = {key: value for key, value in optimizer.options().items() if key not in optimizer.scheduled()}
+    return {key: value for key, value in found.items() if key in DECIDING and isinstance(value, int | float)}
+
+
+def changed_options(optimizer: Optimizer, saved: SavedState) -> list[str]:
+    """A line for each option that the config says otherwise than a saved state: the config's counts."""
+    before, now = saved.get("options", {}), fixed_options(optimizer)
+    changed = {key: (before[key], now[key]) for key in before.keys() & now.keys() if before[key] != now[key]}
+    return [
+        f"note: optimizer {optimizer.name}: {key} is {new} as the config says, not {old} as in the saved state"
+        for key, (old, new) in sorted(changed.items())
+    ]

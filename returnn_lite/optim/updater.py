@@ -22,7 +22,7 @@ from returnn_lite.optim.layer_rule import LayerRule
 from returnn_lite.optim.loss_scale import OPTION as SCALER
 from returnn_lite.optim.loss_scale import LossScale
 from returnn_lite.optim.lr_scheduler import Count, make_lr_scheduler
-from returnn_lite.optim.optimizer import Optimizer, best_match
+from returnn_lite.optim.optimizer import Optimizer, best_match, changed_options, fixed_options
 from returnn_lite.optim.rates import Rates
 from returnn_lite.optim.state import SavedState, State
 from returnn_lite.optim.torch_rule import TorchRule
@@ -299,7 +299,10 @@ class Updater:
     def state_dict(self) -> State:
         """Everything a resumed run needs to go on with the same numbers: dicts of numbers, texts and tensors."""
         names = self._names_by_optimizer()
-        optimizers = {key: {**opt.state_dict(), "params": names[key]} for key, opt in self.optimizers.items()}
+        optimizers = {
+            key: {**opt.state_dict(), "params": names[key], "options": fixed_options(opt)}
+            for key, opt in self.optimizers.items()
+        }
         state = {
             "optimizers": optimizers,
             "accumulated": dict(self.accumulation.total),
@@ -334,6 +337,8 @@ class Updater:
             own = {name: self.params[name] for name in names[key]}
             saved = best_match(key, optimizer.name, own, state["optimizers"])
             new = optimizer.load_state_dict(saved, own) if saved else list(own)
+            for line in changed_options(optimizer, saved or {}):
+                self.log.v2(line)
             if new:
                 self.log.v3(f"optimizer {optimizer.name}: no fitting saved state for {', '.join(new)}")
         for name, value in state["accumulated"].items():

@@ -11,6 +11,7 @@ TASKS = Group(
         option("forward_batch_size", "int or dict", NONE, "Its `batch_size`; needed with `network`."),
         option("forward_use_search", bool, "False", "Forwards in search mode."),
         option("forward_override_hdf_output", bool, "False", "An existing `output_file` is replaced."),
+        option("forward_auto_split_batch_on_oom", "bool", "False", "Batches beyond the GPU's memory are cut in two."),
         option("forward_callback", "object, class or function", NONE, "Takes the outputs in place of a file."),
         option("sort_dataset", "bool", "True", "With `get_model`: the longest sequences come first."),
         option("output_file", "str", NONE, "What `forward`, `compute_priors` and `plot_schedule` write."),

@@ -27,6 +27,9 @@ def translated(state: SavedState) -> State:
     known = state["optimizer"]["state"]
     slots = {name: dict(known[number]) for number, name in zip(numbers, names, strict=True) if number in known}
     shapes = {name: _shape(values) for name, values in slots.items()}
+    first = groups[0] if groups else {}
+    options = {key: value for key, value in first.items() if isinstance(value, int | float) and "lr" not in key}
+    options |= {f"beta{i}": beta for i, beta in enumerate(first.get("betas") or (), start=1)}
     kind = str(state.get("optimizer_class_name", ""))
     optimizer = {
         "class": f"torch.{kind}" if hasattr(torch.optim, kind) else kind,
@@ -34,6 +37,7 @@ def translated(state: SavedState) -> State:
         "shapes": shapes,
         "group": {},
         "params": names,
+        "options": options,
     }
     made = {"optimizers": {"foreign": optimizer}, "accumulated": {}}
     return {**state, "optimizer": made, "learning_rates": lr_file.to_text({})}

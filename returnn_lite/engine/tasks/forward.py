@@ -1,6 +1,7 @@
 """Task `forward`: the outputs of a network for a whole dataset, to an HDF file or to a function of the config."""
 
 import os
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.datasets import Dataset
 from returnn_lite.engine import data
-from returnn_lite.engine.batch_errors import with_batch_context
+from returnn_lite.engine.batch_split import parts_that_fit
 from returnn_lite.engine.log_form import Pass
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.setup import load_network
@@ -44,11 +45,11 @@ def forward_task(config: Config, log: Log) -> None:
     loader = data.load_batches(dataset, batching, net, config)
     what = Pass("forward", epoch, dataset.name, dataset.known_num_seqs)
     meter = step_meter(config, loaded.source.form, what, log, net)
+    splits, run = config.is_true("forward_auto_split_batch_on_oom"), partial(forward_batch, net, device=device)
     with sink, torch.no_grad(), net.running_over(dataset.name):
         for step, batch in enumerate(loader):
-            with with_batch_context(batch, config):
-                outputs = forward_batch(net, batch, device).asked(layer, for_callback=isinstance(sink, ToCallback))
-                sink.write(outputs, batch.tags)
+            for part in parts_that_fit(batch, run, splits=splits, config=config, log=log):
+                sink.write(part[1].asked(layer, for_callback=isinstance(sink, ToCallback)), part[0].tags)
             meter.end_step()
             meter.progress.step_line(step, {}, {}, batch.complete)
     meter.finish(loader.wait_time)
