@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from returnn_lite.errors import ConfigError
 from returnn_lite.frontend.dim import Dim, batch_dim
+from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import show
 from returnn_lite.frontend.tensor import Tensor, TensorLike
 
@@ -24,18 +24,14 @@ def named(value: TensorLike, dims: Dims | None, what: str) -> Tensor:
     try:
         raw = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
-        raise ConfigError(
-            "", f"{what} must be a Tensor, a torch tensor or a number, but is {value!r} instead"
-        ) from None
+        raise WrongUse(f"{what} must be a Tensor, a torch tensor or a number, but is {value!r} instead") from None
     if dims is None:
         dims = [Dim(size, name=f"axis{i}") for i, size in enumerate(raw.shape)]
     found = tuple(dim if isinstance(dim, Dim) else Dim(int(dim)) for dim in dims)
     sizes = tuple(dim.dimension for dim in found)
     shape = tuple(raw.shape)
     if len(sizes) != len(shape) or any(a not in (None, b) for a, b in zip(sizes, shape, strict=True)):
-        raise ConfigError(
-            "", f"{what} must have the axes [{', '.join(map(plain_name, found))}], but its shape is {shape}"
-        )
+        raise WrongUse(f"{what} must have the axes [{', '.join(map(plain_name, found))}], but its shape is {shape}")
     return Tensor._new(raw, found)
 
 
@@ -45,11 +41,9 @@ def plain_axes(value: TensorLike, name: str) -> Dims:
     """
     shape, batch = tuple(torch.as_tensor(value).shape), batch_dim.padded_size()
     if not shape or shape[0] != batch:
-        raise ConfigError(
-            "forward_step",
-            f"output {name!r} must have the {batch} sequences of the batch as first axis, but its shape is {shape};"
-            " give mark_as_output(…, dims=[…]), or declare it in `model_outputs`",
-        )
+        text = f"must have the {batch} sequences of the batch as first axis, but its shape is {shape}"
+        hint = "give mark_as_output(…, dims=[…]), or declare it in `model_outputs`"
+        raise WrongUse(f"forward_step: output {name!r} {text}; {hint}")
     return [batch_dim, *(Dim(size, name=f"{name}:axis{i}") for i, size in enumerate(shape[1:], 1))]
 
 
@@ -71,14 +65,14 @@ def _in_order(tensor: Tensor, dims: Dims, what: str) -> Tensor:
     """The tensor with these axes, all of its own; numbers stand for the axis of this size."""
     wanted = tuple(dim if isinstance(dim, Dim) else _sized(tensor, int(dim), what) for dim in dims)
     if len(wanted) != len(tensor.dims) or any(dim not in tensor.dims for dim in wanted):
-        raise ConfigError("", f"{what} must have the axes {show(wanted)}, but has {show(tensor.dims)}")
+        raise WrongUse(f"{what} must have the axes {show(wanted)}, but has {show(tensor.dims)}")
     return tensor.copy_transpose(wanted)
 
 
 def _sized(tensor: Tensor, size: int, what: str) -> Dim:
     found = [dim for dim in tensor.dims if dim.dimension == size]
     if len(found) != 1:
-        raise ConfigError("", f"{what} has no single axis of size {size}, but {show(tensor.dims)}")
+        raise WrongUse(f"{what} has no single axis of size {size}, but {show(tensor.dims)}")
     return found[0]
 
 
@@ -88,7 +82,7 @@ def default_order(tensor: Tensor, name: str) -> list[Dim]:
     dynamic = [dim for dim in tensor.dims if dim.is_dynamic() and not dim.is_batch_dim()]
     static = [dim for dim in tensor.dims if dim.is_static()]
     if len(tensor.dims) > 1 and (len(dynamic) > 1 or len(static) > 1):
-        raise ConfigError("forward_step", f"output {name!r} must be given the order of its axes, dims=…: {tensor}")
+        raise WrongUse(f"forward_step: output {name!r} must be given the order of its axes, dims=…: {tensor}")
     return [*batch, *dynamic, *static]
 
 
@@ -102,13 +96,11 @@ def _like_expected(tensor: Tensor, expected: Tensor, name: str) -> Tensor:
             continue
         fits = [d for d in left if d.is_static() == dim.is_static() and dim.dimension in (None, d.dimension)]
         if not fits:
-            raise ConfigError(
-                "forward_step", f"output {name!r} must have the axes {show(expected.dims)}, but is {tensor}"
-            )
+            raise WrongUse(f"forward_step: output {name!r} must have the axes {show(expected.dims)}, but is {tensor}")
         order.append(fits[0])
         left.remove(fits[0])
     if left:
-        raise ConfigError("forward_step", f"output {name!r} must have the axes {show(expected.dims)}, but is {tensor}")
+        raise WrongUse(f"forward_step: output {name!r} must have the axes {show(expected.dims)}, but is {tensor}")
     return tensor.copy_transpose(order)
 
 
@@ -128,14 +120,14 @@ def check_output(name: str, value: Tensor, expected: Tensor, *, strict: bool) ->
     what = f"output {name!r} must be {expected}, as `model_outputs` declares, but is {value}"
     for dim, want in zip(value.dims, expected.dims, strict=True):
         if dim.is_static() != want.is_static() and want.is_dim_known():
-            raise ConfigError("forward_step", what)
+            raise WrongUse(f"forward_step: {what}")
         if want.is_static() and dim.dimension != want.dimension:
-            raise ConfigError("forward_step", what)
+            raise WrongUse(f"forward_step: {what}")
         if dim != want and not want.is_static() and not want.is_dim_known_in_batch() and not want.is_batch_dim():
             want.dyn_size_ext = dim.dyn_size_ext
     floats = {value.dtype, expected.dtype} <= {"float32", "bfloat16", "float16"}
     if value.dtype != expected.dtype and not floats and strict:
-        raise ConfigError("forward_step", what)
+        raise WrongUse(f"forward_step: {what}")
     classes = [None if x.sparse_dim is None else (x.sparse_dim.dimension,) for x in (value, expected)]
     if classes[0] != classes[1]:
-        raise ConfigError("forward_step", what)
+        raise WrongUse(f"forward_step: {what}")

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend.const import convert_to_tensor
 from returnn_lite.frontend.current import current
 from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.loss import Loss, as_loss
 from returnn_lite.frontend.outputs import Dims, check_output, named, ordered, plain_axes, with_roles
 from returnn_lite.frontend.tensor import Tensor, TensorLike
@@ -115,7 +116,7 @@ class RunContext:
         """
         self._expect_stage("mark_as_loss", "train_step")
         if name in self.losses:
-            raise ConfigError("train_step", f"loss {name!r} is marked twice; the names must differ")
+            raise WrongUse(f"train_step: loss {name!r} is marked twice; the names must differ")
         value = as_loss(named(loss, dims, f"loss {name!r}"))
         factor = (
             None if custom_inv_norm_factor is None else named(custom_inv_norm_factor, None, "custom_inv_norm_factor")
@@ -128,7 +129,7 @@ class RunContext:
         counting = [loss for loss in self.losses.values() if loss.scale != 0 and not loss.as_error]
         if not counting:
             text = "must mark a loss to train by: get_run_ctx().mark_as_loss(loss, name)"
-            raise ConfigError(self.stage, text)
+            raise WrongUse(text, self.stage)
         total = counting[0].get_scaled_reduced_loss()
         for loss in counting[1:]:
             total = total + loss.get_scaled_reduced_loss()
@@ -149,7 +150,7 @@ class RunContext:
         """
         self._expect_stage("mark_as_output", "forward_step")
         if name in self.outputs:
-            raise ConfigError("forward_step", f"output {name!r} is marked twice; the names must differ")
+            raise WrongUse(f"forward_step: output {name!r} is marked twice; the names must differ")
         expected = self._expected(name)
         wanted = dims if dims is not None else shape
         if not isinstance(tensor, Tensor):
@@ -168,7 +169,7 @@ class RunContext:
         if name not in self.expected_outputs:
             known = list(self.expected_outputs.data)
             text = f"output {name!r} is not declared in `model_outputs`{did_you_mean(name, known)}; there are {known}"
-            raise ConfigError("forward_step", text)
+            raise WrongUse(f"forward_step: {text}")
         return self.expected_outputs[name]
 
     def check_outputs_complete(self) -> None:
@@ -176,7 +177,7 @@ class RunContext:
         missing = [name for name in (self.expected_outputs or TensorDict()).data if name not in self.outputs]
         if missing:
             text = f"must mark the outputs {', '.join(map(repr, missing))} that `model_outputs` declares"
-            raise ConfigError("forward_step", text)
+            raise WrongUse(text, "forward_step")
 
     # --- both ---------------------------------------------------------------------------------------------------------
 
@@ -184,12 +185,12 @@ class RunContext:
         for dim in dims:
             if not dim.is_batch_dim() and not dim.is_dim_known_in_batch():
                 hint = "make it by Dim(lengths, name=…), or set its `dyn_size_ext`"
-                raise ConfigError(self.stage, f"the lengths of axis {dim.name} are not known; {hint}")
+                raise WrongUse(f"{self.stage}: the lengths of axis {dim.name} are not known; {hint}")
 
     def _expect_stage(self, method: str, stage: str) -> None:
         if self.stage != stage:
             function = "get_model" if self.stage == "init" else self.stage
-            raise ConfigError(function, f"{method} must be called in `{stage}`, but is in `{function}` instead")
+            raise WrongUse(f"{function}: {method} must be called in `{stage}`, but is in `{function}` instead")
 
 
 def _plain(function: Any) -> Any:

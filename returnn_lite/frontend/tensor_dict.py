@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from returnn_lite.config_value import ConfigValue
-from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend import sizes_clock
 from returnn_lite.frontend.dim import Dim
+from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.types import RawTensor
 
@@ -30,7 +31,7 @@ class TensorDict:
     def __getitem__(self, key: str) -> Tensor:
         if key not in self.data:
             hint = did_you_mean(str(key), list(self.data))
-            raise ConfigError("", f"there is no tensor {key!r}{hint}; there are {sorted(self.data)}")
+            raise WrongUse(f"there is no tensor {key!r}{hint}; there are {sorted(self.data)}")
         return self.data[key]
 
     def __contains__(self, key: object) -> bool:
@@ -68,7 +69,7 @@ class TensorDict:
         elif isinstance(data, list | tuple):
             pairs = [(tensor.name, tensor) for tensor in data]
         else:
-            raise ConfigError("", f"a TensorDict is made of a dict or list of tensors, but got {data!r} instead")
+            raise WrongUse(f"a TensorDict is made of a dict or list of tensors, but got {data!r} instead")
         for key, value in pairs:
             self.data[key] = (
                 declared(key, value) if auto_convert and isinstance(value, Mapping) else _copied(key, value)
@@ -132,7 +133,7 @@ class TensorDict:
 
 def _copied(key: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
-        raise ConfigError("", f"tensor {key!r} must be a Tensor, but is {value!r} instead")
+        raise WrongUse(f"tensor {key!r} must be a Tensor, but is {value!r} instead")
     return value.copy() if value.raw_tensor is not None else _template(value)
 
 
