@@ -20,12 +20,12 @@ torch.set_num_threads(1)
 HERE = Path(__file__).parent
 # What starts programs, trains for long, or reads the whole source: left out by `make test-fast`.
 SLOW = """
-    agent/test_agent.py agent/test_ppo_options.py client compat/test_torch_configs.py engine/test_check.py
+    agent/test_agent.py agent/test_ppo_options.py client compat/test_torch_configs.py configs engine/test_check.py
     engine/test_data.py engine/test_distributed.py engine/test_eval_views.py engine/test_interrupt.py
     engine/test_old_configs.py engine/test_own_layers.py engine/test_pretrain.py engine/test_schedules.py
-    engine/test_torch_model.py engine/test_train.py faults network/test_depth.py network/test_saving.py
-    optim/test_docs_resume.py rec/test_compiled.py tools/test_compatibility.py tools/test_scripts.py
-    test_house_rules.py
+    engine/test_torch_model.py engine/test_train.py faults network/test_construction_cost.py network/test_depth.py
+    network/test_saving.py optim/test_docs_resume.py rec/test_compiled.py test_house_rules.py
+    tools/test_compatibility.py tools/test_scripts.py
 """.split()
 
 
