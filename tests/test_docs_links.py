@@ -42,8 +42,10 @@ def test_there_are_links():
 
 def test_the_site_has_all_pages():
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    listed = [page for entry in nav for part in entry.values() for page in pages_of(part)]
-    assert sorted(listed) == sorted(str(page.relative_to(ROOT)) for page in PAGES if in_site(page))
+    listed = {page for entry in nav for part in entry.values() for page in pages_of(part)}
+    there = {str(page.relative_to(ROOT)) for page in PAGES if in_site(page)}
+    assert listed - there == set(), "mkdocs.yml lists pages that do not exist"
+    assert there - listed == set(), "pages that mkdocs.yml does not list"
 
 
 def pages_of(part: str | list[dict[str, str]]) -> list[str]:
