@@ -22,7 +22,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import gpu_checks
 import torch
 import train_attention
 import train_blstm
@@ -35,7 +34,8 @@ from returnn_lite.engine.graphs.repeated import repeated_steps
 from returnn_lite.log import Log
 
 GPU = torch.device("cuda")
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 BATCHES, ROUNDS, WARM = 4, 3, 3
 Step = Callable[[Batch], torch.Tensor]
 BIG = {"SIZE": 512, "HEADS": 8, "HEAD": 64, "INNER": 2048}
@@ -188,55 +188,69 @@ def show(row: dict[str, Any]) -> None:
     print(f"   waits: {waits or 'none'}; log: {row['log']}", flush=True)
 
 
-def golden(cases: Path, seconds: float) -> None:
-    """The golden network cases on the GPU."""
+def golden(cases: Path) -> "subprocess.Popen[str] | None":
+    """Starts the golden network cases on the GPU."""
     if not (cases / "run.py").exists():
         print(f"golden cases: none at {cases}")
-        return
+        return None
     command = [sys.executable, str(cases / "run.py"), "network"]
     environment = {**os.environ, "CONFORMANCE_DEVICE": "cuda", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def show_golden(running: "subprocess.Popen[str]", seconds: float) -> None:
+    """Waits for the golden cases, and prints those that have failed."""
     try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds)
-        lines = done.stdout.splitlines()
-    except subprocess.TimeoutExpired as exc:
-        lines = [*(exc.stdout or b"").decode().splitlines(), "time is up"]
+        text, _ = running.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        running.kill()
+        text = running.communicate()[0] + "\ntime is up"
+    lines = text.splitlines()
     failed = [line for line in lines if "FAIL" in line or "fail" in line or "mismatch" in line]
     print("\n".join(["golden cases on the GPU:", *failed[:40], *lines[-3:]]), flush=True)
+
+
+def run_apart(*command: str, seconds: float) -> None:
+    """Runs a script in a process of its own: an error of CUDA ends all work of its process."""
+    try:
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, timeout=seconds)
+        print(f"   exit code {done.returncode}" if done.returncode else "", end="\n", flush=True)
+    except subprocess.TimeoutExpired:
+        print(f"   not ready after {seconds:.0f} s", flush=True)
 
 
 def main() -> None:
     """Checks, measures, prints."""
     parser = argparse.ArgumentParser(description="Training speed on a GPU.")
     parser.add_argument("--only", default="", help="only nets whose name contains this")
+    parser.add_argument("--one", help="measure this net here and now")
     parser.add_argument("--seconds", type=float, default=230, help="when to stop, default %(default)s")
     parser.add_argument("--cases", type=Path, default=ROOT / "shared" / "conformance", help="golden cases")
-    parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("--json", type=Path, help="file for all numbers, a line a net")
     args = parser.parse_args()
+    torch.manual_seed(1)
+    if args.one:
+        with tf32():
+            row = measure(args.one)
+        show(row)
+        if args.json:
+            with args.json.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        return
     end = time.monotonic() + args.seconds
     print(torch.__version__, torch.cuda.get_device_name(), flush=True)
-    torch.manual_seed(1)
-    with tf32(False):
-        gpu_checks.run_all()
-    golden(args.cases, min(60.0, args.seconds / 4))
-    rows = []
+    cases = golden(args.cases)
+    run_apart(str(HERE / "gpu_checks.py"), seconds=60)
+    if cases is not None:
+        show_golden(cases, 40)
     for name in NETS:
-        if args.only not in name:
-            continue
-        if time.monotonic() > end:
-            print(f"== {name}: no time left")
-            continue
         start = time.monotonic()
-        try:
-            with tf32():
-                row = measure(name)
-            show(row)
-            rows.append(row)
-        except Exception:  # the other nets count
-            print(f"== {name}: failed\n{traceback.format_exc()[-3000:]}", flush=True)
-        print(f"   {time.monotonic() - start:.0f} s", flush=True)
-        torch.cuda.empty_cache()
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+        if args.only in name and start < end:
+            more = ["--json", str(args.json.resolve())] if args.json else []
+            run_apart(str(HERE / "gpu.py"), "--one", name, *more, seconds=min(75, end - start + 20))
+            print(f"   {name}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

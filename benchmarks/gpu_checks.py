@@ -199,3 +199,8 @@ def run_all() -> None:
             print(f"ok: {check.__name__}", flush=True)
         except Exception:  # the others count
             print(f"FAILED: {check.__name__}\n{traceback.format_exc()[-2500:]}", flush=True)
+
+
+if __name__ == "__main__":
+    torch.backends.cudnn.allow_tf32 = False
+    run_all()
