@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ DEFAULT_VERBOSITY = 3
 TIME_FORMAT = "%Y-%m-%d,%H:%M:%S.%MS"
 DATE_FORMAT = "%Y-%m-%d-%H-%M-%S"
 FORMATS = ("default", "raw", "timed", "verbose")
+CLEAR = "\r\x1b[K"  # to the beginning of a terminal's line, which is emptied
 
 
 class Target:
@@ -41,6 +43,7 @@ class Target:
     def __init__(self, verbosity: int, format: str) -> None:
         self.verbosity = verbosity
         self.format = format
+        self.passing = False  # whether there is a line that the next message replaces
 
     def stream(self) -> TextIO | None:
         return sys.stdout  # looked up at each message: it may have been redirected meanwhile
@@ -50,8 +53,22 @@ class Target:
         if stream is None or level > self.verbosity:
             return
         prefix = line_prefix(self.format, level)
-        stream.write("".join(f"{prefix}{line}\n" for line in text.split("\n")))
+        clear, self.passing = CLEAR * self.passing, False
+        stream.write(clear + "".join(f"{prefix}{line}\n" for line in text.split("\n")))
         stream.flush()
+
+    def on_terminal(self) -> bool:
+        """Whether somebody looks on who does not get a line for every step anyway."""
+        stream = self.stream()
+        return self.verbosity < MAX_VERBOSITY and stream is not None and stream.isatty()
+
+    def write_passing(self, text: str) -> None:
+        """On a terminal: a line that the next message replaces; "" for none."""
+        stream = self.stream()
+        if stream is not None and self.on_terminal() and (text or self.passing):
+            stream.write(CLEAR + text[: shutil.get_terminal_size().columns - 1])
+            stream.flush()
+            self.passing = bool(text)
 
     def close(self) -> None:
         """Nothing to close: stdout belongs to the process."""
@@ -188,6 +205,17 @@ class Log:
         """A message of the given level (1 … 5)."""
         for target in self.targets:
             target.write(level, text)
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether `write_passing` is seen by anybody."""
+        return any(isinstance(target, Target) and target.on_terminal() for target in self.targets)
+
+    def write_passing(self, text: str) -> None:
+        """A line about what goes on now, for terminals only; the next message replaces it."""
+        for target in self.targets:
+            if isinstance(target, Target):  # a program's own may only take messages
+                target.write_passing(text)
 
     def v1(self, text: str) -> None:
         self.write(1, text)

@@ -21,6 +21,8 @@ TASKS = {
     "hpx": "returnn_lite.engine.tasks.forward:forward_task",
     "search": "returnn_lite.engine.tasks.search:search_task",
     "compute_priors": "returnn_lite.engine.tasks.priors:compute_priors_task",
+    "plot_scores": "returnn_lite.engine.tasks.plot_scores:plot_scores_task",
+    "profile": "returnn_lite.engine.tasks.profile:profile_task",
     "plot_schedule": "returnn_lite.engine.tasks.plot_schedule:plot_schedule_task",
     "train_lr_agent": "returnn_lite.agent.train:train_lr_agent_task",
     "eval_lr_agent": "returnn_lite.agent.evaluate:eval_lr_agent_task",

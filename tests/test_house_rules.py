@@ -102,6 +102,7 @@ OPTIONAL = {
     "gymnasium",
     "inflect",
     "matplotlib",
+    "mlflow",
     "rapidfuzz",
     "sacrebleu",
     "sentencepiece",
@@ -112,6 +113,7 @@ OPTIONAL = {
     "torch.utils.tensorboard",
     "transformers",
     "unidecode",
+    "wandb",
 }
 # ... and what is put off so that `rnn.py --help` starts without torch.
 LAZY = {

@@ -22,6 +22,7 @@ from returnn_lite.engine.graphs.repeated import repeated_steps
 from returnn_lite.engine.hooks import EpochHooks
 from returnn_lite.engine.interrupt import Interrupted, StopRequest
 from returnn_lite.engine.log_form import write
+from returnn_lite.engine.loggers.scalar_log import ScalarLog
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.network_source import print_network
 from returnn_lite.engine.models.source import model_source
@@ -30,7 +31,6 @@ from returnn_lite.engine.profiling import ProfileDone, StepProfiler, step_profil
 from returnn_lite.engine.run_files import RunFiles
 from returnn_lite.engine.setup import choose_device, find_start, load_start, log_defaults, must_be_finite
 from returnn_lite.engine.step import BrokenScores, Forward, by_itself
-from returnn_lite.engine.summary import ScalarLog
 from returnn_lite.engine.time_limit import OPTION as TIME_LIMIT
 from returnn_lite.engine.time_limit import TimeLimit
 from returnn_lite.engine.training_data import TrainingData
@@ -179,6 +179,8 @@ class Trainer:
             if not self.time_limit.has_ended(stop.received):
                 raise
             self.log.v1(f"{TIME_LIMIT} is over: the running epoch is given up; the next start goes on with it")
+        finally:
+            self.scalars.close()
 
     def epochs(self, stop: StopRequest) -> Iterator[int]:
         """The epochs to train, one after the other, with what comes before the first and after the last one."""

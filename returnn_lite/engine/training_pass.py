@@ -14,13 +14,13 @@ from returnn_lite.engine.epoch_network import EpochNetwork
 from returnn_lite.engine.hooks import EpochHooks
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.log_form import Pass
+from returnn_lite.engine.loggers.scalar_log import ScalarLog
 from returnn_lite.engine.models.model import ModelSource
 from returnn_lite.engine.models.network_source import start_epoch
 from returnn_lite.engine.observer import Observer
 from returnn_lite.engine.profiling import StepProfiler, memory_line
 from returnn_lite.engine.step import BrokenScores, Forward, StepResult, repeatable_objective, run_step
 from returnn_lite.engine.step_meter import StepMeter, step_meter
-from returnn_lite.engine.summary import ScalarLog
 from returnn_lite.engine.time_limit import OPTION as TIME_LIMIT
 from returnn_lite.engine.time_limit import TimeLimit
 from returnn_lite.engine.training_data import Batches, TrainingData

@@ -30,6 +30,7 @@ RUN = Group(
         option("torch_profile", "bool or dict", "False", "Some steps are recorded by torch.profiler; then it ends."),
         option("torch_log_memory_usage", "bool", "False", "Step lines and epochs say what memory of a GPU is used."),
         option("PYTORCH_CUDA_ALLOC_CONF", "str", NONE, "How torch keeps memory of a GPU; put into the environment."),
+        option("loggers", "list or dict", NONE, 'Where scalars go: "tensorboard", "csv", "wandb", "mlflow".'),
         option("torch_distributed", "dict", NONE, "How several processes train one model ([page](scale.md))."),
         option("float32_matmul_precision", "str", '"highest"', 'Precision of products on a GPU: "high", "medium".'),
     ),

@@ -1,0 +1,1 @@
+"""Where the scalars of a training go besides its own files: TensorBoard, tables, services."""

@@ -1,0 +1,135 @@
+"""The scalars of a training for all that look at them: `loggers`, `tensorboard_opts`, `tf_log_dir`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from returnn_lite.config import Config
+from returnn_lite.config_value import ConfigDict
+from returnn_lite.engine.loggers.csv_file import CsvFiles
+from returnn_lite.engine.loggers.services import MLflow, WandB
+from returnn_lite.engine.loggers.sink import Sink, Values
+from returnn_lite.engine.loggers.tensorboard import TensorBoard
+from returnn_lite.engine.setup import model_name
+from returnn_lite.engine.step import StepResult
+from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.log import Log
+
+DEFAULT_INTERVAL = 100
+KEY = "loggers"
+
+
+class ScalarLog:
+    """Losses and learning rates by step and by epoch, to all `sinks`.
+
+    It never fails a run: where something cannot be written, a line of the log says so, and there it ends.
+    """
+
+    makers: ClassVar[dict[str, Callable[[str, ConfigDict], Sink]]] = {
+        "csv": lambda model, options: CsvFiles(str(options.get("base", model))),
+        "mlflow": MLflow,
+        "tensorboard": lambda model, options: TensorBoard(str(options.get("folder", "tensorboard"))),
+        "wandb": WandB,
+    }
+
+    def __init__(self, sinks: Sequence[Sink], log: Log, interval: int = DEFAULT_INTERVAL) -> None:
+        self.waiting, self.log, self.interval = list(sinks), log, interval
+        self.sinks: list[Sink] = []
+
+    @classmethod
+    def from_config(cls, config: Config, log: Log) -> ScalarLog:
+        """By `loggers`: names, or a dict of options by name; and TensorBoard by its own options."""
+        wanted, board = loggers(config), config.typed_value("tensorboard_opts") or {}
+        folder = config.bool_or_other("tf_log_dir", None)
+        if (board or folder) and folder is not False:
+            wanted.setdefault("tensorboard", {})
+        if isinstance(folder, str) and "tensorboard" in wanted:
+            wanted["tensorboard"] = {"folder": folder, **wanted["tensorboard"]}
+        if config.is_true("dry_run"):
+            wanted = {}
+        interval = int(board.get("log_every_n_train_steps", DEFAULT_INTERVAL))
+        model = model_name(config) or "training"
+        return cls([cls.makers[name](model, options) for name, options in wanted.items()], log, interval)
+
+    def start(self, epoch: int, global_step: int) -> None:
+        """Begins a run at this epoch and step: what there is from there on is repeated, and no longer counts."""
+        for sink in self.waiting:
+            try:
+                with self._guarded(sink):
+                    sink.begin(epoch, global_step)
+                    self.sinks.append(sink)
+            except ImportError as exc:
+                self.log.v1(f"WARNING: {KEY}: no scalars for {sink.name}, whose package is needed: {exc}")
+
+    def step(self, global_step: int, result: StepResult, learning_rate: float) -> None:
+        """The scores of a training step, every so many steps."""
+        if self.sinks and global_step % self.interval == 0:
+            values = {**step_values(result), "train/learning_rate": learning_rate}
+            self._all(lambda sink: sink.step(global_step, values))
+
+    def trained(self, epoch: int, means: Values, learning_rate: float) -> None:
+        """The scores of an epoch's training."""
+        values = {**_tags("train", means), "epoch/learning_rate": learning_rate}
+        self._all(lambda sink: sink.epoch(epoch, values))
+
+    def evaluated(self, epoch: int, dataset: str, means: Values) -> None:
+        """The scores of a dataset after an epoch, be it of this run or of the one before."""
+        self._all(lambda sink: sink.epoch(epoch, _tags(dataset, means)))
+
+    def close(self) -> None:
+        """The run is over."""
+        self._all(lambda sink: sink.close())
+
+    def _all(self, act: Callable[[Sink], None]) -> None:
+        for sink in list(self.sinks):
+            with self._guarded(sink):
+                act(sink)
+
+    @contextlib.contextmanager
+    def _guarded(self, sink: Sink) -> Iterator[None]:
+        try:
+            yield
+        except ImportError:
+            raise
+        except Exception as exc:  # services raise many kinds
+            option = "tensorboard_opts" if sink.name == "tensorboard" else KEY
+            self.log.v1(f"WARNING: {option}: no further scalars{_to(sink)}: {exc}")
+            self.sinks = [other for other in self.sinks if other is not sink]
+
+
+def _to(sink: Sink) -> str:
+    return "" if sink.name == "tensorboard" else f" for {sink.name}"
+
+
+def loggers(config: Config) -> dict[str, ConfigDict]:
+    """The option `loggers` as options by name. ConfigError for names that there are not."""
+    value, known = config.literal(KEY, None) or [], sorted(ScalarLog.makers)
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple | Mapping):
+        raise ConfigError(KEY, f"must be a list of names, or a dict of options by name, but is {value!r} instead")
+    given = dict(value) if isinstance(value, Mapping) else {name: {} for name in value}
+    for name, options in given.items():
+        if name not in known:
+            raise ConfigError(KEY, f"there is no logger {name!r}{did_you_mean(str(name), known)}: {', '.join(known)}")
+        if not isinstance(options or {}, Mapping):
+            raise ConfigError(f'{KEY}["{name}"]', f"must be a dict of options, but is {options!r} instead")
+    return {name: dict(options or {}) for name, options in given.items()}
+
+
+def step_values(result: StepResult) -> dict[str, float]:
+    """The normalised scores of a step, and its objective."""
+    numbers = dict(zip(result.columns, result.scores.tolist(), strict=True))
+    values = {}
+    for (kind, name), value in numbers.items():
+        if kind in ("cost", "error") and numbers["inv_norm", name]:
+            values[f"train/{kind}:{name}"] = value / numbers["inv_norm", name]
+        elif kind == "loss":
+            values["train/loss"] = value
+    return values
+
+
+def _tags(dataset: str, means: Values) -> dict[str, float]:
+    return {f"epoch_{dataset}/{key}": value for key, value in means.items()}
