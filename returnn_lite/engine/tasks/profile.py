@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.datasets import Batch
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.torch_model import TorchNet
 from returnn_lite.engine.step import run_step
@@ -107,7 +108,7 @@ def forget(watch: Stopwatch, parts: dict[str, float]) -> None:
 
 
 def train_step(
-    trainer: Trainer, batch: Any, number: int, rate: float, watch: Stopwatch, parts: dict[str, float]
+    trainer: Trainer, batch: Batch, number: int, rate: float, watch: Stopwatch, parts: dict[str, float]
 ) -> None:
     """One step; its seconds are added to `parts`."""
     net = trainer.net.train()
