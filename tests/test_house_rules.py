@@ -51,6 +51,7 @@ FLOORS = {  # first part of the path in the package -> floor
     "trials": 9,
     "agent": 9,
     "compat": 9,
+    "to_torch": 9,
     "tasks": 10,
     "cli": 10,
     "tools": 10,

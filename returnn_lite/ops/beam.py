@@ -30,17 +30,25 @@ class Gold:
 
 
 def let_end(
-    log_probs: torch.Tensor, base: torch.Tensor, ended: torch.Tensor | None, tick: int, exponent: float | None
+    log_probs: torch.Tensor,
+    base: torch.Tensor,
+    ended: torch.Tensor | None,
+    tick: int,
+    exponent: float | None,
+    *,
+    goes_on: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """New and former scores where some hypotheses have ended.  Shape: (B, K, V), (B, K), ended (B, K) bool -> the same
 
     An ended hypothesis has one continuation, label 0, at no cost; with length normalisation (an exponent) its score so
-    far is multiplied by ((t + 1) / t) ^ exponent, so that score / (t + 1) stays what it was.
+    far is multiplied by ((t + 1) / t) ^ exponent, so that score / (t + 1) stays what it was. `goes_on`: there may be
+    ticks although all have ended, which leave the scores as they are.
     """
     if ended is None:
         return log_probs, base
     if exponent is not None and tick > 0:
-        base = torch.where(ended, base * ((tick + 1) / tick) ** exponent, base)
+        scaled = ended & ~ended.all() if goes_on else ended
+        base = torch.where(scaled, base * ((tick + 1) / tick) ** exponent, base)
     log_probs = log_probs.masked_fill(ended.unsqueeze(-1), MINUS_HUGE)
     log_probs[..., 0].masked_fill_(ended, 0.0)
     return log_probs, base

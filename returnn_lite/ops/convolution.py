@@ -32,7 +32,7 @@ def convolution(
     """
     margins = _margins(x, windows, ragged)
     padding = [left for left, _ in margins]
-    if any(left != right for left, right in margins):
+    if any(left != right for left, right in margins) or any(w.stride > 1 for w in windows):  # of one form for all sizes
         x, padding = pad_axes(x, margins), [0] * len(margins)
     steps = _steps(x, windows, padding)
     if 0 in steps:

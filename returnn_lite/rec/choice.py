@@ -228,7 +228,7 @@ class Choice(Layer):
         base = step.beam.scores if step.beam is not None else log_probs.new_zeros(log_probs.shape[:2])
         ended = step.ended_per_beam()
         exponent = self.exponent if self.length_normalization else None
-        log_probs, base = beams.let_end(log_probs, base, ended, step.tick, exponent)
+        log_probs, base = beams.let_end(log_probs, base, ended, step.tick, exponent, goes_on=self.context.keeps_batch)
         scores = self._combined(sources, log_probs, base, ended, refs, step)
         followed = step.beam.gold if step.beam is not None else None
         if self.keep_beams and self.beam_size % scores.shape[1]:

@@ -101,7 +101,7 @@ class Ticks:
     def _active_sequences(self) -> ActiveSequences | None:
         """For a search whose sequences may leave its batch; None if they may not."""
         outside = self.whole.base_beam is not None
-        if outside or self.program.layer.training or not may_leave(self.program):
+        if outside or self.context.keeps_batch or self.program.layer.training or not may_leave(self.program):
             return None
         return ActiveSequences(self.whole.initial.batch, self.whole.initial.device)
 

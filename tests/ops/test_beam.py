@@ -99,3 +99,12 @@ def test_noise_makes_the_best_a_sample():
     noise = beam.gumbel_noise(torch.zeros(20000, 3), torch.Generator().manual_seed(1))
     best = (probs.log() + noise).argmax(-1)
     torch.testing.assert_close(torch.bincount(best) / 20000, probs, atol=0.02, rtol=0)
+
+
+def test_scores_stay_once_all_have_ended():
+    log_probs, base = torch.zeros(2, 2, 3), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    ended = torch.ones(2, 2, dtype=torch.bool)
+    assert torch.equal(beam.let_end(log_probs, base, ended, 2, 1.0, goes_on=True)[1], base)
+    ended[0, 0] = False
+    some, every = (beam.let_end(log_probs, base, ended, 2, 1.0, goes_on=on)[1] for on in (True, False))
+    assert torch.equal(some, every) and not torch.equal(some, base)

@@ -13,6 +13,8 @@ TASKS = Group(
         option("forward_override_hdf_output", bool, "False", "An existing `output_file` is replaced."),
         option("forward_auto_split_batch_on_oom", "bool", "False", "Batches beyond the GPU's memory are cut in two."),
         option("forward_callback", "object, class or function", NONE, "Takes the outputs in place of a file."),
+        option("to_torch_file", "str", '"net.py"', "The Python file that `to_torch` writes; weights beside it."),
+        option("to_torch_search", bool, "False", "`to_torch` writes a beam search."),
         option("sort_dataset", "bool", "True", "With `get_model`: the longest sequences come first."),
         option("output_file", "str", NONE, "What `forward`, `compute_priors` and `plot_schedule` write."),
         option("search_data", "dataset or str", NONE, "What is searched."),

@@ -54,8 +54,10 @@ class Context:
     """What the layers of one network share: the config, flags, random numbers, and names for eval strings.
 
     `search`: choices search; `beams`: tensors may hold beams. `differentiates`: gradients are always kept, since a
-    layer needs them. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of dropout
-    and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`: set
+    layer needs them. `keeps_batch`: in a search, sequences that have ended stay in the batch, and there may be ticks
+    after all have ended. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of
+    dropout and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`:
+    set
     by the engine, `dataset_name` too: which one a pass goes over. `tick_offset`: where the ticks of loops with
     `use_global_rec_step_offset` start; callers may set it. `data_keys`: those of the network. `run`: the present run.
     """
@@ -66,6 +68,7 @@ class Context:
     search: bool = False
     beams: bool = False
     differentiates: bool = False
+    keeps_batch: bool = False
     losses: bool = True
     train: bool = False
     generator: torch.Generator = field(default_factory=torch.Generator)

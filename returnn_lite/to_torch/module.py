@@ -1,0 +1,250 @@
+"""A network as one Python file: its class, the functions it calls, and its weights."""
+
+from __future__ import annotations
+
+import builtins
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from returnn_lite.to_torch.folding import Folding
+from returnn_lite.to_torch.loops import Carried, Item, Listed, Loop, outs, reads, rolled
+from returnn_lite.to_torch.pruning import Live, needed_calls, pruned
+from returnn_lite.to_torch.recorder import Call, Number, Recorder, Value
+from returnn_lite.to_torch.regions import Grouping, Helper, is_plain
+from returnn_lite.to_torch.scope import Scope, Unwritable
+from returnn_lite.to_torch.sizes import Samples
+from returnn_lite.to_torch.writer import Writer
+
+ALIKE = 3  # so many recordings must agree
+
+TEMPLATE = '''"""{title}"""
+
+import torch
+import torch.nn.functional as F
+{helpers}
+
+class Net(torch.nn.Module):
+    """{title}"""
+
+    def __init__(self):
+        super().__init__()
+{weights}
+
+    def forward(self, {inputs}):
+{body}
+
+
+def load(filename={weights_file!r}):
+    """The network with its weights."""
+    net = Net()
+    net.load_state_dict(torch.load(filename, weights_only=True))
+    return net.eval()
+'''
+
+
+@dataclass
+class Recording:
+    """What was recorded of a batch, and which tensors are to be given, by name."""
+
+    recorder: Recorder
+    outputs: Mapping[str, Value]
+
+
+@dataclass
+class Module:
+    """The text of a file, and the weights by their names in it."""
+
+    text: str
+    weights: dict[str, torch.Tensor]
+
+
+def make_module(recordings: Sequence[Recording], title: str, weights_file: str, comments: dict[str, str]) -> Module:
+    """The file of a network of which batches of other sizes were recorded; `comments`: a line for each layer.
+
+    Raises Unwritable for what no file could compute.
+    """
+    grouping = Grouping()
+    calls = [grouping.grouped(Folding().rest(r.recorder.calls), set(r.outputs.values())) for r in recordings]
+    unused: frozenset[int] = frozenset()
+    while True:
+        made = _Assembly(recordings, calls, unused).written(title, weights_file, comments)
+        idle = made.idle
+        if idle <= unused:
+            return made.module
+        unused |= idle
+
+
+@dataclass
+class _Written:
+    """A file, and which of the numbers that are read off tensors it does not use."""
+
+    module: Module
+    idle: frozenset[int]
+
+
+class _Assembly:
+    """The rolled recordings that are alike, without the numbers that are `unused`."""
+
+    def __init__(self, recordings: Sequence[Recording], calls: Sequence[list[Call]], unused: frozenset[int]) -> None:
+        alike: dict[Any, list[tuple[Recording, list[Item], list[Number]]]] = {}
+        for recording, of_recording in zip(recordings, calls, strict=True):
+            program = rolled(of_recording)
+            numbers = list(_numbers(program))
+            read = [x for i, x in enumerate(numbers) if i not in unused]
+            program = pruned(program, Live([*recording.outputs.values(), *read]))
+            alike.setdefault(tuple(map(_kind, program)), []).append((recording, program, numbers))
+        most = max(alike.values(), key=len)
+        if len(most) < ALIKE:
+            raise Unwritable("it computes in another way for almost every size of a batch")
+        self.recordings = [recording for recording, _, _ in most]
+        self.programs = [program for _, program, _ in most]
+        self.numbers = most[0][2]
+        self.calls = [*_calls(self.programs[0])]
+        self.weights: dict[str, Value] = {}
+
+    def written(self, title: str, weights_file: str, comments: dict[str, str]) -> _Written:
+        """The file."""
+        helpers = list(dict.fromkeys(c.function for c in self.calls if isinstance(c.function, Helper)))
+        for helper in helpers:
+            every = (c for program in self.programs for c in _calls(program, all_turns=True))
+            helper.uses, helper.parameters = [c.use for c in every if c.function is helper], {}
+        functions = [helper_text(helper) for helper in helpers]
+        scope = self._scope({helper.name for helper in helpers})
+        outputs = self.recordings[0].outputs
+        reading, results = _times_read(self.programs[0]), _layer_results(self.calls, outputs.values())
+        writer = Writer(scope, " " * 8, reads=reading, results=results, comments=comments)
+        writer.write(self.programs)
+        given = ", ".join(f'"{name}": {writer.text(x)}' for name, x in outputs.items())
+        writer.line(f"return {{{given}}}")
+        weights = {name: x.tensor for name, x in self.weights.items() if x.tensor is not None}
+        text = TEMPLATE.format(
+            title=title,
+            helpers="".join(f"\n\n{text}" for text in functions),
+            weights="\n".join(map(_declared, weights, weights.values())),
+            inputs=", ".join(self.recordings[0].recorder.inputs),
+            body="\n".join(writer.lines),
+            weights_file=weights_file,
+        )
+        return _Written(Module(text, weights), self._idle(scope, text))
+
+    def _scope(self, taken: set[str]) -> Scope:
+        """What the file's `forward` may name at its beginning."""
+        inputs = self.recordings[0].recorder.inputs
+        scope = Scope(f"{next(iter(inputs))}.device", taken=taken | set(dir(builtins)) | set(inputs))
+        for name, x in inputs.items():
+            scope.names[x] = name
+            scope.add_sizes(name, [r.recorder.inputs[name] for r in self.recordings])
+        attributes = Scope("", taken=set(dir(torch.nn.Module)))
+        for x in (x for call in self.calls for x in _values(call) if x.source in ("param", "constant")):
+            if x not in scope.names:
+                name = attributes.fresh(x.name or "constant")
+                scope.names[x] = f"self.{name}"
+                self.weights[name] = x
+        return scope
+
+    def _idle(self, scope: Scope, text: str) -> frozenset[int]:
+        names = {i: scope.names.get(x) for i, x in enumerate(self.numbers)}
+        words = Counter(re.findall(r"\w+", text))
+        return frozenset(i for i, name in names.items() if not name or words[name] < 2)
+
+
+def _declared(name: str, x: torch.Tensor) -> str:
+    shape = ", ".join(map(str, x.shape)) or "()"
+    dtype = "" if x.dtype == torch.float32 else f", dtype={x.dtype}"
+    if x.is_floating_point():
+        return f"        self.{name} = torch.nn.Parameter(torch.empty({shape}{dtype}))"
+    return f'        self.register_buffer("{name}", torch.empty({shape}{dtype}))'
+
+
+def helper_text(helper: Helper) -> str:
+    """A function of the file; sets which numbers it is handed."""
+    first = helper.uses[0]
+    op = first.calls[0].op
+    scope = Scope("", taken=set(dir(builtins)))
+    for at, x in enumerate(first.inputs):
+        name = scope.names[x] = scope.fresh(op.names.get(x, "x") if op is not None and isinstance(x, Value) else "x")
+        if isinstance(x, Value):
+            scope.device = scope.device or f"{name}.device"
+            scope.add_sizes(name, [v for use in helper.uses if isinstance(v := use.inputs[at], Value)])
+    returned = [first.values[i] for i in sorted(helper.escaping)]
+
+    def handed(number: int, row: Samples) -> str:
+        wish = op.numbers.get(row[0], "number") if op is not None else "number"
+        helper.parameters[number] = scope.known[row] = scope.fresh(wish)
+        return scope.known[row]
+
+    reading = Counter(x for call in first.calls for x in reads(call))
+    reading.update(dict.fromkeys(returned, 2))
+    writer = Writer(scope, " " * 4, reads=reading, missing=handed)
+    kept = needed_calls(first.calls, returned)
+    amounts = [sum(map(is_plain, reads(call))) for call in first.calls]
+    writer.first_numbers = [sum(amounts[:i]) for i in kept]
+    writer.write([[use.calls[i] for i in kept] for use in helper.uses])
+    writer.line(f"return {', '.join(scope.names[x] for x in returned)}")
+    names = [*(scope.names[x] for x in first.inputs), *(helper.parameters[i] for i in sorted(helper.parameters))]
+    doc = "".join(f"    {line}".rstrip() + "\n" for line in f'"""{helper.doc}"""'.splitlines()) if helper.doc else ""
+    return f"def {helper.name}({', '.join(names)}):\n{doc}" + "\n".join(writer.lines) + "\n"
+
+
+# --- questions about a rolled recording -------------------------------------------------------------------------------
+
+
+def _calls(program: Iterable[Item], *, all_turns: bool = False) -> Iterator[Call]:
+    """All calls, those of the first turn or of all turns of loops."""
+    for item in program:
+        if isinstance(item, Call):
+            yield item
+        else:
+            for turn in item.turns if all_turns else item.turns[:1]:
+                yield from turn
+
+
+def _kind(item: Item) -> Any:
+    """What is the same in recordings that are alike."""
+    if isinstance(item, Loop):
+        return tuple(map(_kind, item.turns[0])), tuple(item.inputs), tuple(sorted(item.lists))
+    return item.function, len(reads(item))
+
+
+def _numbers(program: Iterable[Item]) -> Iterator[Number]:
+    """The numbers that are read off tensors outside of loops."""
+    for item in program:
+        if isinstance(item, Call):
+            yield from (x for x in outs(item) if isinstance(x, Number))
+
+
+def _values(call: Call) -> Iterator[Value]:
+    """The tensors that a call reads."""
+    for x in reads(call):
+        for part in x.parts if isinstance(x, Listed) else (x,):
+            if isinstance(part, Value):
+                yield part
+
+
+def _times_read(program: Iterable[Item]) -> Counter[Any]:
+    """How often each Value is read; more than once if by a loop or if it outlasts one."""
+    found: Counter[Any] = Counter()
+    for item in program:
+        if isinstance(item, Call):
+            found.update(x for x in reads(item) if isinstance(x, (Value, Number)))
+            found.update({p: 2 for x in reads(item) if isinstance(x, Listed) for p in x.parts if isinstance(p, Value)})
+            continue
+        own = {x for call in item.turns[0] for x in outs(call)}
+        for call in item.turns[0]:
+            found.update({x: 1 if x in own else 2 for x in reads(call) if isinstance(x, (Value, Number))})
+        for source in item.inputs.values():
+            parts = [source.first] if isinstance(source, Carried) else source.of.parts
+            found.update({x: 2 for x in parts if isinstance(x, Value)})
+    return found
+
+
+def _layer_results(calls: Sequence[Call], outputs: Iterable[Value]) -> set[Value]:
+    """For each layer the last of its results that others read."""
+    makers = {x: call.layer for call in calls for x in outs(call) if isinstance(x, Value)}
+    read = {x for call in calls for x in _values(call) if makers.get(x, call.layer) != call.layer} | set(outputs)
+    return set({layer: x for x, layer in makers.items() if x in read}.values())

@@ -1,0 +1,129 @@
+"""Calls of our `ops` in a recording, put together: each becomes one call of a function in the written file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from returnn_lite.to_torch.recorder import Call, Number, Value, leaves
+
+
+@dataclass(eq=False)
+class Use:
+    """One use of a helper: what goes in, what is computed, in order; numbers among the arguments, in order."""
+
+    inputs: list[Value | Number]
+    values: list[Value | Number]
+    numbers: list[int | float]
+    calls: list[Call] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Helper:
+    """A function of the written file and all its uses.
+
+    `escaping`: which of its values go out, by number.
+    """
+
+    name: str
+    doc: str
+    uses: list[Use] = field(default_factory=list)
+    escaping: set[int] = field(default_factory=set)
+    parameters: dict[int, str] = field(default_factory=dict)  # numbers that are handed in: which, by what name
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    @property
+    def calls(self) -> list[Call]:
+        """Its calls as in the first use."""
+        return self.uses[0].calls
+
+
+class Grouping:
+    """Turns the calls of one function of `ops` into a call of a Helper; equal ones share it."""
+
+    def __init__(self) -> None:
+        self.helpers: dict[Any, Helper] = {}
+
+    def grouped(self, calls: Sequence[Call], outputs: set[Value | Number]) -> list[Call]:
+        """The calls with helpers in place of regions of two calls and more."""
+        regions = [
+            list(region)
+            for _, region in itertools.groupby(calls, lambda c: (id(c.op), id(c)) if c.op is None else id(c.op))
+        ]
+        readers: dict[Any, set[int]] = {}
+        for i, region in enumerate(regions):
+            for x in leaves([[c.args, c.kwargs] for c in region]):
+                if isinstance(x, (Value, Number)):
+                    readers.setdefault(x, set()).add(i)
+        for x in outputs:
+            readers.setdefault(x, set()).add(-1)
+        grouped = []
+        for i, region in enumerate(regions):
+            if region[0].op is None or len(region) < 2:
+                grouped += region
+            else:
+                grouped.append(self._call(region, lambda x, i=i: bool(readers.get(x, set()) - {i})))
+        return grouped
+
+    def _call(self, region: list[Call], is_read: Any) -> Call:
+        use, key = structure(region)
+        helper = self.helpers.get(key)
+        if helper is None:
+            helper = self.helpers[key] = self._new_helper(region[0])
+        helper.uses.append(use)
+        helper.escaping |= {i for i, x in enumerate(use.values) if is_read(x)}
+        return Call(helper, tuple(use.inputs), {}, tuple(use.values), region[0].layer, None, use)
+
+    def _new_helper(self, call: Call) -> Helper:
+        taken = {h.name for h in self.helpers.values()}
+        name, doc = (call.op.name, call.op.doc) if call.op is not None else ("", "")
+        numbered = (name if not i else f"{name}_{i + 1}" for i in itertools.count())
+        return Helper(next(n for n in numbered if n not in taken), doc)
+
+
+def structure(calls: Sequence[Call]) -> tuple[Use, Any]:
+    """What goes in and out of these calls; and all but Values and ints of them, equal where they compute alike."""
+    inputs: dict[Value | Number, int] = {}
+    made: dict[Value | Number, int] = {}
+    numbers: list[int | float] = []
+
+    def marked(x: Any) -> Any:
+        if isinstance(x, (Value, Number)):
+            if x in made:
+                return ("made", made[x])
+            return ("input", inputs.setdefault(x, len(inputs)))
+        if is_plain(x):
+            numbers.append(x)
+            return type(x).__name__
+        return repr(x)
+
+    key = []
+    for call in calls:
+        arguments = nest((call.args, call.kwargs), marked)
+        outs = [x for x in leaves(call.out) if isinstance(x, (Value, Number))]
+        for x in outs:
+            if x not in inputs:
+                made.setdefault(x, len(made))
+        key.append((call.function, arguments, len(outs)))
+    return Use(list(inputs), list(made), numbers, list(calls)), tuple(key)
+
+
+def is_plain(x: Any) -> bool:
+    """Whether an argument is an int or a float."""
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
+def nest(tree: Any, marked: Any) -> Any:
+    """A hashable form of a nest of arguments."""
+    if isinstance(tree, (list, tuple)):
+        return (type(tree) is list, *(nest(item, marked) for item in tree))
+    if isinstance(tree, dict):
+        return tuple((key, nest(item, marked)) for key, item in tree.items())
+    if isinstance(tree, slice):
+        return ("slice", *(nest(item, marked) for item in (tree.start, tree.stop, tree.step)))
+    return marked(tree)

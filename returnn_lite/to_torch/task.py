@@ -1,0 +1,184 @@
+"""Task `to_torch`: writes a trained network of layers as a Python file that needs torch alone, and its weights."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from returnn_lite.config import Config
+from returnn_lite.engine.setup import load_network
+from returnn_lite.errors import ConfigError
+from returnn_lite.files import write_atomically
+from returnn_lite.layers.core.node import Node
+from returnn_lite.log import Log
+from returnn_lite.network.network import Network
+from returnn_lite.rec.loop_layer import RecLoop
+from returnn_lite.tensor import Dim, Tensor
+from returnn_lite.to_torch.module import Module, Recording, make_module
+from returnn_lite.to_torch.recorder import Recorder
+from returnn_lite.to_torch.scope import Unwritable
+
+# (sequences, frames) that are recorded: what lengths leave in steps of 2, 3, 4, … differs, numbers of sequences hardly.
+BATCHES = ((2, 23), (3, 38), (2, 60), (2, 49), (3, 68), (3, 75), (3, 33), (2, 54))
+CHECKED = ((4, 31), (1, 17), (3, 40), (2, 37))  # that are compared
+TOLERANCE = 1e-5
+Arrays = dict[str, torch.Tensor]
+
+
+def to_torch_task(config: Config, log: Log) -> None:
+    """Writes `to_torch_file` (default net.py) and the weights beside it (net.pt): a class `Net` and `load()`.
+
+    The output is that of `forward_output_layer` (default "output"); with `to_torch_search` that of
+    `search_output_layer`, found by beam search. The module takes batch-first tensors and lengths of sequences by data
+    key, and gives a dict: "output", batch first, its "lengths", and the "scores" (B, K) of hypotheses. Before the files
+    are written the module is run on batches of other sizes; it must agree within 1e-5. ConfigError for a network that
+    no such file could compute.
+    """
+    filename = config.value("to_torch_file", "net.py")
+    if not filename.endswith(".py"):
+        raise ConfigError("to_torch_file", f'must end with ".py", but is {filename!r} instead')
+    if config.typed_value("get_model") is not None:
+        raise ConfigError("get_model", "`to_torch` is for networks of layers; this model is a torch module already")
+    config.update({"device": "cpu"})
+    search = config.is_true("to_torch_search")
+    option = "search_output_layer" if search else "forward_output_layer"
+    layer = config.value(option, "output")
+    loaded = load_network(config, log, task="to_torch", search=search, eval=False, extra_layers=(layer,))
+    net = cast(Network, loaded.net)
+    before = {name: param.detach().clone() for name, param in net.params.items()}
+    net.context.keeps_batch = True
+    weights_file = str(Path(filename).with_suffix(".pt"))
+    source = os.path.basename(config.files[0]) if config.files else "a config"
+    title = f"The network of {source}: {layer!r}, epoch {loaded.epoch}."
+    try:
+        recordings = [record(net, layer, *size) for size in BATCHES]
+        refuse_changes(net, before)
+        module = make_module(recordings, title, os.path.basename(weights_file), layer_comments(net))
+    except Unwritable as exc:
+        raise exc.as_error() from exc
+    gap = check(net, layer, module)
+    write_atomically(weights_file, lambda file: torch.save(module.weights, file))
+    write_atomically(filename, lambda file: file.write(module.text.encode()))
+    log.v1(f"written: {filename} ({len(module.text.splitlines())} lines), {weights_file}; largest difference {gap:.1e}")
+
+
+def refuse_changes(net: Network, before: Arrays) -> None:
+    """ConfigError if running the net has changed parameters: a module of its own would not follow."""
+    changed = [name for name, param in net.params.items() if not torch.equal(param, before[name])]
+    if changed:
+        hint = "; `batch_norm` needs `update_sample_only_in_training`" if "batch_norm" in changed[0] else ""
+        raise ConfigError("to_torch", f"the network changes {changed[0]!r} when it is evaluated{hint}")
+
+
+def record(net: Network, layer: str, count: int, frames: int) -> Recording:
+    """A recording of a batch of `count` sequences of up to `frames` frames."""
+    data, lengths = batch(net, count, frames)
+    recorder = Recorder({**data, **{f"{key}_lengths": x for key, x in lengths.items()}}, dict(net.params))
+    with torch.no_grad(), recorder:
+        outputs = results(net, layer, data, lengths)
+    return Recording(recorder, {name: recorder.value(x) for name, x in outputs.items()})
+
+
+def results(net: Network, layer: str, data: Arrays, lengths: Arrays) -> Arrays:
+    """What the module is to give: the output, its lengths, the scores of its hypotheses."""
+    out: Tensor = net(data, lengths)[layer].batch_front()
+    found = {"output": out.data}
+    time = out.spec.time_dim
+    if time is not None and time.dynamic:
+        found["lengths"] = out.length(time).values
+    if out.beam is not None and not out.beam.decided:
+        found["scores"] = out.beam.scores
+    return found
+
+
+def batch(net: Network, count: int, frames: int) -> tuple[Arrays, Arrays]:
+    """Random data by key, and lengths from `frames` down to a quarter; keys of one time axis have equal lengths."""
+    generator = torch.Generator().manual_seed(frames)
+    data: Arrays = {}
+    lengths: Arrays = {}
+    axes: dict[Dim, int] = {}
+    for key in sorted(net.used_data_keys):
+        spec = net.extern_data.spec(key)
+        dims = [d for i, d in enumerate(spec.dims) if i != spec.batch]
+        sizes = [d.size if d.size is not None else axes.setdefault(d, frames + 3 * len(axes)) for d in dims]
+        shape = (count, *sizes)
+        if spec.sparse_dim is not None:
+            data[key] = torch.randint(spec.sparse_dim.size or 2, shape, generator=generator, dtype=torch.int32)
+        else:
+            data[key] = torch.randn(shape, generator=generator)
+        if spec.time_dim is not None and spec.time_dim.dynamic:
+            longest = axes[spec.time_dim]
+            ends = [longest - i * (longest * 3 // 4) // max(count - 1, 1) for i in range(count)]
+            lengths[key] = torch.tensor(ends, dtype=torch.int32)
+    return data, lengths
+
+
+def layer_comments(net: Network) -> dict[str, str]:
+    """A line for each layer by its path: name, class, axes of the output."""
+    return {
+        node.layer.path: f"{_full_name(node.layer.path)}: {node.layer.class_name} -> {node.spec}"
+        for node in _nodes(net.program.nodes)
+    }
+
+
+def _full_name(path: str) -> str:
+    return "/".join(name for name in re.findall(r'\["([^"]*)"\]', path) if name not in ("unit", "subnetwork"))
+
+
+def _nodes(nodes: tuple[Node, ...]) -> Iterator[Node]:
+    """All nodes, those inside of loops too."""
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node.layer, RecLoop):
+            program = node.layer.program
+            waiting += [*program.before, *program.inside, *program.after]
+
+
+def check(net: Network, layer: str, module: Module) -> float:
+    """The largest difference between the module and the network, relative to the largest value, over a few batches.
+
+    Raises ConfigError where it is above the tolerance.
+    """
+    made = _loaded(module)
+    net.context.keeps_batch = False
+    largest = 0.0
+    for count, frames in CHECKED:
+        data, lengths = batch(net, count, frames)
+        with torch.no_grad():
+            wanted = results(net, layer, data, lengths)
+            found = made(**data, **{f"{key}_lengths": x for key, x in lengths.items()})
+        for name, want in wanted.items():
+            largest = max(
+                largest, difference(found[name], want, f"batch of {count} sequences of {frames} frames: {name}")
+            )
+    return largest
+
+
+def _loaded(module: Module) -> torch.nn.Module:
+    namespace: dict[str, object] = {"__name__": "net"}
+    exec(compile(module.text, "net.py", "exec"), namespace)  # noqa: S102 - it was written here
+    net: torch.nn.Module = namespace["Net"]()  # type: ignore[operator]
+    net.load_state_dict(module.weights)
+    return net.eval()
+
+
+def difference(found: torch.Tensor, wanted: torch.Tensor, what: str) -> float:
+    """The largest difference over the largest value. ConfigError for other shapes and above the tolerance."""
+    if found.shape != wanted.shape:
+        text = f"the module gives shape {tuple(found.shape)}, the network {tuple(wanted.shape)}"
+        raise ConfigError("to_torch", f"{what}: {text}; nothing was written")
+    if not wanted.numel():
+        return 0.0
+    gap = (found.double() - wanted.double()).abs().max() / max(float(wanted.abs().max()), 1.0)
+    if not float(gap) <= TOLERANCE:
+        raise ConfigError(
+            "to_torch", f"{what}: the module differs from the network by {float(gap):.2g}; nothing was written"
+        )
+    return float(gap)

@@ -1,0 +1,130 @@
+"""Calls of torch as Python text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from returnn_lite.to_torch.functions import IN_PLACE, INFIX, NUMBERS, PREFIX, PROPERTIES, REVERSED, name_of
+from returnn_lite.to_torch.recorder import Call, Tree
+from returnn_lite.to_torch.regions import Helper
+from returnn_lite.to_torch.scope import Unwritable
+from returnn_lite.to_torch.sizes import constant
+
+WIDTH = 120
+Leaf = Callable[[int, Any], str]  # number and value of a leaf of the arguments -> its text
+READ = {"__float__": "float", "__int__": "int", "__bool__": "bool", "__index__": "int"}
+
+
+def call_text(call: Call, leaf: Leaf, more: Sequence[str] = ()) -> str:
+    """The call; `more` arguments of a helper."""
+    form = Form(leaf)
+    function = call.function
+    if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+        return _indexed(call, form)
+    args = [form(a) for a in call.args]
+    named = [f"{key}={form(value)}" for key, value in call.kwargs.items()]
+    if isinstance(function, Helper):
+        return f"{function.name}({', '.join([*args, *more])})"
+    if function in NUMBERS:
+        kind = READ.get(function.__name__)
+        return f"{kind}({args[0]})" if kind else f"{atom(args[0])}.{function.__name__}()"
+    if function in PROPERTIES:
+        return f"{atom(args[0])}{PROPERTIES[function]}"
+    operator = _with_operator(function, args) if not named else ""
+    if operator:
+        return operator
+    name = name_of(function)
+    if name.startswith("."):
+        return f"{atom(args[0])}{name}({', '.join([*args[1:], *named])})"
+    return f"{name}({', '.join([*args, *named])})"
+
+
+def _with_operator(function: Callable[..., Any], args: Sequence[str]) -> str:
+    if len(args) == 1 and function in PREFIX:
+        return f"{PREFIX[function]}{atom(args[0])}"
+    if len(args) != 2:
+        return ""
+    if function in IN_PLACE:
+        return f"{args[0]} {IN_PLACE[function]} {args[1]}"
+    left, right = map(atom, args)
+    if function in INFIX:
+        return f"{left} {INFIX[function]} {right}"
+    return f"{right} {REVERSED[function]} {left}" if function in REVERSED else ""
+
+
+def _indexed(call: Call, form: Form) -> str:
+    x = atom(form(call.args[0]))
+    index = call.args[1]
+    items = index if isinstance(index, tuple) else (index,)
+    inside = ", ".join(form(item, in_brackets=True) for item in items)
+    return f"{x}[{inside}]" if len(call.args) == 2 else f"{x}[{inside}] = {form(call.args[2])}"
+
+
+class Form:
+    """Writes nests of arguments, leaf by leaf in order."""
+
+    def __init__(self, leaf: Leaf) -> None:
+        self.leaf = leaf
+        self.count = 0
+
+    def __call__(self, tree: Tree, *, in_brackets: bool = False) -> str:
+        """The text; slices in brackets are written with colons."""
+        if isinstance(tree, list):
+            return f"[{', '.join(self(item) for item in tree)}]"
+        if isinstance(tree, tuple):
+            items = [self(item, in_brackets=in_brackets) for item in tree]
+            return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+        if isinstance(tree, slice):
+            parts = [self(x) for x in (tree.start, tree.stop, tree.step)]
+            if not in_brackets:
+                return f"slice({', '.join(parts)})"
+            start, stop, step = ("" if part == "None" else part for part in parts)
+            return f"{start}:{stop}" + (f":{step}" if step else "")
+        self.count += 1
+        return self.leaf(self.count - 1, tree)
+
+
+def plain(x: Any) -> str:
+    """A leaf that is neither a tensor nor a size. Raises Unwritable for what torch alone does not know."""
+    if x is Ellipsis:
+        return "..."
+    if isinstance(x, float):
+        return constant(x)
+    if isinstance(x, (torch.dtype, torch.memory_format, torch.layout, bool, int, str)) or x is None:
+        return repr(x)
+    raise Unwritable(f"it hands a {type(x).__name__} to torch")
+
+
+def atom(text: str) -> str:
+    """The text, in parentheses if an operator beside it could take it apart."""
+    depth = 0
+    for c in text:
+        depth += (c in "([{") - (c in ")]}")
+        if depth == 0 and c == " ":
+            return f"({text})"
+    return f"({text})" if text[:1] in "-~" else text
+
+
+def wrapped(line: str) -> str:
+    """A line that is too long, over several: an item of the outermost brackets each."""
+    if len(line) <= WIDTH or line.lstrip().startswith("#"):
+        return line
+    indent = " " * (len(line) - len(line.lstrip()))
+    start = line.find(" = ") + 3 if " = " in line else len(indent)
+    start = next((i for i in range(start, len(line)) if line[i] in "([{"), -1)
+    if start < 0 or line[-1] not in ")]}":
+        return line
+    items, depth, last = [], 0, start + 1
+    for i in range(start, len(line)):
+        depth += (line[i] in "([{") - (line[i] in ")]}")
+        if depth == 0 and i < len(line) - 1:
+            return line
+        if line[i] == "," and depth == 1:
+            items.append(line[last:i].strip())
+            last = i + 1
+    items.append(line[last:-1].strip())
+    inner = "".join(f"{indent}    {item},\n" for item in items if item)
+    return f"{line[: start + 1]}\n{inner}{indent}{line[-1]}"
