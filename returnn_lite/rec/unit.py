@@ -19,9 +19,9 @@ from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, S
 from returnn_lite.rec.both_directions import BothDirections, Direction
 from returnn_lite.rec.cells import Cell, ParamSpec, Weights, make_cell
 from returnn_lite.rec.last_state import request_state
+from returnn_lite.rec.rows import in_rows, row_data, time_major
 from returnn_lite.rec.unit_state import InitialState
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
-from returnn_lite.tensor.align import place
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 
@@ -144,7 +144,7 @@ class Unit(Stateful):
     def _sequence(self, x: Tensor, at: int, refs: dict[str, Tensor], spec: Spec | None) -> Tensor:
         dim = x.spec.dims[at]
         batch = [i for i in range(x.spec.rank) if i not in (at, x.spec.batch, x.spec.feature)]
-        data, others = _time_major(x, at, batch)
+        data, others = time_major(x, at, batch)
         lengths = x.length(dim).values if dim.dynamic else None
         if lengths is not None and others:
             lengths = lengths.repeat_interleave(data.shape[1] // lengths.shape[0])
@@ -188,46 +188,21 @@ class Unit(Stateful):
     def _frame(self, x: Tensor, refs: dict[str, Tensor]) -> Tensor:
         """One frame alone, from the state that is given."""
         spec = self.made_spec(x.spec)
-        shape = self._row_data(x, spec).shape[: spec.rank - 1]
+        shape = row_data(x, spec).shape[: spec.rank - 1]
         start = self.initial.of_frame(self, self.cell, spec, shape, x.device, refs)
         return self._step(x, spec, self.begin_loop(math.prod(shape)), self.cell.before_ticks(start))[0]
 
     def _step(self, x: Tensor, spec: Spec, weights: Weights, state: State) -> tuple[Tensor, State]:
         """One step of every row; axes besides batch and features are further rows."""
-        data = self._row_data(x, spec)
+        data = row_data(x, spec)
         shape = data.shape[: spec.rank - 1]
         if len(shape) > 1:
-            data, state = data.flatten(0, len(shape) - 1), {k: _rows(v, shape) for k, v in state.items()}
+            data, state = data.flatten(0, len(shape) - 1), {k: in_rows(v, shape) for k, v in state.items()}
         out, new = self.cell.tick(weights, data, state)
         if len(shape) > 1:
             out, new = out.reshape(*shape, -1), {k: v.reshape(*shape, -1) for k, v in new.items()}
         seen = {key: new[key] for key in self.cell.state_keys}
         return x.with_data(out, spec, state=seen), new
-
-    def _row_data(self, x: Tensor, spec: Spec) -> torch.Tensor:
-        """The source with the features (if it has any) behind the axes of the output."""
-        rows = spec.rank - 1
-        if x.spec.dims[:rows] == spec.dims[:rows]:
-            return x.data
-        dim = x.spec.feature_dim
-        return place(x, spec.without([rows], feature=None) if dim is None else spec.with_feature(dim))
-
-
-def _rows(state: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """(B, H) or (B, …, H) -> (rows, H)"""
-    more = len(shape) + 1 - state.dim()
-    return state.reshape(state.shape[0], *(1,) * more, *state.shape[1:]).expand(*shape, -1).reshape(-1, state.shape[-1])
-
-
-def _time_major(x: Tensor, at: int, batch: list[int]) -> tuple[torch.Tensor, list[int]]:
-    """(T, B', F), further axes merged into the batch; and the sizes of these axes."""
-    front = [at, *([x.spec.batch] if x.spec.batch is not None else [])]
-    last = [x.spec.feature] if x.spec.feature is not None else []
-    data = x.data.permute((*front, *batch, *last))
-    others = [x.data.shape[i] for i in batch]
-    if others:
-        data = data.reshape(data.shape[0], -1, *([data.shape[-1]] if last else []))
-    return data, others
 
 
 class _Blocks:
@@ -246,8 +221,10 @@ class _Blocks:
 class RecUnit(Unit):
     """A recurrent unit over the time axis (`unit` is a name), or a loop over a sub-network (`unit` is a dict).
 
-    Shape: (B, T, F) -> (T, B, n_out). `direction` -1 runs each sequence from its own last frame; `axis`: another axis,
-    further axes count as batch. See `rec/cells` for the units and their parameters.
+    Shape: (B, T, F) -> (T, B, n_out); of a single frame (B, F) -> (B, n_out). `direction` -1 runs each sequence from
+    its own last frame; `axis`: another axis, further axes count as batch; `single_step_dim`: the source is one frame.
+    `state`: the layers that give the state before that frame, as in `initial_state`; without it a loop around keeps the
+    state, and outside of loops it is the initial one. See `rec/cells` for the units and their parameters.
     """
 
     def __init__(

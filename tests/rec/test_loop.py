@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from returnn_lite.errors import ConfigError
+from returnn_lite.tensor import Dim
 from tests.nets import batch, network, randomised
 
 DATA = {"data": {"dim": 4}, "classes": {"dim": 5, "sparse": True}, "other": {"dim": 2}, "one": {"shape": (3,)}}
@@ -179,10 +180,22 @@ def test_differing_lengths():
 
 
 OUT = {"output": lin("data:source")}
+CELL = {"class": "rnn_cell", "unit": "LSTMBlock", "n_out": 2}
+FLAG = {"class": "eval", "from": [], "eval": "tf.constant(True)", "out_type": {"shape": (), "dtype": "bool"}}
+COND = {"class": "cond", "from": [], "condition": FLAG, "false_layer": lin("data:source", 2)}
 WRONG = {
     "no output": (loop({"x": lin("data:source")}, **{"from": "data"}), 'the unit needs a layer "output"'),
     "no source": (loop(OUT), "'data:source' needs a source, but `from` of the rec layer is empty"),
     "unknown length": (loop({"output": lin("base:ctx")}), "the length of the loop is not known"),
+    "an axis by name": (loop({"output": lin("base:ctx")}, axis="T"), "`axis` must be a Dim in a loop without source"),
+    "an unknown axis": (
+        loop({"output": lin("base:ctx")}, axis=Dim(None, "new")),
+        "the length of the loop is not known",
+    ),
+    "a cell as a branch": (
+        loop({"output": {**COND, "true_layer": {**CELL, "from": "data:source"}}}, **{"from": "data"}),
+        "a layer that carries a state from tick to tick cannot be a branch of `cond`",
+    ),
     "no bound": (
         loop({"output": lin("base:ctx"), "end": {"class": "compare", "from": "output", "value": 0}}),
         "`max_seq_len` must be given for a loop that ends by its layer `end`",
