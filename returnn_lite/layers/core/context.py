@@ -57,8 +57,7 @@ class Context:
     layer needs them. `keeps_batch`: in a search, sequences that have ended stay in the batch, and there may be ticks
     after all have ended. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of
     dropout and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`:
-    set
-    by the engine, `dataset_name` too: which one a pass goes over. `tick_offset`: where the ticks of loops with
+    set by the engine, `dataset_name` too: which one a pass goes over. `tick_offset`: where the ticks of loops with
     `use_global_rec_step_offset` start; callers may set it. `data_keys`: those of the network. `run`: the present run.
     """
 
