@@ -131,10 +131,12 @@ def test_refused_names_and_known_ones_are_apart():
 def test_seed_offsets(monkeypatch):
     monkeypatch.delenv("RETURNN_RANDOM_SEED_OFFSET", raising=False)
     monkeypatch.setenv("RANK", "2")
-    assert default_seed_offset(None) == 0 == default_seed_offset(Config())
-    assert default_seed_offset(Config({"torch_distributed": {}})) == 2 * 16127
+    distributed = Config({"torch_distributed": {}})
+    assert default_seed_offset(None, "train") == 0 == default_seed_offset(Config(), "train")
+    assert default_seed_offset(distributed, "train") == 2 * 16127
+    assert default_seed_offset(distributed, "dev") == 0
     monkeypatch.setenv("RETURNN_RANDOM_SEED_OFFSET", "7")
-    assert default_seed_offset(Config()) == 7
+    assert default_seed_offset(Config(), "train") == 7
     assert made({**STATIC, "random_seed_offset": 3}).order_options.random_seed_offset == 3
     assert made(STATIC).order_options.random_seed_offset == 7
 
