@@ -93,7 +93,14 @@ def _shape(options: Mapping[str, Any], sparse: bool, path: str) -> tuple[Any, ..
         return tuple(shape)
     if options.get("time_dim_axis", AUTO) is None:
         return () if sparse else (dim,)
-    return (None,) if sparse else (None, dim)
+    return (None,) if sparse else _frames_and_features(dim, options)
+
+
+def _frames_and_features(dim: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """One axis of each, the features last unless `feature_dim_axis` says otherwise."""
+    batch, feature = options.get("batch_dim_axis", 0), options.get("feature_dim_axis")
+    places = [i for i in range(2 if batch is None else 3) if i != batch]
+    return (dim, None) if feature == places[0] else (None, dim)
 
 
 def _feature_axis(whole: list[Any], time: int | None, options: Mapping[str, Any]) -> int | None:

@@ -362,6 +362,12 @@ ROWS = [
         lambda d: ends(np.repeat(d["data"].sum(1, keepdims=True), 3, 1), axis=2),
     ),
     row(
+        "features before time, without shape",
+        {"output": of("reduce", mode="sum", axis="F")},
+        {"data": {"dim": 4, "feature_dim_axis": 1}},
+        lambda d: d["data"].sum(1),
+    ),
+    row(
         "features before time, conv",
         {"output": of("conv", filter_size=(3,), padding="same", n_out=2)},
         FEATURE_MAJOR,
