@@ -121,6 +121,8 @@ class SliceNd(Layer):
             lengths = x.length(dim)
         except KeyError:
             return None
+        if not _has_all(x.spec, lengths.dims):
+            return None
         spec = Spec(lengths.dims, "int32", time=None, feature=None)
         return x.with_data(lengths.values, spec).with_lengths({dim: lengths})
 
@@ -162,6 +164,10 @@ def _same(a: Dim, b: Dim) -> bool:
     return a == b or (a.is_batch and b.is_batch)
 
 
+def _has_all(spec: Spec, dims: Sequence[Dim]) -> bool:
+    return all(any(_same(d, s) for s in spec.dims) for d in dims)
+
+
 def _spread(x: Tensor, spec: Spec) -> torch.Tensor:
     """The data of `x` shaped to broadcast against `spec`."""
     places = [next(i for i, s in enumerate(spec.dims) if _same(s, d)) for d in x.spec.dims]
@@ -173,9 +179,9 @@ def _spread(x: Tensor, spec: Spec) -> torch.Tensor:
 
 
 def _ends(x: Tensor, axis: int, spec: Spec) -> torch.Tensor:
-    """The lengths of an axis shaped to broadcast against `spec`."""
+    """The lengths of an axis shaped to broadcast against `spec`; its size where no sequences are told apart."""
     dim = x.spec.dims[axis]
-    if not dim.dynamic:
+    lengths = x.length(dim) if dim.dynamic else None
+    if lengths is None or not _has_all(spec, lengths.dims):
         return torch.full((), x.data.shape[axis], device=x.device)
-    lengths = x.length(dim)
     return _spread(x.with_data(lengths.values, Spec(lengths.dims, "int32", time=None, feature=None)), spec)

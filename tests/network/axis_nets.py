@@ -243,6 +243,11 @@ ROWS = [
     # --- layers in the place of numbers -------------------------------------------------------------------------------
     row("slice_nd without start", {"output": of("slice_nd", size=TIME)}, TAGGED, lambda d: d["data"]),
     row(
+        "slice_nd of frames that all sequences share",
+        {"a": of("reduce", mode="max", axis="B"), "output": of("slice_nd", "a", start=3)},
+        value=lambda d: d["data"].max(0)[3:],
+    ),
+    row(
         "slice_nd, found by its tag",
         {
             "n": of("length", "data:data"),
