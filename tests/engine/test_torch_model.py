@@ -495,7 +495,7 @@ def test_wrong_configs(tmp_path, changes, pattern):
 
 
 def unnamed(*, model, extern_data, run_ctx):
-    run_ctx.mark_as_output(model(extern_data["data"].raw_tensor), "x")
+    run_ctx.mark_as_output(model(extern_data["data"].raw_tensor)[0], "x")
 
 
 def other_names(*, model, extern_data, run_ctx):
@@ -509,7 +509,10 @@ def without_batch(*, model, run_ctx, **_):
 
 WRONG_FORWARD = {
     "no forward_step": ({"forward_step": None}, r"forward_step: `forward_step` must be a function"),
-    "no axes": ({"forward_step": unnamed}, r"forward_step: output 'x' must have axes"),
+    "no axes": (
+        {"forward_step": unnamed},
+        r"forward_step: output 'x' must have the \d+ sequences of the batch as first axis",
+    ),
     "no output": ({"forward_step": nothing}, r"forward_step: must mark an output 'output'; it marked none"),
     "none is the main output": ({"forward_step": other_names}, r"must mark an output 'output'; it marked 'x', 'y'"),
     "no batch axis": ({"forward_step": without_batch}, r"output 'x' must have a batch axis"),
