@@ -106,7 +106,7 @@ class RepeatedSteps:
         return NetworkOutput({}, net.program.names, made.losses, made.objective, made.gradients)
 
     def _expected(self, data: Tensors, lengths: Tensors) -> tuple[StepValues, float] | None:
-        """What the usual step gives, for the first recorded one of a network, and how much this may differ: where random
+        """What the usual step gives, for the first recorded one of a network, and how far that may be: where random
         numbers are drawn they may be others."""
         self.checked = True
         if self.step is None:
