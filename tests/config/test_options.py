@@ -10,8 +10,8 @@ from returnn_lite.config.options import GROUPS, IGNORED_KEYS, OPTIONS, REFUSED_K
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(options.__file__).parent
-# Read by a name that is put together: `pretrain_` and an option of `pretrain`.
-MADE_NAMES = ("pretrain_", "rf_use_mask_")
+# Read by a name that is put together: `pretrain_` and an option of `pretrain`, and the like.
+MADE_NAMES = ("pretrain_", "rf_use_mask_", "learning_rate_piecewise_")
 
 
 def names_in(tree: ast.AST) -> set[str]:
@@ -58,6 +58,8 @@ def read_defaults() -> dict[str, set[str]]:
     for file in (ROOT / "returnn_lite").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or len(node.args) < 2:
+                continue
+            if node.func.attr.startswith("set"):
                 continue
             name, default = node.args[:2]
             asks = ast.unparse(node.func.value).split(".")[-1] == "config" and isinstance(name, ast.Constant)
