@@ -4,10 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 import gpu_checks  # noqa: E402
 
 
