@@ -6,7 +6,7 @@ Norms stay on the device: nothing here waits for it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -47,6 +47,12 @@ def maximize_norm(grads: Gradients, params: Mapping[str, Tensor], factors: Mappi
 def dense(grads: Gradients) -> Gradients:
     """Row-sparse gradients as dense ones."""
     return {name: grad.to_dense() if grad.is_sparse else grad for name, grad in grads.items()}
+
+
+def in_one_piece(number: Tensor) -> Tensor:
+    """A number that is known in parts, one in each process, as a whole in all of them (DTensor)."""
+    full_tensor: Callable[[], Tensor] | None = getattr(number, "full_tensor", None)
+    return number if full_tensor is None else full_tensor()
 
 
 def value_of(grad: Tensor) -> Tensor:

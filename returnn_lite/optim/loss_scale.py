@@ -11,7 +11,7 @@ from torch import Tensor
 
 from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.optim.gradients import Gradients, value_of, with_value
+from returnn_lite.optim.gradients import Gradients, in_one_piece, value_of, with_value
 from returnn_lite.optim.state import SavedState, State
 
 OPTION = "grad_scaler"
@@ -58,7 +58,9 @@ class LossScale:
     def may_step(self, grads: Gradients) -> bool:
         """Whether the gradients of an update are finite; the scale changes by it."""
         norms = torch._foreach_norm([value_of(grad) for grad in grads.values()]) if grads else ()
-        self.witness.number.grad = torch.stack(list(norms)).sum() if norms else torch.zeros_like(self.witness.number)
+        self.witness.number.grad = (
+            in_one_piece(torch.stack(list(norms)).sum()) if norms else torch.zeros_like(self.witness.number)
+        )
         self.witness.stepped = False
         self.scaler.unscale_(self.witness)
         self.scaler.step(self.witness)

@@ -118,7 +118,7 @@ def global_norm(grads: Gradients, power: float = DEFAULT_POWER) -> torch.Tensor:
     if not values:
         return torch.zeros(())
     norms = torch.stack([torch.linalg.vector_norm(value, ord=power) for value in values])
-    return norms.max() if math.isinf(power) else torch.linalg.vector_norm(norms, ord=power)
+    return grad.in_one_piece(norms.max() if math.isinf(power) else torch.linalg.vector_norm(norms, ord=power))
 
 
 def together(parts: Parts) -> Gradients:

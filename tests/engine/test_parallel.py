@@ -49,6 +49,7 @@ max_seqs = 3
 log = ["./log"]
 """
 UNEVEN = "train['data'] = train['data'][:13]\n"
+GUARDED = {"num_allowed_consec_invalid_gradient_steps": 2, "log_grad_norm": True, "accum_grad_multiple_step": 2}
 WAYS = {
     "grad": {},
     "grad_explicit": {"reduce_type": "grad_explicit"},
@@ -93,7 +94,8 @@ def runs(tmp_path_factory):
     """All trainings of this page: by one process, two and four."""
     base = tmp_path_factory.mktemp("runs")
     kinds = {"torch": TORCH, "rf": RF, "layers": LAYERS}
-    train(1, {base / f"{kind}-one": text(config) for kind, config in kinds.items()})
+    ones = {base / f"{kind}-one": text(config) for kind, config in kinds.items()}
+    train(1, {**ones, base / "guarded-one": text(TORCH, **GUARDED)})
     equal = {
         base / f"{kind}-{name}": text(config, torch_distributed=way)
         for kind, config in kinds.items() for name, way in WAYS.items() if (kind, name) != ("layers", "fsdp")
@@ -110,6 +112,7 @@ def runs(tmp_path_factory):
         base / "uneven-param": text(TORCH + UNEVEN, torch_distributed={**WAYS["param"], "data": "shares"}, max_seqs=1),
         base / "four": text(TORCH, torch_distributed=WAYS["fsdp"]),
         base / "back": text(TORCH, torch_distributed=WAYS["fsdp"]),
+        base / "guarded": text(TORCH, torch_distributed=WAYS["fsdp"], **GUARDED),
     }
     train(2, {**equal, **shares, **further})
     # What two processes have begun, four and one go on with.
@@ -130,6 +133,13 @@ def test_all_data_in_the_same_order_train_as_one_process(runs, kind, way):
     same(parameters(found), parameters(expected))
     same(state(found), state(expected))
     same(scores(found), scores(expected))
+
+
+def test_norms_of_parts_are_those_of_the_whole(runs):
+    """Gradients that are summed, checked and whose norm is reported."""
+    same(parameters(runs / "guarded"), parameters(runs / "guarded-one"))
+    same(scores(runs / "guarded"), scores(runs / "guarded-one"))
+    assert "train_loss_grad_norm:p2/" in scores(runs / "guarded")
 
 
 @pytest.mark.parametrize("kind", ["torch", "rf", "layers"])
