@@ -141,8 +141,9 @@ def test_sums_of_parts_of_an_epoch():
     assert math.isnan(parts[0].add(columns, np.array([0.5, 0.0]))["cost:x"])
     assert parts[1].add(columns, np.array([3.0, 4.0]))["cost:x"] == 0.75
     assert parts[0].empty() == ["x"] and math.isnan(parts[0].means()["cost:x"])
-    parts[0].join(parts[1])
-    assert parts[0].means()["cost:x"] == pytest.approx(3.5 / 4) and parts[0].empty() == []
+    whole = EpochScores()
+    whole.become_sum_of(parts)
+    assert whole.means()["cost:x"] == pytest.approx(3.5 / 4) and whole.empty() == []
 
 
 def test_what_a_learned_rate_is_told():
