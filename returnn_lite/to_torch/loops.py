@@ -171,6 +171,8 @@ class Rolling:
                         return None
                     if not isinstance(source, str):
                         inputs[j, slot] = source
+        if not inputs:  # they all compute the same
+            return None
         return begin, Loop(turns, inputs, layer=turns[0][0].layer)
 
     def _source(self, read: tuple[Any, ...], made: dict[Any, tuple[int, Place]]) -> Any:

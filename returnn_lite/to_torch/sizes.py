@@ -88,18 +88,14 @@ def _sums(wanted: Samples, bases: Known) -> Iterator[str]:
 
 
 def _rests(wanted: Samples, bases: Known) -> Iterator[str]:
-    """What is left of a size in steps of k, as paddings are: r + b, and half of it."""
-    for more in range(9):
-        for (samples, text), k in product(bases, range(2, 9)):
-            for form, rests in (
-                (f"-{text} % {k}", [-x % k for x in samples]),
-                (f"{text} % {k}", [x % k for x in samples]),
-            ):
-                total = tuple(r + more for r in rests)
-                if total == wanted:
-                    yield _plus(form, more)
-                if tuple(t // 2 for t in total) == wanted:
-                    yield f"({_plus(form, more)}) // 2"
+    """What a size lacks to a multiple of k, as paddings do, or has beyond one: r + b, and half of it."""
+    for sign, more, (samples, text), k in product((-1, 1), range(9), bases, range(2, 9)):
+        total = tuple(sign * x % k + more for x in samples)
+        form = _plus(f"{'-' if sign < 0 else ''}{text} % {k}", more)
+        if total == wanted:
+            yield form
+        if tuple(t // 2 for t in total) == wanted:
+            yield f"({form}) // 2"
 
 
 def _affine(wanted: Samples, samples: Samples, text: str) -> Iterator[str]:
