@@ -23,8 +23,8 @@ from returnn_lite.to_torch.module import Module, Recording, make_module
 from returnn_lite.to_torch.recorder import Recorder
 from returnn_lite.to_torch.scope import Unwritable
 
-# (sequences, frames) that are recorded: of unlike rests after division by 3, many of rest 1 after one by 8, where each of
-# several poolings by 2 pads, and numbers of sequences that no size of the frames follows.
+# (sequences, frames) that are recorded: of unlike rests after division by 3, many of rest 1 after one by 8, where each
+# of several poolings by 2 pads, and numbers of sequences that no size of the frames follows.
 BATCHES = ((2, 23), (3, 38), (2, 60), (2, 49), (3, 41), (2, 65), (3, 33), (3, 73))
 CHECKED = ((4, 31), (1, 17), (3, 40), (2, 37))  # that are compared
 TOLERANCE = 1e-5
