@@ -9,9 +9,8 @@ from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
 from returnn_lite.optim.dynamic import Clock
 from returnn_lite.optim.gradients import Gradients
-from returnn_lite.optim.groups import ParamGroup
+from returnn_lite.optim.groups import COUNT, ParamGroup, counted_by_function
 
-OPTION = "accum_grad_multiple_step"
 Every = Callable[[int], int]  # global step (from 0) -> the number of steps of an update
 
 
@@ -69,7 +68,7 @@ class Accumulation:
 
 
 class SinceUpdate(Accumulation):
-    """Models written in torch: an update ends with the step that is the N-th since the last one.
+    """Models written in torch, or N by a function: an update ends with the step that is the N-th since the last one.
 
     N: asked for at every step. What is left at the end of an epoch is dropped.
     """
@@ -110,21 +109,21 @@ class SinceUpdate(Accumulation):
 
 
 def make_accumulation(config: Config, clock: Clock) -> Accumulation:
-    """The rule for the config's kind of model; for one written in torch N may be a function.
+    """The rule for the config's kind of model; N may be a function, which makes it that of models written in torch.
 
     It is called as f(epoch=, epoch_continuous=, global_train_step=, **kwargs). ConfigError if it gives no number.
     """
-    value = config.typed_value(OPTION)
-    if config.value("backend", None) != "torch":
-        return Accumulation()
-    if not callable(value):
-        every = max(config.int(OPTION, 1) or 1, 1)
+    value = config.typed_value(COUNT)
+    if not counted_by_function(config):
+        if config.value("backend", None) != "torch":
+            return Accumulation()
+        every = max(config.int(COUNT, 1) or 1, 1)
         return SinceUpdate(lambda global_step: every)
 
     def of_step(global_step: int) -> int:
         found = value(epoch=clock.epoch, epoch_continuous=clock.epoch_continuous, global_train_step=global_step)
         if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-            raise ConfigError(OPTION, f"the function must give a whole number from 1 on, but gave {found!r} instead")
+            raise ConfigError(COUNT, f"the function must give a whole number from 1 on, but gave {found!r} instead")
         return found
 
     return SinceUpdate(of_step)

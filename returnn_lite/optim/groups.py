@@ -20,6 +20,8 @@ from returnn_lite.optim.param_groups import Rule, options_by_param, param_infos,
 from returnn_lite.optim.registry_form import REGISTRY, class_of_registry
 from returnn_lite.optim.resolve import default_options, make_optimizer
 
+COUNT = "accum_grad_multiple_step"
+
 
 @dataclass(frozen=True)
 class GradientOptions:
@@ -48,7 +50,7 @@ class GradientOptions:
         values = {}
         for option in dataclasses.fields(cls):
             reader = read.get(option.type, config.opt_typed_value)
-            if option.name != "accum_grad_multiple_step" or not _is_function_of_torch(config, option.name):
+            if option.name != COUNT or not counted_by_function(config):
                 values[option.name] = reader(option.name, option.default)
         return cls().replaced(values)
 
@@ -63,9 +65,9 @@ class GradientOptions:
         return step % self.accum_grad_multiple_step == self.accum_grad_multiple_step - 1
 
 
-def _is_function_of_torch(config: Config, name: str) -> bool:
-    """Whether the option is a function, which models written in torch may have for the number of batches."""
-    return callable(config.typed_value(name)) and config.value("backend", None) == "torch"
+def counted_by_function(config: Config) -> bool:
+    """Whether a function of the config gives the number of steps of an update, the same for all parameters."""
+    return callable(config.typed_value(COUNT))
 
 
 def _converted(name: str, value: ConfigValue, to: Any) -> Any:
@@ -80,7 +82,7 @@ def _converted(name: str, value: ConfigValue, to: Any) -> Any:
         raise ConfigError(name, f"must be a finite number, but is {value!r} instead")
     if number < 0 and name != "maximize_grad_norm":
         raise ConfigError(name, f"must not be negative, but is {value!r} instead")
-    return max(number, 1) if name == "accum_grad_multiple_step" else number
+    return max(number, 1) if name == COUNT else number
 
 
 @dataclass
@@ -154,7 +156,7 @@ def make_groups(
     result = Groups([], {}, {})
     groups: dict[tuple[str, GradientOptions], ParamGroup] = {}
     for name in params:
-        own = _updater_opts(name, param_options)
+        own = _updater_opts(name, param_options, config)
         path = f'network["{name.rpartition("/")[0]}"]["updater_opts"]'
         options = _at(path, common.replaced, {key: value for key, value in own.items() if key not in OWN_KEYS})
         for tag in own.get("tags") or ():
@@ -226,14 +228,16 @@ def _of_group(default: ConfigDict, given: ConfigDict, path: str) -> tuple[Config
     return chosen, path, around
 
 
-def _updater_opts(name: str, param_options: Mapping[str, ParamOptions]) -> ConfigDict:
-    """The layer's `updater_opts`; every key must be known."""
+def _updater_opts(name: str, param_options: Mapping[str, ParamOptions], config: Config) -> ConfigDict:
+    """The layer's `updater_opts`; every key must be known, and must not contradict a function of the config."""
     options = param_options.get(name)
     own = (options.updater_opts if options else None) or {}
     known = [option.name for option in dataclasses.fields(GradientOptions)] + list(OWN_KEYS)
     for key in own:
+        path = f'network["{name.rpartition("/")[0]}"]["updater_opts"]["{key}"]'
+        if key == COUNT and counted_by_function(config):
+            raise ConfigError(path, f"must not be set, since `{COUNT}` of the config is a function")
         if key not in known:
-            path = f'network["{name.rpartition("/")[0]}"]["updater_opts"]["{key}"]'
             raise ConfigError(path, f"unknown option{did_you_mean(key, known)} (known: {', '.join(known)})")
     return own
 

@@ -7,8 +7,8 @@ from returnn_lite.optim.update_rule import Parts, UpdateRule
 
 class LayerRule(UpdateRule):
     """Norms are those of the batch's gradients as they came, clipping by the global norm goes before filters; what is
-    left at the end of an epoch begins the first update of the next one. A batch whose gradients are not finite may be
-    left out of a sum."""
+    left at the end of an epoch begins the first update of the next one, unless a function gives the number of steps. A
+    batch whose gradients are not finite may be left out of a sum."""
 
     def _update(self, batch: Gradients, global_step: int) -> Parts:
         if self.invalid.found(batch, global_step):

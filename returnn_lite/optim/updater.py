@@ -16,7 +16,7 @@ from returnn_lite.optim.averaging import WeightAveraging
 from returnn_lite.optim.beside import BesideOptimizer
 from returnn_lite.optim.dynamic import Clock, step_learning_rate
 from returnn_lite.optim.gradients import Gradients
-from returnn_lite.optim.groups import make_groups, optimizer_lines, shortened
+from returnn_lite.optim.groups import COUNT, counted_by_function, make_groups, optimizer_lines, shortened
 from returnn_lite.optim.held import Held, may_train
 from returnn_lite.optim.layer_rule import LayerRule
 from returnn_lite.optim.loss_scale import OPTION as SCALER
@@ -65,7 +65,7 @@ class Updater:
             self.optimizers[key].bind({name: self.params[name] for name in names})
         for line in optimizer_lines(parts, self.params):
             log.v3(line)
-        self.closure = self._closure_optimizer()
+        self.closure = self._closure_optimizer(config)
         self.clock = Clock()
         self.accumulation = make_accumulation(config, self.clock)
         count = None if steps_per_epoch is None else self._counting(steps_per_epoch, config)
@@ -253,7 +253,7 @@ class Updater:
         self.beside.decay(self.active)
         optimizer.apply_closure(self.params, loss_and_gradients, rates[key])
 
-    def _closure_optimizer(self) -> Optimizer | None:
+    def _closure_optimizer(self, config: Config) -> Optimizer | None:
         """The optimizer that calls for the loss itself, alone with all parameters."""
         found = [optimizer for optimizer in self.optimizers.values() if optimizer.needs_closure]
         if not found:
@@ -262,8 +262,9 @@ class Updater:
             raise ConfigError(
                 "optimizer", f"{found[0].name} takes a closure, so it must be alone, without parameter groups"
             )
-        if any(group.options.accum_grad_multiple_step != 1 for group in self.groups):
-            raise ConfigError("accum_grad_multiple_step", f"must be 1 with {found[0].name}, which takes a closure")
+        fixed = {group.options.accum_grad_multiple_step for group in self.groups}
+        if fixed != {1} or counted_by_function(config):
+            raise ConfigError(COUNT, f"must be 1 with {found[0].name}, which takes a closure")
         return found[0]
 
     def _reset_by_step(self, epoch_step: int) -> None:

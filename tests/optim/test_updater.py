@@ -190,6 +190,37 @@ def test_parameters_change_every_nth_global_step_only():
     assert changed == [False, False, True, False, False, True, False]
 
 
+def test_the_number_of_batches_by_a_function():
+    """Epochs of 5 steps with an update every 2 and every 3: the rests are dropped, the rates are those of the steps."""
+    asked = []
+
+    def every(*, epoch, epoch_continuous, global_train_step, **_):
+        asked.append((epoch, epoch_continuous, global_train_step))
+        return epoch + 1
+
+    found, wanted = Run({"accum_grad_multiple_step": every}), parameters()
+    for epoch, updates in ((1, [(0, 1), (2, 3)]), (2, [(5, 6, 7)])):
+        found.updater.start_epoch(epoch)
+        for i in range(5):
+            step = 5 * (epoch - 1) + i
+            options = {"learning_rate": 0.01, "epoch_step": i, "complete": (i + 1) / 5}
+            found.updater.step(objective(found.params, INPUTS[step]), global_step=step, **options)
+        for steps in updates:
+            total = sum(objective(wanted, INPUTS[step]) for step in steps)
+            grads = torch.autograd.grad(total, list(wanted.values()))
+            for param, grad in zip(wanted.values(), grads, strict=True):
+                param.data -= 0.01 * grad
+    for name, param in found.params.items():
+        assert torch.allclose(param, wanted[name], atol=1e-5)
+    assert asked == [(1 + i // 5, pytest.approx((i + 1) / 5), i) for i in range(10)]
+
+
+@pytest.mark.parametrize("wrong", [0, True, 1.5, None])
+def test_a_function_of_batches_must_give_a_number(wrong: object):
+    with pytest.raises(ConfigError, match="accum_grad_multiple_step: the function must give a whole number"):
+        Run({"accum_grad_multiple_step": lambda **_: wrong}).steps(0, 1)
+
+
 def test_accumulation_per_layer():
     layers = {"h": ParamOptions(updater_opts={"accum_grad_multiple_step": 2})}
     run = Run({}, layers).steps(0, 1)
@@ -221,7 +252,9 @@ def test_own_options_of_the_default_class():
     ({}, {"gradient_clip": "x"}, 'network["h"]["updater_opts"]["gradient_clip"]', "must be a number"),
     ({}, {"optimizer": {"class": "x"}}, 'network["h"]["updater_opts"]["optimizer"]["class"]', "unknown optimizer"),
     ({"gradient_clip_norm": -1.0}, {}, "gradient_clip_norm", "must not be negative"),
-    ({"accum_grad_multiple_step": lambda **_: 1}, {}, "accum_grad_multiple_step", "must be an int"),
+    ({"accum_grad_multiple_step": "x"}, {}, "accum_grad_multiple_step", "must be an int"),
+    ({"accum_grad_multiple_step": lambda **_: 1}, {"accum_grad_multiple_step": 2},
+     'network["h"]["updater_opts"]["accum_grad_multiple_step"]', "must not be set"),
     ({"global_norm_tag": 3}, {}, "global_norm_tag", "must be a tag"),
     ({"extra_updates": {"h/w": print}}, {}, 'extra_updates["h/w"]', 'did you mean "h/W"?'),
 ])  # fmt: skip

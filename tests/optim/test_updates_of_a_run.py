@@ -54,6 +54,7 @@ TORCH = {"backend": "torch", "optimizer": {"class": "sgd"}}
     ({}, 5, 10),
     ({"accum_grad_multiple_step": 2}, 5, 5),  # the rest of an epoch counts in the next one
     ({"accum_grad_multiple_step": 3}, 4, 2),
+    ({"accum_grad_multiple_step": lambda **_: 3}, 5, 2),  # counted anew in each epoch
     (TORCH, 5, 10),
     ({**TORCH, "accum_grad_multiple_step": 2}, 5, 4),  # the rest of an epoch is dropped
     ({**TORCH, "accum_grad_multiple_step": 4}, 8, 4),

@@ -12,7 +12,7 @@ OPTIMIZER = Group(
             "accum_grad_multiple_step",
             "int or function",
             "1",
-            "An update for so many batches, of the summed gradients.",
+            "An update for so many batches, of the summed gradients ([page](training.md)).",
         ),
         option(
             "maximize_grad_norm", "float", "0", "Adds the gradient of the gradients' norm, negated, by this factor."
