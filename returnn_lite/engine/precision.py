@@ -1,8 +1,9 @@
-"""Mixed precision by the options `torch_amp` and `grad_scaler`."""
+"""Mixed precision by the options `torch_amp` and `grad_scaler`; the type of parameters, `default_float_dtype`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +11,15 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.config_value import ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.frontend.dtypes import set_default_float_dtype_ctx
 from returnn_lite.optim.loss_scale import OPTION as SCALER
 from returnn_lite.optim.loss_scale import scaler_options
 
-OPTION = "torch_amp"
+OPTION, FLOATS = "torch_amp", "default_float_dtype"
 KEYS = ("dtype", SCALER)
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 NAMES = {value: key for key, value in TYPES.items()}
+FLOAT_TYPES = {**TYPES, "float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,37 @@ def _dtype(value: ConfigValue) -> torch.dtype:
         text = f'`{OPTION}` must be "bfloat16", "float16" or a dict with "dtype", but is {value!r} instead{hint}'
         raise ConfigError(OPTION, text)
     return found
+
+
+def float_dtype(config: Config) -> torch.dtype | None:
+    """`default_float_dtype`: the type of parameters and data of models written in torch or `returnn.frontend`, by its
+    name; None if it is not set. ConfigError for other values."""
+    value = config.typed_value(FLOATS, None)
+    if value is None or value == "":
+        return None
+    found = FLOAT_TYPES.get(str(value).removeprefix("torch."))
+    if found is None:
+        hint = did_you_mean(str(value), FLOAT_TYPES)
+        raise ConfigError(FLOATS, f"must be one of {', '.join(sorted(FLOAT_TYPES))}, but is {value!r} instead{hint}")
+    return found
+
+
+def refuse_other_floats(config: Config) -> None:
+    """ConfigError for another `default_float_dtype` than the one of nets of layers, float32."""
+    if float_dtype(config) not in (None, torch.float32):
+        found = config.typed_value(FLOATS)
+        text = f"must be float32 for nets of layers, but is {found!r} instead; `torch_amp` computes in half precision"
+        raise ConfigError(FLOATS, text)
+
+
+@contextmanager
+def floats_by_default(dtype: torch.dtype | None) -> Iterator[None]:
+    """While open, torch and `returnn.frontend` make floats of this type where none is given; None changes nothing."""
+    before = torch.get_default_dtype()
+    if dtype is not None:
+        torch.set_default_dtype(dtype)
+    try:
+        with set_default_float_dtype_ctx(None if dtype is None else str(dtype).removeprefix("torch.")):
+            yield
+    finally:
+        torch.set_default_dtype(before)

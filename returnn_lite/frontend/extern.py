@@ -51,9 +51,10 @@ def _one(key: str, options: Mapping[str, Any], where: str) -> Tensor:
 
 
 class ExternTensors:
-    """The tensors of `extern_data`: `templates` by key; `fill` gives those of a batch."""
+    """The tensors of `extern_data`: `templates` by key; `fill` gives those of a batch, floats as `float_dtype`."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], float_dtype: torch.dtype | None = None) -> None:
+        self.float_dtype = float_dtype
         self.templates = declared({k: v for k, v in options.items() if k != "seq_tag"}, "extern_data")
         first = next(iter(self.templates.data.values()), None)
         self.batch = first.dims[0] if first is not None and first.dims else batch_dim
@@ -106,8 +107,8 @@ class ExternTensors:
             if not dim.is_dim_known_in_batch():
                 dim.dyn_size_ext = Tensor._new(sizes.cpu(), (self.batch,), name=dim.name)
         raw = value.data
-        if raw.is_floating_point() and raw.dtype == torch.float32:
-            raw = raw.to(dtypes.torch_dtype(dtypes.get_default_float_dtype()))
+        if raw.is_floating_point() and (self.float_dtype or raw.dtype == torch.float32):
+            raw = raw.to(self.float_dtype or dtypes.torch_dtype(dtypes.get_default_float_dtype()))
         found.dtype = dtypes.name_of(raw)
         found.raw_tensor = raw
         return found

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.dim import Dim, batch_dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import show
@@ -115,7 +116,7 @@ def with_roles(value: Tensor, expected: Tensor | None) -> Tensor:
 def check_output(name: str, value: Tensor, expected: Tensor, *, strict: bool) -> None:
     """ConfigError if an output is not as `model_outputs` declares it. Sizes that are not known there become known.
 
-    strict: whether the dtype must be that, too; half precision is as good as single.
+    strict: whether the dtype must be that, too; half precision is as good as single, and so is the default of floats.
     """
     what = f"output {name!r} must be {expected}, as `model_outputs` declares, but is {value}"
     for dim, want in zip(value.dims, expected.dims, strict=True):
@@ -125,7 +126,8 @@ def check_output(name: str, value: Tensor, expected: Tensor, *, strict: bool) ->
             raise WrongUse(f"forward_step: {what}")
         if dim != want and not want.is_static() and not want.is_dim_known_in_batch() and not want.is_batch_dim():
             want.dyn_size_ext = dim.dyn_size_ext
-    floats = {value.dtype, expected.dtype} <= {"float32", "bfloat16", "float16"}
+    alike = {"float32", "bfloat16", "float16", dtypes.get_default_float_dtype()}
+    floats = {value.dtype, expected.dtype} <= alike
     if value.dtype != expected.dtype and not floats and strict:
         raise WrongUse(f"forward_step: {what}")
     classes = [None if x.sparse_dim is None else (x.sparse_dim.dimension,) for x in (value, expected)]

@@ -101,6 +101,6 @@ def test_warning(tmp_path: Path):
 
 
 def test_options_that_would_be_without_effect_are_refused():
-    refuse_keys(Config({"train_in_eval": False, "default_float_dtype": "float32", "max_total_num_seqs": -1}))
+    refuse_keys(Config({"train_in_eval": False, "max_total_num_seqs": -1}))
     with pytest.raises(ConfigError, match="eval_use_train_flag: this option is not supported: evaluations always run"):
         refuse_keys(Config({"eval_use_train_flag": True}))

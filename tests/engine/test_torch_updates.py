@@ -42,9 +42,9 @@ def found(folder, epoch=3):
     return [state["w"].item(), state["part.weight"].item()]
 
 
-def by_hand(optimizer, free, epochs=3, every=1, limit=None, clip=None):
+def by_hand(optimizer, free, epochs=3, every=1, limit=None, clip=None, dtype=torch.float32):
     """A plain loop; `free(epoch, step)`: whether (w, part) require gradients."""
-    model = Two()
+    model = Two().to(dtype)
     made = optimizer(model.parameters())
     for epoch in range(1, epochs + 1):
         for step, value in enumerate(VALUES):
@@ -52,7 +52,7 @@ def by_hand(optimizer, free, epochs=3, every=1, limit=None, clip=None):
                 made.zero_grad()
             for param, needs in zip(model.parameters(), free(epoch, step), strict=True):
                 param.requires_grad_(needs)
-            model(torch.full((1, 2, 1), value)).mean().backward()
+            model(torch.full((1, 2, 1), value, dtype=dtype)).mean().backward()
             if step % every == every - 1:
                 if clip is not None:
                     torch.nn.utils.clip_grad_value_(model.parameters(), clip)

@@ -23,6 +23,7 @@ RUN = Group(
         option("tensorboard_opts", "dict", NONE, "Scalars for TensorBoard: `log_every_n_train_steps` (100)."),
         option("tf_log_dir", "str or bool", NONE, "The folder of the TensorBoard files; False for none."),
         option("torch_amp", "str or dict", NONE, 'Mixed precision: "bfloat16" or "float16".'),
+        option("default_float_dtype", "str", '"float32"', "With `get_model`: the type of parameters and float data."),
         option(
             "torch_compile", "bool or dict", "False", "Layers inside of loops are compiled; options of torch.compile."
         ),

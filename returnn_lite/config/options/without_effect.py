@@ -17,7 +17,6 @@ _NO_ANALYSIS = "it belongs to the task analyze_data, which is not supported; use
 # Options that would change what is computed, and that do nothing here: why, and what to use instead.
 REFUSED_KEYS = {
     "analyze_dataset": _NO_ANALYSIS,
-    "default_float_dtype": "parameters are float32; `torch_amp` computes in less",
     "eval_use_train_flag": _NO_TRAIN_FLAG,
     "init_new_network_callback": "a network is built without callbacks; use `custom_param_importer` or `get_network`",
     "max_total_num_seqs": "use a dataset with fewer sequences, or its option `partition_epoch`",

@@ -14,7 +14,7 @@ from returnn_lite.engine.checkpoints.load_on_init import load_on_init
 from returnn_lite.engine.log_form import LayerForm
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.pretrain import COPY_MODES, Pretrain, PretrainOptions, resolve_epoch_values
-from returnn_lite.engine.precision import Precision
+from returnn_lite.engine.precision import Precision, refuse_other_floats
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.network import Network
@@ -26,6 +26,7 @@ class NetworkSource:
     def __init__(self, config: Config) -> None:
         self.config, self.form = config, LayerForm(self.is_pretrain)
         self.precision = Precision.from_config(config)
+        refuse_other_floats(config)
         self.get_network = config.typed_value("get_network")
         self.pretrain: Pretrain | None = None
         if not callable(self.get_network):

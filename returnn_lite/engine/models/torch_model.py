@@ -13,6 +13,7 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.config_value import ConfigFunction, ConfigValue
 from returnn_lite.engine.batch_like import Padded
+from returnn_lite.engine.precision import floats_by_default
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend.bridge import wrapped_pt_module_to_rf_module
 from returnn_lite.frontend.core_values import loss_value, marked_output
@@ -64,6 +65,7 @@ class TorchNet(torch.nn.Module):
     """A torch module of the user as the engine's network: parameters by their names in the module.
 
     steps: the functions to run for every batch, by name: `train_step` for losses, `forward_step` for outputs.
+    float_dtype: of the floats that they get, and make by default; None: as they come.
     """
 
     lengths_on_host = True  # users pack and loop by them
@@ -78,12 +80,14 @@ class TorchNet(torch.nn.Module):
         model: torch.nn.Module,
         config: Config,
         steps: Mapping[str, ConfigFunction],
+        float_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self.float_dtype = float_dtype
         self.model, self.steps = model, dict(steps)
         self.autocast: torch.dtype | None = None
         self.user_model: Any = wrapped_pt_module_to_rf_module(model) or model
-        self._tensors = ExternTensors(extern_options(config))
+        self._tensors = ExternTensors(extern_options(config), float_dtype)
         self.extern_data = ExternData(config)
         self.epoch, self.global_step = 1, 0
         self.has_trained = False  # whether some step had a gradient
@@ -193,7 +197,7 @@ class TorchNet(torch.nn.Module):
         expected = declared(self.model_outputs, "model_outputs") if self.model_outputs else None
         context = RunContext(name, self.epoch, self.global_step, self.training, expected)
         offered = {"model": self.user_model, "extern_data": self._tensors.fill(feed, tags, texts)}
-        with context.running():
+        with context.running(), floats_by_default(self.float_dtype):
             call(function, name, offered, {"run_ctx": context, "epoch": self.epoch, "step": self.global_step})
         return context
 

@@ -15,7 +15,7 @@ from returnn_lite.engine.checkpoints.torch_preload import load_always
 from returnn_lite.engine.log_form import TorchForm
 from returnn_lite.engine.models.network_source import initial_seed, start_epoch
 from returnn_lite.engine.models.torch_model import TorchNet, call
-from returnn_lite.engine.precision import Precision
+from returnn_lite.engine.precision import Precision, float_dtype
 from returnn_lite.errors import ConfigError
 from returnn_lite.frontend.bridge import rf_module_to_pt_module
 from returnn_lite.frontend.module import Module
@@ -43,7 +43,7 @@ class TorchSource:
         for other in ("network", "get_network", "pretrain"):
             if config.typed_value(other):
                 raise ConfigError(other, f"`{other}` and `get_model` exclude each other; drop one of them")
-        self.precision = Precision.from_config(config)
+        self.precision, self.float_dtype = Precision.from_config(config), float_dtype(config)
 
     def is_pretrain(self, epoch: int) -> bool:
         """Never."""
@@ -87,7 +87,7 @@ class TorchSource:
         if not isinstance(model, torch.nn.Module):
             raise ConfigError("get_model", f"must return a torch.nn.Module, but returned {model!r} instead")
         steps = dict(zip(wanted, functions, strict=True))
-        net = TorchNet(model, self.config, steps).to(device)
+        net = TorchNet(model, self.config, steps, self.float_dtype).to(device, self.float_dtype)
         net.autocast = self.precision.dtype
         net.infinite_constants = infinite_constants(net.params)
         load_always(model, net.params, self.config.literal("preload_from_files"), log)
