@@ -26,8 +26,8 @@ from returnn_lite.engine import data as engine_data
 from returnn_lite.engine.setup import Loaded, load_network
 from returnn_lite.engine.step import forward_batch
 from returnn_lite.engine.tasks.frame_labels import ctc_labels, is_ctc
+from returnn_lite.engine.tasks.hypotheses import float32_number, unpadded
 from returnn_lite.engine.tasks.labels import labels_of_output
-from returnn_lite.engine.tasks.search import float32_number, unpadded
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log, LoggingTarget
 from returnn_lite.tasks import eval_names, run_task

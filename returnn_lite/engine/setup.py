@@ -27,6 +27,7 @@ from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.models.torch_model import TorchNet
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
+from returnn_lite.network.kept_frames import with_kept_frames
 from returnn_lite.optim.averaging import AveragingOptions
 
 PRECISIONS = ("highest", "high", "medium")  # of products of float32 matrices; the latter two compute in TF32 or less
@@ -239,13 +240,16 @@ class Loaded:
 def load_network(
     config: Config, log: Log, *, task: str, search: bool = False, eval: bool = True, extra_layers: tuple[str, ...] = ()
 ) -> Loaded:
-    """Builds the network of the wanted epoch and loads its checkpoint; its train flag is off."""
+    """Builds the network of the wanted epoch and loads its checkpoint; its train flag is off.
+
+    extra_layers: those whose outputs are read, too; in a loop "output/att_weights".
+    """
     device = choose_device(config, log)
     start_point = find_start(config, task, log)
     epoch = start_point.epoch or 1
     source = model_source(config)
     net = source.build(
-        source.describe(epoch),
+        with_kept_frames(source.describe(epoch), extra_layers),
         epoch=epoch,
         device=device,
         log=log,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 
+from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.linking import task
 from returnn_lite.layers.core.node import Node
@@ -132,8 +133,8 @@ class LoopBuilder:
         self.read_outside.add(label)
         node = graph.nodes.get(label)
         if node is None:
-            needed = ", ".join(graph.nodes)
-            raise self.layer.error(f"no layer {label!r} is needed in this loop; needed are: {needed}")
+            needed, hint = ", ".join(graph.nodes), did_you_mean(label, graph.nodes)
+            raise self.layer.error(f"no layer {label!r} is needed in this loop; needed are: {needed}{hint}")
         if part.startswith(LAST):
             if not node.layer.options.need_last:
                 raise node.layer.error('to read its last frame from outside, set "need_last": True on it')

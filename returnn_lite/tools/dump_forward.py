@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from returnn_lite.datasets import Dataset
+from returnn_lite.engine.tasks.forward import entries
 from returnn_lite.errors import ConfigError
 from returnn_lite.files import write_atomically
 from returnn_lite.hdf.writer import HDFWriter
 from returnn_lite.tools.common import dataset_of_config, stderr_log, tool
-from returnn_lite.tools.networks import SeqOutputs, config_of_files, outputs
+from returnn_lite.tools.networks import Arrays, SeqOutputs, config_of_files, outputs
 
 LIMIT = 200  # numbers that are printed of an array
 
@@ -32,15 +33,15 @@ def add_network_options(parser: argparse.ArgumentParser, *, layers: str) -> None
     add("--verbosity", type=int, default=0, help="of messages about network and data, 0 to 5 (0)")
 
 
-def network_outputs(args: argparse.Namespace) -> tuple[Dataset, Iterator[SeqOutputs]]:
-    """The dataset, and the outputs that these options mean."""
+def network_outputs(args: argparse.Namespace, arrays: Arrays = entries) -> tuple[Dataset, Iterator[SeqOutputs]]:
+    """The dataset, and the outputs that these options mean, as `arrays` gives them."""
     log = stderr_log(args.verbosity)
     config = config_of_files(
         args.config, load=args.load, load_epoch=args.epoch, device=args.device, forward_batch_size=args.batch_size
     )
     dataset = dataset_of_config(config, args.dataset, log)
     last = None if args.endseq < 0 else args.endseq
-    return dataset, outputs(config, dataset, args.layers, log, first=args.startseq, last=last)
+    return dataset, outputs(config, dataset, args.layers, log, first=args.startseq, last=last, arrays=arrays)
 
 
 def show(found: Iterator[SeqOutputs], *, shapes_only: bool) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -24,7 +25,10 @@ from returnn_lite.engine.tasks.init_only import build_for_training
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.tasks import eval_names
+from returnn_lite.tensor import Tensor
 from returnn_lite.tools.common import Progress
+
+Arrays: TypeAlias = Callable[[Tensor, str], list[np.ndarray]]  # of a batch's output, and the layer's name
 
 
 def config_of_files(files: Sequence[str], **options: object) -> Config:
@@ -57,11 +61,19 @@ class SeqOutputs:
 
 
 def outputs(
-    config: Config, dataset: Dataset, layers: Sequence[str], log: Log, *, first: int = 0, last: int | None = None
+    config: Config,
+    dataset: Dataset,
+    layers: Sequence[str],
+    log: Log,
+    *,
+    first: int = 0,
+    last: int | None = None,
+    arrays: Arrays = entries,
 ) -> Iterator[SeqOutputs]:
     """The outputs of the trained network for the sequences first … last of the dataset, in its order.
 
-    Layers in a loop are called "output/energy". ConfigError for a layer that is not there.
+    Layers in a loop are called "output/energy". `arrays`: gives the array of each sequence. ConfigError for a
+    layer that is not there.
     """
     data.complete_extern_data(config, [dataset])
     if not config.has("forward_batch_size") and config.has("batch_size"):
@@ -74,7 +86,7 @@ def outputs(
         for batch in loader:
             with with_batch_context(batch, config):
                 out = forward_batch(loaded.net, batch, loaded.device)
-                rows = {name: entries(out[name], name) for name in layers}
+                rows = {name: arrays(out[name], name) for name in layers}
             for i, tag in enumerate(batch.tags):
                 if first <= at and (last is None or at <= last):
                     cut = {

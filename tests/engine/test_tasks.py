@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from returnn_lite.engine.tasks import search
+from returnn_lite.engine.tasks.hypotheses import hypotheses
 from returnn_lite.errors import ConfigError
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.lengths import Lengths
@@ -193,14 +194,14 @@ def hypothesis_tensor(beam):
 
 def test_hypotheses():
     beam = Beam(2, torch.tensor([[-0.9892766, -1.5], [-0.1, float("-inf")]]), torch.zeros(4, dtype=torch.int64))
-    best = search.hypotheses(hypothesis_tensor(beam), 2)
+    best = hypotheses(hypothesis_tensor(beam), 2)
     assert [[(score, ids.tolist()) for score, ids in hyps] for hyps in best] == [
         [(-0.9892766, [1, 2]), (-1.5, [3])],
         [(-0.1, [0, 0, 0]), (float("-inf"), [])],
     ]
     decided = Beam(1, torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64), decided=True)
     for one in (None, decided):
-        assert [row.tolist() for row in search.hypotheses(hypothesis_tensor(one), 4)] == [[1, 2], [3], [0, 0, 0], []]
+        assert [row.tolist() for row in hypotheses(hypothesis_tensor(one), 4)] == [[1, 2], [3], [0, 0, 0], []]
 
 
 def test_search_texts():

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from returnn_lite.library import load
-from returnn_lite.tools.attention_pictures import as_maps
 from returnn_lite.tools.attention_pictures import main as pictures
 from returnn_lite.tools.dump_forward import main as dump
 
@@ -85,12 +84,6 @@ def test_pictures(config, capsys):
     assert (config / "png" / names[1]).read_bytes()[1:4] == b"PNG"
 
 
-def test_maps_of_heads():
-    weights = np.random.rand(6, 2, 9)
-    assert np.array_equal(as_maps(weights, "x"), weights.transpose(1, 0, 2))
-    assert as_maps(weights[:, :1], "x").shape == (1, 6, 9) and as_maps(np.ones(4), "x").shape == (1, 1, 4)
-
-
 @pytest.mark.parametrize("main, arguments, message", [
     (dump, ["--layers", "encodr"], 'did you mean "encoder"'),
     (dump, ["--layers", "encoder", "--out", "x.txt"], "--out: must end in .npz or .hdf, but is x.txt"),
@@ -107,6 +100,6 @@ def test_errors(config, main, arguments, message, capsys):
 
 
 def test_pictures_need_matplotlib(config, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert pictures(["config", "--layers", "encoder", "--out", "png"]) == 1
     assert capsys.readouterr().err == 'pictures need matplotlib: pip install "returnn-lite[plot]"\n'

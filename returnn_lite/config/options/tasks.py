@@ -22,6 +22,9 @@ TASKS = Group(
         option("search_output_layer", "str or list", '"output"', "The layer with the hypotheses."),
         option("search_output_file", "str", NONE, "Where the texts go."),
         option("search_output_file_format", "str", '"txt"', '"txt", a line each, or "py", a dict by tag.'),
+        option(
+            "search_plot", "str, list or dict", NONE, "Layers whose attention weights are drawn, a picture a sequence."
+        ),
         option("eval_output_file", "str", NONE, "Where the task eval writes its scores."),
         option("eval_output_file_per_seq", "str", NONE, "Not supported."),
     ),

@@ -17,7 +17,7 @@ from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import forward_batch
 from returnn_lite.engine.step_meter import step_meter
-from returnn_lite.engine.tasks.search import unpadded
+from returnn_lite.engine.tasks.hypotheses import unpadded
 from returnn_lite.errors import ConfigError
 from returnn_lite.frontend.core_values import MarkedOutput, Sequences
 from returnn_lite.frontend.dim import Dim

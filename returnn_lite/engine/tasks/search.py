@@ -21,17 +21,16 @@ from returnn_lite.engine.setup import load_network
 from returnn_lite.engine.step import forward_batch, run_step
 from returnn_lite.engine.step_meter import step_meter
 from returnn_lite.engine.tasks.frame_labels import ctc_labels, is_ctc, refuse_frames
+from returnn_lite.engine.tasks.hypotheses import Raw, hypotheses
 from returnn_lite.engine.tasks.labels import dataset_labels, labels_of_output, numbered_labels
+from returnn_lite.engine.tasks.search_plot import SearchPlot
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.files import TEMPORARY, remove_if_there, write_atomically
 from returnn_lite.log import Log
-from returnn_lite.tensor import Tensor
 from returnn_lite.vocab import Vocabulary
 
 FORMATS = ("txt", "py")
-Hypotheses: TypeAlias = list[tuple[float, np.ndarray]]  # (score, array), …, best first
-Raw: TypeAlias = np.ndarray | Hypotheses  # of a sequence, without padding
 # The same with text in place of arrays where classes have names.
 Readable: TypeAlias = str | np.ndarray | list[tuple[float, str | np.ndarray]]
 Result: TypeAlias = tuple[str, Readable | dict[str, Readable]]  # tag, and what was found; several layers by name
@@ -46,6 +45,12 @@ class SearchOptions:
     filename: str
     format: str
     evaluate: bool
+    plot: SearchPlot | None
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """All layers whose outputs are read."""
+        return (*self.layers, *(self.plot.layers if self.plot else ()))
 
     @classmethod
     def from_config(cls, config: Config, log: Log) -> "SearchOptions":
@@ -68,7 +73,8 @@ class SearchOptions:
         if filename:
             remove_if_there(filename + TEMPORARY)
         layers = tuple(value) if several else (value,)
-        return cls(layers, several, filename, format, bool(config.bool("search_do_eval", True)))
+        evaluate, plot = bool(config.bool("search_do_eval", True)), SearchPlot.from_config(config)
+        return cls(layers, several, filename, format, evaluate, plot)
 
 
 def search_task(config: Config, log: Log) -> None:
@@ -76,7 +82,7 @@ def search_task(config: Config, log: Log) -> None:
     options = SearchOptions.from_config(config, log)
     dataset = data.named_dataset(config, "search_data", log)
     data.complete_extern_data(config, [dataset])
-    loaded = load_network(config, log, task="search", search=True, eval=options.evaluate, extra_layers=options.layers)
+    loaded = load_network(config, log, task="search", search=True, eval=options.evaluate, extra_layers=options.asked)
     net, device = loaded.net, loaded.device
     if not options.several and is_ctc(net, options.layers[0]):
         log.v2(f"{options.layers[0]}: the labels of CTC, decoded greedily; a layer `ctc_decode` searches with a beam")
@@ -97,7 +103,10 @@ def search_task(config: Config, log: Log) -> None:
                 else:
                     out = forward_batch(net, batch, device)
             values = _batch_values(net, out, batch, dataset, options, log)
-            found |= {_corpus_index(dataset, int(i)): entry for i, entry in zip(batch.seq_idx, values, strict=True)}
+            places = [_corpus_index(dataset, int(i)) for i in batch.seq_idx]
+            found |= dict(zip(places, values, strict=True))
+            if options.plot:
+                options.plot.draw(net, out, options.layers[0], batch.tags, places, dataset)
             meter.end_step()
     means = meter.finish(loader.wait_time)
     if options.filename:
@@ -143,37 +152,6 @@ def _batch_values(
                 _log_sequence(log, batch, i, name, raw[i], row[name], dataset, net)
     values = rows if options.several else [row[options.layers[0]] for row in rows]
     return list(zip(batch.tags, values, strict=True))
-
-
-def hypotheses(output: Tensor, num_seqs: int) -> Sequence[Raw]:
-    """Per sequence its array without padding, or for a beam [(score, array), …], best first."""
-    arrays = unpadded(output)
-    if output.beam is None or output.beam.decided:
-        return arrays
-    size = output.beam.size
-    scores = output.beam.scores.detach().cpu().numpy()
-    return [[(float32_number(scores[b, k]), arrays[b * size + k]) for k in range(size)] for b in range(num_seqs)]
-
-
-def unpadded(output: Tensor) -> list[np.ndarray]:
-    """The batch entries of a batch-major output, each cut to its lengths on all dynamic axes."""
-    array = output.data.detach().cpu().numpy()
-    cuts = []
-    for axis, dim in enumerate(output.spec.dims):
-        if axis > 0 and dim.dynamic:
-            cuts.append((axis - 1, output.length(dim).values.cpu().numpy()))
-    rows = []
-    for b in range(len(array)):
-        index = [slice(None)] * (array.ndim - 1)
-        for axis, lengths in cuts:
-            index[axis] = slice(int(lengths[b]))
-        rows.append(array[b][tuple(index)])
-    return rows
-
-
-def float32_number(value: float | np.floating) -> float:
-    """A float32 as the Python number with the fewest digits that tell it apart."""
-    return float(str(np.float32(value)))
 
 
 def _readable(value: Raw, labels: Vocabulary | None) -> Readable:
