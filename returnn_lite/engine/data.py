@@ -12,6 +12,7 @@ from returnn_lite.config import Config
 from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets import Batch, BatchingOptions, Dataset, Loader, dataset_defaults, init_dataset
 from returnn_lite.datasets.batches.buckets import ShuffledBatches
+from returnn_lite.datasets.batches.by_function import FunctionLoader
 from returnn_lite.datasets.batches.epoch_batches import new_batches
 from returnn_lite.datasets.batches.limits import check_limit
 from returnn_lite.datasets.batches.torch_batching import limits_by_class
@@ -100,6 +101,7 @@ def train_batching(config: Config, net: Model, epoch: int) -> BatchingOptions:
     return BatchingOptions(
         **_common(config, net, "batch_size_train"),
         **_torch_stages(config),
+        trains=True,
         shuffled=ShuffledBatches.parse(config.literal("online_shuffle_batches", None)),
         max_seq_length=longest_seq(config, epoch),
         min_seq_length=config.number_or_dict("min_seq_length", 0),
@@ -205,6 +207,9 @@ def _torch_stages(config: Config) -> dict[str, ConfigValue]:
 def count_batches(dataset: Dataset, options: BatchingOptions) -> int:
     """The number of batches of the first epoch, from the lengths of its sequences."""
     dataset.init_seq_order(epoch=1)
+    if options.by_function is not None:
+        keys = dataset.get_data_keys()
+        return sum(1 for _ in FunctionLoader(dataset, options, function=options.by_function, keys=keys, workers=0))
     return sum(1 for _ in new_batches(dataset, options))
 
 
@@ -218,7 +223,9 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config:
     classes = {key: sparse.size for key in keys if (sparse := specs[key].sparse_dim) is not None and sparse.size}
     count, ahead = worker_options(config)
     make: Callable[..., Loader] = partial(Loader, workers=min(count, 1))
-    if count > 1:
+    if options.by_function is not None:
+        make = partial(FunctionLoader, function=options.by_function, workers=min(count, 1))
+    elif count > 1:
         reason = why_not(dataset)
         make = partial(WorkerLoader, count=count, ahead=ahead) if not reason else make
         if reason:

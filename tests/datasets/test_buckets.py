@@ -70,7 +70,7 @@ def test_whole_runs(tmp_path):
     ({**CLASS, "bucket": 3}, r'torch_batching\["bucket"\]: unknown option'),
     ({**CLASS, "buckets": [3, 4]}, r"must be pairs \(longest length, sequences\)"),
     ({**CLASS, "length_key": None}, "must be the name of a data key"),
-    (lambda dataset, train, **_: dataset, "a function is not supported"),
+    (3, "must be a function, or a dict"),
 ])  # fmt: skip
 def test_refused(value, words):
     with pytest.raises(ConfigError, match=words):

@@ -20,7 +20,7 @@ TRAINING = Group(
         option("inc_seq_length", Number, "0.0", "`max_seq_length` grows by so much each epoch."),
         option("seq_drop", Part, "0.0", "Probability that a training sequence is left out."),
         option("seq_drop_freq", Count, "10", "No effect on the result; of old configs."),
-        option("torch_batching", "dict", NONE, "Batches of similar lengths, by buckets ([page](torch_models.md))."),
+        option("torch_batching", "dict or function", NONE, "Batches by buckets or a function ([page](training.md))."),
         option("online_shuffle_batches", "int or dict", NONE, "Batches in random order within a buffer of so many."),
         option("shuffle_batches", bool, "False", "Batches of an epoch come in random order."),
         option(

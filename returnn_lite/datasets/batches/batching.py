@@ -33,7 +33,8 @@ class BatchingOptions:
     where the number of sequences is not known before the end. `size_option` is the config's name of `batch_size`.
     `batch_size` and `max_seqs` may be functions, asked for every sequence. `limits_before_chunks`: the limits of
     lengths are for sequences, not for their chunks; `torch_chunking`: chunks by the rules for models written in torch;
-    `buckets`: batches by lengths in place of all limits of batches; `shuffled`: in a random order. `share` (i, n): of
+    `buckets`: batches by lengths in place of all limits of batches; `by_function`: batches by a function, which is told
+    whether they are to train with (`trains`); `shuffled`: in a random order. `share` (i, n): of
     every n batches only number i is loaded; the others are somebody else's.
     """
 
@@ -55,6 +56,8 @@ class BatchingOptions:
     torch_chunking: TorchChunking | None = None
     buckets: Buckets | None = None
     shuffled: ShuffledBatches | None = None
+    by_function: ConfigFunction | None = None
+    trains: bool = False
     share: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:

@@ -6,14 +6,18 @@ import random
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from returnn_lite.config.numbers import finite, whole
 from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.batches.chunking import Slices
+from returnn_lite.datasets.batches.collate import Batch
 from returnn_lite.datasets.batches.slice_batch import SliceBatch
 from returnn_lite.errors import ConfigError, did_you_mean
+
+T = TypeVar("T", SliceBatch, Batch)
 
 
 @dataclass(frozen=True)
@@ -109,10 +113,10 @@ class ShuffledBatches:
         size, seed = whole(f'{option}["buffer_size"]', options.get("buffer_size"), low=1), options.get("seed")
         return ShuffledBatches(size, None if seed is None else whole(f'{option}["seed"]', seed))
 
-    def shuffled(self, batches: Iterable[SliceBatch], epoch_seed: int) -> Iterator[SliceBatch]:
+    def shuffled(self, batches: Iterable[T], epoch_seed: int) -> Iterator[T]:
         """A full buffer gives any of its batches for each one that comes."""
         rng = random.Random(epoch_seed if self.seed is None else self.seed)
-        held: list[SliceBatch] = []
+        held: list[T] = []
         done: deque[float | None] = deque()
         for batch in batches:
             held.append(batch)

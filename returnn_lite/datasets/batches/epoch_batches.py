@@ -33,6 +33,7 @@ from returnn_lite.datasets.batches.chunking import (
 )
 from returnn_lite.datasets.batches.slice_batch import SliceBatch
 from returnn_lite.datasets.order.ordering import NEED_NO_SEED, parse_ordering
+from returnn_lite.errors import ConfigError
 
 BLOCK = 4096  # sequences looked at together where lengths are known
 
@@ -76,7 +77,10 @@ def order_stays(dataset: Dataset) -> bool:
 
 
 def new_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceBatch]:
-    """The batches by all rules, from the lengths of the sequences."""
+    """The batches by all rules, from the lengths of the sequences. ConfigError if a function makes them."""
+    if options.by_function is not None:
+        text = "must not be a function here, where batches are planned before the data are read"
+        raise ConfigError("torch_batching", text)
     rng = random.Random(dataset.epoch_seed())
     limits_of = None
     if options.changes:

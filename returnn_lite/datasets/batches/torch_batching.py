@@ -13,24 +13,25 @@ BUCKETS, PLAIN = "BucketOrderingIterDataPipe", "BatchingIterDataPipe"
 
 
 def limits_by_class(value: ConfigValue) -> dict[str, ConfigValue]:
-    """The limits of batches (fields of `BatchingOptions`) that a dict with "class" stands for; {} if it is None.
+    """The limits of batches (fields of `BatchingOptions`) that a dict with "class" stands for, or a function that makes
+    the batches; {} if it is None.
 
     Buckets by lengths, or the usual limits under the names that they have elsewhere; `batch_size` is 1 there if it is
     not given. ConfigError for other forms.
     """
     if value is None:
         return {}
+    unlimited = {"batch_size": math.inf, "max_seqs": -1, "packed_batch_size": None}
     if callable(value):
-        raise ConfigError(
-            OPTION, f'a function is not supported; use {{"class": "{BUCKETS}", …}} or a dataset of your own'
-        )
+        return {"by_function": value, **unlimited}
     kind = value.get("class") if isinstance(value, dict) else None
     if kind == BUCKETS:
-        unlimited = {"batch_size": math.inf, "max_seqs": -1, "packed_batch_size": None}
         return {"buckets": Buckets.parse(value, OPTION), **unlimited}
     if kind != PLAIN:
         hint = did_you_mean(str(kind), (BUCKETS, PLAIN))
-        raise ConfigError(OPTION, f'must be a dict with "class" {BUCKETS} or {PLAIN}, but is {value!r} instead{hint}')
+        raise ConfigError(
+            OPTION, f'must be a function, or a dict with "class" {BUCKETS} or {PLAIN}, but is {value!r} instead{hint}'
+        )
     check_options(value, ("batch_size", "max_seqs", "packed_batch_size"), OPTION)
     packed = value.get("packed_batch_size")
     size = value.get("batch_size", None if packed else 1)
