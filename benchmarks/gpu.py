@@ -137,7 +137,7 @@ def waits_of(step: Step, batch: Batch) -> list[str]:
 def our_steps(module: ModuleType, log: Log, **more: Any) -> dict[str, Any]:
     """Our steps, eager and recorded, and the weights that they begin with."""
     config = {**module.config(), **more}
-    eager, recorded = Ours(config, GPU), Ours(config, GPU, repeated_steps(Config({}), log, GPU))
+    eager, recorded = Ours(config, GPU), Ours(config, GPU, repeated_steps(Config({"torch_cuda_graph": True}), log, GPU))
     return {"eager": eager.step_unseen, "recorded": recorded.step_unseen, "weights": eager.weights()}
 
 

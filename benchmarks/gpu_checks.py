@@ -72,7 +72,7 @@ def recorder(log: list[str]) -> RepeatedSteps:
     """A `Forward` that records steps."""
     quiet = Log.silent()
     quiet.v3 = quiet.v4 = log.append  # type: ignore[method-assign, assignment]
-    made = repeated_steps(Config({}), quiet, GPU)
+    made = repeated_steps(Config({"torch_cuda_graph": True}), quiet, GPU)
     assert isinstance(made, RepeatedSteps)  # noqa: S101
     return made
 

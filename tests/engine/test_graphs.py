@@ -304,8 +304,9 @@ def test_padding_is_left_out_where_layers_see_it():
 
 def test_the_option():
     log = Log.silent()
-    assert repeated_steps(Config({}), log, CPU) is by_itself
-    assert repeated_steps(Config({"torch_cuda_graph": False}), log, torch.device("cuda")) is by_itself
-    assert isinstance(repeated_steps(Config({}), log, torch.device("cuda")), RepeatedSteps)
+    wanted = Config({"torch_cuda_graph": True})
+    assert repeated_steps(wanted, log, CPU) is by_itself
+    assert repeated_steps(Config({}), log, torch.device("cuda")) is by_itself
+    assert isinstance(repeated_steps(wanted, log, torch.device("cuda")), RepeatedSteps)
     with pytest.raises(ConfigError, match="torch_cuda_graph: must be True, False or the number of steps to keep"):
         repeated_steps(Config({"torch_cuda_graph": "yes"}), log, CPU)

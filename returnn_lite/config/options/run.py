@@ -27,7 +27,7 @@ RUN = Group(
         option(
             "torch_compile", "bool or dict", "False", "Layers inside of loops are compiled; options of torch.compile."
         ),
-        option("torch_cuda_graph", "bool or int", "True", "Training steps on a GPU are recorded and repeated."),
+        option("torch_cuda_graph", "bool or int", "False", "Training steps on a GPU are recorded and repeated."),
         option("torch_profile", "bool or dict", "False", "Some steps are recorded by torch.profiler; then it ends."),
         option("torch_log_memory_usage", "bool", "False", "Step lines and epochs say what memory of a GPU is used."),
         option("PYTORCH_CUDA_ALLOC_CONF", "str", NONE, "How torch keeps memory of a GPU; put into the environment."),

@@ -238,9 +238,9 @@ def first_line(exc: Exception) -> str:
 
 
 def repeated_steps(config: Config, log: Log, device: torch.device) -> Forward:
-    """The `Forward` of trainings on this device, as `torch_cuda_graph` says: True (the default), False, or the number
+    """The `Forward` of trainings on this device, as `torch_cuda_graph` says: True, False (the default), or the number
     of steps to keep."""
-    given = config.typed_value(OPTION, True)
+    given = config.typed_value(OPTION, False)
     if isinstance(given, bool | int) and given >= 0:
         if device.type != "cuda" or not given:
             return by_itself
