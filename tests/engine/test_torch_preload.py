@@ -111,7 +111,7 @@ def test_always_is_neither_trained_nor_saved(tmp_path):
     lines = helpers.run(options(tmp_path, lambda **_: model(), preload_from_files=entries, num_epochs=2))
     assert any("neither trained nor saved: enc.enc.weight, enc.weight" in line for line in lines)
     scores = helpers.run(options(tmp_path, lambda **_: model(), preload_from_files=entries, task="eval", load_epoch=2))
-    assert any(line.startswith("dev: score") for line in scores)
+    assert any(line.startswith("Epoch 2 evaluation: dev: ") for line in scores)
 
 
 def test_other_tasks(tmp_path):
@@ -119,8 +119,8 @@ def test_other_tasks(tmp_path):
     torch.save({"weight": value(7)}, tmp_path / "given.pt")
     entries = {"x": {"filename": str(tmp_path / "given.pt"), "prefix": "enc."}}
     made = options(tmp_path, lambda **_: beside(), preload_from_files=entries, task="eval", load_epoch=1)
-    assert "dev: score 9.0" in " ".join(helpers.run(made))  # 7 + 1 + 1
-    assert "dev: score 3.0" in " ".join(helpers.run({**made, "preload_from_files": {}}))
+    assert "evaluation: dev: 9.000" in " ".join(helpers.run(made))  # 7 + 1 + 1
+    assert "evaluation: dev: 3.000" in " ".join(helpers.run({**made, "preload_from_files": {}}))
 
 
 def test_no_file(tmp_path):

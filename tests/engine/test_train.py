@@ -300,7 +300,7 @@ def test_scores_of_another_name(tmp_path):
 def test_no_tensorboard_is_no_failure(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     lines = run(options(tmp_path, num_epochs=1, tf_log_dir=str(tmp_path / "tb")))
-    assert any(line.startswith("WARNING: tensorboard_opts: no scalars") for line in lines)
+    assert any(line.startswith("WARNING: loggers: no scalars for tensorboard") for line in lines)
 
 
 def test_precision_is_checked(tmp_path):
