@@ -36,6 +36,7 @@ SOON = 4.0  # seconds: twice as long as promised, for busy machines
 
 def start(folder, *more):
     """A run up to where it is stuck."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as it is where the tests do not run under nohup
     (folder / "a.config").write_text(CONFIG_FILE + STUCK)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command("a.config", *more), cwd=folder, env=ENVIRONMENT, **pipes)
