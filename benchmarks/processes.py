@@ -93,7 +93,7 @@ def archive(folder: Path, seqs: int) -> str:
 def loading(seqs: int) -> None:
     """Prints seconds and their ratio, how much faster than speech that is, and the highest memory."""
     from returnn_lite.datasets import BatchingOptions, Loader, init_dataset
-    from returnn_lite.engine.worker_loader import WorkerLoader
+    from returnn_lite.engine.worker_loader import SeqWorkerLoader
 
     with tempfile.TemporaryDirectory() as name:
         features = {"features": "log_mel_filterbank", "num_feature_filters": 80}
@@ -102,7 +102,7 @@ def loading(seqs: int) -> None:
         options, taken = BatchingOptions(batch_size=20000), []
         for loader in (
             Loader(dataset, options, keys=["data"], workers=0),
-            WorkerLoader(dataset, options, keys=["data"], count=2),
+            SeqWorkerLoader(dataset, options, keys=["data"], count=2),
         ):
             dataset.init_seq_order(1)
             batches = iter(loader)

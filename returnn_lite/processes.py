@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 SECONDS_A_LOOK = 0.25  # between looks whether the parent lives, where nothing tells
 PATIENCE = 1.0  # seconds for a process to end when asked to
 PR_SET_PDEATHSIG = 1  # of Linux
@@ -28,9 +30,25 @@ def start_helper(process: BaseProcess) -> None:
     resource_tracker.ensure_running()  # its start would undo the next line
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        process.start()
+        with one_thread_each():
+            process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Processes started in this context compute with one thread: they are as many as should compute at a time."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def become_helper(*, of_main_thread: bool) -> None:

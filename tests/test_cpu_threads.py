@@ -15,9 +15,19 @@ def test_threads_sleep_while_they_wait():
 
 @pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
 def test_settings_of_the_user_stay(name):
-    environ = {name: "ACTIVE", "OMP_NUM_THREADS": "7"}
+    environ = {name: "ACTIVE", "OMP_NUM_THREADS": "7", "OPENBLAS_NUM_THREADS": "3"}
+    before = dict(environ)
     share_cpus(environ)
-    assert environ == {name: "ACTIVE", "OMP_NUM_THREADS": "7"}
+    assert environ == before
+
+
+@pytest.mark.parametrize(("machine", "want"), [("x86_64", "1"), ("AMD64", "1"), ("aarch64", None)])
+def test_products_of_numpy(monkeypatch, machine, want):
+    """Torch for ARM computes with OpenBLAS, too."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    environ = {}
+    share_cpus(environ)
+    assert environ.get("OPENBLAS_NUM_THREADS") == want
 
 
 def group(root, path, **files):

@@ -18,7 +18,7 @@ from returnn_lite.datasets.batches.limits import check_limit
 from returnn_lite.datasets.batches.torch_batching import limits_by_class
 from returnn_lite.datasets.batches.torch_slices import TorchChunking
 from returnn_lite.engine.models.model import Model
-from returnn_lite.engine.worker_loader import AHEAD, WorkerLoader, why_not
+from returnn_lite.engine.worker_loader import AHEAD, loader_of_processes, why_not
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.tensor import Spec
@@ -227,7 +227,7 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config:
         make = partial(FunctionLoader, function=options.by_function, workers=min(count, 1))
     elif count > 1:
         reason = why_not(dataset)
-        make = partial(WorkerLoader, count=count, ahead=ahead) if not reason else make
+        make = partial(loader_of_processes(dataset), count=count, ahead=ahead) if not reason else make
         if reason:
             dataset.log.v2(f"note: {dataset.name} is read by one process, since {reason}")
     moved = {key: place for key in keys if (place := _place_of_frames(specs[key]))}

@@ -13,8 +13,8 @@ SECONDS_SHOWN = 0.2  # between changes of the line on a terminal
 BAR = 20  # its characters
 ENOUGH_SECONDS = 30.0  # shorter passes say nothing about that
 FASTER_DATA = (
-    'it may help to read the dataset in several processes, {"class": "MultiProcDataset", "dataset": …,'
-    ' "num_workers": 4, "buffer_size": 10}, or to write what is computed from it to HDF files (tools/hdf_dump.py)'
+    "it may help to read the dataset in several processes (num_workers = 4), or to write what is computed from it to"
+    " HDF files (tools/hdf_dump.py)"
 )
 
 

@@ -18,10 +18,13 @@ from returnn_lite.datasets.batches.batching import BatchingOptions
 from returnn_lite.datasets.batches.collate import Batch
 from returnn_lite.datasets.batches.loader import Collating, Loader
 from returnn_lite.datasets.batches.slice_batch import SliceBatch
-from returnn_lite.processes import become_helper, in_main_thread
+from returnn_lite.datasets.combined.read_by_processes import ReadAhead
+from returnn_lite.datasets.combined.workers import draw_as
+from returnn_lite.processes import become_helper, in_main_thread, one_thread_each
 
 T = TypeVar("T")
 AHEAD = 2  # batches that each process makes ahead of time
+SEQS_A_BATCH = 16  # where it is sequences that they read
 
 
 class WorkerLoader(Loader):
@@ -55,10 +58,38 @@ class WorkerLoader(Loader):
             multiprocessing_context="spawn",
             worker_init_fn=partial(begin, of_main_thread=in_main_thread()),
         )
-        for made in workers:
+        with one_thread_each():
+            made_by_workers = iter(workers)
+        for made in made_by_workers:
             if isinstance(made, Failed):
                 raise made.error
             yield replace(made, data={key: as_array(value) for key, value in made.data.items()})
+
+
+class SeqWorkerLoader(Loader):
+    """A `Loader` whose sequences are read in `count` processes, for datasets that know a length when it is read.
+
+    Each process reads `ahead` times SEQS_A_BATCH sequences ahead of time.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        options: BatchingOptions,
+        *,
+        count: int,
+        ahead: int = AHEAD,
+        **more: Any,  # Any: the options of `Loader`
+    ) -> None:
+        self.read = ReadAhead(dataset, count, ahead * SEQS_A_BATCH)
+        super().__init__(self.read, options, **more)
+
+    def batches(self, plans: Iterable[SliceBatch]) -> Iterator[Batch]:
+        """The batches of the plans, in order."""
+        try:
+            yield from super().batches(plans)
+        finally:
+            self.read.close()
 
 
 class Plans(Sampler[SliceBatch]):
@@ -96,27 +127,8 @@ def begin(number: int, *, of_main_thread: bool) -> None:
     """In a process that has just begun: it ends with the run, and draws random numbers of its own."""
     become_helper(of_main_thread=of_main_thread)
     info = get_worker_info()
-    if info is None:
-        return
-    for dataset in each_dataset(info.dataset.dataset):  # type: ignore[attr-defined]  # a `Loading`
-        rng = getattr(dataset, "rng", None)
-        if isinstance(rng, np.random.RandomState):
-            rng.seed((dataset.epoch_seed() * 1_000_003 + number) % 2**32)
-
-
-def each_dataset(dataset: Dataset) -> Iterator[Dataset]:
-    """A dataset and all inside it."""
-    found, waiting = set[int](), [dataset]
-    while waiting:
-        one = waiting.pop()
-        if id(one) in found:
-            continue
-        found.add(id(one))
-        yield one
-        for value in vars(one).values():
-            parts = value.values() if isinstance(value, dict) else value
-            inside = list(parts) if isinstance(value, dict | list | tuple) else [value]
-            waiting += [part for part in inside if isinstance(part, Dataset)]
+    if info is not None:
+        draw_as(info.dataset.dataset, number)  # type: ignore[attr-defined]  # a `Loading`
 
 
 def itself(made: T) -> T:
@@ -134,10 +146,15 @@ def as_array(value: ConfigValue) -> ConfigValue:
     return value.numpy() if isinstance(value, torch.Tensor) else value
 
 
+def loader_of_processes(dataset: Dataset) -> type[WorkerLoader] | type[SeqWorkerLoader]:
+    """Batches are made in the processes where the lengths are known before, so that they can be planned."""
+    return WorkerLoader if dataset.epoch_lengths(0, 1) is not None else SeqWorkerLoader
+
+
 def why_not(dataset: Dataset) -> str:
-    """Why several processes cannot make the batches of a dataset; "" if they can."""
-    if dataset.forwards_only or dataset.epoch_lengths(0, 1) is None:
-        return "its lengths are not known before it is read; see MultiProcDataset"
+    """Why several processes cannot read a dataset; "" if they can."""
+    if dataset.forwards_only:
+        return "it can be read in order only; see MultiProcDataset"
     try:
         pickle.dumps(dataset)
     except (pickle.PicklingError, AttributeError, TypeError) as exc:

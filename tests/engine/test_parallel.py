@@ -30,6 +30,12 @@ del network, use_tensorflow
 LAYERS = """
 network["h"]["dropout"] = 0.0
 """
+ROWS = """
+network["frames"] = {"class": "reinterpret_data", "from": "data:classes", "size_base": "data"}
+network["labels"] = {"class": "linear", "from": "frames", "n_out": 4}  # its gradient has rows only
+network["h"]["from"] = ["data", "labels"]
+network["h"]["dropout"] = 0.0
+"""
 RF = """
 from tests.engine import rf_models, torch_models
 from returnn_lite import frontend as rf
@@ -59,7 +65,14 @@ WAYS = {
 
 
 def text(kind, **more):
+    if kind is ROWS:  # the norm is that of rows before they are summed, so that it would depend on the processes
+        more["gradient_clip_global_norm"] = 0.0
     return "".join([kind, BASE, *(f"{key} = {value!r}\n" for key, value in more.items())])
+
+
+def of_layers(kind, way):
+    """Parts of parameters of layer nets: refused, see test_launch.py."""
+    return kind in ("layers", "rows") and way == "fsdp"
 
 
 def parameters(folder: Path, epoch: int = 2) -> dict[str, torch.Tensor]:
@@ -93,17 +106,17 @@ def same(first, second, tolerance=1e-5):
 def runs(tmp_path_factory):
     """All trainings of this page: by one process, two and four."""
     base = tmp_path_factory.mktemp("runs")
-    kinds = {"torch": TORCH, "rf": RF, "layers": LAYERS}
+    kinds = {"torch": TORCH, "rf": RF, "layers": LAYERS, "rows": ROWS}
     ones = {base / f"{kind}-one": text(config) for kind, config in kinds.items()}
     train(1, {**ones, base / "guarded-one": text(TORCH, **GUARDED)})
     equal = {
         base / f"{kind}-{name}": text(config, torch_distributed=way)
-        for kind, config in kinds.items() for name, way in WAYS.items() if (kind, name) != ("layers", "fsdp")
+        for kind, config in kinds.items() for name, way in WAYS.items() if not of_layers(kind, name)
     }  # fmt: skip
     shares = {
         base / f"shares-{kind}-{name}": text(config, torch_distributed={**WAYS[name], "data": "shares"})
         for kind, config in kinds.items() for name in ("grad", "grad_explicit", "fsdp")
-        if (kind, name) != ("layers", "fsdp")
+        if not of_layers(kind, name)
     }  # fmt: skip
     apart = {"reduce_type": "param", "param_sync_step": 1000, "data": "shares"}
     further = {
@@ -123,12 +136,11 @@ def runs(tmp_path_factory):
     return base
 
 
-@pytest.mark.parametrize("kind", ["torch", "rf", "layers"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("kind", "way"), [(k, w) for k in ("torch", "rf", "layers", "rows") for w in WAYS if not of_layers(k, w)]
+)
 def test_all_data_in_the_same_order_train_as_one_process(runs, kind, way):
     """Parameters, optimizer states and scores; with parts of parameters, too, the files have whole ones."""
-    if (kind, way) == ("layers", "fsdp"):
-        pytest.skip("refused, see test_launch.py")
     found, expected = runs / f"{kind}-{way}", runs / f"{kind}-one"
     same(parameters(found), parameters(expected))
     same(state(found), state(expected))
@@ -142,11 +154,11 @@ def test_norms_of_parts_are_those_of_the_whole(runs):
     assert "train_loss_grad_norm:p2/" in scores(runs / "guarded")
 
 
-@pytest.mark.parametrize("kind", ["torch", "rf", "layers"])
+@pytest.mark.parametrize("kind", ["torch", "rf", "layers", "rows"])
 def test_gradients_are_averaged_alike(runs, kind):
     """While they are computed, afterwards, and in parts."""
     expected = runs / f"shares-{kind}-grad_explicit"
-    for way in ("grad", "fsdp") if kind != "layers" else ("grad",):
+    for way in ("grad",) if of_layers(kind, "fsdp") else ("grad", "fsdp"):
         found = runs / f"shares-{kind}-{way}"
         same(parameters(found), parameters(expected))
         same(scores(found), scores(expected))

@@ -6,8 +6,10 @@ import pytest
 from returnn_lite.config import Config
 from returnn_lite.datasets import BatchingOptions, DataError, Loader, init_dataset
 from returnn_lite.datasets.audio.raw_wav import RawWavDataset
+from returnn_lite.datasets.batches.buckets import ShuffledBatches
+from returnn_lite.datasets.combined.workers import each_dataset
 from returnn_lite.engine.data import worker_options
-from returnn_lite.engine.worker_loader import AHEAD, WorkerLoader, each_dataset, why_not
+from returnn_lite.engine.worker_loader import AHEAD, SeqWorkerLoader, WorkerLoader, loader_of_processes, why_not
 from returnn_lite.errors import ConfigError
 from tests.datasets.examples import ogg_zip, static
 from tests.engine.helpers import dataset, options, run
@@ -20,9 +22,10 @@ def batches(made, kind=Loader, sizes=SIZES, **more):
     return list(kind(made, sizes, keys=["data", "classes"], **more))
 
 
-def test_the_same_batches_in_the_same_order(tmp_path):
+@pytest.mark.parametrize("kind", [WorkerLoader, SeqWorkerLoader])
+def test_the_same_batches_in_the_same_order(kind):
     made = init_dataset(dataset(40, 1, seq_ordering="random"))
-    expected, found = batches(made, workers=0), batches(made, WorkerLoader, count=2)
+    expected, found = batches(made, workers=0), batches(made, kind, count=2)
     assert [batch.tags for batch in found] == [batch.tags for batch in expected] and len(found) > 10
     for batch, wanted in zip(found, expected, strict=True):
         assert all(np.array_equal(batch.data[key], wanted.data[key]) for key in wanted.data)
@@ -30,15 +33,36 @@ def test_the_same_batches_in_the_same_order(tmp_path):
         assert batch.complete == wanted.complete and batch.data["classes"].dtype == np.int32
 
 
-def test_errors_name_the_sequence():
+def test_shuffled_batches_of_sequences_that_processes_read():
+    sizes = BatchingOptions(batch_size=30, max_seqs=4, shuffled=ShuffledBatches(4))
+    made = init_dataset(dataset(40, 1, seq_ordering="random"))
+    expected, found = batches(made, sizes=sizes, workers=0), batches(made, SeqWorkerLoader, sizes=sizes, count=2)
+    assert [batch.tags for batch in found] == [batch.tags for batch in expected]
+
+
+def test_processes_end_with_the_pass():
+    made = init_dataset(dataset(40, 1, seq_ordering="random"))
+    made.init_seq_order(1)
+    loader = SeqWorkerLoader(made, SIZES, keys=["data", "classes"], count=2)
+    started = iter(loader)
+    next(started)
+    processes = [worker.process for worker in loader.read.workers]
+    assert len(processes) == 2 and loader.read.forwards_only
+    started.close()
+    assert not any(process.is_alive() for process in processes) and not loader.read.workers
+
+
+@pytest.mark.parametrize("kind", [WorkerLoader, SeqWorkerLoader])
+def test_errors_name_the_sequence(kind):
     value = dataset(12, 1, seq_ordering="default")
     value["data"][9]["data"][0, 0] = np.nan
     with pytest.raises(DataError, match='sequence "seq-9"') as caught:
-        batches(init_dataset(value), WorkerLoader, count=2)
+        batches(init_dataset(value), kind, count=2)
     assert "worker process" not in str(caught.value) and "Traceback" not in str(caught.value)
 
 
-def test_random_changes_differ_between_processes(tmp_path):
+@pytest.mark.parametrize("kind", [WorkerLoader, SeqWorkerLoader])
+def test_random_changes_differ_between_processes(tmp_path, kind):
     """Copies of one generator would make the same changes."""
     archive = tmp_path / "a.zip"
     listed = [{"text": "a", "duration": 0.1, "file": "0.wav", "seq_name": f"s{i}"} for i in range(4)]
@@ -46,7 +70,8 @@ def test_random_changes_differ_between_processes(tmp_path):
     audio = {"features": "raw", "random_permute": {"rnd_scale_lower": 0.1, "rnd_scale_upper": 1.0}}
     made = init_dataset({"class": "OggZipDataset", "path": str(archive), "audio": audio, "targets": None})
     made.init_seq_order(1)
-    loader = WorkerLoader(made, BatchingOptions(batch_size=10000, max_seqs=1), keys=["data"], count=2)
+    assert loader_of_processes(made) is SeqWorkerLoader
+    loader = kind(made, BatchingOptions(batch_size=10000, max_seqs=1), keys=["data"], count=2)
     heights = [float(np.abs(batch.data["data"]).max()) for batch in loader]
     assert len(set(heights)) == 4
 
@@ -60,7 +85,7 @@ def test_what_is_inside_a_dataset():
 
 
 def test_datasets_that_only_one_can_read():
-    assert why_not(init_dataset(static())) == ""
+    assert why_not(init_dataset(static())) == "" and loader_of_processes(init_dataset(static())) is WorkerLoader
     forwards = {"class": "MultiProcDataset", "dataset": static(), "num_workers": 1, "buffer_size": 1}
     assert "see MultiProcDataset" in why_not(init_dataset(forwards))
     local = init_dataset(static())

@@ -66,17 +66,23 @@ class Buckets:
                 waiting[bucket].append(part[i : i + 1])
                 if len(waiting[bucket]) >= self.sizes[bucket]:
                     full[self.bounds[bucket]] = full.get(self.bounds[bucket], 0) + 1
-                    yield SliceBatch.one_a_row(Slices.join(waiting[bucket]))
+                    yield _batch(waiting[bucket], waiting)
                     waiting[bucket] = []
         for rest in waiting:
             if rest:
-                yield SliceBatch.one_a_row(Slices.join(rest))
+                yield _batch(rest, waiting)
 
     def _column(self, keys: tuple[str, ...]) -> int:
         if self.key not in keys:
             hint = did_you_mean(self.key, keys)
             raise ConfigError('torch_batching["length_key"]', f"unknown data key {self.key!r}{hint}; there are {keys}")
         return keys.index(self.key)
+
+
+def _batch(parts: list[Slices], waiting: list[list[Slices]]) -> SliceBatch:
+    """A batch of some of the sequences that wait, each bucket's in order."""
+    first = min(int(bucket[0].seq_idx[0]) for bucket in waiting if bucket)
+    return replace(SliceBatch.one_a_row(Slices.join(parts)), first_needed=first)
 
 
 def check_options(options: ConfigDict, known: Iterable[str], path: str) -> None:

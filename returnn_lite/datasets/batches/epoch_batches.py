@@ -18,7 +18,7 @@ from returnn_lite.datasets.batches.batching import (
     select,
     within_limits,
 )
-from returnn_lite.datasets.batches.buckets import Buckets
+from returnn_lite.datasets.batches.buckets import Buckets, ShuffledBatches
 from returnn_lite.datasets.batches.changing_limits import ChangingLimits
 from returnn_lite.datasets.batches.chunking import (
     Chunking,
@@ -46,7 +46,7 @@ def epoch_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceB
     """
     if options.shuffled is not None:
         in_order = epoch_batches(dataset, replace(options, shuffled=None))
-        yield from options.shuffled.shuffled(in_order, dataset.epoch_seed())
+        yield from shuffled_batches(in_order, options.shuffled, dataset.epoch_seed())
         return
     cache = dataset.batch_cache
     drop_anew = options.seq_drop > 0 and (dataset.epoch or 1) % options.seq_drop_freq == 0
@@ -65,6 +65,21 @@ def epoch_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceB
         if keep:
             made.append(batch)
     cache.batches, cache.options = made, options
+
+
+def shuffled_batches(in_order: Iterator[SliceBatch], shuffled: ShuffledBatches, seed: int) -> Iterator[SliceBatch]:
+    """The batches in another order; each says which sequences are still needed by those that wait."""
+    needed: list[int] = []
+
+    def coming() -> Iterator[SliceBatch]:
+        for batch in in_order:
+            needed.append(batch.keep_from)
+            yield batch
+
+    for batch in shuffled.shuffled(coming(), seed):
+        first = min(needed)
+        needed.remove(batch.keep_from)
+        yield replace(batch, first_needed=first)
 
 
 def order_stays(dataset: Dataset) -> bool:

@@ -153,8 +153,8 @@ class Collating:
         """The batch."""
         seq_idx = plan.slices.seq_idx
         try:
-            last = seq_idx.min() if self.scattered else seq_idx.max()
-            dataset.load_seqs(int(seq_idx.min()), int(last) + 1)
+            first = plan.keep_from
+            dataset.load_seqs(first, (first if self.scattered else int(seq_idx.max())) + 1)
             return collate(dataset, plan, self.dtypes, self.static_keys, self.classes, self.refuse_nan)
         except DataError:
             raise

@@ -1,4 +1,4 @@
-"""What reads the sequences of a MultiProcDataset: processes, or this one where the dataset cannot be sent to others."""
+"""What reads a part of a dataset's sequences: a process, or this one where the dataset cannot be sent to others."""
 
 from __future__ import annotations
 
@@ -7,22 +7,50 @@ import pickle
 import queue
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+
+import numpy as np
 
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.iterate import place_of
 from returnn_lite.datasets.corpus import Seq
-from returnn_lite.datasets.options import DataError, blamed
+from returnn_lite.datasets.options import DataError, OrderRequest, blamed
 from returnn_lite.processes import PATIENCE, become_helper, end_helper, in_main_thread, start_helper
 
 Item = tuple[str, Seq, float]  # tag, data by key, and how much of the epoch is over with it
 
 
-class LocalWorker:
-    """Reads sequences number first, first + step, … when asked."""
+@dataclass(frozen=True)
+class Job:
+    """Sequences first, first + step, … of a dataset, for worker `number`.
 
-    def __init__(self, inner: Dataset, first: int, step: int):
-        self.inner, self.position, self.step = inner, first, step
+    `order`: the arguments that begin the epoch; None where it has begun.
+    """
+
+    inner: Dataset
+    number: int
+    first: int = 0
+    step: int = 1
+    order: OrderRequest | None = None
+
+    def begin(self) -> None:
+        """Begins the epoch; random numbers are those of this worker alone."""
+        if self.order is not None:
+            self.inner.init_seq_order(**self.order)
+        draw_as(self.inner, self.number)
+
+
+def shares_of(inner: Dataset, count: int, *, order: OrderRequest | None = None) -> list[Job]:
+    """So many jobs, which share the sequences in turn."""
+    return [Job(inner, number, number, count, order) for number in range(count)]
+
+
+class LocalWorker:
+    """Reads the sequences of a job when asked. The epoch has begun."""
+
+    def __init__(self, job: Job):
+        self.inner, self.position, self.step = job.inner, job.first, job.step
 
     def next(self) -> Item | None:
         """The next sequence; None at the end."""
@@ -35,7 +63,7 @@ class LocalWorker:
 
 
 class ProcessWorker:
-    """Reads sequences in a process, up to `buffer` ahead. `content`: (dataset, first, step, epoch), pickled.
+    """Reads sequences in a process, up to `buffer` ahead. `content`: a `Job`, pickled.
 
     A pipe, and not a queue of `multiprocessing`: that needs semaphores, which some containers lack, and does not tell
     when the process has died.
@@ -70,6 +98,29 @@ class ProcessWorker:
         self.pipe.close()
 
 
+def draw_as(dataset: Dataset, number: int) -> None:
+    """In worker `number`: random changes that no other worker makes."""
+    for each in each_dataset(dataset):
+        rng = getattr(each, "rng", None)
+        if isinstance(rng, np.random.RandomState):
+            rng.seed((each.epoch_seed() * 1_000_003 + number) % 2**32)
+
+
+def each_dataset(dataset: Dataset) -> Iterator[Dataset]:
+    """A dataset and all inside it."""
+    found, waiting = set[int](), [dataset]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in found:
+            continue
+        found.add(id(one))
+        yield one
+        for value in vars(one).values():
+            parts = value.values() if isinstance(value, dict) else value
+            inside = list(parts) if isinstance(value, dict | list | tuple) else [value]
+            waiting += [part for part in inside if isinstance(part, Dataset)]
+
+
 def _item_of(inner: Dataset, i: int) -> Item | None:
     if not inner.is_less_than_num_seqs(i):
         return None
@@ -95,14 +146,15 @@ def _work(content: bytes, results: Connection, buffer: int, of_main_thread: bool
 def _messages(content: bytes) -> Iterator[bytes]:
     i, inner = 0, None
     try:
-        inner, i, step, arguments = pickle.loads(content)
-        inner.init_seq_order(**arguments)
+        job: Job = pickle.loads(content)
+        inner, i = job.inner, job.first
+        job.begin()
         while True:
             item = _item_of(inner, i)
             yield pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
             if item is None:
                 return
-            i += step
+            i += job.step
     except Exception as exc:
         yield pickle.dumps(blamed("a worker process" if inner is None else place_of(inner, i), exc))
 

@@ -26,7 +26,8 @@ class OverlappedMean(MeanGradients):
     """The mean of gradients in buckets, each sent as soon as it is computed.
 
     The first step of a network is averaged afterwards: it shows whether all parameters get gradients, which torch must
-    know. So is every step where something else than the network itself runs it. `options` are those of
+    know, and which gradients have rows only: torch averages none of these, so they are averaged afterwards in all
+    steps. So is every step where something else than the network itself runs it. `options` are those of
     DistributedDataParallel.
     """
 
@@ -44,6 +45,7 @@ class OverlappedMean(MeanGradients):
         self.trained: frozenset[str] = frozenset()
         self.wrapped: DistributedDataParallel | None = None
         self.all_used: bool | None = None
+        self.rows: list[str] = []  # parameters with row-sparse gradients
 
     def training(self, forward: Forward) -> Forward:
         """Runs the network so that its backward pass averages the gradients."""
@@ -70,14 +72,23 @@ class OverlappedMean(MeanGradients):
         return out
 
     def _wrap(self, net: Model, all_used: bool) -> DistributedDataParallel:
-        return DistributedDataParallel(_Step(net), **{UNUSED: not all_used, **self.options})
+        step = _Step(net)
+        apart = [net.params[name] for name in self.rows]
+        named = step.named_parameters(remove_duplicate=False)  # a layer may be a part of several modules
+        names = [name for name, param in named if any(param is other for other in apart)]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(step, names)
+        return DistributedDataParallel(step, **{UNUSED: not all_used, **self.options})
 
     def combine(self, gradients: Gradients, params: Mapping[str, torch.Tensor]) -> Gradients:
-        """They are averaged already, but for the first step."""
-        if self.wrapped is not None:
+        """They are averaged already, but for the first step and for rows."""
+        if self.wrapped is None:
+            found, self.all_used = self.world.mean(gradients, params)
+            self.rows = [name for name, gradient in found.items() if gradient.is_sparse]
+            return found
+        if not self.rows:
             return gradients
-        found, self.all_used = self.world.mean(gradients, params)
-        return found
+        found, _ = self.world.mean(gradients, {name: params[name] for name in self.rows})
+        return {**gradients, **found}
 
 
 class _Result:

@@ -118,19 +118,47 @@ class World:
     # --- tensors ------------------------------------------------------------------------------------------------------
 
     def mean(self, gradients: Tensors, params: Tensors) -> tuple[dict[str, torch.Tensor], bool]:
-        """The mean over the processes; of a parameter that some have no gradient for, theirs count as 0. And whether
-        all processes have a gradient of every parameter."""
-        there = self._reduced([name in gradients for name in params], ReduceOp.SUM)
-        parts = [_flat(gradients.get(name), param) for name, param in params.items()]
-        found: dict[str, torch.Tensor] = {}
-        if parts:
-            flat = torch.cat(parts)
-            torch.distributed.all_reduce(flat)
-            summed = flat.split([param.numel() for param in params.values()])
-            for (name, param), count, part in zip(params.items(), there, summed, strict=True):
-                if count:
-                    found[name] = (part / self.size).view_as(param).to(param.dtype)
-        return found, all(count == self.size for count in there)
+        """The mean over the processes, and whether all of them have a gradient of every parameter.
+
+        A missing gradient counts as 0. Row-sparse gradients stay so, with the rows of all, each once.
+        """
+        numbers = [name in gradients for name in params]
+        dense = [name in gradients and not gradients[name].is_sparse for name in params]
+        counts = self._reduced(numbers + dense, ReduceOp.SUM)
+        there = dict(zip(params, counts, strict=False))
+        rows = [name for name, full in zip(params, counts[len(numbers) :], strict=True) if there[name] and not full]
+        found = self._mean_of_rows(gradients, {name: params[name] for name in rows})
+        found |= self._mean_of_dense(gradients, {name: params[name] for name in params if name not in found})
+        found = {name: found[name] for name in params if there[name]}
+        return found, all(count == self.size for count in there.values())
+
+    def _mean_of_dense(self, gradients: Tensors, params: Tensors) -> dict[str, torch.Tensor]:
+        if not params:
+            return {}
+        flat = torch.cat([_flat(gradients.get(name), param) for name, param in params.items()])
+        torch.distributed.all_reduce(flat)
+        parts = flat.split([param.numel() for param in params.values()])
+        shaped = zip(params.items(), parts, strict=True)
+        return {name: (part / self.size).view_as(param).to(param.dtype) for (name, param), part in shaped}
+
+    def _mean_of_rows(self, gradients: Tensors, params: Tensors) -> dict[str, torch.Tensor]:
+        own = {name: _rows(gradients.get(name), param) for name, param in params.items()}
+        by_rank = self.gather([len(index) for index, _ in own.values()]) if own else []
+        found = {}
+        for (name, (index, values)), counts in zip(own.items(), zip(*by_rank, strict=True), strict=True):
+            index, values = self._concatenated(index, counts), self._concatenated(values, counts)
+            shape = params[name].shape
+            rows = torch.sparse_coo_tensor(index[None], values / self.size, shape, check_invariants=False)
+            found[name] = rows.coalesce()
+        return found
+
+    def _concatenated(self, part: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+        """The parts (N, …) of all processes, one behind the other; counts: N by rank."""
+        padded = part.new_zeros(max(counts), *part.shape[1:])
+        padded[: len(part)] = part
+        parts = [torch.empty_like(padded) for _ in counts]
+        torch.distributed.all_gather(parts, padded)
+        return torch.cat([other[:count] for other, count in zip(parts, counts, strict=True)])
 
     def average(self, params: Iterable[torch.Tensor], device: torch.device | None = None) -> None:
         """Replaces parameters by their mean over the processes, computed on `device` (default: where they lie)."""
@@ -154,3 +182,10 @@ def _flat(gradient: torch.Tensor | None, param: torch.Tensor) -> torch.Tensor:
     if gradient is None:
         return torch.zeros(param.numel(), device=param.device)
     return (gradient.to_dense() if gradient.is_sparse else gradient).detach().float().flatten()
+
+
+def _rows(gradient: torch.Tensor | None, param: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The numbers (N,) and values (N, …) of the rows of a row-sparse gradient."""
+    if gradient is None:
+        return torch.zeros(0, dtype=torch.int64, device=param.device), param.detach()[:0]
+    return gradient._indices()[0], gradient._values()
