@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]  # where all commands run
 class Experiment:
     """A config, and where its data and its results are, from the root.
 
-    `form` is "" (all as the config says), "-short" (own data), "-long", ….
+    `form` is "" (as the config says), "-short" (own data), "-long", ….
     """
 
     def __init__(self, config: Path, form: str, num_epochs: int) -> None:
@@ -28,14 +28,14 @@ class Experiment:
         )
 
     def prepare(self, last_file: str, make_data: Callable[[Path], None]) -> None:
-        """Make the data, unless `last_file` of them is there. The short form trains anew every time."""
+        """Make the data, unless `last_file` of them is there. The short form starts from scratch every time."""
         if self.form == "-short":
             shutil.rmtree(ROOT / self.exp_dir, ignore_errors=True)
         if not (ROOT / self.data_dir / last_file).exists():
             make_data(ROOT / self.data_dir)
 
     def rnn(self, *options: object) -> None:
-        """Run rnn.py, and stop here if it fails."""
+        """Run rnn.py, and exit if it fails."""
         run("rnn.py", self.config, *self.options, *options)
 
     def use(self, task: str, output: Path, *options: object) -> Path:
@@ -46,10 +46,10 @@ class Experiment:
 
 
 def run(script: str, *options: object) -> None:
-    """Print the call of one of our scripts, run it, and stop here if it fails."""
+    """Print the call of one of our scripts, run it, and exit if it fails."""
     arguments = [script, *map(str, options)]
     print("\n$ ./" + " ".join(arguments), flush=True)
-    # These nets are so small that a second thread costs more than it gives.
+    # These nets are so small that a second thread costs more than it saves.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     code = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment).returncode
     if code:

@@ -1,4 +1,4 @@
-"""Turn Python's standard library into text to learn from: `make_data.py FOLDER` writes train.txt, dev.txt, test.txt.
+"""Turn Python's standard library into training text: `make_data.py FOLDER` writes train.txt, dev.txt, test.txt.
 
 A line of the text is a block of whole lines of one source file, at most 300 characters of printable ASCII, with `⏎` for
 each line end: one sequence of LmDataset. The name of a source file decides which set it belongs to, so that the split

@@ -1,9 +1,9 @@
-"""Train a language model of characters on Python's own source code, measure its perplexity, let it write.
+"""Train a language model of characters on Python's own source code, measure its perplexity, sample texts.
 
     demos/char-lm/run.py            below 5 minutes on two CPU cores
-    demos/char-lm/run.py --short    every step on very little data: works, but writes nonsense
+    demos/char-lm/run.py --short    every step on very little data: runs, but writes nonsense
 
-Every step is a call of rnn.py, which is printed. Run again after an interruption, and it goes on where it stopped.
+Every step is a call of rnn.py, which is printed. After an interruption, run it again: it resumes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def demo(form: str) -> None:
 
 def main() -> None:
     """Read the command line and run the demo."""
-    parser = argparse.ArgumentParser(description="Train a language model of characters, and let it write.")
+    parser = argparse.ArgumentParser(description="Trains a character language model and samples texts from it.")
     parser.add_argument(
         "--short", dest="form", action="store_const", const="-short", default="", help="very little data"
     )

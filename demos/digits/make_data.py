@@ -1,4 +1,4 @@
-"""Line up scanned handwritten digits into written numbers: `make_data.py FOLDER` writes train.hdf, dev.hdf, test.hdf.
+"""Concatenate scanned handwritten digits into numbers: `make_data.py FOLDER` writes train.hdf, dev.hdf, test.hdf.
 
 The scans are scikit-learn's bundled ones (1,797 images of 8x8 grey values by 43 writers; nothing is downloaded). A line
 is 3 to 6 of them side by side with random gaps, read from left to right: one frame is one column of 10 grey values in

@@ -1,4 +1,4 @@
-"""One picture: a written line, what the model looks at while it reads it, and how it learned."""
+"""One picture: a test line, the attention weights (or posteriors) of the model, and the learning curves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def draw(
 
 
 def draw_line(axes: Axes, line: np.ndarray) -> None:
-    """The line as it was written."""
+    """The image of the line."""
     axes.imshow(line.T, cmap="gray_r", aspect="auto", extent=(0, len(line), line.shape[1], 0))
     axes.set(title="a line of the test set", yticks=[])
 
@@ -58,7 +58,7 @@ def draw_curves(axes: Axes, records: Mapping[int, Record]) -> None:
         epochs = [epoch for epoch, record in sorted(records.items()) if key in record.error]
         errors = [100 * records[epoch].error[key] for epoch in epochs]
         axes.plot(epochs, errors, label=key, linestyle="--" if key.startswith("train") else "-")
-    axes.set(yscale="symlog", xlabel="epoch", ylabel="error in %", title="learning")
+    axes.set(yscale="symlog", xlabel="epoch", ylabel="error in %", title="learning curves")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,12 +1,12 @@
-"""Train a reader of written numbers, let it read the test lines, count its errors, draw what it looks at.
+"""Train a model that reads handwritten numbers, search with it on the test set, report errors, plot the attention.
 
     demos/digits/run.py                   the attention model, beam search; below 5 minutes on two CPU cores
     demos/digits/run.py --model ctc       BLSTM and CTC
     demos/digits/run.py --model rf_attention | rf_ctc    conformers, written with returnn.frontend
     demos/digits/run.py --long            more epochs
-    demos/digits/run.py --short           every step on very little data: works, but reads badly
+    demos/digits/run.py --short           every step on very little data: runs, but recognises little
 
-Every step is a call of rnn.py, which is printed. Run again after an interruption, and it goes on where it stopped.
+Every step is a call of rnn.py, which is printed. After an interruption, run it again: it resumes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Reader(Experiment):
     """One of the models in one form."""
 
     def forward(self, name: str, *options: object) -> Sequences:
-        """What a layer gives on the test lines."""
+        """The output of a layer on the test lines."""
         output = self.exp_dir / f"{name}.hdf"
         return read_hdf(self.use("forward", output, "++output_file", output, *options))
 
@@ -58,7 +58,7 @@ def read_hdf(filename: Path) -> Sequences:
 
 
 def forward_rf(experiment: Experiment) -> tuple[Sequences, dict[str, list[str]]]:
-    """The posteriors of the test lines, and what is read there: `forward_step` searches, too, and writes both."""
+    """The posteriors of the test lines, and the texts found: `forward_step` also searches, and writes both."""
     read = experiment.use("forward", experiment.exp_dir / "read.txt").read_text()
     posteriors = read_hdf(ROOT / experiment.exp_dir / "posteriors.hdf")
     return posteriors, {tag: best_text(found).split() for tag, found in ast.literal_eval(read).items()}
@@ -75,14 +75,14 @@ def texts(labels: np.ndarray) -> list[str]:
 
 
 def read_by_search(experiment: Experiment, tags: list[str], beam_size: int = 12) -> dict[str, list[str]]:
-    """What beam search finds in every line."""
+    """The result of beam search for every line."""
     output = experiment.exp_dir / f"search.beam{beam_size}.txt"
     lines = experiment.use("search", output, "++beam_size", beam_size).read_text().splitlines()
     return {tag: line.split() for tag, line in zip(tags, lines, strict=True)}
 
 
 def read_by_best_path(posteriors: Sequences) -> dict[str, list[str]]:
-    """CTC's most probable output of every frame, repetitions as one, blanks taken away."""
+    """CTC's most probable output of every frame, without repetitions and blanks."""
     found = {}
     for tag, sequence in posteriors.items():
         best = sequence["data"].argmax(axis=-1)
@@ -102,8 +102,8 @@ def edit_distance(first: list[str], second: list[str]) -> int:
 
 
 def report_errors(written: dict[str, list[str]], found: dict[str, list[str]]) -> None:
-    """Print some lines, the digit error rate and the sequence error rate."""
-    print("\nwritten        read")
+    """Print some lines with their hypotheses, the digit error rate and the sequence error rate."""
+    print("\nreference      hypothesis")
     for tag in list(written)[:5]:
         print(f"{' '.join(written[tag]):<15}{' '.join(found[tag])}")
     errors = [edit_distance(written[tag], found[tag]) for tag in written]
@@ -113,15 +113,15 @@ def report_errors(written: dict[str, list[str]], found: dict[str, list[str]]) ->
 
 
 def show(experiment: Experiment, model: str, test: Sequences, posteriors: Sequences) -> None:
-    """Draw the first of the longest test lines, what the model looks at there, and the learning curves."""
+    """Plot the first of the longest test lines, what the model attends to there, and the learning curves."""
     tag = max(test, key=lambda name: len(test[name]["classes"]))
     if model == "attention":
         rows = texts(test[tag]["classes_eos"])
         looks = experiment.forward("att_weights", "++forward_output_layer", "output/att_weights")[tag]["data"]
-        looks, meaning = looks.reshape(len(rows), -1), "attention weights: where it looks for every label it writes"
+        looks, meaning = looks.reshape(len(rows), -1), "attention weights of each output label"
     else:
         rows, looks = [*LABELS, "blank"][1:], posteriors[tag]["data"].T[1:]
-        meaning = "posteriors: what it takes every place for"
+        meaning = "posteriors of each frame"
     records = lr_file.read(str(ROOT / experiment.exp_dir / "learning_rates"))
     filename = experiment.exp_dir / "picture.png"
     draw(ROOT / filename, line=test[tag]["data"], looks=looks, meaning=meaning, rows=rows, records=records)
@@ -152,7 +152,7 @@ def demo(model: str, form: str) -> None:
 
 def main() -> None:
     """Read the command line and run the demo."""
-    parser = argparse.ArgumentParser(description="Train a reader of written numbers and show what it does.")
+    parser = argparse.ArgumentParser(description="Trains a model that reads handwritten numbers and shows results.")
     parser.add_argument("--model", choices=["attention", "ctc", "rf_attention", "rf_ctc"], default="attention")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--short", dest="form", action="store_const", const="-short", default="", help="very little data")

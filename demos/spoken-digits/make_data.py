@@ -1,8 +1,8 @@
-"""Let espeak-ng speak numbers: `make_data.py FOLDER` writes train.zip, dev.zip, test.zip for OggZipDataset.
+"""Synthesise spoken numbers by espeak-ng: `make_data.py FOLDER` writes train.zip, dev.zip, test.zip (OggZipDataset).
 
 A number of 100 to 999,999 is read out word by word ("seven hundred forty two thousand nineteen"), with an accent, a
-speaker, a speed and a pitch chosen at random, into more or less noise. No speaker and no number is in two of the three
-sets. Beside the zip files:
+speaker, a speed and a pitch chosen at random, with noise of varying level. No speaker and no number is in two of the
+three sets. Also written:
 
     words.txt       a label a line: 0 is the end label `</s>`, then the 29 words
     NAME.refs       {tag: text} of each set, as a Python dict

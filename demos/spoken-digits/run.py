@@ -1,10 +1,9 @@
-"""Train a recogniser of spoken numbers on synthesised speech, let it listen to other voices, count its errors.
+"""Train a recogniser of spoken numbers on synthesised speech, test it with other voices, report errors.
 
     demos/spoken-digits/run.py            below 5 minutes on two CPU cores
-    demos/spoken-digits/run.py --short    every step on very little data: works, but understands nothing
+    demos/spoken-digits/run.py --short    every step on very little data: runs, but recognises nothing
 
-Needs the program espeak-ng. Every step is a call, which is printed. Run again after an interruption, and it goes on
-where it stopped.
+Needs the program espeak-ng. Every step is a call, which is printed. After an interruption, run it again: it resumes.
 """
 
 from __future__ import annotations
@@ -43,18 +42,18 @@ def demo(form: str) -> None:
     show(ast.literal_eval((ROOT / references).read_text()), ast.literal_eval(heard.read_text()))
     run("tools/calculate-word-error-rate.py", "--expect_full", "--hyps", heard.relative_to(ROOT), "--refs", references)
     times = [synthesised - start, trained - synthesised, time.time() - start]
-    print("speaking {:.0f} s, training {:.0f} s, everything {:.0f} s".format(*times))
+    print("synthesis {:.0f} s, training {:.0f} s, everything {:.0f} s".format(*times))
 
 
 def show(spoken: dict[str, str], heard: dict[str, str]) -> None:
-    """Print some numbers, and what was heard."""
+    """Print some references and hypotheses."""
     for tag in list(spoken)[:5]:
-        print(f"\nspoken  {spoken[tag]}\nheard   {heard[tag]}")
+        print(f"\nreference   {spoken[tag]}\nhypothesis  {heard[tag]}")
 
 
 def main() -> None:
     """Read the command line and run the demo."""
-    parser = argparse.ArgumentParser(description="Train a recogniser of spoken numbers and count its errors.")
+    parser = argparse.ArgumentParser(description="Trains a recogniser of spoken numbers and reports its errors.")
     parser.add_argument(
         "--short", dest="form", action="store_const", const="-short", default="", help="very little data"
     )

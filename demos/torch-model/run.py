@@ -1,9 +1,9 @@
-"""Train a torch module that reads written numbers, let it read the test lines, print its errors.
+"""Train a torch module that reads handwritten numbers, evaluate it on the test lines, print its errors.
 
     demos/torch-model/run.py             12 epochs, the data of demos/digits
-    demos/torch-model/run.py --short     every step on very little data: works, but reads badly
+    demos/torch-model/run.py --short     every step on very little data: runs, but recognises little
 
-Every step is a call of rnn.py, which is printed. Run again after an interruption, and it goes on where it stopped.
+Every step is a call of rnn.py, which is printed. After an interruption, run it again: it resumes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def demo(short: bool) -> None:
 
 def main() -> None:
     """Read the command line and run the demo."""
-    parser = argparse.ArgumentParser(description="Train a torch module that reads written numbers.")
+    parser = argparse.ArgumentParser(description="Trains a torch module that reads handwritten numbers.")
     parser.add_argument("--short", action="store_true", help="very little data")
     demo(parser.parse_args().short)
 
