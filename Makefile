@@ -53,8 +53,10 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Once more as on Windows, which lacks much of `os` and `signal`.
 types: $(READY)
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32
 
 # From the code's own tables: every layer class with its options and defaults; what is supported and what is refused;
 # the names of returnn.frontend.

@@ -6,6 +6,7 @@ import glob
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
@@ -90,9 +91,14 @@ def remove_abandoned(path: str, suffix: str) -> None:
 
 
 def _lives(pid: int) -> bool:
-    """Whether there is another process of this number: one of our own number was there before us."""
+    """Whether there is another process of this number: one of our own number was there before us.
+
+    On Windows, where signal 0 is Ctrl-C, nobody is asked: it may live.
+    """
     if pid == os.getpid():
         return False
+    if sys.platform == "win32":
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

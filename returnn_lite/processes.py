@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
@@ -27,13 +27,19 @@ def in_main_thread() -> bool:
 
 def start_helper(process: BaseProcess) -> None:
     """Starts a process that will call `become_helper`; a Ctrl-C which comes before that does not end it either."""
-    resource_tracker.ensure_running()  # its start would undo the next line
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # its start would undo the next line
+    before = _mask("SIG_BLOCK", [signal.SIGINT])
     try:
         with one_thread_each():
             process.start()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _mask("SIG_SETMASK", before)
+
+
+def _mask(how: str, signals: Iterable[int]) -> Iterable[int]:
+    """Changes which signals wait, where the system can (Windows cannot); those that waited before."""
+    return signal.pthread_sigmask(getattr(signal, how), signals) if hasattr(signal, "pthread_sigmask") else ()
 
 
 @contextmanager
@@ -58,7 +64,7 @@ def become_helper(*, of_main_thread: bool) -> None:
     its parent: it would do so at the end of the thread.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    _mask("SIG_UNBLOCK", [signal.SIGINT])
     parent = multiprocessing.parent_process()
     if parent is None:
         return

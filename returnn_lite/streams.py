@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import IO
+from typing import TextIO
 
 
 class _Lenient(io.FileIO):
@@ -40,12 +40,14 @@ def _open_closed(number: int) -> None:
         os.set_inheritable(number, True)
 
 
-def _lenient(stream: IO[str] | None, number: int) -> io.TextIOWrapper:
+def _lenient(stream: TextIO | None, number: int) -> TextIO:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     line_buffering = number == 2 or bool(getattr(stream, "line_buffering", False))
     if stream is not None:
         with suppress(OSError):
             stream.flush()
+        if sys.platform == "win32" and stream.isatty():  # a console takes characters, not bytes
+            return stream
     raw = _Lenient(number, "w", closefd=False)
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=line_buffering

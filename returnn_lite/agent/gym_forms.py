@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+import returnn_lite.catalog  # noqa: F401 - processes that are not forked know the classes, too
 from returnn_lite.agent.environment import Environment
 from returnn_lite.errors import ConfigError
 from returnn_lite.processes import become_helper
 from returnn_lite.trials.lockstep import LockStep
 
 MISSING = 'needs the extra "learned-lr": pip install "returnn-lite[learned-lr]" (there is no {})'
+
+START_METHOD = "fork" if hasattr(os, "fork") else "spawn"  # a fork starts in no time, but Windows has none
 
 Array = np.ndarray[Any, Any]
 
@@ -136,7 +140,7 @@ def separate_envs(makers: Sequence[Callable[[], Any]], *, processes: bool) -> An
         return DummyVecEnv(list(makers))
     with warnings.catch_warnings():  # of Python 3.12 on: no other thread holds a lock here
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        return SubprocVecEnv([functools.partial(_helper, make) for make in makers], start_method="fork")
+        return SubprocVecEnv([functools.partial(_helper, make) for make in makers], start_method=START_METHOD)
 
 
 def _helper(make: Callable[[], Any]) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
-import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -41,7 +41,12 @@ class StopRequest:
     already, stay so.
     """
 
-    SIGNALS = tuple(getattr(signal, f"SIG{name}") for name in ("INT", "TERM", "USR1", "USR2", "HUP", "QUIT", "XCPU"))
+    # Those that the system has; SIGBREAK is Windows' Ctrl-Break.
+    SIGNALS = tuple(
+        getattr(signal, name)
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT", "SIGXCPU", "SIGBREAK")
+        if hasattr(signal, name)
+    )
     innermost: ClassVar[StopRequest | None] = None  # signals are the process's, and so is this
 
     def __init__(self, advice: str = ANEW, *, gentle: bool = False, ends_process: bool = False) -> None:
@@ -111,8 +116,8 @@ class StopRequest:
 class _Guard:
     """The handlers of signals, and the thread that ends the process where they cannot.
 
-    The thread learns of signals by a pipe that the interpreter's own handler writes to, also while the main thread is
-    in a library's function.
+    The thread learns of signals by a socket that the interpreter's own handler writes to, also while the main thread is
+    in a library's function. (A pipe cannot be waited for on Windows.)
     """
 
     def __init__(self, request: StopRequest) -> None:
@@ -120,17 +125,17 @@ class _Guard:
         usual = (signal.SIG_DFL, signal.default_int_handler)
         before = {number: signal.getsignal(number) for number in StopRequest.SIGNALS}
         self.before = {number: handler for number, handler in before.items() if handler in usual}
-        self.writing = -1
+        self.sockets: tuple[socket.socket, socket.socket] | None = None  # to read from, to write to
         for number in self.before:
             signal.signal(number, self._handle)
         if request.ends_process:
             self._start_watching()
 
     def _start_watching(self) -> None:
-        self.reading, self.writing = os.pipe()
-        os.set_blocking(self.writing, False)
-        self.pipe_before = signal.set_wakeup_fd(self.writing, warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, name="watches signals", daemon=True).start()
+        reading, writing = self.sockets = socket.socketpair()
+        writing.setblocking(False)
+        self.wakeup_before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(reading,), name="watches signals", daemon=True).start()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         request = StopRequest.innermost or self.request
@@ -142,34 +147,33 @@ class _Guard:
         """Everything as before."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
-        if self.writing >= 0:
-            signal.set_wakeup_fd(self.pipe_before)
+        if self.sockets is not None:
+            signal.set_wakeup_fd(self.wakeup_before)
 
     def close(self) -> None:
         """Everything as before; the thread ends."""
         self.restore()
-        if self.writing >= 0:
-            os.close(self.writing)
+        if self.sockets is not None:
+            self.sockets[1].close()
 
-    def _watch(self) -> None:
+    def _watch(self, reading: socket.socket) -> None:
         """Waits for a signal; then for the end of the context, a second signal, or the end of patience."""
-        if self._next(None):
-            self._next(time.monotonic() + SECONDS)
-        if self.reading >= 0:
-            request = StopRequest.innermost or self.request
-            request.tell(request.message())
-            os._exit(1)
+        with reading:
+            if self._next(reading, None) and self._next(reading, time.monotonic() + SECONDS):
+                request = StopRequest.innermost or self.request
+                request.tell(request.message())
+                os._exit(1)
 
-    def _next(self, deadline: float | None) -> bool:
-        """Waits for one of the signals; False, and `reading` closed, if the context has ended before."""
+    def _next(self, reading: socket.socket, deadline: float | None) -> bool:
+        """Waits for one of the signals, until the deadline; False if the context has ended before."""
         while deadline is None or time.monotonic() < deadline:
-            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            if not select.select([self.reading], [], [], left)[0]:
+            # Not 0, with which it would not wait at all.
+            reading.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-3))
+            try:
+                content = reading.recv(1)
+            except TimeoutError:
                 return True
-            content = os.read(self.reading, 1)
             if not content:
-                os.close(self.reading)
-                self.reading = -1
                 return False
             if content[0] in self.before:
                 (StopRequest.innermost or self.request).stop(signal.Signals(content[0]).name)
@@ -182,4 +186,5 @@ def _leave_all() -> None:
         StopRequest.innermost.leave()
 
 
-os.register_at_fork(after_in_child=_leave_all)
+if hasattr(os, "register_at_fork"):  # where processes are forked at all
+    os.register_at_fork(after_in_child=_leave_all)

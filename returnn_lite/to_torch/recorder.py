@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.to_torch.functions import ALIASES, IGNORED, NUMBERS, PROPERTIES, changes_in_place
 
-OPS = str(Path(__file__).resolve().parents[1] / "ops") + "/"
+OPS = str(Path(__file__).resolve().parents[1] / "ops") + os.sep
 SMALL = 64  # elements
 SEEN = ALIASES | set(PROPERTIES)
 Tree: TypeAlias = Any  # Any: a nest of tuples, lists, dicts and slices, as arguments are

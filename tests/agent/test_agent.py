@@ -50,6 +50,12 @@ def test_two_rollouts(tmp_path, vec, form):
     assert not list(tmp_path.glob("model*")) and not (tmp_path / "rates").exists()
 
 
+def test_environments_in_processes_that_are_not_forked(tmp_path, monkeypatch):
+    monkeypatch.setattr("returnn_lite.agent.gym_forms.START_METHOD", "spawn")
+    _, lines = learn(tmp_path, lr_agent={**AGENT, "vec": "subproc"})
+    assert any("2 environments (subproc), 5 epochs each" in line for line in lines)
+
+
 def test_same_seed_same_agent(tmp_path):
     first, second, other = (tmp_path / name for name in "abc")
     for folder in (first, second, other):

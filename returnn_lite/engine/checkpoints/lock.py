@@ -1,13 +1,29 @@
 """One training at a time per model: a lock that the system takes back when its process ends, however it ends."""
 
 import contextlib
-import fcntl
 import os
 import socket
+import sys
 from collections.abc import Iterator
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
+
+if sys.platform == "win32":
+    import msvcrt
+
+    FAR = 1 << 30  # a byte behind the text: others cannot read what is locked
+
+    def _lock(file: int) -> None:
+        os.lseek(file, FAR, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        os.lseek(file, 0, os.SEEK_SET)
+else:
+    import fcntl
+
+    def _lock(file: int) -> None:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
 
 SUFFIX = ".lock"
 
@@ -27,11 +43,14 @@ def model_lock(model: str | None, log: Log) -> Iterator[None]:
     try:
         yield
     finally:
+        if sys.platform == "win32":  # where open files cannot be removed
+            os.close(file)
         with contextlib.suppress(OSError):  # the folder is gone, or has other files
             os.unlink(model + SUFFIX)
             if new_folder:
                 os.rmdir(folder)
-        os.close(file)
+        if sys.platform != "win32":
+            os.close(file)
 
 
 def _locked(path: str, log: Log) -> int:
@@ -39,8 +58,9 @@ def _locked(path: str, log: Log) -> int:
     while True:
         file = _opened(path)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            _lock(file)
+        except (BlockingIOError, PermissionError):
+            os.lseek(file, 0, os.SEEK_SET)
             holder = os.read(file, 200).decode(errors="replace") or "unknown"
             os.close(file)
             text = f"another run ({holder}) is training {path[: -len(SUFFIX)]!r}; end it, or use another name"

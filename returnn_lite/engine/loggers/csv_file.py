@@ -57,7 +57,7 @@ class Table:
         """The lines of the file that are whole."""
         if not os.path.isfile(self.path):
             return
-        with open(self.path, newline="") as file:
+        with open(self.path, newline="", encoding="utf-8") as file:
             for row in csv.reader(file):
                 if len(row) == 3 and row[0].isdecimal():
                     yield int(row[0]), row[1], row[2]
@@ -65,7 +65,7 @@ class Table:
     def add(self, number: int, values: Values) -> None:
         """Appends lines, for names that there are none of yet."""
         new = [(number, name, value) for name, value in values.items() if (number, name) not in self.known]
-        with open(self.path, "a", newline="") as file:
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
             file.write(lines(new))
 
 

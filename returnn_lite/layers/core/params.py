@@ -109,8 +109,8 @@ def _initial_values(
 def _memory() -> float:
     """Bytes of the machine's memory; infinite where the system does not tell."""
     try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (ValueError, OSError, AttributeError):
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else math.inf
+    except (ValueError, OSError):
         return math.inf
 
 
