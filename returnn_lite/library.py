@@ -281,7 +281,7 @@ def _find(out: Any, name: str) -> Tensor:
         found: Tensor = out[name]
     except KeyError:
         known = [str(known) for known in getattr(out, "nodes", {})]
-        raise ConfigError("layers", f"there is no layer {name!r}{did_you_mean(name, known)}") from None
+        raise ConfigError("layers", f"unknown layer {name!r}{did_you_mean(name, known)}") from None
     return found
 
 

@@ -69,7 +69,7 @@ def _open(filename: str, option: str) -> IO[bytes]:
     """The file for reading bytes, decompressed if its name ends in `.gz`."""
     path = Path(filename)
     if not path.is_file():
-        raise ConfigError(option, f"there is no file {filename}")
+        raise ConfigError(option, f"file {filename} does not exist")
     return gzip.open(path) if filename.endswith(".gz") else path.open("rb")  # type: ignore[return-value]
 
 

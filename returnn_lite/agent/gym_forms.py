@@ -16,7 +16,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.processes import become_helper
 from returnn_lite.trials.lockstep import LockStep
 
-MISSING = 'needs the extra "learned-lr": pip install "returnn-lite[learned-lr]" (there is no {})'
+MISSING = 'needs the extra "learned-lr": pip install "returnn-lite[learned-lr]" ({} is missing)'
 
 START_METHOD = "fork" if hasattr(os, "fork") else "spawn"  # a fork starts in no time, but Windows has none
 

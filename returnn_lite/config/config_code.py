@@ -122,10 +122,12 @@ def expression(text: str, what: str) -> CodeType:
         return compile(text.strip(), f"<{what}>", "eval")
     except SyntaxError as exc:
         where = f" at {(exc.text or '').strip()[max((exc.offset or 1) - 1, 0) :]!r}" if exc.text and exc.offset else ""
-        raise ConfigError("", f"`{what}` must be a Python expression, but {text!r} is none: {exc.msg}{where}") from exc
+        raise ConfigError(
+            "", f"`{what}` must be a Python expression, but {text!r} is not one: {exc.msg}{where}"
+        ) from exc
     except (ValueError, RecursionError, MemoryError) as exc:
         shown = shortened(text)
-        raise ConfigError("", f"`{what}` must be a Python expression, but {shown} is none: {exc}") from exc
+        raise ConfigError("", f"`{what}` must be a Python expression, but {shown} is not one: {exc}") from exc
 
 
 def check_names(text: str, what: str, known: Iterable[str]) -> None:

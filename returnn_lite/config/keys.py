@@ -44,7 +44,7 @@ def refuse_unknown_overrides(config: Config, overrides: Sequence[tuple[str, str]
     unknown = [key for key in dict.fromkeys(unknown) if not config.was_read(key)]
     names = _names_in_code(config) if unknown else ""
     errors = [
-        ConfigError(f"++{key}", f"there is no option {key!r}{_hint(key, config)}")
+        ConfigError(f"++{key}", f"unknown option {key!r}{_hint(key, config)}")
         for key in unknown
         if not re.search(rf"\b{re.escape(key)}\b", names)
     ]

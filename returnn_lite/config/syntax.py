@@ -129,7 +129,7 @@ def parse_yaml(filename: str, text: str) -> ConfigOptions:
 
 
 def _too_much(form: str, exc: Exception) -> str:
-    what = "it is nested too deep" if isinstance(exc, RecursionError) else " ".join(str(exc).split())
+    what = "it is nested too deeply" if isinstance(exc, RecursionError) else " ".join(str(exc).split())
     return f"invalid {form} content, {what}"
 
 

@@ -116,7 +116,7 @@ class Dataset(Corpus):
             self._check_endless(epoch)
             return None
         if not total:
-            raise ConfigError(self.name, f"there are no sequences{self.provenance}")
+            raise ConfigError(self.name, f"no sequences{self.provenance}")
         try:
             return seq_order(self.order_options, epoch, int(total), self._lengths_for_order, self.get_all_tags)
         except ConfigError as exc:
@@ -235,7 +235,7 @@ class Dataset(Corpus):
         """Array of one key, time first."""
         seq = self._seq(seq_idx)
         if key not in seq:
-            raise NoSuchKey(self.name, f'there is no key "{key}"{did_you_mean(key, seq)}; there are {sorted(seq)}')
+            raise NoSuchKey(self.name, f'unknown key "{key}"{did_you_mean(key, seq)}; known: {sorted(seq)}')
         return seq[key]
 
     def get_seq_length(self, seq_idx: int) -> dict[str, int]:

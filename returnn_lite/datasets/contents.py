@@ -42,7 +42,7 @@ class Contents:
         if key not in self.num_outputs:
             raise NoSuchKey(
                 self.name,
-                f'there is no key "{key}"{did_you_mean(key, self.num_outputs)}; there are {self.get_data_keys()}',
+                f'unknown key "{key}"{did_you_mean(key, self.num_outputs)}; known: {self.get_data_keys()}',
             )
         entry: ConfigValue = self.num_outputs[key]
         return (0, len(entry["shape"])) if isinstance(entry, dict) else entry  # a dict: texts

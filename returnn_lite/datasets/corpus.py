@@ -52,9 +52,7 @@ class Corpus(Contents, ABC):
         """Corpus index of the (last) sequence of this name; raises ConfigError if there is none."""
         index = self.tag_table.find(tag)
         if index < 0:
-            raise ConfigError(
-                self.name, f'there is no sequence with tag "{tag}"{did_you_mean(tag, self.tag_table[:1000])}'
-            )
+            raise ConfigError(self.name, f'no sequence has the tag "{tag}"{did_you_mean(tag, self.tag_table[:1000])}')
         return index
 
     @cached_property

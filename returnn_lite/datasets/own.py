@@ -176,7 +176,7 @@ class CachedDataset2(ByKeywords):
                 self.name, f"sequence {seq_idx} is no longer available: sequences can only be read in order"
             )
         if found is None:
-            raise DataError(self.name, f"there is no sequence {seq_idx}, the epoch has {self._next}")
+            raise DataError(self.name, f"sequence {seq_idx} does not exist: the epoch has {self._next}")
         missing = [key for key in self.num_outputs if key not in found.arrays]
         if missing:
             raise DataError(

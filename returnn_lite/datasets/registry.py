@@ -68,7 +68,7 @@ def dataset_class(value: ConfigValue, path: str) -> type[Dataset]:
         return DATASETS[value]
     if value in REFUSED:
         raise ConfigError(f'{path}["class"]', f'dataset class "{value}" {REFUSED[value]}')
-    known = f"; there are {', '.join(sorted(DATASETS))}"
+    known = f"; known: {', '.join(sorted(DATASETS))}"
     hint = did_you_mean(str(value), [*DATASETS, *REFUSED]) or known
     raise ConfigError(f'{path}["class"]', f'dataset class "{value}" not found{hint}')
 
@@ -80,7 +80,7 @@ def make_dataset(options: ConfigOptions, path: str, log: Log | None = None) -> D
     """
     options = dict(options)
     if "class" not in options:
-        raise ConfigError(path, f'a dataset dict needs the entry "class", but there are only {sorted(options)}')
+        raise ConfigError(path, f'a dataset dict needs the entry "class", but has only {sorted(options)}')
     cls = dataset_class(options.pop("class"), path)
     own, base = own_options(cls), BaseOptions.names()
     for name in options:

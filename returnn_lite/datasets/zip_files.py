@@ -48,7 +48,7 @@ class ZipFiles:
             try:
                 info = file.getinfo(name)
             except KeyError:
-                raise ConfigError(path, f'there is no entry "{name}" in the zip file') from None
+                raise ConfigError(path, f'no entry "{name}" in the zip file') from None
             _check_size(info, path)
             try:
                 return file.read(info)
@@ -71,7 +71,7 @@ class ZipFiles:
 
 def _opened(path: str) -> zipfile.ZipFile:
     if not os.path.isfile(path):
-        raise ConfigError(path, "there is no such file")
+        raise ConfigError(path, "no such file")
     size = os.path.getsize(path)
     count, directory = _directory(path, size)
     if count * LOCAL_HEADER + directory > size:

@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from typing import ClassVar
 
 RESUME = "resume by running again"
-ANEW = "running again begins anew"
+ANEW = "running again starts from scratch"
 OTHER_PROCESS = "a signal to another process"
 SECONDS = 1.25  # for leaving in good order, before the process is ended
 

@@ -52,7 +52,7 @@ def choose_device(config: Config, log: Log) -> torch.device:
     if kind in ("gpu", "cuda") and not found:
         raise ConfigError("device", "no GPU available")
     if index and int(index) >= torch.cuda.device_count():
-        raise ConfigError("device", f"there are {torch.cuda.device_count()} GPUs, so {kind}:{index} is none of them")
+        raise ConfigError("device", f"{kind}:{index} does not exist: the machine has {torch.cuda.device_count()} GPUs")
     precision = config.value("float32_matmul_precision", "highest")
     if precision not in PRECISIONS:
         hint = did_you_mean(precision, PRECISIONS)
@@ -143,7 +143,7 @@ def finished_models(config: Config, model: str | None, last: int, stored: dict[i
     if not last or beyond <= last or _start_epoch(config) is not None:
         return {}
     if last not in stored:
-        text = f"is {last}, but {model!r} is trained up to epoch {beyond} already; `start_epoch` 1 begins anew"
+        text = f"is {last}, but {model!r} is trained up to epoch {beyond} already; `start_epoch` 1 starts from scratch"
         raise ConfigError("num_epochs", text)
     return {last: stored[last]}
 

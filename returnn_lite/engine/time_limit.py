@@ -54,7 +54,7 @@ class TimeLimit:
             return ""
         left = f"{max(self.seconds - self.elapsed, 0):.0f} of {self.seconds:.0f} seconds are left"
         return (
-            f"{OPTION}: {left}, and epoch {epoch} may take {MARGIN * self.longest:.0f}; the next start goes on with it"
+            f"{OPTION}: {left}, and epoch {epoch} may take {MARGIN * self.longest:.0f}; the next run continues with it"
         )
 
 

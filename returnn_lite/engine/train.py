@@ -146,7 +146,7 @@ class Trainer:
         if start_point.resume and filename:
             state = checkpoint.load_resume_state(filename, self.global_step)
             if state is None:
-                self.log.v2("note: there is no optimizer state beside the model; the optimizer starts anew")
+                self.log.v2("note: the model has no optimizer state; the optimizer starts from scratch")
         if state is not None:
             with checkpoint.fitting_state(filename or ""):
                 self.restore(state, start_point.epoch or 0)
@@ -178,7 +178,7 @@ class Trainer:
         except Interrupted:
             if not self.time_limit.has_ended(stop.received):
                 raise
-            self.log.v1(f"{TIME_LIMIT} is over: the running epoch is given up; the next start goes on with it")
+            self.log.v1(f"{TIME_LIMIT} is over: the current epoch is discarded; the next run continues with it")
         finally:
             self.scalars.close()
 

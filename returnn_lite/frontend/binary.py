@@ -122,7 +122,7 @@ def binary(
     if not isinstance(a, TensorBase):
         return _number_first(function, a, b, what)
     if a._raw is None or b._raw is None:
-        raise WrongUse(f"{what} of {a} and {b}: there is no data in a template")
+        raise WrongUse(f"{what} of {a} and {b}: a template has no data")
     if a._dims is b._dims or a._dims == b._dims:
         if dim_order is None:
             try:

@@ -68,12 +68,12 @@ def _get_cls(name: str) -> Any:
                 raise
             continue
         return _member(module, ".".join(parts[i:]), name)
-    raise WrongUse(f"there is no module for the class {name!r}")
+    raise WrongUse(f"no module defines the class {name!r}")
 
 
 def _member(found: Any, path: str, name: str) -> Any:
     for part in path.split("."):
         if not hasattr(found, part):
-            raise WrongUse(f"there is no {name!r}: {part!r} is missing{did_you_mean(part, dir(found))}")
+            raise WrongUse(f"{name!r} does not exist: {part!r} is missing{did_you_mean(part, dir(found))}")
         found = getattr(found, part)
     return found

@@ -214,7 +214,7 @@ def pad(
             found = _pad_one(found, dim, left, right, out, value, dynamic)
     else:
         if dynamic and any(dim.need_masking() and _size(right) for dim, (_, right) in zip(dims, amounts, strict=True)):
-            raise WrongUse(f"pad of {source}: mode {mode!r} knows no lengths; use handle_dynamic_dims=False")
+            raise WrongUse(f"pad of {source}: mode {mode!r} does not support lengths; use handle_dynamic_dims=False")
         found = _pad_by_mode(source, dims, amounts, outs, mode)
     return found, outs[0] if single and isinstance(out_dims, Dim) else outs
 

@@ -31,7 +31,7 @@ def ctc_greedy_decode(
     """
     classes = wb_target_dim if wb_target_dim is not None else logits.feature_dim
     if classes is None:
-        raise WrongUse(f"ctc_greedy_decode of {logits}: `wb_target_dim` must be given, as there is no feature axis")
+        raise WrongUse(f"ctc_greedy_decode of {logits}: `wb_target_dim` must be given, as no feature axis is set")
     if target_dim is not None and target_dim.dimension != blank_index:
         text = f"`target_dim` {target_dim.short_repr()} must have the size {blank_index} of `blank_index`"
         raise WrongUse(f"ctc_greedy_decode of {logits}: {text}")

@@ -149,7 +149,7 @@ def sparse_to_dense(
     sparse = labels.sparse_dim if isinstance(labels, Tensor) else None
     dim = axis if axis is not None else sparse
     if dim is None:
-        raise WrongUse(f"sparse_to_dense of {labels}: `axis` must be given, as there is no sparse axis")
+        raise WrongUse(f"sparse_to_dense of {labels}: `axis` must be given, as no sparse axis is set")
     device = labels.raw_tensor.device if isinstance(labels, Tensor) else dtypes.get_default_device()
     classes = torch.arange(dim.padded_size(), device=device)
     is_class = (labels.raw_tensor.unsqueeze(-1) if isinstance(labels, Tensor) else int(labels)) == classes

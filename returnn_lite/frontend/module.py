@@ -106,7 +106,7 @@ class Module:
         found: Any = self
         for name in target.split(".") if target else ():
             if not isinstance(found, Module):
-                raise AttributeError(f"{self} has no {target!r}: {found!r} is no module")
+                raise AttributeError(f"{self} has no {target!r}: {found!r} is not a module")
             found = getattr(found, name)
         return found
 

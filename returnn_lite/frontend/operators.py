@@ -95,6 +95,6 @@ class TensorOperators(TensorBase[T]):
         raise WrongUse(f"{self} has no length; use the axes' get_dim_value()")
 
     def __float__(self) -> float:
-        raise WrongUse(f"{self} is no number; use float(x.raw_tensor)")
+        raise WrongUse(f"{self} is not a number; use float(x.raw_tensor)")
 
     __int__ = __float__

@@ -168,7 +168,7 @@ class RunContext:
             return None
         if name not in self.expected_outputs:
             known = list(self.expected_outputs.data)
-            text = f"output {name!r} is not declared in `model_outputs`{did_you_mean(name, known)}; there are {known}"
+            text = f"output {name!r} is not declared in `model_outputs`{did_you_mean(name, known)}; known: {known}"
             raise WrongUse(f"forward_step: {text}")
         return self.expected_outputs[name]
 

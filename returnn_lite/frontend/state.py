@@ -33,7 +33,7 @@ class State(dict[str, Any]):
     def __getattr__(self, name: str) -> Any:
         if name in self:
             return self[name]
-        raise AttributeError(f"{type(self).__name__} has no {name!r}; there are {', '.join(map(repr, self)) or 'none'}")
+        raise AttributeError(f"{type(self).__name__} has no {name!r}; known: {', '.join(map(repr, self)) or 'none'}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value

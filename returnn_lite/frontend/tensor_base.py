@@ -126,7 +126,7 @@ class TensorBase(AnyTensor, Generic[T]):
     @feature_dim.setter
     def feature_dim(self, dim: Dim | None) -> None:
         if dim is not None and self._sparse_dim is not None:
-            text = f"tensor {self.name!r} of classes {self._sparse_dim.short_repr()} cannot have a feature axis, too"
+            text = f"tensor {self.name!r} of classes {self._sparse_dim.short_repr()} cannot also have a feature axis"
             raise WrongUse(text)
         self.feature_dim_axis = None if dim is None else axis_of(self._dims, dim, f"tensor {self.name!r}")
 
@@ -189,5 +189,5 @@ def checked_dims(dims: Any, what: str) -> tuple[Dim, ...]:  # Any: what users gi
     found = tuple(dims)
     for dim in found:
         if not isinstance(dim, ForeignDim):
-            raise WrongUse(f"`dims` of {what} must be axes, but {dim!r} among them is none")
+            raise WrongUse(f"`dims` of {what} must be axes, but {dim!r} is not")
     return found

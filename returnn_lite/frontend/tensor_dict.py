@@ -31,7 +31,7 @@ class TensorDict:
     def __getitem__(self, key: str) -> Tensor:
         if key not in self.data:
             hint = did_you_mean(str(key), list(self.data))
-            raise WrongUse(f"there is no tensor {key!r}{hint}; there are {sorted(self.data)}")
+            raise WrongUse(f"unknown tensor {key!r}{hint}; known: {sorted(self.data)}")
         return self.data[key]
 
     def __contains__(self, key: object) -> bool:

@@ -73,7 +73,7 @@ class Handles:
 
 def _open(path: str) -> h5py.File:
     if not os.path.exists(path):
-        raise ConfigError(path, "there is no such file")
+        raise ConfigError(path, "no such file")
     try:
         return h5py.File(path, "r")
     except OSError as exc:
@@ -132,7 +132,7 @@ class HdfFile:
                 raise self._fail("targets/data/data", 'a target must not be called "data" where there are inputs')
             streams.append(self._target_stream(file, key))
         if not streams:
-            raise self._fail("inputs", "there are neither inputs nor targets in this file")
+            raise self._fail("inputs", "this file has neither inputs nor targets")
         return streams
 
     def _array(self, file: h5py.File, path: str) -> h5py.Dataset:

@@ -95,7 +95,7 @@ class HDFDump(Layer):
             return x
         for tensor in (x, *refs.values()):
             if tensor.beam is not None and not tensor.beam.decided:
-                raise self.error("there are several hypotheses for each sequence; dump the output of a `decide` layer")
+                raise self.error("each sequence has several hypotheses; dump the output of a `decide` layer")
         inputs = BatchArray.of(self._with_time(x))
         extra = {key.removeprefix("extra:"): BatchArray.of(_ticks_as_time(t)) for key, t in refs.items()}
         writer = self._file(inputs, extra)

@@ -57,7 +57,7 @@ class SelfAttention(Stateful):
             known = ", ".join(_KEPT)
             raise self.error(f"`initial_state` must be None or one of {known}, but is {initial_state!r} instead")
         if state_var_lengths is not None:
-            raise self.error("`state_var_lengths` must be None, there is no compiled graph to feed it into")
+            raise self.error("`state_var_lengths` must be None: it only applies to compiled graphs")
         if not 0 <= attention_dropout < 1:
             raise self.error(f"`attention_dropout` must be in [0, 1), but is {attention_dropout} instead")
         self.key_shift = key_shift

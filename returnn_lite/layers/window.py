@@ -80,7 +80,7 @@ class Window(Stateful):
         if left is None:
             left = centred(self.size)[0] if right is None else self.size - 1 - right
         if not 0 <= left < self.size:
-            raise self.error(f"the frames before the present one must be in [0, {self.size}), but are {left} instead")
+            raise self.error(f"the frames before the current one must be in [0, {self.size}), but are {left} instead")
         return left
 
     def _out_dim(self, dim: Dim) -> Dim:

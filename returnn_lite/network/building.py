@@ -27,7 +27,7 @@ def build(node: Node) -> None:
     """Makes the layer's parameters. All Specs must be known."""
     missing = [n.name for n in (*node.inputs, node) if n.spec is None]
     if missing:
-        raise node.layer.error(f"the axes of {', '.join(map(repr, missing))} could not be found out")
+        raise node.layer.error(f"the axes of {', '.join(map(repr, missing))} could not be determined")
     try:
         specs = tuple(n.spec for n in node.sources if n.spec is not None)
         refs = {k: n.spec for k, n in node.refs.items() if n.spec is not None}

@@ -41,7 +41,7 @@ class NetBase(Generic[N]):
             raise ConfigError(path, f"must be a dict of layers, but is {type(descriptions).__name__} instead")
         for name in descriptions:
             if not isinstance(name, str):
-                raise ConfigError(path, f"the names of layers must be strs, but {name!r} is none")
+                raise ConfigError(path, f"the names of layers must be strs, but {name!r} is not")
         self.descriptions: Mapping[str, Any] = with_core_dims(descriptions)
         self.shared = shared
         self.path = path

@@ -137,7 +137,7 @@ def _named(name: str, names: Mapping[Node, str], path: str) -> set[Node]:
     """The nodes of a layer or pattern, and all inside of it; the output of a sub-network itself is no computation."""
     found = {node for node, own in names.items() if _matches(own, name) and not isinstance(node.layer, Subnetwork)}
     if not found:
-        raise ConfigError(path, f"there is no layer {name!r}{did_you_mean(name, list(names.values()))}")
+        raise ConfigError(path, f"unknown layer {name!r}{did_you_mean(name, list(names.values()))}")
     return found
 
 

@@ -52,5 +52,5 @@ def extra_updates(config: Config, params: Iterable[str]) -> dict[str, ConfigFunc
     for name in found:
         if name not in params:
             hint = did_you_mean(name, list(params))
-            raise ConfigError(f'extra_updates["{name}"]', f"there is no such trainable parameter{hint}")
+            raise ConfigError(f'extra_updates["{name}"]', f"no trainable parameter has this name{hint}")
     return dict(found)

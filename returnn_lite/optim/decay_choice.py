@@ -99,7 +99,7 @@ def custom_groups(default: ConfigOptions, params: Mapping[str, Tensor], network:
         options = {key: value for key, value in group.items() if key != "params"}
         for param in group["params"]:
             if id(param) not in names:
-                raise ConfigError(path, f"number {i} has a tensor that is no trainable parameter of the network")
+                raise ConfigError(path, f"number {i} has a tensor that is not a trainable parameter of the network")
             found[names[id(param)]] = options, f"{path}[{i}]"
     return found
 

@@ -75,7 +75,7 @@ class LRScheduler:
         intervals = count_updates(self.start_epoch) if self.per_step else num_epochs - self.start_epoch + 1
         self.total = -(-intervals // self.every)
         if self.total < 1:
-            text = f'"auto" must count one update at least, but there is none in {num_epochs} epochs'
+            text = f'"auto" must count one update at least, but {num_epochs} epochs have none'
             raise ConfigError(path, f"{text} (see accum_grad_multiple_step, num_epochs, start_epoch)")
         return {**options, **dict.fromkeys(auto, self.total)}
 

@@ -152,7 +152,7 @@ def _check_patterns(selectors: ConfigDict, path: str) -> None:
         try:
             re.compile(text[3:] if text.startswith("re:") else "")
         except re.error as error:
-            raise ConfigError(f'{path}["params"]', f"{text!r} is no regular expression: {error}") from None
+            raise ConfigError(f'{path}["params"]', f"{text!r} is not a regular expression: {error}") from None
     if "filter" in selectors and not callable(selectors["filter"]):
         raise ConfigError(f'{path}["filter"]', f"must be a function, but is {selectors['filter']!r} instead")
 

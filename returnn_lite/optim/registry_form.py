@@ -41,7 +41,7 @@ def optimizer_section(text: str, config: Config) -> ConfigOptions | None:
     beside = os.path.join(os.path.dirname(str(config.typed.get("__file__", ""))), filename)
     found = next((path for path in (beside, filename) if os.path.isfile(path)), None)
     if found is None:
-        raise ConfigError("optimizer", f"there is no file {filename!r}")
+        raise ConfigError("optimizer", f"file {filename!r} does not exist")
     with open(found, encoding="utf-8") as file:
         tree = parse_cfg_tree(found, file.read())
     return _section(tree, [section[1:]] if section else list(PLACES), found)

@@ -260,7 +260,7 @@ class Updater:
             return None
         if len(self.optimizers) > 1:
             raise ConfigError(
-                "optimizer", f"{found[0].name} takes a closure, so it must be alone, without parameter groups"
+                "optimizer", f"{found[0].name} takes a closure, so it must be the only one, without groups"
             )
         fixed = {group.options.accum_grad_multiple_step for group in self.groups}
         if fixed != {1} or counted_by_function(config):

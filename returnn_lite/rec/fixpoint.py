@@ -32,7 +32,7 @@ def infer_all(nodes: Sequence[Node]) -> None:
     if unknown:
         shown = ", ".join(repr(n.name) for n in unknown[:SHOWN])
         more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-        text = "could not be found out: the layers of this loop that it reads depend on itself alone"
+        text = "could not be determined: the layers of this loop that it reads depend on itself alone"
         raise unknown[0].layer.error(f"the axes of {shown}{more} {text}")
 
 
@@ -42,7 +42,7 @@ def _settle(nodes: Sequence[Node], waiting: list[int], readers: list[list[int]])
     changed, errors = False, list[ConfigError]()
     while waiting:
         if not rounds:
-            text = "the axes of the layers of this loop do not settle; check `prev:` references"
+            text = "the axes of the layers of this loop do not converge; check `prev:` references"
             raise errors[0] if errors else nodes[-1].layer.error(text)
         rounds -= 1
         whole = len(waiting) == len(nodes)

@@ -37,7 +37,7 @@ class AgentFile:
     def load(cls, path: str) -> AgentFile:
         """Reads the file. ConfigError if it is not there or of another kind."""
         if not os.path.isfile(path):
-            raise ConfigError(KEY, f"there is no file {path!r}; an agent is made by ++task train_lr_agent")
+            raise ConfigError(KEY, f"file {path!r} does not exist; an agent is made by ++task train_lr_agent")
         try:
             with zipfile.ZipFile(path) as archive:
                 info = json.loads(archive.read(INFO))
@@ -45,7 +45,7 @@ class AgentFile:
                 norm = np.load(io.BytesIO(archive.read(NORM))) if NORM in archive.namelist() else None
                 norm = None if norm is None else {key: norm[key] for key in norm.files}
         except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as error:
-            raise ConfigError(KEY, f"{path!r} is no file of an agent: {str(error).splitlines()[0]}") from None
+            raise ConfigError(KEY, f"{path!r} is not an agent file: {str(error).splitlines()[0]}") from None
         if info.get("format") != FORMAT:
             raise ConfigError(KEY, f"{path!r} is of format {info.get('format')!r}, but this program reads {FORMAT}")
         return cls(info, layers_of(state), float(state["log_std"][0]), norm)

@@ -119,7 +119,7 @@ class LearningRateControl(History):
         error, names = self.epochs[epoch].error if epoch in self.epochs else {}, self.options.error_measures
         if error and names and not any(key in error for name in names for key in (name, f"{name}_output")):
             hint, known = did_you_mean(names[0], error), ", ".join(sorted(error))
-            text = f"there is no score {names[0]!r}{hint}; scores: {known}; {self.error_key(epoch)!r} is used"
+            text = f"unknown score {names[0]!r}{hint}; scores: {known}; {self.error_key(epoch)!r} is used"
             self.log.v1(f"WARNING: learning_rate_control_error_measure: {text}")
 
     def set_meta(self, epoch: int, meta: Mapping[str, object]) -> None:

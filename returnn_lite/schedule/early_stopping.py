@@ -69,7 +69,7 @@ class EarlyStopping:
             return history.score(epoch)
         if self.measure not in error:
             hint, known = did_you_mean(self.measure, error), ", ".join(sorted(error))
-            raise ConfigError(f'{OPTION}["measure"]', f"there is no score {self.measure!r}{hint} ({known})")
+            raise ConfigError(f'{OPTION}["measure"]', f"unknown score {self.measure!r}{hint} ({known})")
         return error[self.measure]
 
 

@@ -33,7 +33,7 @@ class History:
             return self.score(epoch)
         if key not in error:
             raise ConfigError(
-                'lr_scheduler["measure"]', f"there is no score {key!r}{did_you_mean(key, error)} ({', '.join(error)})"
+                'lr_scheduler["measure"]', f"unknown score {key!r}{did_you_mean(key, error)} ({', '.join(error)})"
             )
         return error[key]
 

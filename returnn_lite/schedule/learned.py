@@ -99,7 +99,9 @@ class Learned(Control):
         record = history.epochs.get(epoch, Record(None))
         score, rate = history.score(epoch), record.learning_rate
         if score is None or rate is None:
-            raise ConfigError("learning_rate_file", f"there is no score of epoch {epoch}, which a learned rate needs")
+            raise ConfigError(
+                "learning_rate_file", f"the score of epoch {epoch} is missing, which a learned rate needs"
+            )
         seen = record.meta.get(SEEN)
         if seen is None:
             self.log.v2(f"warning: epoch {epoch} was trained without the agent; norms of gradients count as 0")

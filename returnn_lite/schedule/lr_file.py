@@ -82,7 +82,7 @@ def require_writable(path: str) -> None:
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder) or "."
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError("learning_rate_file", f"{path!r} cannot be written: {folder!r} is no folder that may be")
+        raise ConfigError("learning_rate_file", f"{path!r} cannot be written: {folder!r} is not a writable folder")
 
 
 # Reading

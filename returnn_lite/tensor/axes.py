@@ -138,7 +138,7 @@ def _by_text(spec: Spec, text: str, option: str) -> tuple[int, ...]:
 
 def _present(spec: Spec, position: int | None, role: str) -> tuple[int, ...]:
     if position is None:
-        raise ConfigError("axis", f"there is no {role} axis in {describe(spec)}")
+        raise ConfigError("axis", f"no {role} axis in {describe(spec)}")
     return (position,)
 
 

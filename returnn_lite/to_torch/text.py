@@ -95,7 +95,7 @@ def plain(x: Any) -> str:
         return constant(x)
     if isinstance(x, (torch.dtype, torch.memory_format, torch.layout, bool, int, str)) or x is None:
         return repr(x)
-    raise Unwritable(f"it hands a {type(x).__name__} to torch")
+    raise Unwritable(f"it passes a {type(x).__name__} to torch")
 
 
 def atom(text: str) -> str:

@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> None:
     dataset = dataset_of_config(config, args.dataset, log)
     known = dataset.get_data_keys()
     if args.key and args.key not in known:
-        raise ConfigError("--key", f'there is no key "{args.key}"{did_you_mean(args.key, known)}; there are {known}')
+        raise ConfigError("--key", f'unknown key "{args.key}"{did_you_mean(args.key, known)}; known: {known}')
     dataset.init_seq_order(args.epoch)
     stats = BatchStatistics()
     for batch in batches(dataset, options_of(config, dataset, args.epoch), args.endseq):

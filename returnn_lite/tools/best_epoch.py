@@ -24,7 +24,7 @@ def best_epoch(epochs: Mapping[int, Record], key: str | None) -> tuple[int, str]
     scores = {epoch: score for epoch, score in scores.items() if not math.isnan(score)}
     if found is None or not scores:
         hint = did_you_mean(key or "", known)
-        raise ConfigError("--key", f'no epoch has the score "{found}"{hint}; there are {", ".join(known) or "none"}')
+        raise ConfigError("--key", f'no epoch has the score "{found}"{hint}; known: {", ".join(known) or "none"}')
     return min(scores, key=lambda epoch: scores[epoch]), found
 
 
@@ -44,6 +44,6 @@ def main(argv: Sequence[str]) -> None:
     if args.model:
         epochs = {epoch: record for epoch, record in epochs.items() if epoch in models}
         if not epochs:
-            raise ConfigError("--model", f"there is no model of the epochs in {args.file}: {args.model}")
+            raise ConfigError("--model", f"no model exists for the epochs in {args.file}: {args.model}")
     epoch, _ = best_epoch(epochs, args.key)
     print(models[epoch] if args.model else epoch)

@@ -26,11 +26,11 @@ def read_corpus(path: str, subset: str | None = None) -> list[Segment]:
     wanted = None if subset is None else frozenset(read_seq_list(subset, "--subset_segment_file"))
     found = [segment for segment in segments(content, path) if wanted is None or segment.tag in wanted]
     if not found:
-        raise ConfigError(path, "there are no segments" + (f" of {subset}" if subset else ""))
+        raise ConfigError(path, "no segments" + (f" of {subset}" if subset else ""))
     seen: set[str] = set()
     for segment in found:
         if segment.tag in seen:
-            raise ConfigError(path, f'there are two segments "{segment.tag}"')
+            raise ConfigError(path, f'two segments are called "{segment.tag}"')
         seen.add(segment.tag)
     return found
 

@@ -102,7 +102,7 @@ class Audio:
         """The audio file of the recording; relative paths are from the corpus's folder."""
         path = os.path.join(os.path.dirname(self.corpus_path), segment.audio)
         if not segment.audio or not os.path.isfile(path):
-            raise ConfigError(self.corpus_path, f'segment "{segment.tag}": there is no audio file "{path}"')
+            raise ConfigError(self.corpus_path, f'segment "{segment.tag}": audio file does not exist: "{path}"')
         return path
 
     def cut(self, segment: Segment) -> str:

@@ -21,7 +21,7 @@ def base_name(args: argparse.Namespace, config: Config) -> str:
     if not model:
         raise ConfigError("--model", "must be given, or --config with the option `model`")
     if not existing_models(model, 0):
-        raise ConfigError("--model", f"there are no models of this name: {model}")
+        raise ConfigError("--model", f"no models with this name: {model}")
     return str(model)
 
 
@@ -34,7 +34,7 @@ def scores_of(args: argparse.Namespace, config: Config) -> dict[int, dict[str, f
         )
         raise ConfigError("--learning_rate_file", text)
     if not os.path.isfile(name):
-        raise ConfigError("--learning_rate_file", f"there is no file {name}")
+        raise ConfigError("--learning_rate_file", f"file {name} does not exist")
     return {epoch: dict(record.error) for epoch, record in read(name).items()}
 
 
@@ -67,5 +67,5 @@ def main(argv: Sequence[str]) -> None:
         print(f"to keep: {sorted(keep)}\nto delete: {sorted(set(models) - keep)}")
         return
     if not args.yes and not sys.stdin.isatty():
-        raise ConfigError("--yes", "must be given where there is no terminal to ask at")
+        raise ConfigError("--yes", "must be given where no terminal can ask for confirmation")
     cleanup_old_models(models, scores, options or {}, stderr_log(3), ask=not args.yes)

@@ -52,7 +52,7 @@ class Statistics:
     def write(self, prefix: str, num_seqs: int) -> None:
         """`prefix`.mean.txt, .std_dev.txt, .min.txt, .max.txt (numpy text, a number a line), and .info.txt."""
         if not self.count:
-            raise ConfigError(prefix, "there are no frames to write statistics of")
+            raise ConfigError(prefix, "no frames to write statistics of")
         parts = {"mean": self.mean, "std_dev": self.std_dev, "min": self.min, "max": self.max}
         for name, values in parts.items():
             with output_file(f"{prefix}.{name}.txt") as file:

@@ -65,7 +65,7 @@ def _check_key(dataset: Dataset, args: argparse.Namespace) -> None:
     keys = dataset.get_data_keys()
     uses_key = args.stats or args.dump_stats or args.type in ("stdout", "numpy", "dump_seq_len", "print_shape", "plot")
     if uses_key and args.key not in keys:
-        raise ConfigError("--key", f'there is no key "{args.key}"{did_you_mean(args.key, keys)}; there are {keys}')
+        raise ConfigError("--key", f'unknown key "{args.key}"{did_you_mean(args.key, keys)}; known: {keys}')
     if (args.stats or args.dump_stats) and dataset.is_text(args.key):
         raise ConfigError("--key", f'"{args.key}" are texts, which have no statistics')
 

@@ -50,7 +50,7 @@ def chosen(model: Params, patterns: Sequence[str]) -> dict[str, torch.Tensor]:
     for pattern in patterns:
         if not fnmatch.filter(model, pattern):
             hint = did_you_mean(pattern, list(model))
-            raise ConfigError("--params", f'no entry is called "{pattern}"{hint}; there are {len(model)}')
+            raise ConfigError("--params", f'no entry is called "{pattern}"{hint}; the file has {len(model)} entries')
     names = [name for name in sorted(model) if not patterns or any(fnmatch.fnmatch(name, p) for p in patterns)]
     return {name: model[name] for name in names}
 

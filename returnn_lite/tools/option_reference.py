@@ -29,7 +29,7 @@ def describe_option(name: str) -> str:
     if name in IGNORED_KEYS:
         return f"{name}\n    accepted, without effect\n"
     hint = did_you_mean(name, [*OPTIONS, *REFUSED_KEYS, *IGNORED_KEYS])
-    raise ConfigError("--help-option", f"there is no option {name!r}{hint}; docs/options.md lists all")
+    raise ConfigError("--help-option", f"unknown option {name!r}{hint}; docs/options.md lists all")
 
 
 def _plain(text: str) -> str:

@@ -118,7 +118,7 @@ def mark_module(name: str) -> str:
         return "a stand-in" if OLD_NAMES.get(name, name) not in MODULES or contents_of(name) else "importable, empty"
     if name.partition(".")[0] in sys.stdlib_module_names:
         return "Python's own"
-    return SUPPORTED if name == "numpy" else "must be installed, or lie on the config's path"
+    return SUPPORTED if name == "numpy" else "must be installed or importable from the config's folder"
 
 
 def contents_of(module: str) -> Mapping[str, Any]:

@@ -60,7 +60,7 @@ def recorded(files: Sequence[str], refs: Mapping[str, str], length: bool) -> tup
                     f'--scores: {name}["{tag}"]', f"must have the hypotheses of {files[0]} in their order"
                 )
         if tag not in refs:
-            raise ConfigError("--refs", f'there is no reference for "{tag}"')
+            raise ConfigError("--refs", f'no reference for "{tag}"')
         columns = [[score for score, _ in one[tag]] for one in lists]
         columns += [[float(len(text.split())) for text in texts]] if length else []
         ref = refs[tag].split()
@@ -155,7 +155,7 @@ def main(argv: Sequence[str]) -> None:
     if not low < high:
         raise ConfigError("--range", f"must be two rising numbers, but is {low:g} {high:g} instead")
     if args.scales is not None and len(args.scales) != len(names):
-        raise ConfigError("--scales", f"must be {len(names)} numbers, but there are {len(args.scales)}")
+        raise ConfigError("--scales", f"must be {len(names)} numbers, but got {len(args.scales)}")
     found, words = recorded(args.scores, read_best(args.refs, "--refs"), args.length)
     seqs, alone = list(found.values()), np.eye(len(names))[0]
     if args.scales is not None:

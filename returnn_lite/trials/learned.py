@@ -62,7 +62,7 @@ class LearnedTraining:
     def check(self) -> None:
         """ConfigError if the agent does not fit the training."""
         if "dev" not in self.trainer.data.evaluated:
-            raise ConfigError("dev", "a learned learning rate needs a dev set, but there is none")
+            raise ConfigError("dev", "a learned learning rate needs a dev set, but none is set")
         self.agent.layer_sizes = layer_sizes(self.trainer.net.params)
         self.agent.check_layers()
         own = sorted(optimizer.name for optimizer in self.trainer.updater.optimizers.values())

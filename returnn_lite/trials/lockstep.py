@@ -54,7 +54,7 @@ class LockStep:
         self.stacked: dict[str, torch.Tensor] = {}  # parameter -> its values in all trials, (trials, …)
         self.turns: dict[int, Turn] = {}
         self.adopted: dict[int, Model] = {}  # trial -> its network
-        self.why_not = "" if len(self.trials) > 1 else "there is one training only"
+        self.why_not = "" if len(self.trials) > 1 else "only one training runs"
         for index, trial in enumerate(self.trials):
             trial.forward = functools.partial(self.forward, index)
             self.adopt(index, trial.net)

@@ -179,10 +179,10 @@ def score_of(record: lr_file.Record, measures: Sequence[str]) -> float:
         if measure not in record.error and f"{measure}_output" not in record.error:
             known = ", ".join(sorted(record.error))
             hint = did_you_mean(measure, record.error)
-            raise ConfigError('lr_agent["measure"]', f"there is no score {measure!r}{hint} ({known})")
+            raise ConfigError('lr_agent["measure"]', f"unknown score {measure!r}{hint} ({known})")
     key = choose_error_key(record.error, measures)
     if key is None or not key.startswith("dev_"):
-        raise ConfigError("dev", "a learned learning rate needs a dev set with a loss, but there is no dev score")
+        raise ConfigError("dev", "a learned learning rate needs a dev set with a loss, but no dev score was computed")
     return record.error[key]
 
 

@@ -127,7 +127,7 @@ class Vocabulary:
         if 0 <= idx < self.num_labels:
             return self.labels[idx]
         if isinstance(default, EllipsisType):
-            raise IndexError(f"there are {self.num_labels} labels, but the class is {idx}")
+            raise IndexError(f"the vocabulary has {self.num_labels} labels, but the class is {idx}")
         return default
 
     def label_to_id(self, label: str, default: int | None | EllipsisType = ...) -> int | None:
@@ -174,7 +174,7 @@ class Vocabulary:
     def _labels_of(self, ids: Iterable[int]) -> list[str]:
         ids = [int(i) for i in ids]
         if ids and not 0 <= min(ids) <= max(ids) < self.num_labels:
-            raise ConfigError(self.path, f"there are {self.num_labels} labels, but a class index is {max(ids)}")
+            raise ConfigError(self.path, f"{self.num_labels} labels, but a class index is {max(ids)}")
         return [self.labels[i] for i in ids]
 
 
@@ -239,7 +239,7 @@ def checked_table(table: ConfigValue, filename: str, path: str) -> dict[str, int
         raise ConfigError(path, f"{filename} must hold a dict label -> index, but holds a {type(table).__name__}")
     for label, index in table.items():
         if not isinstance(label, str):
-            raise ConfigError(path, f"{filename}: labels must be texts, but there is {label!r}")
+            raise ConfigError(path, f"{filename}: labels must be texts, but one is {label!r}")
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:
             raise ConfigError(path, f"{filename}: the index of {label!r} must be a number >= 0, but is {index!r}")
     if not table:

@@ -36,8 +36,10 @@ def create_vocab(value: ConfigValue, path: str = "vocab") -> Vocabulary:
     options = dict(value)
     name = options.pop("class", "BytePairEncoding" if options.get("bpe_file") else "Vocabulary")
     if name not in VOCABULARIES:
-        known = f"; there are {', '.join(VOCABULARIES)}"
-        raise ConfigError(f'{path}["class"]', f'there is no "{name}"{did_you_mean(str(name), VOCABULARIES) or known}')
+        known = f"; known: {', '.join(VOCABULARIES)}"
+        raise ConfigError(
+            f'{path}["class"]', f'unknown vocabulary "{name}"{did_you_mean(str(name), VOCABULARIES) or known}'
+        )
     cls = VOCABULARIES[name]
     known_options = option_names(cls)
     for option in options:

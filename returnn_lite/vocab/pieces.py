@@ -87,6 +87,6 @@ class SentencePieces(Vocabulary):
 
 def _read(filename: str, path: str) -> bytes:
     if not os.path.isfile(filename):
-        raise ConfigError(f"{path}: model_file", f"there is no file {filename}")
+        raise ConfigError(f"{path}: model_file", f"file {filename} does not exist")
     with open(filename, "rb") as file:
         return file.read()

@@ -208,7 +208,7 @@ def test_bounds(tmp_path):
     ({}, {"lr_scheduler": {"class": "ConstantLR"}}, "learning_rate_control",
      '"learned" sets the learning rate, but so does'),
     ({}, {"dev": None}, "dev", "needs a dev set"),
-    ({}, {"learning_rate_agent": "nowhere.zip"}, "learning_rate_agent", "there is no file 'nowhere.zip'"),
+    ({}, {"learning_rate_agent": "nowhere.zip"}, "learning_rate_agent", "file 'nowhere.zip' does not exist"),
     ({"optimizers": ["adam"]}, {}, "learning_rate_agent", "trained with the optimizer adam, this training has "),
     ({"layers": {"a": 1}, "options": {"mode": "paper"}}, {}, "learning_rate_agent",
      "the agent was trained with 1 layers (a), this network has 2"),

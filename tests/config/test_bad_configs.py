@@ -20,8 +20,8 @@ def error(path: Path, content: str | bytes) -> str:
 
 
 FILES = {
-    "deep.json": ('{"a": ' + "[" * DEEP, "deep.json: invalid JSON content, it is nested too deep"),
-    "deep.yaml": ("a: " + "[" * DEEP, "deep.yaml: invalid YAML content, it is nested too deep"),
+    "deep.json": ('{"a": ' + "[" * DEEP, "deep.json: invalid JSON content, it is nested too deeply"),
+    "deep.yaml": ("a: " + "[" * DEEP, "deep.yaml: invalid YAML content, it is nested too deeply"),
     "long.json": ('{"a": ' + "1" * 10_000 + "}", "long.json: invalid JSON content, Exceeds the limit"),
     "date.yaml": ("a: 2020-13-45", "date.yaml: invalid YAML content, month must be in 1..12"),
     "list.yaml": ("? [a]\n: 1", "list.yaml:1: invalid YAML content, found unhashable key"),
@@ -106,7 +106,7 @@ def run(tmp_path: Path, text: str, *overrides: str) -> int:
 ])  # fmt: skip
 def test_unknown_options(key: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run(tmp_path, "my_size = 3\nlearning_rate = 0.1\n", f"++{key}", "1") == 1
-    assert capsys.readouterr().err == f"++{key}: there is no option '{key}'; {hint}\n"
+    assert capsys.readouterr().err == f"++{key}: unknown option '{key}'; {hint}\n"
 
 
 def test_all_unknown_options_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -161,7 +161,7 @@ def test_labels_of_a_zip_file(tmp_path):
 
 def test_a_missing_key(tmp_path):
     dataset = init_dataset(around("alone", write(tmp_path / "x.hdf", FRAMES, classes=5)), name="toy")
-    with pytest.raises(ConfigError, match='toy: there is no data key "clases"; did you mean "classes"'):
+    with pytest.raises(ConfigError, match='toy: unknown data key "clases"; did you mean "classes"'):
         Loader(dataset, BatchingOptions(batch_size=100), keys=["data", "clases"])
 
 

@@ -98,7 +98,7 @@ def test_a_dataset_is_taken_as_it_is():
 @pytest.mark.parametrize("value, message", [
     ({}, 'train: a dataset dict needs the entry "class"'),
     ({"class": "StaticDatset", "data": []}, 'dataset class "StaticDatset" not found; did you mean "StaticDataset"'),
-    ({"class": "Unrelated"}, "not found; there are AnythingDataset, .*StaticDataset"),
+    ({"class": "Unrelated"}, "not found; known: AnythingDataset, .*StaticDataset"),
     ({"class": "ExternSprintDataset"}, "needs RASR, .* write its data to HDF files"),
     ({"class": "StaticDataset"}, "train: StaticDataset needs the option data"),
     ({**STATIC, "seq_orderin": "x"}, 'train."seq_orderin".: unknown option of StaticDataset; did you mean "seq_ord'),
@@ -114,7 +114,7 @@ def test_a_dataset_is_taken_as_it_is():
     ("Task12AXDataset:num_seqs=open('x')", "must be key=value, … with plain Python values"),
     ("Task12AXDataset:3", "must be key=value"),
     ("sprint:--config=x", 'train: "sprint:…" needs RASR'),
-    ("none.hdf", "none.hdf: there is no such file"),
+    ("none.hdf", "none.hdf: no such file"),
     ("MetaDataset:a=3", 'train."a".: unknown option of MetaDataset'),
 ])  # fmt: skip
 def test_what_does_not_work(value, message):

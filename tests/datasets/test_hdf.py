@@ -88,7 +88,7 @@ def test_the_last_of_equal_tags_is_found(tmp_path):
     dataset = hdf(write(tmp_path / "a.hdf", tags=["a", "b", "a"]))
     dataset.init_seq_order(1, seq_list=["a"])
     assert dataset.get_corpus_seq_idx(0) == 2
-    with pytest.raises(ConfigError, match='train: there is no sequence with tag "c"'):
+    with pytest.raises(ConfigError, match='train: no sequence has the tag "c"'):
         dataset.init_seq_order(1, seq_list=["c"])
 
 
@@ -120,7 +120,7 @@ def test_only_the_keys_asked_for_are_read(tmp_path):
     dataset.limit_keys(["classes"])
     dataset.load_seqs(0, 1)
     assert dataset.get_data(0, "classes").tolist() == [0, 1, 2]
-    with pytest.raises(ConfigError, match='train: there is no key "data"'):
+    with pytest.raises(ConfigError, match='train: unknown key "data"'):
         dataset.get_data(0, "data")
 
 
@@ -141,7 +141,7 @@ def test_neighbours_are_read_at_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("change, message", [
     ({"seqLengths": None}, "a.hdf: seqLengths: missing"),
     ({"seqTags": None}, "a.hdf: seqTags: missing"),
-    ({"inputs": None}, "a.hdf: inputs: there are neither inputs nor targets"),
+    ({"inputs": None}, "a.hdf: inputs: this file has neither inputs nor targets"),
     ({"inputs": np.zeros((4, 2))}, "a.hdf: inputs: has 4 frames, but the lengths of the sequences add up to 9"),
     ({"inputs": np.zeros(9), "attrs": {"x": 1}}, 'a.hdf: inputs: is 1-D, so the file needs .* "inputPattSize"'),
     ({"inputs": np.float32(3)}, "a.hdf: inputs: must have an axis for the frames"),
@@ -174,7 +174,7 @@ def test_files_that_are_no_hdf(tmp_path):
     for name in ("cut.hdf", "text.hdf"):
         with pytest.raises(ConfigError, match=f"{name}: cannot be read as an HDF file"):
             hdf(str(tmp_path / name))
-    with pytest.raises(ConfigError, match="none.hdf: there is no such file"):
+    with pytest.raises(ConfigError, match="none.hdf: no such file"):
         hdf(path, str(tmp_path / "none.hdf"))
 
 

@@ -77,10 +77,10 @@ def test_keys():
 
     with pytest.raises(ConfigError, match=r'batch_size\["dta"\]: unknown data key; did you mean "data"\?'):
         check(batch_size={"dta": 30})
-    with pytest.raises(ConfigError, match=r'max_seq_length\["bpe"\]: unknown data key; there are \[.classes., .data'):
+    with pytest.raises(ConfigError, match=r'max_seq_length\["bpe"\]: unknown data key; known: \[.classes., .data'):
         check(max_seq_length={"bpe": 75})
     check(batch_size={"data": 30, "bpe": 75}, max_seq_length={"classes": 3})
-    assert warnings == ["warning: batch_size[\"bpe\"]: unknown data key; there are ['classes', 'data']"]
+    assert warnings == ["warning: batch_size[\"bpe\"]: unknown data key; known: ['classes', 'data']"]
 
 
 @pytest.mark.parametrize("options, message", [

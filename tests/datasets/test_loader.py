@@ -138,7 +138,7 @@ def test_lengths_that_are_learnt_by_loading():
 
 
 def test_an_unknown_key():
-    with pytest.raises(ConfigError, match='toy: there is no data key "clases"; did you mean "classes"'):
+    with pytest.raises(ConfigError, match='toy: unknown data key "clases"; did you mean "classes"'):
         loader(("clases",))
 
 

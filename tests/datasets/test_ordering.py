@@ -155,7 +155,7 @@ def test_seq_lens_file(tmp_path):
     assert read_seq_lens(str(path), ["b", "a"]).tolist() == [1.5, 3]
     with pytest.raises(ConfigError, match="has no length of sequence 'c'"):
         read_seq_lens(str(path), ["c"])
-    with pytest.raises(ConfigError, match="there is no file"):
+    with pytest.raises(ConfigError, match="does not exist"):
         read_seq_lens(str(tmp_path / "no"), [])
     path.write_bytes(gzip.compress(b"[1, 2]"))
     with pytest.raises(ConfigError, match="must hold a dict"):

@@ -53,7 +53,7 @@ def test_given_orders_go_before_everything():
     dataset.init_seq_order(1, seq_order=[1])
     assert dataset.get_current_seq_order().tolist() == [1]
     for bad in (["seq-3"], ["x"], ["seq-"], ["0"]):
-        with pytest.raises(ConfigError, match=f'toy: there is no sequence with tag "{bad[0]}"'):
+        with pytest.raises(ConfigError, match=f'toy: no sequence has the tag "{bad[0]}"'):
             dataset.init_seq_order(1, seq_list=bad)
     with pytest.raises(ConfigError, match="toy: seq_order must hold numbers from 0 to 2"):
         dataset.init_seq_order(1, seq_order=[3])

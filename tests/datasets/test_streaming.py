@@ -137,14 +137,14 @@ def test_torch_and_functions_as_sources():
     [
         ({"source": 5}, "toy: source: must be something to iterate"),
         ({"source": (i for i in range(3))}, "toy: source: must be a function that gives a generator"),
-        ({"source": []}, "toy: there are no sequences"),
+        ({"source": []}, "toy: no sequences"),
         ({"source": ["a"]}, 'toy: sequence "seq-0": must be a dict, but is str instead'),
-        ({"source": [{"dat": 1}]}, 'toy: sequence "seq-0": data: there is no such entry, but dat; did you mean "dat"?'),
+        ({"source": [{"dat": 1}]}, 'toy: sequence "seq-0": data: no such entry; known: dat; did you mean "dat"?'),
         ({"source": [{"data": [1]}]}, "must have 2 axes as in data_format"),
         ({"partition_epoch": 2}, "toy: partition_epoch: the length is not known; use seqs_per_epoch instead"),
         ({"seqs_per_epoch": 0}, "toy: seqs_per_epoch: must be at least 1, but is 0 instead"),
         ({"sort_window": -1}, "toy: sort_window: must be at least 0, but is -1 instead"),
-        ({"length_key": "dat"}, 'toy: length_key: there is no key "dat"; did you mean "data"?'),
+        ({"length_key": "dat"}, 'toy: length_key: unknown key "dat"; did you mean "data"?'),
         ({"seq_ordering": "random"}, 'toy: seq_ordering: must be "default" where the length is not known'),
     ],
 )
@@ -211,7 +211,7 @@ def test_members_are_not_kept(tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"files": "{folder}/b.tar"}, 'toy: files: there is no file {folder}/b.tar; did you mean "a.tar"?'),
+        ({"files": "{folder}/b.tar"}, 'toy: files: file {folder}/b.tar does not exist; did you mean "a.tar"?'),
         ({"files": []}, "toy: files: must name at least one tar file"),
         ({"files": "{folder}/broken.tar"}, "toy: {folder}/broken.tar: cannot be read as a tar file"),
         ({"files": "{folder}/cut.tar"}, "toy: {folder}/cut.tar: cannot be read as a tar file"),

@@ -41,7 +41,7 @@ def test_text_functions(value, text, expected):
 
 
 @pytest.mark.parametrize("value, message", [
-    ("lowercas", "there is no text function 'lowercas'; did you mean"),
+    ("lowercas", "unknown text function 'lowercas'; did you mean"),
     ("open('x')", "must be names or calls of text functions"),
     (lambda text: 3, "must give a text, but gives 3"),
 ])  # fmt: skip
@@ -171,10 +171,10 @@ def test_phones(tmp_path):
 @pytest.mark.parametrize("options, message", [
     ({"orth_symbols_file": None}, "LmDataset: need orth_vocab or"),
     ({"orth_vocab": {"labels": ["UNK"]}}, "only one of orth_vocab, orth_symbols_file is possible"),
-    ({"corpus_file": "none.txt"}, "corpus_file: there is no file none.txt"),
+    ({"corpus_file": "none.txt"}, "corpus_file: file none.txt does not exist"),
     ({"add_delayed_seq_data": True}, '"\\[START\\]" is not among the symbols'),
     ({"add_random_phone_seqs": 1}, "needs phone_info"),
-    ({"orth_post_process": "lowercas"}, "there is no text function"),
+    ({"orth_post_process": "lowercas"}, "unknown text function"),
 ])  # fmt: skip
 def test_what_lm_refuses(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
@@ -183,7 +183,7 @@ def test_what_lm_refuses(tmp_path, options, message):
 
 @pytest.mark.parametrize("content, message", [
     (b"a\nb \xff\n", "lm.txt:2: must be UTF-8 text"),
-    (b"\n\n", "there are no lines"),
+    (b"\n\n", "no lines"),
     (b"<corpus><x></corpus>", "is not a Bliss"),
 ])  # fmt: skip
 def test_bad_corpora(tmp_path, content, message):
@@ -211,7 +211,7 @@ def test_translation(tmp_path):
 
 @pytest.mark.parametrize("changes, message", [
     ({"file_postfix": "trian"}, "Data file not found: .*target.trian' .*did you mean \"target.train\""),
-    ({"path": "none"}, "toy: path: there is no folder none"),
+    ({"path": "none"}, "toy: path: folder none does not exist"),
     ({"unknown_label": "UNK"}, 'unknown_label "UNK" is not in the vocabulary'),
     ({"source_postfix": " END"}, 'sequence "line-0": .*can not handle unknown token without unknown_label: "END"'),
 ])  # fmt: skip

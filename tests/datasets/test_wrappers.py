@@ -116,14 +116,14 @@ def test_meta_with_lists_and_lengths_from_files(tmp_path):
 
 @pytest.mark.parametrize("options, message", [
     ({"data_map": {"x": ("a", "data")}}, 'toy: data_map: must have the key "data"'),
-    ({"data_map": {"data": ("aa", "data")}}, 'data_map."data".: there is no dataset "aa"; did you mean "a"'),
+    ({"data_map": {"data": ("aa", "data")}}, 'data_map."data".: unknown dataset "aa"; did you mean "a"'),
     ({"data_map": {"data": ("a", "dat")}}, 'toy_a has no key "dat"; did you mean "data"'),
     ({"data_map": {"data": "a"}}, "must be .dataset, its key., but is 'a'"),
     ({"data_map": {}}, "data_map: must be a dict from key"),
     ({"datasets": []}, "toy: datasets: must be a dict from name to dataset"),
     ({"seq_order_control_dataset": "c"}, '"c" is not a dataset of data_map'),
     ({"window": 3}, "toy: window: must be 1"),
-    ({"seq_list_file": {"a": "x"}}, "has no list for b|there is no file x"),
+    ({"seq_list_file": {"a": "x"}}, "has no list for b|file x does not exist"),
     ({"datasets": {"a": static(), "b": static((1,))}}, 'dataset "b" is missing seqs: it has 1, "a" has 4; missing are'),
 ])  # fmt: skip
 def test_what_meta_refuses(tmp_path, options, message):
@@ -167,7 +167,7 @@ def test_samples_go_round():
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"data_map": {("c", "data"): "data"}}, 'there is no dataset "c"'),
+    ({"data_map": {("c", "data"): "data"}}, 'unknown dataset "c"'),
     ({"data_map": {("a", "x"): "data"}}, 'toy_a has no key "x"'),
     ({"data_map": {"a": "data"}}, "must have entries"),
     ({"data_map": {("a", "data"): "data", ("b", "classes"): "data"}}, '"data" has the dims'),
@@ -408,7 +408,7 @@ def test_map_wrapper_refuses():
 
 def test_numpy_dumps_refuse_bad_files(tmp_path):
     options = {"prefix": str(tmp_path / "np."), "postfix": ".txt", "num_inputs": 2, "num_outputs": 3}
-    with pytest.raises(ConfigError, match="there is no file .*np.0.data.txt"):
+    with pytest.raises(ConfigError, match="file .*np.0.data.txt does not exist"):
         made("NumpyDumpDataset", **options)
     for text, message in (
         ("1 2 3\n", "must have 2 numbers a line"),

@@ -36,7 +36,7 @@ CASES = {
     ),
     "eval syntax": (
         f"network['h'] = {{**{EVAL}, 'eval': 'source(0) +* 2'}}\n",
-        r'network\["h"\]: `eval` must be a Python expression, but \'source\(0\) \+\* 2\' is none: invalid syntax',
+        r'network\["h"\]: `eval` must be a Python expression, but \'source\(0\) \+\* 2\' is not one: invalid syntax',
     ),
     "eval name": (
         f"network['h'] = {{**{EVAL}, 'eval': 'sorce(0) * 2'}}\n",
@@ -54,7 +54,7 @@ CASES = {
     "layer size": ("network['h']['n_out'] = 2**31 - 1\n", r'network\["h"\]: parameter \'h/W\' has the shape .* memory'),
     "trainable": ("network['h']['trainable'] = 'perhaps'\n", r'network\["h"\]: `trainable` must be a bool, but is'),
     "device": ("device = 'cuda:x'\n", r'device: `device` must be "gpu", "cuda", "cuda:<number>", "cpu" or unset'),
-    "no GPU": ("device = 'cuda:77'\n", r"device: (no GPU available|there are \d+ GPUs, so cuda:77 is none of them)$"),
+    "no GPU": ("device = 'cuda:77'\n", r"device: (no GPU available|cuda:77 does not exist: the machine has \d+ GPUs)$"),
 }
 
 

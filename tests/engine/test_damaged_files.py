@@ -123,7 +123,7 @@ def test_a_state_that_does_not_fit(tmp_path):
     with pytest.raises(ConfigError, match="model.001.opt.pt' has a state that does not fit the optimizer .KeyError"):
         run(options(tmp_path, num_epochs=2))
     torch.save({**good, "step": 77}, path)
-    with pytest.raises(ConfigError, match="model.001.opt.pt' is of step 77, but the model beside it of step"):
+    with pytest.raises(ConfigError, match="model.001.opt.pt' is of step 77, but the model is of step"):
         run(options(tmp_path, num_epochs=2))
 
 

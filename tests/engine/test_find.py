@@ -66,7 +66,7 @@ def test_choice(name):
 ERRORS = {
     "There was also no model found": Request("search"),
     "must be the epoch of an existing model": Request("eval", existing=MODELS, load_epoch=4),
-    "`start_epoch` 4 goes on with a fresh one": Request(stored=MODELS),
+    "`start_epoch` 4 continues with a fresh optimizer": Request(stored=MODELS),
     "must be one more than an existing epoch": Request(existing=MODELS, start_epoch=6),
 }
 

@@ -86,7 +86,7 @@ def test_what_nobody_wrote_is_called_a_default_only_then():
 def test_a_file_without_sequences(tmp_path):
     path = write(tmp_path / "none.hdf", (), classes=5, seqTags=np.zeros(0, "S1"))
     dataset = init_dataset({"class": "HDFDataset", "files": [path]}, name="toy")
-    with pytest.raises(ConfigError, match=f"^toy: there are no sequences in {path}$"):
+    with pytest.raises(ConfigError, match=f"^toy: no sequences in {path}$"):
         dataset.init_seq_order(1)
 
 

@@ -57,7 +57,7 @@ def test_resume_from_files_of_another_program(tmp_path):
     (tmp_path / "model.001.opt.pt").unlink()
     (tmp_path / "model.001.meta").unlink()
     lines = run(options(tmp_path, checkpoint_format="tf", num_epochs=2))
-    assert "note: there is no optimizer state beside the model; the optimizer starts anew" in lines
+    assert "note: the model has no optimizer state; the optimizer starts from scratch" in lines
     assert "start training at epoch 2" in lines
     steps = [int(read_checkpoint(str(tmp_path / f"model.00{epoch}"))["global_step"]) for epoch in (1, 2)]
     assert steps[1] > steps[0]
@@ -152,8 +152,8 @@ def test_load_on_init_with_options(tmp_path):
 
 @pytest.mark.parametrize("value, text", [
     (3, r'network\["sub"\]\["load_on_init"\]: `load_on_init` must be a model file'),
-    ({"filename": "x", "ignore_mising": True}, 'there is no option "ignore_mising"; did you mean "ignore_missing"'),
-    ({"filename": "x", "params_prefix": "lm/"}, "`params_prefix` must be the begin of all names"),
+    ({"filename": "x", "ignore_mising": True}, 'unknown option "ignore_mising"; did you mean "ignore_missing"'),
+    ({"filename": "x", "params_prefix": "lm/"}, "`params_prefix` must be a prefix of all names"),
     ("missing.001", "'missing.001' does not exist"),
 ])  # fmt: skip
 def test_wrong_load_on_init(tmp_path, value, text):

@@ -211,7 +211,7 @@ def test_steps_that_lack_memory_take_that_of_recorded_ones(monkeypatch):
 
     monkeypatch.setattr(NetStep, "values", too_large)
     assert torch.isfinite(forward(net, *random_batch(40), []).objective)
-    assert lines[-1].endswith("they leave too little memory for others")
+    assert lines[-1].endswith("they leave too little memory for other data")
     assert not forward.steps
 
 

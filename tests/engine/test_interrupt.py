@@ -93,7 +93,7 @@ def test_forward_leaves_no_half_file(tmp_path):
     process = start(tmp_path, *more, "++fine", "4")
     assert not stale.exists() and len(list(tmp_path.glob(".o.hdf*"))) == 1
     _, errors = end(process, signal.SIGTERM)
-    assert process.returncode == 1 and errors == "SIGTERM received, stopped: running again begins anew\n"
+    assert process.returncode == 1 and errors == "SIGTERM received, stopped: running again starts from scratch\n"
     assert not list(tmp_path.glob("*o.hdf*"))
 
 

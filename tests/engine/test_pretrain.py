@@ -106,7 +106,7 @@ def test_how_parameters_are_taken_over(options, description, of_h1, of_output):
 
 
 def test_wrong_options():
-    with pytest.raises(ConfigError, match='no option "repetition"; did you mean "repetitions"'):
+    with pytest.raises(ConfigError, match='unknown option "repetition"; did you mean "repetitions"'):
         NetworkSource(Config({"pretrain": {"repetition": 2}, "network": STACK}))
     with pytest.raises(ConfigError, match="copy_param_mode"):
         NetworkSource(Config({"pretrain": {"copy_param_mode": "subsets"}, "network": STACK}))

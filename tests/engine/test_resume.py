@@ -72,7 +72,7 @@ def test_an_epoch_with_some_of_its_formats(tmp_path, lacking, epochs):
     run(options(parts, num_epochs=2, checkpoint_format="both"))
     os.remove(parts / f"model.002{lacking}")
     lines = run(options(parts, num_epochs=epochs, checkpoint_format="both"))
-    assert any("model.002 is not there in the form" in line for line in lines)
+    assert any("model.002 is missing in the form" in line for line in lines)
     assert sorted(os.listdir(whole)) == sorted(os.listdir(parts))
     assert same(model(whole, epochs), model(parts, epochs)) and same(model(whole, 2), model(parts, 2))
     content = torch.load(parts / "model.002.pt", weights_only=True)
@@ -151,7 +151,7 @@ def test_no_model(tmp_path, task):
     with pytest.raises(ConfigError) as error:
         run({**made, **epoch})
     where = f"looked for {tmp_path}/model.NNN.pt or {tmp_path}/model.NNN.index, up to epoch 3"
-    assert f"{where}; there is no model in the folder {str(tmp_path)!r}" in str(error.value)
+    assert f"{where}; no model in the folder {str(tmp_path)!r}" in str(error.value)
     run(options(tmp_path, model=str(tmp_path / "mode"), num_epochs=1))
     with pytest.raises(ConfigError, match="up to epoch 3; in '.*' there is mode.001"):
         run({**made, **epoch})

@@ -59,7 +59,7 @@ def test_plateau_gets_the_score_of_the_epoch(tmp_path):
     plateau = {"class": "ReduceLROnPlateau", "patience": 0, "factor": 0.5, "threshold": 10.0}  # no epoch is good enough
     run(scheduled(tmp_path, lr_scheduler=plateau, num_epochs=4))
     assert [record.learning_rate for record in records(tmp_path).values()] == pytest.approx([0.02, 0.01, 0.005, 0.0025])
-    with pytest.raises(ConfigError, match="there is no score 'dev_scor'; did you mean \"dev_score\"?"):
+    with pytest.raises(ConfigError, match="unknown score 'dev_scor'; did you mean \"dev_score\"?"):
         run(scheduled(tmp_path / "b", lr_scheduler={**plateau, "measure": "dev_scor"}))
 
 

@@ -108,7 +108,7 @@ def test_pictures(tmp_path, monkeypatch):
     ("output/wieghts", 'did you mean "weights"'),
     ("encodr", 'did you mean "encoder"'),
     ("output", "search_plot: 'output' must have the axes of queries and keys, and maybe heads, but is "),
-    ({"layers": "output/weights"}, "search_plot['layers']: is no option; did you mean \"layer\"?"),
+    ({"layers": "output/weights"}, "search_plot['layers']: unknown option; did you mean \"layer\"?"),
     ({"max_seqs": 3}, "search_plot: must be the name of a layer, a list of them, or a dict of "),
     ({"layer": "output/weights", "max_seqs": 0}, 'search_plot["max_seqs"]: must be a number of sequences, but is 0'),
     ({"layer": "output/weights", "file": "{tags}.png"}, 'but has {tags}; did you mean "tag"?'),

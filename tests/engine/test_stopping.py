@@ -89,7 +89,7 @@ def test_between_epochs_and_on_the_next_start(tmp_path):
         "epoch_end": lambda *, dataset_name, **_: time.sleep(0.25 * (dataset_name == "dev") + 0.25),
     }
     lines = run(helpers.options(tmp_path, max_train_time=1.5, **changes))
-    assert any(line.startswith("max_train_time: ") and "the next start goes on" in line for line in lines)
+    assert any(line.startswith("max_train_time: ") and "the next run continues" in line for line in lines)
     done = len(list(tmp_path.glob("model.*.opt.pt")))
     assert 1 <= done <= 2 and not (tmp_path / "model.004.pt").exists()
     run(helpers.options(tmp_path, **changes))
@@ -105,7 +105,7 @@ def test_within_an_epoch(tmp_path):
     )
     done = rnn("train.config", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "max_train_time is over: the running epoch is given up; the next start goes on with it" in done.stdout
+    assert "max_train_time is over: the current epoch is discarded; the next run continues with it" in done.stdout
     assert not list((tmp_path / "out").glob("model.*"))
 
 
@@ -123,5 +123,5 @@ def test_refused(value, words):
 
 
 def test_no_such_score():
-    with pytest.raises(ConfigError, match='there is no score .dev_scor.; did you mean "dev_score"'):
+    with pytest.raises(ConfigError, match='unknown score .dev_scor.; did you mean "dev_score"'):
         reason(SCORES, patience=2, measure="dev_scor")

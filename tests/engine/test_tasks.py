@@ -133,7 +133,7 @@ def test_search_of_dense_outputs(trained, tmp_path):
 
 
 def test_a_text_file_holds_no_arrays(trained, tmp_path):
-    with pytest.raises(ConfigError, match=r'gives numbers .*, which are no text: name a layer .*"class": "ctc_decode"'):
+    with pytest.raises(ConfigError, match=r'gives numbers .*, which are not text: name a .*"class": "ctc_decode"'):
         searched(trained, tmp_path / "out.txt", search_output_file_format="txt")
     net = {**network(), "labels": {"class": "ctc_decode", "from": "output", "target": "classes", "blank_index": None}}
     changes = {"network": net, "search_output_layer": "labels", "extern_data": VOCAB}

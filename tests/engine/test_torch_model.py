@@ -465,7 +465,7 @@ WRONG = {
     "train_step is no function": ({"train_step": 3}, r"train_step: `train_step` must be a function, but is 3"),
     "no module": ({"get_model": lambda: 7}, r"get_model: must return a torch.nn.Module, but returned 7"),
     "another argument": (
-        {"train_step": lambda *, modle, extern_data: 0}, r'train_step: .*wants `modle`; did you mean "model"',
+        {"train_step": lambda *, modle, extern_data: 0}, r'train_step: .*needs `modle`; did you mean "model"',
     ),
     "other backend": ({"backend": "tensorflow"}, r'backend: `backend` must be "torch".*tensorflow'),
     "a net as well": ({"network": {"output": {}}}, r"network: .*exclude each other"),
@@ -480,7 +480,7 @@ WRONG = {
     ),
     "output in train_step": ({"train_step": misplaced}, r"train_step: mark_as_output must be called in `forward_step`"),
     "broken loss": ({"train_step": broken}, r"Inf/nan score in ep 1 train, step 0: cost:x"),
-    "unknown key": ({"train_step": wrong_key}, r"there is no tensor 'dta'; did you mean .data."),
+    "unknown key": ({"train_step": wrong_key}, r"unknown tensor 'dta'; did you mean .data."),
     "outputs that are no dict": ({"model_outputs": {"x": 3}}, r'model_outputs\["x"\]: must be a dict of options'),
     "nothing to train": ({"get_model": torch.nn.Identity}, r"get_model: must have trainable parameters"),
 }  # fmt: skip

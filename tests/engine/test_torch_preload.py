@@ -145,8 +145,8 @@ def test_no_file(tmp_path):
     ({"var_name_mapping": {"enc.weight": "enc.wieght"}}, "which .* lacks; did you mean \"enc.weight\""),
     ({"init_for_train": "allways"}, "must be one of True, False, 'always', but is 'allways'"),
     ({"custom_missing_load_func": lambda *, name, **_: torch.ones(2)}, "must return a tensor of shape"),
-    ({"prefixx": "enc."}, 'no option "prefixx"; did you mean "prefix"'),
-    ({"filename": "nowhere/x.pt"}, "must name a model file, but 'nowhere/x.pt' does not exist; there is no folder"),
+    ({"prefixx": "enc."}, 'unknown option "prefixx"; did you mean "prefix"'),
+    ({"filename": "nowhere/x.pt"}, "must name a model file, but 'nowhere/x.pt' does not exist; folder"),
     ({"ignore_params": "enc.weight"}, "`ignore_params` must be a list of names"),
 ])  # fmt: skip
 def test_wrong_entries(tmp_path, more, text):

@@ -139,7 +139,7 @@ def test_averages_have_what_is_set_free_later(tmp_path):
 
 
 def test_everything_frozen_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match="all parameters have requires_grad = False"):
+    with pytest.raises(ConfigError, match="no parameter can be trained: all have requires_grad = False"):
         run(options(tmp_path, stepper(lambda epoch, step: (False, False))))
 
 

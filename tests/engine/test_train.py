@@ -131,10 +131,10 @@ def test_models_that_cannot_be_continued_are_not_overwritten(tmp_path):
     run(options(tmp_path))
     for path in tmp_path.glob("*.opt.pt"):
         path.unlink()
-    with pytest.raises(ConfigError, match="`start_epoch` 4 goes on with a fresh one, 1 begins anew"):
+    with pytest.raises(ConfigError, match="`start_epoch` 4 continues with a fresh optimizer, 1 starts from scratch"):
         run(options(tmp_path, num_epochs=4))
     lines = run(options(tmp_path, num_epochs=4, start_epoch=4))
-    assert "warning: the optimizer starts anew, its state of epoch 3 is not there" in lines
+    assert "warning: the optimizer starts from scratch: its state of epoch 3 is missing" in lines
     assert model(tmp_path, 4)["step"] == 12
 
 
@@ -289,9 +289,7 @@ def test_out_of_memory_is_explained(tmp_path, monkeypatch):
 
 def test_scores_of_another_name(tmp_path):
     lines = run(options(tmp_path, num_epochs=2, learning_rate_control_error_measure="dev_scor"))
-    warnings = [
-        line for line in lines if "error_measure: there is no score 'dev_scor'; did you mean \"dev_score\"" in line
-    ]
+    warnings = [line for line in lines if "error_measure: unknown score 'dev_scor'; did you mean \"dev_score\"" in line]
     assert len(warnings) == 1 and warnings[0].endswith("'dev_score' is used")
     lines = run(options(tmp_path / "b", num_epochs=2, learning_rate_control_error_measure="dev_error"))
     assert not any("there is no score" in line for line in lines)
@@ -402,7 +400,7 @@ def test_preload_ignore_and_map(tmp_path, old):
 def test_preload_errors(tmp_path, old):
     with pytest.raises(ConfigError, match='contains the prefix "nwe_"; parameters: h/W'):
         preload(tmp_path, old, prefix="nwe_")
-    with pytest.raises(ConfigError, match='no option "prefiks"; did you mean "prefix"'):
+    with pytest.raises(ConfigError, match='unknown option "prefiks"; did you mean "prefix"'):
         preload(tmp_path, old, prefiks="nwe_")
     with pytest.raises(ConfigError, match=r"lacks 1 of 3 parameters: extra/W \(4, 7\)|lacks 2 of"):
         preload(tmp_path, old, {**network(), "extra": {"class": "linear", "n_out": 7, "from": "data", "loss": "as_is"}})

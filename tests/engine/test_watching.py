@@ -41,7 +41,7 @@ def test_tables(tmp_path):
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (["csvs"], "loggers: there is no logger 'csvs'; did you mean \"csv\"?: csv, mlflow, tensorboard, wandb"),
+        (["csvs"], "loggers: unknown logger 'csvs'; did you mean \"csv\"?: csv, mlflow, tensorboard, wandb"),
         (5, "loggers: must be a list of names, or a dict of options by name, but is 5 instead"),
         ({"csv": "x"}, "loggers[\"csv\"]: must be a dict of options, but is 'x' instead"),
     ],

@@ -26,7 +26,7 @@ WRONG = {
     "other size": (lambda: rf.convert_to_tensor(np.zeros(3), dims=[F]), r"axis 'F'\(4\) .* size 3"),
     "other rank": (lambda: rf.convert_to_tensor(np.zeros((3, 4)), dims=[B]), "must have as many"),
     "other type": (lambda: rf.Tensor("x", [B], "int32", raw_tensor=torch.zeros(3)), "must be int32, but is float32"),
-    "feature of classes": (lambda: rf.zeros([B], dtype="int32", sparse_dim=F, feature_dim=B), "cannot have a feature"),
+    "feature of classes": (lambda: rf.zeros([B], dtype="int32", sparse_dim=F, feature_dim=B), "cannot also have a feature"),
     "not its axis": (lambda: random([B]).get_axis_from_description(F), r"has no axis Dim\{'F'\(4\)\}"),
     "transposed in part": (lambda: random([B, F]).copy_transpose([F]), "must be all of its axes"),
     "not to be added": (lambda: random([B]).copy_compatible_to_dims([B, F], add_dims=False), "lacks"),
@@ -121,7 +121,7 @@ def test_dicts_of_tensors():
     raw = found.as_raw_tensor_dict()
     assert sorted(raw) == ["x", "x:size1", "y"] and raw["x:size1"].tolist() == [5, 2, 4]
     assert [d.name for d in found.all_dims()] == ["B", "time"]
-    with pytest.raises(ConfigError, match="no tensor 'xx'; did you mean \"x\""):
+    with pytest.raises(ConfigError, match="unknown tensor 'xx'; did you mean \"x\""):
         found["xx"]
     time, batch = rf.Dim(None, name="t"), rf.Dim(None, name="b", kind=rf.Dim.Types.Batch)
     time.dyn_size_ext = rf.Tensor("t", [batch], "int32", raw_tensor=torch.ones(1, dtype=torch.int32))

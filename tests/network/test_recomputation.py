@@ -126,7 +126,7 @@ def test_layers_with_effects_are_left_out(capfd):
 
 
 @pytest.mark.parametrize(("value", "words"), [
-    (["blok0"], 'grad_checkpoint: there is no layer .blok0.; did you mean "block0"'),
+    (["blok0"], 'grad_checkpoint: unknown layer .blok0.; did you mean "block0"'),
     ("block0", "grad_checkpoint: must be True or a list of names"),
     ([3], "grad_checkpoint: must be True or a list of names"),
 ])  # fmt: skip

@@ -163,7 +163,7 @@ def test_weight_decay_with_backend_torch():
     ({"layer": "h", "lr": "x"}, '["param_groups"][0]["lr"]', "must be a number"),
     ({"kind": "biass", "lr": 0.1}, '["param_groups"][0]["kind"]', 'did you mean "bias"?'),
     ({"lr": 0.1}, '["param_groups"][0]', "must have a selector"),
-    ({"params": "re:(", "lr": 0.1}, '["param_groups"][0]["params"]', "is no regular expression"),
+    ({"params": "re:(", "lr": 0.1}, '["param_groups"][0]["params"]', "is not a regular expression"),
     ({"params": 3}, '["param_groups"][0]["params"]', "must be a text or a list of texts"),
     ({"filter": 3}, '["param_groups"][0]["filter"]', "must be a function"),
     ({"layer": "h", "optimizer": 3}, '["param_groups"][0]["optimizer"]', "must be a dict"),

@@ -129,7 +129,7 @@ def test_weight_decay_is_l2():
     ({"class": "thinc.SGD", "learn_rate": 0.1}, {"learning_rate": 0.1}, 'optimizer["learn_rate"]',
      "so does `learning_rate`"),
     ({"class": "thinc.SGD", "L2": {"@schedules": "x"}}, {}, 'optimizer["L2"]["@schedules"]', "unknown schedule"),
-    ("none.cfg", {}, "optimizer", "there is no file 'none.cfg'"),
+    ("none.cfg", {}, "optimizer", "file 'none.cfg' does not exist"),
 ])  # fmt: skip
 def test_errors_of_configs(value, config: dict, path: str, message: str):
     with pytest.raises(ConfigError) as caught:

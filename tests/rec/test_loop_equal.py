@@ -204,7 +204,7 @@ WRONG = [
         SOURCE,
         "initial_state: unknown component 'g'",
     ),
-    ({"output": linear("a"), "a": {"class": "copy", "from": "prev:a"}}, [], "the axes of 'a' could not be found out"),
+    ({"output": linear("a"), "a": {"class": "copy", "from": "prev:a"}}, [], "the axes of 'a' could not be determined"),
 ]
 
 

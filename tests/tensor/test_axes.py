@@ -68,8 +68,8 @@ def test_one_axis():
     [
         (SPEC, "spatial", "'spatial' is not a unique axis in [B"),
         (SPEC, "stag:nothing", "'stag:nothing' is not found in ["),
-        (BF, "T", "there is no time axis in [B 'batch' size ?, F 'feature:data' size 5]"),
-        (Spec((TIME,)), "B", "there is no batch axis"),
+        (BF, "T", "no time axis in [B 'batch' size ?, F 'feature:data' size 5]"),
+        (Spec((TIME,)), "B", "no batch axis"),
         (SPEC, "s:7", "'s:7' names no axis: 3 candidates in"),
         (SPEC, "s:x", "'s:x' names no axis"),
         (SPEC, "dim:9", "'dim:9' must name one axis, but 0 match"),

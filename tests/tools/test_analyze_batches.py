@@ -54,7 +54,7 @@ def test_chunks(config, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("args, message", [
-    (["--key", "dat"], 'there is no key "dat"; did you mean "data"?'),
+    (["--key", "dat"], 'unknown key "dat"; did you mean "data"?'),
     (["--dataset", "dev"], "the config has no dataset `dev`"),
 ])  # fmt: skip
 def test_errors(config, capsys, args, message):

@@ -30,7 +30,7 @@ def test_only_models_that_are_there(file, tmp_path, capsys):
     assert main([file, "--model", str(tmp_path / "model")]) == 0
     assert capsys.readouterr().out == f"{tmp_path}/model.001\n"
     assert main([file, "--model", str(tmp_path / "other")]) == 1
-    assert "--model: there is no model of the epochs" in capsys.readouterr().err
+    assert "--model: no model exists for the epochs" in capsys.readouterr().err
 
 
 def test_errors(file, tmp_path, capsys):

@@ -102,10 +102,10 @@ def test_errors_of_corpora(corpus, tmp_path, capsys):
     for tool, args, message in (
         (seq_lens_main, [corpus], 'the segment "c/r2/1" must say where it ends'),
         (text_main, [str(bad)], "is not a Bliss corpus"),
-        (text_main, [str(twice)], 'there are two segments "c/r/1"'),
+        (text_main, [str(twice)], 'two segments are called "c/r/1"'),
         (text_main, [str(tmp_path / "1.wav")], "must be a Bliss corpus"),
-        (text_main, [corpus, "--subset_segment_file", str(tmp_path / "none")], "there are no segments of"),
-        (text_main, [str(tmp_path / "no.xml")], "there is no file"),
+        (text_main, [corpus, "--subset_segment_file", str(tmp_path / "none")], "no segments of"),
+        (text_main, [str(tmp_path / "no.xml")], "does not exist"),
     ):
         assert tool(args) == 1
         assert message in capsys.readouterr().err
@@ -179,7 +179,7 @@ def test_errors_leave_no_zip_file(corpus, ffmpeg, tmp_path, capsys, monkeypatch)
     (tmp_path / "there.zip").touch()
     for args, message in (
         ([corpus, "--output", out, "--ffmpeg_acodec", "x"], 'segment "c/r1/1" cannot be converted: Unknown encoder'),
-        ([str(lost), "--output", out], 'segment "c/r2/1": there is no audio file "' + str(tmp_path / "9.wav")),
+        ([str(lost), "--output", out], 'segment "c/r2/1": audio file does not exist: "' + str(tmp_path / "9.wav")),
         ([str(unsafe), "--output", out], 'the segment has the unsafe name "../r/1"'),
         ([corpus, "--output", out, "--sprint_cache", "x"], "--sprint_cache: archives of RASR cannot be read"),
         ([corpus, "--output", "out.tar"], "--output: must end in .zip"),

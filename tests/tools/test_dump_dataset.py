@@ -160,10 +160,10 @@ def test_prompt(config, capsys, monkeypatch):
 @pytest.mark.parametrize("args, message", [
     (["--dataset", "dve"], 'the config has no dataset `dve`; did you mean "dev"?'),
     (["--dataset", "1 +"], "cannot be evaluated"),
-    (["--key", "clases"], 'there is no key "clases"; did you mean "classes"?'),
+    (["--key", "clases"], 'unknown key "clases"; did you mean "classes"?'),
     (["--key", "raw", "--stats"], '"raw" are texts, which have no statistics'),
     (["--max_seq_length", "long"], "--max_seq_length: "),
-    (["--seqtags", "seq-9"], 'no sequence with tag "seq-9"'),
+    (["--seqtags", "seq-9"], 'no sequence has the tag "seq-9"'),
     (["--dump_stats", "s", "--min_seq_length", "9"], "no frames to write statistics of"),
     (["--type", "numpy", "--dump_prefix", "no/such/folder/x"], "no/such/folder"),
 ])  # fmt: skip
@@ -194,7 +194,7 @@ def test_what_goes_wrong_in_a_sequence_is_said_with_its_tag(config, capsys):
     assert capsys.readouterr().err.splitlines() == [text]
     assert main([config, "--dataset", "broken", "--type", "null"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith('broken: sequence "seq-1": ') and "there is no tensor 'x'; there are ['classes', " in line
+    assert line.startswith('broken: sequence "seq-1": ') and "unknown tensor 'x'; known: ['classes', " in line
 
 
 def test_progress_is_for_terminals(monkeypatch, capsys):

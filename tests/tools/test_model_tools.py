@@ -95,7 +95,7 @@ def test_cleanup(trained, capsys):
     assert capsys.readouterr().out == "to keep: [1, 3, 6]\nto delete: [2, 4, 5]\n"
     assert len(list(trained.glob("m.*.pt"))) == 6
     assert cleanup(options) == 1
-    assert "--yes: must be given where there is no terminal" in capsys.readouterr().err
+    assert "--yes: must be given where no terminal" in capsys.readouterr().err
     assert cleanup([*options, "--yes"]) == 0
     assert sorted(path.name for path in trained.glob("m.*.pt")) == ["m.001.pt", "m.003.pt", "m.006.pt"]
 
@@ -106,9 +106,9 @@ def test_cleanup(trained, capsys):
     (count, ["nothing"], "must name a model file, but 'nothing' does not exist"),
     (count, ["m.001", "--depth", "-1"], "--depth: must be at least 0, but is -1"),
     (cleanup, [], "--model: must be given"),
-    (cleanup, ["--model", "x"], "--model: there are no models of this name: x"),
+    (cleanup, ["--model", "x"], "--model: no models with this name: x"),
     (cleanup, ["--model", "m"], "--learning_rate_file: must be given"),
-    (cleanup, ["--model", "m", "--learning_rate_file", "x"], "--learning_rate_file: there is no file x"),
+    (cleanup, ["--model", "m", "--learning_rate_file", "x"], "--learning_rate_file: file x does not exist"),
     (cleanup, ["--model", "m", "--learning_rate_file", "rates", "--keep_last_n", "0"], "keep_last_n"),
 ])  # fmt: skip
 def test_errors(trained, main, arguments, message, capsys):

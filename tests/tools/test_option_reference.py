@@ -66,7 +66,7 @@ def test_help(kind, name, texts, capsys):
 
 
 @pytest.mark.parametrize("kind, name, line", [
-    ("option", "batchsize", "--help-option: there is no option 'batchsize'; did you mean \"batch_size\"?"),
+    ("option", "batchsize", "--help-option: unknown option 'batchsize'; did you mean \"batch_size\"?"),
     ("loss", "cee", "--help-loss: unknown loss 'cee'; did you mean \"ce\"?"),
     ("dataset", "OggZip", '--help-dataset["class"]: dataset class "OggZip" not found; did you mean "OggZipDataset"?'),
     ("optimizer", "adm", '--help-optimizer: unknown optimizer "adm"; did you mean "adam"?'),

@@ -55,12 +55,12 @@ MISTAKES = [
     (
         nothing,
         ["audio", "wav", "transcripts.tsv", "data"],
-        "wav: must be the folder of the audio files, but there is no",
+        "wav: must be the folder of the audio files, but does not exist",
     ),
     (
         nothing,
         ["audio", "wavs", "transcript.tsv", "data"],
-        'transcript.tsv: there is no such file or folder; did you mean "transcripts.tsv"',
+        'transcript.tsv: no such file or folder; did you mean "transcripts.tsv"',
     ),
     (
         lists("list.txt", LINE),
@@ -96,12 +96,12 @@ MISTAKES = [
     (
         lists("transcripts.tsv", LINE + "u1.wav\tab\n"),
         AUDIO,
-        'transcripts.tsv:2: there is no audio file wavs/u1.wav; did you mean "u',
+        'transcripts.tsv:2: audio file wavs/u1.wav does not exist; did you mean "u',
     ),
     (
         lists("transcripts.tsv", LINE + LINE),
         AUDIO,
-        'transcripts.tsv:2: the name "u00" stands in transcripts.tsv:1 already',
+        'transcripts.tsv:2: the name "u00" is used already in transcripts.tsv:1',
     ),
     (
         lists("transcripts.tsv", LINE.encode() + b"u01.wav\tb\xe9b\xe9\n"),
@@ -116,7 +116,7 @@ MISTAKES = [
     (
         lists("l.jsonl", '{"file": "u00.wav", "text": "ab"}\n{"file": "u01.wav"\n'),
         ["audio", "wavs", "l.jsonl", "data"],
-        "l.jsonl:2: is no JSON: ",
+        "l.jsonl:2: is not JSON: ",
     ),
     (
         lists("l.jsonl", '["u00.wav", "ab"]\n'),
@@ -189,7 +189,7 @@ MISTAKES = [
     ),
     (nothing, [*AUDIO, "--end"], "--end: needs labels with an end symbol: --vocab words, bpe or sentencepiece"),
     # texts
-    (nothing, ["text", "sorce.txt", "lm"], "sorce.txt: there is no such file"),
+    (nothing, ["text", "sorce.txt", "lm"], "sorce.txt: no such file"),
     (
         lists("target.txt", "x\ny\n"),
         ["text", "source.txt", "target.txt", "mt"],

@@ -102,7 +102,7 @@ def test_options_of_a_vocabulary_and_no_end(texts):
     (translation, [*PAIR, "--eos", "<end>"], '--source_vocab: vocab has no label "<end>"'),
     (translation, [*PAIR, "--target_vocab", "words_only"], 'y:1: "a" is not in the vocabulary'),
     (translation, [*PAIR, "--source", "empty", "--target", "empty"], "--source: empty has no lines"),
-    (translation, [*PAIR, "--source_vocab", "{'class': 'Vocab'}"], '--source_vocab["class"]: there is no "Vocab"'),
+    (translation, [*PAIR, "--source_vocab", "{'class': 'Vocab'}"], '_vocab["class"]: unknown vocabulary "Vocab"'),
 ])  # fmt: skip
 def test_errors(texts, main, arguments, message, capsys):
     (texts / "empty").write_text("")

@@ -76,9 +76,9 @@ def test_from_files(files, capsys):
     (["--scores", "first", "other", "--refs", "refs"], '--scores: other["a"]: must have the hypotheses of first'),
     (["--scores", "refs", "--refs", "refs"], '--scores: refs["a"]: must be a list [(score, text), …], but is x z'),
     (["--scores", "bad", "--refs", "refs"], "must have entries (score, text), but has ('x', 1)"),
-    (["--scores", "first", "--refs", "few"], '--refs: there is no reference for "b"'),
+    (["--scores", "first", "--refs", "few"], '--refs: no reference for "b"'),
     (["--scores", "first", "--refs", "refs", "--range", "2", "1"], "--range: must be two rising numbers"),
-    (["--scores", "first", "--refs", "refs", "--scales", "1", "2"], "--scales: must be 1 numbers, but there are 2"),
+    (["--scores", "first", "--refs", "refs", "--scales", "1", "2"], "--scales: must be 1 numbers, but got 2"),
     (["--scores", "none", "--refs", "refs"], "none"),
 ])  # fmt: skip
 def test_errors(files, arguments, message, capsys):

@@ -128,7 +128,7 @@ def test_errors(write, capsys, hyps, message, tmp_path):
     assert main(["--hyps", write("h", hyps), "--refs", write("r", REFS), "--out", str(out)]) == 1
     assert message in capsys.readouterr().err and not out.exists()
     assert main(["--hyps", "no-such-file", "--refs", write("r", REFS)]) == 1
-    assert "there is no file no-such-file" in capsys.readouterr().err
+    assert "file no-such-file does not exist" in capsys.readouterr().err
 
 
 def test_references_from_a_dataset(write, tmp_path, capsys):

@@ -94,14 +94,17 @@ def test_sentence_pieces(tmp_path):
     assert ids[-1] == vocab.eos_id and vocab.text_of(ids) == "the mat" and "▁" in vocab.get_seq_labels(ids)
     assert pickle.loads(pickle.dumps(vocab)).get_seq("the mat") == ids
     (tmp_path / "m.model").write_bytes(b"no model")
-    for change, message in (({}, "cannot be read by sentencepiece"), ({"model_file": "none"}, "there is no file none")):
+    for change, message in (
+        ({}, "cannot be read by sentencepiece"),
+        ({"model_file": "none"}, "file none does not exist"),
+    ):
         with pytest.raises(ConfigError, match=message):
             create_vocab({**options, **change})
 
 
 @pytest.mark.parametrize("options, message", [
     (3, "vocab: must be a dict or a vocabulary, but is 3"),
-    ({"class": "Vocabullary"}, 'there is no "Vocabullary"; did you mean "Vocabulary"'),
+    ({"class": "Vocabullary"}, 'unknown vocabulary "Vocabullary"; did you mean "Vocabulary"'),
     ({"labels": ["a"], "unknwon_label": "a"}, "unknown option of Vocabulary; did you mean .unknown_label."),
     ({"class": "SamplingBytePairEncoding", "labels": ["a"]}, "needs the option breadth_prob"),
     ({"class": "BytePairEncoding", "labels": ["a"]}, "needs the option bpe_file"),
@@ -109,7 +112,7 @@ def test_sentence_pieces(tmp_path):
     ({"labels": ["a"]}, 'vocab: unknown_label: "UNK" is not in the vocabulary'),
     ({"labels": ["a"], "unknown_label": 1}, "unknown_label: must be less than 1"),
     ({"labels": ["a"], "unknown_label": None, "num_labels": 2}, "num_labels: must be 1 as in the file, but is 2"),
-    ({"vocab_file": "none.txt"}, "vocab_file: there is no file none.txt"),
+    ({"vocab_file": "none.txt"}, "vocab_file: file none.txt does not exist"),
     ({"class": "SentencePieces"}, "needs model_file or model_proto"),
     ({"class": "HuggingFaceTokenizer"}, "needs huggingface_repo_dir or tokenizer"),
 ])  # fmt: skip
@@ -128,7 +131,7 @@ def test_what_is_refused(options, message):
     (b"{'a': 'b'}", "the index of 'a' must be a number >= 0, but is 'b'"),
     (b"{'a': -1}", "the index of 'a' must be a number >= 0, but is -1"),
     (b"{'a': 0.0}", "the index of 'a' must be a number >= 0, but is 0.0"),
-    (b"{7: 0}", "labels must be texts, but there is 7"),
+    (b"{7: 0}", "labels must be texts, but one is 7"),
     (b"{}", "holds no labels"),
     (b"", "holds no labels"),
     (b"a\nb\xe4r\n", r":2: must be UTF-8 text, but has an invalid continuation byte 0xe4"),

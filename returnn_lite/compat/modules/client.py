@@ -32,7 +32,7 @@ def log_names() -> dict[str, Any]:
 def get_global_config(raise_exception: bool = True, **_options: Any) -> Config | None:
     """The config that is running."""
     if RUNNING.config is None and raise_exception:
-        raise RuntimeError("there is no config yet")
+        raise RuntimeError("no config has been loaded yet")
     return RUNNING.config  # type: ignore[no-any-return]
 
 

@@ -28,7 +28,7 @@ def case(pred_fn_pairs: Any, default: Callable[[], Any] | None = None, exclusive
         if bool(pred):
             return _as_results(function())
     if default is None:
-        raise ValueError("tf.case: no condition holds, and there is no `default`")
+        raise ValueError("tf.case: no condition holds, and `default` is not given")
     return _as_results(default())
 
 

@@ -65,7 +65,7 @@ class Bundle:
         """One tensor. Raises ConfigError, also if there is none of this name."""
         if name not in self.entries:
             hint = did_you_mean(name, list(self.entries))
-            raise ConfigError(self.prefix, f"there is no tensor {name!r} in the checkpoint{hint}")
+            raise ConfigError(self.prefix, f"unknown tensor {name!r} in the checkpoint{hint}")
         entry = self.entries[name]
         return self._assembled(name, entry) if entry.slices else self._whole(name, entry)
 
@@ -73,7 +73,7 @@ class Bundle:
         filename = data_file(self.prefix, entry.shard, self.header.shards)
         with _defects_of(filename, f"tensor {name!r}"):
             if entry.shard >= self.header.shards:
-                raise Defect(f"is said to lie in data file {entry.shard} of {self.header.shards}")
+                raise Defect(f"refers to data file {entry.shard} of {self.header.shards}")
             return self._decoded(entry, _read_range(filename, entry))
 
     def _decoded(self, entry: Entry, raw: np.ndarray) -> np.ndarray:

@@ -41,6 +41,6 @@ def _literal_length(data: bytes, at: int, code: int) -> tuple[int, int]:
 def _copy(out: bytearray, distance: int, length: int) -> None:
     """Appends `length` bytes from `distance` before the end; they may reach into what is being appended."""
     if not 0 < distance <= len(out):
-        raise Defect("has a compressed block that copies from before its begin")
+        raise Defect("has a compressed block that copies from before its beginning")
     source = bytes(out[-distance:])
     out += (source * (length // distance + 1))[:length]

@@ -89,7 +89,7 @@ def read_lexicon(content: bytes, path: str) -> tuple[list[Phoneme], dict[str, Le
     try:
         root = ElementTree.fromstring(_readable(content))
     except ElementTree.ParseError as exc:
-        raise ConfigError(path, f"is no lexicon: {exc}") from None
+        raise ConfigError(path, f"is not a lexicon: {exc}") from None
     phonemes = []
     for node in root.iterfind("phoneme-inventory/phoneme"):
         symbol, variation = (node.findtext("symbol") or "").strip(), (node.findtext("variation") or "context").strip()

@@ -66,7 +66,7 @@ class LibriSpeechCorpus(Transcribed):
         self.path, self.prefix, self.use_zip, self.use_ogg = path, prefix, use_zip, use_ogg
         needed = os.path.join(path, "train-clean-100" + ".zip" * use_zip)
         if not os.path.exists(needed):
-            raise ConfigError(f"{self.name}: path", f"there is no {needed}")
+            raise ConfigError(f"{self.name}: path", f"{needed} does not exist")
         self.audio = AudioFeatures.parse(audio, f"{self.name}: audio")
         self.targets = self._vocab(targets, chars, bpe)
         self.post_process = TextFunction(orth_post_process, f"{self.name}: orth_post_process")
@@ -110,7 +110,7 @@ class LibriSpeechCorpus(Transcribed):
         subdirs = self._subdirs()
         found = sorted(((i, *ids), text) for i, subdir in enumerate(subdirs) for ids, text in self._transcripts(subdir))
         if not found:
-            raise ConfigError(f"{self.name}: prefix", f"there are no sequences of {self.prefix} in {self.path}")
+            raise ConfigError(f"{self.name}: prefix", f"no sequences of {self.prefix} in {self.path}")
         if self.subset is not None:
             np.random.RandomState(SUBSET_SEED).shuffle(found)
             found = found[: int(len(found) * self.subset) if 0 < self.subset < 1 else int(self.subset)]

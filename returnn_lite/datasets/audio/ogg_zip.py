@@ -287,7 +287,7 @@ def _sources(path: ConfigValue, content_name: ConfigValue, resolve: bool, option
     paths = [path] if isinstance(path, str) else list(path)
     if isinstance(path, str) and os.path.isdir(path) and not path.endswith(".zip"):
         if not os.path.isfile(f"{path}.txt"):
-            raise ConfigError(option, f"there is no list {path}.txt beside the folder")
+            raise ConfigError(option, f"the folder needs the list {path}.txt, which does not exist")
         return [Source(path, os.path.basename(path), f"{path}.txt", folder=True)]
     lists = {os.path.basename(p).removesuffix(".txt.gz"): p for p in paths if p.endswith(".txt.gz")}
     zips = [p for p in paths if not p.endswith(".txt.gz")]
@@ -301,7 +301,7 @@ def _sources(path: ConfigValue, content_name: ConfigValue, resolve: bool, option
         real = os.path.realpath(zip_path) if resolve else zip_path
         name = names[i] if i < len(names) else os.path.basename(real).removesuffix(".zip")
         if not os.path.isfile(zip_path):
-            raise ConfigError(option, f"there is no file {zip_path}")
+            raise ConfigError(option, f"file {zip_path} does not exist")
         sources.append(Source(zip_path, name, lists.get(name)))
     return sources
 

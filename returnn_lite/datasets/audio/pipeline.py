@@ -83,11 +83,9 @@ class AudioFeatures:
         if callable(name) or name == RAW:
             return
         if name in ("raw_ogg", "f0"):
-            raise ConfigError(
-                path, f'"{name}" is not supported; there are {", ".join([RAW, *FEATURES])}, or a function'
-            )
+            raise ConfigError(path, f'"{name}" is not supported; known: {", ".join([RAW, *FEATURES])}, or a function')
         if name not in FEATURES:
-            hint = did_you_mean(str(name), [RAW, *FEATURES]) or f"; there are {', '.join([RAW, *FEATURES])}"
+            hint = did_you_mean(str(name), [RAW, *FEATURES]) or f"; known: {', '.join([RAW, *FEATURES])}"
             raise ConfigError(path, f"non-supported feature type {name!r}{hint}")
         known = list(inspect.signature(FEATURES[str(name)]).parameters)[5:]
         for option in self.options:
@@ -121,7 +119,7 @@ class AudioFeatures:
         if self.sample_rate is not None and self.sample_rate != sample_rate:
             raise ConfigError(
                 f"{self.path}: sample_rate",
-                f"must be that of the audio, {sample_rate} Hz, but is {self.sample_rate}: there is no conversion,"
+                f"must be that of the audio, {sample_rate} Hz, but is {self.sample_rate}: rates are not converted,"
                 " so convert the files, or resample them by `pre_process`, without this option",
             )
         if not len(audio):
@@ -185,7 +183,7 @@ class AudioFeatures:
         if not self.with_delta:
             return features
         if len(features) < DELTA_WINDOW:
-            raise ConfigError(f"{self.path}: with_delta", f"needs {DELTA_WINDOW} frames, but there are {len(features)}")
+            raise ConfigError(f"{self.path}: with_delta", f"needs {DELTA_WINDOW} frames, but got {len(features)}")
         orders = range(1, self.with_delta + 1)
         return np.concatenate([features, *(deltas(features, i) for i in orders)], 1).astype("float32")
 

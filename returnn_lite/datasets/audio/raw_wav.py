@@ -47,7 +47,7 @@ class RawWavDataset(Dataset):
             raise ConfigError(f"{self.name}: listFile", f"{listFile} lists no files")
         missing = next((path for path in self.paths if not os.path.isfile(path)), None)
         if missing is not None:
-            raise ConfigError(f"{self.name}: listFile", f"there is no file {missing}")
+            raise ConfigError(f"{self.name}: listFile", f"file {missing} does not exist")
         self.size, self.shift, self.num_inputs = frameLength, frameShift, frameLength
         self.num_outputs = {"data": (frameLength, 2), "classes": (num_outputs, 2)}
 

@@ -190,7 +190,7 @@ class BlissDataset(Dataset):
         self.vocab = create_vocab(vocab, f"{self.name}: vocab_file")
         found = list(segments(read_bytes(path, f"{self.name}: path"), f"{self.name}: path"))
         if not found:
-            raise ConfigError(f"{self.name}: path", f"there are no segments in {path}")
+            raise ConfigError(f"{self.name}: path", f"no segments in {path}")
         self.tags, self.texts = TagTable.of(s.tag for s in found), TagTable.of(s.text for s in found)
         self.files = TagTable.of(s.audio for s in found)
         self.times = np.array([(s.start, s.end) for s in found])

@@ -75,7 +75,7 @@ class Buckets:
     def _column(self, keys: tuple[str, ...]) -> int:
         if self.key not in keys:
             hint = did_you_mean(self.key, keys)
-            raise ConfigError('torch_batching["length_key"]', f"unknown data key {self.key!r}{hint}; there are {keys}")
+            raise ConfigError('torch_batching["length_key"]', f"unknown data key {self.key!r}{hint}; known: {keys}")
         return keys.index(self.key)
 
 

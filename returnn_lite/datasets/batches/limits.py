@@ -42,7 +42,7 @@ def check_keys(option: str, value: ConfigValue, known: Collection[str], warn: Ca
         if key in known:
             continue
         hint = did_you_mean(str(key), known)
-        message = f"unknown data key{hint or f'; there are {sorted(known)}'}"
+        message = f"unknown data key{hint or f'; known: {sorted(known)}'}"
         if hint or not any(other in known for other in value):
             raise ConfigError(f'{option}["{key}"]', message)
         warn(f'warning: {option}["{key}"]: {message}')

@@ -62,9 +62,7 @@ class Loader:
         known = dataset.get_data_keys()
         for key in keys:
             if key not in known:
-                raise ConfigError(
-                    dataset.name, f'there is no data key "{key}"{did_you_mean(key, known)}; there are {known}'
-                )
+                raise ConfigError(dataset.name, f'unknown data key "{key}"{did_you_mean(key, known)}; known: {known}')
         self.dataset, self.options = dataset, options
         wanted = {key: (dtypes or {}).get(key) or dataset.get_data_dtype(key) for key in keys}
         scattered = options.buckets is not None or options.shuffled is not None

@@ -66,7 +66,7 @@ class ConcatSeqsDataset(Wrapper):
         for key in (*self.postfix, *self.multiples, *self.pad_narrow, *targets):
             if key not in known:
                 raise ConfigError(
-                    self.name, f'{self.inner.name} has no key "{key}"{did_you_mean(key, known)}; there are {known}'
+                    self.name, f'{self.inner.name} has no key "{key}"{did_you_mean(key, known)}; known: {known}'
                 )
 
     def _find_parts(self, delimiter: str) -> None:

@@ -64,7 +64,7 @@ class CombinedDataset(Joined):
             hint = did_you_mean(sub_key, part.get_data_keys())
             raise ConfigError(
                 f"{self.name}: data_map[{source!r}]",
-                f'{part.name} has no key "{sub_key}"{hint}; there are {part.get_data_keys()}',
+                f'{part.name} has no key "{sub_key}"{hint}; known: {part.get_data_keys()}',
             )
         dims = part.num_outputs[sub_key]
         if self.num_outputs.setdefault(key, dims) != dims:
@@ -288,8 +288,8 @@ def _checked_map(data_map: ConfigValue, names: Sequence[str], name: str) -> Iter
         if not isinstance(source, tuple) or len(source) != 2 or not isinstance(key, str):
             raise ConfigError(path, f"must have entries (dataset, its key): key, but has {source!r}: {key!r}")
         if source[0] not in names:
-            hint = f"{did_you_mean(str(source[0]), names)}; there are {list(names)}"
-            raise ConfigError(f"{path}[{source!r}]", f'there is no dataset "{source[0]}"{hint}')
+            hint = f"{did_you_mean(str(source[0]), names)}; known: {list(names)}"
+            raise ConfigError(f"{path}[{source!r}]", f'unknown dataset "{source[0]}"{hint}')
         yield (source[0], source[1]), key
 
 

@@ -87,7 +87,7 @@ class MetaDataset(EpochDataset):
             known = sub.get_data_keys()
             raise ConfigError(
                 f'{self.name}: data_map["{key}"]',
-                f'{sub.name} has no key "{sub_key}"{did_you_mean(sub_key, known)}; there are {known}',
+                f'{sub.name} has no key "{sub_key}"{did_you_mean(sub_key, known)}; known: {known}',
             )
         self.num_outputs[key] = sub.num_outputs[sub_key]
         if sub.labels.get(sub_key):
@@ -312,8 +312,8 @@ def _checked_map(data_map: ConfigValue, datasets: ConfigDict, name: str) -> dict
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise ConfigError(f'{path}["{key}"]', f"must be (dataset, its key), but is {value!r} instead")
         if value[0] not in datasets:
-            hint = f"{did_you_mean(str(value[0]), datasets)}; there are {sorted(datasets)}"
-            raise ConfigError(f'{path}["{key}"]', f'there is no dataset "{value[0]}"{hint}')
+            hint = f"{did_you_mean(str(value[0]), datasets)}; known: {sorted(datasets)}"
+            raise ConfigError(f'{path}["{key}"]', f'unknown dataset "{value[0]}"{hint}')
     return {key: (value[0], value[1]) for key, value in data_map.items()}
 
 

@@ -156,7 +156,7 @@ class PostprocessingDataset(Wrapper):
 
     def _item(self, seq_idx: int) -> tuple[Seq, str, float]:
         if not self._pull(seq_idx):
-            raise DataError(self.name, f"there is no sequence {seq_idx}, the epoch has {self._count}")
+            raise DataError(self.name, f"sequence {seq_idx} does not exist: the epoch has {self._count}")
         if seq_idx not in self._made:
             raise DataError(
                 self.name, f"sequence {seq_idx} is no longer available: sequences can only be read in order"

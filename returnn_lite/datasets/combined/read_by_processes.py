@@ -55,7 +55,7 @@ class ReadByProcesses(Wrapper):
 
     def _item(self, seq_idx: int) -> Item:
         if not self.pull(seq_idx):
-            raise DataError(self.name, f"there is no sequence {seq_idx}, the epoch has {self.count}")
+            raise DataError(self.name, f"sequence {seq_idx} does not exist: the epoch has {self.count}")
         if seq_idx not in self.made:
             raise DataError(
                 self.name, f"sequence {seq_idx} is no longer available: sequences can only be read in order"

@@ -62,7 +62,7 @@ def stored_keys(dataset: Dataset) -> tuple[str | None, dict[str, str]]:
     names = {"classes" if key == "data" else key: key for key in keys if key != input_key}
     if len(names) < len(keys) - (input_key is not None):
         raise ConfigError(
-            dataset.name, 'the target "data" is stored as "classes", but there is a key of that name, too'
+            dataset.name, 'the target "data" is stored as "classes", but a key of that name exists already'
         )
     return input_key, dict(sorted(names.items()))
 

@@ -48,8 +48,8 @@ class NextGenHDFDataset(Dataset):
         self.starts = np.cumsum([0] + [len(names) for names in tables])
         self.tags = TagTable.of(name for names in tables for name in names)
         if input_stream_name not in self.parsers:
-            hint = f"{did_you_mean(input_stream_name, self.parsers)}; there are {sorted(self.parsers)}"
-            raise ConfigError(f"{self.name}: input_stream_name", f'there is no stream "{input_stream_name}"{hint}')
+            hint = f"{did_you_mean(input_stream_name, self.parsers)}; known: {sorted(self.parsers)}"
+            raise ConfigError(f"{self.name}: input_stream_name", f'unknown stream "{input_stream_name}"{hint}')
         self.num_outputs["data"] = self.num_outputs[input_stream_name]
         self.num_inputs = self.num_outputs["data"][0]
 
@@ -179,8 +179,8 @@ class SiameseHDFDataset(NextGenHDFDataset):
         super().__init__(base, input_stream_name=input_stream_name, files=files, log=log)
         self.label_stream = seq_label_stream
         if seq_label_stream not in self.parsers:
-            hint = f"{did_you_mean(seq_label_stream, self.parsers)}; there are {sorted(self.parsers)}"
-            raise ConfigError(f"{self.name}: seq_label_stream", f'there is no stream "{seq_label_stream}"{hint}')
+            hint = f"{did_you_mean(seq_label_stream, self.parsers)}; known: {sorted(self.parsers)}"
+            raise ConfigError(f"{self.name}: seq_label_stream", f'unknown stream "{seq_label_stream}"{hint}')
         self.distribution = None if class_distribution is None else self._read_distribution(class_distribution)
         streams = {stream: self.num_outputs[stream] for stream in self.parsers}
         self.num_outputs = {f"{stream}_{i}": dims for stream, dims in streams.items() for i in range(3)}

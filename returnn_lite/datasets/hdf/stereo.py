@@ -64,7 +64,7 @@ class StereoHdfDataset(Dataset):
         if not path.endswith(".bundle"):
             return [path]
         if not os.path.isfile(path):
-            raise ConfigError(f"{self.name}: hdfFile", f"there is no file {path}")
+            raise ConfigError(f"{self.name}: hdfFile", f"file {path} does not exist")
         with open(path) as file:
             return [line.strip() for line in file if line.strip()]
 

@@ -133,7 +133,7 @@ def _checked_lengths(name: str, lengths: np.ndarray | None, num_seqs: int) -> np
     if lengths is None:
         raise ConfigError("seq_ordering", f'"{name}" needs sequence lengths, which this dataset does not know')
     if len(lengths) != num_seqs:
-        raise ConfigError("seq_ordering", f"there are {num_seqs} sequences, but lengths of {len(lengths)}")
+        raise ConfigError("seq_ordering", f"{num_seqs} sequences, but lengths of {len(lengths)}")
     return np.asarray(lengths, np.int64 if np.asarray(lengths).dtype.kind == "u" else None)  # negated for some orders
 
 

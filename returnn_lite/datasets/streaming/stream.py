@@ -66,7 +66,7 @@ class StreamDataset(EpochDataset):
         """ConfigError if sequences are to be sorted by a key that there is not. To be called when keys are known."""
         keys = self.get_data_keys()
         if self.length_key is not None and self.length_key not in keys:
-            text = f'there is no key "{self.length_key}"{did_you_mean(self.length_key, keys)}; there are {keys}'
+            text = f'unknown key "{self.length_key}"{did_you_mean(self.length_key, keys)}; known: {keys}'
             raise ConfigError(f"{self.name}: length_key", text)
 
     # --- the epoch ----------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class StreamDataset(EpochDataset):
             if not some:
                 total = sum(1 for _ in self.entries(0)) if skip else 0
                 if not total:
-                    raise ConfigError(self.name, "there are no sequences")
+                    raise ConfigError(self.name, "no sequences")
             skip = 0 if some else skip % total
 
     # --- sequences ----------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class StreamDataset(EpochDataset):
 
     def _item(self, seq_idx: int) -> Item:
         if not self._pull(seq_idx):
-            raise DataError(self.name, f"there is no sequence {seq_idx}, the epoch has {self._count}")
+            raise DataError(self.name, f"sequence {seq_idx} does not exist: the epoch has {self._count}")
         if seq_idx not in self._made:
             raise DataError(self.name, f"sequence {seq_idx} is gone: sequences can only be read in order")
         return self._made[seq_idx]

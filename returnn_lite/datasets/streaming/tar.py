@@ -146,7 +146,7 @@ def paths(value: ConfigValue, option: str) -> list[str]:
             if not names:
                 folder = os.path.dirname(plain) or "."
                 hint = did_you_mean(os.path.basename(plain), os.listdir(folder)) if os.path.isdir(folder) else ""
-                raise ConfigError(option, f"there is no file {plain}{hint}")
+                raise ConfigError(option, f"file {plain} does not exist{hint}")
             found += names
     if not found:
         raise ConfigError(option, "must name at least one tar file")

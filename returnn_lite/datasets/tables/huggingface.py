@@ -91,8 +91,8 @@ class HuggingFaceDataset(Rows):
 
     def _column(self, name: str | None, option: str) -> str | None:
         if name is not None and name not in self.table.column_names:
-            hint = f"{did_you_mean(name, self.table.column_names)}; there are {self.table.column_names}"
-            raise ConfigError(f"{self.name}: {option}", f'there is no column "{name}"{hint}')
+            hint = f"{did_you_mean(name, self.table.column_names)}; known: {self.table.column_names}"
+            raise ConfigError(f"{self.name}: {option}", f'unknown column "{name}"{hint}')
         return name
 
     def get_total_num_seqs(self, *, fast: bool = False) -> int:

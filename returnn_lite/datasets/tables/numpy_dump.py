@@ -43,7 +43,7 @@ class NumpyDumpDataset(Dataset):
             while os.path.exists(self._path(end_seq - start_seq, "data")):
                 end_seq += 1
         if end_seq <= start_seq:
-            raise ConfigError(f"{self.name}: prefix", f"there is no file {self._path(0, 'data')}")
+            raise ConfigError(f"{self.name}: prefix", f"file {self._path(0, 'data')} does not exist")
         self.total = end_seq - start_seq
         self.num_inputs = num_inputs
         self.num_outputs = {"data": (num_inputs, 2), "classes": (num_outputs, 1)}

@@ -56,7 +56,7 @@ class Rows(TypedKeys):
     def _entry(self, row: Mapping[str, ConfigValue], key: str) -> ConfigValue:
         if key not in row:
             hint = did_you_mean(key, list(row))
-            raise ConfigError(key, f"there is no such entry, but {', '.join(map(str, row))}{hint}")
+            raise ConfigError(key, f"no such entry; known: {', '.join(map(str, row))}{hint}")
         return row[key]
 
     def _array(self, place: str, key: str, value: ConfigValue) -> np.ndarray:

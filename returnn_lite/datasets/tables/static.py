@@ -111,5 +111,5 @@ def numbered(tag: str, name: str, total: float) -> int:
     """Corpus index of a tag "seq-<corpus index>"; raises ConfigError if there is no such sequence."""
     number = tag.removeprefix("seq-")
     if not number.isdecimal() or number == tag or int(number) >= total:
-        raise ConfigError(name, f'there is no sequence with tag "{tag}"; the tags are "seq-0", "seq-1", …')
+        raise ConfigError(name, f'no sequence has the tag "{tag}"; the tags are "seq-0", "seq-1", …')
     return int(number)

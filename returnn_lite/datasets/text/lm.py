@@ -170,7 +170,7 @@ class LmDataset(Dataset):
         tables = [read_lines(_resolved(filename), path, skip_empty) for filename in files]
         lines = tables[0] if len(tables) == 1 else TagTable.of(line for table in tables for line in table)
         if not len(lines):
-            raise ConfigError(path, f"there are no lines in {', '.join(map(str, files))}")
+            raise ConfigError(path, f"no lines in {', '.join(map(str, files))}")
         self.log.v4(f"{self.name}: {len(lines)} lines")
         return lines
 

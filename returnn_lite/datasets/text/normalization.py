@@ -136,8 +136,8 @@ def _function(value: ConfigValue, path: str) -> PostProcessor:
         return _made(value, path)
     if value in PLAIN:
         return PLAIN[value]
-    hint = did_you_mean(str(value), [*PLAIN, *MAKERS]) or f"; there are {', '.join([*PLAIN, *MAKERS])}"
-    raise ConfigError(path, f"there is no text function {value!r}{hint}")
+    hint = did_you_mean(str(value), [*PLAIN, *MAKERS]) or f"; known: {', '.join([*PLAIN, *MAKERS])}"
+    raise ConfigError(path, f"unknown text function {value!r}{hint}")
 
 
 def _made(text: str, path: str) -> PostProcessor:

@@ -70,7 +70,7 @@ class TranslationDataset(Dataset):
     ):
         super().__init__(base, log=log)
         if not os.path.isdir(path):
-            raise ConfigError(f"{self.name}: path", f"there is no folder {path}")
+            raise ConfigError(f"{self.name}: path", f"folder {path} does not exist")
         self.path, self.postfixes = path, {"data": source_postfix, "classes": target_postfix}
         keys = ["data"] if source_only else ["classes", "data"]
         self.unknown = (

@@ -101,7 +101,7 @@ def save_resume_state(base: str, *, info: SavedState, resume: SavedState) -> Non
     write_atomically(base + ".opt.pt", lambda file: write_torch_file({**resume, **info}, file))
 
 
-WITHOUT_STATE = "without this file, `start_epoch` goes on with a fresh optimizer"
+WITHOUT_STATE = "without this file, `start_epoch` continues with a fresh optimizer"
 RESUME_STATE = {"optimizer": dict, "learning_rates": str, "step": int}
 
 
@@ -126,7 +126,7 @@ def load_resume_state(base: str, step: int = 0) -> State | None:
         text = f"{path!r} must be the optimizer state ({wanted}) that a training saves, but has {found} instead"
         raise ConfigError("load", f"{text}; {WITHOUT_STATE}")
     if step and known["step"] != step:
-        text = f"{path!r} is of step {known['step']}, but the model beside it of step {step}"
+        text = f"{path!r} is of step {known['step']}, but the model is of step {step}"
         raise ConfigError("load", f"{text}: they are of different runs; {WITHOUT_STATE}")
     return known
 

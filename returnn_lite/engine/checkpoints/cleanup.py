@@ -28,7 +28,7 @@ def cleanup_options(value: object) -> ConfigOptions | None:
     for name in given:
         if name not in DEFAULTS:
             hint = did_you_mean(name, list(DEFAULTS))
-            raise ConfigError(f'cleanup_old_models["{name}"]', f'there is no option "{name}"{hint}')
+            raise ConfigError(f'cleanup_old_models["{name}"]', f'unknown option "{name}"{hint}')
     wrong = wrong_values(option_kinds(epochs_to_keep), given, "cleanup_old_models")
     if wrong:
         raise wrong[0] if len(wrong) == 1 else ConfigErrors(wrong)

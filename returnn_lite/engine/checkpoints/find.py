@@ -33,10 +33,10 @@ def nearby(name: str, count: int = 5) -> str:
     folder, wanted = os.path.split(name)
     folder = folder or "."
     if not os.path.isdir(folder):
-        return f"there is no folder {folder!r}"
+        return f"folder {folder!r} does not exist"
     known = sorted({strip_suffix(file) for file in os.listdir(folder) if file.endswith(SUFFIXES)})
     if not known:
-        return f"there is no model in the folder {folder!r}"
+        return f"no model in the folder {folder!r}"
     start = wanted.split(".")[0]
     own = [model for model in known if model.startswith(start)] or known
     shown = own if len(own) <= count else ["…", *own[-count:]]
@@ -185,7 +185,7 @@ def _apply_start_epoch(request: Request, start_point: StartPoint) -> StartPoint:
     if start_point.epoch == start - 1:
         return start_point
     if start - 1 not in request.existing and start - 1 in request.stored:
-        note = f"warning: the optimizer starts anew, its state of epoch {start - 1} is not there"
+        note = f"warning: the optimizer starts from scratch: its state of epoch {start - 1} is missing"
         return StartPoint(start - 1, request.stored[start - 1], notes=(*start_point.notes, note))
     if start - 1 not in request.existing:
         known = sorted({*request.stored, *request.existing})
@@ -200,5 +200,7 @@ def _spare_models(request: Request, start_point: StartPoint) -> None:
     if start_point.epoch or not request.stored:
         return
     last = max(request.stored)
-    text = f"there are models up to epoch {last}, but without optimizer state (.opt.pt), so nothing can be continued"
-    raise ConfigError("start_epoch", f"{text}; `start_epoch` {last + 1} goes on with a fresh one, 1 begins anew")
+    text = f"models exist up to epoch {last}, but without optimizer state (.opt.pt)"
+    raise ConfigError(
+        "start_epoch", f"{text}; `start_epoch` {last + 1} continues with a fresh optimizer, 1 starts from scratch"
+    )

@@ -41,7 +41,7 @@ def _load(params: Params, scope: str, value: ConfigValue, path: str, log: Log) -
         raise ConfigError(path, text)
     for option in options:
         if option not in OPTIONS:
-            raise ConfigError(path, f'there is no option "{option}"{did_you_mean(option, OPTIONS)}')
+            raise ConfigError(path, f'unknown option "{option}"{did_you_mean(option, OPTIONS)}')
     rest = {key: item for key, item in options.items() if key not in ("params_prefix", "load_if_prefix")}
     entry = Preload(prefix=options.get("load_if_prefix", ""), **rest)
     prefix = options.get("params_prefix", f"{scope}/" if scope else "")
@@ -49,7 +49,7 @@ def _load(params: Params, scope: str, value: ConfigValue, path: str, log: Log) -
     own = {name for name in params if name.startswith(inside)}
     alien = sorted(name for name in own if not name.startswith(prefix))
     if alien:
-        text = f"`params_prefix` must be the begin of all names, but is {prefix!r} instead: {', '.join(alien)}"
+        text = f"`params_prefix` must be a prefix of all names, but is {prefix!r} instead: {', '.join(alien)}"
         raise ConfigError(path, text)
     loaded = preload_entry({name[len(prefix) :]: params[name] for name in own}, path, entry, set(), log)
     return {prefix + name for name in loaded}

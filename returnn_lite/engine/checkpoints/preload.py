@@ -45,7 +45,7 @@ class Preload:
         known = [f.name for f in fields(cls) if f.name != "path" and (of_torch or f.name not in TORCH_ONLY)]
         for option in value:
             if option not in known:
-                raise ConfigError(path, f'there is no option "{option}"{did_you_mean(option, known)}')
+                raise ConfigError(path, f'unknown option "{option}"{did_you_mean(option, known)}')
         made = cls(**value, path=path)
         made._check(of_torch)
         return made

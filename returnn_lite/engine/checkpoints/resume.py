@@ -59,7 +59,7 @@ def complete_formats(
     """Writes the files of an epoch that are missing, from its parameters."""
     lacking = missing_formats(base, formats)
     if lacking:
-        log.v2(f"note: {base} is not there in the form {', '.join(lacking)}; writing it now")
+        log.v2(f"note: {base} is missing in the form {', '.join(lacking)}; writing it now")
         save_model(base, params, info=info, formats=lacking)
 
 
@@ -86,4 +86,4 @@ def position_schedules(updater: Updater, control: LearningRateControl, last: int
     for epoch, count in enumerate(steps_of_epochs(control, last, global_step), 1):
         fast_forward(updater, epoch, range(step, step + count), control.measure(epoch - 1, updater.measure))
         step += count
-    log.v2(f"note: the schedules of the optimizer go on as after {last} epochs and {step} steps")
+    log.v2(f"note: the schedules of the optimizer continue as after {last} epochs and {step} steps")

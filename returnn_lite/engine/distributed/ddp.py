@@ -39,7 +39,7 @@ class OverlappedMean(MeanGradients):
         for key in options:
             if key not in known:
                 hint = did_you_mean(str(key), known)
-                raise ConfigError(f'{KEY}["options"]["{key}"]', f"is no option of DistributedDataParallel{hint}")
+                raise ConfigError(f'{KEY}["options"]["{key}"]', f"is not an option of DistributedDataParallel{hint}")
         self.options = dict(options)
         self.net: Model | None = None
         self.trained: frozenset[str] = frozenset()

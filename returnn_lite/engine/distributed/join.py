@@ -60,7 +60,7 @@ def own_device(config: Config, environ: Mapping[str, str]) -> torch.device:
         return HOST
     count, local = torch.cuda.device_count(), env_int(environ, "LOCAL_RANK", 0)
     if local >= count:
-        there = "there is no GPU" if not count else f"there are {count} GPUs"
+        there = "no GPU" if not count else f"only {count} GPUs"
         text = f'{there} for local rank {local}; start fewer processes on this machine, or set device = "cpu"'
         raise ConfigError("device", text)
     device = torch.device("cuda", local)

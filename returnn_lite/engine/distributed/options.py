@@ -112,7 +112,7 @@ def _check_together(value: ConfigDict, reduce_type: str, sharded: bool) -> None:
     if reduce_type == "param" and "param_sync_step" not in value:
         raise ConfigError(_path("param_sync_step"), 'must be set with "reduce_type": "param": steps between averages')
     if sharded and value.get("find_unused_parameters"):
-        raise ConfigError(_path("options"), "find_unused_parameters is no option of fully_shard")
+        raise ConfigError(_path("options"), "find_unused_parameters is not an option of fully_shard")
 
 
 def _wrapper(value: ConfigDict) -> ConfigDict:

@@ -42,7 +42,9 @@ class Sharded(Parallel):
         for key in options:
             if key not in OPTIONS:
                 hint = did_you_mean(str(key), OPTIONS)
-                raise ConfigError(f'{KEY}["options"]["{key}"]', f"is no option with fsdp: {', '.join(OPTIONS)}{hint}")
+                raise ConfigError(
+                    f'{KEY}["options"]["{key}"]', f"is not an option with fsdp{hint} (options: {', '.join(OPTIONS)})"
+                )
         self.classes = options.get("modules")
         self.reshard = bool(options.get("reshard_after_forward", True))
         self.mesh = init_device_mesh(world.device.type, (world.size,))
@@ -118,7 +120,7 @@ def blocks(net: torch.nn.Module, classes: ConfigValue = None) -> Iterator[torch.
         known = {type(module).__name__ for module in modules}
         for name in classes:
             if name not in known:
-                text = f"there is no module of class {name!r}{did_you_mean(str(name), known)}"
+                text = f"no module has the class {name!r}{did_you_mean(str(name), known)}"
                 raise ConfigError(f'{KEY}["options"]["modules"]', text)
         chosen = [module for module in modules if type(module).__name__ in classes]
     return reversed([block for block in chosen if any(True for _ in block.parameters())])

@@ -132,7 +132,7 @@ class RepeatedSteps:
         try:
             made = NetStep(net).values(tensors, lengths)
         except torch.OutOfMemoryError:
-            self._refuse("they leave too little memory for others")
+            self._refuse("they leave too little memory for other data")
             torch.cuda.empty_cache()
             return by_itself(net, data, lengths, tags)
         return NetworkOutput({}, net.program.names, made.losses, made.objective, made.gradients)

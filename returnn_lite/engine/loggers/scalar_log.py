@@ -113,7 +113,7 @@ def loggers(config: Config) -> dict[str, ConfigDict]:
     given = dict(value) if isinstance(value, Mapping) else {name: {} for name in value}
     for name, options in given.items():
         if name not in known:
-            raise ConfigError(KEY, f"there is no logger {name!r}{did_you_mean(str(name), known)}: {', '.join(known)}")
+            raise ConfigError(KEY, f"unknown logger {name!r}{did_you_mean(str(name), known)}: {', '.join(known)}")
         if not isinstance(options or {}, Mapping):
             raise ConfigError(f'{KEY}["{name}"]', f"must be a dict of options, but is {options!r} instead")
     return {name: dict(options or {}) for name, options in given.items()}

@@ -26,7 +26,7 @@ class EpochOverrides:
         for key, value in overrides.items():
             if not self.config.has(key):
                 path = f'network["#config"]["{key}"]'
-                raise ConfigError(path, f"`{key}` must be an option of the config, but there is none")
+                raise ConfigError(path, f"`{key}` must be an option of the config, but is not set")
             old = self.config.opt_typed_value(key)
             self.log.v3(f"Update config key {key!r} for epoch {epoch}: {old!r} -> {value!r}")
             self._saved[key] = (old, self.config.is_typed(key))

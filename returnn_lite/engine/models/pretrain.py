@@ -64,7 +64,7 @@ class PretrainOptions:
         known = list(inspect.signature(PretrainOptions).parameters)
         for name in given:
             if name not in known:
-                raise ConfigError(f'pretrain["{name}"]', f'there is no option "{name}"{did_you_mean(name, known)}')
+                raise ConfigError(f'pretrain["{name}"]', f'unknown option "{name}"{did_you_mean(name, known)}')
         for name in ("copy_output_layer", "repetitions", "construction_algo", "greedy"):
             if given.get(name) is None and config.has(f"pretrain_{name}"):
                 given[name] = config.opt_typed_value(f"pretrain_{name}")

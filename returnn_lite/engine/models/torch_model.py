@@ -218,7 +218,7 @@ class TorchNet(torch.nn.Module):
         if self.has_trained or any(not loss.inv_norm for loss in losses.values()):
             return
         if not any(param.requires_grad for param in self.model.parameters()):
-            raise ConfigError("train_step", "all parameters have requires_grad = False, so that there is none to train")
+            raise ConfigError("train_step", "no parameter can be trained: all have requires_grad = False")
         raise ConfigError("train_step", f"the losses ({', '.join(losses)}) do not depend on any parameter")
 
 
@@ -232,6 +232,6 @@ def call(
     named = [p.name for p in wanted if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     missing = [p.name for p in wanted if p.name in named and p.default is p.empty and p.name not in known]
     if missing:
-        text = f"`{name}` may take {', '.join(known)}, but wants `{missing[0]}`{did_you_mean(missing[0], list(known))}"
+        text = f"`{name}` may take {', '.join(known)}, but needs `{missing[0]}`{did_you_mean(missing[0], list(known))}"
         raise ConfigError(name, text)
     return function(**{key: value for key, value in known.items() if key in named or takes_all and key in offered})

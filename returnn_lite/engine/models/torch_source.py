@@ -99,7 +99,7 @@ def required(config: Config, name: str) -> ConfigFunction:
     """A function of the config. ConfigError if there is none, or it is something else."""
     function = config.typed_value(name)
     if function is None:
-        raise ConfigError(name, f"`{name}` must be a function for this task with `get_model`, but there is none")
+        raise ConfigError(name, f"`{name}` must be a function for this task with `get_model`, but is not set")
     if not callable(function):
         raise ConfigError(name, f"`{name}` must be a function, but is {function!r} instead")
     return function  # type: ignore[no-any-return]

@@ -95,5 +95,5 @@ def first_batch(dataset: Dataset, options: BatchingOptions, net: Model, config: 
     options = dataclasses.replace(options, max_seqs=SEQUENCES, seq_drop=0.0, shuffle_batches=False)
     batch: Batch | None = next(iter(data.load_batches(dataset, options, net, config)), None)
     if batch is None:
-        raise ConfigError(dataset.name, "there must be sequences, but there are none; see max_seq_length")
+        raise ConfigError(dataset.name, "must have sequences, but has none; see max_seq_length")
     return batch

@@ -95,7 +95,7 @@ class ToHDF:
         if self.writer is not None:
             self.writer.__exit__(kind, error, trace)
         elif error is None:
-            raise ConfigError("eval", "there must be sequences to forward, but there are none")
+            raise ConfigError("eval", "must have sequences to forward, but has none")
 
     def write(self, outputs: Outputs, tags: list[str]) -> None:
         """Appends one entry per sequence: frames of all axes but the feature axis, in row-major order."""

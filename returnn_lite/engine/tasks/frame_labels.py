@@ -57,6 +57,6 @@ def refuse_frames(layer: str, output: Tensor) -> None:
         decode = f'{{"class": "ctc_decode", "from": "{layer}", "target": …}}'
         raise ConfigError(
             "search_output_layer",
-            f"layer {layer!r} gives numbers {output.spec}, which are no text: name a layer that decodes them, such as"
+            f"layer {layer!r} gives numbers {output.spec}, which are not text: name a layer that decodes them, such as"
             f' "decision": {decode} ("blank_index": None without a blank), or use the task "forward"',
         )

@@ -43,7 +43,7 @@ def compute_priors_task(config: Config, log: Log) -> None:
             meter.progress.step_line(step, {}, {}, batch.complete)
     meter.finish(loader.wait_time)
     if not frames:
-        raise ConfigError("train", "there must be frames to compute priors of, but there are none")
+        raise ConfigError("train", "must have frames to compute priors from, but has none")
     priors = log_of_means((total / frames).cpu().numpy(), layer)
     log.v3(f"Write the log priors of {len(priors)} classes, from {frames} frames, to {filename}")
     write_atomically(filename, lambda file: np.savetxt(file, priors, delimiter=" "))

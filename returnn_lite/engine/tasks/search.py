@@ -191,7 +191,7 @@ def _log_sequence(
 def write_results(options: SearchOptions, results: Sequence[Result]) -> None:
     """The whole file at once, in the order of `results`; compressed if its name ends with .gz."""
     if not results:
-        raise ConfigError("search_data", "there must be sequences to search, but there are none")
+        raise ConfigError("search_data", "must have sequences to search, but has none")
     text = py_text(results) if options.format == "py" else txt_text(results)
     content = gzip.compress(text.encode()) if options.filename.endswith(".gz") else text.encode()
     write_atomically(options.filename, lambda file: file.write(content))

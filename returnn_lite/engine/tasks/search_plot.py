@@ -43,7 +43,7 @@ class SearchPlot:
         options = value if isinstance(value, Mapping) else {"layer": value}
         for name in options:
             if name not in OPTIONS:
-                raise ConfigError(f"{KEY}[{name!r}]", f"is no option{did_you_mean(str(name), OPTIONS)}")
+                raise ConfigError(f"{KEY}[{name!r}]", f"unknown option{did_you_mean(str(name), OPTIONS)}")
         layers, max_seqs = _layers(options.get("layer")), options.get("max_seqs")
         if max_seqs is not None and (not isinstance(max_seqs, int) or max_seqs < 1):
             raise ConfigError(f'{KEY}["max_seqs"]', f"must be a number of sequences, but is {max_seqs!r} instead")

@@ -41,7 +41,7 @@ def specaugment(
         return x
     features = feature_dim if feature_dim is not None else x.feature_dim
     if features is None:
-        raise WrongUse(f"specaugment of {x}: `feature_dim` must be given, as there is no feature axis")
+        raise WrongUse(f"specaugment of {x}: `feature_dim` must be given, as no feature axis is set")
     stage = ops.stages(context.step, steps) if global_train_step_dependent else (1, 1, 1)
     per_seq = from_version("rf_specaugment_num_masks_per_seq", 28) if num_masks_per_seq is None else num_masks_per_seq
     if num_spatial_mask_factor and not _is_zero(max_consecutive_spatial_dims):

@@ -19,7 +19,7 @@ def state_part(
     keys = list(state)
     if key in (None, "*", "flat"):
         if key == "flat" and len(keys) < 2:
-            raise error('`key` "flat" needs a state of several parts, but there is one; use "*"')
+            raise error('`key` "flat" needs a state of several parts, but the layer has one; use "*"')
         return torch.cat(list(state.values()), -1)
     if isinstance(key, int) and 0 <= key < len(keys) and len(keys) > 1:
         return state[keys[key]]

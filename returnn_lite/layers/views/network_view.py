@@ -108,7 +108,7 @@ class NetworkView(NamesKnown):
         if key is not None and (key := "data" if key == name else key) in data:
             return ComputedLayer(self._layer, data[key], name)
         known = list(self._net.nodes)
-        reason = did_you_mean(name, known) if node is None else "; it is computed later, or its value was given up"
+        reason = did_you_mean(name, known) if node is None else "; it is computed later, or its value was discarded"
         raise LayerNotFound(self._layer.path, f"`get_layer`: layer {name!r} not found{reason}")
 
     @property

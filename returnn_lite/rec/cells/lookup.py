@@ -33,7 +33,7 @@ ELSEWHERE = {
     "blocksparsemultiplicativemultisteplstm": "it needs the blocksparse library, which is not supported",
     "twodnativelstm": 'it is the unit of the layer class "twod_lstm"',
     "cudnngru": 'it has no counterpart without cuDNN; "gru" is the usual one',
-    "grublock": 'it is no longer there; "gru" has the same formula',
+    "grublock": 'it was removed; "gru" has the same formula',
 }
 
 

@@ -169,7 +169,7 @@ def run(argv: Sequence[str]) -> None:
     if args.sample_rate is not None and args.sample_rate < 1000:
         raise ConfigError("--sample_rate", f"must be in Hz, such as 16000, but is {args.sample_rate}")
     if not os.path.isdir(args.audio):
-        raise ConfigError(args.audio, "must be the folder of the audio files, but there is no such folder")
+        raise ConfigError(args.audio, "must be the folder of the audio files, but does not exist")
     if args.end and args.vocab == "characters":
         raise ConfigError("--end", "needs labels with an end symbol: --vocab words, bpe or sentencepiece")
     found = sets.good_ones([_safe(one) for one in read_transcripts(args.transcripts, args.audio)], args.skip)

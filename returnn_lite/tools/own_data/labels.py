@@ -78,9 +78,7 @@ class Labels:
 
     def __init__(self, kind: str, texts: Sequence[str], folder: str, size: int | None, prefix: str = "") -> None:
         if size is not None and kind in ("characters",):
-            raise ConfigError(
-                "--vocab_size", "is for words, bpe and sentencepiece; there are as many characters as there are"
-            )
+            raise ConfigError("--vocab_size", "is for words, bpe and sentencepiece; characters are as many as occur")
         if size is None and kind in ("bpe", "sentencepiece"):
             raise ConfigError("--vocab_size", f"must be given for {kind}, such as 500")
         if size is not None and size < 3:

@@ -35,7 +35,7 @@ def read_sentences(paths: Sequence[str]) -> list[Sentence | ConfigError]:
     """The sentences of a text file; pairs of two, or of a table of two columns. ConfigError for what is none of it."""
     for path in paths:
         if not os.path.isfile(path):
-            raise ConfigError(path, "there is no such file")
+            raise ConfigError(path, "no such file")
     if len(paths) == 1 and paths[0].lower().endswith((".tsv", ".csv")):
         return _pairs_of_table(paths[0])
     lines = [text_lines(path) for path in paths]
@@ -155,9 +155,7 @@ def run(argv: Sequence[str]) -> None:
     """`data text`."""
     args = parser().parse_args(argv)
     if len(args.texts) > 2:
-        raise ConfigError(
-            "texts", f"must be one text file or two, and the folder to write, but there are {len(args.texts)}"
-        )
+        raise ConfigError("texts", f"must be one text file or two, and the folder to write, but got {len(args.texts)}")
     found = sets.good_ones(read_sentences(args.texts), args.skip)
     if args.lowercase:
         found = [Sentence(tuple(text.lower() for text in one.texts), one.split) for one in found]

@@ -43,7 +43,7 @@ def read_transcripts(path: str, folder: str) -> list[Utterance | ConfigError]:
     """The utterances of a list; files are looked for in `folder`. ConfigError for a list that cannot be read."""
     if not os.path.exists(path):
         beside = os.listdir(os.path.dirname(path) or ".") if os.path.isdir(os.path.dirname(path) or ".") else []
-        raise ConfigError(path, f"there is no such file or folder{did_you_mean(os.path.basename(path), beside)}")
+        raise ConfigError(path, f"no such file or folder{did_you_mean(os.path.basename(path), beside)}")
     found = list(_unique(_reader(path)(path, folder)))
     if not found:
         raise ConfigError(path, "holds no utterances")
@@ -66,7 +66,7 @@ def _unique(found: Found) -> Found:
     first: dict[str, str] = {}
     for one in found:
         if isinstance(one, Utterance) and first.setdefault(one.tag, one.place) != one.place:
-            yield ConfigError(one.place, f'the name "{one.tag}" stands in {first[one.tag]} already')
+            yield ConfigError(one.place, f'the name "{one.tag}" is used already in {first[one.tag]}')
         else:
             yield one
 
@@ -93,7 +93,9 @@ def _file(name: str, folder: str, place: str) -> str:
     if found is None:
         near = os.path.dirname(os.path.join(folder, name))
         known = os.listdir(near) if os.path.isdir(near) else []
-        raise ConfigError(place, f"there is no audio file {candidates[0]}{did_you_mean(os.path.basename(name), known)}")
+        raise ConfigError(
+            place, f"audio file {candidates[0]} does not exist{did_you_mean(os.path.basename(name), known)}"
+        )
     return found
 
 
@@ -157,7 +159,7 @@ def _header(names: list[str], path: str) -> tuple[list[str], bool]:
         if not found:
             what = "audio files" if kind is FILE else "texts"
             raise ConfigError(
-                f"{path}:1", f"no column for {what}: one must be called {', '.join(kind)}; there are {names}"
+                f"{path}:1", f"no column for {what}: one must be called {', '.join(kind)}; known: {names}"
             )
     return names, True
 
@@ -170,7 +172,7 @@ def _json_lines(path: str, folder: str) -> Found:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as exc:
-            yield ConfigError(place, f"is no JSON: {exc.msg} at column {exc.colno}")
+            yield ConfigError(place, f"is not JSON: {exc.msg} at column {exc.colno}")
             continue
         if not isinstance(row, dict):
             yield ConfigError(place, f'must be an object such as {{"file": "a.wav", "text": "…"}}, but is {line[:60]}')
@@ -235,7 +237,7 @@ def _hugging_face(path: str, folder: str) -> Found:
         text = next((name for name in TEXT if name in part.features), None)
         if audio is None or text is None:
             what = "with audio" if audio is None else f"called {', '.join(TEXT)}"
-            raise ConfigError(path, f"has no column {what}; there are {', '.join(part.features)}")
+            raise ConfigError(path, f"has no column {what}; known: {', '.join(part.features)}")
         table = part.cast_column(audio, datasets.Audio(decode=False))
         for number in range(len(table)):
             yield _row(table, number, audio, text, f"{path}: {split or 'row'} {number}", split)

@@ -195,7 +195,7 @@ def test_missing_files_and_names(tmp_path):
     with pytest.raises(ConfigError, match=r"m\.index: file does not exist"):
         read_checkpoint(prefix)
     write_checkpoint(prefix, ARRAYS)
-    with pytest.raises(ConfigError, match="no tensor 'outputs/W'.*did you mean \"output/W\""):
+    with pytest.raises(ConfigError, match="unknown tensor 'outputs/W'.*did you mean \"output/W\""):
         Bundle(prefix).read("outputs/W")
     (tmp_path / "m.data-00000-of-00001").unlink()
     assert "output/W" in Bundle(prefix).entries
