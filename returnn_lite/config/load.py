@@ -18,9 +18,12 @@ def load_into(config: Config, files: Sequence[str], overrides: Sequence[tuple[st
     """Applies the overrides, then the files in order (a later one wins), then the overrides again.
 
     So a config file sees the command line while it is executed (as untyped text: `config.value("task", "train")`), and
-    the command line wins in the end, now read by the kind of value that the config gave the option.
+    the command line wins in the end, now read by the kind of value that the config gave the option. Of the task
+    `to_torch` it sees the one that runs the same network.
     """
     _apply(config, overrides)
+    if config.value("task", "") == "to_torch":
+        config.set_text("task", to_torch_runs(config))
     for filename in files:
         config.load_file(filename)
     _apply(config, overrides)
@@ -30,6 +33,11 @@ def load_into(config: Config, files: Sequence[str], overrides: Sequence[tuple[st
         how = f"to have it honoured, give ++{key} {text} on the command line, or use a Python config"
         config.warnings.append(f"WARNING: `{key} {text}` of a line-based config is ignored, as RETURNN does; {how}")
     config.warnings[:] = dict.fromkeys(config.warnings)  # each one once
+
+
+def to_torch_runs(config: Config) -> str:
+    """The task that runs the network that `to_torch` writes."""
+    return "search" if config.is_true("to_torch_search") else "forward"
 
 
 def _apply(config: Config, overrides: Sequence[tuple[str, str]]) -> None:

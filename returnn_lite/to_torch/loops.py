@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from returnn_lite.to_torch.recorder import Call, Number, Tree, Value, leaves
-from returnn_lite.to_torch.regions import is_plain, nest
+from returnn_lite.to_torch.recorder import Call, Number, Tree, Value, is_plain, leaves, nest
 
 TURNS = 4  # so many at least make a loop
 
@@ -106,6 +105,11 @@ def rolled(calls: Sequence[Call]) -> list[Item]:
     return [_with_lists(item, rolling) if isinstance(item, Call) else item for item in rolling.items(0, len(calls))]
 
 
+def repeats(calls: Sequence[Call]) -> bool:
+    """Whether calls of one kind follow each other so often that they may be a loop."""
+    return next(Rolling(calls).repetitions(0, len(calls)), None) is not None
+
+
 class Rolling:
     """The repetitions of a recording; `lists`: where each Value stands in a list of results."""
 
@@ -120,7 +124,7 @@ class Rolling:
 
     def items(self, start: int, end: int) -> list[Item]:
         """The calls of this range."""
-        for begin, period, length in self._repetitions(start, end):
+        for begin, period, length in self.repetitions(start, end):
             found = self._best_loop(begin, period, length)
             if found is not None:
                 first, loop = found
@@ -130,15 +134,31 @@ class Rolling:
         return list(self.calls[start:end])
 
     def _best_loop(self, begin: int, period: int, length: int) -> tuple[int, Loop] | None:
-        """The loop whose last turn is whole; else the one that carries least from turn to turn."""
+        """The loop whose last turn is whole; else the one that carries least from turn to turn; else the longest."""
         rest = length % period
         found = self._loop(begin + rest, period, length // period)
         if found is not None:
             return found
         others = (self._loop(begin + s, period, (length - s) // period) for s in range(period) if s != rest)
-        return min((x for x in others if x is not None), key=lambda x: (x[1].carries, x[0]), default=None)
+        best = min((x for x in others if x is not None), key=lambda x: (x[1].carries, x[0]), default=None)
+        return best or self._first_loop(begin, period, length)
 
-    def _repetitions(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    def _first_loop(self, begin: int, period: int, length: int) -> tuple[int, Loop] | None:
+        """The longest loop at the beginning of a repetition, behind which another one follows."""
+        found = None
+        for start in range(period):
+            low, high = TURNS - 1, (length - start) // period
+            while low < high:
+                count = (low + high + 1) // 2
+                loop = self._loop(begin + start, period, count)
+                if loop is None:
+                    high = count - 1
+                else:
+                    low = count
+                    found = loop if found is None or len(found[1].turns) < count else found
+        return found
+
+    def repetitions(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Start, period and length of repetitions, those that cover most first."""
         kinds = self.kinds[start:end]
         found = []
@@ -244,7 +264,7 @@ def _with_lists(call: Call, rolling: Rolling) -> Call:
         return tree
 
     has_lists = any(isinstance(x, Value) and x in rolling.lists for x in reads(call))
-    return replace(call, args=changed(call.args)) if has_lists else call
+    return replace(call, args=tuple(map(changed, call.args))) if has_lists else call
 
 
 def _kinds(calls: Sequence[Call]) -> Any:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from returnn_lite.to_torch.folding import Folding
+from returnn_lite.to_torch.functions import draws
 from returnn_lite.to_torch.loops import Carried, Item, Listed, Loop, outs, reads, rolled
 from returnn_lite.to_torch.pruning import Live, needed_calls, pruned
-from returnn_lite.to_torch.recorder import Call, Number, Recorder, Value
-from returnn_lite.to_torch.regions import Grouping, Helper, is_plain
+from returnn_lite.to_torch.recorder import Call, Number, Recorder, Value, is_plain
+from returnn_lite.to_torch.regions import Grouping, Helper, without_loops
 from returnn_lite.to_torch.scope import Scope, Unwritable
 from returnn_lite.to_torch.sizes import Samples
 from returnn_lite.to_torch.writer import Writer
@@ -57,10 +58,11 @@ class Recording:
 
 @dataclass
 class Module:
-    """The text of a file, and the weights by their names in it."""
+    """The text of a file, and the weights by their names in it; `draws`: whether it draws random numbers."""
 
     text: str
     weights: dict[str, torch.Tensor]
+    draws: bool = False
 
 
 def make_module(recordings: Sequence[Recording], title: str, weights_file: str, comments: dict[str, str]) -> Module:
@@ -69,7 +71,8 @@ def make_module(recordings: Sequence[Recording], title: str, weights_file: str, 
     Raises Unwritable for what no file could compute.
     """
     grouping = Grouping()
-    calls = [grouping.grouped(Folding().rest(r.recorder.calls), set(r.outputs.values())) for r in recordings]
+    flat = without_loops([Folding().rest(r.recorder.calls) for r in recordings])
+    calls = [grouping.grouped(c, set(r.outputs.values())) for c, r in zip(flat, recordings, strict=True)]
     unused: frozenset[int] = frozenset()
     while True:
         made = _Assembly(recordings, calls, unused).written(title, weights_file, comments)
@@ -98,9 +101,10 @@ class _Assembly:
             read = [x for i, x in enumerate(numbers) if i not in unused]
             program = pruned(program, Live([*recording.outputs.values(), *read]))
             alike.setdefault(tuple(map(_kind, program)), []).append((recording, program, numbers))
-        most = max(alike.values(), key=len)
-        if len(most) < ALIKE:
+        enough = [group for group in alike.values() if len(group) >= ALIKE]
+        if not enough:
             raise Unwritable("it computes in another way for almost every size of a batch")
+        most = max(enough, key=lambda group: (_size(group[0][1]), len(group)))  # others take short cuts, as no padding
         self.recordings = [recording for recording, _, _ in most]
         self.programs = [program for _, program, _ in most]
         self.numbers = most[0][2]
@@ -112,7 +116,7 @@ class _Assembly:
         helpers = list(dict.fromkeys(c.function for c in self.calls if isinstance(c.function, Helper)))
         for helper in helpers:
             every = (c for program in self.programs for c in _calls(program, all_turns=True))
-            helper.uses, helper.parameters = [c.use for c in every if c.function is helper], {}
+            helper.uses = [c.use for c in every if c.function is helper]
         functions = [helper_text(helper) for helper in helpers]
         scope = self._scope({helper.name for helper in helpers})
         outputs = self.recordings[0].outputs
@@ -130,7 +134,9 @@ class _Assembly:
             body="\n".join(writer.lines),
             weights_file=weights_file,
         )
-        return _Written(Module(text, weights), self._idle(scope, text))
+        inner = [c for helper in helpers for c in helper.calls]
+        random = any(draws(call.function) for call in (*self.calls, *inner))
+        return _Written(Module(text, weights, random), self._idle(scope, text))
 
     def _scope(self, taken: set[str]) -> Scope:
         """What the file's `forward` may name at its beginning."""
@@ -162,15 +168,30 @@ def _declared(name: str, x: torch.Tensor) -> str:
 
 
 def helper_text(helper: Helper) -> str:
-    """A function of the file; sets which numbers it is handed."""
+    """A function of the file; sets what it is handed beside tensors. It reads no numbers that it does not use."""
+    numbers = [x for call in helper.calls for x in outs(call) if isinstance(x, Number)]
+    while True:
+        text, scope = _function(helper, numbers)
+        words = Counter(re.findall(r"\w+", text))
+        used = [x for x in numbers if words[scope.names.get(x, "")] > 1]
+        if len(used) == len(numbers):
+            return text
+        numbers = used
+
+
+def _function(helper: Helper, numbers: Sequence[Number]) -> tuple[str, Scope]:
+    """Its text, and the names in it."""
     first = helper.uses[0]
     op = first.calls[0].op
+    helper.parameters = {}
     scope = Scope("", taken=set(dir(builtins)))
     for at, x in enumerate(first.inputs):
         name = scope.names[x] = scope.fresh(op.names.get(x, "x") if op is not None and isinstance(x, Value) else "x")
         if isinstance(x, Value):
             scope.device = scope.device or f"{name}.device"
             scope.add_sizes(name, [v for use in helper.uses if isinstance(v := use.inputs[at], Value)])
+    names = [scope.names[x] for x in first.inputs]
+    scope.device = scope.device or scope.fresh("device")
     returned = [first.values[i] for i in sorted(helper.escaping)]
 
     def handed(number: int, row: Samples) -> str:
@@ -181,14 +202,16 @@ def helper_text(helper: Helper) -> str:
     reading = Counter(x for call in first.calls for x in reads(call))
     reading.update(dict.fromkeys(returned, 2))
     writer = Writer(scope, " " * 4, reads=reading, missing=handed)
-    kept = needed_calls(first.calls, returned)
+    kept = needed_calls(first.calls, [*returned, *numbers])
     amounts = [sum(map(is_plain, reads(call))) for call in first.calls]
     writer.first_numbers = [sum(amounts[:i]) for i in kept]
     writer.write([[use.calls[i] for i in kept] for use in helper.uses])
     writer.line(f"return {', '.join(scope.names[x] for x in returned)}")
-    names = [*(scope.names[x] for x in first.inputs), *(helper.parameters[i] for i in sorted(helper.parameters))]
+    names += [helper.parameters[i] for i in sorted(helper.parameters)]
+    helper.needs_device = scope.device == "device" and any("=device" in line for line in writer.lines)
+    names += ["device"] * helper.needs_device
     doc = "".join(f"    {line}".rstrip() + "\n" for line in f'"""{helper.doc}"""'.splitlines()) if helper.doc else ""
-    return f"def {helper.name}({', '.join(names)}):\n{doc}" + "\n".join(writer.lines) + "\n"
+    return f"def {helper.name}({', '.join(names)}):\n{doc}" + "\n".join(writer.lines) + "\n", scope
 
 
 # --- questions about a rolled recording -------------------------------------------------------------------------------
@@ -202,6 +225,11 @@ def _calls(program: Iterable[Item], *, all_turns: bool = False) -> Iterator[Call
         else:
             for turn in item.turns if all_turns else item.turns[:1]:
                 yield from turn
+
+
+def _size(program: Iterable[Item]) -> int:
+    """How many calls it has, those of helpers counted, those of a loop once."""
+    return sum(len(c.function.calls) if isinstance(c.function, Helper) else 1 for c in _calls(program))
 
 
 def _kind(item: Item) -> Any:

@@ -57,7 +57,8 @@ class Op:
 class Call:
     """A call of torch: `args`, `kwargs` and `out` as they were, with a Value for each tensor.
 
-    `layer`: path of the layer that it computes for; `op`: the call of a function of our `ops` that it is a part of.
+    `layer`: path of the layer that it computes for; `ops`: the calls of functions of our `ops` that it is a part of,
+    the outermost one first.
     """
 
     function: Any  # Any: a function of torch, or a helper of the file (`regions.Helper`)
@@ -65,8 +66,13 @@ class Call:
     kwargs: dict[str, Any]
     out: Tree
     layer: str
-    op: Op | None
+    ops: tuple[Op, ...]
     use: Any = None  # Any: of a helper (`regions.Use`), which is made of calls
+
+    @property
+    def op(self) -> Op | None:
+        """The outermost one."""
+        return self.ops[0] if self.ops else None
 
 
 class Recorder(TorchFunctionMode):
@@ -93,9 +99,9 @@ class Recorder(TorchFunctionMode):
         asks = function in IGNORED or (getattr(function, "__name__", "") == "__get__" and function not in SEEN)
         if asks:
             return function(*args, **kwargs)
-        known = self._values(args), self._values(kwargs)
+        known = self._values(args), self._values({key: x for key, x in kwargs.items() if key != "generator"})
         out = function(*args, **kwargs)
-        if function is torch.Tensor.__bool__ and _place()[1] is not None:
+        if function is torch.Tensor.__bool__ and _place()[1]:
             out = True
         if function in NUMBERS:
             self._record(function, known, mapped(out, Number))
@@ -110,9 +116,9 @@ class Recorder(TorchFunctionMode):
         return out
 
     def _record(self, function: Callable[..., Any], known: tuple[Any, Any], out: Tree, result: Tree = ()) -> None:
-        layer, frame = _place()
+        layer, frames = _place()
         self.layer = layer or self.layer
-        self.calls.append(Call(function, *known, out, self.layer, self._op(frame) if frame is not None else None))
+        self.calls.append(Call(function, *known, out, self.layer, tuple(map(self._op, frames))))
         if self.layer.endswith('["unit"]["end"]'):
             with torch._C.DisableTorchFunction():
                 for x in leaves(result):
@@ -190,6 +196,22 @@ def leaves(*trees: Tree) -> list[Any]:
     return found
 
 
+def is_plain(x: Any) -> bool:
+    """Whether an argument is an int or a float."""
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
+def nest(tree: Any, marked: Any) -> Any:
+    """A hashable form of a nest of arguments."""
+    if isinstance(tree, (list, tuple)):
+        return (type(tree) is list, *(nest(item, marked) for item in tree))
+    if isinstance(tree, dict):
+        return tuple((key, nest(item, marked)) for key, item in tree.items())
+    if isinstance(tree, slice):
+        return ("slice", *(nest(item, marked) for item in (tree.start, tree.stop, tree.step)))
+    return marked(tree)
+
+
 def _memory(x: torch.Tensor) -> Hashable:
     """Which numbers a tensor shows: equal for two objects only if they show the same ones."""
     with torch._C.DisableTorchFunction():
@@ -206,15 +228,15 @@ def _is_same(function: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     return list(order) == list(range(len(order)))
 
 
-def _place() -> tuple[str, FrameType | None]:
-    """The path of the innermost layer that is computing, and the outermost call of a function of `ops`."""
-    layer, op = "", None
+def _place() -> tuple[str, list[FrameType]]:
+    """The path of the innermost layer that is computing, and the calls of functions of `ops`, the outermost first."""
+    layer, ops = "", []
     frame: FrameType | None = sys._getframe(3)  # behind _record and __torch_function__
     while frame is not None:
         if frame.f_code.co_filename.startswith(OPS):
-            op = frame
+            ops.append(frame)
         this = frame.f_locals.get("self") if not layer else None
         if isinstance(this, Layer) and this.path:
             layer = this.path
         frame = frame.f_back
-    return layer, op
+    return layer, ops[::-1]

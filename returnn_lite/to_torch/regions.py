@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from returnn_lite.to_torch.recorder import Call, Number, Value, leaves
+from returnn_lite.to_torch.loops import repeats
+from returnn_lite.to_torch.recorder import Call, Number, Op, Value, is_plain, leaves, nest
 
 
 @dataclass(eq=False)
@@ -32,6 +33,7 @@ class Helper:
     uses: list[Use] = field(default_factory=list)
     escaping: set[int] = field(default_factory=set)
     parameters: dict[int, str] = field(default_factory=dict)  # numbers that are handed in: which, by what name
+    needs_device: bool = False
 
     @property
     def __name__(self) -> str:
@@ -43,6 +45,39 @@ class Helper:
         return self.uses[0].calls
 
 
+def without_loops(recordings: Sequence[Sequence[Call]]) -> list[list[Call]]:
+    """The calls of several recordings, where no function of `ops` has a loop: those that it calls come in its place."""
+    looped: set[str] = set()
+    calls = [list(of_recording) for of_recording in recordings]
+    while True:
+        found: dict[str, list[list[Call]]] = {}
+        for region in (region for of_recording in calls for region in _regions(of_recording)):
+            if region[0].op is not None:
+                found.setdefault(region[0].op.name, []).append(region)
+        names = {name for name, regions in found.items() if _loops(regions)}
+        if not names:
+            return calls
+        looped |= names
+        calls = [[replace(c, ops=_after(c.ops, looped)) for c in of_recording] for of_recording in calls]
+
+
+def _after(ops: tuple[Op, ...], looped: set[str]) -> tuple[Op, ...]:
+    """The functions inside of those with loops."""
+    return tuple(itertools.dropwhile(lambda op: op.name in looped, ops))
+
+
+def _loops(regions: list[list[Call]]) -> bool:
+    """Whether these calls of a function have loops, of other lengths for other sizes."""
+    longest = max(regions, key=len)
+    return len({len(region) for region in regions}) > 1 and repeats(longest)
+
+
+def _regions(calls: Sequence[Call]) -> list[list[Call]]:
+    """Consecutive calls of one call of a function of `ops`; others by themselves."""
+    groups = itertools.groupby(calls, lambda c: (id(c.op), id(c)) if c.op is None else id(c.op))
+    return [list(region) for _, region in groups]
+
+
 class Grouping:
     """Turns the calls of one function of `ops` into a call of a Helper; equal ones share it."""
 
@@ -51,10 +86,7 @@ class Grouping:
 
     def grouped(self, calls: Sequence[Call], outputs: set[Value | Number]) -> list[Call]:
         """The calls with helpers in place of regions of two calls and more."""
-        regions = [
-            list(region)
-            for _, region in itertools.groupby(calls, lambda c: (id(c.op), id(c)) if c.op is None else id(c.op))
-        ]
+        regions = _regions(calls)
         readers: dict[Any, set[int]] = {}
         for i, region in enumerate(regions):
             for x in leaves([[c.args, c.kwargs] for c in region]):
@@ -77,7 +109,7 @@ class Grouping:
             helper = self.helpers[key] = self._new_helper(region[0])
         helper.uses.append(use)
         helper.escaping |= {i for i, x in enumerate(use.values) if is_read(x)}
-        return Call(helper, tuple(use.inputs), {}, tuple(use.values), region[0].layer, None, use)
+        return Call(helper, tuple(use.inputs), {}, tuple(use.values), region[0].layer, (), use)
 
     def _new_helper(self, call: Call) -> Helper:
         taken = {h.name for h in self.helpers.values()}
@@ -111,19 +143,3 @@ def structure(calls: Sequence[Call]) -> tuple[Use, Any]:
                 made.setdefault(x, len(made))
         key.append((call.function, arguments, len(outs)))
     return Use(list(inputs), list(made), numbers, list(calls)), tuple(key)
-
-
-def is_plain(x: Any) -> bool:
-    """Whether an argument is an int or a float."""
-    return isinstance(x, (int, float)) and not isinstance(x, bool)
-
-
-def nest(tree: Any, marked: Any) -> Any:
-    """A hashable form of a nest of arguments."""
-    if isinstance(tree, (list, tuple)):
-        return (type(tree) is list, *(nest(item, marked) for item in tree))
-    if isinstance(tree, dict):
-        return tuple((key, nest(item, marked)) for key, item in tree.items())
-    if isinstance(tree, slice):
-        return ("slice", *(nest(item, marked) for item in (tree.start, tree.stop, tree.step)))
-    return marked(tree)

@@ -29,7 +29,8 @@ class Scope:
     """`names` of Values, numbers and lists; `known` sizes, and `numbers` that were read off tensors, by their samples.
 
     `samples`: how many there are of each number. `turn_names`: what a turn reads of the list elements of its number and
-    of the turn before, by call and leaf. `device`: an expression.
+    of the turn before, by call and leaf. `elements` of lists whose length depends on the data: name, number, length.
+    `device`: an expression.
     """
 
     device: str
@@ -38,6 +39,7 @@ class Scope:
     numbers: dict[Samples, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     turn_names: dict[tuple[int, int], str] = field(default_factory=dict)
+    elements: dict[Value, tuple[str, int, int]] = field(default_factory=dict)
     in_loop: bool = False
 
     def fresh(self, wish: str) -> str:
@@ -66,7 +68,17 @@ class Scope:
         known = repeated(self.known)
         known[tuple(i for n in turns for i in range(n))] = turn
         names, taken = dict(self.names), set(self.taken)
-        return Scope(self.device, names, known, repeated(self.numbers), taken, turn_names, in_loop=True)
+        return Scope(self.device, names, known, repeated(self.numbers), taken, turn_names, self.elements, in_loop=True)
+
+    def element(self, values: Sequence[Value]) -> str | None:
+        """The element of a list that these are in all samples, counted from its start or end."""
+        found = [self.elements.get(x) for x in values]
+        if any(x is None or found[0] is None or x[0] != found[0][0] for x in found):
+            return None
+        places = {(number, number - length) for _, number, length in filter(None, found)}
+        starts, ends = {start for start, _ in places}, {end for _, end in places}
+        name = found[0][0] if found[0] is not None else ""
+        return f"{name}[{starts.pop()}]" if len(starts) == 1 else f"{name}[{ends.pop()}]" if len(ends) == 1 else None
 
 
 def layer_name(call: Call) -> str:

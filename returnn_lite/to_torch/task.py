@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 
-from returnn_lite.config import Config
+from returnn_lite.config import Config, to_torch_runs
 from returnn_lite.engine.setup import load_network
 from returnn_lite.errors import ConfigError
 from returnn_lite.files import write_atomically
@@ -27,6 +27,7 @@ from returnn_lite.to_torch.scope import Unwritable
 # of several poolings by 2 pads, and numbers of sequences that no size of the frames follows.
 BATCHES = ((2, 23), (3, 38), (2, 60), (2, 49), (3, 41), (2, 65), (3, 33), (3, 73))
 CHECKED = ((4, 31), (1, 17), (3, 40), (2, 37))  # that are compared
+LONGER = 3  # times as many frames, where those do not do
 TOLERANCE = 1e-5
 Arrays = dict[str, torch.Tensor]
 
@@ -45,27 +46,41 @@ def to_torch_task(config: Config, log: Log) -> None:
         raise ConfigError("to_torch_file", f'must end with ".py", but is {filename!r} instead')
     if config.typed_value("get_model") is not None:
         raise ConfigError("get_model", "`to_torch` is for networks of layers; this model is a torch module already")
-    config.update({"device": "cpu"})
+    config.update({"device": "cpu", "task": to_torch_runs(config)})
     search = config.is_true("to_torch_search")
     option = "search_output_layer" if search else "forward_output_layer"
     layer = config.value(option, "output")
     loaded = load_network(config, log, task="to_torch", search=search, eval=False, extra_layers=(layer,))
     net = cast(Network, loaded.net)
-    before = {name: param.detach().clone() for name, param in net.params.items()}
-    net.context.keeps_batch = True
     weights_file = str(Path(filename).with_suffix(".pt"))
     source = os.path.basename(config.files[0]) if config.files else "a config"
     title = f"The network of {source}: {layer!r}, epoch {loaded.epoch}."
     try:
-        recordings = [record(net, layer, *size) for size in BATCHES]
-        refuse_changes(net, before)
-        module = make_module(recordings, title, os.path.basename(weights_file), layer_comments(net))
+        module = write(net, layer, title, os.path.basename(weights_file))
     except Unwritable as exc:
         raise exc.as_error() from exc
     gap = check(net, layer, module)
+    if not module.weights:
+        hint = "" if search else '; a layer inside of a loop is called as in "output/output_prob"'
+        log.v1(f"note: {layer!r} depends on no parameter; `{option}` names another layer{hint}")
     write_atomically(weights_file, lambda file: torch.save(module.weights, file))
     write_atomically(filename, lambda file: file.write(module.text.encode()))
     log.v1(f"written: {filename} ({len(module.text.splitlines())} lines), {weights_file}; largest difference {gap:.1e}")
+
+
+def write(net: Network, layer: str, title: str, weights_file: str) -> Module:
+    """The module of a network. Where short sequences leave too few frames to see loops, longer ones are recorded."""
+    before = {name: param.detach().clone() for name, param in net.params.items()}
+    net.context.keeps_batch = True
+    first: Unwritable | None = None
+    for times in (1, LONGER):
+        recordings = [record(net, layer, count, times * frames) for count, frames in BATCHES]
+        refuse_changes(net, before)
+        try:
+            return make_module(recordings, title, weights_file, layer_comments(net))
+        except Unwritable as exc:
+            first = first or exc
+    raise first or Unwritable("nothing was recorded")
 
 
 def refuse_changes(net: Network, before: Arrays) -> None:
@@ -79,10 +94,17 @@ def refuse_changes(net: Network, before: Arrays) -> None:
 def record(net: Network, layer: str, count: int, frames: int) -> Recording:
     """A recording of a batch of `count` sequences of up to `frames` frames."""
     data, lengths = batch(net, count, frames)
+    seed(net, count)
     recorder = Recorder({**data, **{f"{key}_lengths": x for key, x in lengths.items()}}, dict(net.params))
     with torch.no_grad(), recorder:
         outputs = results(net, layer, data, lengths)
     return Recording(recorder, {name: recorder.value(x) for name, x in outputs.items()})
+
+
+def seed(net: Network, number: int) -> None:
+    """Has the network draw the random numbers that torch draws by itself: those of the module."""
+    net.seed(number)
+    torch.manual_seed(number)
 
 
 def results(net: Network, layer: str, data: Arrays, lengths: Arrays) -> Arrays:
@@ -98,13 +120,17 @@ def results(net: Network, layer: str, data: Arrays, lengths: Arrays) -> Arrays:
 
 
 def batch(net: Network, count: int, frames: int) -> tuple[Arrays, Arrays]:
-    """Random data by key, and lengths from `frames` down to a quarter; keys of one time axis have equal lengths."""
+    """Random data by key, and lengths from `frames` down to a quarter; keys of one time axis have equal lengths.
+
+    Features come before classes. A network that reads no data learns the number of sequences from some.
+    """
     generator = torch.Generator().manual_seed(frames)
     data: Arrays = {}
     lengths: Arrays = {}
     axes: dict[Dim, int] = {}
-    for key in sorted(net.used_data_keys):
-        spec = net.extern_data.spec(key)
+    keys = net.used_data_keys or {min(net.extern_data.specs, key="data".__ne__)}
+    specs = {key: net.extern_data.spec(key) for key in keys}
+    for key, spec in sorted(specs.items(), key=lambda item: (item[1].sparse_dim is not None, item[0])):
         dims = [d for i, d in enumerate(spec.dims) if i != spec.batch]
         sizes = [d.size if d.size is not None else axes.setdefault(d, frames + 3 * len(axes)) for d in dims]
         shape = (count, *sizes)
@@ -148,11 +174,12 @@ def check(net: Network, layer: str, module: Module) -> float:
     Raises ConfigError where it is above the tolerance.
     """
     made = _loaded(module)
-    net.context.keeps_batch = False
+    net.context.keeps_batch = module.draws
     largest = 0.0
     for count, frames in CHECKED:
         data, lengths = batch(net, count, frames)
         with torch.no_grad():
+            seed(net, count)
             wanted = results(net, layer, data, lengths)
             found = made(**data, **{f"{key}_lengths": x for key, x in lengths.items()})
         for name, want in wanted.items():

@@ -11,8 +11,8 @@ import torch
 from returnn_lite.to_torch.functions import NUMBERS, changes_in_place
 from returnn_lite.to_torch.loops import Carried, Element, Item, Listed, Loop, Part, Place, outs, reads
 from returnn_lite.to_torch.pruning import ends_loop
-from returnn_lite.to_torch.recorder import Call, Number, Value
-from returnn_lite.to_torch.regions import Helper, is_plain
+from returnn_lite.to_torch.recorder import Call, Number, Value, is_plain
+from returnn_lite.to_torch.regions import Helper
 from returnn_lite.to_torch.scope import Scope, Unwritable, layer_name
 from returnn_lite.to_torch.sizes import Samples, expression
 from returnn_lite.to_torch.text import call_text, plain, wrapped
@@ -153,7 +153,7 @@ class Writer:
         if ends_loop(call):
             self.flush()
             if self.scope.in_loop:
-                self.line(f"if {self.leaf(reads(call)[0], position, 0)}:")
+                self.line(f"if {self.leaf(reads(call)[0], position, 0, [reads(call)[0]])}:")
                 self.line("    break")
             return
         if changes_in_place(call.function) or isinstance(call.function, Helper):
@@ -182,8 +182,12 @@ class Writer:
         return f"{names}," if is_tuple and len(results) == 1 else names
 
     def _learn(self, calls: list[Call], results: list[Any]) -> None:
-        """Sizes and numbers of these results may be used from now on."""
+        """Sizes, numbers and elements of these results may be used from now on."""
+        call = calls[0]
         if len({len(outs(c)) for c in calls}) > 1:
+            for c in calls:
+                found = outs(c)
+                self.scope.elements.update({x: (self._list_of(call), i, len(found)) for i, x in enumerate(found)})
             return
         for x in results:
             at = outs(calls[0]).index(x)
@@ -225,12 +229,13 @@ class Writer:
         if isinstance(call.function, Helper):
             handed = sorted(call.function.parameters)
             more = [self._number(tuple(c.use.numbers[i] for c in calls), rows, position, i) for i in handed]
+            more += [self.scope.device] * call.function.needs_device
 
         def leaf(i: int, x: Any) -> str:
             if i in numbers:
                 return numbers[i]
             if isinstance(x, (Value, Number)):
-                return self.leaf(x, position, i)
+                return self.leaf(x, position, i, rows[i])
             if isinstance(x, Listed):
                 end = self.scope.numbers.get(tuple(listed.length for listed in rows[i]))
                 return f"{self.list_text(x)}[:{end}]" if end else self.list_text(x)
@@ -265,7 +270,7 @@ class Writer:
         for i, row in enumerate(rows):
             x = row[0]
             if isinstance(x, Value) and x not in self.waiting and len({len(v.shape) for v in row}) == 1:
-                name = self.leaf(x, position, i)
+                name = self.leaf(x, position, i, row)
                 near += [
                     (sizes, f"{name}.shape[{axis}]")
                     for axis, sizes in enumerate(zip(*(v.shape for v in row), strict=True))
@@ -274,9 +279,10 @@ class Writer:
                 near.append((tuple(v.length for v in row), f"len({self.list_text(x)})"))
         return near
 
-    def leaf(self, x: Any, position: int, i: int) -> str:
-        """The text of a Value among the arguments."""
-        return self.scope.turn_names.get((position, i)) or self.text(x)
+    def leaf(self, x: Any, position: int, i: int, row: Sequence[Any]) -> str:
+        """The text of a Value among the arguments, which is `row` in the samples."""
+        element = self.scope.element(row) if x in self.scope.elements else None
+        return self.scope.turn_names.get((position, i)) or element or self.text(x)
 
     def text(self, x: Any) -> str:
         """The name of a Value, or the call that makes it."""

@@ -177,3 +177,11 @@ def test_missing_file():
     with pytest.raises(ConfigError) as caught:
         load_config(["nothing.config"])
     assert str(caught.value) == "config file not found: 'nothing.config'"
+
+
+def test_a_config_sees_the_task_whose_network_to_torch_writes(tmp_path):
+    file = tmp_path / "a.config"
+    file.write_text('#!rnn.py\nseen = config.value("task", "train")\ntask = seen\n')
+    for search, wanted in ((False, "forward"), (True, "search")):
+        config = load_config([str(file)], [("to_torch_search", str(search)), ("task", "to_torch")])
+        assert config.typed_value("seen") == wanted and config.value("task", "") == "to_torch"

@@ -86,12 +86,17 @@ RECIPES = [
 EPOCHS = 3
 
 
-def run(recipe, folder, **more):
-    """The command line of the recipe; its options become `++key value`."""
+def overrides(recipe, folder, **more):
+    """The options of the recipe at a small size, as the command line gives them."""
     options = {"data_dir": folder / "data", "exp_dir": folder / "out", "device": "cpu", **recipe.options, **more}
     if "partition_epoch=parts" in (CONFIGS / f"{recipe.name}.config").read_text():
         options["parts"] = 1
-    arguments = [part for key, value in options.items() for part in (f"++{key}", str(value))]
+    return {key: str(value) for key, value in options.items()}
+
+
+def run(recipe, folder, **more):
+    """The command line of the recipe; its options become `++key value`."""
+    arguments = [part for key, value in overrides(recipe, folder, **more).items() for part in (f"++{key}", value)]
     return main([str(CONFIGS / f"{recipe.name}.config"), *arguments])
 
 

@@ -1,7 +1,5 @@
 """Networks as Python files: the numbers of the network, in a process that cannot import the package."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,11 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.network.network import Network
 from returnn_lite.tasks import eval_names
-from returnn_lite.to_torch.module import make_module
+from returnn_lite.to_torch.module import Module
 from returnn_lite.to_torch.scope import Unwritable
-from returnn_lite.to_torch.task import batch, check, layer_comments, record, results, to_torch_task
+from returnn_lite.to_torch.task import batch, check, results, to_torch_task, write
+from tests.to_torch.alone import run_alone
 
-SIZES = ((2, 17), (2, 22), (3, 24), (3, 21), (3, 20), (2, 27), (3, 19))
 EXTERN = {"data": {"dim": 5}, "classes": {"dim": 7, "sparse": True}}
 
 
@@ -104,6 +102,59 @@ NETS: dict[str, tuple[dict, bool]] = {  # the net; whether it searches
     "decoder": (ATTENTION, False),
     "search": (ATTENTION, True),
     "best of a search": ({**ATTENTION, "decision": {"class": "decide", "from": "output"}}, True),
+    "two layers of a search": (
+        {
+            "x": linear("data"),
+            "output": {
+                "class": "rec", "from": "x", "target": "classes", "include_eos": True,
+                "unit": {
+                    "embed": linear("output", 4, initial_output=0),
+                    "cell": {"class": "rec", "unit": "lstm", "n_out": 6, "from": ["data:source", "prev:embed"]},
+                    "prob": {"class": "softmax", "n_out": 7, "from": "cell"},
+                    "output": {
+                        "class": "choice", "target": "classes", "beam_size": 4, "from": "prob", "initial_output": 0,
+                        "length_normalization": False,
+                    },
+                    "is_label": {
+                        "class": "compare", "kind": "not_equal", "from": "output", "value": 0, "is_output_layer": True,
+                    },
+                },
+            },
+            "labels": {
+                "class": "masked_computation", "mask": "output/is_label", "from": "output", "unit": {"class": "copy"},
+            },
+            "decision": {"class": "decide", "from": "labels"},
+        },
+        True,
+    ),
+    "ctc search": (
+        {
+            "x": {"class": "softmax", "n_out": 8, "from": "data"},
+            "decision": {"class": "ctc_decode", "beam_size": 3, "from": "x", "target": "classes"},
+        },
+        True,
+    ),
+    "random": (
+        {
+            "x": linear("data"),
+            "r": {"class": "random", "distribution": "normal", "shape": (6,), "dtype": "float32"},
+            "output": {**ADDED, "from": ["x", "r"]},
+        },
+        False,
+    ),
+    "padded twice": (
+        {
+            "c": {
+                "class": "conv", "filter_size": (3,), "strides": 2, "padding": "same", "n_out": 6, "from": "data",
+            },
+            "p": {"class": "pool", "mode": "max", "padding": "same", "pool_size": (2,), "from": "c"},
+            "output": {
+                "class": "rec", "from": "p",
+                "unit": {"output": {**linear(["data:source", "prev:output"]), "activation": "tanh"}},
+            },
+        },
+        False,
+    ),
     "eval": ({"output": {"class": "eval", "from": "data", "eval": "tf.nn.relu(source(0)) * 0.5"}}, False),
 }  # fmt: skip
 
@@ -122,10 +173,9 @@ def network(name: str, seed: int = 3) -> tuple[Network, str]:
     return net.eval(), layer
 
 
-def written(net: Network, layer: str):
+def written(net: Network, layer: str) -> Module:
     """The module of a network."""
-    net.context.keeps_batch = True
-    return make_module([record(net, layer, *size) for size in SIZES], "A net.", "net.pt", layer_comments(net))
+    return write(net, layer, "A net.", "net.pt")
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -158,22 +208,14 @@ def test_is_readable():
 def test_without_the_package(tmp_path: Path):
     net, layer = network("search")
     module = written(net, layer)
-    (tmp_path / "net.py").write_text(module.text)
+    file = tmp_path / "net.py"
+    file.write_text(module.text)
     torch.save(module.weights, tmp_path / "net.pt")
     data, lengths = batch(net, 3, 19)
     net.context.keeps_batch = False
     with torch.no_grad():
         wanted = results(net, layer, data, lengths)
-    torch.save({**data, **{f"{k}_lengths": x for k, x in lengths.items()}}, tmp_path / "in.pt")
-    program = """
-import sys
-sys.modules["returnn_lite"] = None
-import torch, net
-out = net.load()(**torch.load("in.pt"))
-torch.save({k: v.detach() for k, v in out.items()}, "out.pt")
-"""
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=100)
-    found = torch.load(tmp_path / "out.pt")
+    (found,) = run_alone({file: (1, {**data, **{f"{k}_lengths": x for k, x in lengths.items()}})})
     assert set(found) == {"output", "lengths", "scores"}
     for name, x in wanted.items():
         torch.testing.assert_close(found[name], x)

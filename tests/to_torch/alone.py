@@ -1,0 +1,31 @@
+"""Written modules, run in a process that cannot import the package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+PROGRAM = """
+import sys
+sys.modules.update(returnn_lite=None, returnn=None)
+import importlib.util, torch
+
+for path in sys.argv[1:]:
+    spec = importlib.util.spec_from_file_location("net", path + ".py")
+    net = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(net)
+    seed, inputs = torch.load(path + ".in.pt")
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        torch.save(net.load(path + ".pt")(**inputs), path + ".out.pt")
+"""
+
+
+def run_alone(inputs: dict[Path, tuple[int, dict[str, torch.Tensor]]]) -> list[dict[str, torch.Tensor]]:
+    """What the modules give; `inputs` by file: the seed of random numbers, and tensors by name."""
+    paths = [str(path.with_suffix("")) for path in inputs]
+    for path, given in zip(paths, inputs.values(), strict=True):
+        torch.save(given, f"{path}.in.pt")
+    subprocess.run([sys.executable, "-I", "-c", PROGRAM, *paths], check=True, timeout=300)
+    return [torch.load(f"{path}.out.pt") for path in paths]
