@@ -45,7 +45,7 @@ class HDFWriter:
         self.labels = list(labels or [])
         self.extra_labels = {key: list(names) for key, names in (extra_labels or {}).items()}
         if self.labels and len(self.labels) != dim:
-            raise ConfigError(self.filename, f"{len(self.labels)} labels for {dim} classes")
+            raise ConfigError(self.filename, f"got {len(self.labels)} labels for {dim} classes")
         self._growing = GrowingFile(self.filename, extend=extend_existing_file, compression=compression)
         self._lengths: list[dict[str, int]] = []
         self._tags: list[str] = []
@@ -98,7 +98,7 @@ class HDFWriter:
         `extra` {key: [B, …]}, cut to `extra_seq_len` {key: lengths [B]} where that is given.
         """
         if len(seq_tag) != len(inputs):
-            raise ConfigError(self.filename, f"{len(seq_tag)} tags for {len(inputs)} sequences")
+            raise ConfigError(self.filename, f"got {len(seq_tag)} tags for {len(inputs)} sequences")
         lengths = dict(seq_len) if isinstance(seq_len, Mapping) else {0: seq_len}
         for i, tag in enumerate(seq_tag):
             axes = range(max(lengths, default=-1) + 1)

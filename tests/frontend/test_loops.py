@@ -28,7 +28,7 @@ def test_states_are_dicts_with_attributes():
     assert nested.b.c[0].dims == (B,) and len(nested.flatten_tensors()) == 1 and rf.State(5).state == 5
     del nested.a
     assert list(nested) == ["b"] and rf.State({"x": 1}, y=2) == {"x": 1, "y": 2}
-    with pytest.raises(AttributeError, match="there are 'b'"):
+    with pytest.raises(AttributeError, match="known: 'b'"):
         nested.missing  # noqa: B018
 
 

@@ -26,7 +26,7 @@ WRONG = {
     "other size": (lambda: rf.convert_to_tensor(np.zeros(3), dims=[F]), r"axis 'F'\(4\) .* size 3"),
     "other rank": (lambda: rf.convert_to_tensor(np.zeros((3, 4)), dims=[B]), "must have as many"),
     "other type": (lambda: rf.Tensor("x", [B], "int32", raw_tensor=torch.zeros(3)), "must be int32, but is float32"),
-    "feature of classes": (lambda: rf.zeros([B], dtype="int32", sparse_dim=F, feature_dim=B), "cannot also have a feature"),
+    "feature of classes": (lambda: rf.zeros([B], dtype="int32", sparse_dim=F, feature_dim=B), "cannot also have"),
     "not its axis": (lambda: random([B]).get_axis_from_description(F), r"has no axis Dim\{'F'\(4\)\}"),
     "transposed in part": (lambda: random([B, F]).copy_transpose([F]), "must be all of its axes"),
     "not to be added": (lambda: random([B]).copy_compatible_to_dims([B, F], add_dims=False), "lacks"),
