@@ -31,7 +31,7 @@ OPTIONS = (
     ("E", "eval", "eval", "the eval dataset"),
     ("f", "gate_factors", "gate_factors", "no effect (old configs)"),
     ("g", "lreg", "lreg", "no effect (old configs)"),
-    ("i", "save_interval", "save_interval", "save the model every so many epochs"),
+    ("i", "save_interval", "save_interval", "epochs between saved models"),
     ("j", "dropout", "dropout", "no effect (old configs)"),
     ("k", "output_file", "output_file", "file that forward or plot_schedule writes"),
     ("l", "log", "log", "log target: a file path, stdout, or |command"),
@@ -44,7 +44,7 @@ OPTIONS = (
     ("r", "learning_rate", "learning_rate", "learning rate"),
     ("s", "hidden_sizes", "hidden_sizes", "no effect (old configs)"),
     ("t", "truncate", "truncate", "no effect (old configs)"),
-    ("u", "device", "device", "gpu or cpu; default: gpu if there is one"),
+    ("u", "device", "device", "gpu or cpu; default: gpu if available"),
     ("v", "verbose", "log_verbosity", "1 (scores of each epoch) to 5 (each step)"),
     ("w", "window", "window", "window of input frames (dataset option)"),
     ("x", "task", "task", "what to do, see below"),
@@ -59,13 +59,13 @@ HELP = f"""{USAGE}
 
 Trains, evaluates and searches with neural networks described by a config file.
 
-CONFIG is a file of options; of several files, a later one wins. Forms: Python (first line #!rnn.py, or a name in .py),
-JSON with comments (starts with a brace), YAML (a name in .yml or .yaml), or lines `key value`.
+CONFIG is a file of options; several files are merged, later ones win. Forms: Python (first line #!rnn.py, or a name in
+.py), JSON with comments (starts with a brace), YAML (a name in .yml or .yaml), or lines `key value`.
 
-++KEY VALUE sets any option. Where the config defines KEY as something else than text, VALUE is read as Python:
+++KEY VALUE sets any option. VALUE is read as Python unless the config defines KEY as text:
     rnn.py train.config ++num_epochs 20 ++batch_size "{{'data': 4000, 'classes': 400}}" ++task train
 A VALUE that starts with a minus is written with a plus before it: ++newbob_relative_error_threshold +-0.01
-A config file sees these values while it is executed, as config.value(KEY, default); in the end they win over it.
+A config file sees these values while it is executed, as config.value(KEY, default); afterwards they override it.
 
 Options, each the same as ++KEY VALUE:
 {{options}}
@@ -91,7 +91,7 @@ Tasks (++task NAME; default train):
   profile              seconds and memory of each layer in training steps on the first batches, as a table
   to_torch             write the network as one Python file that needs torch alone, to `to_torch_file`
   initialize_model     save a freshly initialised model
-  cleanup_old_models   delete models that are not worth keeping (asks first)
+  cleanup_old_models   delete models that need not be kept (asks first)
   nop, nop_init_net_train    nothing; only build the network
   config:NAME          call the function NAME of the config
 

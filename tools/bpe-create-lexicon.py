@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes words with the pieces of a BPE vocabulary; see `--help`."""
+"""Writes a lexicon: words and their BPE pieces; see `--help`."""
 
 import sys
 from pathlib import Path

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Finds the best scales of several scores of hypotheses; see `--help`."""
+"""Finds the best scales for combining scores of hypotheses; see `--help`."""
 
 import sys
 from pathlib import Path

@@ -42,7 +42,7 @@ class Session:
         """By the config; reads the datasets."""
         options = AgentOptions.from_config(config)
         if config.typed_value("pretrain"):
-            log.v1("warning: the trainings of an agent are without pretraining")
+            log.v1("warning: `pretrain` is ignored in the trainings of an agent")
         if options.optimizer != "config":
             config.set("optimizer", options.optimizer)
         num_epochs = options.num_epochs or config.int("num_epochs", 5) or 0

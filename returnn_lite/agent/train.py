@@ -122,7 +122,7 @@ class AgentTraining:
             model.set_logger(configure_logger(model.verbose, model.tensorboard_log, "PPO", True))
         if self.before is not None:
             restore(self.path, model)
-            self.log.v1(f"agent: going on with {self.path}, {self.used['epochs']} epochs so far")
+            self.log.v1(f"agent: continuing {self.path}, {self.used['epochs']} epochs so far")
         return model
 
     def save(self, model: Any) -> None:

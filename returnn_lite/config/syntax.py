@@ -36,7 +36,7 @@ def decode_config(filename: str, source: bytes) -> str:
     try:
         return source.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise ConfigError(filename, f"must be text in UTF-8, but has {exc.reason} at byte {exc.start}") from exc
+        raise ConfigError(filename, f"must be UTF-8 text, but has {exc.reason} at byte {exc.start}") from exc
 
 
 def refuse_python(filename: str, text: str) -> None:

@@ -152,7 +152,7 @@ def _forward_stages(config: Config) -> dict[str, ConfigValue]:
     limits = {name: config.number_or_dict(name, 0) for name in ("max_seq_length", "min_seq_length")}
     for name, value in limits.items() if stages else ():
         if value and not config.is_true("allow_skipping_seqs_in_forward"):
-            hint = "it would leave sequences out; that needs `allow_skipping_seqs_in_forward` = True"
+            hint = "it would skip sequences, which needs `allow_skipping_seqs_in_forward` = True"
             raise ConfigError(name, f"must not be set for the task forward, but is {value!r}: {hint}")
     return {**limits, **stages} if stages else {}
 

@@ -63,7 +63,9 @@ class EpochNetwork:
                 require_loss(self.net)
             return
         if self.description is not None and self.parallel.splits_parameters:
-            raise ConfigError("pretrain", f"epoch {epoch} has another network, which parameters in parts do not allow")
+            raise ConfigError(
+                "pretrain", f"epoch {epoch} has a different network, which sharded parameters do not allow"
+            )
         before = (self.net, self.updater) if self.description is not None else None
         self.net = self.source.build(
             description, epoch=epoch, step=global_step, device=self.device, log=self.log, filename=filename
@@ -82,7 +84,7 @@ class EpochNetwork:
     def join(self) -> None:
         """To be called once, when the network has its start values: from here on it is trained in all processes."""
         world = self.parallel.world
-        world.require_equal("network", "builds another network", network_fingerprint(self.net.params))
+        world.require_equal("network", "builds a different network", network_fingerprint(self.net.params))
         if self.parallel.splits_parameters:
             self.parallel.adopt(self.net)
             self.updater = self._new_updater()

@@ -94,7 +94,7 @@ class StepMeter:
         self.progress.finish(wait_time)
         means = self.scores.means()
         if self.scores.empty():
-            text = f"no targets for {', '.join(self.scores.empty())}: the score is not defined (nan)"
+            text = f"no targets for {', '.join(self.scores.empty())}: the score is undefined (nan)"
             self.progress.log.v2(f"note: {self.progress.name}: {text}")
         if not self.scores.finite():
             self.progress.log.v1(f"Model seems broken, got inf or nan final score: {means}")

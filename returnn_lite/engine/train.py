@@ -122,7 +122,7 @@ class Trainer:
         """ConfigError unless all processes see the same data; then they may share evaluations."""
         if self.world.size > 1:
             for name, dataset in {"train": self.data.train, **self.data.evaluated}.items():
-                self.world.require_equal(name, "sees other data", data_fingerprint(dataset))
+                self.world.require_equal(name, "sees different data", data_fingerprint(dataset))
         if not self.parallel.splits_parameters:
             self.data.share = self.world.rank, self.world.size
 
@@ -310,7 +310,7 @@ class Trainer:
     def check_parameters(self, epoch: int) -> None:
         """Raises BrokenScores if the epoch's last update has broken a parameter, which no score tells of yet."""
         try:
-            require_finite(self.net, f"epoch {epoch} does not count; started again, the training repeats it")
+            require_finite(self.net, f"epoch {epoch} is discarded; the next run repeats it")
         except BrokenScores as exc:
             if must_be_finite(self.config):
                 raise

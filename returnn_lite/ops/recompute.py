@@ -176,7 +176,7 @@ class Tape:
         """A tensor that was saved. RuntimeError if it was changed in place since."""
         number = saved.place.storage
         if self._writes[number] != saved.writes:
-            raise RuntimeError("a tensor needed for the gradient was changed in place within a checkpoint scope")
+            raise RuntimeError("a tensor needed for the gradient was modified in place within a checkpoint scope")
         if number not in self._values:
             self._values = self._run()
             self._open = self._saved.copy()

@@ -102,7 +102,7 @@ class LRScheduler:
         if not self.proxy.step(score):
             self.surplus += 1
             if self.surplus == 2:  # an interval was begun without a value of its own
-                self.log.v2(f"Warning: {OPTION}: all {self.proxy.end} values are used up, the last one stays.")
+                self.log.v2(f"Warning: {OPTION}: all {self.proxy.end} values are used up; the last one is kept.")
         self.current = self.proxy.values()
 
     def values(self) -> list[Values]:

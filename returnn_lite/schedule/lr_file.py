@@ -96,7 +96,7 @@ def read(path: str) -> dict[int, Record]:
         return from_text(content.decode("utf-8-sig"), path)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        text = f"must be text in UTF-8, but has the byte 0x{content[error.start]:02x} there"
+        text = f"must be UTF-8 text, but has the byte 0x{content[error.start]:02x} there"
         raise ConfigError(f"{path}:{line}", text) from None
 
 

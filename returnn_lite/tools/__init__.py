@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 # name -> ("module:function", what it does); in each group by name
 TOOLS: dict[str, tuple[str, str]] = {
-    "data": ("own_data.command:main", "own audio files and texts as data sets"),
-    "analyze-dataset-batches": ("analyze_batches:main", "how full the batches are"),
+    "data": ("own_data.command:main", "data sets from your own audio files and texts"),
+    "analyze-dataset-batches": ("analyze_batches:main", "batch sizes and padding of a dataset"),
     "dump-dataset": ("dump_dataset:main", "sequences of a dataset, and statistics of them"),
     "dump-dataset-raw-strings": ("dump_raw_strings:main", "the texts of a dataset as a Python dict"),
     "hdf-dump": ("hdf_dump:main", "any dataset as an HDF file"),
@@ -18,21 +18,21 @@ TOOLS: dict[str, tuple[str, str]] = {
     "bliss-dump-text": ("bliss:text_main", "texts of a Bliss corpus"),
     "bliss-get-segment-names": ("bliss:segment_names_main", "names of the segments of a Bliss corpus"),
     "bliss-to-ogg-zip": ("bliss_to_ogg_zip:main", "audio of a Bliss corpus as a zip file for OggZipDataset"),
-    "bpe-create-lexicon": ("bpe_lexicon:main", "words with the pieces of a BPE vocabulary"),
+    "bpe-create-lexicon": ("bpe_lexicon:main", "a lexicon: words and their BPE pieces"),
     "collect-orth-symbols": ("collect_symbols:symbols_main", "counts of characters, and a vocabulary"),
     "collect-words": ("collect_symbols:words_main", "counts of words, and a vocabulary"),
     "calculate-word-error-rate": ("word_error_rate:main", "errors of texts against references"),
     "dump-forward": ("dump_forward:main", "outputs of layers for a dataset"),
     "get-attention-weights": ("attention_pictures:main", "attention weights as pictures"),
     "get-best-model-epoch": ("best_epoch:main", "the epoch with the best score"),
-    "tune-scales": ("tune_scales:main", "the best scales of several scores of hypotheses"),
+    "tune-scales": ("tune_scales:main", "the best scales for combining scores of hypotheses"),
     "avg-checkpoints": ("avg_checkpoints:main", "the mean of several models"),
-    "torch-avg-checkpoints": ("avg_checkpoints:torch_main", "the same, as other programs call it"),
+    "torch-avg-checkpoints": ("avg_checkpoints:torch_main", "the same, with the arguments of RETURNN's tool"),
     "tf-avg-checkpoints": ("avg_checkpoints:tf_main", "the same for files of TensorFlow's format"),
-    "cleanup-old-models": ("cleanup_models:main", "deletes models that are not worth keeping"),
+    "cleanup-old-models": ("cleanup_models:main", "deletes models that need not be kept"),
     "convert-checkpoint": ("convert_checkpoint:main", "model files from and to TensorFlow's format"),
     "count-params": ("count_params:main", "how many parameters a model has, and where"),
-    "inspect-checkpoint": ("inspect_checkpoint:main", "names, shapes and statistics in a model file"),
+    "inspect-checkpoint": ("inspect_checkpoint:main", "names, shapes and statistics of a model file"),
 }
 LIST = "tools"
 

@@ -29,13 +29,13 @@ def main(argv: Sequence[str]) -> None:
     """Runs the tool."""
     parser = argparse.ArgumentParser(
         prog="get-attention-weights.py",
-        description="Draws the attention weights of layers for the sequences of a dataset, a picture each; the decoder"
+        description="Plots attention weights of layers for the sequences of a dataset, one picture each; the decoder"
         " follows the reference.",
     )
     add_network_options(parser, layers='layers with attention weights, those in a loop as "output/att_weights"')
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the pictures go: <tag>.<layer>.png")
-    parser.add_argument("--numpy", action="store_true", help="writes <tag>.<layer>.npy (heads, queries, keys), too")
-    parser.add_argument("--key", default="classes", help="the data key whose labels stand beside the queries (classes)")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="the folder for the pictures, <tag>.<layer>.png")
+    parser.add_argument("--numpy", action="store_true", help="also writes <tag>.<layer>.npy (heads, queries, keys)")
+    parser.add_argument("--key", default="classes", help="the data key whose labels are shown at the queries (classes)")
     args = parser.parse_args(argv)
     require_matplotlib("")
     os.makedirs(args.out, exist_ok=True)

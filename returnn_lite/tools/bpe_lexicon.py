@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
     add("--words", required=True, metavar="FILE", help="texts, or a vocabulary of words; may be .gz")
     add("--out", required=True, metavar="FILE", help="the lexicon; XML if its name has .xml, gzip if it ends in .gz")
     add("--codes", metavar="FILE", help="the BPE merges: only the way that they give")
-    add("--most", type=int, default=20, help="ways for each word at most (20)")
+    add("--most", type=int, default=20, help="most ways for each word (20)")
     args = parser.parse_args(argv)
     if args.most < 1:
         raise ConfigError("--most", f"must be at least 1, but is {args.most} instead")

@@ -45,9 +45,9 @@ def _run(name: str, what: str, split: Callable[[str], Iterable[str]], argv: Sequ
         metavar="FILE",
         help="the vocabulary is written here: a Python dict {symbol: index}, the most frequent first",
     )
-    add("--add_symbol", action="append", default=[], help="put first, such as [END]; may be repeated")
-    add("--min_count", type=int, default=1, help="symbols that occur less often are left out (1)")
-    add("--top", type=int, default=20, help="how many are printed with their counts (20)")
+    add("--add_symbol", action="append", default=[], help="symbols to put first, such as [END]; may be repeated")
+    add("--min_count", type=int, default=1, help="rarer symbols are left out (1)")
+    add("--top", type=int, default=20, help="number of symbols to print with their counts (20)")
     args = parser.parse_args(argv)
     counts = count_symbols(args.corpus, split)
     ranked = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))

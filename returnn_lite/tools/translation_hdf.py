@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     add("--target_vocab", required=True, metavar="VOCAB", help="the same for the targets")
     add("--out", required=True, metavar="FILE", help="the HDF file, which must not exist")
     add("--eos", default="</s>", help='the label that ends sentences (</s>); "" for none')
-    add("--number", type=int, help="only so many pairs")
+    add("--number", type=int, help="most pairs to write")
     add("--tag", default="line-", help="what names of sequences begin with, before the number of the line (line-)")
     add("--compression", choices=["gzip", "lzf"], help="of the arrays in the file")
     args = parser.parse_args(argv)

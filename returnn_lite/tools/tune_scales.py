@@ -147,7 +147,7 @@ def main(argv: Sequence[str]) -> None:
     add("--refs", required=True, help="file with a Python dict {tag: text}")
     add("--length", action="store_true", help="the number of words is a further score (scale from -MAX to MAX)")
     add("--range", type=float, nargs=2, default=[0.0, 5.0], metavar=("MIN", "MAX"), help="of the scales (0 5)")
-    add("--scales", type=float, nargs="+", help="uses these scales and tunes nothing: for the test set")
+    add("--scales", type=float, nargs="+", help="applies these scales without tuning: for the test set")
     add("--out", metavar="FILE", help="writes the best hypotheses as a Python dict {tag: text}")
     args = parser.parse_args(argv)
     names = [*args.scores, *([LENGTH] if args.length else [])]

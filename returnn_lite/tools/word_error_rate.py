@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--metrics", nargs="+", default=["wer"], choices=["wer", "cer", *METRICS], help="cer: of characters (wer)")
     add("--join_pieces", action="store_true", help="makes words of BPE pieces (@@) and SentencePiece's")
     add("--end_symbols", nargs="*", default=END_SYMBOLS, metavar="SYMBOL", help="left out at ends (</s>, <eos>, …)")
-    add("--worst", type=int, default=10, metavar="N", help="so many words with the most errors are shown (10)")
+    add("--worst", type=int, default=10, metavar="N", help="number of words with the most errors to show (10)")
     add("--out", metavar="FILE", help="the first error rate in percent is written here, with two decimals")
     add("--verbosity", type=int, default=2, help="of messages about the dataset, 1 to 5 (2)")
     return parser

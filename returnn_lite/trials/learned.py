@@ -70,7 +70,7 @@ class LearnedTraining:
         if own != known:
             text = f"the agent was trained with the optimizer {', '.join(known)}, this training has {', '.join(own)}"
             if not self.agent.use.allow_other_optimizer:
-                raise ConfigError(KEY, f'{text}; lr_agent["allow_other_optimizer"] = True uses it all the same')
+                raise ConfigError(KEY, f'{text}; lr_agent["allow_other_optimizer"] = True uses it nevertheless')
             self.log.v1(f"note: {text}; their learning rates may be far apart")
 
     # --- divergence ---------------------------------------------------------------------------------------------------

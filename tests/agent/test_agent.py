@@ -76,7 +76,7 @@ def test_going_on_is_as_never_stopped(tmp_path, options):
     first = {**small, "budget": 16}
     assert weights(learn(part, lr_agent=first)[0]) != weights(learn(whole, lr_agent=small)[0])
     resumed, lines = learn(part, lr_agent=small)
-    assert any("going on with" in line for line in lines)
+    assert any("continuing" in line for line in lines)
     assert weights(resumed) == weights(learn(whole, lr_agent=small)[0])
     assert resumed.info["used"]["epochs"] == AgentFile.load(str(whole / "agent.zip")).info["used"]["epochs"]
     journals = [(folder / "agent.zip.log.jsonl").read_text() for folder in (whole, part)]

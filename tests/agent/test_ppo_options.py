@@ -57,7 +57,7 @@ def test_going_on_goes_on_falling(tmp_path):
     seen, again = [], []
     learn(tmp_path, budget=26, agent_lr=falling(seen))
     lines = learn(tmp_path, budget=46, agent_lr=falling(again))
-    assert any("going on with" in line for line in lines)
+    assert any("continuing" in line for line in lines)
     assert list(dict.fromkeys(again[1:])) == pytest.approx([3 / 8, 1 / 8])
 
 

@@ -26,7 +26,7 @@ FILES = {
     "date.yaml": ("a: 2020-13-45", "date.yaml: invalid YAML content, month must be in 1..12"),
     "list.yaml": ("? [a]\n: 1", "list.yaml:1: invalid YAML content, found unhashable key"),
     "deep.py": ("a = " + "(" * 10_000, "deep.py:1: SyntaxError: too many nested parentheses"),
-    "bytes.config": (b"a \xff\xfe", "bytes.config: must be text in UTF-8, but has invalid start byte at byte 2"),
+    "bytes.config": (b"a \xff\xfe", "bytes.config: must be UTF-8 text, but has invalid start byte at byte 2"),
     "exit.py": ("import nothing_like_this\n", "exit.py:1: ModuleNotFoundError: No module named 'nothing_like_this'"),
     "name.py": ("a = b\n", "name.py:1: NameError: name 'b' is not defined"),
     "python.config": ("import os\na = 1\n", "python.config:1: is Python, but nothing says so: begin the file with"),

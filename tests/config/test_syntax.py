@@ -210,7 +210,7 @@ def test_encodings(tmp_path: Path):
     lines.write_bytes(b"\xef\xbb\xbfa 1\n")
     assert load_config([str(lines)]).value("a", None) == "1"
     lines.write_bytes(b"a \xe4\n")
-    with pytest.raises(ConfigError, match="must be text in UTF-8"):
+    with pytest.raises(ConfigError, match="must be UTF-8 text"):
         load_config([str(lines)])
 
 

@@ -67,7 +67,7 @@ def test_a_loss_without_any_target(tmp_path):
     record = scores(tmp_path)[3]
     assert math.isnan(record["train_score_other"]) and math.isnan(record["dev_score_other"])
     assert math.isfinite(record["train_score_output"]) and lines[-1] == "Finished training in epoch 3."
-    assert "note: train epoch 1: no targets for other: the score is not defined (nan)" in lines
+    assert "note: train epoch 1: no targets for other: the score is undefined (nan)" in lines
     assert not any("broken" in line for line in lines)
     step = next(line for line in lines if line.startswith("train epoch 1, step 0"))
     assert "cost:other nan" in step and re.search(r"cost:output [\d.]+", step)

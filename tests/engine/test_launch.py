@@ -58,7 +58,7 @@ def test_the_error_of_a_rank_ends_all(ends):
 def test_a_killed_rank_ends_all(ends):
     codes, (first, second) = ends["killed"]
     assert codes == [1, -9] and not second
-    text = "rank 0 ends because rank 1 ended without an error of its own (killed?), or does not answer"
+    text = "rank 0 ends because rank 1 ended without an error (killed?), or does not respond"
     assert first.splitlines() == [text]
 
 
@@ -73,8 +73,8 @@ def said(errors):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("data", "train: rank 1 sees other data than rank 0: number of sequences 13 instead of 14"),
-        ("network", "network: rank 1 builds another network than rank 0: hash of names"),
+        ("data", "train: rank 1 sees different data than rank 0: number of sequences 13 instead of 14"),
+        ("network", "network: rank 1 builds a different network than rank 0: hash of names"),
         ("fsdp", 'torch_distributed["class"]: fsdp is for models of `get_model`'),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_port_that_is_taken(monkeypatch):
         other.listen()
         for name, value in environment(0, 2, other.getsockname()[1]).items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(ConfigError, match=r"^port \d+ is taken by another program; set MASTER_PORT"):
+        with pytest.raises(ConfigError, match=r"^port \d+ is used by another program; set MASTER_PORT"):
             with joined_world(Config({"device": "cpu"}), DistributedOptions()):
                 raise AssertionError("there is no other process")
 

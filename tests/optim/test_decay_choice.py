@@ -77,7 +77,7 @@ def test_groups_by_a_function():
     ({"weight_decay_custom_include_check": 3}, "must be a function"),
     ({"param_groups_custom": [1]}, "must be a function"),
     ({"param_groups_custom": lambda: [{"lr": 1}]}, 'must return dicts with "params"'),
-    ({"param_groups_custom": lambda: [{"params": [torch.ones(1)]}]}, "no trainable parameter"),
+    ({"param_groups_custom": lambda: [{"params": [torch.ones(1)]}]}, "not a trainable parameter"),
     ({"param_groups_custom": lambda: [], "param_groups": [{"layer": "hidden", "lr": 1.0}]}, "cannot be used together"),
 ])  # fmt: skip
 def test_refused(options, words):

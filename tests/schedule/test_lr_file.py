@@ -117,10 +117,10 @@ def test_other_encodings(tmp_path):
     path = tmp_path / "rates"
     text = "{1: EpochData(learningRate=0.1, error={\n':meta:note': 'ü',\n})}"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ConfigError, match="rates:2: must be text in UTF-8, but has the byte 0xfc there"):
+    with pytest.raises(ConfigError, match="rates:2: must be UTF-8 text, but has the byte 0xfc there"):
         lr_file.read(str(path))
     path.write_bytes(text.encode("utf-16"))
-    with pytest.raises(ConfigError, match="rates:1: must be text in UTF-8, but has the byte 0xff there"):
+    with pytest.raises(ConfigError, match="rates:1: must be UTF-8 text, but has the byte 0xff there"):
         lr_file.read(str(path))
     path.write_bytes(text.encode("utf-8-sig"))
     assert lr_file.read(str(path)) == {1: Record(0.1, meta={"note": "ü"})}

@@ -106,7 +106,7 @@ MISTAKES = [
     (
         lists("transcripts.tsv", LINE.encode() + b"u01.wav\tb\xe9b\xe9\n"),
         AUDIO,
-        "transcripts.tsv:2: must be text in UTF-8, but has the byte 0xe9",
+        "transcripts.tsv:2: must be UTF-8 text, but has the byte 0xe9",
     ),
     (
         lists("transcripts.tsv", "file\ttext\tsplit\nu00.wav\tab\ttrian\n"),

@@ -7,25 +7,25 @@ MODEL = Group(
     "A dict of layers (`network`, `get_network`), or a module of torch or `returnn.frontend` (`get_model`).",
     (
         option("network", "dict", NONE, "The layers by name."),
-        option("get_network", "function", NONE, "`f(epoch=…)` gives the dict of layers, in place of `network`."),
-        option("get_model", "function", NONE, "`f(epoch=…, step=…)` gives the module."),
+        option("get_network", "function", NONE, "`f(epoch=…)` returns the dict of layers; replaces `network`."),
+        option("get_model", "function", NONE, "`f(epoch=…, step=…)` returns the module."),
         option("train_step", "function", NONE, "With `get_model`: marks the losses of a batch."),
         option("forward_step", "function", NONE, "With `get_model`: marks the outputs of a batch."),
         option("model_outputs", "dict", NONE, "With `get_model`: the axes of outputs, as in `extern_data`."),
-        option("extern_data", "dict", NONE, "The data keys, with their sizes; by default those of the dataset."),
+        option("extern_data", "dict", NONE, "The data keys and their sizes; default: those of the dataset."),
         option("num_inputs", "int", NONE, "Old form of `extern_data`: features of the key `data`."),
         option("num_outputs", "dict or int", NONE, "Old form of `extern_data`: {key: (size, number of axes)}."),
-        option("sparse_input", bool, "False", "Old form of `extern_data`: `data` holds classes."),
+        option("sparse_input", bool, "False", "Old form of `extern_data`: `data` contains class indices."),
         option("target", "str", '"classes"', "The default target key."),
         option("default_input", "str", '"data"', 'The key that `"from": "data"` means.'),
-        option("inf_value", "float", "inf", "What stands for infinity in masked attention."),
-        option("optimize_move_layers_out", bool, "True", "Layers are computed outside of loops where possible."),
-        option("network_fusion", bool, "True", "Layers that one operation can compute are computed by it."),
-        option("tf_native_ctc_zero_infinity", bool, "False", "Sequences without an alignment give no gradient."),
-        option("param_dropout", "float", "0", "Dropout of all parameters; layers may say otherwise."),
-        option("param_dropout_min_ndim", "int", NONE, "`param_dropout` only from so many axes on."),
+        option("inf_value", "float", "inf", "The value used for infinity in masked attention."),
+        option("optimize_move_layers_out", bool, "True", "Layers are moved out of loops where possible."),
+        option("network_fusion", bool, "True", "Groups of layers are computed by one fused operation where possible."),
+        option("tf_native_ctc_zero_infinity", bool, "False", "Sequences without a valid alignment have zero gradient."),
+        option("param_dropout", "float", "0", "Dropout of all parameters; layers can override it."),
+        option("param_dropout_min_ndim", "int", NONE, "Least number of axes of parameters with `param_dropout`."),
         option("param_variational_noise", "float", "0", "Standard deviation of noise on all parameters."),
-        option("reinit_network_each_epoch", bool, "False", "The network is built anew for each epoch."),
+        option("reinit_network_each_epoch", bool, "False", "The network is rebuilt for each epoch."),
         option(
             "pretrain", "dict, str or bool", NONE, "Nets of the first epochs: `construction_algo`, `repetitions`, …"
         ),
@@ -38,9 +38,9 @@ MODEL = Group(
 
 FRONTEND = Group(
     "`returnn.frontend`",
-    "Defaults of its functions; those of old versions go by `behavior_version`.",
+    "Defaults of its functions; unset ones depend on `behavior_version`.",
     (
-        option("rf_use_mask", "bool", NONE, "Convolutions, poolings and the like do not see padding."),
+        option("rf_use_mask", "bool", NONE, "Convolutions, poolings and similar functions mask padding."),
         option("rf_use_mask_conv", "bool", NONE, "The same for convolutions alone."),
         option("rf_use_mask_transposed_conv", "bool", NONE, "The same for transposed convolutions."),
         option("rf_use_mask_pool", "bool", NONE, "The same for poolings."),
@@ -50,7 +50,7 @@ FRONTEND = Group(
         option("rf_use_mask_BatchNorm", "bool", NONE, "The same for `BatchNorm`."),
         option("rf_conformer_conv_norm_use_mask", "bool", NONE, "The same for the norm of a conformer's convolution."),
         option(
-            "rf_use_consistent_same_padding", "bool", NONE, 'Padding "same" does not depend on the longest sequence.'
+            "rf_use_consistent_same_padding", "bool", NONE, 'Padding "same" is independent of the longest sequence.'
         ),
         option("rf_scatter_use_fixed_masking", "bool", NONE, "`scatter` masks the values, not the indices."),
         option("rf_dropout_broadcast", "bool", "True", "Dropout of modules has one mask for all frames."),

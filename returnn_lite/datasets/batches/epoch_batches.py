@@ -94,7 +94,7 @@ def order_stays(dataset: Dataset) -> bool:
 def new_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceBatch]:
     """The batches by all rules, from the lengths of the sequences. ConfigError if a function makes them."""
     if options.by_function is not None:
-        text = "must not be a function here, where batches are planned before the data are read"
+        text = "must not be a function here, because batches are planned before the data are read"
         raise ConfigError("torch_batching", text)
     rng = random.Random(dataset.epoch_seed())
     limits_of = None

@@ -127,7 +127,7 @@ def load_resume_state(base: str, step: int = 0) -> State | None:
         raise ConfigError("load", f"{text}; {WITHOUT_STATE}")
     if step and known["step"] != step:
         text = f"{path!r} is of step {known['step']}, but the model is of step {step}"
-        raise ConfigError("load", f"{text}: they are of different runs; {WITHOUT_STATE}")
+        raise ConfigError("load", f"{text}: they belong to different runs; {WITHOUT_STATE}")
     return known
 
 

@@ -79,9 +79,9 @@ class Failures:
             time.sleep(0.05)
         gone = [rank for rank in range(self.size) if not self.store.check([f"{ALIVE}{rank}"])]
         if not gone:
-            return PeerFailed("", f"rank {self.rank} ends because the processes lost each other: {reason}")
+            return PeerFailed("", f"rank {self.rank} ends because the connection between processes was lost: {reason}")
         ranks = f"rank{'s' * (len(gone) > 1)} {', '.join(map(str, gone))}"
-        text = "ended without an error of its own (killed?), or does not answer"
+        text = "ended without an error (killed?), or does not respond"
         return PeerFailed("", f"rank {self.rank} ends because {ranks} {text}")
 
 

@@ -95,13 +95,13 @@ def _meet(backend: str, options: DistributedOptions) -> Store:
     except torch.distributed.DistNetworkError as exc:
         raise ConfigError("", _not_met(address, str(exc), options)) from None
     except torch.distributed.DistStoreError as exc:
-        text = f"not all {os.environ['WORLD_SIZE']} processes came to {address} within {options.timeout}"
+        text = f"not all {os.environ['WORLD_SIZE']} processes reached {address} within {options.timeout}"
         raise ConfigError("", f"{text} ({str(exc).splitlines()[0]})") from None
     return store
 
 
 def _not_met(address: str, reason: str, options: DistributedOptions) -> str:
     if "EADDRINUSE" in reason or "in use" in reason:
-        return f"port {address.rpartition(':')[2]} is taken by another program; set MASTER_PORT to a free one"
+        return f"port {address.rpartition(':')[2]} is used by another program; set MASTER_PORT to a free port"
     first = reason.splitlines()[0]
-    return f"cannot reach rank 0 at {address} within {options.timeout}; is it started, and the address right? ({first})"
+    return f"cannot reach rank 0 at {address} within {options.timeout}; check that it runs, and the address ({first})"

@@ -101,7 +101,7 @@ class World:
     def require_equal(self, path: str, does: str, what: Mapping[str, object]) -> None:
         """ConfigError, the same in all processes, where one has another value than the first.
 
-        does: what that means, such as "sees other data".
+        does: what that means, such as "sees different data".
         """
         first, *others = self.gather(dict(what))
         for rank, other in enumerate(others, 1):

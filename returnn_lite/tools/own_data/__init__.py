@@ -1,1 +1,1 @@
-"""`returnn-lite data`: own audio files and texts as data sets, in the file formats of the recipes in configs/."""
+"""`returnn-lite data`: data sets from your own audio files and texts, in the formats of the recipes in configs/."""

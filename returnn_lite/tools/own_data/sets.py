@@ -35,7 +35,7 @@ def add_set_options(parser: argparse.ArgumentParser) -> None:
     add("--dev", type=float, default=0.05, metavar="SHARE", help="a share below 1, or a number, for the dev set (0.05)")
     add("--test", type=float, default=0.05, metavar="SHARE", help="the same for the test set (0.05); 0 for none")
     add("--seed", type=int, default=1, help="of the random choice of these (1)")
-    add("--skip", action="store_true", help="leaves out what is wrong, which is listed, instead of stopping")
+    add("--skip", action="store_true", help="skips wrong entries and lists them, instead of stopping")
 
 
 def new_folder(path: str) -> None:

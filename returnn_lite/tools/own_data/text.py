@@ -144,9 +144,9 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("texts", nargs="+", help="a text file; or two with as many lines, or a table (.tsv, .csv) of two columns")
     add("out", help="a new folder")
-    add("--vocab", choices=KINDS, default="words", help="what the labels are (words)")
+    add("--vocab", choices=KINDS, default="words", help="the kind of labels (words)")
     add("--vocab_size", type=int, metavar="N", help="the number of labels of bpe and sentencepiece; words: at most")
-    add("--lowercase", action="store_true", help="writes all texts in small letters")
+    add("--lowercase", action="store_true", help="converts all texts to lower case")
     sets.add_set_options(made)
     return made
 

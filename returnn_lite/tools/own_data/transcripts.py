@@ -79,7 +79,7 @@ def text_lines(path: str) -> list[str]:
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
         raise ConfigError(
-            f"{path}:{line}", f"must be text in UTF-8, but has the byte 0x{content[exc.start]:02x}"
+            f"{path}:{line}", f"must be UTF-8 text, but has the byte 0x{content[exc.start]:02x}"
         ) from None
 
 
