@@ -13,6 +13,7 @@ from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.binary import number
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor import Tensor, TensorLike
+from returnn_lite.ops.tanh import tanh as tanh_of_each
 
 T = TypeVar("T")
 Unary = Callable[["Tensor"], "Tensor"]
@@ -51,7 +52,7 @@ sqrt = _unary("sqrt", torch.sqrt, "The square root.")
 rsqrt = _unary("rsqrt", torch.rsqrt, "1 / sqrt(x)")
 square = _unary("square", torch.square, "x²")
 abs = _unary("abs", torch.abs, "|x|")  # noqa: A001 - the users' name
-tanh = _unary("tanh", torch.tanh, "The hyperbolic tangent.")
+tanh = _unary("tanh", tanh_of_each, "The hyperbolic tangent.")
 sigmoid = _unary("sigmoid", torch.sigmoid, "1 / (1 + exp(-x))")
 log_sigmoid = _unary("log_sigmoid", functional.logsigmoid, "log(sigmoid(x))")
 sin = _unary("sin", torch.sin, "The sine.")

@@ -22,6 +22,7 @@ from returnn_lite.config_value import EvalNames
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.ops.elementwise import log_above
 from returnn_lite.ops.precision import raised
+from returnn_lite.ops.tanh import tanh
 
 Function = Callable[..., Tensor]
 
@@ -217,7 +218,7 @@ _TABLE: dict[str, Function] = {  # of several names for one function the first i
     "silu": _swish,
     "sigmoid": sigmoid,
     "log_sigmoid": F.logsigmoid,
-    "tanh": torch.tanh,
+    "tanh": tanh,
     "softmax": softmax,
     "log_softmax": log_softmax,
     "softplus": F.softplus,

@@ -71,6 +71,11 @@ class Pool(Layer):
         feature = None if x.feature is None or x.feature in axes else x.dims[x.feature]
         return window_spec(x, axes, moved_axes(self, x, axes, self.windows, "conv:s"), feature)
 
+    def _apart(self) -> bool:
+        """Whether what lies behind the new ends comes from padding alone: 0 stays 0."""
+        pairs = all(w.padding == "same" and w.stride == w.size <= 2 and w.dilation == 1 for w in self.windows)
+        return pairs and not self.use_time_mask
+
     def _axes(self, x: Spec) -> tuple[int, ...]:
         return spatial_axes(x, self.in_spatial_dims, len(self.windows), self.behavior)
 
@@ -89,4 +94,5 @@ class Pool(Layer):
         else:
             inside = any(w.padding == "same" for w in self.windows)
             pooled = average_pool(data, self.windows, ragged=dynamic, count_margins=not inside)
-        return x.with_data(channels_last(pooled, lead, x.spec.feature not in (None, *axes)), self.spec(x.spec))
+        data = channels_last(pooled, lead, x.spec.feature not in (None, *axes))
+        return x.with_data(data, self.spec(x.spec), zero_padded=x.zero_padded and self._apart())

@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from returnn_lite.ops.random import drawing_from
+from returnn_lite.ops.tanh import tanh
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
@@ -98,7 +99,7 @@ def additive_energies(context: Tensor, query: Tensor, v: Tensor) -> Tensor:
 
     Shape: (…, T, D), (…, 1, D), (D,) -> (…, T)
     """
-    return (context + query).tanh() @ v
+    return tanh(context + query) @ v
 
 
 def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
+from returnn_lite.ops.block_max import block_max
+from returnn_lite.ops.kernels import own_form
 from returnn_lite.ops.windows import Spread, Window, pad_axes, sliding
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -62,13 +64,32 @@ def transposed_convolution(x: Tensor, weights: Tensor, spreads: Sequence[Spread]
 
 def max_pool(x: Tensor, windows: Sequence[Window], *, ragged: Sequence[bool], fill: float = -math.inf) -> Tensor:
     """The largest value in each window; the margins hold `fill`.  Shape: (N, C, n …) -> (N, C, n' …)"""
-    padded = pad_axes(x, _margins(x, windows, ragged), fill)
+    margins = _margins(x, windows, ragged)
+    if own_form(x) and (blocks := _blocks(x, windows, margins, fill)) is not None:
+        axis, size, used = blocks
+        return block_max(x.narrow(axis, 0, used), axis, size)
+    padded = pad_axes(x, margins, fill)
     steps = _steps(padded, windows, [0] * len(windows))
     if 0 in steps:
         return x.new_zeros((*x.shape[:2], *steps))
     sizes, strides, dilations = zip(*((w.size, w.stride, w.dilation) for w in windows), strict=True)
     result: Tensor = _MAX[len(windows)](padded, sizes, strides, 0, dilations)
     return result
+
+
+def _blocks(
+    x: Tensor, windows: Sequence[Window], margins: Sequence[tuple[int, int]], fill: float
+) -> tuple[int, int, int] | None:
+    """The axis, the size and the number of used positions, where the windows are blocks of neighbours along an axis."""
+    wide = [i for i, w in enumerate(windows) if (w.size, w.stride) != (1, 1)]
+    if len(wide) != 1 or any(m != (0, 0) for i, m in enumerate(margins) if i != wide[0]):
+        return None
+    (left, right), window, axis = margins[wide[0]], windows[wide[0]], wide[0] + 2
+    if (window.stride, window.dilation, left) != (window.size, 1, 0) or (right and fill != -math.inf):
+        return None
+    steps = (x.shape[axis] + right) // window.size
+    used = min(steps * window.size, x.shape[axis])
+    return (axis, window.size, used) if steps and steps * window.size - used < window.size else None
 
 
 def average_pool(x: Tensor, windows: Sequence[Window], *, ragged: Sequence[bool], count_margins: bool) -> Tensor:

@@ -31,13 +31,24 @@ class Frames:
             source = torch.where(self.padding, ticks, self.lengths - 1 - ticks)
             self._rows = (source * batch + torch.arange(batch, device=device)).flatten()
 
-    def arrange(self, x: Tensor) -> Tensor:
-        """(T, B, …) -> the same shape, to or from processing order, with zeros in the padding."""
+    def enter(self, x: Tensor, *, zero_padded: bool = False) -> Tensor:
+        """(T, B, …) -> the same shape in processing order, with zeros in the padding, which x has already if it is
+        `zero_padded`. There the gradient of what is computed from it must be 0, as after `leave`."""
         if self.padding is None:
             return x.flip(0) if self.reverse else x
+        if zero_padded and self._rows is None:
+            return x
+        padding = None if zero_padded else self.padding
         if not x.is_floating_point():
-            return _arrange(x, self._rows, self.padding)
-        result: Tensor = _Arrange.apply(x, self._rows, self.padding)  # type: ignore[no-untyped-call]
+            return _arrange(x, self._rows, padding)
+        result: Tensor = _Arrange.apply(x, self._rows, padding, None)  # type: ignore[no-untyped-call]
+        return result
+
+    def leave(self, x: Tensor) -> Tensor:
+        """(T, B, …) in processing order -> the same shape as it was before, with zeros in the padding."""
+        if self.padding is None:
+            return x.flip(0) if self.reverse else x
+        result: Tensor = _Arrange.apply(x, self._rows, self.padding, self.padding)  # type: ignore[no-untyped-call]
         return result
 
     def last(self, x: Tensor, initial: Tensor) -> Tensor:
@@ -53,11 +64,14 @@ def _ragged(lengths: Tensor, num_frames: int) -> bool:
     return lengths.is_cuda or (lengths.numel() > 0 and int(lengths.min()) < num_frames)
 
 
-def _arrange(x: Tensor, rows: Tensor | None, padding: Tensor) -> Tensor:
+def _arrange(x: Tensor, rows: Tensor | None, padding: Tensor | None) -> Tensor:
+    """The rows in another order, in memory of their own, with zeros in the padding, if given."""
     if rows is None:
-        flat = x.clone(memory_format=torch.contiguous_format).view(padding.numel(), -1)
+        flat = x.clone(memory_format=torch.contiguous_format).view(x.shape[:2].numel(), -1)
     else:
-        flat = x.reshape(padding.numel(), -1).index_select(0, rows)
+        flat = x.reshape(len(rows), -1).index_select(0, rows)
+    if padding is None:
+        return flat.view(x.shape)
     if flat.is_cuda:
         flat.masked_fill_(padding.reshape(-1, 1), 0)
     else:  # a bool mask is broadcast slowly here
@@ -66,14 +80,17 @@ def _arrange(x: Tensor, rows: Tensor | None, padding: Tensor) -> Tensor:
 
 
 class _Arrange(torch.autograd.Function):
-    """Swaps pairs of valid rows and zeros the others: a symmetric matrix, hence its own gradient."""
+    """Swaps pairs of valid rows and zeros the others. So does the gradient, which may do without zeros."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor | None, padding: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, padding)
+    def forward(ctx: Any, x: Tensor, rows: Tensor | None, padding: Tensor | None, of_gradient: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows, padding, of_gradient)
         return _arrange(x, rows, padding)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        rows, padding = ctx.saved_tensors
-        return _Arrange.apply(grad, rows, padding), None, None  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        rows, padding, of_gradient = ctx.saved_tensors
+        if rows is None and of_gradient is None:
+            return grad, None, None, None
+        back = _Arrange.apply(grad, rows, of_gradient, padding)  # type: ignore[no-untyped-call]
+        return back, None, None, None

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from returnn_lite.ops.tanh import tanh
+
 Function = Callable[[Tensor], Tensor]
 
 
@@ -18,7 +20,7 @@ def lstm_step(
     gates: Tensor,
     c: Tensor,
     *,
-    activation: Function = torch.tanh,
+    activation: Function = tanh,
     peepholes: tuple[Tensor, Tensor] | None = None,
     cell_clip: float | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -46,7 +48,7 @@ def normed_lstm_step(
     gates: Tensor,
     c: Tensor,
     *,
-    activation: Function = torch.tanh,
+    activation: Function = tanh,
     dropout: Function | None = None,
     cell_norm: Function | None = None,
     norm_in_output: bool = True,
@@ -84,7 +86,7 @@ def zoneout(old: Tensor, new: Tensor, factor: float, *, training: bool, generato
     return torch.where(kept, old, new)
 
 
-def gru_step(sums: Tensor, h: Tensor, gates_h: Tensor, new_h: Tensor, *, activation: Function = torch.tanh) -> Tensor:
+def gru_step(sums: Tensor, h: Tensor, gates_h: Tensor, new_h: Tensor, *, activation: Function = tanh) -> Tensor:
     """r, u = σ(sums_ru + h gates_h), n = tanh(sums_n + (r h) new_h), h' = u h + (1 - u) n.
 
     Shape: (B, 3H), (B, H), (H, 2H), (H, H) -> (B, H). The reset gate is applied before the product, unlike in torch's
@@ -107,7 +109,7 @@ def rhn_step(sums: Tensor, s: Tensor, weights: Sequence[Tensor], mask: Tensor | 
         dropped = s if mask is None else s * mask
         both = torch.addmm(sums, dropped, weight) if depth == 0 else dropped @ weight
         h, t = both.chunk(2, 1)
-        s = torch.lerp(s, torch.tanh(h), torch.sigmoid(t))
+        s = torch.lerp(s, tanh(h), torch.sigmoid(t))
     return s
 
 

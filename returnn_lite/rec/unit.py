@@ -152,6 +152,7 @@ class Unit(Stateful):
         out, final = self.cell.sequence(
             self.weights, data, lengths, start, reverse=self.reverse, training=self.training,
             generator=self.context.generator, need_state=self.needs_state, sparse_grad=torch.is_grad_enabled(),
+            zero_padded=x.zero_padded,
         )  # fmt: skip
         if others:
             out = out.reshape(out.shape[0], -1, *others, out.shape[-1])

@@ -201,7 +201,8 @@ def concat_features(sources: Sequence[Tensor], behavior: int = 0) -> Tensor:
     if len({(*part.shape[:feature], *part.shape[feature + 1 :]) for part in parts}) > 1:
         whole = sizes(layouts[0], sources)
         parts = [p.expand((*whole[:feature], p.shape[feature], *whole[feature + 1 :])) for p in parts]
-    return joined(torch.cat(parts, feature), spec, sources)
+    zeros = all(x.zero_padded and x.spec.dynamic_dims == spec.dynamic_dims for x in sources)
+    return joined(torch.cat(parts, feature), spec, sources, zero_padded=zeros)
 
 
 @lru_cache(maxsize=4096)

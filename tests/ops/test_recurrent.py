@@ -133,13 +133,26 @@ def test_zoneout() -> None:
 def test_frames_in_processing_order(reverse: bool) -> None:
     x = normal(T, B, D)
     frames = Frames(LENGTHS, T, reverse=reverse, device=x.device)
-    arranged = frames.arrange(x)
+    arranged = frames.enter(x)
     for b, n in enumerate(LENGTHS.tolist()):
         rows = x[:n, b].flip(0) if reverse else x[:n, b]
         assert torch.equal(arranged[:n, b], rows) and not arranged[n:, b].any()
-    torch.testing.assert_close(frames.arrange(arranged), x * ~PADDING.unsqueeze(2))
+    assert torch.equal(frames.enter(x * ~PADDING.unsqueeze(2), zero_padded=True), arranged)
+    torch.testing.assert_close(frames.leave(arranged), x * ~PADDING.unsqueeze(2))
     last = frames.last(arranged, torch.full((B, D), 7.0, dtype=torch.float64))
     assert torch.equal(last[1], arranged[2, 1]) and (last[2] == 7).all()
+
+
+@pytest.mark.parametrize("zero_padded", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradient_of_frames_in_processing_order(reverse: bool, zero_padded: bool) -> None:
+    x = normal(T, B, D).detach().masked_fill(PADDING.unsqueeze(2), 0 if zero_padded else float("nan")).requires_grad_()
+    frames = Frames(LENGTHS, T, reverse=reverse, device=x.device)
+    weights = normal(T, B, D, seed=3)
+    seen = frames.enter(x, zero_padded=zero_padded)
+    (frames.leave(seen**2) * weights).sum().backward()
+    wanted = torch.where(PADDING.unsqueeze(2), 0, 2 * x.detach() * weights)
+    assert x.grad is not None and torch.equal(x.grad, wanted)
 
 
 def test_an_lstm_over_two_axes_cell_by_cell() -> None:

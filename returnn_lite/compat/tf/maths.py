@@ -12,6 +12,7 @@ from torch import Tensor
 
 from returnn_lite.compat.tf.values import as_tensor, cast, common, pair, to_axes, to_dtype, to_int, to_ints, true_divide
 from returnn_lite.layers import activations
+from returnn_lite.ops.tanh import tanh
 
 Function = Callable[..., Any]
 
@@ -234,7 +235,7 @@ def all_functions() -> dict[str, Function]:
     unary: dict[str, Callable[[Tensor], Tensor]] = {
         "abs": torch.abs, "sign": torch.sign, "negative": torch.neg, "square": torch.square, "sqrt": torch.sqrt,
         "rsqrt": torch.rsqrt, "reciprocal": torch.reciprocal, "exp": activations.exp, "expm1": torch.expm1,
-        "log1p": torch.log1p, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "tanh": torch.tanh,
+        "log1p": torch.log1p, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "tanh": tanh,
         "sigmoid": activations.sigmoid, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan, "asin": torch.asin,
         "acos": torch.acos, "atan": torch.atan, "sinh": torch.sinh, "cosh": torch.cosh, "erf": torch.erf,
         "lgamma": torch.lgamma, "is_finite": torch.isfinite, "is_nan": torch.isnan, "is_inf": torch.isinf,

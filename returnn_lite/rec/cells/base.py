@@ -101,8 +101,9 @@ class Cell:
         generator: torch.Generator | None = None,
         need_state: bool = False,
         sparse_grad: bool = False,
+        zero_padded: bool = False,
     ) -> tuple[Tensor, State | None]:
-        """All ticks: (T, B, D), or (T, B) label indices -> (T, B, H), zeros in the padding.
+        """All ticks: (T, B, D), or (T, B) label indices -> (T, B, H), zeros in the padding, as in x if `zero_padded`.
 
         `reverse` starts each sequence at its own last valid frame; the outputs stay at their positions.  With
         `need_state` also the state after the last valid frame processed (the initial state of empty sequences).
@@ -119,8 +120,8 @@ class Cell:
             return self.project(weights, x)[..., : self.n_out], start if need_state else None
         frames = Frames(lengths, num_frames, reverse=reverse, device=x.device)
         run = Run(frames, is_zero, need_state, sparse_grad)
-        out, final = self.run(weights, frames.arrange(x), start, run)
-        return frames.arrange(out), final if need_state else None
+        out, final = self.run(weights, frames.enter(x, zero_padded=zero_padded), start, run)
+        return frames.leave(out), final if need_state else None
 
     def run(self, p: Weights, x: Tensor, start: State, run: Run) -> tuple[Tensor, State]:
         """All ticks in processing order; `x` has zeros in the padding, what the output has there does not matter.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from returnn_lite.ops.lstm import rnn_tanh
 from returnn_lite.ops.recurrent import gru_step
+from returnn_lite.ops.tanh import tanh
 from returnn_lite.rec.cells.activation import Activation, activation_function, is_bounded
 from returnn_lite.rec.cells.base import Cell, ParamSpec, Run, State, Weights
 from returnn_lite.rec.cells.lstm import split_rows
@@ -79,7 +80,7 @@ class BasicRnn(Cell):
         return h, {"var": h}
 
     def run(self, p: Weights, x: Tensor, start: State, run: Run) -> tuple[Tensor, State]:
-        if self.activation is not torch.tanh:
+        if self.activation is not tanh:
             return super().run(p, x, start, run)
         out = rnn_tanh(x, p["w_x"], p["w_h"], p["bias"], start["var"])
         return out, {"var": run.frames.last(out, start["var"])} if run.need_state else {}

@@ -1,0 +1,33 @@
+"""Where a computation may take another form than torch's own call, because that is slow on the machine at hand."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+CPU_INFO = Path("/proc/cpuinfo")  # of Linux
+
+
+def own_form(x: Tensor) -> bool:
+    """Whether `x` may be computed on in a form of our own: on a CPU, where nobody records or compiles the calls."""
+    return (
+        x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch._C._is_torch_function_mode_enabled()
+    )
+
+
+@functools.cache
+def slow_functions() -> bool:
+    """Whether torch's transcendental functions are slow: those of MKL are on a CPU that is not Intel's."""
+    return torch.backends.mkl.is_available() and "AMD" in _vendor()
+
+
+def _vendor() -> str:
+    try:
+        lines = CPU_INFO.read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("vendor_id")), "")
