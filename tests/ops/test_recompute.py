@@ -95,7 +95,7 @@ def test_a_value_that_was_changed_in_place_is_refused_as_ever():
     with recomputed():
         y = x.exp()
         y.detach().add_(1)
-    with pytest.raises(RuntimeError, match="changed in place"):
+    with pytest.raises(RuntimeError, match="modified in place"):
         y.sum().backward()
 
 
