@@ -22,7 +22,7 @@ CALLS = [
     ("rf.pad(x, axes=[T], padding=[1])", X + r".*`padding` must be a pair \(left, right\) for each"),
     ("rf.merge_dims(x, dims=T)", "`dims` of merge_dims must be a list of axes"),
     ("rf.masked_scatter(x, mask=c > 0, dims=[B, T], in_dim=G)", X + r".* has no axis Dim\{'G'\(5\)\}"),
-    ("x.copy_transpose([[B], T, F])", r"`dims` of copy_transpose must be axes, but \[Dim\{'B'\(3\)\}\] among them"),
+    ("x.copy_transpose([[B], T, F])", r"`dims` of copy_transpose must be axes, but \[Dim\{'B'\(3\)\}\] is not"),
     ("rf.scan(spatial_dim=T, initial=None, xs=x, ys=None, body=3)", "the `body` of scan must be a function, but is 3"),
     ("setattr(rf.Parameter([F]), 'initial', 'a')", r"`initial` of a parameter with the axes \['F'\(4\)\] must be"),
     ("setattr(rf.Parameter([F]), 'initial', np.zeros(3))", "`initial` of a parameter with the axes .* must be"),

@@ -169,7 +169,7 @@ def test_closure_of_a_usual_class():
 
 
 @pytest.mark.parametrize("config, message", [
-    ({"optimizer": {"class": "torch.LBFGS", "param_groups": [{"layer": "h", "max_iter": 2}]}}, "must be alone"),
+    ({"optimizer": {"class": "torch.LBFGS", "param_groups": [{"layer": "h", "max_iter": 2}]}}, "must be the only one"),
     ({"optimizer": "torch.LBFGS", "accum_grad_multiple_step": 2}, "must be 1 with torch.LBFGS"),
     ({"optimizer": "torch.LBFGS", "accum_grad_multiple_step": lambda **_: 1}, "must be 1 with torch.LBFGS"),
 ])  # fmt: skip
