@@ -25,6 +25,7 @@ TASKS = {
     "profile": "returnn_lite.engine.tasks.profile:profile_task",
     "plot_schedule": "returnn_lite.engine.tasks.plot_schedule:plot_schedule_task",
     "to_torch": "returnn_lite.to_torch.task:to_torch_task",
+    "export": "returnn_lite.export.task:export_task",
     "train_lr_agent": "returnn_lite.agent.train:train_lr_agent_task",
     "eval_lr_agent": "returnn_lite.agent.evaluate:eval_lr_agent_task",
     "initialize_model": "returnn_lite.engine.tasks.init_only:initialize_model_task",

@@ -18,12 +18,13 @@ def load_into(config: Config, files: Sequence[str], overrides: Sequence[tuple[st
     """Applies the overrides, then the files in order (a later one wins), then the overrides again.
 
     So a config file sees the command line while it is executed (as untyped text: `config.value("task", "train")`), and
-    the command line wins in the end, now read by the kind of value that the config gave the option. Of the task
-    `to_torch` it sees the one that runs the same network.
+    the command line wins in the end, now read by the kind of value that the config gave the option. Of the tasks
+    `to_torch` and `export` it sees the one that runs the same network.
     """
     _apply(config, overrides)
-    if config.value("task", "") == "to_torch":
-        config.set_text("task", to_torch_runs(config))
+    task = config.value("task", "")
+    if task in ("to_torch", "export"):
+        config.set_text("task", to_torch_runs(config) if task == "to_torch" else "forward")
     for filename in files:
         config.load_file(filename)
     _apply(config, overrides)

@@ -58,11 +58,15 @@ class Recording:
 
 @dataclass
 class Module:
-    """The text of a file, and the weights by their names in it; `draws`: whether it draws random numbers."""
+    """The text of a file, and the weights by their names in it.
+
+    `draws`: whether it draws random numbers; `loops`: the layers whose loops turn as often as the sizes of a batch say.
+    """
 
     text: str
     weights: dict[str, torch.Tensor]
     draws: bool = False
+    loops: tuple[str, ...] = ()
 
 
 def make_module(recordings: Sequence[Recording], title: str, weights_file: str, comments: dict[str, str]) -> Module:
@@ -136,7 +140,11 @@ class _Assembly:
         )
         inner = [c for helper in helpers for c in helper.calls]
         random = any(draws(call.function) for call in (*self.calls, *inner))
-        return _Written(Module(text, weights, random), self._idle(scope, text))
+        return _Written(Module(text, weights, random, self._loops()), self._idle(scope, text))
+
+    def _loops(self) -> tuple[str, ...]:
+        rows = [[x for x in row if isinstance(x, Loop)] for row in zip(*self.programs, strict=True)]
+        return tuple(row[0].layer for row in rows if len({len(x.turns) for x in row}) > 1)
 
     def _scope(self, taken: set[str]) -> Scope:
         """What the file's `forward` may name at its beginning."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +19,10 @@ from returnn_lite.log import Log
 from returnn_lite.network.network import Network
 from returnn_lite.rec.loop_layer import RecLoop
 from returnn_lite.tensor import Dim, Tensor
+from returnn_lite.to_torch.folding import Folding
+from returnn_lite.to_torch.loops import reads
 from returnn_lite.to_torch.module import Module, Recording, make_module
+from returnn_lite.to_torch.pruning import needed_calls
 from returnn_lite.to_torch.recorder import Recorder
 from returnn_lite.to_torch.scope import Unwritable
 
@@ -68,13 +71,18 @@ def to_torch_task(config: Config, log: Log) -> None:
     log.v1(f"written: {filename} ({len(module.text.splitlines())} lines), {weights_file}; largest difference {gap:.1e}")
 
 
-def write(net: Network, layer: str, title: str, weights_file: str) -> Module:
-    """The module of a network. Where short sequences leave too few frames to see loops, longer ones are recorded."""
+def write(
+    net: Network, layer: str, title: str = "", weights_file: str = "net.pt", keys: Collection[str] | None = None
+) -> Module:
+    """The module of a network. Where short sequences leave too few frames to see loops, longer ones are recorded.
+
+    `keys`: those that it takes, all that the network reads by default.
+    """
     before = {name: param.detach().clone() for name, param in net.params.items()}
     net.context.keeps_batch = True
     first: Unwritable | None = None
     for times in (1, LONGER):
-        recordings = [record(net, layer, count, times * frames) for count, frames in BATCHES]
+        recordings = [record(net, layer, count, times * frames, keys) for count, frames in BATCHES]
         refuse_changes(net, before)
         try:
             return make_module(recordings, title, weights_file, layer_comments(net))
@@ -91,11 +99,20 @@ def refuse_changes(net: Network, before: Arrays) -> None:
         raise ConfigError("to_torch", f"the network changes {changed[0]!r} when it is evaluated{hint}")
 
 
-def record(net: Network, layer: str, count: int, frames: int) -> Recording:
-    """A recording of a batch of `count` sequences of up to `frames` frames."""
+def needed_keys(net: Network, layer: str) -> list[str]:
+    """The data keys that the output of a layer depends on; other layers of the network may read more."""
+    made = record(net, layer, *BATCHES[0])
+    calls = Folding().rest(made.recorder.calls)
+    read = {x for i in needed_calls(calls, made.outputs.values()) for x in reads(calls[i])} | {*made.outputs.values()}
+    names = {name for name, x in made.recorder.inputs.items() if x in read}
+    return [key for key in batch(net, 2, 2)[0] if names & {key, f"{key}_lengths"}]
+
+
+def record(net: Network, layer: str, count: int, frames: int, keys: Collection[str] | None = None) -> Recording:
+    """A recording of a batch of `count` sequences of up to `frames` frames; `keys`: those that count as inputs."""
     data, lengths = batch(net, count, frames)
     seed(net, count)
-    recorder = Recorder({**data, **{f"{key}_lengths": x for key, x in lengths.items()}}, dict(net.params))
+    recorder = Recorder(as_inputs(data, lengths, keys), dict(net.params))
     with torch.no_grad(), recorder:
         outputs = results(net, layer, data, lengths)
     return Recording(recorder, {name: recorder.value(x) for name, x in outputs.items()})
@@ -117,6 +134,12 @@ def results(net: Network, layer: str, data: Arrays, lengths: Arrays) -> Arrays:
     if out.beam is not None and not out.beam.decided:
         found["scores"] = out.beam.scores
     return found
+
+
+def as_inputs(data: Arrays, lengths: Arrays, keys: Collection[str] | None = None) -> Arrays:
+    """The inputs of a module: data and "…_lengths" of all keys, or of these."""
+    found = {key: x for key, x in data.items() if keys is None or key in keys}
+    return {**found, **{f"{key}_lengths": x for key, x in lengths.items() if key in found}}
 
 
 def batch(net: Network, count: int, frames: int) -> tuple[Arrays, Arrays]:
@@ -173,7 +196,7 @@ def check(net: Network, layer: str, module: Module) -> float:
 
     Raises ConfigError where it is above the tolerance.
     """
-    made = _loaded(module)
+    made = loaded_module(module)
     net.context.keeps_batch = module.draws
     largest = 0.0
     for count, frames in CHECKED:
@@ -181,7 +204,7 @@ def check(net: Network, layer: str, module: Module) -> float:
         with torch.no_grad():
             seed(net, count)
             wanted = results(net, layer, data, lengths)
-            found = made(**data, **{f"{key}_lengths": x for key, x in lengths.items()})
+            found = made(**as_inputs(data, lengths))
         for name, want in wanted.items():
             largest = max(
                 largest, difference(found[name], want, f"batch of {count} sequences of {frames} frames: {name}")
@@ -189,7 +212,8 @@ def check(net: Network, layer: str, module: Module) -> float:
     return largest
 
 
-def _loaded(module: Module) -> torch.nn.Module:
+def loaded_module(module: Module) -> torch.nn.Module:
+    """The module with its weights, as it would be read from the files."""
     namespace: dict[str, object] = {"__name__": "net"}
     exec(compile(module.text, "net.py", "exec"), namespace)  # noqa: S102 - it was written here
     net: torch.nn.Module = namespace["Net"]()  # type: ignore[operator]
@@ -197,16 +221,15 @@ def _loaded(module: Module) -> torch.nn.Module:
     return net.eval()
 
 
-def difference(found: torch.Tensor, wanted: torch.Tensor, what: str) -> float:
+def difference(found: torch.Tensor, wanted: torch.Tensor, what: str, *, task: str = "to_torch") -> float:
     """The largest difference over the largest value. ConfigError for other shapes and above the tolerance."""
+    made = "module" if task == "to_torch" else "program"
     if found.shape != wanted.shape:
-        text = f"the module gives shape {tuple(found.shape)}, the network {tuple(wanted.shape)}"
-        raise ConfigError("to_torch", f"{what}: {text}; nothing was written")
+        text = f"the {made} gives shape {tuple(found.shape)}, the network {tuple(wanted.shape)}"
+        raise ConfigError(task, f"{what}: {text}; nothing was written")
     if not wanted.numel():
         return 0.0
     gap = (found.double() - wanted.double()).abs().max() / max(float(wanted.abs().max()), 1.0)
     if not float(gap) <= TOLERANCE:
-        raise ConfigError(
-            "to_torch", f"{what}: the module differs from the network by {float(gap):.2g}; nothing was written"
-        )
+        raise ConfigError(task, f"{what}: the {made} differs from the network by {float(gap):.2g}; nothing was written")
     return float(gap)

@@ -28,7 +28,7 @@ def ctc_labels(net: Model, layer: str, output: Tensor) -> Tensor:
         raise ConfigError(f'network["{layer}"]', f"must give frames (B, T, V) to be decoded, but gives {spec}")
     options = getattr(net.layers[layer].options, "loss_opts", None) or {}
     size = spec.dims[spec.feature].size or 0
-    blank = int((options.get("ctc_opts") or {}).get("blank_index", -1)) % size
+    blank = blank_index(net, layer, size)
     log_probs = _log_probs(output, bool(options.get("output_in_log_space"))).permute(0, spec.time, spec.feature)
     frames = output.length(spec.dims[spec.time]).values
     labels, lengths = greedy_decode(log_probs, frames, blank=blank)
@@ -39,6 +39,12 @@ def ctc_labels(net: Model, layer: str, output: Tensor) -> Tensor:
     of_labels = Spec((spec.dims[0], dim), "int32", sparse_dim=classes, time=1, feature=None)
     known = {**output.lengths, dim: Lengths(lengths, labels.shape[1])}
     return Tensor(labels, of_labels, known, output.beam, zero_padded=True, parts={"scores": scores})
+
+
+def blank_index(net: Model, layer: str, size: int) -> int:
+    """The class of the blank of a CTC output of `size` classes."""
+    options = getattr(net.layers[layer].options, "loss_opts", None) or {}
+    return int((options.get("ctc_opts") or {}).get("blank_index", -1)) % size
 
 
 def _log_probs(output: Tensor, log_space: bool) -> torch.Tensor:
