@@ -16,10 +16,10 @@ from returnn_lite.log import Log
 
 DATASETS: dict[str, type[Dataset]] = {}
 
-NEEDS_SPRINT = "needs RASR, a program of its own; write its data to HDF files and use HDFDataset with the same keys"
+NEEDS_SPRINT = "needs RASR, an external program; write its data to HDF files and use HDFDataset with the same keys"
 REFUSED = {  # known names without a class here, and what to do instead
     **dict.fromkeys(("ExternSprintDataset", "SprintDataset", "SprintCacheDataset"), NEEDS_SPRINT),
-    "NltkTimitDataset": "downloads its data; unpack TIMIT into a folder and use TimitDataset",
+    "NltkTimitDataset": "would download its data; unpack TIMIT into a folder and use TimitDataset",
     "ClusteringDataset": "is not supported; use MetaDataset with the clusters in an HDFDataset",
     "ChunkShuffleDataset": "is not supported; use the option chunking and a random seq_ordering",
     "ConfusionNetworkDataset": "is not supported; write the networks to HDF files and use HDFDataset",

@@ -27,14 +27,14 @@ Counts = dict[str, dict[str, int]]  # kind of name -> name -> number of configs
 
 HEAD = """# Compatibility
 
-Written by `make docs` from the code's own tables. First what there is and what is refused; then the names that
-published configs use, ranked, and what becomes of each. Options of layers: [layers.md](layers.md); of datasets:
+Written by `make docs` from the tables in the code: first the supported and the refused names, then the status of every
+name that published configs use, ranked by frequency. Options of layers: [layers.md](layers.md); of datasets:
 [datasets.md](datasets.md); of optimizers: [optimizers.md](optimizers.md).
 """
 PUBLISHED = """# Published configs
 
-In how many of 727 published configs a name occurs, and its status here. Of options only those are listed by
-themselves that are not supported.
+The number of configs, out of 727 published ones, in which a name occurs, and its status here. Supported options are listed
+at the end, with their layers.
 """
 
 
@@ -98,7 +98,7 @@ def _refused() -> list[str]:
         rows += [(kind, f"`{name}`", reason) for name, reason in sorted(table.items())]
     return [
         "# Refused\n",
-        "With one clear line, where the name is used.\n",
+        "The error is one line that names the place where the name is used.\n",
         _table(("kind", "name", "why, and what to use instead"), rows),
         f"Accepted without effect, as global options: {_code(IGNORED_KEYS)}.\n",
     ]
@@ -131,7 +131,7 @@ def _published(counts: Counts) -> list[str]:
 def _summary(counts: Counts) -> str:
     marks = [marker_of(kind)(name) for kind, names in counts.items() for name in names]
     refused = sum(mark.startswith("refused") for mark in marks)
-    return f"Of {len(marks)} names {refused} are refused; {marks.count(NO_EFFECT)} are accepted without effect.\n"
+    return f"Of {len(marks):,} names, {refused} are refused and {marks.count(NO_EFFECT)} are accepted without effect.\n"
 
 
 def _ranked(kind: str, counts: Mapping[str, int], marks: Mapping[str, str]) -> str:
@@ -144,7 +144,7 @@ def _options(kinds: Iterable[tuple[str, Mapping[str, int], Mapping[str, str]]]) 
     for kind, counts, marks in kinds:
         good = [name for name, mark in marks.items() if mark == SUPPORTED]
         others = [f"`{name}` ({counts[name]}) {mark}" for name, mark in marks.items() if mark != SUPPORTED]
-        text = "all refused, see there" if not good and len(set(marks.values())) == 1 else "; ".join(others)
+        text = "refused as a whole" if not good and len(set(marks.values())) == 1 else "; ".join(others)
         rows.append((kind, " ".join(f"`{name}` {counts[name]}" for name in good), text))
     return "## Options\n\n" + _table(("of", "supported, with the number of configs", "others"), rows)
 

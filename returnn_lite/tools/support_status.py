@@ -36,7 +36,7 @@ from returnn_lite.vocab.create import VOCABULARIES, option_names
 
 SUPPORTED = "supported"
 NO_EFFECT = "no effect"
-NO_OPTION = "a name of the config's own"
+NO_OPTION = "a variable of the config"
 Marker = Callable[[str], str]
 
 
@@ -117,7 +117,7 @@ def mark_module(name: str) -> str:
     if is_known(name):
         return "a stand-in" if OLD_NAMES.get(name, name) not in MODULES or contents_of(name) else "importable, empty"
     if name.partition(".")[0] in sys.stdlib_module_names:
-        return "Python's own"
+        return "standard library"
     return SUPPORTED if name == "numpy" else "must be installed or importable from the config's folder"
 
 

@@ -15,7 +15,7 @@ Label = str | int | None
 
 
 class Vocabulary:
-    """Words separated by white space, by a file or list of labels.
+    """Words separated by white space, with labels from a file or list.
 
     `vocab_file`: a pickled or written Python dict label -> index, or one label a line; may be `.gz`. The labels in
     `unknown_label`, `bos_label`, `eos_label`, `pad_label` are texts or indices, None where there is none; a file in
@@ -179,7 +179,7 @@ class Vocabulary:
 
 
 class CharacterTargets(Vocabulary):
-    """Each character is a symbol, spaces too."""
+    """Each character is a symbol, spaces included."""
 
     joiner = ""
     default_unknown = "@"

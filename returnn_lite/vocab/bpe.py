@@ -22,7 +22,7 @@ Pair = tuple[str, str]
 
 
 class BytePairEncoding(Vocabulary):
-    """Pieces of words by the merges in `bpe_file`, as subword-nmt writes it; pieces that others follow end in "@@".
+    """Pieces of words by the merges in `bpe_file`, as subword-nmt writes it; pieces inside a word end in "@@".
 
     Pieces that are not in the vocabulary are split further, by undoing merges.
     """

@@ -22,7 +22,7 @@ class Node:
 
 
 class SamplingBytePairEncoding(Vocabulary):
-    """Each word becomes a random sequence of labels that spell it.
+    """Each word is split randomly into labels that spell it.
 
     `breadth_prob` 0 prefers long labels, 1 short ones. Labels that others follow end in `label_postfix_merge_symbol`
     ("@@"); or instead labels that begin words begin with `word_prefix_symbol`.

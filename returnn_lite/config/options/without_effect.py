@@ -18,9 +18,9 @@ _NO_ANALYSIS = "it belongs to the task analyze_data, which is not supported; use
 REFUSED_KEYS = {
     "analyze_dataset": _NO_ANALYSIS,
     "eval_use_train_flag": _NO_TRAIN_FLAG,
-    "init_new_network_callback": "a network is built without callbacks; use `custom_param_importer` or `get_network`",
+    "init_new_network_callback": "callbacks are not supported; use `custom_param_importer` or `get_network`",
     "max_total_num_seqs": "use a dataset with fewer sequences, or its option `partition_epoch`",
-    "search_train_network_layers": 'scores of a search come from the task "search", not from the training',
+    "search_train_network_layers": 'the task "search" computes scores of a search, not the training',
     "statistics_save_prefix": _NO_ANALYSIS,
     "train_in_eval": _NO_TRAIN_FLAG,
     "use_dummy_datasets": "use a DummyDataset as `train` and `dev`",

@@ -48,7 +48,7 @@ class Source:
 
 @dataset("OggZipDataset")
 class OggZipDataset(Transcribed):
-    """Audio and texts of zip files; or of the folder `path` with the list `path`.txt beside it.
+    """Audio and texts of zip files; or of the folder `path` with the list `path`.txt next to it.
 
     `<name>.txt` in the zip is a list of dicts with "text", "duration" (seconds), "file" and "seq_name"; audio files are
     `<name>/<file>`, without `<name>/` if `zip_audio_files_have_name_as_prefix` is false. `audio` (features; None: no

@@ -21,7 +21,7 @@ from returnn_lite.reading import read_text
 
 @dataset("RawWavDataset")
 class RawWavDataset(Dataset):
-    """Each WAV file of `listFile` (a path a line) as frames of `frameLength` samples, one every `frameShift` samples.
+    """Each WAV file of `listFile` (a path per line) as frames of `frameLength` samples, one every `frameShift` samples.
 
     The samples are the stored numbers; the last frame is filled with zeros. `num_outputs` is only a description: there
     are no targets.

@@ -24,7 +24,7 @@ Multiples = Mapping[str, int]
 
 @dataset("ConcatSeqsDataset")
 class ConcatSeqsDataset(Wrapper):
-    """Joins sequences end to end: each line "tag;tag;…" of `seq_list_file` is one sequence, with the line as its tag.
+    """Concatenates sequences: each line "tag;tag;…" of `seq_list_file` is one sequence, with the line as its tag.
 
     `seq_len_file` holds a Python dict tag -> length, for the order. What happens to all parts of a sequence but its
     last: `remove_in_between_postfix` {key: label} takes the last label off (it must be that label),

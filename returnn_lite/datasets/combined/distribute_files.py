@@ -24,7 +24,7 @@ ORDER_KEYS = ("seq_ordering", "seq_order_control_dataset", "map_seq_stream")
 
 @dataset("DistributeFilesDataset")
 class DistributeFilesDataset(Wrapper):
-    """Each epoch has some of the files: `get_sub_epoch_dataset(files)` gives the dataset dict for them.
+    """Each epoch reads some of the files: `get_sub_epoch_dataset(files)` returns the dataset dict for them.
 
     `files` is a list (of file names, or nested lists, tuples, dicts of them), a function giving it, or a .txt, .json
     or .py file. One pass over all files takes `partition_epoch` epochs, whose files have about the same size together.

@@ -145,7 +145,7 @@ class MultiEpochDataset(Wrapper):
 
 @dataset("VariableDataset")
 class VariableDataset(Wrapper):
-    """Another dataset each epoch: `get_dataset(epoch=…)` gives the dict. The keys and dims are those of epoch 1.
+    """A different dataset for each epoch: `get_dataset(epoch=…)` returns the dict. Keys and dims are those of epoch 1.
 
     The last `dataset_lru_cache_size` datasets are kept, for when their dict comes again. `always_same_tags` says that
     all of them have the same sequences.

@@ -48,7 +48,7 @@ class MapDatasetBase:
 
 
 class FromList(MapDatasetBase):
-    """Sequences from a list of dicts key -> array; `sort_data_key` names the key whose length orders go by."""
+    """Sequences from a list of dicts key -> array; `sort_data_key` names the key whose length is used for sorting."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class MapDatasetWrapper(TypedKeys):
 
 @dataset("FromListDataset")
 class FromListDataset(MapDatasetWrapper):
-    """Sequences from a list of dicts key -> array; `sort_data_key` names the key whose length orders go by."""
+    """Sequences from a list of dicts key -> array; `sort_data_key` names the key whose length is used for sorting."""
 
     def __init__(
         self,

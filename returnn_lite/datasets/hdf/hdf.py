@@ -22,7 +22,7 @@ from returnn_lite.log import Log
 
 @dataset("HDFDataset")
 class HDFDataset(Dataset):
-    """Sequences of one or several HDF files, one file after another. Only the frames asked for are read.
+    """Sequences of one or several HDF files, in order. Only the requested frames are read.
 
     Keys are "data" (`inputs` in the file) and the targets. `window` joins neighbour frames of "data". The options
     `cache_byte_size` and `use_cache_manager` have no effect. Raises ConfigError naming file and key for damaged files.

@@ -159,7 +159,7 @@ def aligned(segments: np.ndarray) -> np.ndarray:
 
 @dataset("SiameseHDFDataset")
 class SiameseHDFDataset(NextGenHDFDataset):
-    """Triplets: a sequence, a random other one with the same label, a random one of another class.
+    """Triplets: a sequence, a random one with the same label, a random one with a different label.
 
     Labels are the first entry of the stream `seq_label_stream`. `class_distribution` (npz, arr_0
     [classes, classes]) holds the probabilities of the other class by the class. Keys: <stream>_0, _1, _2,

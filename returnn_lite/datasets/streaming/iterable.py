@@ -19,7 +19,7 @@ from returnn_lite.log import Log
 
 @dataset("IterableDataset")
 class IterableDataset(StreamDataset, Rows):
-    """Dicts, one a sequence, whose entries `data_format` describes as for HuggingFaceDataset.
+    """Dicts, one per sequence, with the entries described by `data_format`, as for HuggingFaceDataset.
 
     `source`: something to iterate, as torch.utils.data.IterableDataset and streamed datasets of Hugging Face are; a
     function without arguments that gives such a thing, or is a generator; or a dict of options for

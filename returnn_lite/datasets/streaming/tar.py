@@ -34,7 +34,7 @@ Members = list[tarfile.TarInfo]
 
 @dataset("TarDataset")
 class TarDataset(StreamDataset):
-    """The files of a sequence stand next to each other and differ in what comes after the first dot: a.ogg, a.txt.
+    """The files of a sequence are adjacent and differ in their extension after the first dot: a.ogg, a.txt.
 
     `files`: paths, with `*` or ranges {000..119}; each is read from front to back, so that it may be as large as it
     likes. `audio` (features, as of OggZipDataset; None: no audio) of a file .ogg, .flac, .wav, .opus or .mp3; texts

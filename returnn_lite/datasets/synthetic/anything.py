@@ -17,7 +17,7 @@ from returnn_lite.log import Log
 
 @dataset("AnythingDataset")
 class AnythingDataset(TypedKeys):
-    """One frame of zeros per key of `data_keys` {key: tensor options}, for any tag; without end unless a list is given.
+    """One frame of zeros per key of `data_keys` {key: tensor options}, for any tag; endless unless a list is given.
 
     Meant as part of a MetaDataset. The first key is the input.
     """

@@ -38,7 +38,7 @@ def output_dims(value: ConfigValue, path: str) -> dict[str, tuple[int, int]]:
 
 @dataset("DummyDatasetMultipleSequenceLength")
 class DummyDatasetMultipleSequenceLength(GeneratedDataset):
-    """Counting numbers as data and classes; `seq_len` {"data": frames, "classes": frames} is the same for all."""
+    """Consecutive numbers as data and classes; `seq_len` {"data": frames, "classes": frames} for all sequences."""
 
     dtypes = ("float64", "int64")
 
@@ -94,7 +94,7 @@ class DummyDatasetMultipleSequenceLength(GeneratedDataset):
 
 @dataset("DummyDataset")
 class DummyDataset(DummyDatasetMultipleSequenceLength):
-    """Counting numbers as data and classes, all sequences of `seq_len` frames.
+    """Consecutive numbers as data and classes; all sequences have `seq_len` frames.
 
     Value number k, beginning with the corpus index, is ((k mod input_max_value) + input_shift) * input_scale.
     """
@@ -107,7 +107,7 @@ class DummyDataset(DummyDatasetMultipleSequenceLength):
 
 @dataset("DummyDatasetMultipleDataKeys")
 class DummyDatasetMultipleDataKeys(GeneratedDataset):
-    """Counting numbers for the keys `data_keys`, with `output_dim` {key: (dim, ndim)}, `seq_len` one or {key: …}."""
+    """Consecutive numbers for the keys `data_keys`, with `output_dim` {key: (dim, ndim)}, `seq_len` one or {key: …}."""
 
     def __init__(
         self,

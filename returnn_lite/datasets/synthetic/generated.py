@@ -69,7 +69,7 @@ class GeneratedDataset(Dataset):
 
 @dataset("Task12AXDataset")
 class Task12AXDataset(GeneratedDataset):
-    """The 12AX task: which of 1 and 2 came last decides whether AX or BY is to be answered with "R" (all else "L").
+    """The 12AX task: the last of 1 and 2 decides whether AX or BY is answered with "R" (everything else: "L").
 
     Nested memory of two depths; data are one-hot symbols of "123ABCXYZ", classes indices into "LR", 10 to 99 frames.
     O'Reilly & Frank, Making working memory work, 2006.

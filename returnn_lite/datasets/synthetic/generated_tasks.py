@@ -66,7 +66,7 @@ class TaskEpisodicCopyDataset(SymbolTask):
 
 @dataset("TaskXmlModelingDataset")
 class TaskXmlModelingDataset(SymbolTask):
-    """Nested tags: predict what must come next, as far as it is determined. Jozefowicz et al., 2015."""
+    """Nested tags: predict the next symbol as far as it is determined. Jozefowicz et al., 2015."""
 
     symbols = " <>/abcdefgh"
 
@@ -133,7 +133,7 @@ class TaskVariableAssignmentDataset(SymbolTask):
 
 @dataset("TaskNumberBaseConvertDataset")
 class TaskNumberBaseConvertDataset(GeneratedDataset):
-    """A number's digits in one base; answer with its digits in another one, most significant first."""
+    """The digits of a number in one base; the answer are its digits in another one, most significant first."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class TaskNumberBaseConvertDataset(GeneratedDataset):
 
 @dataset("CopyTaskDataset")
 class CopyTaskDataset(GeneratedDataset):
-    """Random symbols; the answer is the same. The length range may grow with the epoch, by a factor."""
+    """Random symbols; the answer is the same sequence. The length range may grow with the epoch, by a factor."""
 
     def __init__(
         self,

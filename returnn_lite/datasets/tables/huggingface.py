@@ -23,7 +23,7 @@ SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk writes beside i
 
 @dataset("HuggingFaceDataset")
 class HuggingFaceDataset(Rows):
-    """A table; `data_format` {column: {"dim", "shape" or "ndim", "dtype", "vocab" …}} says which columns are keys.
+    """A table; `data_format` {column: {"dim", "shape" or "ndim", "dtype", "vocab" …}} selects the columns.
 
     `dataset_opts`: options of load_dataset; a folder of save_to_disk, or one with Arrow or Parquet files; a list of
     such files; or a function giving the table. `map_func`, `rename_columns` and `cast_columns` are applied to it. Texts

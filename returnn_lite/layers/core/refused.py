@@ -6,7 +6,7 @@ _OLD = "it exists only in old versions of the config language"
 _RARE = "it is too rare to be supported"
 _OWN = "it is a class that configs define themselves"
 _BROKEN = "it never worked in recent versions of the config language"
-_TOOLKIT = "it needs software from outside"
+_TOOLKIT = "it needs external software"
 
 REFUSED: dict[str, tuple[str, str]] = {  # word -> (reason, what to use instead)
     "addonehot": (_OLD, "an `eval` layer with tf.one_hot, and `copy` to concatenate"),
