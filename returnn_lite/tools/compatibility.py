@@ -33,8 +33,8 @@ name that published configs use, ranked by frequency. Options of layers: [layers
 """
 PUBLISHED = """# Published configs
 
-The number of configs, out of 727 published ones, in which a name occurs, and its status here. Supported options are listed
-at the end, with their layers.
+The number of configs, out of 727 published ones, in which a name occurs, and its status here. Supported options are
+listed at the end, with their layers.
 """
 
 

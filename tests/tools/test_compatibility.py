@@ -17,7 +17,7 @@ def test_the_page_is_current():
 
 @pytest.mark.parametrize("kind, name, mark", [
     ("layers", "softmax", "supported"),
-    ("layers", "kenlm", "refused: it needs software"),
+    ("layers", "kenlm", "refused: it needs external software"),
     ("layers", "sofmax", "refused: unknown"),
     ("options of layer softmax", "from", "supported"),
     ("options of layer softmax", "frm", "refused: unknown option"),
@@ -71,5 +71,5 @@ def test_the_tool_writes_the_page(tmp_path, capsys):
     assert compatibility.main([str(tmp_path / "counts"), str(tmp_path / "page.md")]) == 0
     text = (tmp_path / "page.md").read_text()
     assert "| `softmax` | 3 | supported |\n| `kenlm` | 1 | refused: " in text
-    assert "| layer softmax | `from` 3 |  |\n" in text and "Of 3 names 1 are refused" in text
+    assert "| layer softmax | `from` 3 |  |\n" in text and "Of 3 names, 1 are refused" in text
     assert compatibility.main([str(tmp_path / "counts")]) == 0 and capsys.readouterr().out == text
