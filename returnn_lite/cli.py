@@ -19,7 +19,7 @@ from returnn_lite.engine.interrupt import ANEW, RESUME, Interrupted, StopRequest
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import MAX_VERBOSITY, Log, log_end, log_greeting, startup_text
 from returnn_lite.streams import keep_going_without_readers
-from returnn_lite.tools import run_tool, tool_of
+from returnn_lite.tools import run_tool, tool_of, tool_of_program
 
 # (short, long, config key, meaning)
 OPTIONS = (
@@ -96,7 +96,8 @@ Tasks (++task NAME; default train):
   nop, nop_init_net_train    nothing; only build the network
   config:NAME          call the function NAME of the config
 
-Tools: `returnn-lite tools` lists them; `returnn-lite NAME …` runs one, `returnn-lite NAME --help` explains it.
+Tools: `returnn-lite tools` lists them; `returnn-lite NAME …` (or `returnn-lite-NAME …`) runs one, with --help it
+explains itself.
 
 Environment: TF_DEVICE, PT_DEVICE (win over the option device), CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS (default: the CPUs
 that the process may use), OMP_WAIT_POLICY, GOMP_SPINCOUNT (default 1000: threads that wait leave their CPU to others).
@@ -332,9 +333,18 @@ def wants_traceback(config: Config) -> bool:
 
 def run(prepare: Prepare = lambda config: None) -> None:
     """The console script; `prepare` as for `main`."""
+    _exit_with(lambda: main(sys.argv[1:], prepare))
+
+
+def run_program() -> None:
+    """The console scripts `returnn-lite-NAME`, which are a tool each."""
+    _exit_with(lambda: run_tool(tool_of_program(sys.argv[0]), sys.argv[1:]))
+
+
+def _exit_with(work: Callable[[], int]) -> None:
     share_cpus(os.environ)
     keep_going_without_readers()
     with StopRequest(ends_process=True) as stop:
-        code = main(sys.argv[1:], prepare)
+        code = work()
         stop.end_process(code)
     sys.exit(code)

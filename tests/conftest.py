@@ -24,7 +24,7 @@ SLOW = """
     engine/test_data.py engine/test_distributed.py engine/test_eval_views.py engine/test_interrupt.py
     engine/test_old_configs.py engine/test_own_layers.py engine/test_pretrain.py engine/test_schedules.py
     engine/test_torch_model.py engine/test_train.py faults network/test_construction_cost.py network/test_depth.py
-    network/test_saving.py optim/test_docs_resume.py rec/test_compiled.py test_house_rules.py
+    network/test_saving.py optim/test_docs_resume.py package rec/test_compiled.py test_house_rules.py
     to_torch/test_recipes.py tools/test_compatibility.py tools/test_scripts.py
 """.split()
 

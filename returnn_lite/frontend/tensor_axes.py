@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Self
+from typing import TYPE_CHECKING
 
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import OutShapeMismatch, WrongUse
@@ -13,6 +13,9 @@ from returnn_lite.frontend.tensor_base import T, TensorBase
 from returnn_lite.frontend.types import AnyTensor, AxisLike, RawTensor
 from returnn_lite.tensor import Spec
 from returnn_lite.tensor.axes import axis as named_axis
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class TensorAxes(TensorBase[T]):

@@ -1,4 +1,4 @@
-"""Command line tools: `returnn-lite NAME …`, and scripts in `tools/` of the repository."""
+"""Console tools: `returnn-lite NAME …`, the programs `returnn-lite-NAME`, and scripts in `tools/` of the repository."""
 
 from __future__ import annotations
 
@@ -33,14 +33,26 @@ TOOLS: dict[str, tuple[str, str]] = {
     "convert-checkpoint": ("convert_checkpoint:main", "model files from and to TensorFlow's format"),
     "count-params": ("count_params:main", "how many parameters a model has, and where"),
     "inspect-checkpoint": ("inspect_checkpoint:main", "names, shapes and statistics of a model file"),
+    "layer-reference": ("layer_reference:main", "all layer classes with their options, as Markdown"),
+    "loss-reference": ("class_help:main", "all losses with their options, as Markdown"),
+    "option-reference": ("option_reference:main", "all global options, as Markdown and as a JSON schema for editors"),
+    "frontend-names": ("frontend_names:main", "the names of returnn.frontend, as Markdown"),
+    "compatibility": ("compatibility:main", "what is supported and refused, as Markdown"),
+    "room-sizes": ("room_sizes:main", "files of the package, and their sizes"),
 }
 LIST = "tools"
+PREFIX = "returnn-lite-"  # of the programs that are a tool each
 
 
 def tool_of(argument: str) -> str | None:
     """The name of the tool that the first argument of a command line means; None for a file of this name, or none."""
     name = argument.replace("_", "-")
     return name if (name in TOOLS or name == LIST) and not os.path.isfile(argument) else None
+
+
+def tool_of_program(path: str) -> str:
+    """The name of the tool that a program is for: bin/returnn-lite-hdf-dump -> hdf-dump."""
+    return os.path.basename(path).removesuffix(".exe").removeprefix(PREFIX)
 
 
 def run_tool(name: str, argv: Sequence[str]) -> int:

@@ -1,13 +1,13 @@
 """`rnn.py --help-loss`, `--help-dataset`, `--help-optimizer NAME`: what a class does, its options, their defaults.
 
-As a program it writes the page of all losses: `python -m returnn_lite.tools.class_help docs/losses.md`.
+As a tool it writes the page of all losses.
 """
 
 from __future__ import annotations
 
+import argparse
 import inspect
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -88,5 +88,13 @@ def _option(parameter: inspect.Parameter) -> str:
     return f"`{parameter.name}{default}`"
 
 
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(losses_page())
+def main(argv: Sequence[str]) -> int:
+    """Writes the page to the file that is named, or prints it."""
+    parser = argparse.ArgumentParser(prog="loss_reference.py", description="Writes the reference of all losses.")
+    parser.add_argument("file", nargs="?", type=Path, help="default: standard output")
+    target: Path | None = parser.parse_args(argv).file
+    if target is None:
+        print(losses_page(), end="")
+    else:
+        target.write_text(losses_page(), encoding="utf-8")
+    return 0

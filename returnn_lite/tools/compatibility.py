@@ -159,5 +159,5 @@ def main(argv: Sequence[str]) -> int:
     if args.file is None:
         print(text, end="")
     else:
-        args.file.write_text(text)
+        args.file.write_text(text, encoding="utf-8")
     return 0

@@ -108,7 +108,9 @@ def updated(page: str) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Renews the tables in the page that is named, or prints them."""
-    parser = argparse.ArgumentParser(description="All names of returnn.frontend, and what each is.")
+    parser = argparse.ArgumentParser(
+        prog="frontend_names.py", description="All names of returnn.frontend, and what each is."
+    )
     parser.add_argument("page", nargs="?", type=Path, help="its tables are renewed; default: standard output")
     page: Path | None = parser.parse_args(argv).page
     if page is None:

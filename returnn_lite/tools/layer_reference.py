@@ -77,12 +77,14 @@ def reference() -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Writes the page to the file that is named, or prints it."""
-    parser = argparse.ArgumentParser(description="Writes the reference of all layer classes, in Markdown.")
+    parser = argparse.ArgumentParser(
+        prog="layer_reference.py", description="Writes the reference of all layer classes, in Markdown."
+    )
     parser.add_argument("file", nargs="?", type=Path, help="default: standard output")
     target: Path | None = parser.parse_args(argv).file
     if target is None:
         print(reference(), end="")
         return 0
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(reference())
+    target.write_text(reference(), encoding="utf-8")
     return 0

@@ -97,10 +97,12 @@ def _property(option: GlobalOption) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> int:
     """Writes the page and the schema to the files that are named."""
-    parser = argparse.ArgumentParser(description="Writes the reference of all global options, and a JSON schema.")
+    parser = argparse.ArgumentParser(
+        prog="option_reference.py", description="Writes the reference of all global options, and a JSON schema."
+    )
     parser.add_argument("page", type=Path, help="Markdown")
     parser.add_argument("schema", type=Path, help="JSON")
     arguments = parser.parse_args(argv)
-    arguments.page.write_text(page())
+    arguments.page.write_text(page(), encoding="utf-8")
     arguments.schema.write_text(json.dumps(schema(), indent=1) + "\n")
     return 0

@@ -40,7 +40,9 @@ def updated(page: str) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Renews the table in the page that is named, or prints it."""
-    parser = argparse.ArgumentParser(description="The rooms of the package, with number and size of their files.")
+    parser = argparse.ArgumentParser(
+        prog="room_sizes.py", description="The rooms of the package, with number and size of their files."
+    )
     parser.add_argument("page", nargs="?", type=Path, help="its table is renewed; default: standard output")
     page: Path | None = parser.parse_args(argv).page
     if page is None:

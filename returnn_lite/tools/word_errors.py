@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from returnn_lite.errors import ConfigError
+import torch
+
+from returnn_lite.ops.edit_distance import first_row, next_row
 from returnn_lite.tools.common import Progress
 
 END_SYMBOLS = ("</s>", "<eos>", "<EOS>", "[END]", "<|endoftext|>")
@@ -72,11 +74,11 @@ class Errors:
 
 
 def edit_steps() -> Steps:
-    """Levenshtein's steps of lists. ConfigError where rapidfuzz is missing."""
+    """Levenshtein's steps of lists, by rapidfuzz where it is installed (100 times as fast), else by `own_steps`."""
     try:
         from rapidfuzz.distance import Levenshtein
     except ImportError:
-        raise ConfigError("", 'error rates need rapidfuzz: pip install "returnn-lite[wer]"') from None
+        return own_steps
 
     def steps(hyp: list[str], ref: list[str]) -> list[tuple[str, int, int]]:
         return [(step.tag, step.src_pos, step.dest_pos) for step in Levenshtein.editops(hyp, ref)]
@@ -84,11 +86,54 @@ def edit_steps() -> Steps:
     return steps
 
 
-def word_distance() -> Distance:
-    """Levenshtein's distance of lists. ConfigError where rapidfuzz is missing."""
-    edit_steps()
-    from rapidfuzz.distance import Levenshtein
+def own_steps(hyp: list[str], ref: list[str]) -> list[tuple[str, int, int]]:
+    """A shortest way from the first list to the second; of equally short ones that of rapidfuzz.
 
+    What both lists begin and end with stays. From the end, it deletes where it may, inserts where the lists before are
+    then further apart, and replaces otherwise.
+    """
+    begin = _common(hyp, ref)
+    end = _common(hyp[begin:][::-1], ref[begin:][::-1])
+    first, second = hyp[begin : len(hyp) - end], ref[begin : len(ref) - end]
+    rows = _distances(first, second)
+    i, j, found = len(first), len(second), list[tuple[str, int, int]]()
+    while i or j:
+        if j == 0 or i > 0 and rows[j][i] == rows[j][i - 1] + 1:
+            i -= 1
+            found.append(("delete", begin + i, begin + j))
+        elif i == 0 or rows[j - 1][i] < rows[j - 1][i - 1]:
+            j -= 1
+            found.append(("insert", begin + i, begin + j))
+        else:
+            i, j = i - 1, j - 1
+            if first[i] != second[j]:
+                found.append(("replace", begin + i, begin + j))
+    return found[::-1]
+
+
+def _common(first: list[str], second: list[str]) -> int:
+    """How many entries both begin with."""
+    return next(
+        (i for i, (x, y) in enumerate(zip(first, second, strict=False)) if x != y), min(len(first), len(second))
+    )
+
+
+def _distances(first: list[str], second: list[str]) -> list[list[int]]:
+    """[j][i]: the distance of the first i entries to the first j of the second."""
+    ids = {entry: number for number, entry in enumerate(dict.fromkeys([*first, *second]))}
+    target, length = torch.tensor([[ids[entry] for entry in first]], dtype=torch.int32), torch.tensor([len(first)])
+    rows = [first_row(target, length)]
+    for entry in second:
+        rows.append(next_row(rows[-1], torch.tensor([ids[entry]]), target, length))
+    return torch.cat(rows).tolist()
+
+
+def word_distance() -> Distance:
+    """Levenshtein's distance of lists."""
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ImportError:
+        return lambda hyp, ref: len(own_steps(hyp, ref))
     distance: Distance = Levenshtein.distance
     return distance
 

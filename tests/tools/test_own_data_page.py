@@ -23,7 +23,6 @@ SMALL = {
 
 @pytest.mark.slow
 def test_from_files_to_results(tmp_path):
-    pytest.importorskip("rapidfuzz")
     pytest.importorskip("sacrebleu")
     write_speech(tmp_path)
     write_texts(tmp_path)

@@ -47,7 +47,6 @@ def test_a_reader_that_has_seen_enough(tmp_path):
 
 def test_as_the_workflow_calls_them(tmp_path):
     """The exact forms, by the links in `compat_root`, with an empty environment."""
-    pytest.importorskip("rapidfuzz")
     (tmp_path / "returnn.config").write_text(
         '#!rnn.py\ntrain = {"class": "DummyDataset", "input_dim": 3, "output_dim": 4, "num_seqs": 2}\n'
     )

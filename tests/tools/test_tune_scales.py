@@ -7,8 +7,6 @@ import pytest
 
 from returnn_lite.tools.tune_scales import Recorded, best_value, changes, count, main, tune
 
-pytest.importorskip("rapidfuzz")
-
 
 def random_seqs(seed, num=20, hyps=7, scores=3):
     rng = np.random.RandomState(seed)

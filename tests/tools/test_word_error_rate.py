@@ -6,11 +6,9 @@ import sys
 
 import pytest
 
-pytest.importorskip("rapidfuzz")
-
 from returnn_lite.tools.dump_raw_strings import main as dump_texts
 from returnn_lite.tools.word_error_rate import main
-from returnn_lite.tools.word_errors import count_errors, edit_steps, joined_pieces
+from returnn_lite.tools.word_errors import count_errors, edit_steps, joined_pieces, own_steps, word_distance
 
 HYPS = {"a": "the cat sat", "b": "on", "c": ""}
 REFS = {"a": "the cat sat down", "b": "on a mat", "c": "", "d": "more"}
@@ -64,9 +62,25 @@ def test_the_number_of_errors_is_the_distance():
     rng = random.Random(1)
     for _ in range(50):
         hyp, ref = ([rng.choice("abc") for _ in range(rng.randint(0, 5))] for _ in range(2))
-        found = count_errors({"x": hyp}, {"x": ref}, edit_steps())
+        found = count_errors({"x": hyp}, {"x": ref}, own_steps)
         assert found.errors == plain_distance(hyp, ref)
         assert len(ref) - found.deletions + found.insertions == len(hyp)
+
+
+def test_rapidfuzz_gives_the_same_steps():
+    pytest.importorskip("rapidfuzz")
+    rng = random.Random(2)
+    assert edit_steps() is not own_steps
+    for _ in range(500):
+        hyp, ref = ([rng.choice("abcd") for _ in range(rng.randint(0, 12))] for _ in range(2))
+        assert edit_steps()(hyp, ref) == own_steps(hyp, ref)
+
+
+def test_without_rapidfuzz(write, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
+    assert edit_steps() is own_steps and word_distance()(["a", "b"], ["b", "c", "d"]) == 3
+    assert main(["--hyps", write("h", HYPS), "--refs", write("r", REFS)]) == 0
+    assert capsys.readouterr().out.startswith("WER 42.86 %: 3 errors in 7 words, 2 of 3 sequences wrong\n")
 
 
 def test_end_symbols_characters_and_pieces(write, capsys):
