@@ -68,7 +68,7 @@ def batch(extern_data, lengths, *, size=3, padding="zeros"):
 
 
 def filling(spec, shape, seed, padding):
-    """What stands behind the sequence ends."""
+    """What stands after the sequence ends."""
     if padding == "zeros":
         return torch.zeros((), dtype=getattr(torch, spec.dtype))
     others = random_values(spec, shape, seed + 1)

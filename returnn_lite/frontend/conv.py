@@ -61,7 +61,7 @@ def conv(
     """A convolution (in torch's sense) over axes: (tensor, the new spatial axes).
 
     Axes: those beside `in_dim` and the spatial ones, then `out_dim`, then the spatial ones. filter: [out, in / groups,
-    *filter_size]. padding: "same", "valid", or a number of zeros on both sides. use_mask: whether frames behind the end
+    *filter_size]. padding: "same", "valid", or a number of zeros on both sides. use_mask: whether frames after the end
     count as 0.
     """
     count = len(in_spatial_dims)

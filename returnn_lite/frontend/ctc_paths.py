@@ -79,7 +79,7 @@ def ctc_no_label_loop_blank_durations_from_path(
     check_dims: bool = True,
     stop_on_failed_check: bool = True,
 ) -> tuple[Tensor, Dim]:
-    """The blanks before each label and behind the last, on a path where a label takes one frame: (int32, N + 1)."""
+    """The blanks before each label and after the last, on a path where a label takes one frame: (int32, N + 1)."""
     batch, labels, lengths = _path(path, path_spatial_dim, "ctc_no_label_loop_blank_durations_from_path")
     found = ops_ctc.ctc_durations(labels, lengths, blank=blank_index, label_loop=False)
     used = found[..., 1::2].sum(-1).int()

@@ -95,7 +95,7 @@ def _picked(x: torch.Tensor, index: torch.Tensor, batch: int, source: Tensor) ->
 def search_sorted(
     sorted_seq: Tensor, values: Tensor, *, axis: Dim, side: str = "left", out_dtype: str = "int32"
 ) -> Tensor:
-    """Where values would be put into a sorted axis; before equal entries, or with side="right" behind them."""
+    """Where values would be put into a sorted axis; before equal entries, or with side="right" after them."""
     axis_of(sorted_seq.dims, axis, f"search_sorted: {sorted_seq}")
     others = tuple(dim for dim in sorted_seq.dims if dim != axis)
     rest = tuple(dim for dim in values.dims if dim not in others)

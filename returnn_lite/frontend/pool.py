@@ -46,7 +46,7 @@ def pool(
     """The largest value ("max") or the mean ("avg") in windows: (tensor, the new spatial axes).
 
     Axes: the others, then the spatial ones. By default the strides are the window sizes. What "same" padding or a
-    number adds does not count. use_mask: whether frames behind the end count not (max), or as 0 (avg).
+    number adds does not count. use_mask: whether frames after the end count not (max), or as 0 (avg).
     """
     if mode not in _FILL:
         raise WrongUse(f'`mode` of pool must be "max" or "avg", but is {mode!r} instead')

@@ -22,7 +22,7 @@ from returnn_lite.tensor.masked import fill_padding, mask
 
 @layer("softmax_over_spatial")
 class SoftmaxOverSpatial(Layer):
-    """Softmax over an axis (default: time), frames behind the sequence ends masked out.  Shape: (B, T, H) -> (B, H, T)
+    """Softmax over an axis (default: time), frames after the sequence ends masked out.  Shape: (B, T, H) -> (B, H, T)
 
     The axis goes to the end. Energies outside the sequence, before `start`, or outside the window
     [window_start, window_start + window_size) count as -inf; then times `energy_factor`. `log_space`: the logarithm.

@@ -77,7 +77,7 @@ class Transpose(Permuting):
 class Squeeze(Layer):
     """Axes of size 1 dropped.  Shape: (B, T, 1), "F" -> (B, T)
 
-    "auto": all static axes of size 1. `allow_no_op`: an axis that is not there is no error.
+    "auto": all static axes of size 1. `allow_no_op`: a missing axis is not an error.
     """
 
     def __init__(self, *, axis: AxisText, enforce_batch_dim_axis: int | None = None, allow_no_op: bool = False) -> None:
@@ -117,7 +117,7 @@ class Squeeze(Layer):
 class ExpandDims(Layer):
     """A new axis of size `dim`, the data repeated.  Shape: (B, T, F), "spatial" -> (B, T, 1, F); "F" -> (B, T, F, 1)
 
-    `dim`: a number, or a Dim whose size or lengths are known. "F": behind the feature axis, which keeps its role.
+    `dim`: a number, or a Dim whose size or lengths are known. "F": after the feature axis, which keeps its role.
     "spatial" or "T": before the last axis (sparse: at the end); it is the time axis if there was none. A number: at
     that position of the batch-major source.
     """

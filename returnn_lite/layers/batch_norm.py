@@ -18,7 +18,7 @@ class BatchNorm(Layer):
     Shape: any -> the same
 
     Options and defaults: `BatchStatistics`. Parameters below "batch_norm/", named by `param_version`; the running
-    values are parameters that are not trained. With `masked_time` False the frames behind the sequence ends count.
+    values are parameters that are not trained. With `masked_time` False the frames after the sequence ends count.
     """
 
     full_precision = True

@@ -26,7 +26,7 @@ class _OverBatch(Layer):
 class SplitConcatenatedMultichannel(_OverBatch):
     """The features of `nr_of_channels` channels as entries of the batch.  Shape: (B, T, C * F) -> (B * C, T, F)
 
-    The channels of a sequence stand one after another.
+    The channels of a sequence are consecutive.
     """
 
     def __init__(self, *, nr_of_channels: PositiveInt = 1) -> None:

@@ -22,7 +22,7 @@ class TimeChunking(Layer):
     """Chunks of `chunk_size` frames, one every `chunk_step`, as a batch.  Shape: (B, T, F) -> (chunk_size, B * n, F)
 
     n = max(T - size + step - 1, 0) // step + 1 from the padded T; row b * n + c holds the frames from c * step on. The
-    lengths are the valid frames of each chunk (0 for chunks behind the sequence end).
+    lengths are the valid frames of each chunk (0 for chunks after the sequence end).
     """
 
     recurrent = True

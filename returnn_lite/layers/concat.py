@@ -23,10 +23,10 @@ from returnn_lite.tensor.dim import SPATIAL
 
 @layer("concat")
 class Concat(Layer):
-    """The sources one behind the other along an axis of each.  Shape: (B, T, F), (B, S, F) -> (B, T + S, F)
+    """The sources one after the other along an axis of each.  Shape: (B, T, F), (B, S, F) -> (B, T + S, F)
 
     `from` is a list of pairs (layer, axis). Lengths add up, but the padded tensors are put together as they are. All
-    other axes must be the same, unless `allow_broadcast`. (`axes` is what becomes of the pairs.)
+    other axes must be the same, unless `allow_broadcast`. (`axes` holds the pairs, after parsing.)
     """
 
     sources = "many"
@@ -94,7 +94,7 @@ class Concat(Layer):
 class Stack(Layer):
     """The sources side by side along a new axis.  Shape: (B, T, F), (B, T, F) -> (B, T, 2, F)
 
-    The new axis stands behind the last spatial one, or at position `axis` of the output.
+    The new axis follows the last spatial one, or at position `axis` of the output.
     """
 
     sources = "many"

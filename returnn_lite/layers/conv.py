@@ -37,10 +37,10 @@ class Conv(Layer):
     Shape: (B, T, F) -> (B, T', n_out)
 
     Parameters: `W` (filter …, F / groups, n_out), `bias` (n_out,). Spatial axes: all but batch and features, or
-    `in_spatial_dims`; others are batch axes and come first; `out_spatial_dims`: Dims for what becomes of them. Before
+    `in_spatial_dims`; others are batch axes and come first; `out_spatial_dims`: Dims of the resulting axes. Before
     that `input_expand_dims` adds spatial axes of size 1, `input_split_feature_dim` d makes F a spatial axis F / d and d
     features, `input_add_feature_dim` makes F a spatial axis. `padding`: "same" (by the longest sequence of the batch),
-    "valid", "same_static" or a number. Frames behind a sequence end count as they are, unless `use_time_mask`.
+    "valid", "same_static" or a number. Frames after a sequence end count as they are, unless `use_time_mask`.
     `filter`, `bias`: layers used instead of parameters.
     """
 

@@ -15,7 +15,7 @@ from returnn_lite.tensor import Tensor
 class Copy(Layer):
     """The (concatenated) source.  Shape: (B, T, F) -> (B, T, F). A loss sees through it to the pre-activation.
 
-    The layers `extra_deps` are built along.
+    The layers `extra_deps` are built as well.
     """
 
     checks_n_out = False

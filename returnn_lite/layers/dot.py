@@ -40,7 +40,7 @@ class Dot(Layer):
     """Two sources multiplied and summed over `red1` / `red2`.  Shape: (B, T, F), (B, S, F), "F", var "T" -> (B, T, S)
 
     Output: axes that both have, then `var1` of the first, then `var2` of the second; "auto": those the other one lacks.
-    An empty `var2` adds an axis of size 1 below behaviour version 3, unless `add_var2_if_empty` is False. Frames behind
+    An empty `var2` adds an axis of size 1 below behaviour version 3, unless `add_var2_if_empty` is False. Frames after
     sequence ends count as 0 when summed, unless `use_mask` is False. `reduce`: both `red1` and `red2`; a sparse source
     whose classes it names is looked up.
     """

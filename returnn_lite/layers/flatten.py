@@ -81,7 +81,7 @@ def _rows(x: Tensor, at: int, batch_major: bool) -> torch.Tensor:
 
 @layer("unflatten_batch")
 class UnflattenBatch(Layer):
-    """Undoes `flatten_batch`; 0 behind the sequence ends.  Shape: (sum of lengths, F) -> (B, T, F)"""
+    """Undoes `flatten_batch`; 0 after the sequence ends.  Shape: (sum of lengths, F) -> (B, T, F)"""
 
     recurrent = True
 
@@ -170,7 +170,7 @@ class SplitBatchTime(Layer):
 class BooleanMask(Layer):
     """The entries where `mask` is True, as one new axis.  Shape: (B, T, F), mask (B, T), dims [B, T] -> (N, F)
 
-    `dims`: the axes of the source that the mask covers. Frames behind the sequence ends are left out.
+    `dims`: the axes of the source that the mask covers. Frames after the sequence ends are left out.
     """
 
     recurrent = True

@@ -27,11 +27,11 @@ class HDFDump(Layer):
     `filename`: a path. All that the network computes goes there; the file appears when the network is replaced, or as
     the process ends. With `dump_per_run` there is a file for each pass over a dataset, which appears when the pass is
     over: its name is a text with "{dataset_name}", "{epoch}", "{global_step}", or what a function of the keyword
-    arguments dataset_name and epoch gives. A file that is there already is an error; with `extend_existing_file` it
+    arguments dataset_name and epoch gives. An existing file is an error; with `extend_existing_file` it
     gets further sequences. `extra` {key: layer}: further streams, one value for all sequences where a layer has no
     batch axis. `labels` of the classes, by default those of the data key that has the same classes.
 
-    Beside the frames, the file has the stream "seq_sizes", the lengths of all axes but the features of each sequence,
+    Besides the frames, the file has the stream "seq_sizes", the lengths of all axes but the features of each sequence,
     and for each key of `extra` "<key>_seq_lens", those of all axes. With several axes, frames are flattened.
     `dump_whole_batches`: a batch is one entry, with its padding; the stream "seq_tags" names its sequences. Where a
     training packs frames of several sequences into one row, that is one entry. In a `unit`, it is all ticks that are

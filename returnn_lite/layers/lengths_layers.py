@@ -212,7 +212,7 @@ class RangeFromLength(Layer):
 
 @layer("seq_len_mask")
 class SeqLenMask(Layer):
-    """`mask_value` behind the sequence ends, or outside of a range.  Shape: (B, T, F) -> (B, T, F)
+    """`mask_value` after the sequence ends, or outside of a range.  Shape: (B, T, F) -> (B, T, F)
 
     Valid: position < `seq_len_source` (default: the length of the axis), >= `start`, and in
     [`window_start`, `window_start` + `window_size`).

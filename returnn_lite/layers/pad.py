@@ -26,8 +26,8 @@ class Pad(Layer):
     """`padding` (left, right) entries added on `axes`.  Shape: (B, T, F), "T", (1, 2) -> (B, T + 3, F)
 
     `padding`: a number (both sides), a pair, or a list of pairs, one per axis. `mode` constant (filled with `value`, a
-    number or a scalar layer), reflect, symmetric, replication. The right side is added behind the padded tensor;
-    `handle_dynamic_dims` (default from behavior_version 21): behind each sequence (mode constant only). `out_dims`:
+    number or a scalar layer), reflect, symmetric, replication. The right side is added after the padded tensor;
+    `handle_dynamic_dims` (default from behavior_version 21): after each sequence (mode constant only). `out_dims`:
     Dims for the longer axes.
     """
 
@@ -162,9 +162,9 @@ def _with_new_lengths(x: Tensor, at: int, more: int, spec: Spec) -> Tensor:
 
 @layer("postfix_in_time")
 class PostfixInTime(Layer):
-    """`repeat` frames with the value `postfix` behind each sequence's own end.  Shape: (B, T, F) -> (B, T + repeat, F)
+    """`repeat` frames with the value `postfix` after each sequence's own end.  Shape: (B, T, F) -> (B, T + repeat, F)
 
-    `postfix`: a number, or a layer without that axis. All frames behind the end have this value.
+    `postfix`: a number, or a layer without that axis. All frames after the end have this value.
     """
 
     recurrent = True

@@ -27,8 +27,8 @@ class Pool(Layer):
     """Max or average pooling over the spatial axes.  Shape: (B, T, F) -> (B, T', F); lengths as for convolutions.
 
     `padding`: "valid", "same", "same_static" (zeros, also for max) or a number. Max: "same" padding never wins.
-    Average, "same": divided by the number of positions inside the padded tensor. Frames behind a sequence end count
-    as they are, unless `use_time_mask`. `out_spatial_dims`: Dims for what becomes of the spatial axes.
+    Average, "same": divided by the number of positions inside the padded tensor. Frames after a sequence end count
+    as they are, unless `use_time_mask`. `out_spatial_dims`: Dims of the resulting spatial axes.
     """
 
     recurrent = True

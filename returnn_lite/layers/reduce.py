@@ -18,7 +18,7 @@ Axes = tuple[int, ...]
 class Reduce(Layer):
     """`mode` over `axes`.  Shape: (B, T, F), "T" -> (B, F)
 
-    Modes: max, min, sum, mean or avg, logsumexp, argmax, argmin, any, all. Frames behind the sequence ends do not
+    Modes: max, min, sum, mean or avg, logsumexp, argmax, argmin, any, all. Frames after the sequence ends do not
     count, unless `use_time_mask` is False; the mean divides by the true number of frames (at least 1). arg*: one axis;
     int32 indices, whose classes are that axis if it is static. Dense sources only.
     """

@@ -16,7 +16,7 @@ from returnn_lite.tensor.masked import mask
 
 @layer("remove")
 class Remove(Layer):
-    """The frames that are not `symbol`, moved together; 0 behind them.  Shape: sparse (B, T) -> (B, T')"""
+    """The frames that are not `symbol`, moved together; 0 after them.  Shape: sparse (B, T) -> (B, T')"""
 
     recurrent = True
 

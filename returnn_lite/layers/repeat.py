@@ -74,7 +74,7 @@ class Repeat(_AxisAfterBatch):
     """Each frame repeated.  Shape: (B, T, F), repetitions 2 -> (B, 2 T, F)
 
     `repetitions`: a number, or an int layer (T,), (B,) or (B, T): then the lengths are the sums over the valid frames,
-    and 0 stands behind them. The axis comes right after batch.
+    and 0 is appended. The axis comes right after batch.
     """
 
     recurrent = True
@@ -117,7 +117,7 @@ class Repeat(_AxisAfterBatch):
         return out.with_lengths({new: lengths}).with_data(data.masked_fill(~keep, 0), spec, zero_padded=True)
 
     def _counts(self, x: Tensor, repetitions: Tensor, at: int) -> torch.Tensor:
-        """Repetitions int64 [B, T] (or [1, T] without a batch axis), 0 behind the sequence ends."""
+        """Repetitions int64 [B, T] (or [1, T] without a batch axis), 0 after the sequence ends."""
         frames = Spec(x.spec.dims[max(at - 1, 0) : at + 1], "int32", time=None, feature=None)
         valid = mask(x, at)
         shape = x.data.shape[max(at - 1, 0) : at + 1]

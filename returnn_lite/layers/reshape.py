@@ -21,7 +21,7 @@ class Reshape(Layer):
     """The axes `in_dims`, in this order, seen as `out_dims`.  Shape: (B, T, 6), ["F"], [2, 3] -> (B, T, 2, 3)
 
     `out_dims`: Dims and numbers, one of which may be -1. The lengths of dynamic ones must be known from the data or
-    from the layers `extra_deps`. The new axes stand where the first of the old ones was.
+    from the layers `extra_deps`. The new axes replace the first of the old ones.
     """
 
     sources = "many"

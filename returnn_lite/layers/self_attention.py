@@ -23,7 +23,7 @@ _KEPT = ("keep_over_epoch", "keep_over_epoch_no_init")
 class SelfAttention(Stateful):
     """softmax(q k^T / sqrt(key dim per head)) v per head (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
 
-    Shape: (B, T, F) -> (B, T, n_out); in a loop (B, F) -> (B, n_out). Frames behind the sequence end are not attended
+    Shape: (B, T, F) -> (B, T, n_out); in a loop (B, F) -> (B, n_out). Frames after the sequence end are not attended
     to; with `attention_left_only` (needed in loops) no later frame is. `key_shift` (T, T, key dim per head): added to
     the keys, by query. `attention_dropout`: on the weights. `initial_state` "keep_over_epoch": keys and values of the
     previous batches come first; with `restrict_state_to_last_seq` only those of the last one. Parameter: `QKV`

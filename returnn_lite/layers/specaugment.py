@@ -16,9 +16,9 @@ from returnn_lite.tensor.axes import AxisText, axis
 
 @layer("specaugment")
 class SpecAugment(Layer):
-    """In training some stretches of frames, and of features, are 0 (Park et al. 2019).  Shape: (B, T, F) -> (B, T, F)
+    """In training sets random stretches of frames and features to 0 (Park et al. 2019).  Shape: (B, T, F) -> (B, T, F)
 
-    Each sequence has its own; there are more of them from each of the training steps `steps` on. `axis`: the frames.
+    They differ by sequence; their number increases at each of the training steps `steps`. `axis`: the frames.
     `max_consecutive_spatial_dims`, `max_consecutive_feature_dims` (default: a fifth of the features): the widest
     stretches, 0 for none. `num_spatial_mask_factor`: frames for each stretch. The same as `rf.audio.specaugment`; the
     reference has no such layer.

@@ -76,7 +76,7 @@ class AccumulateMean(Layer):
 
 @layer("framewise_statistics")
 class FramewiseStatistics(Layer):
-    """The source itself; `sil_label_idx` and `histogram_num_bins` are for displays that do not exist here."""
+    """The source itself; `sil_label_idx` and `histogram_num_bins` have no effect."""
 
     full_precision = True
     sources = "many"
@@ -91,7 +91,7 @@ class FramewiseStatistics(Layer):
 
 @layer("image_summary")
 class ImageSummary(Layer):
-    """The source itself; it is not shown as an image here."""
+    """The source itself; no image is shown."""
 
     def __init__(self, *, max_outputs: PositiveInt = 3) -> None:
         super().__init__()

@@ -23,8 +23,8 @@ class TopK(Layer):
     """The `k` largest values along an axis.  Shape: (B, T, F), "F" -> (B, T, K), no feature axis
 
     `k`: a number, a Dim with a size, or a layer that gives a single number; `k_dim`: the new axis. Their positions are
-    "<name>/indices" (int32, the axis as classes); with a list of axes "<name>/indices0" … Frames behind the sequence
-    ends are never among them.
+    "<name>/indices" (int32, the axis as classes); with a list of axes "<name>/indices0" … Frames after the sequence
+    ends are never included.
     """
 
     recurrent = True
@@ -103,7 +103,7 @@ class TopK(Layer):
 
 @layer("search_sorted")
 class SearchSorted(Layer):
-    """Where `values` would stand in a sorted sequence.  Shape: sequence (B, T), values (B, N) -> (B, N) int32
+    """The positions of `values` in a sorted sequence.  Shape: sequence (B, T), values (B, N) -> (B, N) int32
 
     `side` "left": the first such position, "right": the last. The values have all axes of the sequence but `axis`.
     """
@@ -157,7 +157,7 @@ class SearchSorted(Layer):
         flat = wanted.reshape((*shape[: len(theirs)], -1)).contiguous()
         found = torch.searchsorted(ordered.contiguous(), flat, right=self.side == "right")
         valid = mask(sequence, at)
-        if valid is not None:  # never behind the sequence end
+        if valid is not None:  # never after the sequence end
             ends = valid.expand(sequence.data.shape).permute((*mine, at)).sum(-1, keepdim=True)
             found = torch.minimum(found, ends)
         placed = found.reshape(shape).permute([(*theirs, *rest).index(j) for j in range(values.spec.rank)])

@@ -37,8 +37,8 @@ class TransposedConv(Layer):
     full[i * stride + j] += x[i] W[j]; `padding` "same": T' = T * stride, "valid": plus max(filter - stride, 0); with
     `output_padding` p: T' = T * stride + filter - stride - 2 pad + p. `remove_padding`: frames cut off at both ends.
     `strides` is `filter_size` by default. Parameters: `W_native_transposed_conv` (filter …, n_out, F) with a second
-    filter axis of size 1 in the one-dimensional case; `bias` (n_out,). `out_spatial_dims`: Dims for what becomes of the
-    spatial axes. Frames behind a sequence end count unless
+    filter axis of size 1 in the one-dimensional case; `bias` (n_out,). `out_spatial_dims`: Dims of the resulting
+    spatial axes. Frames after a sequence end count unless
     `use_time_mask`.
     """
 

@@ -20,7 +20,7 @@ from returnn_lite.tensor.dim import SPATIAL
 
 @layer("unflatten_nd")
 class UnflattenNd(Layer):
-    """Time parted into `num_axes` axes whose sizes differ per sequence.  Shape: (B, T, F), sizes (B, 2) -> (B, W, H, F)
+    """Time split into `num_axes` axes whose sizes differ per sequence.  Shape: (B, T, F), sizes (B, 2) -> (B, W, H, F)
 
     out[b, w, h] = x[b, w * sizes[b, 1] + h], 0 outside. `in_dim`: another axis than time; `out_dims`: the new axes.
     `declare_same_sizes_as`: {number of a new axis: layer}, which gets the time axis of that layer.

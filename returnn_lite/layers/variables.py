@@ -191,7 +191,7 @@ class VariableAssign(Layer):
 
 @layer("variable_read")
 class VariableRead(Layer):
-    """The present value of a variable, read after `control_dependencies`.  Shape: that of the variable"""
+    """The current value of a variable, read after `control_dependencies`.  Shape: that of the variable"""
 
     variable: Variable
     sources = "none"

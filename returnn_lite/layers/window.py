@@ -29,7 +29,7 @@ class Window(Stateful):
     out[t, w] = x[t * stride - left + w], 0 outside of the padded tensor. "same": right = size // 2, left the rest,
     unless `window_left` or `window_right` says otherwise; lengths ceil(len / stride). "valid": left 0, windows inside
     only. From behaviour version 18 the axes are (W, T, B, F), with a stride (T, W, B, F). In a loop, over its axis
-    (`axis` is that Dim, `single_step_dim`, or the source has no time axis): (B, F) -> (B, W, F), the present frame and
+    (`axis` is that Dim, `single_step_dim`, or the source has no time axis): (B, F) -> (B, W, F), the current frame and
     those before it, so `window_right` must be 0.
     """
 
@@ -184,9 +184,9 @@ class Window(Stateful):
 
 @layer("fold")
 class Fold(Layer):
-    """Overlapping windows put together again, the inverse of `window`.  Shape: (B, T, W, F) -> (T, B, F)
+    """Overlapping windows recombined, the inverse of `window`.  Shape: (B, T, W, F) -> (T, B, F)
 
-    Frame t gets the sum (`mode` "sum") or the mean over all windows that hold it; windows behind the sequence end do
+    Frame t gets the sum (`mode` "sum") or the mean over all windows that hold it; windows after the sequence end do
     not count. `padding` and `stride` as they were for `window`; with a stride the output has len * stride frames.
     """
 

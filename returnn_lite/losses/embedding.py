@@ -58,7 +58,7 @@ class DeepClustering(SequenceLoss):
     """||V'V||^2 - 2 ||V'Y||^2 + ||Y'Y||^2 per sequence (Hershey et al. 2016).
 
     The rows of V are the output's features in pieces of `embedding_dimension`, those of Y the target's in pieces of
-    `nr_of_sources`; frames behind the sequence end count as 0.
+    `nr_of_sources`; frames after the sequence end count as 0.
     """
 
     recurrent = False

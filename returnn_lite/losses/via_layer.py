@@ -18,7 +18,7 @@ from returnn_lite.tensor.masked import mask_all
 class ViaLayer(Loss):
     """The loss per sequence that a layer such as `fast_bw` keeps, summed; its gradient is defined by that layer.
 
-    With `align_layer` A the gradient of the output y is y - A, with `error_signal_layer` E it is E; 0 behind the
+    With `align_layer` A the gradient of the output y is y - A, with `error_signal_layer` E it is E; 0 after the
     sequence ends. `loss_wrt_to_act_in`: it is the gradient before the activation (True, or the name of the
     activation).
     """

@@ -39,7 +39,7 @@ def _scaled(factor: float, term: Term, x: Tensor) -> torch.Tensor:
 
 
 def _valid(x: Tensor) -> torch.Tensor:
-    """The data, features last, with 0 in frames behind the sequence ends."""
+    """The data, features last, with 0 in frames after the sequence ends."""
     data, valid = x.data, mask_all(x)
     if valid is not None:
         data = torch.where(valid, data, torch.zeros((), dtype=data.dtype, device=data.device))

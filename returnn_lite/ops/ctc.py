@@ -103,7 +103,7 @@ def ctc_best_path(
 ) -> tuple[Tensor, Tensor]:
     """The best alignment. Shape: (B, T, V), (B,), (B, N), (B,) -> (B, T) int32, (B,)
 
-    A label or the blank per frame (0 behind the end, and everywhere if there is no alignment), and its log score
+    A label or the blank per frame (0 after the end, and everywhere if there is no alignment), and its log score
     (-inf without).
     """
     scores = _with_a_frame(log_probs.detach())

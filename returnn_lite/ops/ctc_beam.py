@@ -19,7 +19,7 @@ FACTOR, SHIFT = 6364136223846793005, 1442695040888963407
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """The best label sequences of a batch, best first. `labels` (B, K, N) int32, 0 behind the end, `lengths` (B, K)
+    """The best label sequences of a batch, best first. `labels` (B, K, N) int32, 0 after the end, `lengths` (B, K)
     int32, `scores` (B, K): natural logarithms, -inf where there are fewer than K.
     """
 

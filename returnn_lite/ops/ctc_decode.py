@@ -31,7 +31,7 @@ def beam_search_decode(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The most probable label sequence that a prefix beam search finds.
 
-    Shape: (B, T, V), (B,) -> labels (B, N) int32 with 0 behind the end, their lengths (B,) int32, log scores (B,).
+    Shape: (B, T, V), (B,) -> labels (B, N) int32 with 0 after the end, their lengths (B,) int32, log scores (B,).
     `merge_repeated` merges equal neighbours of the result.
     """
     log_probs = logits.detach().float().log_softmax(-1).nan_to_num(nan=NEVER, neginf=NEVER)

@@ -118,7 +118,7 @@ class CTCLoss(Alignment):
 
 @layer("fast_bw")
 class FastBaumWelch(Alignment):
-    """Soft alignment: the share of each class in each frame.  Shape: (B, T, V) -> (T, B, V), 0 behind the end
+    """Soft alignment: the share of each class in each frame.  Shape: (B, T, V) -> (T, B, V), 0 after the end
 
     `align_target` "ctc": to the labels of the data key `align_target_key`, `ctc_opts` {"blank_idx": (default: the last
     class), "label_loop"}. "staircase": to the states 0, 1, … in this order, as many as the layer
@@ -201,7 +201,7 @@ class FastBaumWelch(Alignment):
 
 @layer("forced_align")
 class ForcedAlign(Alignment):
-    """The best alignment to the labels of `align_target`: a class per frame, 0 behind the end.
+    """The best alignment to the labels of `align_target`: a class per frame, 0 after the end.
 
     Shape: (B, T, V) -> (T, B). `topology` "ctc", or "rna": one frame per label. `blank_idx` among the V classes
     (negative: from the end); the labels lack the blank unless `blank_included`. Part "scores" (B,): natural log of the

@@ -27,10 +27,10 @@ class CTCDecode(Alignment):
     have the largest sum. `blank_index`: negative ones count from the end; None: there is no blank, as for frame-wise
     classes, and `beam_size` must be 1. `input_type`: "prob", "log_prob" or "logits". For the beam search,
     `length_bonus` is added to the log score for each label, and `lm_scale` times the output of the layer `lm` without
-    batch axis, log scores of a label behind the one before: (V,), the same behind all, or (V + 1, V), row 0 for the
-    first label and row i + 1 behind label i. The part "scores" (B,) has the natural log of the score. With `keep_beams`
-    all hypotheses are kept, as behind a `choice`: (B * beam_size, N). Classes are those without the blank if it is the
-    last one; a `target` says whose names they have.
+    batch axis, log scores of a label given the previous one: (V,), the same after all, or (V + 1, V), row 0 for the
+    first label and row i + 1 after label i. The part "scores" (B,) has the natural log of the score. With `keep_beams`
+    all hypotheses are kept, as after a `choice`: (B * beam_size, N). Classes are those without the blank if it is the
+    last one; a `target` provides their names.
     """
 
     def __init__(

@@ -149,7 +149,7 @@ class ChoiceGetSrcBeams(_OfBeam):
 
 @layer("split_batch_beam")
 class SplitBatchBeam(_OfBeam):
-    """The hypotheses as a static axis behind the batch axis; nothing is decided any more.
+    """The hypotheses as a static axis after the batch axis; no decision follows.
 
     Shape: (B * beam, …) -> (B, beam, …), `beam_dim` being the Dim of the new axis
     """

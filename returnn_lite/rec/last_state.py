@@ -68,7 +68,7 @@ class EvalOfStates(Eval):
 
 @layer("get_last_hidden_state")
 class GetLastHiddenState(Layer):
-    """The state of recurrent layers behind the last frame of each sequence; in a loop behind the present tick.
+    """The state of recurrent layers after the last frame of each sequence; in a loop after the current tick.
 
     Shape: (B, n_out). `key`: "c", "h", …; "*" all parts side by side; "flat" as well, if there are several. Several
     sources: `combine` "concat" or "add".

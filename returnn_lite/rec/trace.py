@@ -157,7 +157,7 @@ def _grown(frames: list[Tensor], dim: Dim) -> dict[Dim, Lengths]:
 
 
 def _of_one_size(frames: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The frames with 0 behind the ends of axes that grow with the ticks."""
+    """The frames with 0 after the ends of axes that grow with the ticks."""
     sizes = [max(n) for n in zip(*(x.shape for x in frames), strict=True)]
     pads = [[p for n, size in zip(x.shape[::-1], sizes[::-1], strict=True) for p in (0, size - n)] for x in frames]
     return [F.pad(x, pad) for x, pad in zip(frames, pads, strict=True)]

@@ -29,7 +29,7 @@ from returnn_lite.tensor.axes import axis as find_axis
 class Unit(Stateful):
     """Base of `rec` with a named unit and `rnn_cell`: a recurrent cell over the time axis, or one tick of it in a loop.
 
-    Shape: (B, T, F) -> (T, B, n_out), frames behind the sequence ends are 0; in a loop (B, F) -> (B, n_out). Parameters
+    Shape: (B, T, F) -> (T, B, n_out), frames after the sequence ends are 0; in a loop (B, F) -> (B, n_out). Parameters
     are those of the cell, below `rec/`.
     """
 

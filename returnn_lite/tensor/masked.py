@@ -32,7 +32,7 @@ def mask_all(x: Tensor, axes: Sequence[int] | None = None) -> torch.Tensor | Non
 
 
 def fill_padding(x: Tensor, value: float, axes: Sequence[int] | None = None) -> torch.Tensor:
-    """The data of `x` with `value` behind the sequence ends."""
+    """The data of `x` with `value` after the sequence ends."""
     valid = mask_all(x, axes)
     return x.data if valid is None else x.data.masked_fill(~valid, value)
 

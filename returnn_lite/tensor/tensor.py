@@ -59,7 +59,7 @@ class Tensor:
 
     `beam`: the search hypotheses that the batch axis holds. `pre`: the values before the activation. `state`: the last
     hidden state of a recurrent layer, key -> (B, H). `sequence_loss`: (B,) of layers such as fast_bw. `zero_padded`:
-    frames behind the sequence ends are known to be 0. `parts`: further outputs of a layer, by sub-layer name.
+    frames after the sequence ends are known to be 0. `parts`: further outputs of a layer, by sub-layer name.
     `single`: what it is tiled from, if all hypotheses of a sequence are the same.
     """
 

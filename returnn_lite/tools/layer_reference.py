@@ -43,7 +43,7 @@ def _section(words: Sequence[str], cls: type[Layer]) -> str:
     if cls.recurrent:
         notes.append("Recurrent: batches keep sequences apart.")
     if cls.lets_padding_through:
-        notes.append("Lets padding through: frames near the end of a sequence see the padding behind it.")
+        notes.append("Lets padding through: frames near the end of a sequence see the padding after it.")
     return f"### {', '.join(words)}\n\n{inspect.getdoc(cls) or ''}\n\n" + "  \n".join(notes) + "\n"
 
 
@@ -66,7 +66,7 @@ def reference() -> str:
         "# Layers\n",
         "Written by `make docs` from the classes themselves; `rnn.py --help-layer NAME` prints the same text.\n",
         f"Options of every layer: {common}.\n",
-        "Layers that let padding through, as in the reference (frames near a sequence end see the padding behind it): "
+        "Layers that let padding through, as in the reference (frames near a sequence end see the padding after it): "
         + ", ".join(f"`{name}`" for name in leaky)
         + ".\n",
     ]

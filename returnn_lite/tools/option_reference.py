@@ -42,9 +42,8 @@ def page() -> str:
         "# Global options\n",
         "Written by `make docs` from the table that also checks them (`returnn_lite/config/options/`). "
         "`rnn.py --help-option NAME` prints one.\n",
-        "Any other name in a config is a variable of the user's own. `++NAME VALUE` on the command line sets an option "
-        "from outside, and a further config file behind the first one replaces options of it "
-        "([configs.md](configs.md)).\n",
+        "Any other name in a config is a variable of the user. `++NAME VALUE` on the command line overrides an option, "
+        "and so does a further config file after the first one ([configs.md](configs.md)).\n",
     ]
     for group in GROUPS:
         rows = [(f"`{o.name}`", o.type, _default(o), o.meaning) for o in group.options]

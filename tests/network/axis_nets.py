@@ -1,7 +1,7 @@
 """Nets as people write them about axes: Dims in all places, options that layers give, unusual orders of axes.
 
 A row: `row(name, layers, data, value)`. `layers`: the net, whose layer "output" is looked at; `data`: the extern_data;
-`value`: the output in numpy, a function of the batch by key (zero behind the sequence ends; `N` has the lengths), which
+`value`: the output in numpy, a function of the batch by key (zero after the sequence ends; `N` has the lengths), which
 may hold anything there; None where numpy has no say. `shape`: the sizes of the axes as they stand, `config`: further
 options.
 """
@@ -58,7 +58,7 @@ def of(word, source="data", /, **options):
 
 
 def ends(x, lengths=N, axis=1):
-    """`x` with 0 behind the sequence ends."""
+    """`x` with 0 after the sequence ends."""
     inside = np.arange(x.shape[axis]) < np.array(lengths)[:, None]
     shape = [len(lengths) if i == 0 else x.shape[axis] if i == axis else 1 for i in range(x.ndim)]
     return x * inside.reshape(shape).astype(x.dtype)

@@ -16,7 +16,7 @@ from tests.network.module_nets import DECODER, MODULE_ROWS, SPOKEN, loop
 
 
 def made_batch(net):
-    """Random data for all keys, 0 behind the sequence ends, and the lengths: those of the axis "other" are `M`."""
+    """Random data for all keys, 0 after the sequence ends, and the lengths: those of the axis "other" are `M`."""
     data, lengths = {}, {}
     for number, (key, spec) in enumerate(net.extern_data.specs.items()):
         known = {d: M if d.name == "other" else N for d in spec.dims if d.dynamic}
@@ -34,7 +34,7 @@ def made_batch(net):
 
 
 def values(x):
-    """The output in numpy, batch-major, 0 behind the sequence ends."""
+    """The output in numpy, batch-major, 0 after the sequence ends."""
     x = x.batch_major()
     valid = mask_all(x)
     data = x.data if valid is None else torch.where(valid, x.data, torch.zeros((), dtype=x.data.dtype))

@@ -184,7 +184,7 @@ def flatten_with_seq_len_mask(
 
 
 def batched_uniq(x: Any, seq_lens: Any) -> tuple[Tensor, Tensor]:
-    """Equal neighbours merged, 0 behind the end. Shape: (B, T), (B,) -> (B, T'), (B,) int32"""
+    """Equal neighbours merged, 0 after the end. Shape: (B, T), (B,) -> (B, T'), (B,) int32"""
     x = as_tensor(x)
     return collapse_repeated(x, as_tensor(seq_lens))
 
