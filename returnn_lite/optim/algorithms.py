@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from returnn_lite.optim.fused import can_be_fused
 from returnn_lite.optim.rule_optimizer import LazyRule, Rule, Tensors, dense_rows, optimizer
 
 
@@ -71,14 +72,14 @@ class Adam(Rule):
         return root
 
     def update(self, w: Tensors, g: Tensors, rate: float, m: Tensors, v: Tensors) -> None:
-        if w[0].is_cuda and w[0].dtype == torch.float32:
+        if can_be_fused(w):
             self.update_fused(w, g, rate, m, v)
             return
         self.moments(g, m, v)
         torch._foreach_addcdiv_(w, m, self.denominator(v), -rate)
 
     def update_fused(self, w: Tensors, g: Tensors, rate: float, m: Tensors, v: Tensors) -> None:
-        """The same as one launch. `rate` has the bias corrections already: to torch, so many updates were made before
+        """The same as one call. `rate` has the bias corrections already: to torch, so many updates were made before
         that its own are 1."""
         g = [x if x.stride() == p.stride() else torch.empty_like(p).copy_(x) for x, p in zip(g, w, strict=True)]
         long_ago = torch.full((), 1e9, device=w[0].device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from returnn_lite.config.numbers import finite
 from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.optim.fused import can_be_fused
 from returnn_lite.optim.optimizer import Evaluate, Optimizer
 from returnn_lite.optim.state import SavedState, State
 
@@ -80,10 +81,16 @@ class TorchOptimizer(Optimizer):
 
     def _make(self) -> torch.optim.Optimizer:
         rate: ConfigOptions = {"lr": 1.0} if "lr" in inspect.signature(self.cls).parameters else {}
+        kernel: ConfigOptions = {"fused": True} if self._fused_by_default() else {}
         try:
-            return self.cls(list(self.params.values()), **rate, **self.given)
+            return self.cls(list(self.params.values()), **rate, **kernel, **self.given)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(self.path, f"{self.name}: {str(error).splitlines()[0]}") from None
+
+    def _fused_by_default(self) -> bool:
+        """Whether one kernel makes the update, which torch does when asked; where the options say nothing of that."""
+        said = self.given.keys() & {"fused", "foreach", "capturable", "differentiable"}
+        return self.cls in (torch.optim.Adam, torch.optim.AdamW) and not said and can_be_fused([*self.params.values()])
 
     @property
     def group(self) -> ConfigOptions:

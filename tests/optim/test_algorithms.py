@@ -9,6 +9,7 @@ import torch
 
 from returnn_lite.optim import RULES, LazyRule, RuleOptimizer
 from returnn_lite.optim.algorithms import Adam
+from returnn_lite.optim.fused import can_be_fused
 
 LR, STEPS, EPSILON = 0.05, 6, 1e-8
 OPTIONS = {
@@ -253,8 +254,8 @@ def test_parameters_of_several_types():
         params.values(), (torch.float32, torch.float64, torch.bfloat16), strict=True))  # fmt: skip
 
 
-def test_one_fused_launch_is_the_formula():
-    """As on a GPU, with gradients of another layout too."""
+def test_one_fused_call_is_the_formula(monkeypatch):
+    """With gradients of another layout, too."""
     generator = torch.Generator().manual_seed(1)
     rule = Adam(beta1=0.9, beta2=0.98, epsilon=1e-8)
     found, want = ([torch.ones(4, 3), torch.ones(5)] for _ in range(2))
@@ -265,9 +266,32 @@ def test_one_fused_launch_is_the_formula():
         powers = {key: powers[key] * base for key, base in rule.bases.items()}
         rate = rule.rate(0.1, powers)
         rule.update_fused(found, g, rate, *slots[0])
-        rule.update(want, g, rate, *slots[1])
+        with monkeypatch.context() as patch:
+            patch.setattr("returnn_lite.optim.algorithms.can_be_fused", lambda _: False)
+            rule.update(want, g, rate, *slots[1])
     for a, b in zip([*found, *slots[0][0], *slots[0][1]], [*want, *slots[1][0], *slots[1][1]], strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("w", "want"),
+    [
+        (torch.ones(4, 3), True),
+        (torch.nn.Parameter(torch.ones(2)), True),
+        (torch.ones(4, 3, dtype=torch.float64), False),
+        (torch.ones(4, 3)[:, :2], False),
+        (torch.ones(4, 3).t(), False),
+    ],
+)
+def test_what_can_be_fused(w, want):
+    assert can_be_fused([torch.ones(1, dtype=w.dtype), w]) is want
+
+
+def test_parts_of_larger_parameters():
+    """What lies between them stays."""
+    whole = torch.ones(4, 3)
+    make("adam").apply({"a": whole[:, :2]}, {"a": torch.ones(4, 2)}, LR)
+    assert torch.allclose(whole, torch.tensor([1 - LR, 1 - LR, 1.0]).expand(4, 3))
 
 
 def test_expanded_gradients():
