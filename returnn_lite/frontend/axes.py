@@ -49,7 +49,7 @@ def expand_dims(source: Tensor, dims: Sequence[Dim]) -> Tensor:
 
 
 def squeeze(source: Tensor, axis: Dim) -> Tensor:
-    """An axis of size 1 taken off."""
+    """An axis of size 1 removed."""
     at = axis_of(source.dims, axis, source)
     if axis.dimension != 1:
         raise WrongUse(f"squeeze of {source}: axis {axis} must have the size 1")

@@ -7,7 +7,7 @@ from returnn_lite.frontend.types import Part
 
 
 class ForwardCallback:
-    """To be derived from; all methods may stay as they are."""
+    """A base class; overriding its methods is optional."""
 
     def init(self, *, model: Part) -> None:
         """Called once, before the first sequence."""

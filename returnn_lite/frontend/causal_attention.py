@@ -128,7 +128,7 @@ class CausalSelfAttention(SelfAttentionBase):
 
 
 class RotaryPosCausalSelfAttention(CausalSelfAttention):
-    """Query and key are turned by their position (Su et al., 2021). The state has keys that are not turned."""
+    """Query and key are rotated by their position (Su et al., 2021). The state has keys that are not turned."""
 
     def _attend(self, q: Tensor, axis: Dim, history: History) -> Tensor:
         size = self.key_dim_per_head

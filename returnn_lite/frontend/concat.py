@@ -163,7 +163,7 @@ def unstack(source: Tensor, *, axis: Dim) -> tuple[Tensor, ...]:
 
 
 def split(source: Tensor, *, axis: Dim, out_dims: Sequence[Dim]) -> tuple[Tensor, ...]:
-    """An axis cut into parts of these sizes, which must add up."""
+    """An axis split into parts of these sizes, which must add up."""
     at = axis_of(source.dims, axis, source)
     sizes = [dim.padded_size() for dim in out_dims]
     if sum(sizes) != source.raw_tensor.shape[at]:

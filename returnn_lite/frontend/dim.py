@@ -38,7 +38,7 @@ class DimTypes:
 
 
 class Dim(DimWithSizes):
-    """An axis. `dimension`: a fixed size, or an int tensor of sizes (one per sequence …), or None for not known yet.
+    """An axis. `dimension`: a fixed size, or an int tensor of sizes (one per sequence …), or None if not known yet.
 
     Equal are an axis and its copies, two batch axes, and results of the same arithmetic; never axes that only agree in
     size or name. Sizes are on the CPU, whatever the device of the data.

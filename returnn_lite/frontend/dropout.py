@@ -55,6 +55,6 @@ def _dropped(raw: torch.Tensor, drop_prob: Any, own: set[int]) -> torch.Tensor:
 
 
 def dropout_broadcast_default() -> bool:
-    """Whether modules share the numbers over all axes but the features: option `rf_dropout_broadcast`, else True."""
+    """Whether modules share random numbers over all axes but the features: option `rf_dropout_broadcast`, else True."""
     config = running_config()
     return True if config is None else bool(config.bool("rf_dropout_broadcast", True))

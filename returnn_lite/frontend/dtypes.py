@@ -71,12 +71,12 @@ def is_integer(name: str) -> bool:
 
 
 def get_default_float_dtype() -> str:
-    """The type of floats that no other is given for; "float32" unless set."""
+    """The default type of floats; "float32" unless set."""
     return _FLOAT.get()
 
 
 def set_default_float_dtype(dtype: str) -> None:
-    """Sets the type of floats that no other is given for."""
+    """Sets the default type of floats."""
     if not is_float_dtype(dtype):
         raise WrongUse(f"the default float dtype must be one of {sorted(_FLOATS)}, but is {dtype!r} instead")
     _FLOAT.set(dtype)
@@ -95,28 +95,28 @@ def set_default_float_dtype_ctx(dtype: str | None) -> Iterator[None]:
 
 
 def get_default_int_dtype() -> str:
-    """The type of whole numbers that no other is given for."""
+    """The default type of integers."""
     return "int32"
 
 
 def get_default_array_index_dtype() -> str:
-    """The type of indices that no other is given for."""
+    """The default type of indices."""
     return "int32"
 
 
 def get_default_device() -> str | None:
-    """Where functions without input make tensors; None is torch's own default."""
+    """The device on which functions without input create tensors; None is torch's default."""
     return _DEVICE.get()
 
 
 def set_default_device(device: str | None) -> None:
-    """Sets where functions without input make tensors."""
+    """Sets the device on which functions without input create tensors."""
     _DEVICE.set(None if device is None else str(device))
 
 
 @contextmanager
 def set_default_device_ctx(device: str | None) -> Iterator[None]:
-    """While open, functions without input make tensors on this device."""
+    """While open, functions without input create tensors on this device."""
     before = _DEVICE.get()
     set_default_device(device)
     try:

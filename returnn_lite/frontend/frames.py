@@ -136,7 +136,7 @@ def window(
     stride: int = 1,
     use_mask: bool | None = None,
 ) -> tuple[Tensor, Dim]:
-    """The frames around each frame: (tensor, spatial axis). The window axis stands before it (after it with a stride).
+    """The frames around each frame: (tensor, spatial axis). The window axis precedes it (follows it with a stride).
 
     Frame t sees t - left … t + right. padding: "same" (frames of `pad_value` outside) or "valid".
     """

@@ -74,7 +74,7 @@ def scaled_gradient_ext(
 
 
 def gradient_checkpoint_scope() -> AbstractContextManager[None]:
-    """While open, what is computed is computed again for the gradient in place of being kept, with the same numbers.
+    """While open, computations are repeated for the gradient instead of stored, with the same random numbers.
 
     What operations behind it need of its results is kept. See `ops/recompute.py`.
     """

@@ -11,7 +11,7 @@ _ATTRIBUTE = "_hooks_of_{}"
 
 
 class Handle:
-    """A hook that was set; `remove` takes it off."""
+    """A registered hook; `remove` unregisters it."""
 
     def __init__(self, hooks: list[Hook], hook: Hook) -> None:
         self._hooks, self._hook = hooks, hook

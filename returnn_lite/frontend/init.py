@@ -46,7 +46,7 @@ class Normal(ParamInit):
 
 
 class VarianceScaling(ParamInit):
-    """Of a variance `scale` / n.
+    """Random values of variance `scale` / n.
 
     mode: n is the number of inputs ("fan_in"), of outputs ("fan_out"), or their mean ("fan_avg").
 

@@ -35,7 +35,7 @@ def is_true(value: object, what: str) -> bool:
 
 
 def cond(pred: Operand, true_fn: Callable[[], Nested], false_fn: Callable[[], Nested]) -> Nested:
-    """What one of the two functions gives; the other is not called."""
+    """The result of one of the two functions; the other is not called."""
     if isinstance(pred, Tensor) and not pred.dims:
         pred = copy_to_device(pred, "cpu")
     return true_fn() if is_true(pred, "cond") else false_fn()

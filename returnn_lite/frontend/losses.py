@@ -72,7 +72,7 @@ def label_smoothing(prob: Tensor, smoothing: float | Tensor, *, axis: Dim | None
 
 
 def smooth_one_hot(source: Tensor, *, label_prob: float | Tensor) -> Tensor:
-    """`label_prob` for the class, the rest evenly for all others."""
+    """`label_prob` for the class, the rest distributed evenly over the others."""
     dim = source.sparse_dim
     if dim is None or dim.dimension is None:
         raise WrongUse(f"smooth_one_hot of {source}: it must have classes of a fixed number")

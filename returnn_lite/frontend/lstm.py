@@ -126,7 +126,7 @@ def padding_of(
 
 
 class ZoneoutLSTM(LSTM):
-    """An LSTM of whose cells and outputs some keep their old values in training (Krueger et al., 2016).
+    """An LSTM in which random cells and outputs keep their old values in training (Krueger et al., 2016).
 
     parts_order: which quarter of the parameters is which gate: i, f, o, and c (or g, j) the cell input. forget_bias:
     added to the forget gate. use_zoneout_output: whether the output is what the next frame sees, too.

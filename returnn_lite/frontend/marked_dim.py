@@ -34,4 +34,4 @@ class ImplicitDynSizeDim(ImplicitDim):
 
 
 class OptionalDim(MarkedDim):
-    """An axis that may be there or not."""
+    """An optional axis."""

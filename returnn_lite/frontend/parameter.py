@@ -107,7 +107,7 @@ class Parameter(Tensor):
 
     @property
     def trainable(self) -> bool | None:
-        """What was said about training; None for the default."""
+        """Whether it is trained; None for the default."""
         return self._trainable
 
     @trainable.setter
@@ -122,7 +122,7 @@ class Parameter(Tensor):
 
     @property
     def weight_decay(self) -> float:
-        """A factor for those who read it; the engine does not."""
+        """A factor for user code; the engine ignores it."""
         return self._weight_decay or 0.0
 
     @weight_decay.setter

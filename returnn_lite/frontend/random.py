@@ -28,7 +28,7 @@ def set_random_seed(seed: int) -> None:
 
 
 def get_random_state() -> dict[str, RawTensor]:
-    """Where the random numbers are, for `set_random_state`."""
+    """The state of the random numbers, for `set_random_state`."""
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()
@@ -36,7 +36,7 @@ def get_random_state() -> dict[str, RawTensor]:
 
 
 def set_random_state(state: Mapping[str, RawTensor]) -> None:
-    """Goes on with the random numbers of a state."""
+    """Restores a state of the random numbers."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state_all(state["cuda"])

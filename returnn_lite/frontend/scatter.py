@@ -33,7 +33,7 @@ def scatter(
     out_dim: Dim | Sequence[Dim] | None = None,
     use_mask: bool | None = None,
 ) -> Tensor:
-    """The entries along `indices_dim` put to the positions `indices` of `out_dim` (by default their sparse axis).
+    """The entries along `indices_dim` written to the positions `indices` of `out_dim` (by default their sparse axis).
 
     Axes: those of `indices` but `indices_dim`, then `out_dim` (several: the positions are those of their product), then
     the others of `source`. mode: how entries that meet are combined: sum, max, min, mean, logsumexp, logmeanexp,
@@ -205,7 +205,7 @@ def scatter_count(
     fill_value: Operand = None,
     use_mask: bool | None = None,
 ) -> Tensor:
-    """How many of the indices are each position: int32."""
+    """How often each position occurs among the indices: int32."""
     ones = Tensor._new(torch.ones_like(indices.raw_tensor, dtype=torch.int32), indices.dims)
     return scatter(
         ones, indices=indices, indices_dim=indices_dim, out_dim=out_dim, fill_value=fill_value, use_mask=use_mask

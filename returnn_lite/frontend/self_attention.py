@@ -142,7 +142,7 @@ _apply_rope_real = _apply_rope
 
 
 class RotaryPosSelfAttention(SelfAttention):
-    """Query and key are turned by their position (Su et al., 2021)."""
+    """Query and key are rotated by their position (Su et al., 2021)."""
 
     def __call__(self, source: Tensor, *, axis: Dim) -> Tensor:
         """Axes: those of the source without its features, then `out_dim`."""

@@ -86,7 +86,7 @@ def use_mask_default(
     default_false_for_behavior_version_up_to: int | None = None,
     func_name: str | None = None,
 ) -> bool | None:
-    """Whether a function masks padding if it is not told: by the options `rf_use_mask`, `rf_use_mask_<func_name>`."""
+    """The default of `use_mask`, by the options `rf_use_mask`, `rf_use_mask_<func_name>`."""
     config = running_config()
     for option in ("rf_use_mask", *((f"rf_use_mask_{func_name}",) if func_name else ())):
         if config is not None and config.has(option):

@@ -11,7 +11,7 @@ from returnn_lite.frontend.tensor import Tensor
 
 
 class State(dict[str, Any]):
-    """A dict whose keys are attributes, too. Made of keywords, a dict, pairs, or of one value, then "state".
+    """A dict whose keys are also attributes. Made of keywords, a dict, pairs, or of one value, then "state".
 
     Functions of `tree` make the same class again of pairs: a derived class must pass positional arguments on.
     """

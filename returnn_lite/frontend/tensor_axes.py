@@ -100,7 +100,7 @@ class TensorAxes(TensorBase[T]):
         return self.get_dim_tag(axis).get_dim_value()
 
     def remaining_dims(self, remove: Dim | Sequence[Dim] | None = None) -> list[Dim]:
-        """The axes without some. WrongUse if one of them is not there."""
+        """The axes without some. WrongUse if one of them is missing."""
         found = list(self._dims)
         for dim in () if remove is None else (remove,) if isinstance(remove, Dim) else remove:
             del found[axis_of(tuple(found), dim, self)]
@@ -126,11 +126,11 @@ class TensorAxes(TensorBase[T]):
         return [self.get_axis_from_description(axis, allow_int) for axis in given]
 
     def replace_dim(self, axis: int, dim: Dim) -> None:
-        """Makes another Dim stand at a position, in place."""
+        """Replaces the Dim at a position, in place."""
         self._dims = (*self._dims[:axis], dim, *self._dims[axis + 1 :])
 
     def find_matching_dim_map(self, other: AnyTensor, other_axes: Sequence[int]) -> dict[int, int]:
-        """For positions in another tensor the position of the same axis here. WrongUse if one is not there."""
+        """For positions in another tensor the position of the same axis here. WrongUse if one is missing."""
         return {axis: axis_of(self._dims, other.dims[axis], self) for axis in other_axes}
 
     def verify_out_shape(self, out_shape: Iterable[object], allow_missing_implicit_dims: bool = False) -> Self:

@@ -230,5 +230,5 @@ def _broadcast(dim: Dim) -> Dim:
 
 
 def all_axes(dims: Sequence[Dim], of: AnyTensor) -> list[int]:
-    """The positions of some axes. WrongUse if one is not there."""
+    """The positions of some axes. WrongUse if one is missing."""
     return [axis_of(of.dims, dim, of) for dim in dims]

@@ -18,7 +18,7 @@ from returnn_lite.frontend.types import RawTensor
 
 
 class TensorDict:
-    """Tensors by key, `data`. What is put in is a copy of the tensor with the same data."""
+    """Tensors by key, `data`. Tensors are stored as copies that share the data."""
 
     def __init__(self, data: Any = None) -> None:
         self.data: dict[str, Tensor] = {}

@@ -138,7 +138,7 @@ class Stack(Layer):
 
 @layer("split")
 class Split(Layer):
-    """An axis cut into parts, which are "<name>/0", "<name>/1" …  Shape: (B, T, F), num_splits 2 -> 2 x (B, T, F / 2)
+    """An axis split into parts, which are "<name>/0", "<name>/1" …  Shape: (B, T, F), num_splits 2 -> 2 x (B, T, F / 2)
 
     `num_splits` equal parts, or parts of the sizes `size_splits` (or `out_dims`). The output itself is the source.
     """

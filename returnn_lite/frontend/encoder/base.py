@@ -8,7 +8,7 @@ from returnn_lite.frontend.tensor import Tensor
 
 
 class IEncoder(Module):
-    """Of a tensor another one with the features `out_dim`."""
+    """Maps a tensor to one with the features `out_dim`."""
 
     out_dim: Dim
 
@@ -18,7 +18,7 @@ class IEncoder(Module):
 
 
 class ISeqFramewiseEncoder(Module):
-    """Of a sequence one with as many frames, and the features `out_dim`."""
+    """Maps a sequence to one with as many frames, and the features `out_dim`."""
 
     out_dim: Dim
 
@@ -28,7 +28,7 @@ class ISeqFramewiseEncoder(Module):
 
 
 class ISeqDownsamplingEncoder(Module):
-    """Of a sequence one with `downsample_factor` times fewer frames, and the features `out_dim`."""
+    """Maps a sequence to one with `downsample_factor` times fewer frames, and the features `out_dim`."""
 
     out_dim: Dim
     downsample_factor: int

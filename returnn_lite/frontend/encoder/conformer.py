@@ -44,7 +44,7 @@ __all__ = [
 
 
 def conv_norm_use_mask_default() -> bool | None:
-    """Whether padding counts not in the norm of a convolution block: option `rf_conformer_conv_norm_use_mask`.
+    """Whether the norm of a convolution block masks padding: option `rf_conformer_conv_norm_use_mask`.
 
     Up to version 28 it counts; from then on as `BatchNorm` has it.
     """
