@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.joint import Joint
+from returnn_lite.ops.kernels import on_gpu
 from returnn_lite.tensor import Tensor
 
 FEWEST = 3  # of two products the weights are put together, and their gradients taken apart, for nothing
@@ -34,7 +35,7 @@ class JointLinear(Joint):
 
     def worthwhile(self, x: Tensor) -> bool:
         """On a GPU, where small products are mostly waiting."""
-        return x.data.is_cuda and x.spec.feature == x.spec.rank - 1 and not x.spec.sparse
+        return on_gpu(x.data) and x.spec.feature == x.spec.rank - 1 and not x.spec.sparse
 
     def together(self, x: Tensor) -> Tensor:
         """By one product."""

@@ -13,6 +13,7 @@ from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.options import CommonOptions
 from returnn_lite.layers.core.params import ParamScope
 from returnn_lite.losses.base import CommonLossOptions, Loss, make_loss
+from returnn_lite.ops.kernels import on_gpu
 from returnn_lite.ops.precision import full_precision
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.axes import describe
@@ -140,7 +141,7 @@ def _lengths(x: Tensor) -> torch.Tensor | None:
     if dim is None or not dim.dynamic:
         return None
     values = x.length(dim).values
-    return None if values.is_cuda else values
+    return None if on_gpu(values) else values
 
 
 def _is_time_major(x: Tensor) -> bool:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
+from returnn_lite.ops.kernels import on_gpu
 from returnn_lite.ops.random import drawing_from
 from returnn_lite.ops.tanh import tanh
 
@@ -68,7 +69,7 @@ def attention(
     whole = causal and 1 < queries.shape[-2] == keys.shape[-2] and bias is None
     if causal and not whole:
         mask = causal_mask(queries.shape[-2], keys.shape[-2], queries.device)
-    if lowest == -math.inf and (dropout == 0 or queries.is_cuda):
+    if lowest == -math.inf and (dropout == 0 or on_gpu(queries)):
         if bias is not None:
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
         with drawing_from(generator if dropout else None):

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from returnn_lite.ops.kernels import on_gpu
+
 
 class Frames:
     """The valid frames of a time-major batch (T, B, …) and the order in which they are processed.
@@ -61,7 +63,7 @@ class Frames:
 
 def _ragged(lengths: Tensor, num_frames: int) -> bool:
     # On an accelerator the question would wait for all work in the queue; there, assume so.
-    return lengths.is_cuda or (lengths.numel() > 0 and int(lengths.min()) < num_frames)
+    return on_gpu(lengths) or (lengths.numel() > 0 and int(lengths.min()) < num_frames)
 
 
 def _arrange(x: Tensor, rows: Tensor | None, padding: Tensor | None) -> Tensor:
@@ -72,7 +74,7 @@ def _arrange(x: Tensor, rows: Tensor | None, padding: Tensor | None) -> Tensor:
         flat = x.reshape(len(rows), -1).index_select(0, rows)
     if padding is None:
         return flat.view(x.shape)
-    if flat.is_cuda:
+    if on_gpu(flat):
         flat.masked_fill_(padding.reshape(-1, 1), 0)
     else:  # a bool mask is broadcast slowly here
         flat.index_fill_(0, padding.flatten().nonzero().squeeze(1), 0)

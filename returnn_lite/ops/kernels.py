@@ -19,6 +19,11 @@ def own_form(x: Tensor) -> bool:
     )
 
 
+def on_gpu(x: Tensor) -> bool:
+    """Whether few large calls are better than many small ones, and nothing may wait for a result."""
+    return x.is_cuda
+
+
 @functools.cache
 def slow_functions() -> bool:
     """Whether torch's transcendental functions are slow: those of MKL are on a CPU that is not Intel's."""

@@ -13,6 +13,8 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from returnn_lite.ops.kernels import on_gpu
+
 _sigmoid_gradient = torch.ops.aten.sigmoid_backward
 _tanh_gradient = torch.ops.aten.tanh_backward
 ORDER = "aifo"
@@ -103,7 +105,7 @@ def lstm_over_gates(
     """
     if padding is not None:
         gates = torch.where(padding.unsqueeze(2), freezing_gates(gates), gates)
-    if gates.is_cuda:  # one more big product is cheaper than ticks there
+    if on_gpu(gates):  # one more big product is cheaper than ticks there
         size = gates.shape[2]
         unit = torch.eye(size, device=gates.device, dtype=gates.dtype)
         return lstm(gates, unit, w_h, gates.new_zeros(size), h0, c0)
@@ -113,7 +115,7 @@ def lstm_over_gates(
 
 def _packed(weights: list[Tensor]) -> list[Tensor]:
     """The same weights; on CUDA in one piece of memory, as cuDNN wants them."""
-    if not weights[0].is_cuda:
+    if not on_gpu(weights[0]):
         return weights
     flat = torch.cat([weight.reshape(-1) for weight in weights])
     parts = flat.split([weight.numel() for weight in weights])

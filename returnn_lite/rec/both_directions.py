@@ -9,6 +9,7 @@ import torch
 
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.joint import Joint
+from returnn_lite.ops.kernels import on_gpu
 from returnn_lite.ops.lstm import bidirectional_lstm
 from returnn_lite.ops.masked import frame_mask
 from returnn_lite.rec.cells import Cell
@@ -36,7 +37,7 @@ class BothDirections(Joint):
 
     def worthwhile(self, x: Tensor) -> bool:
         """On a GPU, which has twice as much to do at a time; a CPU computes in padding what it else leaves out."""
-        return x.data.is_cuda and x.spec.rank == 3 and x.data.is_floating_point() and 0 not in x.data.shape
+        return on_gpu(x.data) and x.spec.rank == 3 and x.data.is_floating_point() and 0 not in x.data.shape
 
     def together(self, x: Tensor) -> Tensor:
         """By one call, without reversing anything."""
