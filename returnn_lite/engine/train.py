@@ -178,7 +178,7 @@ class Trainer:
         except Interrupted:
             if not self.time_limit.has_ended(stop.received):
                 raise
-            self.log.v1(f"{TIME_LIMIT} is over: the current epoch is discarded; the next run continues with it")
+            self.log.v1(f"{TIME_LIMIT} is over: the current epoch is discarded; the next run repeats it")
         finally:
             self.scalars.close()
 

@@ -57,7 +57,7 @@ def broken_in(step, what):
 @pytest.mark.parametrize("dev", [True, False])
 def test_the_last_step_of_an_epoch(tmp_path, what, name, dev):
     changes = {"optimizer": {"class": "adam"}, "cleanup_old_models": CLEANUP, **({} if dev else {"dev": None})}
-    with pytest.raises(ConfigError, match=f"parameter '{name}' is not finite .* so epoch 2 does not count"):
+    with pytest.raises(ConfigError, match=f"parameter '{name}' is not finite .* so epoch 2 is discarded"):
         helpers.run(options(tmp_path, Net, broken_in(8, what), **changes))
     assert sorted(path.name for path in tmp_path.glob("model*")) == ["model.001.opt.pt", "model.001.pt"]
     assert "2:" not in (tmp_path / "rates").read_text()

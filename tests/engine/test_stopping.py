@@ -105,7 +105,7 @@ def test_within_an_epoch(tmp_path):
     )
     done = rnn("train.config", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "max_train_time is over: the current epoch is discarded; the next run continues with it" in done.stdout
+    assert "max_train_time is over: the current epoch is discarded; the next run repeats it" in done.stdout
     assert not list((tmp_path / "out").glob("model.*"))
 
 
