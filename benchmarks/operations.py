@@ -4,7 +4,7 @@
 
 For each net of the training benchmarks: how many operations a step dispatches that compute or copy something (each is
 at least one launch on a GPU), the bytes that they read and write, and those for whose result the program waits, all of
-the second step of a batch. `--as-gpu`: layers take the form that they have on a GPU. What the optimizers do is left out:
+the second step of a batch. `--as-gpu`: layers take the form that they have on a GPU. Optimizers are left out:
 one launch or few, and torch's own counts its steps on the host.
 """
 
