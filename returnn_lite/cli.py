@@ -90,7 +90,7 @@ Tasks (++task NAME; default train):
   plot_scores          a picture of all scores and learning rates so far, from the learning-rate file, to `output_file`
   profile              seconds and memory of each layer in training steps on the first batches, as a table
   to_torch             write the network as one Python file that needs torch alone, to `to_torch_file`
-  export               write the network as a torch.export program and as an ONNX model, to `export_file`
+  export               write the network, or a step of its decoder, for torch.export and ONNX, to `export_file`
   initialize_model     save a freshly initialised model
   cleanup_old_models   delete models that need not be kept (asks first)
   nop, nop_init_net_train    nothing; only build the network

@@ -8,7 +8,7 @@ from returnn_lite.config.keys import (
     refuse_unknown_overrides,
     warn_misspelt_keys,
 )
-from returnn_lite.config.load import load_config, load_into, to_torch_runs
+from returnn_lite.config.load import export_runs, load_config, load_into, to_torch_runs
 from returnn_lite.config.options import KNOWN_KEYS
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "misspelt_keys",
     "refuse_keys",
     "refuse_unknown_overrides",
+    "export_runs",
     "to_torch_runs",
     "warn_misspelt_keys",
 ]

@@ -24,7 +24,7 @@ def load_into(config: Config, files: Sequence[str], overrides: Sequence[tuple[st
     _apply(config, overrides)
     task = config.value("task", "")
     if task in ("to_torch", "export"):
-        config.set_text("task", to_torch_runs(config) if task == "to_torch" else "forward")
+        config.set_text("task", to_torch_runs(config) if task == "to_torch" else export_runs(config))
     for filename in files:
         config.load_file(filename)
     _apply(config, overrides)
@@ -39,6 +39,11 @@ def load_into(config: Config, files: Sequence[str], overrides: Sequence[tuple[st
 def to_torch_runs(config: Config) -> str:
     """The task that runs the network that `to_torch` writes."""
     return "search" if config.is_true("to_torch_search") else "forward"
+
+
+def export_runs(config: Config) -> str:
+    """The task that runs the network that `export` writes."""
+    return "search" if config.value("export_loop", "") else "forward"
 
 
 def _apply(config: Config, overrides: Sequence[tuple[str, str]]) -> None:

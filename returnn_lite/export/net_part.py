@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.export.part import Example, Part
@@ -52,7 +53,9 @@ def refuse_search(net: Network, layer: str) -> None:
     origin = node.sources[0] if node.layer.class_name == "decide" else node
     unit = origin.layer.loop.unit if isinstance(origin.layer, RecLoop) else {}
     if any(isinstance(inner, dict) and inner.get("class") == "choice" for inner in unit.values()):
-        text = "is the search of a decoder, which only `to_torch` can write; export the encoder that it reads"
+        text = (
+            f'is the search of a decoder; `export_loop = "{origin.name}"` exports a step of it for a search of your own'
+        )
         raise ConfigError("forward_output_layer", f"layer {layer!r} {text}")
 
 
@@ -62,16 +65,21 @@ def _examples(net: Network, layer: str, real: Real) -> Iterator[Example]:
     data, lengths = batch(net, 4, 33)
     cut = {key: (x - CUT).clamp(min=1) for key, x in lengths.items()}
     yield _example(net, layer, "a batch with more padding", data, cut)
-    for count, frames in SHORT:
-        try:
-            data, lengths = batch(net, count, frames)
-            yield _example(net, layer, f"{count} sequences of {frames} frames", data, lengths, frames)
-        except Exception:  # noqa: S112 - the network needs more frames
-            continue
+    yield from short_examples(net, partial(results, net, layer))
     if real is not None:
         yield _example(net, layer, "a batch of the data", *real)
 
 
-def _example(net: Network, layer: str, name: str, data: Arrays, lengths: Arrays, short: int = 0) -> Example:
-    wanted = results(net, layer, data, lengths)
-    return Example(name, as_inputs(data, lengths), dict(wanted), short)
+def _example(net: Network, layer: str, name: str, data: Arrays, lengths: Arrays) -> Example:
+    return Example(name, as_inputs(data, lengths), dict(results(net, layer, data, lengths)))
+
+
+def short_examples(net: Network, run: Callable[[Arrays, Arrays], Arrays]) -> Iterator[Example]:
+    """Batches of few frames, where the network can do that; `run`: data and lengths by key -> outputs."""
+    for count, frames in SHORT:
+        data, lengths = batch(net, count, frames)
+        try:
+            wanted = run(data, lengths)
+        except Exception:  # noqa: S112 - the network needs more frames
+            continue
+        yield Example(f"{count} sequences of {frames} frames", as_inputs(data, lengths), wanted, frames)

@@ -66,7 +66,10 @@ class Session:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as exc:
+            raise ConfigError("export", f"onnxruntime cannot read the model: {reason(exc)}") from exc
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """The outputs by name."""

@@ -14,7 +14,8 @@ from returnn_lite.tensor import Dim, Spec
 class Port:
     """An input or output: `axes` are numbers or, where a size differs from batch to batch, names.
 
-    `role`: "data" or "lengths" of a key, "output", "state" … `classes`: of labels.
+    `role`: "data" or "lengths" of a key, "output", "state" … `classes`: of labels; `feeds`: the input of a step that an
+    output becomes.
     """
 
     name: str
@@ -22,11 +23,13 @@ class Port:
     axes: tuple[int | str, ...]
     role: str
     classes: int | None = None
+    feeds: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in the JSON file."""
         found = {"name": self.name, "dtype": self.dtype, "axes": list(self.axes), "role": self.role}
-        return found if self.classes is None else {**found, "classes": self.classes}
+        more = {"classes": self.classes, "feeds": self.feeds or None}
+        return found | {name: value for name, value in more.items() if value is not None}
 
 
 class AxisNames:

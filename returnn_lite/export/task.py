@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 import torch
 from torch.export import ExportedProgram
 
-from returnn_lite.config import Config
+from returnn_lite.config import Config, export_runs
 from returnn_lite.datasets import Dataset
 from returnn_lite.engine import data as engine_data
 from returnn_lite.engine.setup import load_network
@@ -22,6 +22,7 @@ from returnn_lite.export.onnx_file import Session, check_packages, onnx_model
 from returnn_lite.export.part import Found, Part
 from returnn_lite.export.ports import Port
 from returnn_lite.export.program import Arrays, Runner, file_of
+from returnn_lite.export.step_parts import loop_parts
 from returnn_lite.export.words import words
 from returnn_lite.files import write_atomically
 from returnn_lite.log import Log
@@ -37,7 +38,8 @@ CHECKED_ON = ("dev", "train", "eval")
 def export_task(config: Config, log: Log) -> None:
     """Writes `export_file` (default "net") + ".pt2", ".onnx" (those of `export_formats`) and ".json".
 
-    The output is that of `forward_output_layer` (default "output"). The programs take batch-first tensors and lengths
+    With `export_loop`, the start and a step of this decoder are written ("net_start.pt2", "net_step.pt2"). Else the
+    output is that of `forward_output_layer` (default "output"). The programs take batch-first tensors and lengths
     by data key, of any number of sequences and frames, and give "output", batch first, and its "lengths". They must
     agree within 1e-5 with the network on a batch of the config's data and on others before anything is written.
     ConfigError for a network that cannot be exported.
@@ -45,14 +47,16 @@ def export_task(config: Config, log: Log) -> None:
     base, formats = config.value("export_file", "net"), chosen_formats(config)
     if config.typed_value("get_model") is not None:
         raise ConfigError("get_model", "`export` is for networks of layers; hand a torch module to torch.export itself")
-    config.update({"device": "cpu", "task": "forward"})
+    config.update({"device": "cpu", "task": export_runs(config)})
     dataset, missing = open_data(config, log)
     engine_data.complete_extern_data(config, [dataset])
-    layer = config.value("forward_output_layer", "output")
-    loaded = load_network(config, log, task="export", eval=False, extra_layers=(layer,))
+    loop = config.value("export_loop", "")
+    layer = loop or config.value("forward_output_layer", "output")
+    loaded = load_network(config, log, task="export", search=bool(loop), eval=False, extra_layers=(layer,))
     net = cast(Network, loaded.net)
     with torch.no_grad():
-        parts = [net_part(net, layer, real_batch(config, net, dataset))]
+        real = real_batch(config, net, dataset)
+        parts = loop_parts(net, layer, real) if loop else [net_part(net, layer, real)]
         about = {
             "config": os.path.basename(config.files[0]) if config.files else "",
             "epoch": loaded.epoch,
@@ -98,7 +102,7 @@ def open_data(config: Config, log: Log) -> tuple[Dataset | None, str]:
 
 def real_batch(config: Config, net: Network, dataset: Dataset | None) -> tuple[Arrays, Arrays] | None:
     """The data and the lengths of the first sequences, by key."""
-    if dataset is None:
+    if dataset is None or not net.used_data_keys:
         return None
     options = engine_data.search_batching(config, net)
     batch = first_batch(dataset, options, net, config)

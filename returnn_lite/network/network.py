@@ -262,6 +262,14 @@ class Network(torch.nn.Module):
         with self._running(data, lengths, None) as state:
             return self.program.run(state)
 
+    @contextmanager
+    def running_until(
+        self, node: Node, data: Mapping[str, torch.Tensor], lengths: Mapping[str, torch.Tensor]
+    ) -> Iterator[tuple[dict[Node, Tensor], RunState]]:
+        """While the layers before `node` have run on a batch: their outputs, and the state of the run."""
+        with self._running(data, lengths, None) as state:
+            yield self.program.run(state, until=node), state
+
     def evaluate(self, values: dict[Node, Tensor]) -> tuple[dict[str, LossValue], torch.Tensor | None]:
         """The losses by name, and the objective; None without any."""
         constrained = not self.context.config.bool("decouple_constraints", False)

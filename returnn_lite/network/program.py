@@ -45,14 +45,17 @@ class Program:
         """(node, what computes its output) in the order in which they run."""
         return self.fusion.steps(self.nodes)
 
-    def run(self, state: RunState) -> dict[Node, Tensor]:
-        """The outputs of all nodes for a batch; those that a fused call does without when somebody asks for them."""
+    def run(self, state: RunState, until: Node | None = None) -> dict[Node, Tensor]:
+        """The outputs of all nodes for a batch, or of those before `until`; those that a fused call does without when
+        somebody asks for them."""
         repeats = torch.is_grad_enabled() and bool(self.recomputed)
         values = Values(self.fusion.absorbed | self._not_kept if repeats else self.fusion.absorbed)
         state.values = [values]
         for step in self._parts if repeats else self.steps:
             if isinstance(step, Segment):
                 step.run(values)
+            elif step[0] is until:
+                break
             else:
                 values[step[0]] = compute(step[1], values)
         return values

@@ -14,14 +14,19 @@ from returnn_lite.tensor import Tensor
 LAST = "last:"  # the part of a loop that is an inner layer's last frame
 
 
+def values_before(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState) -> WholeValues:
+    """What is known before the first tick."""
+    whole = WholeValues(program, outer, run)
+    for node in program.before:
+        if node not in program.fusion.absorbed:
+            whole.values[node] = whole.compute(node)
+    return whole
+
+
 def run_loop(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState) -> Tensor:
     """The output of a loop for what it reads from outside; all layers that may be read from outside are its parts."""
-    whole = WholeValues(program, outer, run)
+    whole = values_before(program, outer, run)
     absorbed = program.fusion.absorbed
-    for node in program.before:
-        if node in absorbed:
-            continue
-        whole.values[node] = whole.compute(node)
     beam = None
     if program.inside:
         trace = Trace(program, Ticks(program, whole, run).run(), whole)

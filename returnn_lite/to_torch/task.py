@@ -101,11 +101,16 @@ def refuse_changes(net: Network, before: Arrays) -> None:
 
 def needed_keys(net: Network, layer: str) -> list[str]:
     """The data keys that the output of a layer depends on; other layers of the network may read more."""
-    made = record(net, layer, *BATCHES[0])
-    calls = Folding().rest(made.recorder.calls)
-    read = {x for i in needed_calls(calls, made.outputs.values()) for x in reads(calls[i])} | {*made.outputs.values()}
-    names = {name for name, x in made.recorder.inputs.items() if x in read}
-    return [key for key in batch(net, 2, 2)[0] if names & {key, f"{key}_lengths"}]
+    return keys_read(net, record(net, layer, *BATCHES[0]))
+
+
+def keys_read(net: Network, recording: Recording) -> list[str]:
+    """The data keys that the outputs of a recording depend on; at least one, which tells the number of sequences."""
+    calls, outputs = Folding().rest(recording.recorder.calls), recording.outputs.values()
+    read = {x for i in needed_calls(calls, outputs) for x in reads(calls[i])} | {*outputs}
+    names = {name for name, x in recording.recorder.inputs.items() if x in read}
+    keys = list(batch(net, 2, 2)[0])
+    return [key for key in keys if names & {key, f"{key}_lengths"}] or keys[:1]
 
 
 def record(net: Network, layer: str, count: int, frames: int, keys: Collection[str] | None = None) -> Recording:
@@ -229,7 +234,7 @@ def difference(found: torch.Tensor, wanted: torch.Tensor, what: str, *, task: st
         raise ConfigError(task, f"{what}: {text}; nothing was written")
     if not wanted.numel():
         return 0.0
-    gap = (found.double() - wanted.double()).abs().max() / max(float(wanted.abs().max()), 1.0)
+    gap = (found.double() - wanted.double()).abs().max() / max(float(wanted.double().abs().max()), 1.0)
     if not float(gap) <= TOLERANCE:
         raise ConfigError(task, f"{what}: the {made} differs from the network by {float(gap):.2g}; nothing was written")
     return float(gap)

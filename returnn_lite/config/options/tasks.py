@@ -21,6 +21,7 @@ TASKS = Group(
         option("to_torch_search", bool, "False", "`to_torch` writes a beam search."),
         option("export_file", "str", '"net"', "What `export` writes: this name with .pt2, .onnx and .json."),
         option("export_formats", "str or list", '["pt2", "onnx"]', "Those that `export` writes."),
+        option("export_loop", "str", NONE, "The decoder of which `export` writes a step: a loop that searches."),
         option("sort_dataset", "bool", "True", "With `get_model`: the longest sequences come first."),
         option("output_file", "str", NONE, "The output file of `forward`, `compute_priors` and `plot_schedule`."),
         option("search_data", "dataset or str", NONE, "The dataset to search."),
