@@ -50,7 +50,9 @@ def refuse_python(filename: str, text: str) -> None:
         len(spaced) > 1 and len(spaced) == len(statements)
     ):
         line = f"{filename}:{statements[0].lineno}"
-        raise ConfigError(line, "is Python, but nothing says so: begin the file with the line #!rnn.py, or call it .py")
+        raise ConfigError(
+            line, "looks like Python, but is not marked as such: begin the file with the line #!rnn.py, or call it .py"
+        )
 
 
 def detect_form(filename: str, text: str) -> Form:

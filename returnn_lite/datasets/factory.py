@@ -110,7 +110,9 @@ def _options(
 
 def _checked(value: ConfigValue, name: str) -> ConfigOptions:
     if not isinstance(value, dict):
-        raise ConfigError(name, f"must be a dataset dict, a function giving one, or a text, but is {value!r} instead")
+        raise ConfigError(
+            name, f"must be a dataset dict, a function that returns one, or a text, but is {value!r} instead"
+        )
     return value
 
 

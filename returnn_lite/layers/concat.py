@@ -205,7 +205,7 @@ class Split(Layer):
             return None
         at, dims = self._parts(x)
         if not part.isdigit() or int(part) >= len(dims):
-            raise self.error(f"the parts are called 0 to {len(dims) - 1}, but {part!r} was asked for")
+            raise self.error(f"the parts are called 0 to {len(dims) - 1}, but {part!r} was requested")
         return with_axis(x, at, dims[int(part)])
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ class HDFDump(Layer):
         if callable(self.filename):
             name = self.filename(**run)
             if not isinstance(name, str):
-                raise self.error(f"the function `filename` must give a text, but gives {name!r}")
+                raise self.error(f"the function `filename` must return a text, but returned {name!r}")
             return name
         if not self.per_run:
             return self.filename

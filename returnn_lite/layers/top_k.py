@@ -76,7 +76,7 @@ class TopK(Layer):
             return None
         names = [f"indices{i}" for i in range(len(self.axis))] if self.several else ["indices"]
         if part not in names:
-            raise self.error(f"the parts are {', '.join(names)}, but {part!r} was asked for")
+            raise self.error(f"the parts are {', '.join(names)}, but {part!r} was requested")
         return Spec(output.dims, "int32", time=output.time, feature=None, loop=output.loop)
 
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:

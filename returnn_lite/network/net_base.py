@@ -100,7 +100,7 @@ class NetBase(Generic[N]):
         """The error of a reference to nothing."""
         known = [n for n in self.descriptions if not n.startswith("#")]
         askers = reading([repr(n) for _, n in islice(reversed(self.shared.asking), 1, None)])
-        asked = f"; asked for by {askers}" if askers else ""
+        asked = f"; required by {askers}" if askers else ""
         return ConfigError(self.asker(), f"layer {name!r} not found{did_you_mean(name, known)}{asked}")
 
     def tell(self, node: Node) -> None:

@@ -161,7 +161,7 @@ class SharedParams:
         if not isinstance(first, torch.Tensor) or tuple(first.shape) != shape:
             what = f"a tensor of shape {tuple(first.shape)}" if isinstance(first, torch.Tensor) else repr(first)
             raise ConfigError(
-                self.path, f"reuse_params: `custom` must give {name!r} with shape {shape}, but gives {what}"
+                self.path, f"reuse_params: `custom` must return {name!r} with shape {shape}, but returned {what}"
             )
         return Derived(torch.nn.Parameter(torch.zeros(shape), requires_grad=False), value=value)
 

@@ -37,7 +37,7 @@ class DataSource(Layer):
             made = MadeSizes(self)
             return made.tensor(torch.arange(made.batch, dtype=torch.int32, device=made.device), self._spec)
         if self.key not in feed:
-            raise self.error(f"the dataset gives no data key {self.key!r}; it gives: {', '.join(map(repr, feed))}")
+            raise self.error(f"the dataset has no data key {self.key!r}; it has: {', '.join(map(repr, feed))}")
         return feed[self.key]
 
 

@@ -123,7 +123,7 @@ def make_accumulation(config: Config, clock: Clock) -> Accumulation:
     def of_step(global_step: int) -> int:
         found = value(epoch=clock.epoch, epoch_continuous=clock.epoch_continuous, global_train_step=global_step)
         if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-            raise ConfigError(COUNT, f"the function must give a whole number from 1 on, but gave {found!r} instead")
+            raise ConfigError(COUNT, f"the function must return a whole number from 1 on, but returned {found!r}")
         return found
 
     return SinceUpdate(of_step)

@@ -101,7 +101,7 @@ def _by_function(function: ConfigFunction, network: object, clock: Clock | None)
         try:
             return finite(OPTION, float(found), low=0)
         except (ConfigError, TypeError, ValueError):
-            text = "the function must give a finite number of at least 0"
-            raise ConfigError(OPTION, f"{text}, but gave {found!r} in step {step}") from None
+            text = "the function must return a finite number of at least 0"
+            raise ConfigError(OPTION, f"{text}, but returned {found!r} in step {step}") from None
 
     return rate

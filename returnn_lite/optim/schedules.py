@@ -269,8 +269,8 @@ class OfSteps(Schedule):
         try:
             return finite(self.path, float(found))
         except (ConfigError, TypeError, ValueError):
-            text = "the function must give a finite number"
-            raise ConfigError(self.path, f"{text}, but gave {found!r} for {step}") from None
+            text = "the function must return a finite number"
+            raise ConfigError(self.path, f"{text}, but returned {found!r} for {step}") from None
 
 
 class OfTorch(Schedule):

@@ -29,9 +29,9 @@ FILES = {
     "bytes.config": (b"a \xff\xfe", "bytes.config: must be UTF-8 text, but has invalid start byte at byte 2"),
     "exit.py": ("import nothing_like_this\n", "exit.py:1: ModuleNotFoundError: No module named 'nothing_like_this'"),
     "name.py": ("a = b\n", "name.py:1: NameError: name 'b' is not defined"),
-    "python.config": ("import os\na = 1\n", "python.config:1: is Python, but nothing says so: begin the file with"),
-    "pairs.config": ("a = 1\nb = 2\n", "pairs.config:1: is Python, but nothing says so"),
-    "function.config": ("\ndef f():\n  return 1\n", "function.config:2: is Python, but nothing says so"),
+    "python.config": ("import os\na = 1\n", "python.config:1: looks like Python, but is not marked as such"),
+    "pairs.config": ("a = 1\nb = 2\n", "pairs.config:1: looks like Python, but is not marked as such"),
+    "function.config": ("\ndef f():\n  return 1\n", "function.config:2: looks like Python, but is not marked as such"),
 }
 
 

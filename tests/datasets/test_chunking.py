@@ -96,7 +96,7 @@ def test_keys_of_one_frame_are_taken_whole_and_end_the_sequence():
 
 @pytest.mark.parametrize("value, lengths, message", [
     ("4:2", [8, 7], "multiple data keys of different length"),
-    (({"data": 60, "classes": 10}, {"data": 30, "classes": 5}), [64, 3], "another number of chunks"),
+    (({"data": 60, "classes": 10}, {"data": 30, "classes": 5}), [64, 3], "a different number of chunks"),
     (({"data": 60, "classes": 10}, {"data": 30, "classes": 0}), [64, 3], "has no step"),
 ])  # fmt: skip
 def test_lengths_that_do_not_fit_together(value, lengths, message):

@@ -107,7 +107,7 @@ def test_a_dataset_is_taken_as_it_is():
     ({**STATIC, "partition_epoch": 2, "repeat_epoch": 2}, "repeat_epoch: must not be combined with partition_epoch"),
     ({**STATIC, "_num_shards": 2, "_shard_index": 2}, "_shard_index: must be 0 … 1"),
     ({**STATIC, "shuffle_frames_of_nseqs": 3}, "shuffling of frames is not supported"),
-    (3, "train: must be a dataset dict, a function giving one, or a text, but is 3"),
+    (3, "train: must be a dataset dict, a function that returns one, or a text, but is 3"),
     (lambda: 3, "train: must be a dataset dict"),
     ("", "train: must name a dataset, but is empty"),
     ("{'class': ", "cannot be evaluated: SyntaxError"),

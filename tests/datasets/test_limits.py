@@ -144,7 +144,7 @@ def test_a_function(wrap):
 
 
 @pytest.mark.parametrize("slices, message", [
-    (None, "the function must yield (seq_idx, start, end), but gives None instead"),
+    (None, "the function must yield (seq_idx, start, end), but returned None instead"),
     ([3], "the function must yield (seq_idx, start, end), but yields 3 instead"),
     ([(9, 0, 1)], "the function's sequence 9 is not in the epoch"),
     ([(0, 3, 1)], "the function's slice of sequence 0 ends before it starts"),

@@ -92,7 +92,7 @@ def test_an_empty_filter_result_is_an_error_with_examples():
 
 def test_ordering_function_is_asked_per_epoch():
     assert order(lambda epoch, **_: "reverse" if epoch == 2 else "default", epoch=2)[0] == 11
-    with pytest.raises(ConfigError, match="must be a string or a function giving one"):
+    with pytest.raises(ConfigError, match="must be a string or a function that returns one"):
         order(lambda **_: 3)
 
 

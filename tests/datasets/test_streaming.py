@@ -135,8 +135,8 @@ def test_torch_and_functions_as_sources():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"source": 5}, "toy: source: must be something to iterate"),
-        ({"source": (i for i in range(3))}, "toy: source: must be a function that gives a generator"),
+        ({"source": 5}, "toy: source: must be an iterable"),
+        ({"source": (i for i in range(3))}, "toy: source: must be a function that returns a generator"),
         ({"source": []}, "toy: no sequences"),
         ({"source": ["a"]}, 'toy: sequence "seq-0": must be a dict, but is str instead'),
         ({"source": [{"dat": 1}]}, 'toy: sequence "seq-0": data: no such entry; known: dat; did you mean "dat"?'),

@@ -134,7 +134,7 @@ def test_lists_of_files(tmp_path):
 @pytest.mark.parametrize("options, message", [
     ({"partition_epoch": 4}, "files: must be at least partition_epoch = 4, but are 3"),
     ({"seq_ordering": "sorted"}, 'seq_ordering: must be "default" or "random"'),
-    ({"get_sub_epoch_dataset": 3}, "must be a function giving a dataset dict"),
+    ({"get_sub_epoch_dataset": 3}, "must be a function that returns a dataset dict"),
     ({"get_sub_epoch_dataset": lambda files: {**hdf_of(files), "partition_epoch": 2}}, "without partition_epoch"),
     ({"get_sub_epoch_dataset": lambda files: {"class": "HDFDataset", "files": files}}, "so that its order is clear"),
     ({"files": ["none.hdf", "b", "c"]}, "none.hdf: no such file"),
@@ -276,7 +276,7 @@ def test_tables(tmp_path, monkeypatch, capfd):
     for changes, message in [
         ({"data_format": {"dat": {"dim": 3}}}, 'unknown column "dat"; did you mean "data"'),
         ({"dataset_opts": str(tmp_path / "none")}, "dataset_opts: cannot be read"),
-        ({"dataset_opts": 3}, "must give a datasets.Dataset"),
+        ({"dataset_opts": 3}, "must return a datasets.Dataset"),
         ({"dataset_opts": {**parquet, "split": None}}, 'must name one split, such as split="train"'),
         ({"dataset_opts": bad}, 'sequence "x": data: must be numbers'),
         ({"dataset_opts": bad, "data_format": {"text": {"vocab": {"labels": ["UNK"]}}}}, "must be a text"),

@@ -43,7 +43,7 @@ def test_text_functions(value, text, expected):
 @pytest.mark.parametrize("value, message", [
     ("lowercas", "unknown text function 'lowercas'; did you mean"),
     ("open('x')", "must be names or calls of text functions"),
-    (lambda text: 3, "must give a text, but gives 3"),
+    (lambda text: 3, "must return a text, but returned 3"),
 ])  # fmt: skip
 def test_text_functions_refused(value, message):
     with pytest.raises(ConfigError, match=message):

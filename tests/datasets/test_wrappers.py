@@ -255,9 +255,9 @@ def test_variable():
     assert lengths == [FRAMES[0], FRAMES[-1]]
     with pytest.raises(NotImplementedError):
         dataset.get_all_tags()
-    with pytest.raises(ConfigError, match="must be a function giving a dataset dict"):
+    with pytest.raises(ConfigError, match="must be a function that returns a dataset dict"):
         made("VariableDataset", get_dataset=static())
-    with pytest.raises(ConfigError, match="must give datasets with the same keys and dims"):
+    with pytest.raises(ConfigError, match="must return datasets with the same keys and dims"):
         made(
             "VariableDataset", get_dataset=lambda epoch, **_: static(output_dim={"classes": 4 + epoch})
         ).init_seq_order(2)
@@ -346,7 +346,7 @@ def test_orders_for_streams():
 @pytest.mark.parametrize("options, message", [
     ({}, "needs exactly one of map_seq and map_seq_stream"),
     ({"map_seq": double, "seq_ordering": "random"}, "must be set in the inner dataset"),
-    ({"map_seq": lambda tensor_dict, **_: {"data": tensor_dict["data"]}}, "must give .'classes'."),
+    ({"map_seq": lambda tensor_dict, **_: {"data": tensor_dict["data"]}}, "must return .'classes'."),
     ({"map_seq": double, "map_outputs": {"data": {"shape": (None, 2, 2)}}}, '"data" must have 3 axes'),
 ])  # fmt: skip
 def test_what_postprocessing_refuses(options, message):

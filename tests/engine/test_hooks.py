@@ -101,10 +101,10 @@ def test_sizes_as_functions_for_framewise_layer_nets(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"max_seqs": lambda **_: 0}, "max_seqs: the function must give a whole number above 0, but gave 0"),
+    ({"max_seqs": lambda **_: 0}, "max_seqs: the function must return a whole number above 0, but returned 0"),
     ({"batch_size": lambda **_: "a"}, "batch_size: must be a number of frames or a dict"),
     ({"chunking": lambda **_: 0}, "chunking: must not be a function for models by `get_model`"),
-    ({"chunking": ({"data": 3, "classes": 2}, {"data": 3, "classes": 2})}, "one number of chunks for all keys"),
+    ({"chunking": ({"data": 3, "classes": 2}, {"data": 3, "classes": 2})}, "the same number of chunks for all keys"),
 ])  # fmt: skip
 def test_wrong_batches(tmp_path, changes, words):
     with pytest.raises(ConfigError, match=words):

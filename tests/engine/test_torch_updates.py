@@ -185,7 +185,7 @@ def test_the_number_of_batches_by_a_function(tmp_path):
 
 
 def test_a_function_must_give_a_number(tmp_path):
-    with pytest.raises(ConfigError, match="accum_grad_multiple_step: the function must give a whole number"):
+    with pytest.raises(ConfigError, match="accum_grad_multiple_step: the function must return a whole number"):
         run(options(tmp_path, stepper(), accum_grad_multiple_step=lambda **_: 0))
 
 

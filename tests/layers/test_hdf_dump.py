@@ -185,7 +185,7 @@ def test_in_a_unit(tmp_path, source, output_layer):
 
 @pytest.mark.parametrize("options, message", [
     ({"filename": "{tmp}/{dataset}.hdf", "dump_per_run": True}, "`filename` may hold {dataset_name}, {epoch}"),
-    ({"filename": lambda epoch, dataset_name: None, "dump_per_run": True}, "must give a text, but gives None"),
+    ({"filename": lambda epoch, dataset_name: None, "dump_per_run": True}, "must return a text, but returned None"),
     ({"filename": lambda: "x"}, "must be a text, but is a function; that is for `dump_per_run`"),
     ({"filename": "{tmp}/none/x.hdf"}, "the directory .* does not exist"),
 ])  # fmt: skip

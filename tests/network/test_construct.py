@@ -320,13 +320,13 @@ def test_custom_norm_factors():
 
 
 OF_THE_OUTPUT = [
-    (linear("hiden"), "layer 'hiden' not found; did you mean \"hidden\"?; asked for by 'output'"),
+    (linear("hiden"), "layer 'hiden' not found; did you mean \"hidden\"?; required by 'output'"),
     (linear("data:dta"), "unknown data key 'dta'; did you mean \"data\"?; keys: 'data', 'classes'"),
     (output(target="clases"), "unknown data key 'clases'; did you mean \"classes\"?"),
     ({"class": "liner", "from": "data"}, "unknown layer class 'liner'; did you mean \"linear\"?"),
     ({"from": "data"}, 'the entry "class" is missing'),
     (5, "a layer must be a dict, but is 5 instead"),
-    (linear("#x"), "layer '#x' not found; asked for by 'output'"),
+    (linear("#x"), "layer '#x' not found; required by 'output'"),
     (linear("base:data"), '"base:data" needs a parent net, but this is the root net'),
     (linear("prev:output"), '"prev:output" exists only inside a loop (the unit of a rec layer)'),
     (linear(5), "`from` must be a layer name or a list of them, but is 5 instead"),
@@ -360,7 +360,7 @@ def test_errors_of_a_layer_begin_with_its_path(layer, message):
 
 def test_the_layers_that_asked_are_named():
     text = error({"output": linear("a"), "a": linear("nope")})
-    assert text == "network[\"a\"]: layer 'nope' not found; asked for by 'a' <- 'output'"
+    assert text == "network[\"a\"]: layer 'nope' not found; required by 'a' <- 'output'"
 
 
 def test_unknown_loss_options():
@@ -406,7 +406,7 @@ def test_data_that_does_not_fit_extern_data(padded):
 
 def test_a_missing_data_key_is_named():
     net = network({"output": output()})
-    with pytest.raises(ConfigError, match="the dataset gives no data key 'classes'; it gives: 'data'"):
+    with pytest.raises(ConfigError, match="the dataset has no data key 'classes'; it has: 'data'"):
         net({"data": torch.zeros(2, 3, 4)}, {"data": torch.tensor([3, 2])})
 
 

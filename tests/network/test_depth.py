@@ -163,7 +163,7 @@ def test_deep_nets_are_constructed_and_run(name):
 
 
 @pytest.mark.parametrize("end, message", [
-    ("nowhere", "layer 'nowhere' not found; asked for by 'l0' <- 'l1' <- "),
+    ("nowhere", "layer 'nowhere' not found; required by 'l0' <- 'l1' <- "),
     ("output", "there is a dependency loop on layer 'output': output <- l1199 <- "),
 ])  # fmt: skip
 def test_errors_at_the_end_of_a_deep_chain_show_both_ends(end, message):

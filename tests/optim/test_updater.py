@@ -217,7 +217,7 @@ def test_the_number_of_batches_by_a_function():
 
 @pytest.mark.parametrize("wrong", [0, True, 1.5, None])
 def test_a_function_of_batches_must_give_a_number(wrong: object):
-    with pytest.raises(ConfigError, match="accum_grad_multiple_step: the function must give a whole number"):
+    with pytest.raises(ConfigError, match="accum_grad_multiple_step: the function must return a whole number"):
         Run({"accum_grad_multiple_step": lambda **_: wrong}).steps(0, 1)
 
 

@@ -106,7 +106,7 @@ def test_others(config: dict, path: str):
 
 @pytest.mark.parametrize("found", [NAN, INF, -1.0, "x", None])
 def test_functions_of_the_step(found):
-    with pytest.raises(ConfigError, match="the function must give a finite number"):
+    with pytest.raises(ConfigError, match="the function must return a finite number"):
         Run(dynamic_learning_rate=lambda **_: found).epochs(1)
 
 

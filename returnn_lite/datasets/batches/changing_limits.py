@@ -30,7 +30,9 @@ class ChangingLimits:
         check_limit(self.size_option, size, above=True)
         count = -1 if count is None else count
         if isinstance(count, bool) or not isinstance(count, int) or count != -1 and count < 1:
-            raise ConfigError("max_seqs", f"the function must give a whole number above 0, but gave {count!r} instead")
+            raise ConfigError(
+                "max_seqs", f"the function must return a whole number above 0, but returned {count!r} instead"
+            )
         return size, count
 
     def _where(self, seq_idx: int) -> dict[str, int | float | None]:

@@ -177,7 +177,9 @@ def chunks(
 def custom_chunks(generated: ConfigValue, keys: tuple[str, ...], num_seqs: float = math.inf) -> Iterator[Slices]:
     """Slices of a user's function, which gives (seq_idx, start, end), start and end as dicts by key (or one number)."""
     if not isinstance(generated, Iterable):
-        raise ConfigError("chunking", f"the function must yield (seq_idx, start, end), but gives {generated!r} instead")
+        raise ConfigError(
+            "chunking", f"the function must yield (seq_idx, start, end), but returned {generated!r} instead"
+        )
     for item in generated:
         if not isinstance(item, tuple | list) or len(item) != 3:
             raise ConfigError("chunking", f"the function must yield (seq_idx, start, end), but yields {item!r} instead")
@@ -277,7 +279,7 @@ class Cutter:
         elif step[column] == 0:
             reason = f'"{key}" has no step, so it must have one frame at most: {known}'
         else:
-            reason = f'"{key}" gives another number of chunks than "{main}": lengths {known}'
+            reason = f'"{key}" has a different number of chunks than "{main}": lengths {known}'
         raise ConfigError("chunking", f"sequence {seq_idx} of the epoch: {reason}")
 
 

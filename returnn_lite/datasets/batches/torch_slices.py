@@ -56,7 +56,7 @@ class TorchChunking:
         if len(wrong):
             names = [key for key, own in zip(whole.keys, cut, strict=True) if own]
             found = dict(zip(names, counts[wrong[0]].tolist(), strict=True))
-            text = f"sequence {whole.seq_idx[wrong[0]]} of the epoch must give one number of chunks for all keys"
-            raise ConfigError("chunking", f"{text}, but gives {found}")
+            text = f"sequence {whole.seq_idx[wrong[0]]} of the epoch must have the same number of chunks for all keys"
+            raise ConfigError("chunking", f"{text}, but has {found}")
         numbers: np.ndarray = counts[:, 0]
         return numbers

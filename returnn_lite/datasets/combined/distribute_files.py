@@ -45,7 +45,7 @@ class DistributeFilesDataset(Wrapper):
     ):
         super().__init__(base, log=log)
         if not callable(get_sub_epoch_dataset):
-            raise ConfigError(f"{self.name}: get_sub_epoch_dataset", "must be a function giving a dataset dict")
+            raise ConfigError(f"{self.name}: get_sub_epoch_dataset", "must be a function that returns a dataset dict")
         self.files = read_files(files, f"{self.name}: files")
         self.partitions = self.options.partition_epoch or 1
         if len(self.files) < self.partitions:
@@ -66,12 +66,12 @@ class DistributeFilesDataset(Wrapper):
         options = self.get_dataset(files)
         path = f"{self.name}: get_sub_epoch_dataset"
         if not isinstance(options, Mapping):
-            raise ConfigError(path, f"must give a dataset dict, but gives {options!r}")
+            raise ConfigError(path, f"must return a dataset dict, but returned {options!r}")
         if (options.get("partition_epoch") or 1) != 1:
-            raise ConfigError(path, "must give a dataset without partition_epoch")
+            raise ConfigError(path, "must return a dataset without partition_epoch")
         if not any(key in one for one in _dicts(options) for key in ORDER_KEYS):
             raise ConfigError(
-                path, f"must give a dataset with one of {', '.join(ORDER_KEYS)}, so that its order is clear"
+                path, f"must return a dataset with one of {', '.join(ORDER_KEYS)}, so that its order is clear"
             )
         return sub_dataset(self, dict(options), "sub")
 

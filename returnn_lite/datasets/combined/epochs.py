@@ -163,7 +163,8 @@ class VariableDataset(Wrapper):
         super().__init__(base, log=log)
         if not callable(get_dataset):
             raise ConfigError(
-                f"{self.name}: get_dataset", f"must be a function giving a dataset dict, but is {get_dataset!r} instead"
+                f"{self.name}: get_dataset",
+                f"must be a function that returns a dataset dict, but is {get_dataset!r} instead",
             )
         self.refuse_orders()
         self.get_dataset, self.cache_size = get_dataset, max(dataset_lru_cache_size, 1)
@@ -198,7 +199,7 @@ class VariableDataset(Wrapper):
             if key not in inner.num_outputs or inner.num_outputs[key] != dims:
                 raise ConfigError(
                     f"{self.name}: get_dataset",
-                    f'must give datasets with the same keys and dims, but "{key}" is {dims} in epoch 1'
+                    f'must return datasets with the same keys and dims, but "{key}" is {dims} in epoch 1'
                     f" and {inner.num_outputs.get(key)} now",
                 )
 

@@ -139,7 +139,8 @@ class PostprocessingDataset(Wrapper):
         missing = [key for key in self.get_data_keys() if key not in found]
         if missing:
             raise DataError(
-                f'{self.name}: sequence "{tag}"', f"the function must give {missing}, but gives {sorted(found)} only"
+                f'{self.name}: sequence "{tag}"',
+                f"the function must return {missing}, but returned {sorted(found)} only",
             )
         fraction = float(raw(found["complete_frac"])) if "complete_frac" in found else 0.0
         return {key: self._checked(tag, key, raw(found[key])) for key in self.get_data_keys()}, tag, fraction

@@ -77,7 +77,7 @@ def ordering_name(value: ConfigValue, epoch: int | None) -> str:
     if callable(value):
         value = value(epoch=epoch)
     if not isinstance(value, str):
-        raise ConfigError("seq_ordering", f"must be a string or a function giving one, but is {value!r} instead")
+        raise ConfigError("seq_ordering", f"must be a string or a function that returns one, but is {value!r} instead")
     return value
 
 

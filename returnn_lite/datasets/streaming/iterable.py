@@ -80,12 +80,10 @@ class IterableDataset(StreamDataset, Rows):
                 return streamed(source, path)
         if inspect.isgenerator(source) and source is self.source:
             raise ConfigError(
-                path, "must be a function that gives a generator: a generator itself can be read only once"
+                path, "must be a function that returns a generator: a generator itself can be read only once"
             )
         if not isinstance(source, Iterable) or isinstance(source, str):
-            raise ConfigError(
-                path, f"must be something to iterate, a function that gives it, or a dict, but is {source!r}"
-            )
+            raise ConfigError(path, f"must be an iterable, a function that returns one, or a dict, but is {source!r}")
         return source
 
 

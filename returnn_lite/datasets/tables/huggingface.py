@@ -86,7 +86,7 @@ class HuggingFaceDataset(Rows):
         if isinstance(table, datasets.DatasetDict):
             raise ConfigError(path, f'must name one split, such as split="{next(iter(table))}", of {sorted(table)}')
         if not isinstance(table, datasets.Dataset):
-            raise ConfigError(path, f"must give a datasets.Dataset, but gives {type(table).__name__}")
+            raise ConfigError(path, f"must return a datasets.Dataset, but returned {type(table).__name__}")
         return table
 
     def _column(self, name: str | None, option: str) -> str | None:

@@ -111,7 +111,7 @@ class TextFunction:
         self.functions = [_function(part, path) for part in (value if isinstance(value, list | tuple) else [value])]
         tested = self("test")
         if not isinstance(tested, str):
-            raise ConfigError(path, f"must give a text, but gives {tested!r} for 'test'")
+            raise ConfigError(path, f"must return a text, but returned {tested!r} for 'test'")
 
     def __call__(self, text: str) -> str:
         for function in self.functions:

@@ -130,7 +130,7 @@ def _backend(value: ConfigValue) -> str | None:
     for part in str(value).split(","):
         name = part.rpartition(":")[2].strip()
         if name not in known:
-            text = f"unknown backend {name!r}{did_you_mean(name, known)}; this torch knows {', '.join(known)}"
+            text = f"unknown backend {name!r}{did_you_mean(name, known)}; this build of torch has {', '.join(known)}"
             raise ConfigError(_path("backend"), text)
         if not torch.distributed.is_backend_available(name):
             raise ConfigError(_path("backend"), f'"{name}" is not in this build of torch; use "gloo" for CPUs')
