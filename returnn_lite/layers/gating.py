@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
 from returnn_lite.layers.activations import activation as find_activation
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
@@ -38,5 +40,7 @@ class Gating(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """The gated half."""
         at = x.spec.feature or 0
+        if self.texts[0] in (None, "identity") and self.texts[1] == "sigmoid":
+            return x.with_data(F.glu(x.data, at), self.spec(x.spec))
         values, gates = x.data.chunk(2, at)
         return x.with_data(self.activation(values, at) * self.gate(gates, at), self.spec(x.spec))

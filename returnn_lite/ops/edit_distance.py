@@ -10,18 +10,30 @@ from torch import Tensor
 
 from returnn_lite.ops.masked import frame_mask
 
+ROWS = 64  # of the table, whose costs are made at once
+
 
 def edit_distance(a: Tensor, a_lengths: Tensor, b: Tensor, b_lengths: Tensor) -> Tensor:
-    """Least number of insertions, deletions and substitutions.  Shape: (B, N), (B,), (B, M), (B,) -> (B,) int32"""
+    """Least number of insertions, deletions and substitutions.  Shape: (B, N), (B,), (B, M), (B,) -> (B,) int32
+
+    The table holds the distance of the first i labels of a to the first j of b, less i + j: deletions and insertions
+    then cost nothing, equal labels -2 and replaced ones -1, and a label behind the end of a changes nothing.
+    """
     if a.shape[1] > b.shape[1]:
         return edit_distance(b, b_lengths, a, a_lengths)
     device = a.device
-    b, a_lengths, b_lengths = b.to(device), a_lengths.to(device), b_lengths.to(device).long()
-    row = torch.arange(b.shape[1] + 1, dtype=torch.int32, device=device).repeat(a.shape[0], 1)
-    for index in range(a.shape[1]):
-        new = _next_row(row, a[:, index], b)
-        row = torch.where((index < a_lengths)[:, None], new, row)
-    return row.gather(1, b_lengths[:, None])[:, 0]
+    b, a_lengths, b_lengths = b.to(device), a_lengths.to(device), b_lengths.to(device)
+    row = torch.zeros(b.shape[0], b.shape[1] + 1, dtype=torch.int32, device=device)
+    behind = ~frame_mask(a_lengths, a.shape[1])
+    for first in range(0, a.shape[1], ROWS):
+        part = slice(first, first + ROWS)
+        costs = (a[:, part, None] != b[:, None]).to(torch.int32) - 2
+        costs = costs.masked_fill_(behind[:, part, None], a.shape[1] + b.shape[1])
+        for cost in costs.unbind(1):
+            best = torch.minimum(row[:, 1:], row[:, :-1] + cost)
+            row = torch.cat([row[:, :1], best.cummin(1).values], 1)
+    found = row.gather(1, b_lengths.long()[:, None])[:, 0]
+    return found + (a_lengths + b_lengths).to(torch.int32)
 
 
 def first_row(target: Tensor, lengths: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ class Ticks:
         self.beams: list[Beam | None] = []
         self.constants: dict[Node, Any] = {}
         self.sequences: list[tuple[Node, Tensor, tuple[torch.Tensor, ...]]] = []
+        self.over_axis: dict[Node, Tensor] = {}
         self.varying: list[tuple[Node, list[Tensor]]] = []
         self.offset = whole.offset
         self.state = self._first_state()
@@ -73,7 +74,7 @@ class Ticks:
         for turn in self.program.turns:
             layer = turn.node.layer
             if turn.kind == STEP and isinstance(layer, Stateful):
-                self.constants[turn.node] = layer.begin_loop(make.batch)
+                self.constants[turn.node] = self._constants(turn.node, layer, make.batch)
                 known = {k: n for k, n in turn.node.refs.items() if (n.previous or n) not in inside}
                 first = layer.first_state(make, {k: self.whole.value(n) for k, n in known.items()})
                 state.states[turn.node] = Carried(first, beam)
@@ -97,6 +98,15 @@ class Ticks:
             return
         template = Tensor(x.data[:0], _frame_spec(x.spec.in_loop(dim), dim), x.lengths, x.beam)
         self.sequences.append((node, template, x.data.unbind(x.spec.dims.index(dim))))
+        self.over_axis[node] = x
+
+    def _constants(self, node: Node, layer: Stateful, batch: int) -> Any:  # Any: `LoopConstants`
+        """What a layer uses at every tick."""
+        constants = layer.begin_loop(batch)
+        if self.context.beams:
+            return constants
+        known = [self.over_axis.get(source) for source in node.sources]
+        return layer.look_ahead(constants, known, [source.spec for source in node.sources], self.program.dim)
 
     def _active_sequences(self) -> ActiveSequences | None:
         """For a search whose sequences may leave its batch; None if they may not."""

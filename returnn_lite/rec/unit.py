@@ -16,12 +16,14 @@ from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick, is_frame
+from returnn_lite.rec.ahead import look_ahead
 from returnn_lite.rec.both_directions import BothDirections, Direction
 from returnn_lite.rec.cells import Cell, ParamSpec, Weights, make_cell
 from returnn_lite.rec.last_state import request_state
 from returnn_lite.rec.rows import in_rows, row_data, time_major
 from returnn_lite.rec.unit_state import InitialState
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
+from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 
@@ -171,6 +173,15 @@ class Unit(Stateful):
         """What is constant over one run of a loop."""
         return self.cell.begin_ticks(self.weights, self.training, self.context.generator, batch)
 
+    def look_ahead(
+        self, constants: LoopConstants, known: Sequence[Tensor | None], specs: Sequence[Spec | None], dim: Dim
+    ) -> LoopConstants:
+        """The products of known sources."""
+        plain = not self.options.dropout and self.options.in_dim is None
+        if plain and "w" in constants and len(known) > 1:
+            constants.ahead = look_ahead(constants, known, specs, self.source_sizes, dim)
+        return constants
+
     def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """The state before the first tick."""
         state = self.initial.state(self, self.cell, make.batch, make.device, refs)
@@ -183,8 +194,17 @@ class Unit(Stateful):
 
     def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """One tick."""
+        ahead = constants.ahead
+        if ahead is not None and ahead.spec is not None:
+            out, new = self.cell.end_tick(
+                ahead.sums([sources[i].data for i in ahead.rest], state["h"], tick.number), state
+            )
+            return joined(out, ahead.spec, sources, state={key: new[key] for key in self.cell.state_keys}), new
         x = self.run_input(sources)
-        return self._step(x, self.made_spec(x.spec), constants, state)
+        spec = self.made_spec(x.spec)
+        if ahead is not None:
+            ahead.spec = spec
+        return self._step(x, spec, constants, state)
 
     def _frame(self, x: Tensor, refs: dict[str, Tensor]) -> Tensor:
         """One frame alone, from the state that is given."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -72,6 +72,15 @@ class Stateful(Layer):
     def begin_loop(self, batch: int) -> LoopConstants:
         """What is constant over one run of a loop with `batch` sequences."""
         return None
+
+    def look_ahead(
+        self, constants: LoopConstants, known: Sequence[Tensor | None], specs: Sequence[Spec | None], dim: Dim
+    ) -> LoopConstants:
+        """The constants, with what can be computed for all ticks at once.
+
+        known: the sources over the loop's axis `dim`, None for those that ticks compute; specs: of their frames.
+        """
+        return constants
 
     def first_state(self, make: LoopStart, refs: Mapping[str, Tensor]) -> State:
         """The state before the first tick."""

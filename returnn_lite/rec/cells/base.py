@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from returnn_lite.errors import ConfigError
 from returnn_lite.ops.dropout import dropout_mask
 from returnn_lite.ops.frames import Frames
+from returnn_lite.tensor import Spec
 
 State = dict[str, Tensor]
 
@@ -25,6 +26,25 @@ class ParamSpec:
     init: str | float | tuple[float, ...] = "default"
 
 
+@dataclass
+class Ahead:
+    """The part of the products that a loop knows before its ticks: that of sources which do not depend on them.
+
+    `frames`: for each tick the sums (B, G) so far; `rest`: the numbers of the other sources, and `weights` (…, G) for
+    them and h; `spec`: of the output, as soon as it is known.
+    """
+
+    frames: tuple[Tensor, ...]
+    rest: tuple[int, ...]
+    weights: Tensor
+    spec: Spec | None = None
+
+    def sums(self, inputs: Sequence[Tensor], h: Tensor, tick: int) -> Tensor:
+        """What enters the gates (B, G), with the other sources (B, F)."""
+        x = torch.cat([*inputs, h], 1) if inputs else h
+        return torch.addmm(self.frames[tick], x, self.weights)
+
+
 class Weights(dict[str, Tensor]):
     """The arrays that the ticks of one call use, with the call's train flag and random generator."""
 
@@ -32,6 +52,7 @@ class Weights(dict[str, Tensor]):
         super().__init__(arrays)
         self.training = training
         self.generator = generator
+        self.ahead: Ahead | None = None  # what a loop knows before its ticks
 
 
 class Cell:
@@ -88,6 +109,10 @@ class Cell:
     def tick(self, p: Weights, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One tick from its input: (B, D), or (B,) label indices."""
         return self.step(p, self.project(p, x), state)
+
+    def end_tick(self, gates: Tensor, state: State) -> tuple[Tensor, State]:
+        """One tick from all that enters its gates (B, G); for cells whose `Weights` have "w", input and h as rows."""
+        raise NotImplementedError
 
     def sequence(
         self,

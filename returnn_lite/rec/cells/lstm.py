@@ -39,7 +39,9 @@ class LstmCell(Cell):
     def tick(self, p: Weights, x: Tensor, state: State) -> tuple[Tensor, State]:
         if "w" not in p or not x.is_floating_point():
             return super().tick(p, x, state)
-        gates = torch.addmm(p["bias"], torch.cat([x, state["h"]], 1), p["w"])  # one product instead of two
+        return self.end_tick(torch.addmm(p["bias"], torch.cat([x, state["h"]], 1), p["w"]), state)  # one product
+
+    def end_tick(self, gates: Tensor, state: State) -> tuple[Tensor, State]:
         h, c = lstm_step(gates, state["c"])
         return h, {"c": c, "h": h}
 
