@@ -92,6 +92,8 @@ class SoftmaxOverSpatial(Layer):
         valid = mask(x, x.spec.rank - 1)
         start, size = self._bound("start", x, refs), self._bound("window_size", x, refs)
         first = self._bound("window_start", x, refs)
+        if start is None and first is None:
+            return valid
         positions = torch.arange(x.data.shape[-1], device=x.data.device)
         return range_mask(positions, valid, start=start, first=first, size=size)
 

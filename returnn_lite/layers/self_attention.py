@@ -13,7 +13,7 @@ from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick
 from returnn_lite.layers.relative_position import RelativeRows
-from returnn_lite.ops.attention import attention, with_first
+from returnn_lite.ops.attention import attention
 from returnn_lite.tensor import Dim, Spec, Tensor
 
 _KEPT = ("keep_over_epoch", "keep_over_epoch_no_init")
@@ -115,7 +115,7 @@ class SelfAttention(Stateful):
         if time is None:
             raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")
         x = x.permuted(self._order(x.spec))
-        valid = None if self.left_only or not time.dynamic else x.length(time).mask(x.data.shape[-2])
+        valid = None if self.left_only or not time.dynamic else x.length(time).mask(x.data.shape[-2], with_first=True)
         data = self._attended(x.data, valid, refs.get("key_shift"), x.spec.batch)
         return x.with_data(data, self.spec(x.spec))
 
@@ -126,7 +126,7 @@ class SelfAttention(Stateful):
         at, batch = x.spec.dims.index(dim), x.spec.batch
         valid = None
         if not self.left_only and dim in x.lengths:
-            valid = x.length(dim).mask(x.data.shape[at])
+            valid = x.length(dim).mask(x.data.shape[at], with_first=True)
         batch = None if batch is None else batch - (at < batch)
         data = self._attended(x.data.movedim(at, -2), valid, refs.get("key_shift"), batch)
         return x.with_data(data.movedim(-2, at), self.spec(x.spec))
@@ -134,7 +134,7 @@ class SelfAttention(Stateful):
     def _attended(
         self, x: torch.Tensor, valid: torch.Tensor | None, shift: Tensor | None, batch: int | None
     ) -> torch.Tensor:
-        """The attention over the axis before the last one. `valid`: bool (B, T), of the frames."""
+        """The attention over the axis before the last one. `valid`: bool (B, T), of the frames; the first one is."""
         queries, keys, values = self._projected(x)
         before = self._kept_state(x.shape[:-2])
         self._keep(before, keys, values)
@@ -144,10 +144,10 @@ class SelfAttention(Stateful):
         return self._merged(self._attention(queries, keys, values, mask, shift, causal=self.left_only))
 
     def _projected(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries (scaled), keys and values of the heads.  Shape: (…, T, F) -> (…, heads, T, key or value dim)"""
+        """Queries, keys and values of the heads.  Shape: (…, T, F) -> (…, heads, T, key or value dim)"""
         qkv = F.linear(x, self.QKV.t()).unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
         queries, keys, values = qkv.split([self.key_dim, self.key_dim, qkv.shape[-1] - 2 * self.key_dim], -1)
-        return queries * self.key_dim**-0.5, keys, values
+        return queries, keys, values
 
     def _mask(self, x: torch.Tensor, valid: torch.Tensor | None, keys: int, batch: int | None) -> torch.Tensor | None:
         """Bool, broadcastable to the energies (…, heads, T, keys): the keys that are seen; all those before frame 0."""
@@ -157,8 +157,8 @@ class SelfAttention(Stateful):
         shape = [1] * x.dim()
         if batch is not None and valid.dim() > 1:
             shape[batch] = x.shape[batch]
-        seen = with_first(valid).reshape(*shape[:-2], 1, 1, frames)
-        return F.pad(seen, (keys - frames, 0), value=True)
+        seen = valid.reshape(*shape[:-2], 1, 1, frames)
+        return seen if keys == frames else F.pad(seen, (keys - frames, 0), value=True)
 
     def _attention(
         self,
@@ -171,13 +171,18 @@ class SelfAttention(Stateful):
         causal: bool = False,
     ) -> torch.Tensor:
         """The weighted values.  Shape: (…, heads, Q, key dim), … -> (…, heads, Q, value dim)"""
+        scale, bias = self.key_dim**-0.5, None
+        if shift is not None:
+            queries, scale = queries * scale, 1.0
+            bias = _shifts(queries, shift)
         return attention(
             queries,
             keys,
             values,
             mask=mask,
             causal=causal,
-            bias=None if shift is None else _shifts(queries, shift),
+            bias=bias,
+            scale=scale,
             lowest=-float(self.context.config.float("inf_value", float("inf"))),
             dropout=self.dropout if self.training else 0.0,
             generator=self.context.generator,

@@ -18,14 +18,6 @@ def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril_(keys - queries)
 
 
-def with_first(valid: Tensor) -> Tensor:
-    """The mask with the first frame True: a softmax over nothing is NaN, which gradients would spread.
-
-    Shape: (…, T) bool -> the same
-    """
-    return valid | (torch.arange(valid.shape[-1], device=valid.device) == 0)
-
-
 def masked_softmax(energies: Tensor, valid: Tensor | None, *, lowest: float = -math.inf, scale: float = 1.0) -> Tensor:
     """Softmax over the last axis of energies, `lowest` where not valid, times `scale`.
 

@@ -22,7 +22,7 @@ class Lengths:
     values: torch.Tensor
     max: int
     dims: tuple[Dim, ...] = (batch_dim,)
-    _masks: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
+    _masks: dict[tuple[int, bool], torch.Tensor] = field(default_factory=dict, repr=False)
     _tiled: dict[int, Lengths] = field(default_factory=dict, repr=False)
     _single: Lengths | None = field(default=None, repr=False)  # what it is tiled from
 
@@ -31,12 +31,16 @@ class Lengths:
         """Lengths with `max` read off the values (one wait for the device)."""
         return Lengths(values, int(values.max()) if values.numel() else 0)
 
-    def mask(self, size: int | None = None) -> torch.Tensor:
-        """Bool (*dims, size): True at valid positions; made once per size."""
+    def mask(self, size: int | None = None, *, with_first: bool = False) -> torch.Tensor:
+        """Bool (*dims, size): True at valid positions; made once per size.
+
+        with_first: the first position is True in any case: a softmax over nothing is NaN, which gradients would spread.
+        """
         size = self.max if size is None else size
-        mask = self._masks.get(size)
+        mask = self._masks.get((size, with_first))
         if mask is None:
-            mask = self._masks[size] = frame_mask(self.values, size)
+            mask = frame_mask(self.values.clamp(min=1) if with_first else self.values, size)
+            self._masks[size, with_first] = mask
         return mask
 
     def tile(self, beam: int) -> Lengths:

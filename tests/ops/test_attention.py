@@ -68,10 +68,6 @@ def test_masked_softmax() -> None:
     torch.testing.assert_close(ops.masked_softmax(energies, None), energies.softmax(-1))
 
 
-def test_the_first_frame_is_always_seen() -> None:
-    assert ops.with_first(torch.tensor([[False, False], [True, True]])).tolist() == [[True, False], [True, True]]
-
-
 def test_energies_and_sums_of_single_queries() -> None:
     context, query, v = K[:, 0], Q[:, 0, 0], torch.randn(5, generator=GENERATOR)
     for b, t in torch.cartesian_prod(torch.arange(2), torch.arange(6)).tolist():

@@ -25,6 +25,7 @@ def test_mask_is_true_at_valid_positions_and_made_once_per_size():
     lengths = of(2, 0, 3)
     assert lengths.mask().int().tolist() == [[1, 1, 0], [0, 0, 0], [1, 1, 1]]
     assert lengths.mask(2).int().tolist() == [[1, 1], [0, 0], [1, 1]]
+    assert lengths.mask(with_first=True).int().tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
     assert lengths.mask() is lengths.mask(3) and lengths.mask(2) is not lengths.mask(3)
 
 
