@@ -15,6 +15,7 @@ from returnn_lite.losses.base import Loss, LossSum, SequenceLoss, loss
 from returnn_lite.ops.ctc import collapse_repeated
 from returnn_lite.ops.ctc_decode import beam_search_decode, greedy_decode
 from returnn_lite.ops.edit_distance import edit_distance
+from returnn_lite.ops.kernels import on_gpu
 from returnn_lite.tensor import Tensor
 
 Labels = tuple[torch.Tensor, torch.Tensor]  # (B, N) and lengths (B,)
@@ -104,7 +105,7 @@ class CTC(Loss):
         self, logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, sizes: torch.Tensor
     ) -> torch.Tensor:
         if self.training or self.beam_width == 1:
-            found, found_lengths = greedy_decode(logits, lengths)
+            found, found_lengths = greedy_decode(logits, lengths, trim=not on_gpu(logits))
         else:
             found, found_lengths, _ = beam_search_decode(logits, lengths, beam_width=self.beam_width)
         return edit_distance(found, found_lengths, labels, sizes).sum().to(torch.float32)

@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from returnn_lite.ops.gradients import with_gradient
+from returnn_lite.ops.kernels import on_gpu
 from returnn_lite.ops.masked import frame_mask, pack
 
 NEVER = -1e30  # log probability of what cannot be; finite, so that gradients are
@@ -177,7 +178,7 @@ def _library_gradient(log_probs: Tensor, problem: _Problem) -> tuple[Tensor, Ten
         possible = loss.detach().isfinite()
         total = torch.dot(loss, possible.to(loss.dtype))  # a scalar: for other outputs autograd imports sympy (0.3 s)
     (grad,) = torch.autograd.grad(total, log_probs)
-    if not possible.all():
+    if on_gpu(possible) or not possible.all():
         without_path = log_probs.detach().exp() * problem.mask[:, :, None]
         grad = torch.where(possible[:, None, None], grad, without_path)
     return loss.detach(), grad

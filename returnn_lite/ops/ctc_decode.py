@@ -10,12 +10,12 @@ from returnn_lite.ops.masked import frame_mask, pack
 
 
 def greedy_decode(
-    scores: Tensor, lengths: Tensor, *, blank: int | None = -1, merge_repeated: bool = True
+    scores: Tensor, lengths: Tensor, *, blank: int | None = -1, merge_repeated: bool = True, trim: bool = True
 ) -> tuple[Tensor, Tensor]:
     """The best class of each frame, equal neighbours merged, blanks dropped. Shape: (B, T, V), (B,) -> (B, N), (B,)
 
     `scores`: anything that grows with the probability; `blank` None: no class is dropped. Both results are int32;
-    labels behind the end are 0.
+    labels behind the end are 0. N is T without `trim`, so that nothing waits to learn it.
     """
     best = scores.argmax(-1).int()
     keep = frame_mask(lengths.to(best.device), best.shape[1])
@@ -23,7 +23,7 @@ def greedy_decode(
         keep &= best != blank % scores.shape[2]
     if merge_repeated:
         keep[:, 1:] &= best[:, 1:] != best[:, :-1]
-    return pack(best, keep)
+    return pack(best, keep, trim=trim)
 
 
 def beam_search_decode(

@@ -37,14 +37,14 @@ def range_mask(
     return functools.reduce(torch.logical_and, checks) if checks else None
 
 
-def pack(x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+def pack(x: Tensor, keep: Tensor, *, trim: bool = True) -> tuple[Tensor, Tensor]:
     """Moves the entries to keep to the front, 0 behind.  Shape: (B, T), (B, T) bool -> (B, T'), (B,) int32
 
-    T' is the largest number of entries kept; a device is waited for to learn it.
+    T' is the largest number of entries kept; a device is waited for to learn it. T' is T without `trim`.
     """
     lengths = keep.sum(1)
     # Each kept entry goes to its rank; all others to one column more, which is cut off.
     place = torch.where(keep, keep.cumsum(1) - 1, x.shape[1])
     packed = x.new_zeros(x.shape[0], x.shape[1] + 1).scatter_(1, place, x)
-    longest = int(lengths.max()) if lengths.numel() else 0
+    longest = (int(lengths.max()) if lengths.numel() else 0) if trim else x.shape[1]
     return packed[:, :longest], lengths.to(torch.int32)
