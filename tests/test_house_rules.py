@@ -100,6 +100,7 @@ ANY_REASON = "# Any: "  # begins the comment that gives it, beside the annotatio
 OPTIONAL = {
     "confection",
     "datasets",
+    "google_crc32c",
     "greenlet",
     "gymnasium",
     "inflect",

@@ -1,12 +1,17 @@
-"""CRC-32C (Castagnoli) of large arrays in numpy.
+"""CRC-32C (Castagnoli): by google-crc32c where it is installed (25 times as fast), else of large arrays in numpy.
 
-The register is linear over GF(2), so the data is cut into lanes that advance side by side, four bytes at a time; then
-neighbours are joined: the register of the left one advances by the length of the right one, and both are added.
+In numpy: the register is linear over GF(2), so the data is cut into lanes that advance side by side, four bytes at a
+time; then neighbours are joined: the register of the left one advances by the length of the right one, and both are
+added.
 """
 
 from __future__ import annotations
 
+import functools
+import warnings
+from collections.abc import Callable
 from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,13 +22,37 @@ MAX_LANES = 4096  # a chunk of 1 MiB stays in the cache
 ONES = 0xFFFFFFFF
 
 Words = np.ndarray
+Part: TypeAlias = bytes | bytearray | memoryview | np.ndarray
 
 
-def crc32c(*parts: bytes | bytearray | memoryview | np.ndarray) -> int:
+def crc32c(*parts: Part) -> int:
     """The checksum over the parts one after the other; b"123456789" -> 0xE3069283."""
+    return _function()(*parts)
+
+
+@cache
+def _function() -> Callable[..., int]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an installation without its C part, which goes byte by byte
+        try:
+            from google_crc32c import extend, implementation
+        except ImportError:
+            return own_crc32c
+    return functools.partial(_by, extend) if implementation == "c" else own_crc32c
+
+
+def _by(extend: Callable[[int, bytes | np.ndarray], int], *parts: Part) -> int:
+    found = 0
+    for part in parts:
+        found = extend(found, part if isinstance(part, bytes) else _bytes(part))
+    return found
+
+
+def own_crc32c(*parts: Part) -> int:
+    """The same, in numpy."""
     register = ONES
     for part in parts:
-        register = _advance_over(register, np.frombuffer(part, np.uint8) if len(part) else _EMPTY)
+        register = _advance_over(register, _bytes(part))
     return register ^ ONES
 
 
@@ -32,7 +61,8 @@ def masked(crc: int) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & ONES
 
 
-_EMPTY = np.zeros(0, np.uint8)
+def _bytes(part: Part) -> np.ndarray:
+    return np.frombuffer(part, np.uint8) if len(part) else np.zeros(0, np.uint8)
 
 
 def _advance_over(register: int, data: np.ndarray) -> int:

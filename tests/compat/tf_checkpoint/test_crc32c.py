@@ -1,9 +1,25 @@
 """Checksums."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from returnn_lite.compat.tf_checkpoint.crc32c import LANE_BYTES, MAX_LANES, POLYNOMIAL, crc32c, masked
+from returnn_lite.compat.tf_checkpoint import crc32c as module
+from returnn_lite.compat.tf_checkpoint.crc32c import LANE_BYTES, MAX_LANES, POLYNOMIAL, crc32c, masked, own_crc32c
+
+
+@pytest.fixture(autouse=True, params=["own", "google"])
+def which(request, monkeypatch):
+    """Both ways of computing it."""
+    if request.param == "google":
+        pytest.importorskip("google_crc32c")
+    else:
+        monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    module._function.cache_clear()
+    assert (module._function() is own_crc32c) == (request.param == "own")
+    yield
+    module._function.cache_clear()
 
 
 def by_bits(data: bytes) -> int:
@@ -31,5 +47,6 @@ def test_large_data_in_parts():
     data = np.random.RandomState(1).randint(0, 256, size).astype("uint8")
     whole = crc32c(data)
     assert whole == crc32c(data[:77], data[77:123456].tobytes(), data[123456:])
+    assert whole == crc32c(memoryview(data)[:9], bytearray(data[9:].tobytes()), b"")
     data[size // 2] ^= 1
     assert crc32c(data) != whole
