@@ -1,4 +1,4 @@
-"""The Dockerfile names what there is. No image is built here: its lines are read, and what it copies makes the wheel."""
+"""The Dockerfile names what there is. No image is built here: its lines are read, and what it copies makes a wheel."""
 
 import json
 import re
