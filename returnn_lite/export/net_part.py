@@ -12,7 +12,7 @@ from returnn_lite.export.program import Arrays
 from returnn_lite.network.network import Network
 from returnn_lite.rec.loop_layer import RecLoop
 from returnn_lite.to_torch.scope import Unwritable
-from returnn_lite.to_torch.task import as_inputs, batch, needed_keys, results, write
+from returnn_lite.to_torch.task import Net, as_inputs, batch, needed_keys, results, write
 
 TRACED = (3, 37)  # sequences and frames of the first example
 CHECKED = ((4, 31), (1, 17), (5, 40), (2, 25))
@@ -21,19 +21,21 @@ CUT = 4  # frames by which all sequences of an example are shorter than its arra
 Real = tuple[Arrays, Arrays] | None
 
 
-def net_part(net: Network, layer: str, real: Real) -> Part:
+def net_part(net: Net, layer: str, real: Real) -> Part:
     """The layer's output for data and lengths by key; `real`: a batch to check it on. ConfigError for a search."""
-    refuse_search(net, layer)
+    if isinstance(net, Network):
+        refuse_search(net, layer)
     keys = needed_keys(net, layer)
     try:
         module = write(net, layer, keys=keys)
     except Unwritable as exc:
         raise exc.as_error() from exc
     finally:
-        net.context.keeps_batch = False
+        if isinstance(net, Network):
+            net.context.keeps_batch = False
     if module.draws:
         raise ConfigError(
-            net.layers[layer].path, "cannot be exported: it draws random numbers, so its output cannot be compared"
+            f"network[{layer!r}]", "cannot be exported: it draws random numbers, so its output cannot be compared"
         )
     examples = list(_examples(net, layer, real))
     names = AxisNames()
@@ -59,22 +61,23 @@ def refuse_search(net: Network, layer: str) -> None:
         raise ConfigError("forward_output_layer", f"layer {layer!r} {text}")
 
 
-def _examples(net: Network, layer: str, real: Real) -> Iterator[Example]:
+def _examples(net: Net, layer: str, real: Real) -> Iterator[Example]:
     for count, frames in (TRACED, *CHECKED):
         yield _example(net, layer, f"a batch of {count} sequences of {frames} frames", *batch(net, count, frames))
-    data, lengths = batch(net, 4, 33)
-    cut = {key: (x - CUT).clamp(min=1) for key, x in lengths.items()}
-    yield _example(net, layer, "a batch with more padding", data, cut)
+    if isinstance(net, Network):
+        data, lengths = batch(net, 4, 33)
+        cut = {key: (x - CUT).clamp(min=1) for key, x in lengths.items()}
+        yield _example(net, layer, "a batch with more padding", data, cut)
     yield from short_examples(net, partial(results, net, layer))
     if real is not None:
         yield _example(net, layer, "a batch of the data", *real)
 
 
-def _example(net: Network, layer: str, name: str, data: Arrays, lengths: Arrays) -> Example:
+def _example(net: Net, layer: str, name: str, data: Arrays, lengths: Arrays) -> Example:
     return Example(name, as_inputs(data, lengths), dict(results(net, layer, data, lengths)))
 
 
-def short_examples(net: Network, run: Callable[[Arrays, Arrays], Arrays]) -> Iterator[Example]:
+def short_examples(net: Net, run: Callable[[Arrays, Arrays], Arrays]) -> Iterator[Example]:
     """Batches of few frames, where the network can do that; `run`: data and lengths by key -> outputs."""
     for count, frames in SHORT:
         data, lengths = batch(net, count, frames)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from torch.export import ExportedProgram
@@ -58,7 +58,7 @@ class Part:
         first = self.examples[0]
         inputs = {port.name: first.inputs[port.name] for port in self.inputs}
         try:
-            return exported(loaded_module(self.module), self.inputs, inputs)
+            return exported(loaded_module(with_symbols(self.module)), self.inputs, inputs)
         except Exception as exc:
             raise ConfigError(self._layer_of(exc), f"cannot be exported: {reason(exc)}") from exc
 
@@ -97,3 +97,8 @@ class Part:
         comments = [line.strip() for line in lines[:found] if re.match(r" +# .+: .+ -> ", line)]
         name = comments[-1][2:].partition(":")[0] if comments else ""
         return f"network[{name!r}]" if name else "network"
+
+
+def with_symbols(module: Module) -> Module:
+    """The module whose numbers that are read off tensors stay symbols when it is traced: `x.item()` for `int(x)`."""
+    return replace(module, text=re.sub(r"\bint\((\w+)\)", r"\1.item()", module.text))

@@ -10,6 +10,8 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from returnn_lite.export.packed import Packed
+
 # Recurrent layers as one call each. Tracing would take those of torch apart into the frames of the example.
 
 
@@ -56,8 +58,18 @@ RNN_TANH = torch.ops.returnn_lite.rnn_tanh.default
 class Portable(TorchFunctionMode):
     """While it is entered, calls that would tie an exported program to the sizes of its example are made otherwise."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.packed = Packed(LSTM)
+
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         form = _FORMS.get(function, function)
+        if function is torch._pack_padded_sequence:
+            form = self.packed.pack
+        elif function is torch._pad_packed_sequence:
+            form = self.packed.pad
+        elif function is torch.lstm and isinstance(args[1], Tensor):
+            form = self.packed.lstm
         return form(*args, **(kwargs or {}))
 
 
@@ -89,8 +101,15 @@ def _contiguous_attention(*args: Any, **kwargs: Any) -> Tensor:
     return F.scaled_dot_product_attention(*args, **kwargs).clone(memory_format=torch.contiguous_format)
 
 
+def _zeros(*size: Any, **options: Any) -> Tensor:
+    """Zeros, of which sizes are in tensors."""
+    sizes: list[Any] = [x.item() if isinstance(x, Tensor) else x for x in size]
+    return torch.zeros(*sizes, **options)
+
+
 _FORMS: dict[Any, Callable[..., Any]] = {
     torch.lstm: _one_lstm,
+    torch.zeros: _zeros,
     torch.rnn_tanh: _one_rnn_tanh,
     F.max_pool1d: _flat_max_pool,
     torch.max_pool1d: _flat_max_pool,

@@ -27,6 +27,7 @@ from returnn_lite.export.words import words
 from returnn_lite.files import write_atomically
 from returnn_lite.log import Log
 from returnn_lite.network.network import Network
+from returnn_lite.to_torch.task import Net
 
 Maker: TypeAlias = Callable[[ExportedProgram, Sequence[Port], Sequence[Port]], bytes]
 Opener: TypeAlias = Callable[[bytes], Callable[[Arrays], Arrays]]
@@ -45,23 +46,25 @@ def export_task(config: Config, log: Log) -> None:
     ConfigError for a network that cannot be exported.
     """
     base, formats = config.value("export_file", "net"), chosen_formats(config)
-    if config.typed_value("get_model") is not None:
-        raise ConfigError("get_model", "`export` is for networks of layers; hand a torch module to torch.export itself")
     config.update({"device": "cpu", "task": export_runs(config)})
     dataset, missing = open_data(config, log)
     engine_data.complete_extern_data(config, [dataset])
     loop = config.value("export_loop", "")
     layer = loop or config.value("forward_output_layer", "output")
     loaded = load_network(config, log, task="export", search=bool(loop), eval=False, extra_layers=(layer,))
-    net = cast(Network, loaded.net)
+    net = cast(Net, loaded.net)
+    if loop and not isinstance(net, Network):
+        raise ConfigError(
+            "export_loop", "only networks of layers have decoders that are exported; this is a torch model"
+        )
     with torch.no_grad():
         real = real_batch(config, net, dataset)
-        parts = loop_parts(net, layer, real) if loop else [net_part(net, layer, real)]
+        parts = loop_parts(cast(Network, net), layer, real) if loop else [net_part(net, layer, real)]
         about = {
             "config": os.path.basename(config.files[0]) if config.files else "",
             "epoch": loaded.epoch,
             "layer": layer,
-            **words(net, layer, dataset),
+            **words(net, layer, number_of_classes(parts[-1].outputs[0]), dataset),
         }
         found = write(base, formats, parts, about)
     on = f"on {dataset.name}" if dataset is not None else f"on random numbers ({missing})"
@@ -69,6 +72,12 @@ def export_task(config: Config, log: Log) -> None:
     log.v1(f"written: {names}; checked {on}, largest difference {found.gap:.1e}")
     if found.min_frames > 1:
         log.v1(f"note: sequences must have {found.min_frames} frames at least, which nothing checks")
+
+
+def number_of_classes(port: Port) -> int:
+    """How many classes labels or the last axis have."""
+    size = port.classes or (port.axes[-1] if port.axes else 0)
+    return size if isinstance(size, int) else 0
 
 
 def chosen_formats(config: Config) -> tuple[str, ...]:
@@ -100,7 +109,7 @@ def open_data(config: Config, log: Log) -> tuple[Dataset | None, str]:
     return None, "the config has no data"
 
 
-def real_batch(config: Config, net: Network, dataset: Dataset | None) -> tuple[Arrays, Arrays] | None:
+def real_batch(config: Config, net: Net, dataset: Dataset | None) -> tuple[Arrays, Arrays] | None:
     """The data and the lengths of the first sequences, by key."""
     if dataset is None or not net.used_data_keys:
         return None

@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 
 from returnn_lite.config import Config, to_torch_runs
+from returnn_lite.engine.models.torch_model import TorchNet
 from returnn_lite.engine.setup import load_network
 from returnn_lite.errors import ConfigError
 from returnn_lite.files import write_atomically
@@ -22,6 +23,7 @@ from returnn_lite.tensor import Dim, Tensor
 from returnn_lite.to_torch.folding import Folding
 from returnn_lite.to_torch.loops import reads
 from returnn_lite.to_torch.module import Module, Recording, make_module
+from returnn_lite.to_torch.numbers import sizes_for_numbers
 from returnn_lite.to_torch.pruning import needed_calls
 from returnn_lite.to_torch.recorder import Recorder
 from returnn_lite.to_torch.scope import Unwritable
@@ -33,6 +35,7 @@ CHECKED = ((4, 31), (1, 17), (3, 40), (2, 37))  # that are compared
 LONGER = 3  # times as many frames, where those do not do
 TOLERANCE = 1e-5
 Arrays = dict[str, torch.Tensor]
+Net: TypeAlias = Network | TorchNet
 
 
 def to_torch_task(config: Config, log: Log) -> None:
@@ -72,26 +75,30 @@ def to_torch_task(config: Config, log: Log) -> None:
 
 
 def write(
-    net: Network, layer: str, title: str = "", weights_file: str = "net.pt", keys: Collection[str] | None = None
+    net: Net, layer: str, title: str = "", weights_file: str = "net.pt", keys: Collection[str] | None = None
 ) -> Module:
     """The module of a network. Where short sequences leave too few frames to see loops, longer ones are recorded.
 
     `keys`: those that it takes, all that the network reads by default.
     """
     before = {name: param.detach().clone() for name, param in net.params.items()}
-    net.context.keeps_batch = True
+    if isinstance(net, Network):
+        net.context.keeps_batch = True
+    comments = layer_comments(net) if isinstance(net, Network) else {}
     first: Unwritable | None = None
     for times in (1, LONGER):
         recordings = [record(net, layer, count, times * frames, keys) for count, frames in BATCHES]
         refuse_changes(net, before)
+        if isinstance(net, TorchNet):
+            sizes_for_numbers([recording.recorder for recording in recordings])
         try:
-            return make_module(recordings, title, weights_file, layer_comments(net))
+            return make_module(recordings, title, weights_file, comments)
         except Unwritable as exc:
             first = first or exc
     raise first or Unwritable("nothing was recorded")
 
 
-def refuse_changes(net: Network, before: Arrays) -> None:
+def refuse_changes(net: Net, before: Arrays) -> None:
     """ConfigError if running the net has changed parameters: a module of its own would not follow."""
     changed = [name for name, param in net.params.items() if not torch.equal(param, before[name])]
     if changed:
@@ -99,12 +106,12 @@ def refuse_changes(net: Network, before: Arrays) -> None:
         raise ConfigError("to_torch", f"the network changes {changed[0]!r} when it is evaluated{hint}")
 
 
-def needed_keys(net: Network, layer: str) -> list[str]:
+def needed_keys(net: Net, layer: str) -> list[str]:
     """The data keys that the output of a layer depends on; other layers of the network may read more."""
     return keys_read(net, record(net, layer, *BATCHES[0]))
 
 
-def keys_read(net: Network, recording: Recording) -> list[str]:
+def keys_read(net: Net, recording: Recording) -> list[str]:
     """The data keys that the outputs of a recording depend on; at least one, which tells the number of sequences."""
     calls, outputs = Folding().rest(recording.recorder.calls), recording.outputs.values()
     read = {x for i in needed_calls(calls, outputs) for x in reads(calls[i])} | {*outputs}
@@ -113,7 +120,7 @@ def keys_read(net: Network, recording: Recording) -> list[str]:
     return [key for key in keys if names & {key, f"{key}_lengths"}] or keys[:1]
 
 
-def record(net: Network, layer: str, count: int, frames: int, keys: Collection[str] | None = None) -> Recording:
+def record(net: Net, layer: str, count: int, frames: int, keys: Collection[str] | None = None) -> Recording:
     """A recording of a batch of `count` sequences of up to `frames` frames; `keys`: those that count as inputs."""
     data, lengths = batch(net, count, frames)
     seed(net, count)
@@ -123,13 +130,14 @@ def record(net: Network, layer: str, count: int, frames: int, keys: Collection[s
     return Recording(recorder, {name: recorder.value(x) for name, x in outputs.items()})
 
 
-def seed(net: Network, number: int) -> None:
+def seed(net: Net, number: int) -> None:
     """Has the network draw the random numbers that torch draws by itself: those of the module."""
-    net.seed(number)
+    if isinstance(net, Network):
+        net.seed(number)
     torch.manual_seed(number)
 
 
-def results(net: Network, layer: str, data: Arrays, lengths: Arrays) -> Arrays:
+def results(net: Net, layer: str, data: Arrays, lengths: Arrays) -> Arrays:
     """What the module is to give: the output, its lengths, the scores of its hypotheses."""
     out: Tensor = net(data, lengths)[layer].batch_front()
     found = {"output": out.data}
@@ -147,7 +155,7 @@ def as_inputs(data: Arrays, lengths: Arrays, keys: Collection[str] | None = None
     return {**found, **{f"{key}_lengths": x for key, x in lengths.items() if key in found}}
 
 
-def batch(net: Network, count: int, frames: int) -> tuple[Arrays, Arrays]:
+def batch(net: Net, count: int, frames: int) -> tuple[Arrays, Arrays]:
     """Random data by key, and lengths from `frames` down to a quarter; keys of one time axis have equal lengths.
 
     Features come before classes. A network that reads no data learns the number of sequences from some.

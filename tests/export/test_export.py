@@ -168,7 +168,6 @@ DECISION = {"output": {"class": "eval", "from": "data", "eval": "source(0) * (1.
         (NETS["one layer"][0], {"export_formats": "onyx"}, 'export_formats: must be of .* did you mean "onnx"'),
         (NETS["one layer"][0], {"export_formats": []}, "export_formats: must name one"),
         (NETS["one layer"][0], {"forward_output_layer": "outptu"}, 'did you mean "output"'),
-        (NETS["one layer"][0], {"get_model": lambda **_: torch.nn.Linear(2, 2)}, "get_model: `export` is for networks"),
     ],
 )
 def test_refused(description: dict, options: dict, message: str, tmp_path: Path):

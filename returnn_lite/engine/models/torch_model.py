@@ -177,8 +177,10 @@ class TorchNet(torch.nn.Module):
             for key, value in used.items() if key not in texts
         }  # fmt: skip
         out = TorchOutput()
+        if tags is None:
+            tags = [f"seq-{i}" for i in range(next((len(values) for values in used.values()), 0))]
         for name, function in self.steps.items():
-            context = self._run(name, function, feed, texts, tags or [])
+            context = self._run(name, function, feed, texts, tags)
             out.losses.update({key: loss_value(loss) for key, loss in context.losses.items()})
             out.outputs.update({key: marked_output(value) for key, value in context.outputs.items()})
         if "train_step" in self.steps:
