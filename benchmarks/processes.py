@@ -1,11 +1,11 @@
-"""Several processes against one: training a transformer, and loading batches.
+"""Several processes against one: training a transformer, loading batches; and the memory of gradient checkpoints.
 
     python benchmarks/processes.py [--epochs 3] [--seqs 100000]
 
 The transformer of train_transformer.py on the same data, each process with one thread: sequences a second of 2
 processes (gradients averaged by DistributedDataParallel) over those of 1 (goal: at least 1.7 on two idle cores), the
 first epoch left out. Then features of 100,000 sequences of Ogg files: 2 worker processes against none (goal: at least
-1.6), and against real time (goal: at least 300 times a core, in less than 2 GB).
+1.6), and against real time (goal: at least 300 times a core, in less than 2 GB). In the end memory_conformer.py.
 """
 
 from __future__ import annotations
@@ -126,6 +126,8 @@ def main() -> None:
     args = parser.parse_args()
     training(args.epochs)
     loading(args.seqs)
+    command = [sys.executable, str(ROOT / "benchmarks" / "memory_conformer.py"), "--threads", "1", "--frames", "800"]
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
