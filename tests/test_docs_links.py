@@ -21,6 +21,11 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
 
 
+def in_site(page: Path) -> bool:
+    """All but what is for people who change this repository."""
+    return page.name not in {"CONTRIBUTING.md", "CODE_OF_CONDUCT.md"}
+
+
 def links(page: Path) -> list[str]:
     """Relative links of a page, those in code left out."""
     text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
@@ -48,11 +53,17 @@ def test_the_site_has_all_pages():
     assert there - listed == set(), "pages that mkdocs.yml does not list"
 
 
+@pytest.mark.parametrize("page", [*filter(in_site, PAGES)], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_stay_in_the_site(page: Path):
+    """`make site` copies some files and folders, and refuses links to others."""
+    (copied,) = re.findall(r"^PAGES := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for link in links(page):
+        target = (page.parent / link.partition("#")[0]).resolve() if not link.startswith("#") else page
+        assert target.relative_to(ROOT).parts[0] in copied.split(), (
+            f"{page.relative_to(ROOT)}: {link} is not in the site"
+        )
+
+
 def pages_of(part: str | list[dict[str, str]]) -> list[str]:
     """The pages of a section, or the page."""
     return [part] if isinstance(part, str) else [page for entry in part for page in entry.values()]
-
-
-def in_site(page: Path) -> bool:
-    """All but what is for people who change this repository."""
-    return page.name not in {"CONTRIBUTING.md", "CODE_OF_CONDUCT.md"}
