@@ -25,7 +25,7 @@ SLOW = """
     engine/test_old_configs.py engine/test_own_layers.py engine/test_pretrain.py engine/test_schedules.py
     engine/test_torch_model.py engine/test_train.py faults network/test_construction_cost.py network/test_depth.py
     network/test_saving.py optim/test_docs_resume.py package rec/test_compiled.py test_house_rules.py
-    to_torch/test_recipes.py tools/test_compatibility.py tools/test_scripts.py
+    to_torch/test_recipes.py to_torch/test_to_torch.py tools/test_compatibility.py tools/test_scripts.py
 """.split()
 
 

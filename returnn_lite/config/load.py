@@ -38,7 +38,7 @@ def load_into(config: Config, files: Sequence[str], overrides: Sequence[tuple[st
 
 def to_torch_runs(config: Config) -> str:
     """The task that runs the network that `to_torch` writes."""
-    return "search" if config.is_true("to_torch_search") else "forward"
+    return "search" if config.is_true("to_torch_search") else config.value("to_torch_network", "forward")
 
 
 def export_runs(config: Config) -> str:

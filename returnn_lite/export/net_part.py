@@ -11,8 +11,9 @@ from returnn_lite.export.ports import AxisNames, lengths_port
 from returnn_lite.export.program import Arrays
 from returnn_lite.network.network import Network
 from returnn_lite.rec.loop_layer import RecLoop
+from returnn_lite.to_torch.batches import Net, as_inputs, batch
 from returnn_lite.to_torch.scope import Unwritable
-from returnn_lite.to_torch.task import Net, as_inputs, batch, needed_keys, results, write
+from returnn_lite.to_torch.task import needed_keys, results, write
 
 TRACED = (3, 37)  # sequences and frames of the first example
 CHECKED = ((4, 31), (1, 17), (5, 40), (2, 25))

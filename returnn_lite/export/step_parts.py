@@ -14,10 +14,11 @@ from returnn_lite.export.ports import AxisNames, Port, lengths_port
 from returnn_lite.export.program import Arrays
 from returnn_lite.network.network import Network
 from returnn_lite.rec.step_function import ENDED, LABELS, LOG_PROBS, TICK, StepFunction
+from returnn_lite.to_torch.batches import BATCHES, as_inputs, batch
 from returnn_lite.to_torch.module import Recording, make_module
 from returnn_lite.to_torch.recorder import Recorder
 from returnn_lite.to_torch.scope import Unwritable
-from returnn_lite.to_torch.task import BATCHES, as_inputs, batch, keys_read, layer_comments
+from returnn_lite.to_torch.task import keys_read, layer_comments
 
 # (sequences, frames, hypotheses, ticks before) of the steps that are recorded, and of those that are compared
 RECORDED = ((2, 23, 2, 1), (3, 38, 1, 3), (2, 29, 3, 2), (1, 31, 5, 4), (3, 41, 3, 6), (2, 33, 1, 5))

@@ -27,7 +27,7 @@ from returnn_lite.export.words import words
 from returnn_lite.files import write_atomically
 from returnn_lite.log import Log
 from returnn_lite.network.network import Network
-from returnn_lite.to_torch.task import Net
+from returnn_lite.to_torch.batches import Net
 
 Maker: TypeAlias = Callable[[ExportedProgram, Sequence[Port], Sequence[Port]], bytes]
 Opener: TypeAlias = Callable[[bytes], Callable[[Arrays], Arrays]]

@@ -46,9 +46,9 @@ def let_end(
     """
     if ended is None:
         return log_probs, base
-    if exponent is not None and tick > 0:
+    if exponent is not None and (tick > 0 or goes_on):
         scaled = ended & ~ended.all() if goes_on else ended
-        base = torch.where(scaled, base * ((tick + 1) / tick) ** exponent, base)
+        base = torch.where(scaled, base * ((tick + 1) / max(tick, 1)) ** exponent, base)
     log_probs = log_probs.masked_fill(ended.unsqueeze(-1), MINUS_HUGE)
     log_probs[..., 0].masked_fill_(ended, 0.0)
     return log_probs, base

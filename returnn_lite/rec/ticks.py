@@ -64,9 +64,10 @@ class Ticks:
 
     def _first_state(self) -> TickState:
         """The state before the first tick: what the layers inside read of outside, and what they carry."""
-        make, beam = self.whole.initial, self.whole.base_beam
-        ended = torch.zeros(make.batch, dtype=torch.bool, device=make.device)
-        counted = torch.zeros(make.batch, dtype=torch.int32, device=make.device)
+        make, beam = self.whole.initial, self._first_beam()
+        rows = make.batch if beam is self.whole.base_beam or beam is None else beam.scores.numel()
+        ended = torch.zeros(rows, dtype=torch.bool, device=make.device)
+        counted = torch.zeros(rows, dtype=torch.int32, device=make.device)
         state = TickState(Tensor(ended, vector("bool"), {}, beam), counted, beam)
         for node in self.program.reads:
             self._add_outside(node, self.whole.value(node), state.values)
@@ -77,11 +78,21 @@ class Ticks:
                 self.constants[turn.node] = self._constants(turn.node, layer, make.batch)
                 known = {k: n for k, n in turn.node.refs.items() if (n.previous or n) not in inside}
                 first = layer.first_state(make, {k: self.whole.value(n) for k, n in known.items()})
-                state.states[turn.node] = Carried(first, beam)
+                state.states[turn.node] = Carried(Carried(first, self.whole.base_beam).on(beam), beam)
         for node in self.program.previous:
             if node.previous is not None:
                 state.values[node] = to_beam(self.whole.first_output(node.previous), beam)
         return state
+
+    def _first_beam(self) -> Beam | None:
+        """The hypotheses before the first tick: those outside; for a full beam a first one, and impossible ones."""
+        choices, make, outside = self.program.choices, self.whole.initial, self.whole.base_beam
+        if outside is not None or not self.context.full_beam or len(choices) != 1 or not choices[0].settles:
+            return outside
+        size = choices[0].beam_size
+        scores = torch.zeros(make.batch, size, device=make.device)
+        scores[:, 1:] = -torch.inf
+        return Beam(size, scores, torch.arange(make.batch, device=make.device).repeat_interleave(size))
 
     def _add_outside(self, node: Node, x: Tensor, values: dict[Node, Tensor]) -> None:
         dim = self.program.dim

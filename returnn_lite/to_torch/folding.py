@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from returnn_lite.to_torch.functions import NUMBERS, changes_in_place, draws
-from returnn_lite.to_torch.recorder import Call, Tree, Value, leaves, mapped
+from returnn_lite.to_torch.recorder import Call, Recorder, Tree, Value, is_plain, leaves, mapped
 
 
 def values_of(call: Call) -> set[Value]:
@@ -15,21 +15,43 @@ def values_of(call: Call) -> set[Value]:
     return {x for x in leaves(call.args, call.kwargs) if isinstance(x, Value)}
 
 
+Key: TypeAlias = Hashable  # what a call on parameters computes, equal in all recordings
+
+
+def folded(recordings: Sequence[Recorder]) -> list[Folding]:
+    """The calls of each recording but those on parameters alone; what follows from the sizes of a batch is left."""
+    varying: frozenset[Key] = frozenset()
+    while True:
+        foldings = [Folding(recorder.calls, varying) for recorder in recordings]
+        met = {kind for folding in foldings for kind in folding.keys}
+        own = [[folding.keys[kind] for folding in foldings if kind in folding.keys] for kind in met]
+        more = {kind for kind, keys in zip(met, own, strict=True) if any(k != keys[0] for k in keys)}
+        if not more:
+            return foldings
+        varying |= more
+
+
 class Folding:
-    """Takes off calls on parameters and constants alone; `made`: what they give, each once."""
+    """Takes off calls on parameters and constants alone, but those of the kinds `varying`.
 
-    def __init__(self) -> None:
-        self.made: dict[Any, Tree] = {}
+    `made`: what they give, each once, `instead`: the Values in place of their results, `calls`: the others. `keys`: of
+    each kind of call, which leaves numbers aside, those that were met.
+    """
+
+    def __init__(self, calls: Sequence[Call], varying: frozenset[Key] = frozenset()) -> None:
+        self.varying = varying
+        self.made: dict[Key, Tree] = {}
         self.instead: dict[Value, Value] = {}
+        self.identities: dict[Value, Key] = {}
+        self.keys: dict[Key, set[Key]] = {}
+        self.calls = self._rest(calls)
 
-    def rest(self, calls: Sequence[Call]) -> list[Call]:
-        """The other calls."""
+    def _rest(self, calls: Sequence[Call]) -> list[Call]:
         written = {call.args[0].storage for call in calls if changes_in_place(call.function)}
         kept = []
         for call in map(self._renamed, calls):
-            if self._is_fixed(call) and not written & {x.storage for x in leaves(call.out) if isinstance(x, Value)}:
-                self._fold(call)
-            else:
+            changed = written & {x.storage for x in leaves(call.out) if isinstance(x, Value)}
+            if changed or not self._is_fixed(call) or not self._fold(call):
                 kept.append(call)
         return kept
 
@@ -43,14 +65,36 @@ class Folding:
         if call.function in NUMBERS or changes_in_place(call.function) or draws(call.function):
             return False
         read = values_of(call)
-        return bool(read) and all(v.source in ("param", "constant") for v in read)
+        if all(not v.shape and not v.dtype.is_floating_point for v in read):
+            return False  # they may count the turns of a loop
+        return all(v.source in ("param", "constant") for v in read)
 
-    def _fold(self, call: Call) -> None:
-        key = (call.function, *(x if isinstance(x, Value) else repr(x) for x in leaves(call.args, call.kwargs)))
+    def _fold(self, call: Call) -> bool:
+        """Computes the call, unless its kind is left."""
+        arguments = [self._identity(x) if isinstance(x, Value) else x for x in leaves(call.args, call.kwargs)]
+        key = (call.function, *map(repr, arguments))
+        kind = (call.function, *("number" if is_plain(x) else repr(x) for x in arguments))
+        if kind in self.varying:
+            return False
+        self.keys.setdefault(kind, set()).add(key)
         if key not in self.made:
             self.made[key] = _constants(call)
+            for i, x in enumerate(leaves(self.made[key])):
+                self.identities[x] = (hash(key), i)
         for old, new in zip(leaves(call.out), leaves(self.made[key]), strict=True):
             self.instead[old] = new
+        return True
+
+    def _identity(self, x: Value) -> Key:
+        """Equal for Values that are the same in all recordings."""
+        if x not in self.identities:
+            self.identities[x] = x.name if x.source == "param" else content(x)
+        return self.identities[x]
+
+
+def content(x: Value) -> Key:
+    """The numbers of a constant."""
+    return (x.dtype, x.shape, None if x.tensor is None else hash(x.tensor.contiguous().flatten().numpy().tobytes()))
 
 
 def _constants(call: Call) -> Tree:

@@ -70,9 +70,9 @@ def name_of(function: Callable[..., Any]) -> str:
         return resolved[len("torch.Tensor") :]
     name = getattr(function, "__name__", "")
     for prefix, room in (("F", F), ("torch", torch)):
-        if hasattr(room, name):
+        if callable(getattr(room, name, None)):
             return f"{prefix}.{name}"
-    raise ValueError(f"{resolved or function} has no name that a file could use")
+    raise ValueError(f"it calls {resolved or function}, which a file of plain calls cannot")
 
 
 def changes_in_place(function: Callable[..., Any]) -> bool:

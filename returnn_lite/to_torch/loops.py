@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from returnn_lite.to_torch.recorder import Call, Number, Tree, Value, is_plain, leaves, nest
+from returnn_lite.to_torch.functions import NUMBERS, changes_in_place, draws
+from returnn_lite.to_torch.recorder import Call, Number, Tree, Value, is_plain, nest
 
 TURNS = 4  # so many at least make a loop
 
@@ -91,12 +92,12 @@ Item: TypeAlias = "Call | Loop"
 
 def outs(call: Call) -> list[Any]:
     """The results of a call."""
-    return leaves(call.out)
+    return call.results
 
 
 def reads(call: Call) -> list[Any]:
     """The leaves of the arguments of a call."""
-    return leaves(call.args, call.kwargs)
+    return call.arguments
 
 
 def rolled(calls: Sequence[Call]) -> list[Item]:
@@ -114,8 +115,9 @@ class Rolling:
     """The repetitions of a recording; `lists`: where each Value stands in a list of results."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
-        self.calls = calls
+        self.calls = list(calls)
         self.kinds = _kinds(calls)
+        self.alike = list(_kinds(calls, by_params=False))
         self.lists: dict[Value, tuple[Call | Loop, int | Place, int, int]] = {}
         for call in calls:
             found = outs(call)
@@ -127,7 +129,7 @@ class Rolling:
         for begin, period, length in self.repetitions(start, end):
             found = self._best_loop(begin, period, length)
             if found is not None:
-                first, loop = found
+                first, loop = self._with_earlier_turns(start, *found)
                 before = self.items(start, first)
                 self._enlist(loop)
                 return [*before, loop, *self.items(first + period * len(loop.turns), end)]
@@ -172,11 +174,44 @@ class Rolling:
         for _, period, begin, length in sorted(found, reverse=True):
             yield begin, -period, length
 
+    def _with_earlier_turns(self, start: int, first: int, loop: Loop) -> tuple[int, Loop]:
+        """The loop with the turns before it that compute more besides; what does not depend on them goes first."""
+        while True:
+            body = self.alike[first : first + len(loop.turns[0])]
+            turn: list[int] = []
+            more: list[int] = []
+            at = first
+            while len(turn) < len(body) and at > start and len(more) <= len(body):
+                at -= 1
+                (turn if self.alike[at] == body[-1 - len(turn)] else more).append(at)
+            more = more[::-1]
+            made = {x for i in turn for x in outs(self.calls[i])}
+            if len(turn) < len(body) or any(self._stays(self.calls[i], made) for i in more):
+                return first, loop
+            found = self._loop_of([[self.calls[i] for i in reversed(turn)], *loop.turns])
+            if found is None:
+                return first, loop
+            order = [*more, *reversed(turn)]
+            for kept in (self.calls, self.kinds, self.alike):
+                kept[at:first] = [kept[i] for i in order]
+            first, loop = at + len(more), found
+
+    @staticmethod
+    def _stays(call: Call, made: set[Any]) -> bool:
+        """Whether a call must stay behind those that give `made`."""
+        moves = not changes_in_place(call.function) and not draws(call.function) and call.function not in NUMBERS
+        return not moves or any(x in made for x in reads(call) if isinstance(x, (Value, Number)))
+
     def _loop(self, begin: int, period: int, count: int) -> tuple[int, Loop] | None:
         """The loop of these turns, None if what they read does not follow a rule."""
         if count < TURNS:
             return None
         turns = [list(self.calls[begin + i * period : begin + (i + 1) * period]) for i in range(count)]
+        loop = self._loop_of(turns)
+        return None if loop is None else (begin, loop)
+
+    def _loop_of(self, turns: list[list[Call]]) -> Loop | None:
+        period = len(turns[0])
         made: dict[Any, tuple[int, Place]] = {}
         for i, turn in enumerate(turns):
             for j, call in enumerate(turn):
@@ -193,7 +228,7 @@ class Rolling:
                         inputs[j, slot] = source
         if not inputs:  # they all compute the same
             return None
-        return begin, Loop(turns, inputs, layer=turns[0][0].layer)
+        return Loop(turns, inputs, layer=turns[0][0].layer)
 
     def _source(self, read: tuple[Any, ...], made: dict[Any, tuple[int, Place]]) -> Any:
         """Where the turns take an argument from: "own", "outside", an Element or Carried; None if there is no rule."""
@@ -267,13 +302,13 @@ def _with_lists(call: Call, rolling: Rolling) -> Call:
     return replace(call, args=tuple(map(changed, call.args))) if has_lists else call
 
 
-def _kinds(calls: Sequence[Call]) -> Any:
-    """A number for each call, equal where they could be one call in a loop."""
+def _kinds(calls: Sequence[Call], *, by_params: bool = True) -> Any:
+    """A number for each call, equal where they could be one call in a loop; `by_params`: of one set of parameters."""
     numbers: dict[Any, int] = {}
 
     def marked(x: Any) -> Any:
         if isinstance(x, Value):
-            return x if x.source in ("param", "constant") else "value"
+            return x if by_params and x.source in ("param", "constant") else "value"
         return type(x).__name__ if is_plain(x) or isinstance(x, Number) else repr(x)
 
     kinds = [(c.function, nest((c.args, c.kwargs), marked), len(outs(c))) for c in calls]

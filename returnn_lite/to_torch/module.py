@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from returnn_lite.to_torch.folding import Folding
+from returnn_lite.to_torch.folding import content, folded
 from returnn_lite.to_torch.functions import draws
 from returnn_lite.to_torch.loops import Carried, Item, Listed, Loop, outs, reads, rolled
 from returnn_lite.to_torch.pruning import Live, needed_calls, pruned
@@ -58,15 +58,20 @@ class Recording:
 
 @dataclass
 class Module:
-    """The text of a file, and the weights by their names in it.
+    """The text of a file, the weights by their names in it, and the names of what `forward` takes.
 
     `draws`: whether it draws random numbers; `loops`: the layers whose loops turn as often as the sizes of a batch say.
     """
 
     text: str
     weights: dict[str, torch.Tensor]
+    inputs: tuple[str, ...] = ()
     draws: bool = False
     loops: tuple[str, ...] = ()
+
+    def chosen(self, arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Those of these arrays that it takes."""
+        return {name: x for name, x in arrays.items() if name in self.inputs}
 
 
 def make_module(recordings: Sequence[Recording], title: str, weights_file: str, comments: dict[str, str]) -> Module:
@@ -75,23 +80,29 @@ def make_module(recordings: Sequence[Recording], title: str, weights_file: str, 
     Raises Unwritable for what no file could compute.
     """
     grouping = Grouping()
-    flat = without_loops([Folding().rest(r.recorder.calls) for r in recordings])
+    foldings = folded([r.recorder for r in recordings])
+    for f, r in zip(foldings, recordings, strict=True):
+        r.outputs = {name: f.instead.get(x, x) for name, x in r.outputs.items()}
+    flat = without_loops([f.calls for f in foldings])
     calls = [grouping.grouped(c, set(r.outputs.values())) for c, r in zip(flat, recordings, strict=True)]
     unused: frozenset[int] = frozenset()
     while True:
         made = _Assembly(recordings, calls, unused).written(title, weights_file, comments)
         idle = made.idle
         if idle <= unused:
+            if made.varies:
+                raise Unwritable("numbers that Python makes by the sizes of a batch go into it")
             return made.module
         unused |= idle
 
 
 @dataclass
 class _Written:
-    """A file, and which of the numbers that are read off tensors it does not use."""
+    """A file, which of the numbers that are read off tensors it does not use, and whether its constants may vary."""
 
     module: Module
     idle: frozenset[int]
+    varies: bool
 
 
 class _Assembly:
@@ -114,6 +125,7 @@ class _Assembly:
         self.numbers = most[0][2]
         self.calls = [*_calls(self.programs[0])]
         self.weights: dict[str, Value] = {}
+        self.varies = False  # whether there are constants that differ from recording to recording
 
     def written(self, title: str, weights_file: str, comments: dict[str, str]) -> _Written:
         """The file."""
@@ -140,7 +152,8 @@ class _Assembly:
         )
         inner = [c for helper in helpers for c in helper.calls]
         random = any(draws(call.function) for call in (*self.calls, *inner))
-        return _Written(Module(text, weights, random, self._loops()), self._idle(scope, text))
+        inputs = tuple(self.recordings[0].recorder.inputs)
+        return _Written(Module(text, weights, inputs, random, self._loops()), self._idle(scope, text), self.varies)
 
     def _loops(self) -> tuple[str, ...]:
         rows = [[x for x in row if isinstance(x, Loop)] for row in zip(*self.programs, strict=True)]
@@ -154,12 +167,20 @@ class _Assembly:
             scope.names[x] = name
             scope.add_sizes(name, [r.recorder.inputs[name] for r in self.recordings])
         attributes = Scope("", taken=set(dir(torch.nn.Module)))
-        for x in (x for call in self.calls for x in _values(call) if x.source in ("param", "constant")):
-            if x not in scope.names:
+        for row in self._read():
+            x = row[0]
+            self.varies |= x.source == "constant" and len(set(map(content, row))) > 1
+            if x.source in ("param", "constant") and x not in scope.names:
                 name = attributes.fresh(x.name or "constant")
                 scope.names[x] = f"self.{name}"
                 self.weights[name] = x
         return scope
+
+    def _read(self) -> Iterator[tuple[Value, ...]]:
+        """All tensors that are read or given, in all recordings."""
+        for calls in zip(*map(_calls, self.programs), strict=True):
+            yield from zip(*map(_values, calls), strict=False)
+        yield from zip(*(r.outputs.values() for r in self.recordings), strict=True)
 
     def _idle(self, scope: Scope, text: str) -> frozenset[int]:
         names = {i: scope.names.get(x) for i, x in enumerate(self.numbers)}
@@ -248,9 +269,9 @@ def _kind(item: Item) -> Any:
 
 
 def _numbers(program: Iterable[Item]) -> Iterator[Number]:
-    """The numbers that are read off tensors outside of loops."""
+    """The numbers that are read off tensors outside of loops; those of constants are none that a file needs."""
     for item in program:
-        if isinstance(item, Call):
+        if isinstance(item, Call) and {x.source for x in _values(item)} != {"constant"}:
             yield from (x for x in outs(item) if isinstance(x, Number))
 
 

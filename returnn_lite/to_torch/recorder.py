@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeAlias
@@ -20,6 +21,7 @@ from returnn_lite.to_torch.functions import ALIASES, IGNORED, NUMBERS, PROPERTIE
 
 OPS = str(Path(__file__).resolve().parents[1] / "ops") + os.sep
 SMALL = 64  # elements
+ENDS = "_goes_on"  # the function of a loop that asks whether all sequences have ended
 SEEN = ALIASES | set(PROPERTIES)
 Tree: TypeAlias = Any  # Any: a nest of tuples, lists, dicts and slices, as arguments are
 
@@ -69,6 +71,16 @@ class Call:
     ops: tuple[Op, ...]
     use: Any = None  # Any: of a helper (`regions.Use`), which is made of calls
 
+    @cached_property
+    def results(self) -> list[Any]:
+        """The leaves of what it gives."""
+        return leaves(self.out)
+
+    @cached_property
+    def arguments(self) -> list[Any]:
+        """The leaves of what it reads."""
+        return leaves(self.args, self.kwargs)
+
     @property
     def op(self) -> Op | None:
         """The outermost one."""
@@ -101,8 +113,8 @@ class Recorder(TorchFunctionMode):
             return function(*args, **kwargs)
         known = self._values(args), self._values({key: x for key, x in kwargs.items() if key != "generator"})
         out = function(*args, **kwargs)
-        if function is torch.Tensor.__bool__ and _place()[1]:
-            out = True
+        if function is torch.Tensor.__bool__ and sys._getframe(1).f_code.co_name != ENDS:
+            return bool(out) or bool(_place()[1])  # what Python decides cannot be recorded
         if function in NUMBERS:
             self._record(function, known, mapped(out, Number))
         elif function is torch.Tensor.__setitem__:
@@ -192,7 +204,15 @@ def mapped(tree: Tree, function: Callable[[Any], Any]) -> Tree:
 def leaves(*trees: Tree) -> list[Any]:
     """All leaves, in order."""
     found: list[Any] = []
-    mapped(trees, found.append)
+    for tree in trees:
+        if isinstance(tree, (list, tuple)):
+            found += leaves(*tree)
+        elif isinstance(tree, dict):
+            found += leaves(*tree.values())
+        elif isinstance(tree, slice):
+            found += (tree.start, tree.stop, tree.step)
+        else:
+            found.append(tree)
     return found
 
 
@@ -231,7 +251,7 @@ def _is_same(function: Callable[..., Any], args: tuple[Any, ...]) -> bool:
 def _place() -> tuple[str, list[FrameType]]:
     """The path of the innermost layer that is computing, and the calls of functions of `ops`, the outermost first."""
     layer, ops = "", []
-    frame: FrameType | None = sys._getframe(3)  # behind _record and __torch_function__
+    frame: FrameType | None = sys._getframe(2)  # behind this and __torch_function__
     while frame is not None:
         if frame.f_code.co_filename.startswith(OPS):
             ops.append(frame)

@@ -119,7 +119,7 @@ def _plus(text: str, more: int) -> str:
 
 
 def _float(wanted: Samples, known: Known) -> str | None:
-    """(n + a) / (n + b) to a power, 1 / (n + a), n + a as floats."""
+    """(n + a) / (n + b) to a power, with n + b of at least 1, 1 / (n + a), n + a as floats."""
     for samples, text in _distinct(known):
         if len(set(samples)) < 2:
             continue
@@ -128,6 +128,9 @@ def _float(wanted: Samples, known: Known) -> str | None:
             for b in range(-3, 4):
                 lows = [s + b for s in samples]
                 found = _power(wanted, tops, lows, f"({_plus(text, a)}) / ({_plus(text, b)})") if a != b else None
+                if not found and min(lows) == 0:  # of the first turn of a loop
+                    lows = [max(low, 1) for low in lows]
+                    found = _power(wanted, tops, lows, f"({_plus(text, a)}) / max({_plus(text, b)}, 1)")
                 if found:
                     return found
             for powered, form in ((1.0, "{}"), (-1.0, "1 / ({})"), (0.5, "({}) ** 0.5"), (-0.5, "({}) ** -0.5")):
@@ -139,7 +142,10 @@ def _float(wanted: Samples, known: Known) -> str | None:
 def _power(wanted: Samples, tops: Sequence[float], lows: Sequence[float], text: str) -> str | None:
     if any(low <= 0 or top <= 0 or w <= 0 for w, top, low in zip(wanted, tops, lows, strict=True)):
         return None
-    exponent = math.log(wanted[0]) / math.log(tops[0] / lows[0])
+    at = next((i for i, (top, low) in enumerate(zip(tops, lows, strict=True)) if top != low), None)
+    if at is None:
+        return None
+    exponent = math.log(wanted[at]) / math.log(tops[at] / lows[at])
     rounded = float(f"{exponent:.6g}")
     fits = rounded > 0 and all(
         math.isclose((t / low) ** rounded, w, rel_tol=1e-9) for t, low, w in zip(tops, lows, wanted, strict=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import cast
 
 import torch
 
 from returnn_lite.config import Config, to_torch_runs
+from returnn_lite.engine import data
 from returnn_lite.engine.models.torch_model import TorchNet
 from returnn_lite.engine.setup import load_network
 from returnn_lite.errors import ConfigError
@@ -19,7 +21,8 @@ from returnn_lite.layers.core.node import Node
 from returnn_lite.log import Log
 from returnn_lite.network.network import Network
 from returnn_lite.rec.loop_layer import RecLoop
-from returnn_lite.tensor import Dim, Tensor
+from returnn_lite.tensor import Tensor
+from returnn_lite.to_torch.batches import ANY, BATCHES, CHECKED, LONGER, Arrays, Kind, Net, as_inputs, batch
 from returnn_lite.to_torch.folding import Folding
 from returnn_lite.to_torch.loops import reads
 from returnn_lite.to_torch.module import Module, Recording, make_module
@@ -28,14 +31,7 @@ from returnn_lite.to_torch.pruning import needed_calls
 from returnn_lite.to_torch.recorder import Recorder
 from returnn_lite.to_torch.scope import Unwritable
 
-# (sequences, frames) that are recorded: of unlike rests after division by 3, many of rest 1 after one by 8, where each
-# of several poolings by 2 pads, and numbers of sequences that no size of the frames follows.
-BATCHES = ((2, 23), (3, 38), (2, 60), (2, 49), (3, 41), (2, 65), (3, 33), (3, 73))
-CHECKED = ((4, 31), (1, 17), (3, 40), (2, 37))  # that are compared
-LONGER = 3  # times as many frames, where those do not do
 TOLERANCE = 1e-5
-Arrays = dict[str, torch.Tensor]
-Net: TypeAlias = Network | TorchNet
 
 
 def to_torch_task(config: Config, log: Log) -> None:
@@ -53,6 +49,7 @@ def to_torch_task(config: Config, log: Log) -> None:
     if config.typed_value("get_model") is not None:
         raise ConfigError("get_model", "`to_torch` is for networks of layers; this model is a torch module already")
     config.update({"device": "cpu", "task": to_torch_runs(config)})
+    data.complete_extern_data(config, (data.open_dataset(config, name, log) for name in ("train", "dev", "eval")))
     search = config.is_true("to_torch_search")
     option = "search_output_layer" if search else "forward_output_layer"
     layer = config.value(option, "output")
@@ -62,7 +59,7 @@ def to_torch_task(config: Config, log: Log) -> None:
     source = os.path.basename(config.files[0]) if config.files else "a config"
     title = f"The network of {source}: {layer!r}, epoch {loaded.epoch}."
     try:
-        module = write(net, layer, title, os.path.basename(weights_file))
+        module = write(net, layer, title, os.path.basename(weights_file), needed_keys(net, layer))
     except Unwritable as exc:
         raise exc.as_error() from exc
     gap = check(net, layer, module)
@@ -82,20 +79,33 @@ def write(
     `keys`: those that it takes, all that the network reads by default.
     """
     before = {name: param.detach().clone() for name, param in net.params.items()}
-    if isinstance(net, Network):
-        net.context.keeps_batch = True
     comments = layer_comments(net) if isinstance(net, Network) else {}
     first: Unwritable | None = None
-    for times in (1, LONGER):
-        recordings = [record(net, layer, count, times * frames, keys) for count, frames in BATCHES]
-        refuse_changes(net, before)
-        if isinstance(net, TorchNet):
-            sizes_for_numbers([recording.recorder for recording in recordings])
-        try:
-            return make_module(recordings, title, weights_file, comments)
-        except Unwritable as exc:
-            first = first or exc
+    kind = kind_of_data(net, layer)
+    with _alike_ticks(net):
+        for times in (1, LONGER):
+            recordings = [record(net, layer, count, times * frames, keys, kind) for count, frames in BATCHES]
+            refuse_changes(net, before)
+            if isinstance(net, TorchNet):
+                sizes_for_numbers([recording.recorder for recording in recordings])
+            try:
+                return make_module(recordings, title, weights_file, comments)
+            except Unwritable as exc:
+                first = first or exc
     raise first or Unwritable("nothing was recorded")
+
+
+@contextmanager
+def _alike_ticks(net: Net) -> Iterator[None]:
+    """While all ticks of a search compute the same, from the first one to its bound."""
+    if not isinstance(net, Network):
+        yield
+        return
+    net.context.keeps_batch = net.context.full_beam = True
+    try:
+        yield
+    finally:
+        net.context.keeps_batch = net.context.full_beam = False
 
 
 def refuse_changes(net: Net, before: Arrays) -> None:
@@ -108,25 +118,27 @@ def refuse_changes(net: Net, before: Arrays) -> None:
 
 def needed_keys(net: Net, layer: str) -> list[str]:
     """The data keys that the output of a layer depends on; other layers of the network may read more."""
-    return keys_read(net, record(net, layer, *BATCHES[0]))
+    return keys_read(net, record(net, layer, *BATCHES[0], kind=kind_of_data(net, layer)))
 
 
 def keys_read(net: Net, recording: Recording) -> list[str]:
     """The data keys that the outputs of a recording depend on; at least one, which tells the number of sequences."""
-    calls, outputs = Folding().rest(recording.recorder.calls), recording.outputs.values()
+    calls, outputs = Folding(recording.recorder.calls).calls, recording.outputs.values()
     read = {x for i in needed_calls(calls, outputs) for x in reads(calls[i])} | {*outputs}
     names = {name for name, x in recording.recorder.inputs.items() if x in read}
     keys = list(batch(net, 2, 2)[0])
     return [key for key in keys if names & {key, f"{key}_lengths"}] or keys[:1]
 
 
-def record(net: Net, layer: str, count: int, frames: int, keys: Collection[str] | None = None) -> Recording:
+def record(
+    net: Net, layer: str, count: int, frames: int, keys: Collection[str] | None = None, kind: Kind = ANY
+) -> Recording:
     """A recording of a batch of `count` sequences of up to `frames` frames; `keys`: those that count as inputs."""
-    data, lengths = batch(net, count, frames)
+    arrays, lengths = batch(net, count, frames, kind)
     seed(net, count)
-    recorder = Recorder(as_inputs(data, lengths, keys), dict(net.params))
+    recorder = Recorder(as_inputs(arrays, lengths, keys), dict(net.params))
     with torch.no_grad(), recorder:
-        outputs = results(net, layer, data, lengths)
+        outputs = results(net, layer, arrays, lengths)
     return Recording(recorder, {name: recorder.value(x) for name, x in outputs.items()})
 
 
@@ -137,9 +149,9 @@ def seed(net: Net, number: int) -> None:
     torch.manual_seed(number)
 
 
-def results(net: Net, layer: str, data: Arrays, lengths: Arrays) -> Arrays:
+def results(net: Net, layer: str, arrays: Arrays, lengths: Arrays) -> Arrays:
     """What the module is to give: the output, its lengths, the scores of its hypotheses."""
-    out: Tensor = net(data, lengths)[layer].batch_front()
+    out: Tensor = net(arrays, lengths)[layer].batch_major()
     found = {"output": out.data}
     time = out.spec.time_dim
     if time is not None and time.dynamic:
@@ -149,36 +161,16 @@ def results(net: Net, layer: str, data: Arrays, lengths: Arrays) -> Arrays:
     return found
 
 
-def as_inputs(data: Arrays, lengths: Arrays, keys: Collection[str] | None = None) -> Arrays:
-    """The inputs of a module: data and "…_lengths" of all keys, or of these."""
-    found = {key: x for key, x in data.items() if keys is None or key in keys}
-    return {**found, **{f"{key}_lengths": x for key, x in lengths.items() if key in found}}
-
-
-def batch(net: Net, count: int, frames: int) -> tuple[Arrays, Arrays]:
-    """Random data by key, and lengths from `frames` down to a quarter; keys of one time axis have equal lengths.
-
-    Features come before classes. A network that reads no data learns the number of sequences from some.
-    """
-    generator = torch.Generator().manual_seed(frames)
-    data: Arrays = {}
-    lengths: Arrays = {}
-    axes: dict[Dim, int] = {}
-    keys = net.used_data_keys or {min(net.extern_data.specs, key="data".__ne__)}
-    specs = {key: net.extern_data.spec(key) for key in keys}
-    for key, spec in sorted(specs.items(), key=lambda item: (item[1].sparse_dim is not None, item[0])):
-        dims = [d for i, d in enumerate(spec.dims) if i != spec.batch]
-        sizes = [d.size if d.size is not None else axes.setdefault(d, frames + 3 * len(axes)) for d in dims]
-        shape = (count, *sizes)
-        if spec.sparse_dim is not None:
-            data[key] = torch.randint(spec.sparse_dim.size or 2, shape, generator=generator, dtype=torch.int32)
-        else:
-            data[key] = torch.randn(shape, generator=generator)
-        if spec.time_dim is not None and spec.time_dim.dynamic:
-            longest = axes[spec.time_dim]
-            ends = [longest - i * (longest * 3 // 4) // max(count - 1, 1) for i in range(count)]
-            lengths[key] = torch.tensor(ends, dtype=torch.int32)
-    return data, lengths
+def kind_of_data(net: Net, layer: str) -> Kind:
+    """The first kind of data on which the network runs."""
+    for kind in (ANY, Kind(tied=True), Kind(small=True)):
+        try:
+            with torch.no_grad():
+                results(net, layer, *batch(net, 2, 20, kind))
+            return kind
+        except (ConfigError, RuntimeError, IndexError):
+            continue
+    return ANY
 
 
 def layer_comments(net: Network) -> dict[str, str]:
@@ -212,12 +204,13 @@ def check(net: Network, layer: str, module: Module) -> float:
     made = loaded_module(module)
     net.context.keeps_batch = module.draws
     largest = 0.0
+    kind = kind_of_data(net, layer)
     for count, frames in CHECKED:
-        data, lengths = batch(net, count, frames)
+        arrays, lengths = batch(net, count, frames, kind)
         with torch.no_grad():
             seed(net, count)
-            wanted = results(net, layer, data, lengths)
-            found = made(**as_inputs(data, lengths))
+            wanted = results(net, layer, arrays, lengths)
+            found = made(**module.chosen(as_inputs(arrays, lengths)))
         for name, want in wanted.items():
             largest = max(
                 largest, difference(found[name], want, f"batch of {count} sequences of {frames} frames: {name}")
@@ -240,9 +233,11 @@ def difference(found: torch.Tensor, wanted: torch.Tensor, what: str, *, task: st
     if found.shape != wanted.shape:
         text = f"the {made} gives shape {tuple(found.shape)}, the network {tuple(wanted.shape)}"
         raise ConfigError(task, f"{what}: {text}; nothing was written")
-    if not wanted.numel():
+    apart = (found != wanted) & ~(found.isnan() & wanted.isnan())  # infinities are equal, too
+    if not apart.any():
         return 0.0
-    gap = (found.double() - wanted.double()).abs().max() / max(float(wanted.double().abs().max()), 1.0)
+    finite = wanted[wanted.isfinite()].double().abs()
+    gap = (found[apart].double() - wanted[apart].double()).abs().max() / max(float(finite.max()), 1.0)
     if not float(gap) <= TOLERANCE:
         raise ConfigError(task, f"{what}: the {made} differs from the network by {float(gap):.2g}; nothing was written")
     return float(gap)

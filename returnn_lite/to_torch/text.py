@@ -36,7 +36,10 @@ def call_text(call: Call, leaf: Leaf, more: Sequence[str] = ()) -> str:
     operator = _with_operator(function, args) if not named else ""
     if operator:
         return operator
-    name = name_of(function)
+    try:
+        name = name_of(function)
+    except ValueError as exc:
+        raise Unwritable(str(exc)) from exc
     if name.startswith("."):
         return f"{atom(args[0])}{name}({', '.join([*args[1:], *named])})"
     return f"{name}({', '.join([*args, *named])})"

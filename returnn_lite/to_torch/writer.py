@@ -194,7 +194,9 @@ class Writer:
             if isinstance(x, Value):
                 self.scope.add_sizes(self.scope.names[x], [outs(c)[at] for c in calls])
             else:
-                self.scope.numbers[tuple(outs(c)[at].value for c in calls)] = self.scope.names[x]
+                samples = tuple(outs(c)[at].value for c in calls)
+                known = {key: name for key, name in self.scope.numbers.items() if key != samples}
+                self.scope.numbers = {samples: self.scope.names[x], **known}  # the latest one is looked at first
 
     def _append(self, call: Call, position: int) -> None:
         """Results of which a list is kept go into it."""

@@ -18,12 +18,15 @@ for path in sys.argv[1:]:
     seed, inputs = torch.load(path + ".in.pt")
     torch.manual_seed(seed)
     with torch.no_grad():
-        torch.save(net.load(path + ".pt")(**inputs), path + ".out.pt")
+        made = net.load(path + ".pt")
+        taken = made.forward.__code__.co_varnames[: made.forward.__code__.co_argcount]
+        torch.save(made(**{name: x for name, x in inputs.items() if name in taken}), path + ".out.pt")
 """
 
 
 def run_alone(inputs: dict[Path, tuple[int, dict[str, torch.Tensor]]]) -> list[dict[str, torch.Tensor]]:
-    """What the modules give; `inputs` by file: the seed of random numbers, and tensors by name."""
+    """What the modules give; `inputs` by file: the seed of random numbers, and tensors by name, of which they
+    take what they need."""
     paths = [str(path.with_suffix("")) for path in inputs]
     for path, given in zip(paths, inputs.values(), strict=True):
         torch.save(given, f"{path}.in.pt")

@@ -11,9 +11,10 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.network.network import Network
 from returnn_lite.tasks import eval_names
+from returnn_lite.to_torch.batches import batch
 from returnn_lite.to_torch.module import Module
 from returnn_lite.to_torch.scope import Unwritable
-from returnn_lite.to_torch.task import batch, check, results, to_torch_task, write
+from returnn_lite.to_torch.task import check, loaded_module, results, to_torch_task, write
 from tests.to_torch.alone import run_alone
 
 EXTERN = {"data": {"dim": 5}, "classes": {"dim": 7, "sparse": True}}
@@ -182,6 +183,24 @@ def written(net: Network, layer: str) -> Module:
 def test_numbers(name: str):
     net, layer = network(name)
     assert check(net, layer, written(net, layer)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["own loop", "decoder", "search", "two layers of a search", "ctc search"])
+def test_short_sequences(name: str):
+    net, layer = network(name)
+    made = loaded_module(written(net, layer))
+    net.context.keeps_batch = net.context.full_beam = False
+    for frames in (1, 2, 3):
+        data, lengths = batch(net, 2, frames)
+        with torch.no_grad():
+            wanted = results(net, layer, data, lengths)
+            found = made(**data, **{f"{key}_lengths": x for key, x in lengths.items()})
+        torch.testing.assert_close(found, wanted)
+
+
+def test_a_loop_begins_with_its_first_frame():
+    text = written(*network("search")).text
+    assert text.count("masked_softmax(") == 2  # its definition, and once in the loop
 
 
 def test_searches_that_end_early_end_alike():

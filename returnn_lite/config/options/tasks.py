@@ -18,6 +18,7 @@ TASKS = Group(
         option(
             "to_torch_file", "str", '"net.py"', "The Python file that `to_torch` writes; the weights are next to it."
         ),
+        option("to_torch_network", "str", '"forward"', "The `task` that a config sees while `to_torch` runs."),
         option("to_torch_search", bool, "False", "`to_torch` writes a beam search."),
         option("export_file", "str", '"net"', "What `export` writes: this name with .pt2, .onnx and .json."),
         option("export_formats", "str or list", '["pt2", "onnx"]', "Those that `export` writes."),

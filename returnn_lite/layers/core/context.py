@@ -55,10 +55,12 @@ class Context:
 
     `search`: choices search; `beams`: tensors may hold beams. `differentiates`: gradients are always kept, since a
     layer needs them. `keeps_batch`: in a search, sequences that have ended stay in the batch, and there may be ticks
-    after all have ended. `losses`: losses are evaluated. `train`: the train flag. `generator`: random numbers of
-    dropout and noise, `device`: where they are drawn. `eval_names`: what eval strings may name. `global_step`, `epoch`:
-    set by the engine, `dataset_name` too: which one a pass goes over. `tick_offset`: where the ticks of loops with
-    `use_global_rec_step_offset` start; callers may set it. `data_keys`: those of the network. `run`: the present run.
+    after all have ended. `full_beam`: it begins with as many hypotheses as it keeps, all but the first one impossible,
+    so that the first tick is like the others. `losses`: losses are evaluated. `train`: the train flag. `generator`:
+    random numbers of dropout and noise, `device`: where they are drawn. `eval_names`: what eval strings may name.
+    `global_step`, `epoch`: set by the engine, `dataset_name` too: which one a pass goes over. `tick_offset`: where the
+    ticks of loops with `use_global_rec_step_offset` start; callers may set it. `data_keys`: those of the network.
+    `run`: the present run.
     """
 
     config: Config
@@ -68,6 +70,7 @@ class Context:
     beams: bool = False
     differentiates: bool = False
     keeps_batch: bool = False
+    full_beam: bool = False
     losses: bool = True
     train: bool = False
     generator: torch.Generator = field(default_factory=torch.Generator)
