@@ -15,7 +15,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.schedule.actions import clipped, rate_of
 from returnn_lite.schedule.agent_options import AgentOptions
 from returnn_lite.schedule.episode import MORE_CAREFUL, Episode, EpochFacts
-from returnn_lite.schedule.observations import observe, size
+from returnn_lite.schedule.observations import names, observe
 from returnn_lite.trials.trial import Trial
 from returnn_lite.trials.watch import layer_sizes
 
@@ -37,11 +37,12 @@ class Environment:
         self.episode = Episode(num_epochs, 1.0)
         self.varied, self.rolls_back = SAME, options.rolls_back
         self.said = 0.0  # the action behind the next learning rate
+        self.gained = 0.0  # the sum of the episode's rewards
 
     @property
     def observation_size(self) -> int:
         """The length of an observation."""
-        return size(self.options.observation, len(layer_sizes(self.trial.net.params)))
+        return len(names(self.options.observation, layer_sizes(self.trial.net.params)))
 
     def observation(self) -> np.ndarray:
         """What the agent sees now, float32."""
@@ -61,12 +62,13 @@ class Environment:
             raise ConfigError("network", f"the untrained network must have a finite dev score, but has {score}")
         start = math.nan if self.top is None else self.top / (self.options.start or USUAL_START) * start_factor
         self.episode = Episode(self.num_epochs, score, layer_sizes(self.trial.net.params), self.top, start)
+        self.gained = 0.0
         return self.observation()
 
     def step(self, action: float) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
         """Trains an epoch: (observation, reward, whether the episode is over, info).
 
-        Info at the end of an episode: {"training": rates, actions, scores, whether it diverged}.
+        Info at the end of an episode: {"training": rates, actions, scores, rewards, whether it diverged}.
         """
         self.said = clipped(action)
         return self.train(rate_of(self.options, self.episode, action))
@@ -81,15 +83,16 @@ class Environment:
             zeros = [0.0] * len(self.episode.layer_sizes)
             facts = EpochFacts(rate * MORE_CAREFUL, self.episode.scores[-1], zeros, rolled_back=True)
         gained = reward(self.options, self.episode, facts, self.random)
+        self.gained += gained
         last = facts or EpochFacts(rate, LOST * self.episode.initial_score, [0.0] * len(self.episode.layer_sizes))
         last.action = self.said
         self.episode.epochs.append(last)
         over = facts is None or not self.episode.left
         info: dict[str, Any] = {"updates": self.trial.updates - updates}
         if over:
-            back = sum(facts.rolled_back for facts in self.episode.epochs)
-            about = {"diverged": facts is None, "rollbacks": back, "seed": self.trial.seed, "varied": self.varied}
-            info["training"] = {**self.episode.as_dict(), **about}
+            about = {"rollbacks": len(self.episode.undone), "seed": self.trial.seed, "varied": self.varied}
+            gains = {"diverged": facts is None, "reward": self.gained}
+            info["training"] = {**self.episode.as_dict(), **gains, **about}
         return self.observation(), gained, over, info
 
     # --- going on after an interruption -------------------------------------------------------------------------------
@@ -97,8 +100,8 @@ class Environment:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next steps depend on; the training itself only where it has begun."""
         trial = self.trial.state_dict() if self.episode.epochs else {"seed": self.trial.seed}
-        known = {"random": self.random.bit_generator.state, "varied": self.varied, "episode": asdict(self.episode)}
-        text = json.dumps(known)
+        known = {"random": self.random.bit_generator.state, "varied": self.varied, "gained": self.gained}
+        text = json.dumps({**known, "episode": asdict(self.episode)})
         return {"trial": trial, "text": text}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> np.ndarray:
@@ -110,7 +113,7 @@ class Environment:
             self.trial.load_state_dict(state["trial"])
         epochs = [EpochFacts(**facts) for facts in known["episode"].pop("epochs")]
         self.episode = Episode(**known["episode"], epochs=epochs)
-        self.trial.initial_score = self.episode.initial_score
+        self.trial.initial_score, self.gained = self.episode.initial_score, known.get("gained", 0.0)
         return self.observation()
 
 

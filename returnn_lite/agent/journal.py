@@ -8,19 +8,20 @@ import statistics
 import sys
 from typing import Any
 
+from returnn_lite.engine.loggers.scalar_log import ScalarLog
 from returnn_lite.engine.report import hms
 from returnn_lite.files import write_atomically
 from returnn_lite.log import Log
 
 
 class Journal:
-    """Counts into `used`, and writes the lines of finished episodes to `path`.
+    """Counts into `used`, and writes the lines of finished episodes to `path`; their numbers go to `scalars`, too.
 
     Lines of episodes after those that the agent's file knows of (of a run that was killed) are dropped.
     """
 
-    def __init__(self, path: str, used: dict[str, Any], log: Log) -> None:
-        self.path, self.used, self.log = path, used, log
+    def __init__(self, path: str, used: dict[str, Any], scalars: ScalarLog, log: Log) -> None:
+        self.path, self.used, self.scalars, self.log = path, used, scalars, log
         self.lines: list[str] = []
         self.recent: list[dict[str, Any]] = []  # episodes of this rollout
         known = used["episodes"]
@@ -28,6 +29,7 @@ class Journal:
             with open(path, encoding="utf-8") as file:
                 kept = file.readlines()[:known]
             write_atomically(path, lambda file: file.write("".join(kept).encode()))
+        scalars.start(known + 1, used["epochs"])
 
     def callback(self) -> Any:
         """For `learn`: is called after each step of all environments."""
@@ -47,6 +49,7 @@ class Journal:
         self.used["episodes"] += 1
         self.used["divergences"] += training["diverged"]
         self.recent.append(training)
+        self.scalars.noted(self.used["episodes"], episode_values(training))
         self.lines.append(json.dumps({"episode": self.used["episodes"], "epochs": self.used["epochs"], **training}))
 
     def flush(self) -> None:
@@ -61,6 +64,7 @@ class Journal:
         logger.record("rollout/epochs", self.used["epochs"])
         if self.recent:
             logger.record("rollout/final_score", statistics.fmean(training["scores"][-1] for training in self.recent))
+            logger.record("rollout/reward", statistics.fmean(training["reward"] for training in self.recent))
             logger.record("rollout/diverged", sum(training["diverged"] for training in self.recent))
 
     def progress(self, budget: int, *, over: bool) -> None:
@@ -81,3 +85,15 @@ class Journal:
         """Writes what is left."""
         if self.lines:
             self.flush()
+        self.scalars.close()
+
+
+def episode_values(training: dict[str, Any]) -> dict[str, float]:
+    """The scalars of a finished episode, which is what is counted."""
+    return {
+        "episode/reward": training["reward"],
+        "episode/final_score": training["scores"][-1],
+        "episode/learning_rate": statistics.geometric_mean(training["learning_rates"]),
+        "episode/undone": float(len(training["undone"])),
+        "episode/diverged": float(training["diverged"]),
+    }

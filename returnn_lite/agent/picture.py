@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from returnn_lite.agent.tables import Row
 from returnn_lite.log import Log
+from returnn_lite.schedule.episode import MORE_CAREFUL
 
 SHOWN = ("agent", "baseline")
 
 
 def draw(rows: Sequence[Row], path: str, log: Log) -> None:
-    """Learning rates of all agents' trainings by epoch, and the mean dev losses of agents and baselines; a note where
-    matplotlib is missing."""
+    """Learning rates of all agents' trainings by epoch, those that were undone as crosses, and the mean dev losses of
+    agents and baselines; a note where matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -25,14 +27,21 @@ def draw(rows: Sequence[Row], path: str, log: Log) -> None:
             values = training["learning_rates"]
             label = row.name if not place else None
             rates.plot(range(1, len(values) + 1), values, color=f"C{number}", alpha=0.6, label=label)
+            undone = failed_rates(training)
+            rates.plot(list(undone), list(undone.values()), "x", color=f"C{number}", label=None)
     for row in rows:
         if row.group in SHOWN and len({len(t["scores"]) for t in row.trainings}) == 1 and "Grid" not in row.name:
             columns = zip(*(training["scores"] for training in row.trainings), strict=True)
             means = [sum(column) / len(column) for column in columns]
             losses.plot(means, label=row.name, linewidth=2 if row.group == "agent" else 1)
-    rates.set(yscale="log", xlabel="epoch", ylabel="learning rate", title="learned schedules")
+    rates.set(yscale="log", xlabel="epoch", ylabel="learning rate", title="learned schedules (x: undone)")
     losses.set(yscale="log", xlabel="epochs done", ylabel="dev loss, mean over seeds")
     for panel in (rates, losses):
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7)
     figure.savefig(path, format="png", dpi=110)
+
+
+def failed_rates(training: Mapping[str, Any]) -> dict[int, float]:
+    """The learning rates of the epochs that were undone, by epoch: the record has what was left of them."""
+    return {epoch: training["learning_rates"][epoch - 1] / MORE_CAREFUL for epoch in training.get("undone", ())}

@@ -18,6 +18,7 @@ from returnn_lite.agent.save import check_same, plain_options, restore, save_age
 from returnn_lite.agent.session import Session
 from returnn_lite.config import Config
 from returnn_lite.engine.interrupt import RESUME, StopRequest
+from returnn_lite.engine.loggers.scalar_log import ScalarLog
 from returnn_lite.errors import ConfigError
 from returnn_lite.files import TEMPORARY, remove_if_there
 from returnn_lite.log import Log
@@ -52,7 +53,8 @@ class AgentTraining:
             session.top, self.used = self.before["top"], self.before["used"]
         else:
             self.used["epochs"], self.used["updates"] = session.find_top()
-        self.journal = Journal(self.options.log or path + ".log.jsonl", self.used, self.log)
+        scalars = ScalarLog.from_config(session.config, self.log, of=path)
+        self.journal = Journal(self.options.log or path + ".log.jsonl", self.used, scalars, self.log)
 
     def run(self, stop: StopRequest) -> None:
         """All rollouts; the file is written after every `save_every` of them, and at the end."""

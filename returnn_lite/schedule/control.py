@@ -64,6 +64,11 @@ class LearningRateControl(History):
         self._set_rate(epoch, rate)
         return rate
 
+    def can_tell(self, epoch: int) -> bool:
+        """Whether `get` knows the learning rate: it is on record, or what is on record suffices for the control."""
+        known = epoch in self.epochs and self.epochs[epoch].learning_rate is not None
+        return known or self.control.can_tell(self, epoch)
+
     def for_epoch(self, epoch: int, *, pretrain_epochs: int = 0) -> float:
         """As a run wants it: epochs up to `pretrain_epochs`, and the one after, do not follow the control."""
         if self.options.always or not pretrain_epochs or epoch > pretrain_epochs + 1:

@@ -21,6 +21,10 @@ class Control(ABC):
         """The control of a run. Raises ConfigError for options that do not fit."""
         return cls()
 
+    def can_tell(self, history: History, epoch: int) -> bool:
+        """Whether the records suffice for `rate`."""
+        return True
+
     @abstractmethod
     def rate(self, history: History, epoch: int) -> float:
         """The learning rate of an epoch, from the records before it."""

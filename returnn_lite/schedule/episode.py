@@ -73,10 +73,16 @@ class Episode:
         """Whether an epoch that ends with this score is to be taken back."""
         return not math.isfinite(score) or score > WORSE_THAN_BEST * self.best or score > WORSE * self.initial_score
 
+    @property
+    def undone(self) -> list[int]:
+        """The numbers of the epochs that were taken back, from 1."""
+        return [epoch for epoch, facts in enumerate(self.epochs, start=1) if facts.rolled_back]
+
     def as_dict(self) -> dict[str, object]:
-        """For reports: rates, actions and scores."""
+        """For reports: rates, actions, scores, and which epochs were taken back."""
         return {
             "learning_rates": [facts.learning_rate for facts in self.epochs],
             "actions": [facts.action for facts in self.epochs],
             "scores": self.scores,
+            "undone": self.undone,
         }

@@ -22,9 +22,10 @@ from returnn_lite.schedule.controls import Control, register_control
 from returnn_lite.schedule.episode import Episode, EpochFacts
 from returnn_lite.schedule.history import History
 from returnn_lite.schedule.lr_file import Record, shortest
-from returnn_lite.schedule.observations import observe
+from returnn_lite.schedule.observations import names, observe
 
 INITIAL, TOP, SEEN = "initial_dev_score", "range_test_top", "agent_epoch"  # meta entries
+UNDONE, ACTION, OBSERVATION = "agent_rollbacks", "agent_action", "agent_observation"
 RANGE_TEST_RUNS = 3  # before a training that uses an agent, which corrects a first rate that is off
 PATIENCE = 3  # epochs at a bound without a warning
 
@@ -106,8 +107,12 @@ class Learned(Control):
         if seen is None:
             self.log.v2(f"warning: epoch {epoch} was trained without the agent; norms of gradients count as 0")
             seen = {"grad_norms": [0.0] * len(self.layer_sizes), "train_loss": score}
-        back, action = "agent_rollbacks" in record.meta, record.meta.get("agent_action", 0.0)
+        back, action = UNDONE in record.meta, record.meta.get(ACTION, 0.0)
         return EpochFacts(rate, score, action=action, rolled_back=back, **seen)
+
+    def can_tell(self, history: History, epoch: int) -> bool:
+        """Whether the network is known, and how all epochs before ended."""
+        return bool(self.layer_sizes) and None not in (history.score(before) for before in range(1, epoch))
 
     def rate(self, history: History, epoch: int) -> float:
         """The learning rate of an epoch without a record; observation and action go into its meta entries."""
@@ -120,9 +125,18 @@ class Learned(Control):
         if rate != wanted:
             self.log.v2(f"learning rate {wanted:.4g} of the agent is out of bounds, {rate:.4g} is used")
         self._warn_at_bounds(episode, rate)
-        entries: dict[str, object] = {"agent_observation": [shortest(x) for x in seen], "agent_action": action}
+        entries: dict[str, object] = {OBSERVATION: [shortest(x) for x in seen], ACTION: action}
         history.epochs.setdefault(epoch, Record(None)).meta.update(entries)
         return rate
+
+    def scalars(self, record: Record) -> dict[str, float]:
+        """What the agent saw and did before an epoch, and how often that was undone, by names for logs."""
+        known = {"learning_rate": record.learning_rate, "action": record.meta.get(ACTION)}
+        values = {f"agent/{key}": float(value) for key, value in known.items() if value is not None}
+        seen = record.meta.get(OBSERVATION, [])
+        named = zip(names(self.trained.observation, self.layer_sizes), seen, strict=False)
+        values |= {f"agent/observation/{name}": float(value) for name, value in named}
+        return {**values, "agent/undone": float(len(record.meta.get(UNDONE, [])))}
 
     def _warn_at_bounds(self, episode: Episode, rate: float) -> None:
         ends = {*bounds(self.trained, episode), self.low, self.high}

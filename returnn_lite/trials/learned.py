@@ -13,7 +13,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule.agent_file import KEY
 from returnn_lite.schedule.episode import MORE_CAREFUL
-from returnn_lite.schedule.learned import INITIAL, TOP, Learned
+from returnn_lite.schedule.learned import INITIAL, TOP, UNDONE, Learned
 from returnn_lite.schedule.lr_file import Record
 from returnn_lite.trials.range_test import range_test
 from returnn_lite.trials.shared_data import SharedData
@@ -57,7 +57,15 @@ class LearnedTraining:
             first.meta[TOP] = range_test(self.config, shared, self.agent.range_test_options, seed, self.log).top
         self.control.save()
         for epoch in self.trainer.epochs(stop):
+            if epoch == self.trainer.start_epoch:
+                self.show(epoch - 1)  # a run that was killed may not have come to it
             self.train_epoch(epoch, stop)
+            self.show(epoch)
+
+    def show(self, epoch: int) -> None:
+        """Hands what the agent did in an epoch to `loggers`."""
+        if epoch in self.control.epochs:
+            self.trainer.scalars.noted(epoch, self.agent.scalars(self.control.epochs[epoch]))
 
     def check(self) -> None:
         """ConfigError if the agent does not fit the training."""
@@ -96,9 +104,10 @@ class LearnedTraining:
     def roll_back(self, before: dict[str, Any], epoch: int, reason: str) -> None:
         """Back to the snapshot, with a tenth of the learning rate; log and learning rate file say so."""
         roll_back(self.trainer, before)
+        self.trainer.scalars.go_back(epoch, self.trainer.global_step)
         record = self.control.epochs[epoch]
         failed = record.learning_rate or 0.0
-        record.meta.setdefault("agent_rollbacks", []).append(failed)
+        record.meta.setdefault(UNDONE, []).append(failed)
         record.error.clear()
         self.control.record(epoch, short(MORE_CAREFUL * failed))
         self.control.save()

@@ -26,7 +26,7 @@ from returnn_lite.trials.watch import FACTS, EpochWatch
 LEFT_OUT = """
     model learning_rate_file load load_epoch start_epoch cleanup_old_models tensorboard_opts tf_log_dir lr_scheduler
     learning_rates learning_rate_control pretrain eval use_last_best_model weight_averaging save_epoch1_initial_model
-    learning_rate_agent
+    learning_rate_agent loggers
 """.split()
 HUGE = 1000  # times the initial score: diverged
 

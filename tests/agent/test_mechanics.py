@@ -7,11 +7,12 @@ import pytest
 from numpy.testing import assert_allclose
 
 from returnn_lite.agent.environment import Environment
+from returnn_lite.agent.picture import failed_rates
 from returnn_lite.errors import ConfigError
 from returnn_lite.schedule.actions import rate_of
 from returnn_lite.schedule.agent_options import AgentOptions
 from returnn_lite.schedule.episode import Episode, EpochFacts
-from returnn_lite.schedule.observations import observe
+from returnn_lite.schedule.observations import OBSERVATIONS, names, observe
 from tests.agent.helpers import ScriptedTrial
 
 NORMS = {"a": (4, 2.0), "b": (16, 0.4)}
@@ -36,6 +37,7 @@ def test_rewards(reward: str, expected: list[float]):
     assert_allclose([gained for _, gained, _, _ in steps], expected, atol=1e-5)
     assert [over for _, _, over, _ in steps] == [False, False, False, True]
     assert steps[-1][3]["training"]["scores"] == [2.0, *SCORES]
+    assert steps[-1][3]["training"]["reward"] == pytest.approx(sum(expected), abs=1e-4)
 
 
 def test_penalty_of_the_paper_is_in_its_range_and_reproducible():
@@ -67,6 +69,8 @@ def test_a_bad_epoch_is_taken_back(bad):
     assert_allclose(seen, [math.log(0.5), 0, 0, 0.1 - 1, 0, 0, 0, 0.2, 0, 0, 0, 0, 0, 1], atol=1e-6)
     assert env.step(0.0)[1] == pytest.approx(math.log(2))
     assert env.trial.rates[-1] == pytest.approx(0.09 * 10**-0.9)
+    training = env.step(0.0)[3]["training"]
+    assert training["undone"] == [2] and failed_rates(training) == pytest.approx({2: 0.09 * 10**0.1})
 
 
 def test_episodes_are_varied():
@@ -132,6 +136,15 @@ def test_observation_of_dynamics():
     env.trial.more = {**way, "train_loss": 3.0}
     expected = [math.log(0.75), 2 * math.log(0.75), 0.5, 0.1, 0, 0.3, 2 * math.log(2), 0.2, 0, 1.5, 2.0, -1.0, 0.2, 0]
     assert_allclose(env.step(0.2)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", sorted(OBSERVATIONS))
+def test_names_of_observations(kind: str):
+    env = environment(observation=kind)
+    found = names(kind, env.episode.layer_sizes)
+    for _ in range(3):
+        assert list(OBSERVATIONS[kind](env.episode)) == found and len(env.observation()) == len(found)
+        env.step(0.1)
 
 
 def test_infinite_numbers_are_at_the_limits():

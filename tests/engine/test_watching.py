@@ -97,6 +97,16 @@ def test_what_a_picture_of_scores_shows():
     }
 
 
+def test_a_picture_of_scores_shows_what_an_agent_did():
+    records = {
+        1: Record(0.1, {"dev_score": 2.0}, {"agent_action": 0.5}),
+        2: Record(0.02, {"dev_score": 1.0}, {"agent_action": -0.5, "agent_rollbacks": [2.0, 0.2]}),
+    }
+    panels = score_panels(records)
+    assert panels["learning rate"] == {"learning rate": ([1, 2], [0.1, 0.02]), "undone": ([2, 2], [2.0, 0.2])}
+    assert panels["agent's action"] == {"agent's action": ([1, 2], [0.5, -0.5])}
+
+
 def test_a_picture_of_scores(tmp_path):
     pytest.importorskip("matplotlib")
     made = options(tmp_path, output_file=str(tmp_path / "scores.png"))

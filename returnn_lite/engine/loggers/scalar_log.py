@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from returnn_lite.log import Log
 
 DEFAULT_INTERVAL = 100
 KEY = "loggers"
+FOLDER = "tensorboard"
 
 
 class ScalarLog:
@@ -30,7 +32,7 @@ class ScalarLog:
     makers: ClassVar[dict[str, Callable[[str, ConfigDict], Sink]]] = {
         "csv": lambda model, options: CsvFiles(str(options.get("base", model))),
         "mlflow": MLflow,
-        "tensorboard": lambda model, options: TensorBoard(str(options.get("folder", "tensorboard"))),
+        "tensorboard": lambda model, options: TensorBoard(str(options.get("folder", FOLDER))),
         "wandb": WandB,
     }
 
@@ -39,8 +41,11 @@ class ScalarLog:
         self.sinks: list[Sink] = []
 
     @classmethod
-    def from_config(cls, config: Config, log: Log) -> ScalarLog:
-        """By `loggers`: names, or a dict of options by name; and TensorBoard by its own options."""
+    def from_config(cls, config: Config, log: Log, *, of: str | None = None) -> ScalarLog:
+        """By `loggers`: names, or a dict of options by name; and TensorBoard by its own options.
+
+        `of`: the file that something else than the config's model is trained into; its scalars get places of their own.
+        """
         wanted, board = loggers(config), config.typed_value("tensorboard_opts") or {}
         folder = config.bool_or_other("tf_log_dir", None)
         if (board or folder) and folder is not False:
@@ -51,6 +56,10 @@ class ScalarLog:
             wanted = {}
         interval = int(board.get("log_every_n_train_steps", DEFAULT_INTERVAL))
         model = model_name(config) or "training"
+        if of is not None:
+            if "tensorboard" in wanted:
+                wanted["tensorboard"] = {"folder": FOLDER, **wanted["tensorboard"]}
+            model, wanted = of, {name: _apart(options, os.path.basename(of)) for name, options in wanted.items()}
         return cls([cls.makers[name](model, options) for name, options in wanted.items()], log, interval)
 
     def start(self, epoch: int, global_step: int) -> None:
@@ -78,6 +87,14 @@ class ScalarLog:
         """The scores of a dataset after an epoch, be it of this run or of the one before."""
         self._all(lambda sink: sink.epoch(epoch, _tags(dataset, means)))
 
+    def noted(self, epoch: int, values: Values) -> None:
+        """Further scalars of an epoch, by their whole names."""
+        self._all(lambda sink: sink.epoch(epoch, values))
+
+    def go_back(self, epoch: int, global_step: int) -> None:
+        """This epoch, which begins with this step, is trained again: what there is of it no longer counts."""
+        self._all(lambda sink: sink.begin(epoch, global_step))
+
     def close(self) -> None:
         """The run is over."""
         self._all(lambda sink: sink.close())
@@ -97,6 +114,16 @@ class ScalarLog:
             option = "tensorboard_opts" if sink.name == "tensorboard" else KEY
             self.log.v1(f"WARNING: {option}: no further scalars{_to(sink)}: {exc}")
             self.sinks = [other for other in self.sinks if other is not sink]
+
+
+def _apart(options: ConfigDict, name: str) -> ConfigDict:
+    """Options of a logger whose files stand beside those of the config's own training."""
+    found = dict(options)
+    if "base" in found:
+        found["base"] = f"{found['base']}.{name}"
+    if "folder" in found:
+        found["folder"] = os.path.join(str(found["folder"]), name)
+    return found
 
 
 def _to(sink: Sink) -> str:

@@ -12,6 +12,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.optim.updater import Updater
 from returnn_lite.schedule.control import LearningRateControl
+from returnn_lite.schedule.learned import UNDONE
 
 Curves = dict[str, tuple[list[float], list[float]]]  # name -> (epochs that have passed, values)
 
@@ -25,7 +26,7 @@ def plot_schedule_task(config: Config, log: Log) -> None:
             times.append(time)
             known.append(value)
     filename = config.value("output_file", "schedule.png")
-    draw(curves, filename)
+    draw(curves, filename, undone_rates(config, log))
     log.v1(f"{filename}: {', '.join(curves)}")
 
 
@@ -53,14 +54,25 @@ def scheduled_values(config: Config, log: Log) -> Iterator[tuple[float, dict[str
     if not last:
         raise ConfigError("num_epochs", "must be the number of epochs to draw, but is 0 instead")
     for epoch in range(1, last + 1):
+        if epoch > 1 and not control.can_tell(epoch):
+            log.v1(f"note: the learning rates from epoch {epoch} on depend on scores that are not there yet")
+            return
         rate = control.for_epoch(epoch)
         updater.start_epoch(epoch, control.measure(epoch - 1, updater.measure))
         for step in range(steps):
             yield epoch - 1 + step / steps, updater.preview((epoch - 1) * steps + step, rate, (step + 1) / steps)
 
 
-def draw(curves: Curves, filename: str) -> None:
-    """A picture with one panel a name, in the format that the file's name says."""
+def undone_rates(config: Config, log: Log) -> tuple[list[float], list[float]]:
+    """(epochs that had passed, learning rates) of what a learned control tried and undid."""
+    records = LearningRateControl.from_config(config, log).epochs.items()
+    failed = [(epoch - 1.0, rate) for epoch, record in sorted(records) for rate in record.meta.get(UNDONE, ())]
+    return [epoch for epoch, _ in failed], [rate for _, rate in failed]
+
+
+def draw(curves: Curves, filename: str, undone: tuple[list[float], list[float]] = ([], [])) -> None:
+    """A picture with one panel a name, in the format that the file's name says; crosses in the first for what was
+    undone."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -71,6 +83,10 @@ def draw(curves: Curves, filename: str) -> None:
         panel.plot(times, values, drawstyle="steps-post")
         panel.set_ylabel(name)
         panel.grid(alpha=0.3)
+    if undone[0]:
+        panels[0].plot(*undone, "x", color="red", label="undone")
+        panels[0].legend()
+        panels[0].set_yscale("log")
     panels[-1].set_xlabel("epochs")
     try:
         figure.savefig(filename)

@@ -7,12 +7,13 @@ from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule.control import LearningRateControl
+from returnn_lite.schedule.learned import ACTION, UNDONE
 from returnn_lite.schedule.lr_file import Record
 
 Line = tuple[list[int], list[float]]  # epochs, values
 Panels = dict[str, dict[str, Line]]  # what is drawn together -> lines by their names
 SCORE = re.compile(r"([^:]+?)_((?:score|error|loss).*)")  # "dev_score_output": the dataset, and what it is
-RATE = "learning rate"
+RATE, UNDONE_RATE, ACTIONS = "learning rate", "undone", "agent's action"
 
 
 def plot_scores_task(config: Config, log: Log) -> None:
@@ -30,7 +31,8 @@ def plot_scores_task(config: Config, log: Log) -> None:
 
 
 def score_panels(records: Mapping[int, Record]) -> Panels:
-    """Each loss and error with a line for each dataset, and last the learning rates."""
+    """Each loss and error with a line for each dataset, and last the learning rates, with those of epochs that were
+    undone, and what an agent made them by."""
     panels: Panels = {}
     for epoch, record in sorted(records.items()):
         for key, value in record.error.items():
@@ -38,10 +40,16 @@ def score_panels(records: Mapping[int, Record]) -> Panels:
             if match is not None:
                 add(panels.setdefault(match[2], {}), match[1], epoch, float(value))
     rates: dict[str, Line] = {}
+    actions: dict[str, Line] = {}
     for epoch, record in sorted(records.items()) if panels else ():
         if record.learning_rate:
             add(rates, RATE, epoch, float(record.learning_rate))
-    return {**panels, RATE: rates} if rates else panels
+        for failed in record.meta.get(UNDONE, ()):
+            add(rates, UNDONE_RATE, epoch, float(failed))
+        if ACTION in record.meta:
+            add(actions, ACTIONS, epoch, float(record.meta[ACTION]))
+    last = {RATE: rates, ACTIONS: actions}
+    return panels | {name: lines for name, lines in last.items() if lines}
 
 
 def add(lines: dict[str, Line], name: str, epoch: int, value: float) -> None:
@@ -61,15 +69,18 @@ def draw(panels: Panels, filename: str) -> None:
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for name, (epochs, values) in lines.items():
+            if name == UNDONE_RATE:
+                axis.plot(epochs, values, "x", color="red", label=name)
+                continue
             (drawn,) = axis.plot(epochs, values, label=name, marker="." if len(epochs) < 40 else None)
-            if title != RATE:
+            if title not in (RATE, ACTIONS):
                 best = min(range(len(values)), key=lambda i, known=values: known[i])  # type: ignore[misc]
                 axis.plot([epochs[best]], [values[best]], "o", color=drawn.get_color(), fillstyle="none")
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
         if title == RATE:
             axis.set_yscale("log")
-        else:
+        if len(lines) > 1 or title not in (RATE, ACTIONS):
             axis.legend()
     axes[-1].set_xlabel("epoch")
     try:
