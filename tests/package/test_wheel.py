@@ -44,6 +44,12 @@ def test_what_it_says_of_itself(wheel: Path):
     assert {"audio", "text", "plot", "learned-lr", "fast", "dev", "all"} <= extras
 
 
+def test_the_changelog_has_the_version():
+    assert re.search(
+        rf"^## \[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+
+
 def test_every_tool_is_a_program(wheel: Path):
     programs = dict(re.findall(r"^(\S+) = (\S+)$", content(wheel, "entry_points.txt"), re.M))
     assert programs.pop("returnn-lite") == "returnn_lite.cli:run"
