@@ -27,24 +27,22 @@ class Decoder:
     def search(self, features, beam=8, max_len=100):
         """The best label sequence of one sequence (T, F), and its log score."""
         out, given = self.run(self.start, {"data": features[None], "data_lengths": np.array([len(features)], "int32")})
-        hyps, scores, done = [[]], np.zeros(1), []
+        hyps, scores, ended = [[]], np.zeros(1), np.zeros(1, bool)
         for tick in range(1, max_len + 1):
-            totals = (scores[:, None] + out["log_probs"]).ravel()
-            best = np.argsort(-totals, kind="stable")[: beam - len(done)]
-            rows, labels = np.divmod(best, out["log_probs"].shape[1])
-            given = {name: x[rows] if x.ndim else x for name, x in given.items()}
+            log_probs = out["log_probs"]
+            log_probs[ended] = [0.0] + [-np.inf] * (log_probs.shape[1] - 1)  # what has ended stays as it is
+            totals = (scores[:, None] + log_probs).ravel()
+            best = np.argsort(-totals, kind="stable")[:beam]
+            rows, labels = np.divmod(best, log_probs.shape[1])
+            given = {name: x[rows] for name, x in given.items()}
             inputs = {**given, "labels": labels.astype("int32"), "tick": np.array(tick, "int32")}
             out, after = self.run(self.step, inputs)
             given |= after
-            hyps, scores = [[*hyps[r], int(n)] for r, n in zip(rows, labels, strict=True)], totals[best]
-            done += [(s, h[:-1]) for s, h, e in zip(scores, hyps, out["ended"], strict=True) if e]
-            goes = np.flatnonzero(~out["ended"])
-            if not len(goes) or len(done) >= beam:
+            before, scores, ended = ended[rows], totals[best], ended[rows] | out["ended"]
+            hyps = [hyps[r] if e else [*hyps[r], int(n)] for r, n, e in zip(rows, labels, before | ended, strict=True)]
+            if ended.all():
                 break
-            hyps, scores, out = [hyps[i] for i in goes], scores[goes], {"log_probs": out["log_probs"][goes]}
-            given = {name: x[goes] if x.ndim else x for name, x in given.items()}
-        score, labels = max(done or zip(scores, hyps, strict=True))
-        return labels, float(score)
+        return hyps[0], float(scores[0])
 
 
 if __name__ == "__main__":
