@@ -13,7 +13,7 @@ from returnn_lite.export.part import Example, Part
 from returnn_lite.export.ports import AxisNames, Port, lengths_port
 from returnn_lite.export.program import Arrays
 from returnn_lite.network.network import Network
-from returnn_lite.rec.step_function import ENDED, LABELS, LOG_PROBS, TICK, StepFunction
+from returnn_lite.rec.step_function import ENDED, LABELS, LOG_PROBS, TICK, TICKS, StepFunction
 from returnn_lite.to_torch.batches import BATCHES, as_inputs, batch
 from returnn_lite.to_torch.module import Recording, make_module
 from returnn_lite.to_torch.recorder import Recorder
@@ -60,7 +60,7 @@ def _start(net: Network, function: StepFunction, real: Real) -> Part:
     inputs = [names.port(key, net.extern_data.spec(key), "data") for key in data if key in keys]
     inputs += [lengths_port(f"{key}_lengths", "lengths", x) for key, x in lengths.items() if key in keys]
     outputs = _Sizes("batch").ports([example.wanted for example in examples], partial(_role, function))
-    outputs = [replace(port, feeds=port.name) if port.role in ("state", "fixed") else port for port in outputs]
+    outputs = [replace(port, feeds=port.name) if port.role in ("state", "fixed", "frame") else port for port in outputs]
     return Part("_start", module, tuple(inputs), tuple(outputs), examples)
 
 
@@ -102,11 +102,12 @@ def before_step(function: StepFunction, data: Arrays, lengths: Arrays, width: in
     made = function.start(data, lengths)
     generator = torch.Generator().manual_seed(ticks)
     rows = torch.arange(made[LOG_PROBS].shape[0]).repeat_interleave(width)
-    at_rows = {name: x[rows] if x.dim() else x for name, x in made.items() if name != LOG_PROBS}
+    at_rows = {name: x[rows] if x.dim() else x for name, x in made.items() if name not in (LOG_PROBS, TICKS)}
+    whole = {name: at_rows[name] for name in function.frames}
     for tick in range(1, ticks + 1):
         classes = made[LOG_PROBS].shape[-1]
         labels = torch.randint(classes, rows.shape, generator=generator, dtype=torch.int32)
-        given = {LABELS: labels, **at_rows}
+        given = {LABELS: labels, **at_rows, **{name: x[:, min(tick, x.shape[1] - 1)] for name, x in whole.items()}}
         if function.counts:
             given[TICK] = torch.tensor(tick, dtype=torch.int32)
         if tick < ticks:
@@ -152,6 +153,8 @@ class _Sizes:
 
 def _role(function: StepFunction, name: str) -> str:
     """What a tensor is: what it is called, "state", or "fixed" for all steps."""
-    if name in (LOG_PROBS, ENDED, LABELS, TICK):
+    if name in (LOG_PROBS, ENDED, LABELS, TICK, TICKS):
         return name
+    if name in function.frames:
+        return "frame"
     return "state" if name.removeprefix(NEXT) in function.state else "fixed"

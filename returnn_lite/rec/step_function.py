@@ -26,13 +26,13 @@ from returnn_lite.rec.loop import values_before
 from returnn_lite.rec.loop_layer import RecLoop
 from returnn_lite.rec.program import CHOOSE, STEP, LoopProgram
 from returnn_lite.rec.tick_state import Carried, TickState
-from returnn_lite.rec.ticks import Ticks
+from returnn_lite.rec.ticks import Ticks, frame_spec
 from returnn_lite.rec.whole import WholeValues
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
 from returnn_lite.tensor.spec import scalar, vector
 
 Arrays = dict[str, torch.Tensor]
-LOG_PROBS, ENDED, LABELS, TICK = "log_probs", "ended", "labels", "tick"
+LOG_PROBS, ENDED, LABELS, TICK, TICKS = "log_probs", "ended", "labels", "tick", "ticks"
 
 
 @dataclass
@@ -51,8 +51,9 @@ class Slot:
 class StepFunction:
     """The loop `name` of a network that searches; `start` must be called before `step`.
 
-    `fixed`: what each step reads of the layers outside, `state`: what goes from step to step; by name. `counts`:
-    whether a step reads the number of its tick. ConfigError for a loop of which no such function can be made.
+    `fixed`: what each step reads of the layers outside, `frames`: of which it reads the frame of its tick, `state`:
+    what goes from step to step; by name. `counts`: whether a step reads the number of its tick. ConfigError for a loop
+    of which no such function can be made.
     """
 
     def __init__(self, net: Network, name: str) -> None:
@@ -65,6 +66,8 @@ class StepFunction:
         self.at, self.choice = self._find_choice()
         self.fixed: dict[str, Slot] = {}
         self.state: dict[str, Slot] = {}
+        self.frames: dict[str, Slot] = {}
+        self.constants: dict[Node, Tensor] = {}  # what the ticks read of outside besides
         self.lengths: dict[Dim, str] = {}
         self.counts = bool(self.program.counters)
 
@@ -79,8 +82,6 @@ class StepFunction:
             raise ConfigError(layer.path, "must choose by one source, so that its loop has a step function")
         if layer.input_type == "regression":
             raise ConfigError(layer.path, "must choose labels, so that its loop has a step function")
-        if not self.program.dim.dynamic or self.program.end is None:
-            raise ConfigError(self.loop.path, "must end by a layer `end`, so that it has a step function")
         return found[0], layer
 
     @property
@@ -101,12 +102,19 @@ class StepFunction:
             outer = {**refs, **({"source": self.loop.run_input(sources)} if sources else {})}
             whole = values_before(self.program, outer, run)
             ticks = HalfTicks(self.program, whole, run, self.at)
-            for read in [entry[0] for entry in ticks.sequences] + [entry[0] for entry in ticks.varying]:
-                raise read.layer.error("is read frame by frame in the loop, which thus has no step function")
+            for node, _ in ticks.varying:
+                raise node.layer.error("is read in frames of unlike sizes by the loop, which thus has no step function")
+            frames = {node: self._frames(node, whole) for node, _, _ in ticks.sequences}
+            self.frames = dict(self._frame_slots(frames))
+            first = {name: x[:, 0] for name, (_, x) in zip(self.frames, frames.values(), strict=True)}
+            self._set_frames(ticks.state, first)
             scores = self._scores(ticks, 0)
         self.fixed, self.lengths = self._fixed(whole), {}
         self.state = dict(self._state_slots(ticks.state))
         found = {LOG_PROBS: scores}
+        if whole.lengths is not None:
+            found[TICKS] = whole.lengths.values
+        found |= {name: x for name, (_, x) in zip(self.frames, frames.values(), strict=True)}
         for name, slot in self.fixed.items():
             found[name] = slot.template.data
             for dim in slot.template.spec.dynamic_dims:
@@ -116,13 +124,39 @@ class StepFunction:
             slot.lengths = {d: self.lengths[d] for d in slot.template.spec.dynamic_dims if d in self.lengths}
         return {**found, **self._state_of(ticks.state)}
 
+    def _frames(self, node: Node, whole: WholeValues) -> tuple[Tensor, torch.Tensor]:
+        """What a tick reads of a layer, as its axes, and all frames of it (B, T, …)."""
+        x = whole.value(node).batch_front()
+        at = x.spec.dims.index(self.program.dim)
+        if at == 0:
+            x = x.permuted((1, 0, *range(2, x.spec.rank)))
+            at = 1
+        if at != 1 or x.spec.batch != 0:
+            raise node.layer.error(f"is read frame by frame, but is {x.spec}; the loop has no step function")
+        template = x.data.select(1, 0)
+        return Tensor(template, frame_spec(x.spec.in_loop(self.program.dim), self.program.dim), x.lengths), x.data
+
+    @staticmethod
+    def _frame_slots(frames: Mapping[Node, tuple[Tensor, torch.Tensor]]) -> Iterator[tuple[str, Slot]]:
+        names: set[str] = set()
+        for node, (template, _) in frames.items():
+            yield _fresh(f"frame_{node.name}", names), Slot(node, "", template)
+
+    def _set_frames(self, state: TickState, frames: Arrays) -> None:
+        for name, slot in self.frames.items():
+            state.values[slot.node] = slot.template.with_data(frames[name])
+
     def _fixed(self, whole: WholeValues) -> dict[str, Slot]:
         """What the ticks read of outside, but for constants."""
         found: dict[str, Slot] = {}
         for node in self.program.reads:
             x = whole.value(node).batch_front()
+            if any(slot.node is node for slot in self.frames.values()):
+                continue
             if x.spec.batch is not None or x.spec.dynamic_dims:
                 found[_fresh(f"given_{node.name}", found)] = Slot(node, "", x)
+            else:
+                self.constants[node] = x
         return found
 
     def _lengths_name(self, dim: Dim, name: str) -> str:
@@ -146,7 +180,8 @@ class StepFunction:
         made = {turn.node for turn in later}
         read = {n: None for turn in later for n in turn.node.inputs if turn.kind != CHOOSE}
         read.update(dict.fromkeys(n.previous for n in self.program.previous if n.previous is not None))
-        inside = {*self.program.all_inside, *self.program.previous}
+        frames = {slot.node for slot in self.frames.values()}
+        inside = {*self.program.all_inside, *self.program.previous, *frames}
         return [n for n in read if n not in made and n in inside]
 
     def _state_of(self, state: TickState) -> Arrays:
@@ -164,18 +199,22 @@ class StepFunction:
     def step(self, given: Arrays) -> Arrays:
         """The "log_probs" (N, V) behind "labels" int32 (N,), which of these "ended" bool (N,), and the new state.
 
-        `given`: labels, the state, what is fixed, and the number of labels so far ("tick") if the step `counts`.
+        `given`: labels, the state, what is fixed, the frame of the new tick, and the number of labels so far ("tick")
+        if the step `counts`. Without a layer `end` there is no "ended".
         """
         labels = given[LABELS]
         run = RunState(batch=labels.shape[0])
-        whole = GivenValues(self.program, {s.node: self._tensor(n, s, given) for n, s in self.fixed.items()}, labels)
+        fixed = {slot.node: self._tensor(name, slot, given) for name, slot in self.fixed.items()}
+        whole = GivenValues(self.program, {**self.constants, **fixed}, labels)
         before, self.net.context.run = self.net.context.run, run
         try:
             ticks = HalfTicks(self.program, whole, run, self.at)
             ticks.state = self._tick_state(given, ticks.state)
             number = int(given[TICK]) if TICK in given else 1
             ended = ticks.second_half(Tensor(labels, self.label_spec, {}), number - 1)
-            found = {LOG_PROBS: self._scores(ticks, number, given.get(TICK)), ENDED: ended}
+            self._set_frames(ticks.state, given)
+            found = {LOG_PROBS: self._scores(ticks, number, given.get(TICK))}
+            found |= {ENDED: ended} if ended is not None else {}
         finally:
             self.net.context.run = before
         return {**found, **self._state_of(ticks.state)}
@@ -228,8 +267,7 @@ class HalfTicks(Ticks):
         make = self.whole.initial
         ended = torch.zeros(make.batch, dtype=torch.bool, device=make.device)
         state = TickState(Tensor(ended, vector("bool"), {}), torch.zeros(make.batch, dtype=torch.int32), None)
-        for node in self.program.reads:
-            state.values[node] = self.whole.value(node)
+        state.values.update(self.whole.values)
         for turn in self.program.turns:
             if turn.kind == STEP and isinstance(turn.node.layer, Stateful):
                 self.constants[turn.node] = turn.node.layer.begin_loop(make.batch)
@@ -243,17 +281,15 @@ class HalfTicks(Ticks):
             self.state.values[node] = Tensor(count + self.offset, scalar("int32"), {})
         self._turns(0, self.at, number)
 
-    def second_half(self, labels: Tensor, number: int) -> torch.Tensor:
-        """What is computed of the labels; which of the sequences have ended with them."""
+    def second_half(self, labels: Tensor, number: int) -> torch.Tensor | None:
+        """What is computed of the labels; which of the sequences have ended with them, None if no layer tells."""
         values = self.state.values
         values[self.program.turns[self.at].node] = labels
         self._turns(self.at + 1, len(self.calls), number)
         for node in self.program.previous:
             if node.previous is not None:
                 values[node] = values[node.previous]
-        if self.program.end is None:
-            raise self.program.layer.error("has no layer `end`")
-        return values[self.program.end].data
+        return values[self.program.end].data if self.program.end is not None else None
 
     def _turns(self, first: int, last: int, number: int) -> None:
         run, values = self.run_state, self.state.values

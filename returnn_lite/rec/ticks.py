@@ -107,7 +107,7 @@ class Ticks:
         if dim not in x.spec.loop:
             values[node] = x
             return
-        template = Tensor(x.data[:0], _frame_spec(x.spec.in_loop(dim), dim), x.lengths, x.beam)
+        template = Tensor(x.data[:0], frame_spec(x.spec.in_loop(dim), dim), x.lengths, x.beam)
         self.sequences.append((node, template, x.data.unbind(x.spec.dims.index(dim))))
         self.over_axis[node] = x
 
@@ -264,7 +264,7 @@ def _forget_lengths(x: Tensor) -> None:
     x.lengths = {d: n for d, n in x.lengths.items() if n.dims or d in x.spec.dims}
 
 
-def _frame_spec(spec: Spec, dim: Dim) -> Spec:
+def frame_spec(spec: Spec, dim: Dim) -> Spec:
     """The Spec of one frame: the axis is no loop axis any more."""
     loop = spec.loop - {dim}
     return Spec(spec.dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=loop)

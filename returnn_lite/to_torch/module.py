@@ -137,6 +137,7 @@ class _Assembly:
         scope = self._scope({helper.name for helper in helpers})
         outputs = self.recordings[0].outputs
         reading, results = _times_read(self.programs[0]), _layer_results(self.calls, outputs.values())
+        reading.update(dict.fromkeys(outputs.values(), 2))
         writer = Writer(scope, " " * 8, reads=reading, results=results, comments=comments)
         writer.write(self.programs)
         given = ", ".join(f'"{name}": {writer.text(x)}' for name, x in outputs.items())
