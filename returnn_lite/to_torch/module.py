@@ -216,7 +216,10 @@ def _function(helper: Helper, numbers: Sequence[Number]) -> tuple[str, Scope]:
     helper.parameters = {}
     scope = Scope("", taken=set(dir(builtins)))
     for at, x in enumerate(first.inputs):
-        name = scope.names[x] = scope.fresh(op.names.get(x, "x") if op is not None and isinstance(x, Value) else "x")
+        wish = x.name.rpartition("/")[2] if isinstance(x, Value) else ""
+        name = scope.names[x] = scope.fresh(
+            (op is not None and isinstance(x, Value) and op.names.get(x)) or wish or "x"
+        )
         if isinstance(x, Value):
             scope.device = scope.device or f"{name}.device"
             scope.add_sizes(name, [v for use in helper.uses if isinstance(v := use.inputs[at], Value)])
@@ -236,7 +239,11 @@ def _function(helper: Helper, numbers: Sequence[Number]) -> tuple[str, Scope]:
     amounts = [sum(map(is_plain, reads(call))) for call in first.calls]
     writer.first_numbers = [sum(amounts[:i]) for i in kept]
     writer.write([[use.calls[i] for i in kept] for use in helper.uses])
-    writer.line(f"return {', '.join(scope.names[x] for x in returned)}")
+    given = ", ".join(scope.names[x] for x in returned)
+    if writer.lines[-1].startswith(f"    {given} = "):
+        writer.lines[-1] = writer.lines[-1].replace(f"{given} =", "return", 1)
+    else:
+        writer.line(f"return {given}")
     names += [helper.parameters[i] for i in sorted(helper.parameters)]
     helper.needs_device = scope.device == "device" and any("=device" in line for line in writer.lines)
     names += ["device"] * helper.needs_device

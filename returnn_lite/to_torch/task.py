@@ -21,7 +21,7 @@ from returnn_lite.layers.core.node import Node
 from returnn_lite.log import Log
 from returnn_lite.network.network import Network
 from returnn_lite.rec.loop_layer import RecLoop
-from returnn_lite.tensor import Tensor
+from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.to_torch.batches import ANY, BATCHES, CHECKED, LONGER, Arrays, Kind, Net, as_inputs, batch
 from returnn_lite.to_torch.folding import Folding
 from returnn_lite.to_torch.loops import reads
@@ -47,7 +47,10 @@ def to_torch_task(config: Config, log: Log) -> None:
     if not filename.endswith(".py"):
         raise ConfigError("to_torch_file", f'must end with ".py", but is {filename!r} instead')
     if config.typed_value("get_model") is not None:
-        raise ConfigError("get_model", "`to_torch` is for networks of layers; this model is a torch module already")
+        text = (
+            "`to_torch` turns networks of layers into torch modules; this model is one already; see the task `export`"
+        )
+        raise ConfigError("get_model", text)
     config.update({"device": "cpu", "task": to_torch_runs(config)})
     data.complete_extern_data(config, (data.open_dataset(config, name, log) for name in ("train", "dev", "eval")))
     search = config.is_true("to_torch_search")
@@ -176,9 +179,24 @@ def kind_of_data(net: Net, layer: str) -> Kind:
 def layer_comments(net: Network) -> dict[str, str]:
     """A line for each layer by its path: name, class, axes of the output."""
     return {
-        node.layer.path: f"{_full_name(node.layer.path)}: {node.layer.class_name} -> {node.spec}"
+        node.layer.path: f"{_full_name(node.layer.path)}: {node.layer.class_name} -> {_axes(node.spec)}"
         for node in _nodes(net.program.nodes)
     }
+
+
+def _axes(spec: Spec | None) -> str:
+    """The axes as in "(B, T(data), 40)", the type where it is not float32, and the number of classes."""
+    if spec is None:
+        return "?"
+    sizes = ("B" if d.is_batch else str(d.size) if d.size is not None else f"T({_origin(d)})" for d in spec.dims)
+    classes = f", {spec.sparse_dim.size} classes" if spec.sparse_dim is not None and spec.sparse_dim.size else ""
+    return f"({', '.join(sizes)}){'' if spec.dtype == 'float32' else f' {spec.dtype}'}{classes}"
+
+
+def _origin(dim: Dim) -> str:
+    """The data key or the layer that an axis comes from."""
+    before, _, key = dim.name.partition("extern_data:")
+    return key or before.partition(":")[0]
 
 
 def _full_name(path: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from returnn_lite.to_torch.scope import Unwritable
 from returnn_lite.to_torch.sizes import constant
 
 WIDTH = 120
+GRADIENTS = ("sparse", "scale_grad_by_freq")
 Leaf = Callable[[int, Any], str]  # number and value of a leaf of the arguments -> its text
 READ = {"__float__": "float", "__int__": "int", "__bool__": "bool", "__index__": "int"}
 
@@ -25,7 +28,7 @@ def call_text(call: Call, leaf: Leaf, more: Sequence[str] = ()) -> str:
     if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
         return _indexed(call, form)
     args = [form(a) for a in call.args]
-    named = [f"{key}={form(value)}" for key, value in call.kwargs.items()]
+    named = [f"{key}={text}" for key, text in _named(call, form).items()]
     if isinstance(function, Helper):
         return f"{function.name}({', '.join([*args, *more])})"
     if function in NUMBERS:
@@ -43,6 +46,19 @@ def call_text(call: Call, leaf: Leaf, more: Sequence[str] = ()) -> str:
     if name.startswith("."):
         return f"{atom(args[0])}{name}({', '.join([*args[1:], *named])})"
     return f"{name}({', '.join([*args, *named])})"
+
+
+def _named(call: Call, form: Form) -> dict[str, str]:
+    """The named arguments but those that are defaults, or count for gradients alone."""
+    texts = {key: form(value) for key, value in call.kwargs.items()}
+    if not isinstance(call.function, FunctionType):
+        return texts
+    defaults = inspect.signature(call.function).parameters
+    return {
+        key: text
+        for key, text in texts.items()
+        if key not in GRADIENTS and (key not in defaults or text != repr(defaults[key].default))
+    }
 
 
 def _with_operator(function: Callable[..., Any], args: Sequence[str]) -> str:

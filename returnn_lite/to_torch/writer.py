@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ INLINE = frozenset(
     {"permute", "unsqueeze", "squeeze", "reshape", "view", "flatten", "t", "transpose", "movedim", "to", "expand",
      "contiguous", "zeros", "arange", "neg", "__getitem__", "unflatten", "float", "long", "full", "ones", "new_zeros"}
 )  # fmt: skip
+ROWS = {"index_select": "chosen", "repeat_interleave": "repeated"}  # of other rows; they keep their name
 WORDS = {"add": "sum", "mul": "product", "sub": "difference", "to": "cast", "eq": "equal", "getitem": "item"}
 
 
@@ -334,6 +336,13 @@ class Writer:
         layer = layer_name(call) if self.comments else ""
         if value in self.results and layer:
             return layer
+        if (
+            call.function.__name__ in ROWS
+            and value is not None
+            and self.scope.names.get(call.args[0], "self")[:4] != "self"
+        ):
+            base = re.sub(r"(_prev)?(_[0-9]+)?$", "", self.scope.names[call.args[0]])
+            return f"{base}_{ROWS[call.function.__name__]}"
         function = "number" if call.function in NUMBERS else call.function.__name__.strip("_")
         return f"{layer}_{WORDS.get(function, function)}"
 

@@ -219,7 +219,7 @@ def test_is_readable():
     text = written(net, layer).text
     assert "returnn" not in text
     assert "self.keys_W" in text and "for t in range(" in text and "break" in text
-    assert "# keys: linear -> [" in text
+    assert "# keys: linear -> (T(data), B, 6)" in text
     assert max(map(len, text.splitlines())) < 200
     assert len(text.splitlines()) < 500
 
