@@ -336,16 +336,26 @@ class Writer:
         layer = layer_name(call) if self.comments else ""
         if value in self.results and layer:
             return layer
-        if (
-            call.function.__name__ in ROWS
-            and value is not None
-            and self.scope.names.get(call.args[0], "self")[:4] != "self"
-        ):
-            base = re.sub(r"(_prev)?(_[0-9]+)?$", "", self.scope.names[call.args[0]])
+        base = self._rows_of(call) if value is not None else ""
+        if base:
             return f"{base}_{ROWS[call.function.__name__]}"
         function = "number" if call.function in NUMBERS else call.function.__name__.strip("_")
         return f"{layer}_{WORDS.get(function, function)}"
 
+    def _rows_of(self, call: Call) -> str:
+        """The name of the tensor of which a call takes rows, "" if it does not, or if the turn before gave it."""
+        if call.function.__name__ not in ROWS:
+            return ""
+        inputs = self.loop.inputs.values() if self.loop is not None else ()
+        carried = any(isinstance(x, Carried) and x.first is call.args[0] for x in inputs)
+        name = "" if carried else self.scope.names.get(call.args[0], "")
+        return "" if name.startswith("self.") else re.sub(r"_[0-9]+$", "", name)
+
     def _wish_at(self, loop: Loop, place: Place) -> str:
+        """The name of what a loop gives there, before it is written: for rows of a layer's output that of the layer."""
         call = loop.turns[0][place[0]]
+        if call.function.__name__ in ROWS:
+            layer = next((layer_name(c) for c in loop.turns[0] if call.args[0] in outs(c)), "")
+            if layer:
+                return layer
         return self._wish(call, outs(call)[place[1]])

@@ -220,6 +220,7 @@ def test_is_readable():
     assert "returnn" not in text
     assert "self.keys_W" in text and "for t in range(" in text and "break" in text
     assert "# keys: linear -> (T(data), B, 6)" in text
+    assert "cell_prev = " in text and "padding_idx" not in text
     assert max(map(len, text.splitlines())) < 200
     assert len(text.splitlines()) < 500
 
