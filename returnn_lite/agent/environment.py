@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from returnn_lite.agent.rewards import LOST, reward
 from returnn_lite.errors import ConfigError
-from returnn_lite.schedule.actions import clipped, rate_of
-from returnn_lite.schedule.agent_options import AgentOptions
+from returnn_lite.schedule.actions import clipped
+from returnn_lite.schedule.agent_options import RATE, AgentOptions
 from returnn_lite.schedule.episode import MORE_CAREFUL, Episode, EpochFacts
+from returnn_lite.schedule.levers import Values, values_of
 from returnn_lite.schedule.observations import names, observe
 from returnn_lite.trials.trial import Trial
 from returnn_lite.trials.watch import layer_sizes
@@ -42,11 +43,16 @@ class Environment:
     @property
     def observation_size(self) -> int:
         """The length of an observation."""
-        return len(names(self.options.observation, layer_sizes(self.trial.net.params)))
+        return len(names(self.options.observation, layer_sizes(self.trial.net.params), self.options.acts_on))
+
+    @property
+    def action_size(self) -> int:
+        """The length of an action."""
+        return len(self.options.acts_on)
 
     def observation(self) -> np.ndarray:
         """What the agent sees now, float32."""
-        return observe(self.options.observation, self.episode)
+        return observe(self.options.observation, self.episode, self.options.acts_on)
 
     def begin(self) -> np.ndarray:
         """The next episode of the agent's training, varied as the options say; its first observation."""
@@ -61,23 +67,27 @@ class Environment:
         if not math.isfinite(score):
             raise ConfigError("network", f"the untrained network must have a finite dev score, but has {score}")
         start = math.nan if self.top is None else self.top / (self.options.start or USUAL_START) * start_factor
-        self.episode = Episode(self.num_epochs, score, layer_sizes(self.trial.net.params), self.top, start)
+        sizes, settings = layer_sizes(self.trial.net.params), self.trial.settings
+        self.episode = Episode(self.num_epochs, score, sizes, self.top, start, settings=settings)
         self.gained = 0.0
         return self.observation()
 
-    def step(self, action: float) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
-        """Trains an epoch: (observation, reward, whether the episode is over, info).
+    def step(self, action: float | Sequence[float]) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
+        """Trains an epoch with an action, a number for each of `acts_on`: (observation, reward, whether the episode is
+        over, info).
 
         Info at the end of an episode: {"training": rates, actions, scores, rewards, whether it diverged}.
         """
-        self.said = clipped(action)
-        return self.train(rate_of(self.options, self.episode, action))
+        actions = [clipped(number) for number in np.atleast_1d(action).tolist()]
+        self.said = actions[0]
+        return self.train(values_of(self.options, self.episode, actions))
 
-    def train(self, rate: float) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
-        """The same with a given learning rate."""
+    def train(self, values: Values) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
+        """The same with a given learning rate, and what else is to be set."""
+        rate, settings = values[RATE], {name: value for name, value in values.items() if name != RATE}
         updates = self.trial.updates
         before = self.trial.snapshot() if self.rolls_back else None
-        facts = self.trial.epoch(rate)
+        facts = self.trial.epoch(rate, settings)
         if before is not None and (facts is None or self.episode.is_bad(facts.score)):
             self.trial.roll_back(before)
             zeros = [0.0] * len(self.episode.layer_sizes)
@@ -85,7 +95,7 @@ class Environment:
         gained = reward(self.options, self.episode, facts, self.random)
         self.gained += gained
         last = facts or EpochFacts(rate, LOST * self.episode.initial_score, [0.0] * len(self.episode.layer_sizes))
-        last.action = self.said
+        last.action, last.settings = self.said, settings
         self.episode.epochs.append(last)
         over = facts is None or not self.episode.left
         info: dict[str, Any] = {"updates": self.trial.updates - updates}
@@ -112,7 +122,7 @@ class Environment:
         if "params" in state["trial"]:
             self.trial.load_state_dict(state["trial"])
         epochs = [EpochFacts(**facts) for facts in known["episode"].pop("epochs")]
-        self.episode = Episode(**known["episode"], epochs=epochs)
+        self.episode = Episode(**{"settings": self.episode.settings, **known["episode"]}, epochs=epochs)
         self.trial.initial_score, self.gained = self.episode.initial_score, known.get("gained", 0.0)
         return self.observation()
 

@@ -125,7 +125,7 @@ class Comparison:
                 f"Agent ({mode}, seed {seed})", by_agent(agent), rolls_back=agent.options.rolls_back, **about
             )
             self.over_seeds(f"Untrained agent ({mode}, seed {seed})", untrained(agent), agent_lr=rate, group="baseline")
-            self.over_seeds(f"Blind replay (seed {seed})", listed(row.mean_rates()), agent_lr=rate, group="baseline")
+            self.over_seeds(f"Blind replay (seed {seed})", listed(row.mean_values()), agent_lr=rate, group="baseline")
             if agent.options.vary_start > 1:
                 self.with_varied(f"seed {seed}", agent)
             if self.session.top is not None:
@@ -139,10 +139,9 @@ class Comparison:
         """Where the scale of the learning rate is not known: an agent that reacts against repetitions of its mean."""
         row = self.over_varied(f"Agent ({name})", by_agent(agent), agent, rolls_back=agent.options.rolls_back)
         self.over_varied(f"Untrained agent ({name})", untrained(agent), agent)
-        self.over_varied(f"Blind replay of its mean ({name})", listed(row.mean_rates()), agent)
-        ratios = [[rate / training["varied"][0] for rate in training["learning_rates"]] for training in row.trainings]
-        means = np.exp(np.log(np.array(ratios)).mean(0))
-        self.over_varied(f"Blind replay of its mean, from the start ({name})", relative(list(means)), agent)
+        self.over_varied(f"Blind replay of its mean ({name})", listed(row.mean_values()), agent)
+        means = row.mean_values(relative=True)
+        self.over_varied(f"Blind replay of its mean, from the start ({name})", relative(means), agent)
         if self.session.top is not None:
             rate = self.session.top / OF_TOP
             self.over_varied(f"Range test's constant {rate:.3g} ({name})", constant(rate), agent)

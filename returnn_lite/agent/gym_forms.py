@@ -38,7 +38,7 @@ def spaces_of(environment: Environment) -> tuple[Any, Any]:
     from gymnasium.spaces import Box
 
     shape = (environment.observation_size,)
-    return Box(-1e4, 1e4, shape, np.float32), Box(-1.0, 1.0, (1,), np.float32)
+    return Box(-1e4, 1e4, shape, np.float32), Box(-1.0, 1.0, (environment.action_size,), np.float32)
 
 
 def agent_class() -> Any:
@@ -59,7 +59,7 @@ def gym_env(environment: Environment) -> Any:
     import gymnasium
 
     class LearningRateEnv(gymnasium.Env):
-        """An epoch of training a step; the action is one number in [-1, 1]."""
+        """An epoch of training a step; the action is a number in [-1, 1] for each thing it sets."""
 
         observation_space, action_space = spaces_of(environment)
 
@@ -68,7 +68,7 @@ def gym_env(environment: Environment) -> Any:
             return environment.begin() if seed is None else environment.reset(seed), {}
 
         def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-            seen, gained, over, info = environment.step(float(np.asarray(action).reshape(-1)[0]))
+            seen, gained, over, info = environment.step(np.asarray(action).reshape(-1).tolist())
             return seen, gained, over, False, info
 
         def state_dict(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def lockstep_envs(environments: Sequence[Environment], lockstep: LockStep) -> An
 
         def __init__(self) -> None:
             super().__init__(len(environments), *spaces_of(environments[0]))
-            self.actions: np.ndarray = np.zeros((len(environments), 1))
+            self.actions: np.ndarray = np.zeros((len(environments), environments[0].action_size))
 
         def reset(self) -> np.ndarray:
             return np.stack(lockstep.run([environment.begin for environment in environments]))
@@ -98,9 +98,7 @@ def lockstep_envs(environments: Sequence[Environment], lockstep: LockStep) -> An
             self.actions = actions
 
         def step_wait(self) -> Any:
-            jobs = [
-                functools.partial(step, env, float(a[0])) for env, a in zip(environments, self.actions, strict=True)
-            ]
+            jobs = [functools.partial(step, env, a.tolist()) for env, a in zip(environments, self.actions, strict=True)]
             seen, gained, over, infos = zip(*lockstep.run(jobs), strict=True)
             return np.stack(seen), np.array(gained, np.float32), np.array(over), list(infos)
 
@@ -123,7 +121,7 @@ def lockstep_envs(environments: Sequence[Environment], lockstep: LockStep) -> An
     return LockStepEnvs()
 
 
-def step(environment: Environment, action: float) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
+def step(environment: Environment, action: Sequence[float]) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
     """A step, and the first observation of the next episode where it was the last one."""
     seen, gained, over, info = environment.step(action)
     if over:

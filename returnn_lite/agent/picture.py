@@ -7,6 +7,7 @@ from typing import Any
 
 from returnn_lite.agent.tables import Row
 from returnn_lite.log import Log
+from returnn_lite.schedule.agent_options import MOMENTUM
 from returnn_lite.schedule.episode import MORE_CAREFUL
 
 SHOWN = ("agent", "baseline")
@@ -20,9 +21,14 @@ def draw(rows: Sequence[Row], path: str, log: Log) -> None:
     except ImportError:
         log.v1('note: no picture without matplotlib, which is in the extra "plot"')
         return
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    rates, losses = figure.subplots(1, 2)
-    for number, row in enumerate(row for row in rows if row.group == "agent"):
+    agents = [row for row in rows if row.group == "agent"]
+    others = dict.fromkeys(name for row in agents for name in row.trainings[0].get("settings", {}))
+    figure = Figure(figsize=(11, 4.5 + 3 * len(others)), layout="constrained")
+    (rates, losses), *more = figure.subplots(1 + len(others), 2, squeeze=False)
+    for name, (panel, unused) in zip(others, more, strict=True):
+        draw_setting(panel, name, agents)
+        unused.set_axis_off()
+    for number, row in enumerate(agents):
         for place, training in enumerate(row.trainings):
             values = training["learning_rates"]
             label = row.name if not place else None
@@ -40,6 +46,15 @@ def draw(rows: Sequence[Row], path: str, log: Log) -> None:
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7)
     figure.savefig(path, format="png", dpi=110)
+
+
+def draw_setting(panel: Any, name: str, agents: Sequence[Row]) -> None:
+    """What else the agents set, by epoch. `panel`: axes of matplotlib."""
+    for number, row in enumerate(agents):
+        for values in (training.get("settings", {}).get(name, []) for training in row.trainings):
+            panel.plot(range(1, len(values) + 1), values, color=f"C{number}", alpha=0.6)
+    panel.set(xlabel="epoch", ylabel=name, yscale="linear" if name == MOMENTUM else "log")
+    panel.grid(alpha=0.3)
 
 
 def failed_rates(training: Mapping[str, Any]) -> dict[int, float]:

@@ -11,12 +11,14 @@ import numpy as np
 
 from returnn_lite.agent.environment import SAME, Environment, Variation
 from returnn_lite.agent.session import Session
-from returnn_lite.schedule.actions import bounds, rate_of
+from returnn_lite.schedule.actions import bounds
 from returnn_lite.schedule.agent_file import AgentFile
+from returnn_lite.schedule.agent_options import RATE
+from returnn_lite.schedule.levers import Values, values_of
 from returnn_lite.schedule.observations import observe
 from returnn_lite.trials.lockstep import LockStep
 
-RateRule = Callable[[Environment], float]  # the learning rate of the next epoch
+Rule = Callable[[Environment], Values]  # the learning rate of the next epoch, and what else is set
 WIDTH = 16  # trainings side by side
 
 
@@ -27,7 +29,7 @@ class Run:
     epochs that diverge are taken back, as agents do."""
 
     seed: int
-    choice: RateRule
+    choice: Rule
     changes: Mapping[str, Any] = field(default_factory=dict)
     varied: Variation = SAME
     rolls_back: bool = False
@@ -60,45 +62,50 @@ def play_all(environment: Environment, runs: Sequence[Run]) -> list[dict[str, An
 # --- where learning rates come from -----------------------------------------------------------------------------------
 
 
-def constant(rate: float) -> RateRule:
+def constant(rate: float) -> Rule:
     """Always the same."""
-    return lambda environment: rate
+    return lambda environment: {RATE: rate}
 
 
-def listed(rates: Sequence[float]) -> RateRule:
-    """One for each epoch, whatever happens."""
-    return lambda environment: rates[len(environment.episode.epochs)]
+def listed(values: Sequence[Values]) -> Rule:
+    """Those of each epoch, whatever happens."""
+    return lambda environment: values[len(environment.episode.epochs)]
 
 
-def relative(rates: Sequence[float]) -> RateRule:
-    """The same, times the factor by which the training's first learning rate is varied."""
-    return lambda environment: rates[len(environment.episode.epochs)] * environment.varied[0]
+def relative(values: Sequence[Values]) -> Rule:
+    """The same, the learning rate times the factor by which the training's first one is varied."""
 
-
-def by_agent(agent: AgentFile) -> RateRule:
-    """What a trained agent says."""
-    options = agent.options
-
-    def choice(environment: Environment) -> float:
-        action = agent.act(observe(options.observation, environment.episode))
-        rate = rate_of(options, environment.episode, action)
-        environment.said = action
-        return rate
+    def choice(environment: Environment) -> Values:
+        now = values[len(environment.episode.epochs)]
+        return {**now, RATE: now[RATE] * environment.varied[0]}
 
     return choice
 
 
-def untrained(agent: AgentFile) -> RateRule:
+def by_agent(agent: AgentFile) -> Rule:
+    """What a trained agent says."""
+    options = agent.options
+
+    def choice(environment: Environment) -> Values:
+        actions = agent.act(observe(options.observation, environment.episode, options.acts_on)).tolist()
+        environment.said = actions[0]
+        return values_of(options, environment.episode, actions)
+
+    return choice
+
+
+def untrained(agent: AgentFile) -> Rule:
     """What the agent said before its training, in the mean: the action 0."""
-    return lambda environment: rate_of(agent.options, environment.episode, 0.0)
+    options = agent.options
+    return lambda environment: values_of(options, environment.episode, [0.0] * len(options.acts_on))
 
 
-def by_chance(seed: int) -> RateRule:
+def by_chance(seed: int) -> Rule:
     """Log-uniform within what the agent can choose, a new one each epoch."""
     random = np.random.default_rng(seed)
 
-    def choice(environment: Environment) -> float:
+    def choice(environment: Environment) -> Values:
         low, high = bounds(environment.options, environment.episode)
-        return float(np.exp(random.uniform(np.log(low), np.log(high))))
+        return {RATE: float(np.exp(random.uniform(np.log(low), np.log(high))))}
 
     return choice

@@ -13,6 +13,7 @@ from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule.agent_options import AgentOptions
+from returnn_lite.schedule.levers import require
 from returnn_lite.trials.lockstep import LockStep
 from returnn_lite.trials.range_test import large_steps, range_test
 from returnn_lite.trials.shared_data import SharedData
@@ -51,10 +52,17 @@ class Session:
         seed = options.seed if options.seed is not None else config.int("random_seed", 0) or 0
         made = cls(config, options, SharedData(config, log), num_epochs, seed, log)
         made.options = replace(options, range_test_runs=options.range_test_runs or RANGE_TEST_RUNS)
+        made.check_acts_on()
         if options.start is None:
             large = large_steps(made.trial().updater.optimizers.values())
             made.options = replace(made.options, start=START if large else START_OF_OTHERS)
         return made
+
+    def check_acts_on(self) -> None:
+        """ConfigError if the training lacks something that the agent is to act on."""
+        if len(self.options.acts_on) > 1:
+            trial = self.trial()
+            require(self.options.acts_on, trial.settings, [made.name for made in trial.updater.optimizers.values()])
 
     def trial(self) -> Trial:
         """A new training."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from returnn_lite.schedule.agent_options import RATE
+from returnn_lite.schedule.levers import Values, means
 
 HEADER = "| Method | Best Final Loss | Avg Final Loss | Divergent case exists | counts |\n|---|---|---|---|---|\n"
 DEAD = 0.95  # of the initial score: such a training has learnt nothing
@@ -44,11 +45,19 @@ class Row:
         high = sum(end >= start for end, start in ends)
         return len(self.trainings) - len(ends), high, sum(end > DEAD * start for end, start in ends)
 
-    def mean_rates(self) -> list[float]:
-        """The geometric mean of the learning rates, epoch by epoch."""
+    def mean_values(self, *, relative: bool = False) -> list[Values]:
+        """The means of the learning rates and of what else was set, epoch by epoch, each on its own scale.
+
+        `relative`: of learning rates over the factor by which the first one was varied.
+        """
         length = max(len(training["learning_rates"]) for training in self.trainings)
-        whole = [t["learning_rates"] for t in self.trainings if len(t["learning_rates"]) == length]
-        return [float(rate) for rate in np.exp(np.log(np.array(whole)).mean(0))]
+        whole = [training for training in self.trainings if len(training["learning_rates"]) == length]
+        factors = [training["varied"][0] if relative else 1.0 for training in whole]
+        rates = [[rate / f for rate in t["learning_rates"]] for t, f in zip(whole, factors, strict=True)]
+        columns = {RATE: means(RATE, rates)}
+        for name in whole[0].get("settings", {}):
+            columns[name] = means(name, [training["settings"][name] for training in whole])
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def cells(self) -> str:
         """The row's cells but the first."""
@@ -65,7 +74,8 @@ class Row:
         numbers = {"best": min(self.finals, default=math.inf), "average": mean}
         numbers |= {"not_finite": infinite, "above_start": high, "near_start": dead}
         about = {"name": self.name, "group": self.group, "agent_lr": self.agent_lr, "file": self.file}
-        return {**about, **numbers, "mean_rates": self.mean_rates(), "trainings": self.trainings}
+        rates = [values[RATE] for values in self.mean_values()]
+        return {**about, **numbers, "mean_rates": rates, "trainings": self.trainings}
 
 
 def report(rows: Sequence[Row], agent_lrs: Sequence[float], session: Any) -> str:

@@ -30,6 +30,7 @@ from returnn_lite.engine.observer import Observer
 from returnn_lite.engine.profiling import ProfileDone, StepProfiler, step_profiler
 from returnn_lite.engine.run_files import RunFiles
 from returnn_lite.engine.setup import choose_device, find_start, load_start, log_defaults, must_be_finite
+from returnn_lite.engine.steering import steer
 from returnn_lite.engine.step import BrokenScores, Forward, by_itself
 from returnn_lite.engine.time_limit import OPTION as TIME_LIMIT
 from returnn_lite.engine.time_limit import TimeLimit
@@ -302,6 +303,7 @@ class Trainer:
             self.control.override(epoch, override, pretrain_epochs=self.source.pretrain_epochs)
         rate = self.control.for_epoch(epoch, pretrain_epochs=self.source.pretrain_epochs)
         self.updater.start_epoch(epoch, self.control.measure(epoch - 1, self.updater.measure))
+        steer(self.updater.optimizers, self.control.settings(epoch))
         if self.updater.rates.owned:
             rate = self.updater.rates.of_epoch(rate)
             self.control.record(epoch, rate)

@@ -107,6 +107,7 @@ class Groups:
 class GroupOptions:
     """Keys of `param_groups` that are about the parameters, not of the optimizer."""
 
+    name: str = ""  # for what acts on single groups
     lr: float | None = None  # at the start; a fixed ratio to `learning_rate` all the time
     lr_multiplier: float | None = None
     lr_absolute: float | None = None  # untouched by everything else
@@ -119,7 +120,10 @@ class GroupOptions:
         """(these keys, the others)."""
         own = {key: value for key, value in options.items() if key in cls.__dataclass_fields__}
         for key, value in own.items():
-            if key == "freeze_until_epoch":
+            if key == "name":
+                if not isinstance(value, str) or not value:
+                    raise ConfigError(f'{path}["name"]', f"must be a text, but is {value!r} instead")
+            elif key == "freeze_until_epoch":
                 whole(f'{path}["{key}"]', value)
             elif value is not None and not isinstance(value, bool):
                 low = 0 if key in ("lr", "lr_absolute", "grad_clip_norm") else None
@@ -135,7 +139,7 @@ class GroupOptions:
             optimizer.learning_rate_multiplier = self.lr / base
         if self.lr_multiplier is not None:
             optimizer.learning_rate_multiplier = float(self.lr_multiplier)
-        optimizer.learning_rate_absolute = self.lr_absolute
+        optimizer.learning_rate_absolute, optimizer.group_name = self.lr_absolute, self.name
         optimizer.clip_norm, optimizer.frozen_until = float(self.grad_clip_norm), int(self.freeze_until_epoch)
 
 

@@ -9,6 +9,7 @@ from returnn_lite.optim.state import SavedState, State
 
 # Computes loss and gradients anew for the parameters as they are now.
 Evaluate = Callable[[], tuple[Tensor, dict[str, Tensor]]]
+MOMENTA = ("momentum", "beta1")
 RATE_NAMES = ("lr", "learning_rate", "learn_rate")
 DECIDING = ("beta1", "beta2", "eps", "epsilon", "weight_decay", "momentum", "alpha", "rho", "decay", "amsgrad", "L2")
 
@@ -22,6 +23,9 @@ class Optimizer:
 
     name: str = ""  # the class, as state files name it
     learning_rate_multiplier: float = 1.0
+    group_name: str = ""  # the `name` of its `param_groups` entry
+    rate_factor: float = 1.0  # on top of the multiplier; set between epochs
+    steered: frozenset[str] = frozenset()  # options that are set between epochs
     learning_rate_absolute: float | None = None  # in place of whatever else says what the learning rate is
     clip_norm: float = 0.0  # of all gradients together; 0: none
     frozen_until: int = 0  # no updates before this epoch
@@ -42,7 +46,7 @@ class Optimizer:
         """The learning rate of these parameters, from the one of the run."""
         if self.learning_rate_absolute is not None:
             return self.learning_rate_absolute
-        return base * self.learning_rate_multiplier
+        return base * self.learning_rate_multiplier * self.rate_factor
 
     def options(self) -> ConfigOptions:
         """The hyper-parameters now in force, without the learning rate."""
@@ -51,6 +55,13 @@ class Optimizer:
     def set_option(self, name: str, value: float) -> None:
         """Changes a hyper-parameter from the next update on."""
         raise KeyError(name)
+
+    @property
+    def momentum_option(self) -> str | None:
+        """The option that says how much of earlier gradients stays, if there is one without a schedule."""
+        found, scheduled = self.options(), self.scheduled()
+        names = [name for name in MOMENTA if isinstance(found.get(name), int | float) and name not in scheduled]
+        return names[0] if names else None
 
     def apply(self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], lr: float) -> None:
         """One update of the parameters that have a gradient: a dense one, or a sparse COO tensor of rows."""
@@ -102,8 +113,9 @@ def best_match(key: str, rule: str, own: Mapping[str, Tensor], saved: Mapping[st
 
 
 def fixed_options(optimizer: Optimizer) -> ConfigOptions:
-    """The numbers that decide what an update does, but for those that a schedule changes."""
-    found = {key: value for key, value in optimizer.options().items() if key not in optimizer.scheduled()}
+    """The numbers that decide what an update does, but for those that change in the course of a training."""
+    changing = {*optimizer.scheduled(), *optimizer.steered}
+    found = {key: value for key, value in optimizer.options().items() if key not in changing}
     return {key: value for key, value in found.items() if key in DECIDING and isinstance(value, int | float)}
 
 

@@ -30,7 +30,7 @@ class AgentFile:
 
     info: dict[str, Any]
     layers: list[tuple[np.ndarray, np.ndarray]]
-    log_std: float
+    log_std: np.ndarray
     norm: Mapping[str, np.ndarray] | None
 
     @classmethod
@@ -48,15 +48,16 @@ class AgentFile:
             raise ConfigError(KEY, f"{path!r} is not an agent file: {str(error).splitlines()[0]}") from None
         if info.get("format") != FORMAT:
             raise ConfigError(KEY, f"{path!r} is of format {info.get('format')!r}, but this program reads {FORMAT}")
-        return cls(info, layers_of(state), float(state["log_std"][0]), norm)
+        return cls(info, layers_of(state), state["log_std"].numpy(), norm)
 
     @property
     def options(self) -> AgentOptions:
         """The options it was trained with."""
         return AgentOptions.from_dict(self.info["options"])
 
-    def act(self, observation: np.ndarray, random: np.random.Generator | None = None) -> float:
-        """The policy's mean action for an observation, or with `random` one by chance; in [-1, 1]."""
+    def act(self, observation: np.ndarray, random: np.random.Generator | None = None) -> np.ndarray:
+        """The policy's mean actions for an observation, one for each of `acts_on`, or with `random` some by chance; in
+        [-1, 1]."""
         x = observation.astype(np.float64)
         if self.norm is not None:
             limit = float(self.norm["clip"])
@@ -65,9 +66,11 @@ class AgentFile:
         for weights, biases in self.layers[:-1]:
             x = np.tanh(weights @ x + biases)
         weights, biases = self.layers[-1]
-        mean = float((weights @ x + biases)[0])
-        chosen = mean if random is None else mean + float(np.exp(self.log_std)) * random.standard_normal()
-        return min(max(chosen, -1.0), 1.0)
+        chosen = (weights @ x + biases).astype(np.float64)
+        if random is not None:
+            chosen += np.exp(self.log_std.astype(np.float64)) * random.standard_normal(len(chosen))
+        limited: np.ndarray = chosen.clip(-1.0, 1.0)
+        return limited
 
 
 def layers_of(state: Mapping[str, torch.Tensor]) -> list[tuple[np.ndarray, np.ndarray]]:

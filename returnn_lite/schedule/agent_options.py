@@ -10,6 +10,7 @@ from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 
 KEY = "lr_agent"
+RATE, MOMENTUM, GROUP = "rate", "momentum", "group:"  # what agents act on; GROUP and the name of a group
 CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("practical", "paper"),
     "vec": ("auto", "lockstep", "subproc", "dummy"),
@@ -52,7 +53,8 @@ class AgentOptions:
     of features by `vary_input`; an epoch that diverges is taken back if `rolls_back`, with a tenth of the learning
     rate and the reward -`rollback_penalty`. `divergence_penalty`, without that: None: the score counts as four times
     the initial one; a number p: -p; (a, b): -(a + b u), u uniform in [0, 1). `budget`: epochs, over all environments;
-    `budget_updates`: a further limit.
+    `budget_updates`: a further limit. `acts_on`: what the numbers of an action set, the learning rate first; see
+    levers.py for those after it, which stay within `momentum_range` and within `group_range` times more or less.
     """
 
     mode: str = "practical"
@@ -64,6 +66,11 @@ class AgentOptions:
     observation: str = "dynamics"
     normalize: bool = False
     lr_range: tuple[float, float] = (1e-6, 1.0)
+    acts_on: Sequence[str] = (RATE,)
+    momentum_range: Sequence[float] = (0.0, 0.99)
+    momentum_step: float = 0.25
+    group_range: float = 10.0
+    group_step: float = 0.25
     action: str = "step"
     action_step: float = 0.5
     start: float | None = None
@@ -134,11 +141,28 @@ class AgentOptions:
             value = getattr(self, key)
             if value is not None and not (_is_numbers(value, 2) and 0 < value[0] < value[1]):
                 raise wrong(key, f"must be two numbers, 0 < lowest < highest, but is {value!r} instead")
+        self._check_acts_on()
         penalty = self.divergence_penalty
         if not (penalty is None or _is_numbers([penalty], 1) or _is_numbers(penalty, 2)):
             raise wrong("divergence_penalty", f"must be None, a number or two numbers, but is {penalty!r} instead")
         if self.needs_top and not self.range_test:
             raise wrong("range_test", f'must be True with the action "{self.action}" and this observation')
+
+    def _check_acts_on(self) -> None:
+        names = self.acts_on
+        if isinstance(names, str) or not isinstance(names, Sequence) or list(names[:1]) != [RATE]:
+            raise wrong("acts_on", f'must be a list that begins with "{RATE}", but is {names!r} instead')
+        for place, name in enumerate(names):
+            if not isinstance(name, str) or not (name in (RATE, MOMENTUM) or name.startswith(GROUP) and name != GROUP):
+                hint = did_you_mean(str(name), (RATE, MOMENTUM, GROUP))
+                raise wrong("acts_on", f'must have "{RATE}", "{MOMENTUM}" and "{GROUP}NAME", but has {name!r}{hint}')
+            if name in names[:place]:
+                raise wrong("acts_on", f"must have each name once, but has {name!r} twice")
+        if not (_is_numbers(self.momentum_range, 2) and 0 <= self.momentum_range[0] < self.momentum_range[1] < 1):
+            text = f"must be two numbers, 0 <= lowest < highest < 1, but is {self.momentum_range!r} instead"
+            raise wrong("momentum_range", text)
+        if not (_is_numbers([self.group_range], 1) and self.group_range > 1):
+            raise wrong("group_range", f"must be a number above 1, but is {self.group_range!r} instead")
 
     @property
     def needs_top(self) -> bool:

@@ -9,7 +9,7 @@ from returnn_lite.log import Log
 from returnn_lite.schedule import lr_file
 from returnn_lite.schedule.controls import Control, control_class
 from returnn_lite.schedule.history import History
-from returnn_lite.schedule.lr_file import Record
+from returnn_lite.schedule.lr_file import SETTINGS, Record
 from returnn_lite.schedule.options import Options
 from returnn_lite.schedule.scores import flatten
 
@@ -108,6 +108,10 @@ class LearningRateControl(History):
         rates = [self.epochs[before].learning_rate for before in self.last_epochs(epoch, count)]
         too_new = count > 1 and bool(rates) and (len(set(rates)) >= 2 or len(rates) < count)
         return rates[-1] if too_new else None
+
+    def settings(self, epoch: int) -> dict[str, float]:
+        """What the control sets in an epoch besides the learning rate, as recorded with it."""
+        return dict(self.epochs[epoch].meta.get(SETTINGS, {})) if epoch in self.epochs else {}
 
     # Scores, meta entries, the file
 

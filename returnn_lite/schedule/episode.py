@@ -19,6 +19,7 @@ class EpochFacts:
     the mean loss of its first third over that of its last. Of the parameters' way, if it was looked at: `alignment`:
     mean cosine between a gradient and the step before it; `straightness`: distance from start to end over the length
     of the way; `displacement`: the distance over the norm at the start. `rolled_back`: the epoch diverged.
+    `settings`: what else the agent had set, by its names.
     """
 
     learning_rate: float
@@ -32,6 +33,7 @@ class EpochFacts:
     straightness: float = 0.0
     displacement: float = 0.0
     rolled_back: bool = False
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def grad_norm(self) -> float:
@@ -44,7 +46,8 @@ class Episode:
     """A training: its length in epochs, its score before any training, and its epochs so far.
 
     `layer_sizes`: numbers in each layer with parameters; `top`: the highest useful learning rate, by a range test;
-    `start_rate`: the learning rate that the first action changes.
+    `start_rate`: the learning rate that the first action changes; `settings`: the momentum, and multiples of the
+    learning rates of groups, as the config has them.
     """
 
     num_epochs: int
@@ -53,6 +56,7 @@ class Episode:
     top: float | None = None
     start_rate: float = math.nan
     epochs: list[EpochFacts] = field(default_factory=list)
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def scores(self) -> list[float]:
@@ -69,6 +73,10 @@ class Episode:
         """The lowest score so far."""
         return min(self.scores)
 
+    def setting(self, name: str) -> float:
+        """The latest value of one of `settings`."""
+        return self.epochs[-1].settings.get(name, self.settings[name]) if self.epochs else self.settings[name]
+
     def is_bad(self, score: float) -> bool:
         """Whether an epoch that ends with this score is to be taken back."""
         return not math.isfinite(score) or score > WORSE_THAN_BEST * self.best or score > WORSE * self.initial_score
@@ -79,10 +87,13 @@ class Episode:
         return [epoch for epoch, facts in enumerate(self.epochs, start=1) if facts.rolled_back]
 
     def as_dict(self) -> dict[str, object]:
-        """For reports: rates, actions, scores, and which epochs were taken back."""
+        """For reports: rates, actions, scores, which epochs were taken back, and what else was set."""
+        names = dict.fromkeys(name for facts in self.epochs for name in facts.settings)
+        values = {name: [facts.settings.get(name, self.settings[name]) for facts in self.epochs] for name in names}
         return {
             "learning_rates": [facts.learning_rate for facts in self.epochs],
             "actions": [facts.action for facts in self.epochs],
             "scores": self.scores,
             "undone": self.undone,
+            **({"settings": values} if values else {}),
         }

@@ -18,6 +18,7 @@ from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.files import write_atomically
 
 META = ":meta:"
+SETTINGS = "agent_settings"  # the name of the meta entry with what is set besides the learning rate
 TEMPORARY = ".new_tmp"
 ONE_LINE = 40  # a dict with fewer characters of items stands on one line
 

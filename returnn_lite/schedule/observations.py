@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from returnn_lite.schedule.agent_options import RATE
 from returnn_lite.schedule.episode import Episode, EpochFacts
+from returnn_lite.schedule.levers import seen
 
 Observation = Callable[[Episode], "dict[str, float]"]
 OBSERVATIONS: dict[str, Observation] = {}
@@ -35,16 +37,17 @@ def observation(name: str) -> Callable[[Observation], Observation]:
     return register
 
 
-def observe(name: str, episode: Episode) -> np.ndarray:
-    """The observation after the episode's last epoch, float32; NaN and infinities are at its limits."""
+def observe(name: str, episode: Episode, acts_on: Sequence[str] = (RATE,)) -> np.ndarray:
+    """The observation after the episode's last epoch, float32; NaN and infinities are at its limits. Last are the
+    settings, besides the learning rate, that an agent acts on."""
     limit = LIMITS[name]
-    values = np.array(list(OBSERVATIONS[name](episode).values()), np.float64)
+    values = np.array([*OBSERVATIONS[name](episode).values(), *seen(episode, acts_on).values()], np.float64)
     return np.nan_to_num(values, nan=limit, posinf=limit, neginf=-limit).clip(-limit, limit).astype(np.float32)
 
 
-def names(name: str, layer_sizes: Mapping[str, int]) -> list[str]:
+def names(name: str, layer_sizes: Mapping[str, int], acts_on: Sequence[str] = (RATE,)) -> list[str]:
     """What the numbers of the vector are called, for a network with these layers with parameters."""
-    return list(OBSERVATIONS[name](Episode(1, 1.0, layer_sizes)))
+    return [*OBSERVATIONS[name](Episode(1, 1.0, layer_sizes)), *acts_on[1:]]
 
 
 @observation("paper")
@@ -87,12 +90,12 @@ def scale_free(episode: Episode) -> dict[str, float]:
     the noise of the training losses, and how far the training score is below that of dev."""
     done = len(episode.epochs)
     top = episode.top or 1.0
-    seen = dict.fromkeys(SCALE_FREE, 0.0) | {"time_left": 2 * episode.left / episode.num_epochs - 1}
+    found = dict.fromkeys(SCALE_FREE, 0.0) | {"time_left": 2 * episode.left / episode.num_epochs - 1}
     if not done:
-        return seen | {"rate": math.log10(episode.start_rate / top) + 1, "start": 1.0}
+        return found | {"rate": math.log10(episode.start_rate / top) + 1, "start": 1.0}
     last = episode.epochs[-1]
     before, score = episode.scores[-2:]
-    return seen | {
+    return found | {
         "score": _ln(max(score / episode.initial_score, 1e-4)),
         "score_change": 2 * _ln(score / before),
         "rate": math.log10(last.learning_rate / top) + 1,
@@ -109,20 +112,20 @@ def dynamics(episode: Episode) -> dict[str, float]:
     """Fourteen numbers without units. The learning rate is seen relative to its start only, whose scale the agent
     cannot know; what tells it is how the parameters move: with or against the next gradient, straight or to and fro."""
     done = len(episode.epochs)
-    seen = dict.fromkeys(DYNAMICS, 0.0) | {"time_left": 2 * episode.left / episode.num_epochs - 1}
+    found = dict.fromkeys(DYNAMICS, 0.0) | {"time_left": 2 * episode.left / episode.num_epochs - 1}
     if not done:
-        return seen | {"start": 1.0}
+        return found | {"start": 1.0}
     last = episode.epochs[-1]
     before, score = episode.scores[-2:]
-    seen |= {
+    found |= {
         "score": _ln(max(score / episode.initial_score, 1e-4)),
         "rate": math.log10(last.learning_rate / episode.start_rate),
         "last_action": last.action,
     }
     if last.rolled_back:
-        return seen | {"undone": 1.0}
+        return found | {"undone": 1.0}
     known = done > 1 and not episode.epochs[-2].rolled_back
-    return seen | {
+    return found | {
         "score_change": 2 * _ln(score / before),
         "gradient_change": _ln_norm(last) - _ln_norm(episode.epochs[-2]) if known else 0.0,
         "noise": 3 * last.train_noise,

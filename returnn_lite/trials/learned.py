@@ -6,6 +6,7 @@ from typing import Any
 from returnn_lite.config import Config
 from returnn_lite.engine.distributed.launch import processes
 from returnn_lite.engine.interrupt import StopRequest
+from returnn_lite.engine.steering import settings_of
 from returnn_lite.engine.step import BrokenScores
 from returnn_lite.engine.tasks import train as task
 from returnn_lite.engine.train import Trainer
@@ -71,15 +72,17 @@ class LearnedTraining:
         """ConfigError if the agent does not fit the training."""
         if "dev" not in self.trainer.data.evaluated:
             raise ConfigError("dev", "a learned learning rate needs a dev set, but none is set")
-        self.agent.layer_sizes = layer_sizes(self.trainer.net.params)
+        optimizers = self.trainer.updater.optimizers
+        self.agent.layer_sizes, self.agent.settings = layer_sizes(self.trainer.net.params), settings_of(optimizers)
         self.agent.check_layers()
-        own = sorted(optimizer.name for optimizer in self.trainer.updater.optimizers.values())
-        known = self.agent.agent.info["optimizers"]
+        own = sorted({optimizer.name for optimizer in optimizers.values()})
+        known = sorted(set(self.agent.agent.info["optimizers"]))
         if own != known:
             text = f"the agent was trained with the optimizer {', '.join(known)}, this training has {', '.join(own)}"
             if not self.agent.use.allow_other_optimizer:
                 raise ConfigError(KEY, f'{text}; lr_agent["allow_other_optimizer"] = True uses it nevertheless')
             self.log.v1(f"note: {text}; their learning rates may be far apart")
+        self.agent.check_settings(own)
 
     # --- divergence ---------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints.finite import all_finite
 from returnn_lite.engine.interrupt import StopRequest
 from returnn_lite.engine.models.model import Model, ModelOutput
+from returnn_lite.engine.steering import settings_of
 from returnn_lite.engine.step import BrokenScores, Forward, by_itself
 from returnn_lite.engine.train import Trainer
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -95,12 +96,19 @@ class Trial:
         self.initial_score = initial_score(self.trainer, self.watch.measure)
         return self.initial_score
 
-    def epoch(self, learning_rate: float) -> EpochFacts | None:
+    @property
+    def settings(self) -> dict[str, float]:
+        """What `epoch` can set besides the learning rate, as it is now."""
+        return settings_of(self.updater.optimizers)
+
+    def epoch(self, learning_rate: float, settings: Mapping[str, float] | None = None) -> EpochFacts | None:
         """Trains the next epoch and evaluates; None if it diverged: a loss or parameter is not finite, or the score is
         more than 1000 times the initial one."""
         self.epoch_number += 1
         control = self.trainer.control
         control.record(self.epoch_number, learning_rate)
+        if settings:
+            control.set_meta(self.epoch_number, {lr_file.SETTINGS: settings})
         try:
             self.trainer.train_epoch(self.epoch_number, StopRequest())
         except BrokenScores:

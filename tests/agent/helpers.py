@@ -55,6 +55,8 @@ class ScriptedTrial:
         params = {f"{name}/W": torch.nn.Parameter(torch.zeros(size)) for name, (size, _) in norms.items()}
         self.net = type("Net", (), {"params": params})()
         self.updates, self.seed, self.epoch_number = 0, 0, 0
+        self.settings: dict[str, float] = {}
+        self.put: list[dict[str, float]] = []  # settings of the epochs
         self.rates: list[float] = []
         self.more: dict[str, float] = {}  # further facts of epochs
         self.back = 0  # epochs taken back
@@ -64,9 +66,10 @@ class ScriptedTrial:
         self.seed, self.epoch_number, self.rates = seed, 0, []
         return self.first
 
-    def epoch(self, rate: float) -> EpochFacts | None:
+    def epoch(self, rate: float, settings: dict[str, float]) -> EpochFacts | None:
         """The next score."""
         self.rates.append(rate)
+        self.put.append(settings)
         score, self.epoch_number = self.script[self.epoch_number], self.epoch_number + 1
         facts = {"grad_norms": list(self.norms.values()), "train_loss": score, "train_noise": 0.0, **self.more}
         return None if score is None else EpochFacts(rate, score, **facts)
@@ -80,15 +83,16 @@ class ScriptedTrial:
         self.back += 1
 
 
-def write_agent(path: Path, *, bias: float = 0.5, info: dict | None = None, **options) -> Path:
+def write_agent(path: Path, *, bias: float | list[float] = 0.5, info: dict | None = None, **options) -> Path:
     """An agent that always says `bias`, whatever it sees; with the options of practical mode."""
-    size = {"fixed": 10, "paper": 4}.get(options.get("observation", ""), 14)
+    said = np.atleast_1d(bias)
+    size = {"fixed": 10, "paper": 4}.get(options.get("observation", ""), 14) + len(said) - 1
     state = {
-        "log_std": torch.tensor([-1.0]),
+        "log_std": -torch.ones(len(said)),
         "mlp_extractor.policy_net.0.weight": torch.zeros(3, size),
         "mlp_extractor.policy_net.0.bias": torch.zeros(3),
-        "action_net.weight": torch.zeros(1, 3),
-        "action_net.bias": torch.tensor([bias]),
+        "action_net.weight": torch.zeros(len(said), 3),
+        "action_net.bias": torch.tensor(said, dtype=torch.float32),
     }
     known = {
         "format": FORMAT, "options": options, "layers": {"h": 25, "output": 24}, "optimizers": ["gradientdescent"],

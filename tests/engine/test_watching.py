@@ -102,7 +102,9 @@ def test_a_picture_of_scores_shows_what_an_agent_did():
         1: Record(0.1, {"dev_score": 2.0}, {"agent_action": 0.5}),
         2: Record(0.02, {"dev_score": 1.0}, {"agent_action": -0.5, "agent_rollbacks": [2.0, 0.2]}),
     }
+    records[2].meta["agent_settings"] = {"momentum": 0.95}
     panels = score_panels(records)
+    assert panels["momentum"] == {"momentum": ([2], [0.95])}
     assert panels["learning rate"] == {"learning rate": ([1, 2], [0.1, 0.02]), "undone": ([2, 2], [2.0, 0.2])}
     assert panels["agent's action"] == {"agent's action": ([1, 2], [0.5, -0.5])}
 

@@ -8,6 +8,7 @@ from returnn_lite.config import Config
 from returnn_lite.engine import data
 from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.setup import final_epoch
+from returnn_lite.engine.steering import steer
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.optim.updater import Updater
@@ -59,8 +60,11 @@ def scheduled_values(config: Config, log: Log) -> Iterator[tuple[float, dict[str
             return
         rate = control.for_epoch(epoch)
         updater.start_epoch(epoch, control.measure(epoch - 1, updater.measure))
+        settings = control.settings(epoch)
+        steer(updater.optimizers, settings)
         for step in range(steps):
-            yield epoch - 1 + step / steps, updater.preview((epoch - 1) * steps + step, rate, (step + 1) / steps)
+            values = updater.preview((epoch - 1) * steps + step, rate, (step + 1) / steps)
+            yield epoch - 1 + step / steps, values | settings
 
 
 def undone_rates(config: Config, log: Log) -> tuple[list[float], list[float]]:

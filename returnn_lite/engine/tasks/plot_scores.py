@@ -8,7 +8,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule.control import LearningRateControl
 from returnn_lite.schedule.learned import ACTION, UNDONE
-from returnn_lite.schedule.lr_file import Record
+from returnn_lite.schedule.lr_file import SETTINGS, Record
 
 Line = tuple[list[int], list[float]]  # epochs, values
 Panels = dict[str, dict[str, Line]]  # what is drawn together -> lines by their names
@@ -41,6 +41,7 @@ def score_panels(records: Mapping[int, Record]) -> Panels:
                 add(panels.setdefault(match[2], {}), match[1], epoch, float(value))
     rates: dict[str, Line] = {}
     actions: dict[str, Line] = {}
+    settings: Panels = {}
     for epoch, record in sorted(records.items()) if panels else ():
         if record.learning_rate:
             add(rates, RATE, epoch, float(record.learning_rate))
@@ -48,7 +49,9 @@ def score_panels(records: Mapping[int, Record]) -> Panels:
             add(rates, UNDONE_RATE, epoch, float(failed))
         if ACTION in record.meta:
             add(actions, ACTIONS, epoch, float(record.meta[ACTION]))
-    last = {RATE: rates, ACTIONS: actions}
+        for name, value in record.meta.get(SETTINGS, {}).items():
+            add(settings.setdefault(name, {}), name, epoch, float(value))
+    last = {RATE: rates, ACTIONS: actions, **settings}
     return panels | {name: lines for name, lines in last.items() if lines}
 
 
@@ -73,14 +76,14 @@ def draw(panels: Panels, filename: str) -> None:
                 axis.plot(epochs, values, "x", color="red", label=name)
                 continue
             (drawn,) = axis.plot(epochs, values, label=name, marker="." if len(epochs) < 40 else None)
-            if title not in (RATE, ACTIONS):
+            if name != title:
                 best = min(range(len(values)), key=lambda i, known=values: known[i])  # type: ignore[misc]
                 axis.plot([epochs[best]], [values[best]], "o", color=drawn.get_color(), fillstyle="none")
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
         if title == RATE:
             axis.set_yscale("log")
-        if len(lines) > 1 or title not in (RATE, ACTIONS):
+        if list(lines) != [title]:
             axis.legend()
     axes[-1].set_xlabel("epoch")
     try:
