@@ -240,7 +240,7 @@ def _function(helper: Helper, numbers: Sequence[Number]) -> tuple[str, Scope]:
     writer.first_numbers = [sum(amounts[:i]) for i in kept]
     writer.write([[use.calls[i] for i in kept] for use in helper.uses])
     given = ", ".join(scope.names[x] for x in returned)
-    if writer.lines[-1].startswith(f"    {given} = "):
+    if writer.lines and writer.lines[-1].startswith(f"    {given} = "):
         writer.lines[-1] = writer.lines[-1].replace(f"{given} =", "return", 1)
     else:
         writer.line(f"return {given}")
