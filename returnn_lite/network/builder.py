@@ -12,6 +12,9 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import Context
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.params import ParamStore
+from returnn_lite.network.compiling.options import OPTION as COMPILE
+from returnn_lite.network.compiling.options import compile_options
+from returnn_lite.network.compiling.segment import CompiledParts
 from returnn_lite.network.constraints import Term, output_constraints
 from returnn_lite.network.construct import Net
 from returnn_lite.network.extern import ExternData
@@ -26,6 +29,8 @@ from returnn_lite.network.shared import Shared
 from returnn_lite.network.sources import DataSource
 from returnn_lite.network.walk import collect, named_nodes, nets_of, start_points
 from returnn_lite.network.worklist import run
+
+SECOND_ORDER = "maximize_grad_norm"  # gradients of gradients, which compiled functions do not have
 
 
 def build_program(
@@ -66,7 +71,21 @@ class Builder:
             frozenset(m.key for m in modules if isinstance(m, DataSource)), losses, squares, terms,
             self._fusion(losses, terms),
         )  # fmt: skip
-        return replace(made, recomputed=self._recomputed(made))
+        made = replace(made, recomputed=self._recomputed(made))
+        return replace(made, compiled=self._compiled(made))
+
+    def _compiled(self, program: Program) -> CompiledParts | None:
+        """What `torch_compile` makes of the steps."""
+        config, log = self.context.config, self.context.log
+        options = compile_options(config)
+        if options is None:
+            return None
+        for name, value in ((RECOMPUTED, program.recomputed), (SECOND_ORDER, config.float(SECOND_ORDER, 0.0))):
+            if value:
+                log.v3(f"{COMPILE}: layers outside of loops are not compiled, because of `{name}`")
+                return None
+        seen = {node for node in program.nodes if is_seen(node)}
+        return CompiledParts(program.steps, seen.union(program.evaluated), options, log)
 
     def _recomputed(self, program: Program) -> tuple[Segment, ...]:
         """Which parts the backward pass computes again; what others read is kept."""

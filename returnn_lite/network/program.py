@@ -12,6 +12,7 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import RunState
 from returnn_lite.layers.core.node import Node, described
 from returnn_lite.network.building import compute
+from returnn_lite.network.compiling.segment import CompiledParts, may_compile
 from returnn_lite.network.constraints import Term
 from returnn_lite.network.fusion.fuse import Fusion, Values
 from returnn_lite.network.objective import LossNode, LossValue
@@ -26,7 +27,8 @@ class Program:
     `names`: the nodes of the root net by every name that was asked for; `owners`: the node of each parameter, by the
     parameter's name; `layers`: all layers, those inside of loops too; `data_keys`: the keys that a batch must hold.
     `constraints`: factors of the squares of parameters in the objective; `output_constraints`: terms for outputs.
-    `fusion`: the nodes that one call computes; `recomputed`: parts that the backward pass computes again.
+    `fusion`: the nodes that one call computes; `recomputed`: parts that the backward pass computes again; `compiled`:
+    the steps, of which functions of raw tensors compute as many as possible.
     """
 
     nodes: tuple[Node, ...]
@@ -39,6 +41,7 @@ class Program:
     output_constraints: tuple[tuple[Node, Term], ...] = ()
     fusion: Fusion = Fusion()  # noqa: RUF009 - frozen
     recomputed: tuple[Segment, ...] = ()
+    compiled: CompiledParts | None = None
 
     @cached_property
     def steps(self) -> tuple[tuple[Node, Node], ...]:
@@ -48,6 +51,10 @@ class Program:
     def run(self, state: RunState, until: Node | None = None) -> dict[Node, Tensor]:
         """The outputs of all nodes for a batch, or of those before `until`; those that a fused call does without when
         somebody asks for them."""
+        if self.compiled is not None and until is None and may_compile():
+            state.values = [found := Values(self.fusion.absorbed | self.compiled.inner)]
+            self.compiled.run(found)
+            return found
         repeats = torch.is_grad_enabled() and bool(self.recomputed)
         values = Values(self.fusion.absorbed | self._not_kept if repeats else self.fusion.absorbed)
         state.values = [values]

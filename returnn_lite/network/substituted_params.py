@@ -19,13 +19,15 @@ Slot = tuple[dict[str, Any], str]  # a dict that holds a parameter, and the key
 
 def slots(layer: Layer, param: torch.nn.Parameter) -> list[Slot]:
     """The places where a layer keeps this parameter: attributes, and dicts and statistics that are attributes."""
-    found: list[Slot] = []
+    return [(container, key) for container in containers(layer) for key, value in container.items() if value is param]
+
+
+def containers(layer: Layer) -> Iterator[dict[str, Any]]:
+    """The dicts in which a layer keeps tensors: attributes, and dicts and statistics that are attributes."""
     for module in layer.modules():
         plain = [v for v in vars(module).values() if type(v) is dict]
         plain += [vars(v) for v in vars(module).values() if isinstance(v, BatchStatistics)]
-        for container in (vars(module), *plain):
-            found += [(container, key) for key, value in container.items() if value is param]
-    return found
+        yield from (vars(module), *plain)
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.linking import task
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.stateful import ticking
+from returnn_lite.network.compiling.options import compile_options
 from returnn_lite.network.construct import Net
 from returnn_lite.network.walk import collect, start_points
 from returnn_lite.rec.choice import Choice
-from returnn_lite.rec.compiled import CompiledTick, compile_options
+from returnn_lite.rec.compiled import CompiledTick
 from returnn_lite.rec.fixpoint import infer_all
 from returnn_lite.rec.initial import build_initial, link_initial
 from returnn_lite.rec.inputs import LoopInputs
