@@ -37,6 +37,8 @@ class Lengths:
         with_first: the first position is True in any case: a softmax over nothing is NaN, which gradients would spread.
         """
         size = self.max if size is None else size
+        if not isinstance(size, int):  # a symbol, while a graph is recorded
+            return frame_mask(self.values.clamp(min=1) if with_first else self.values, size)
         mask = self._masks.get((size, with_first))
         if mask is None:
             mask = frame_mask(self.values.clamp(min=1) if with_first else self.values, size)

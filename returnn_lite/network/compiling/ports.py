@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -13,6 +13,13 @@ from returnn_lite.tensor.lengths import Lengths
 
 Key: TypeAlias = Any  # nested tuples of what is equal for all batches of one function
 Place = tuple[int, int]  # the size of an axis: (number, 0), or (-1, n) if it is always n
+
+
+class Shape(NamedTuple):
+    """The sizes of the axes of a tensor, and their order in memory."""
+
+    sizes: tuple[Place, ...]
+    order: tuple[int, ...]
 
 
 class Refused(Exception):
@@ -32,7 +39,7 @@ class Inputs:
         self.sizes: list[int] = []
         self._numbers: dict[tuple[Dim, int], int] = {}
         self.tensors: list[torch.Tensor] = []
-        self.shapes: list[tuple[Place, ...]] = []
+        self.shapes: list[Shape] = []
         self.largest: list[Place] = []
         found: dict[int, int] = {}
         self.lengths: list[Lengths] = []
@@ -53,8 +60,10 @@ class Inputs:
         self.key: Key = (tuple(kinds), raw, tuple(self.shapes), tuple(self.largest))
 
     def _add(self, tensor: torch.Tensor, dims: Sequence[Dim]) -> None:
-        self.tensors.append(tensor)
-        self.shapes.append(tuple(self._place(d, n) for d, n in zip_longest(dims, tensor.shape)))
+        order = memory_order(tensor)
+        self.tensors.append(tensor if order is not None else tensor.contiguous())
+        shape = tuple(self._place(d, n) for d, n in zip_longest(dims, tensor.shape))
+        self.shapes.append(Shape(shape, order or tuple(range(tensor.dim()))))
 
     def _place(self, dim: Dim | None, size: int) -> Place:
         """The number of a size; axes of one Dim with equal sizes share it."""
@@ -64,6 +73,14 @@ class Inputs:
         if number == len(self.sizes):
             self.sizes.append(size)
         return number, 0
+
+
+def memory_order(x: torch.Tensor) -> tuple[int, ...] | None:
+    """The axes in the order in which they are in memory; None if some of it lies elsewhere, or is read several times."""
+    if x.is_contiguous():
+        return tuple(range(x.dim()))
+    order = tuple(sorted(range(x.dim()), key=lambda i: -x.stride(i)))
+    return order if x.permute(order).is_contiguous() else None
 
 
 def kind_of(x: Tensor) -> Key:

@@ -155,7 +155,7 @@ class Segment:
         """The outputs of the function. Errors of layers name the layer."""
         generator = self.layer.context.generator
         shapes: Sequence[Any] = [shape(inputs.sizes) for shape in record.shapes]  # Any: tuples of ints
-        given = [*inputs.tensors, *(container[key] for container, key in self.recorder.slots)]
+        given = [*inputs.tensors, *(container[key].contiguous() for container, key in self.recorder.slots)]
         drawn = [draw.numbers(shape, generator) for draw, shape in zip(record.draws, shapes, strict=True)]
         try:
             with explained(self.layer.path, f"layers {self.name}"), running(self._device):
@@ -198,8 +198,8 @@ def left_out(step: Step) -> str:
         return "is data"
     if isinstance(layer, InnerLayers):
         return "holds layers of its own"
-    if layer.hidden_state or layer.remembers:
-        return "keeps a state"
+    if layer.remembers:
+        return "has a state"
     if layer.makes_beam or layer.grows:
         return "is for loops"
     if call.outputs_as_params or node.outputs_as_params:

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._sympy.printers import PythonPrinter
 
-from returnn_lite.network.compiling.ports import Place, Refused
+from returnn_lite.network.compiling.ports import Place, Refused, Shape
 
 Size: TypeAlias = "int | torch.SymInt"
 Numbers: TypeAlias = Callable[[Sequence[int]], object]
@@ -40,11 +40,13 @@ class Sizes:
         number, size = place
         return size if number < 0 else self.sizes[number]
 
-    def like(self, x: torch.Tensor, shape: Sequence[Place] | None = None) -> torch.Tensor:
+    def like(self, x: torch.Tensor, shape: Shape | None = None) -> torch.Tensor:
         """A tensor without numbers in the place of `x`."""
-        sizes = x.shape if shape is None else [self.at(place) for place in shape]
+        sizes = list(x.shape) if shape is None else [self.at(place) for place in shape.sizes]
+        order = range(x.dim()) if shape is None else shape.order
         with self.mode:
-            return torch.empty(tuple(sizes), dtype=x.dtype, device=x.device, requires_grad=x.requires_grad)
+            made = torch.empty(tuple(sizes[i] for i in order), dtype=x.dtype, device=x.device)
+            return made.permute([order.index(i) for i in range(len(order))]).requires_grad_(x.requires_grad)
 
     def fixed(self) -> bool:
         """Whether what was recorded is for one value of a size alone."""
