@@ -125,6 +125,7 @@ OPTIONAL = {
 LAZY = {
     "cli": {"torch", "returnn_lite.tasks", "returnn_lite.tools.layer_reference"},
     "datasets": {"returnn_lite.frontend.tensor", "returnn_lite.frontend.tensor_dict"},  # with torch
+    "network": {"returnn_lite.network.compiling.segment"},  # with torch's compiler
 }
 
 MAX_FILE_LINES = 600

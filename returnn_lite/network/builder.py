@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from returnn_lite.config_value import ConfigDict
 from returnn_lite.errors import ConfigError
@@ -14,7 +15,6 @@ from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.params import ParamStore
 from returnn_lite.network.compiling.options import OPTION as COMPILE
 from returnn_lite.network.compiling.options import compile_options
-from returnn_lite.network.compiling.segment import CompiledParts
 from returnn_lite.network.constraints import Term, output_constraints
 from returnn_lite.network.construct import Net
 from returnn_lite.network.extern import ExternData
@@ -29,6 +29,9 @@ from returnn_lite.network.shared import Shared
 from returnn_lite.network.sources import DataSource
 from returnn_lite.network.walk import collect, named_nodes, nets_of, start_points
 from returnn_lite.network.worklist import run
+
+if TYPE_CHECKING:
+    from returnn_lite.network.compiling.segment import CompiledParts
 
 SECOND_ORDER = "maximize_grad_norm"  # gradients of gradients, which compiled functions do not have
 
@@ -84,6 +87,8 @@ class Builder:
             if value:
                 log.v3(f"{COMPILE}: layers outside of loops are not compiled, because of `{name}`")
                 return None
+        from returnn_lite.network.compiling.segment import CompiledParts  # the compiler takes a second to load
+
         seen = {node for node in program.nodes if is_seen(node)}
         return CompiledParts(program.steps, seen.union(program.evaluated), options, log)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,12 +13,14 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import RunState
 from returnn_lite.layers.core.node import Node, described
 from returnn_lite.network.building import compute
-from returnn_lite.network.compiling.segment import CompiledParts, may_compile
 from returnn_lite.network.constraints import Term
 from returnn_lite.network.fusion.fuse import Fusion, Values
 from returnn_lite.network.objective import LossNode, LossValue
 from returnn_lite.network.recomputation import Segment
 from returnn_lite.tensor import Tensor
+
+if TYPE_CHECKING:  # the compiler takes a second to load
+    from returnn_lite.network.compiling.segment import CompiledParts
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Program:
     def run(self, state: RunState, until: Node | None = None) -> dict[Node, Tensor]:
         """The outputs of all nodes for a batch, or of those before `until`; those that a fused call does without when
         somebody asks for them."""
-        if self.compiled is not None and until is None and may_compile():
+        if self.compiled is not None and until is None and self.compiled.usable():
             state.values = [found := Values(self.fusion.absorbed | self.compiled.inner)]
             self.compiled.run(found)
             return found

@@ -73,6 +73,9 @@ def max_pool(x: Tensor, windows: Sequence[Window], *, ragged: Sequence[bool], fi
     if 0 in steps:
         return x.new_zeros((*x.shape[:2], *steps))
     sizes, strides, dilations = zip(*((w.size, w.stride, w.dilation) for w in windows), strict=True)
+    if len(windows) == 1 and not isinstance(padded.shape[-1], int):  # a symbol, of which torch asks the value in 1-D
+        sizes, strides, dilations = (1, *sizes), (1, *strides), (1, *dilations)
+        return F.max_pool2d(padded.unsqueeze(2), sizes, strides, 0, dilations).squeeze(2)
     result: Tensor = _MAX[len(windows)](padded, sizes, strides, 0, dilations)
     return result
 

@@ -30,7 +30,7 @@ RUN = Group(
             "torch_compile",
             "bool or dict",
             "False",
-            "Compiles the layers inside loops; a dict: options of torch.compile.",
+            "Compiles nets of layers ([page](speed.md)); a dict: options of torch.compile.",
         ),
         option("torch_cuda_graph", "bool or int", "False", "Records training steps on a GPU and replays them."),
         option("torch_profile", "bool or dict", "False", "Profiles some steps with torch.profiler, then ends the run."),

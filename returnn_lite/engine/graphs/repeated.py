@@ -270,6 +270,8 @@ def stays_eager(net: Network) -> list[str]:
     found = [f"layer {layer.path} {why}" for layer in net.program.layers if (why := layer.differs_by_step)]
     if net.program.recomputed:
         found.append("`grad_checkpoint` computes parts of it again")
+    if net.program.compiled is not None:
+        found.append("`torch_compile` compiles layers of it")
     for loss in net.loss_nodes:
         if callable(loss.common.custom_norm_factor):
             found.append(f"{loss.path} has a function as `custom_norm_factor`")

@@ -37,6 +37,7 @@ def explained(path: str, what: str) -> Iterator[None]:
     """What the compiler refuses inside is a ConfigError with this path; `what`: what cannot be compiled."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # among torch's own modules
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", message=text)
             yield

@@ -76,10 +76,10 @@ class Inputs:
 
 
 def memory_order(x: torch.Tensor) -> tuple[int, ...] | None:
-    """The axes in the order in which they are in memory; None if some of it lies elsewhere, or is read several times."""
+    """The axes in the order in which they are in memory; None if they leave gaps there, or repeat numbers."""
     if x.is_contiguous():
         return tuple(range(x.dim()))
-    order = tuple(sorted(range(x.dim()), key=lambda i: -x.stride(i)))
+    order = tuple(sorted(range(x.dim()), key=x.stride, reverse=True))
     return order if x.permute(order).is_contiguous() else None
 
 

@@ -267,11 +267,20 @@ def _put_in(graph: GraphModule, count: int) -> None:
 
 def _check_call(node: torch.fx.Node) -> None:
     """Raises Refused for a call that is another thing at each run."""
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags:
+    if _draws(node):
         raise Refused("draws random numbers inside of a call")
     if node.op == "get_attr" and any(user.target not in LIFTING for user in node.users):
         raise Refused("computes with a tensor that is neither an input nor a parameter")
+
+
+def _draws(node: torch.fx.Node) -> bool:
+    """Whether a call draws random numbers; attention without dropout does not."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    names = [argument.name for argument in target._schema.arguments]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    return "dropout_p" not in names or given.get("dropout_p", 0.0) not in (0, 0.0)
 
 
 LIFTING = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)

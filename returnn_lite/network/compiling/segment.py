@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
-from torch.fx.experimental import _config as symbols
+from torch.fx.experimental import _config
 
 from returnn_lite.config_value import ConfigOptions
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.node import Node, full_name
+from returnn_lite.layers.linear import Linear
 from returnn_lite.log import Log
 from returnn_lite.network.building import compute
 from returnn_lite.network.compiling.options import explained
@@ -64,6 +65,13 @@ class CompiledParts:
         text = ", ".join(f"{full_name(node)!r} ({why})" for node, why in found)
         if text:
             self.log.v3(f"torch_compile: not compiled: {text}")
+
+    @staticmethod
+    def usable() -> bool:
+        """Whether functions may stand for layers: nobody records or transforms what these compute."""
+        recorded = torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack()
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None
+        return not (recorded or transformed or torch.compiler.is_compiling())
 
     def run(self, values: Values) -> None:
         """Computes all steps; the results are put into `values`."""
@@ -179,15 +187,8 @@ def run_parts(parts: Iterable[Segment | Step], values: Values) -> None:
 def running(device: str) -> Iterator[None]:
     """While a function is compiled or runs: conversions for mixed precision are a part of it, and axes of equal size in
     the first batch are not taken for the same."""
-    with full_precision(torch.device(device)), symbols.patch(use_duck_shape=False):
+    with full_precision(torch.device(device)), _config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
         yield
-
-
-def may_compile() -> bool:
-    """Whether functions may stand for layers: nobody records or transforms what these compute."""
-    recorded = torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack()
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    return not (recorded or transformed or torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
 def left_out(step: Step) -> str:
@@ -202,6 +203,12 @@ def left_out(step: Step) -> str:
         return "has a state"
     if layer.makes_beam or layer.grows:
         return "is for loops"
+    if (
+        isinstance(layer, Linear)
+        and layer.sparse_grad
+        and any(n.spec is not None and n.spec.sparse for n in call.sources)
+    ):
+        return "has gradients of single rows"
     if call.outputs_as_params or node.outputs_as_params:
         return "has outputs of layers as parameters"
     return layer.differs_by_step

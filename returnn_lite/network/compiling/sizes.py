@@ -28,7 +28,7 @@ class Sizes:
         self.env = ShapeEnv(duck_shape=False)
         self.mode = FakeTensorMode(shape_env=self.env, allow_non_fake_inputs=True)
         self.symbols: list[sympy.Symbol] = []
-        self.sizes: list[torch.SymInt] = []
+        self.sizes: list[Size] = []
         for number, size in enumerate(sizes):
             source = ConstantSource(f"size_{number}")
             symbol = self.env.create_symbol(size, source, DimDynamic.DYNAMIC)
