@@ -22,7 +22,7 @@ def slots(layer: Layer, param: torch.nn.Parameter) -> list[Slot]:
     return [(container, key) for container in containers(layer) for key, value in container.items() if value is param]
 
 
-def containers(layer: Layer) -> Iterator[dict[str, Any]]:
+def containers(layer: Layer) -> Iterator[dict[str, Any]]:  # Any: attributes
     """The dicts in which a layer keeps tensors: attributes, and dicts and statistics that are attributes."""
     for module in layer.modules():
         plain = [v for v in vars(module).values() if type(v) is dict]
