@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from returnn_lite.config.config_code import code_error, code_place
 from returnn_lite.errors import ConfigError
+from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.node import Node
 from returnn_lite.network.output_options import check_output, steps_after
 from returnn_lite.network.substituted_params import slots, substituted
@@ -64,6 +67,24 @@ def compute(node: Node, values: dict[Node, Tensor]) -> Tensor:
             raise
         inputs = ", ".join(f"{n.name!r} {n.spec} {tuple(values[n].data.shape)}" for n in node.inputs)
         raise _failed(node, exc, f"; inputs: {inputs}") from exc
+
+
+def short_cut(node: Node) -> Callable[[dict[Node, Tensor], int], Tensor] | None:
+    """What does the same as `compute` for a layer that only computes on one source, in fewer steps; None for others."""
+    layer = node.layer
+    more = node.refs or node.after or node.outputs_as_params or layer.options.dropout or layer.options.in_dim
+    own = "run" in vars(layer) or type(layer).run is not Layer.run or type(layer).run_input is not Layer.run_input
+    if more or own or layer.sources != "one" or len(node.sources) != 1 or layer.full_precision:
+        return None
+    source, forward = node.sources[0], layer.forward
+
+    def computed(values: dict[Node, Tensor], tick: int) -> Tensor:
+        try:
+            return forward(values[source])
+        except Exception:
+            return compute(node, values)  # the error with its place
+
+    return computed
 
 
 def _failed(node: Node, exc: Exception, more: str = "") -> ConfigError:

@@ -11,7 +11,7 @@ import torch
 from returnn_lite.layers.core.context import RunState
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.stateful import Stateful, Tick
-from returnn_lite.network.building import compute
+from returnn_lite.network.building import compute, short_cut
 from returnn_lite.rec.choice import Choice, SearchStep
 from returnn_lite.rec.early_exit import ActiveSequences, may_leave
 from returnn_lite.rec.inputs import counter
@@ -127,13 +127,13 @@ class Ticks:
         return ActiveSequences(self.whole.initial.batch, self.whole.initial.device)
 
     def _call(self, turn: Turn) -> Call | None:
-        """How a layer is computed at each tick; None if it sees nothing of earlier ticks but what it reads."""
+        """How a layer is computed at each tick; None: by `compute`."""
         layer, node = turn.node.layer, turn.node
         if turn.kind == CHOOSE and isinstance(layer, Choice):
             return lambda values, tick: self._choose(node, layer, values, tick)
         if turn.kind == STEP and isinstance(layer, Stateful):
             return lambda values, tick: self._step(turn, layer, values, tick)
-        return None
+        return short_cut(node) if self.program.compiled is None else None
 
     # --- running ------------------------------------------------------------------------------------------------------
 
