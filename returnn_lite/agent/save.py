@@ -119,7 +119,8 @@ def _without_output(value: Any) -> Any:
 
 def check_same(info: Mapping[str, Any], now: Mapping[str, Any], training: Mapping[str, Any], path: str) -> None:
     """ConfigError if an agent was trained with other options (`now`: as of `plain_options`), or on another training."""
-    for key, value in info["options"].items():
+    known = {**plain_options(AgentOptions()), **info["options"]}  # options of this version may not be in the file
+    for key, value in known.items():
         before, own = (_without_output(item) for item in (value, now.get(key)))
         if key not in FREE and not alike(before, own):
             raise ConfigError(

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from returnn_lite.agent.runs import Run, constant, play, untrained
+from returnn_lite.agent.save import check_same, plain_options
 from returnn_lite.agent.session import Session
 from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.schedule import lr_file
 from returnn_lite.schedule.agent_file import AgentFile
+from returnn_lite.schedule.agent_options import AgentOptions
 from returnn_lite.schedule.learned import Learned
 from tests.agent.helpers import AGENT, config, write_agent
 from tests.engine.helpers import ROOT, command, run
@@ -107,6 +109,15 @@ def test_other_options_do_not_go_on(tmp_path):
     learn(tmp_path)
     with pytest.raises(ConfigError, match="must be 0.001 to go on with"):
         learn(tmp_path, lr_agent={**AGENT, "agent_lr": 0.1})
+
+
+def test_files_of_earlier_versions_go_on_with_what_was_meant():
+    old = {"options": {"agent_lr": 0.001}, "layers": {}, "optimizers": [], "num_epochs": 5, "seed": 0}
+    now = plain_options(AgentOptions.from_dict({"agent_lr": 0.001}))
+    check_same(old, now, old, "agent.zip")
+    now["acts_on"] = ["rate", "momentum"]
+    with pytest.raises(ConfigError, match=r"must be \['rate'\] to go on with 'agent.zip'"):
+        check_same(old, now, old, "agent.zip")
 
 
 def test_the_policy_is_that_of_the_package(tmp_path):
