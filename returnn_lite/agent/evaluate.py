@@ -66,6 +66,8 @@ def eval_lr_agent_task(config: Config, log: Log) -> None:
     trained = agents[path]
     config.set("lr_agent", {**trained.info["options"], **(config.literal("lr_agent", None) or {})})
     session = Session.open(config, log)
+    for agent in agents.values():
+        session.check_acts_on(agent.options.acts_on)
     if session.described()["layers"] == trained.info["layers"]:
         session.top = trained.info["top"]
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,17 +53,17 @@ class Session:
         seed = options.seed if options.seed is not None else config.int("random_seed", 0) or 0
         made = cls(config, options, SharedData(config, log), num_epochs, seed, log)
         made.options = replace(options, range_test_runs=options.range_test_runs or RANGE_TEST_RUNS)
-        made.check_acts_on()
+        made.check_acts_on(options.acts_on)
         if options.start is None:
             large = large_steps(made.trial().updater.optimizers.values())
             made.options = replace(made.options, start=START if large else START_OF_OTHERS)
         return made
 
-    def check_acts_on(self) -> None:
-        """ConfigError if the training lacks something that the agent is to act on."""
-        if len(self.options.acts_on) > 1:
+    def check_acts_on(self, acts_on: Sequence[str]) -> None:
+        """ConfigError if the training lacks something that an agent is to act on."""
+        if len(acts_on) > 1:
             trial = self.trial()
-            require(self.options.acts_on, trial.settings, [made.name for made in trial.updater.optimizers.values()])
+            require(acts_on, trial.settings, [made.name for made in trial.updater.optimizers.values()])
 
     def trial(self) -> Trial:
         """A new training."""

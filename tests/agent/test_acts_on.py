@@ -195,3 +195,10 @@ def test_all_values_come_from_one_action():
     episode = Episode(4, 2.0, settings={"momentum": 0.9, "group:hidden": 1.0})
     found = values_of(options, episode, [1.0, 1.0, -1.0])
     assert found == pytest.approx({"rate": 1.0, "momentum": 0.99, "group:hidden": 0.1})
+
+
+def test_all_agents_of_an_evaluation_must_fit(tmp_path):
+    write_agent(tmp_path / "agent.zip")
+    other = write_agent(tmp_path / "other.zip", bias=[0.0, 0.0], acts_on=["rate", "momentum"])
+    with pytest.raises(ConfigError, match='"momentum", which the agent acts on'):
+        run(config(tmp_path, task="eval_lr_agent", lr_agent_eval={"agents": [str(other)]}))
