@@ -198,7 +198,8 @@ def concat_features(sources: Sequence[Tensor], behavior: int = 0) -> Tensor:
     spec, layouts = concat_plan(tuple(x.spec for x in sources), behavior)
     parts = [place(x, layout, behavior) for x, layout in zip(sources, layouts, strict=True)]
     feature = spec.feature or 0
-    if len({(*part.shape[:feature], *part.shape[feature + 1 :]) for part in parts}) > 1:
+    others = [(*part.shape[:feature], *part.shape[feature + 1 :]) for part in parts]
+    if any(shape != others[0] for shape in others[1:]):
         whole = sizes(layouts[0], sources)
         parts = [p.expand((*whole[:feature], p.shape[feature], *whole[feature + 1 :])) for p in parts]
     zeros = all(x.zero_padded and x.spec.dynamic_dims == spec.dynamic_dims for x in sources)

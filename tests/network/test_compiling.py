@@ -1,5 +1,7 @@
 """`torch_compile` for the layers outside of loops: equal numbers, few compilations, and what is left out by name."""
 
+import copy
+import pickle
 import shutil
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.network.compiling.segment import Segment
+from returnn_lite.ops.precision import lowered
 from returnn_lite.tensor import Dim
 from tests.nets import batch, gradients, network, randomised, valid_part
 
@@ -176,6 +179,50 @@ def test_what_cannot_be_compiled_is_named_with_the_reason():
     same_numbers(nets)
     assert lines == ["torch_compile: not compiled: 'g' (defines a gradient of its own)"]
     assert functions(nets[1]) == 2
+
+
+EXPRESSIONS = [
+    "source(0) * 0.5 + source(0) ** 2",
+    "tf.nn.relu(source(0)) + tf.math.log(tf.maximum(source(0), 1e-3))",
+    "source(0) - tf.reduce_mean(source(0), axis=-1, keepdims=True)",
+    "tf.concat([source(0)[:, :, 1:], source(0)[:, :, :1]], -1)",
+    "tf.nn.dropout(source(0), 0.3)",
+]
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_expressions_of_tensorflow(expression):
+    net = {"a": linear("data"), "e": {"class": "eval", "from": "a", "eval": expression}, "output": softmax("e")}
+    nets = pair(net)
+    for made in nets:
+        made.train()
+        made.seed(1)
+    same_numbers(nets)
+    assert functions(nets[1]) == 1
+
+
+@pytest.mark.parametrize("name", ["attention", "dropout"])
+def test_mixed_precision(name):
+    nets = pair(NETS[name])
+    for net in nets:
+        net.train()
+        net.seed(1)
+    with lowered(torch.device("cpu"), torch.bfloat16):
+        same_numbers(nets, SIZES[:2])
+    assert functions(nets[1]) == 1
+
+
+def test_copies_are_compiled_too():
+    nets = pair(NETS["element-wise"])
+    same_numbers((nets[0], pickle.loads(pickle.dumps(nets[1]))))
+    same_numbers((nets[0], copy.deepcopy(nets[1])))
+
+
+def test_a_second_source_is_concatenated():
+    net = {"a": linear("data"), "b": linear("a"), "c": linear(["a", "b"]), "output": softmax("c")}
+    nets = pair(net)
+    same_numbers(nets)
+    assert functions(nets[1]) == 1
 
 
 def test_gradients_of_rows_stay():

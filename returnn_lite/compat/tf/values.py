@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._pytree import tree_leaves
 
 from returnn_lite.compat.tf.texts import numbers_of, texts_of
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -160,6 +162,37 @@ for _name in ("add", "sub", "mul", "floordiv", "mod", "pow"):
     setattr(TFTensor, f"__{_name}__", _in_left_dtype(getattr(torch.Tensor, f"__{_name}__")))
 
 
+class RecordedTensor(TFTensor, FakeTensor):
+    """A `TFTensor` without numbers, while layers are recorded for `torch_compile`."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """torch computes with tensors of its own class alone; results are like those of a `TFTensor`."""
+        given = [x for x in tree_leaves((args, kwargs)) if type(x) is cls]
+        for x in given:
+            x.__class__ = FakeTensor  # type: ignore[assignment]
+        try:
+            with torch._C.DisableTorchFunctionSubclass():
+                result = func(*args, **(kwargs or {}))
+        finally:
+            for x in given:
+                x.__class__ = cls
+        for x in tree_leaves(result):
+            if type(x) is FakeTensor:
+                x.__class__ = cls
+        return result
+
+
+def _recorded(x: FakeTensor, kind: type[FakeTensor]) -> Any:
+    """The same tensor as one of this class."""
+    before, x.__class__ = type(x), FakeTensor
+    made = torch.ops.aten.alias(x)
+    x.__class__ = before
+    made.__dict__.update({key: value for key, value in x.__dict__.items() if key not in made.__dict__})
+    made.__class__ = kind
+    return made
+
+
 class TextTensor(TFTensor):
     """Texts, as their numbers (`texts.py`): `+` joins them, and int64 results of torch are texts again."""
 
@@ -196,6 +229,9 @@ def wrap(x: Tensor, dtype: str | None = None) -> TFTensor:
         return x.as_subclass(TextTensor)
     if isinstance(x, TFTensor):
         return x
+    if isinstance(x, FakeTensor):
+        wrapped: TFTensor = _recorded(x, RecordedTensor)
+        return wrapped
     wrapped = x.as_subclass(TFTensor)
     if x.__dict__:
         wrapped.__dict__.update(x.__dict__)
@@ -204,6 +240,8 @@ def wrap(x: Tensor, dtype: str | None = None) -> TFTensor:
 
 def unwrap(x: Any) -> Any:
     """The same tensor as a plain one, also within tuples, lists and dicts; other things as they are."""
+    if isinstance(x, RecordedTensor):
+        return _recorded(x, FakeTensor)
     if isinstance(x, TFTensor):
         plain = x.as_subclass(torch.Tensor)
         plain.__dict__.update(x.__dict__)
