@@ -128,8 +128,7 @@ class Learned(Control):
     def rate(self, history: History, epoch: int) -> float:
         """The learning rate of an epoch without a record; observation and action go into its meta entries."""
         episode = self.episode(history, epoch)
-        names = self.trained.acts_on
-        seen = observe(self.trained.observation, episode, names)
+        seen = observe(self.trained.observation, episode, self.trained.acts_on)
         random = None if self.use.deterministic else np.random.default_rng(epoch)
         action, *others = actions = [float(f"{number:.9g}") for number in self.agent.act(seen, random)]
         settings = values_of(self.trained, episode, actions)
@@ -140,7 +139,7 @@ class Learned(Control):
         self._warn_at_bounds(episode, rate)
         entries: dict[str, object] = {OBSERVATION: [shortest(x) for x in seen], ACTION: action}
         if settings:
-            entries |= {ACTIONS: dict(zip(names[1:], others, strict=True)), SETTINGS: settings}
+            entries |= {ACTIONS: dict(zip(self.trained.acts_on[1:], others, strict=True)), SETTINGS: settings}
         history.epochs.setdefault(epoch, Record(None)).meta.update(entries)
         return rate
 
