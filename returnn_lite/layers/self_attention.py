@@ -116,7 +116,7 @@ class SelfAttention(Stateful):
             raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")
         x = x.permuted(self._order(x.spec))
         valid = None if self.left_only or not time.dynamic else x.length(time).mask(x.data.shape[-2], with_first=True)
-        data = self._attended(x.data, valid, refs.get("key_shift"), x.spec.batch)
+        data = self._attended(x.data, x.spec.rank - 2, valid, refs.get("key_shift"), x.spec.batch)
         return x.with_data(data, self.spec(x.spec))
 
     def over(self, dim: Dim, sources: list[Tensor], refs: dict[str, Tensor]) -> Tensor:
@@ -128,36 +128,43 @@ class SelfAttention(Stateful):
         if not self.left_only and dim in x.lengths:
             valid = x.length(dim).mask(x.data.shape[at], with_first=True)
         batch = None if batch is None else batch - (at < batch)
-        data = self._attended(x.data.movedim(at, -2), valid, refs.get("key_shift"), batch)
-        return x.with_data(data.movedim(-2, at), self.spec(x.spec))
+        data = self._attended(x.data, at, valid, refs.get("key_shift"), batch)
+        return x.with_data(data, self.spec(x.spec))
 
     def _attended(
-        self, x: torch.Tensor, valid: torch.Tensor | None, shift: Tensor | None, batch: int | None
+        self, x: torch.Tensor, at: int, valid: torch.Tensor | None, shift: Tensor | None, batch: int | None
     ) -> torch.Tensor:
-        """The attention over the axis before the last one. `valid`: bool (B, T), of the frames; the first one is."""
-        queries, keys, values = self._projected(x)
-        before = self._kept_state(x.shape[:-2])
+        """The attention over the axis `at` of x, whose features are last.
+
+        `valid`: bool (B, T), of the frames; the first one is. `batch`: the batch axis among those besides `at`.
+        """
+        queries, keys, values = self._projected(x, at)
+        rest = queries.shape[:-3]
+        before = self._kept_state(rest)
         self._keep(before, keys, values)
         if before is not None:
             keys, values = torch.cat([before["k_left"], keys], -2), torch.cat([before["v_left"], values], -2)
-        mask = self._mask(x, valid, keys.shape[-2], batch)
-        return self._merged(self._attention(queries, keys, values, mask, shift, causal=self.left_only))
+        mask = self._mask(rest, valid, keys.shape[-2], batch)
+        return self._merged(self._attention(queries, keys, values, mask, shift, causal=self.left_only), at)
 
-    def _projected(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys and values of the heads.  Shape: (…, T, F) -> (…, heads, T, key or value dim)"""
-        qkv = F.linear(x, self.QKV.t()).unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
+    def _projected(self, x: torch.Tensor, at: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values of the heads.  Shape: (…, F), T at `at` -> (…, heads, T, key or value dim)"""
+        qkv = F.linear(x, self.QKV.t()).unflatten(-1, (self.num_heads, -1)).movedim(at, -2)
         queries, keys, values = qkv.split([self.key_dim, self.key_dim, qkv.shape[-1] - 2 * self.key_dim], -1)
         return queries, keys, values
 
-    def _mask(self, x: torch.Tensor, valid: torch.Tensor | None, keys: int, batch: int | None) -> torch.Tensor | None:
-        """Bool, broadcastable to the energies (…, heads, T, keys): the keys that are seen; all those before frame 0."""
+    def _mask(
+        self, rest: tuple[int, ...], valid: torch.Tensor | None, keys: int, batch: int | None
+    ) -> torch.Tensor | None:
+        """Bool, broadcastable to the energies (…, heads, T, keys): the keys that are seen; all those before frame 0.
+
+        rest: the sizes of the axes in front of the heads.
+        """
         if valid is None:
             return None
-        frames = x.shape[-2]
-        shape = [1] * x.dim()
-        if batch is not None and valid.dim() > 1:
-            shape[batch] = x.shape[batch]
-        seen = valid.reshape(*shape[:-2], 1, 1, frames)
+        frames = valid.shape[-1]
+        shape = [n if i == batch and valid.dim() > 1 else 1 for i, n in enumerate(rest)]
+        seen = valid.reshape(*shape, 1, 1, frames)
         return seen if keys == frames else F.pad(seen, (keys - frames, 0), value=True)
 
     def _attention(
@@ -188,9 +195,9 @@ class SelfAttention(Stateful):
             generator=self.context.generator,
         )
 
-    def _merged(self, heads: torch.Tensor) -> torch.Tensor:
-        """(…, heads, T, value dim) -> (…, T, n_out)"""
-        return heads.transpose(-3, -2).flatten(-2)
+    def _merged(self, heads: torch.Tensor, at: int) -> torch.Tensor:
+        """(…, heads, T, value dim) -> (…, n_out), T at `at`"""
+        return heads.movedim(-2, at).flatten(-2)
 
     # --- tick by tick -------------------------------------------------------------------------------------------------
 
@@ -209,7 +216,8 @@ class SelfAttention(Stateful):
         """The present frame as query; it joins the keys and values."""
         x = self.run_input(sources)
         x = x.permuted(self._order(x.spec))
-        queries, keys, values = self._projected(x.data.unsqueeze(-2))
+        at = x.spec.rank - 1
+        queries, keys, values = self._projected(x.data.unsqueeze(at), at)
         new = {"k_left": torch.cat([state["k_left"], keys], -2), "v_left": torch.cat([state["v_left"], values], -2)}
         mask = None
         if "seen" in state:
@@ -220,7 +228,7 @@ class SelfAttention(Stateful):
             frames = tick.number + 1 if self.last_only else new["k_left"].shape[2]
             self.kept = {k: v[:, :, -frames:].detach() for k, v in new.items()}
             self.kept_epoch = self.context.epoch
-        out = self._merged(self._attention(queries, new["k_left"], new["v_left"], mask, shift)).squeeze(-2)
+        out = self._merged(self._attention(queries, new["k_left"], new["v_left"], mask, shift), at).squeeze(at)
         return x.with_data(out, self.spec(x.spec)), new
 
     def merged_state(self, keep: torch.Tensor, new: State, old: State) -> State:
