@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.engine.steering import settings_of, steer
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.params import ParamOwner
 from returnn_lite.log import Log
@@ -120,6 +121,19 @@ def test_learning_rates():
     assert run.rates == [0.2, 0.2]
 
 
+def test_groups_with_names_can_be_steered():
+    run = groups(
+        {"params": "h/W", "name": "a", "lr_multiplier": 0.5},
+        {"params": "h/b", "name": "b", "lr_absolute": 3},
+        momentum=0.8,
+    )
+    assert settings_of(run.updater.optimizers) == {"momentum": 0.8, "group:a": 1.0}
+    for settings, expected in (({"group:a": 3.0, "momentum": 0.7}, [0.3, 3, 0.2, 0.2]), ({}, [0.1, 3, 0.2, 0.2])):
+        steer(run.updater.optimizers, settings)
+        assert [of(run, name).rate(0.2) for name in run.params] == pytest.approx(expected)
+        assert [of(run, name).options()["momentum"] for name in run.params] == [0.7] * 4
+
+
 def test_frozen():
     run = groups({"params": "h/W", "freeze": True}, {"params": "h/b", "freeze_until_epoch": 2})
     start = {name: param.clone() for name, param in parameters().items()}
@@ -161,6 +175,7 @@ def test_weight_decay_with_backend_torch():
     ({"layer": "outptu", "lr": 0.1}, '["param_groups"][0]', 'did you mean "output"?'),
     ({"layer": "h", "momentun": 0.1}, '["param_groups"][0]["momentun"]', 'did you mean "momentum"?'),
     ({"layer": "h", "lr": "x"}, '["param_groups"][0]["lr"]', "must be a number"),
+    ({"layer": "h", "name": 3}, '["param_groups"][0]["name"]', "must be a text, but is 3 instead"),
     ({"kind": "biass", "lr": 0.1}, '["param_groups"][0]["kind"]', 'did you mean "bias"?'),
     ({"lr": 0.1}, '["param_groups"][0]', "must have a selector"),
     ({"params": "re:(", "lr": 0.1}, '["param_groups"][0]["params"]', "is not a regular expression"),
