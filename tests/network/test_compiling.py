@@ -11,6 +11,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.network.compiling.segment import Segment
 from returnn_lite.ops.precision import lowered
 from returnn_lite.tensor import Dim
+from tests.engine.helpers import options, run
 from tests.nets import batch, gradients, network, randomised, valid_part
 
 TIME = Dim(None, "time")
@@ -282,6 +283,14 @@ def test_a_compiler_that_fails():
 def test_options_that_exclude_it():
     assert pair(NETS["element-wise"], maximize_grad_norm=0.1)[1].program.compiled is None
     assert pair(NETS["element-wise"], grad_checkpoint=["a", "n"])[1].program.compiled is None
+
+
+def test_a_training_ends_with_the_same_parameters(tmp_path):
+    found = []
+    for name, more in (("plain", {}), ("compiled", {"torch_compile": {"backend": "eager"}})):
+        run(options(tmp_path / name, **more))
+        found.append(torch.load(tmp_path / name / "model.003.pt")["model"])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
