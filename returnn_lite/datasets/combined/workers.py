@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import pickle
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -18,6 +20,7 @@ from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import DataError, OrderRequest, blamed
 from returnn_lite.processes import PATIENCE, become_helper, end_helper, in_main_thread, start_helper
 
+LARGEST = 16  # sequences in a message of a process
 Item = tuple[str, Seq, float]  # tag, data by key, and how much of the epoch is over with it
 
 
@@ -71,6 +74,7 @@ class ProcessWorker:
 
     def __init__(self, name: str, content: bytes, buffer: int):
         self.name = name
+        self.come: deque[Item | Exception | None] = deque()
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=_work, args=(content, theirs, buffer, in_main_thread()), daemon=True)
@@ -79,14 +83,16 @@ class ProcessWorker:
 
     def next(self) -> Item | None:
         """The next sequence; None at the end. Raises what the process raised, and DataError if it has died."""
-        wait([self.pipe, self.process.sentinel])
-        try:
-            found = self.pipe.recv() if self.pipe.poll() else self._died()
-        except (EOFError, OSError):
-            found = self._died()
+        if not self.come:
+            wait([self.pipe, self.process.sentinel])
+            try:
+                self.come.extend(self.pipe.recv() if self.pipe.poll() else [self._died()])
+            except (EOFError, OSError):
+                self.come.append(self._died())
+        found = self.come.popleft()
         if isinstance(found, Exception):
             raise found
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _died(self) -> DataError:
         self.process.join(PATIENCE)
@@ -132,18 +138,20 @@ def _item_of(inner: Dataset, i: int) -> Item | None:
 
 
 def _work(content: bytes, results: Connection, buffer: int, of_main_thread: bool) -> None:
-    """Sends all sequences, then None; or the error that ends it. A thread sends while the next ones are read."""
+    """Sends all sequences, some at a time, then None; or the error that ends it. A thread sends while more are read."""
     become_helper(of_main_thread=of_main_thread)
-    waiting: queue.Queue[bytes | None] = queue.Queue(buffer)
+    size = min(max(buffer // 4, 1), LARGEST)
+    waiting: queue.Queue[bytes | None] = queue.Queue(buffer // size)
     sender = threading.Thread(target=_send, args=(waiting, results), daemon=True)
     sender.start()
-    for message in _messages(content):
-        waiting.put(message)
+    items = _items(content)
+    while some := list(itertools.islice(items, size)):
+        waiting.put(pickle.dumps(some, pickle.HIGHEST_PROTOCOL))
     waiting.put(None)
     sender.join()
 
 
-def _messages(content: bytes) -> Iterator[bytes]:
+def _items(content: bytes) -> Iterator[Item | Exception | None]:
     i, inner = 0, None
     try:
         job: Job = pickle.loads(content)
@@ -151,12 +159,12 @@ def _messages(content: bytes) -> Iterator[bytes]:
         job.begin()
         while True:
             item = _item_of(inner, i)
-            yield pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
+            yield item
             if item is None:
                 return
             i += job.step
     except Exception as exc:
-        yield pickle.dumps(blamed("a worker process" if inner is None else place_of(inner, i), exc))
+        yield blamed("a worker process" if inner is None else place_of(inner, i), exc)
 
 
 def _send(waiting: queue.Queue[bytes | None], results: Connection) -> None:
