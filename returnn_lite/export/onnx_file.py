@@ -86,7 +86,7 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """What the calls of `portable` are in ONNX."""
     import onnxscript
 
-    op = onnxscript.opset18
+    op: ONNX = onnxscript.opset18
 
     def lstm(
         x: ONNX, h: ONNX, c: ONNX, params: Sequence[ONNX], has_biases: bool, layers: int, both: bool, batch_first: bool

@@ -10,6 +10,7 @@ import torch
 
 from returnn_lite.config.config_code import check_names, expression
 from returnn_lite.config_value import ConfigOptions
+from returnn_lite.layers.arithmetic import Formula, formula
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
@@ -98,6 +99,9 @@ class Eval(Elementwise):
         spec = self.spec(*[x.spec for x in sources])
         if spec is None:
             raise self.error("needs at least one source")
+        if self.formula is not None and self._is_plain(sources, spec):
+            value = self.formula([place(x, spec, self.behavior) for x in sources])
+            return joined(value, spec, with_target_lengths(self, spec, value, sources))
         used: set[int] = set()
         shown, order = (spec, None) if not spec.loop else ordinary(spec)
         visible = sources if order is None else tuple(_ordinary(x) for x in sources)
@@ -123,6 +127,16 @@ class Eval(Elementwise):
             data = [*self.context.run.data.values()]
             return Tensor(value, spec, merged_lengths(data) if data and spec.dynamic else {})
         return joined(value, spec, with_target_lengths(self, spec, value, sources))
+
+    @cached_property
+    def formula(self) -> Formula | None:
+        """The expression, where it is plain arithmetic."""
+        return formula(self.expression) if isinstance(self.expression, str) and not self.eval_locals else None
+
+    def _is_plain(self, sources: tuple[Tensor, ...], spec: Spec) -> bool:
+        """Whether the formula applies: to all sources, of one float type."""
+        given = self.formula is not None and len(self.formula.reads) == len(sources) > max(self.formula.reads)
+        return given and not spec.loop and spec.dtype == "float32" and all(x.spec.dtype == "float32" for x in sources)
 
     def _without_loops(self, spec: Spec, value: torch.Tensor) -> Spec:
         """The axes of a value that sums the frames of the loop up, where `out_type` gives all axes of a tick.
