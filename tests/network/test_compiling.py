@@ -3,6 +3,8 @@
 import copy
 import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -305,3 +307,12 @@ def test_with_inductor(tmp_path, monkeypatch):
         made.train()
         made.seed(1)
     same_numbers(nets, SIZES[:3])
+
+
+def test_the_compiler_is_loaded_when_it_is_asked_for():
+    """It takes a second."""
+    code = (
+        "import sys, returnn_lite.catalog; print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert found.stdout.strip() == "[]"
