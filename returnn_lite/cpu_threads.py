@@ -12,7 +12,7 @@ THREADS = "OMP_NUM_THREADS"
 # How often a thread without work looks for some before it sleeps. By default it looks for milliseconds, in which nobody
 # else has its CPU: beside other processes trainings become ten times as long.
 SPINS, WAITING = "GOMP_SPINCOUNT", ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-FEW_SPINS = "1000"
+FEW_SPINS = "100"
 # numpy's products, where torch has a library of its own. They are small, and made beside a training: a second thread
 # gains nothing idle, and waits for its turn on a busy machine (features of audio: 12 times as long).
 NUMPY_THREADS, WITH_MKL = "OPENBLAS_NUM_THREADS", ("x86_64", "AMD64")

@@ -10,7 +10,7 @@ from returnn_lite.cpu_threads import share_cpus, usable_cpus
 def test_threads_sleep_while_they_wait():
     environ = {}
     share_cpus(environ)
-    assert environ["GOMP_SPINCOUNT"] == "1000"
+    assert environ["GOMP_SPINCOUNT"] == "100"
 
 
 @pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
