@@ -88,9 +88,9 @@ class MultiProcDataset(ReadByProcesses):
             return [LocalWorker(job) for job in jobs]
         return [ProcessWorker(self.name, part, self.buffer) for part in content]
 
-    def pull(self, seq_idx: int) -> bool:
+    def _pull(self, seq_idx: int) -> bool:
         """As far as an epoch has begun."""
-        return any(value is not None for value in self.arguments.values()) and super().pull(seq_idx)
+        return any(value is not None for value in self.arguments.values()) and super()._pull(seq_idx)
 
     def epoch_lengths(self, start: int, end: int) -> np.ndarray | None:
         """As the inner dataset, where it has the same order."""
@@ -107,7 +107,7 @@ class MultiProcDataset(ReadByProcesses):
 
     def is_less_than_num_seqs(self, n: int) -> bool:
         """Whether there is a sequence with index n."""
-        return self.pull(n) if self.dedicated else self.inner.is_less_than_num_seqs(n)
+        return self._pull(n) if self.dedicated else self.inner.is_less_than_num_seqs(n)
 
     def get_current_seq_order(self) -> np.ndarray:
         """As the inner dataset."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from returnn_lite.config_value import ConfigDict, ConfigValue
+from returnn_lite.datasets.combined.read_in_order import ReadInOrder
 from returnn_lite.datasets.combined.sub import Wrapper, loaded, sub_dataset
 from returnn_lite.datasets.corpus import Seq
-from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError, blamed
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.seq_tensors import SeqTensors, items_of, raw
@@ -26,7 +26,7 @@ EXTRA = ("complete_frac", "seq_idx", "seq_tag")  # in every tensor dict beside t
 
 
 @dataset("PostprocessingDataset")
-class PostprocessingDataset(Wrapper):
+class PostprocessingDataset(ReadInOrder, Wrapper):
     """Applies `map_seq` to each sequence, or `map_seq_stream` to the iterator over all of them.
 
     `map_seq(tensor_dict, epoch=, seq_idx=, rng=, …)` gives a tensor dict, `map_seq_stream(iterator, epoch=, rng=, …)`
@@ -175,25 +175,12 @@ class PostprocessingDataset(Wrapper):
                 self._count += 1
         return seq_idx < self._count
 
-    def load_seqs(self, start: int, end: int) -> None:
-        """Makes the sequences start ≤ i < end and forgets those before."""
-        self._made = {i: item for i, item in self._made.items() if i >= start}
-        self._pull(end - 1)
-
     def _seq(self, seq_idx: int) -> Seq:
         return self._item(seq_idx)[0]
-
-    def load_epoch_seqs(self, seq_idx: Sequence[int]) -> list[Seq]:
-        """The mapped sequences."""
-        return [self._item(i)[0] for i in seq_idx]
 
     def get_tag(self, seq_idx: int) -> str:
         """The tag that the function gave."""
         return self._item(seq_idx)[1]
-
-    def get_seq_length(self, seq_idx: int) -> dict[str, int]:
-        """Frames per key of the mapped sequence."""
-        return NumbersDict({key: len(array) if array.ndim else 1 for key, array in self._seq(seq_idx).items()})
 
     def epoch_lengths(self, start: int, end: int) -> None:
         """Not known before the function was applied."""

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from returnn_lite.datasets.base import Dataset
+from returnn_lite.datasets.combined.read_in_order import ReadInOrder
 from returnn_lite.datasets.combined.sub import Wrapper
 from returnn_lite.datasets.combined.workers import Item, LocalWorker, ProcessWorker, shares_of
 from returnn_lite.datasets.corpus import Seq
-from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.log import Log
 
 
-class ReadByProcesses(Wrapper):
+class ReadByProcesses(ReadInOrder, Wrapper):
     """The sequences that workers give in turn, which can be read forwards only. A subclass says which workers."""
 
     forwards_only = True
@@ -28,17 +28,17 @@ class ReadByProcesses(Wrapper):
     def forget(self) -> None:
         """No workers, and no sequences."""
         self.workers: list[LocalWorker | ProcessWorker] = []
-        self.made: dict[int, Item] = {}
+        self._made: dict[int, Item] = {}
         self.count, self.turn = 0, 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "workers": [], "made": {}}
+        return {**vars(self), "workers": [], "_made": {}}
 
     @abstractmethod
     def launch(self) -> list[LocalWorker | ProcessWorker]:
         """Starts the workers of the epoch, when the first sequence is asked for."""
 
-    def pull(self, seq_idx: int) -> bool:
+    def _pull(self, seq_idx: int) -> bool:
         """Takes sequences from the workers up to this one; False if they end before."""
         if not self.workers and self.count == 0:
             self.workers = self.launch()
@@ -48,43 +48,30 @@ class ReadByProcesses(Wrapper):
                 self.workers.pop(self.turn).close()
                 self.turn = self.turn % max(len(self.workers), 1)
                 continue
-            self.made[self.count] = item
+            self._made[self.count] = item
             self.count += 1
             self.turn = (self.turn + 1) % len(self.workers)
         return seq_idx < self.count
 
     def _item(self, seq_idx: int) -> Item:
-        if not self.pull(seq_idx):
+        if not self._pull(seq_idx):
             raise DataError(self.name, f"sequence {seq_idx} does not exist: the epoch has {self.count}")
-        if seq_idx not in self.made:
+        if seq_idx not in self._made:
             raise DataError(
                 self.name, f"sequence {seq_idx} is no longer available: sequences can only be read in order"
             )
-        return self.made[seq_idx]
-
-    def load_seqs(self, start: int, end: int) -> None:
-        """Takes the sequences start ≤ i < end and forgets those before."""
-        self.made = {i: item for i, item in self.made.items() if i >= start}
-        self.pull(end - 1)
+        return self._made[seq_idx]
 
     def _seq(self, seq_idx: int) -> Seq:
         return self._item(seq_idx)[1]
-
-    def load_epoch_seqs(self, seq_idx: Sequence[int]) -> list[Seq]:
-        """The sequences."""
-        return [self._item(i)[1] for i in seq_idx]
 
     def get_tag(self, seq_idx: int) -> str:
         """Tag in the inner dataset."""
         return self._item(seq_idx)[0]
 
-    def get_seq_length(self, seq_idx: int) -> dict[str, int]:
-        """Frames per key."""
-        return NumbersDict({key: len(array) if array.ndim else 1 for key, array in self._seq(seq_idx).items()})
-
     def get_complete_frac(self, seq_idx: int) -> float:
         """As in the process that read it."""
-        return self.made[seq_idx][2] if seq_idx in self.made else super().get_complete_frac(seq_idx)
+        return self._made[seq_idx][2] if seq_idx in self._made else super().get_complete_frac(seq_idx)
 
     def limit_keys(self, keys: Sequence[str] | None) -> None:
         """All keys are read: the processes may have begun already."""

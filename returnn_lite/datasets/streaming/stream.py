@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from returnn_lite.datasets.combined.sub import EpochDataset
+from returnn_lite.datasets.combined.read_in_order import ReadInOrder
 from returnn_lite.datasets.corpus import Seq
-from returnn_lite.datasets.numbers_dict import NumbersDict
 from returnn_lite.datasets.options import BaseOptions, DataError, blamed
 from returnn_lite.datasets.streaming.windows import shuffled, sorted_in_windows
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -21,7 +20,7 @@ Reading = Callable[[], Entry]  # reads an entry; not called for those that belon
 Item = tuple[str, Seq]
 
 
-class StreamDataset(EpochDataset):
+class StreamDataset(ReadInOrder):
     """Base class: sub-classes implement `entries`.
 
     An epoch has `seqs_per_epoch` sequences and goes on where the one before ended, over and over again; None: all of
@@ -155,27 +154,15 @@ class StreamDataset(EpochDataset):
             raise DataError(self.name, f"sequence {seq_idx} does not exist: the epoch has {self._count}")
         if seq_idx not in self._made:
             raise DataError(self.name, f"sequence {seq_idx} is gone: sequences can only be read in order")
-        return self._made[seq_idx]
-
-    def load_seqs(self, start: int, end: int) -> None:
-        """Reads the sequences start ≤ i < end and forgets those before."""
-        self._made = {i: item for i, item in self._made.items() if i >= start}
-        self._pull(end - 1)
+        found: Item = self._made[seq_idx]
+        return found
 
     def _seq(self, seq_idx: int) -> Seq:
         return self._item(seq_idx)[1]
 
-    def load_epoch_seqs(self, seq_idx: Sequence[int]) -> list[Seq]:
-        """The sequences."""
-        return [self._seq(i) for i in seq_idx]
-
     def get_tag(self, seq_idx: int) -> str:
         """The entry's own."""
         return self._item(seq_idx)[0]
-
-    def get_seq_length(self, seq_idx: int) -> dict[str, int]:
-        """Frames per key."""
-        return NumbersDict({key: len(array) if array.ndim else 1 for key, array in self._seq(seq_idx).items()})
 
     def epoch_lengths(self, start: int, end: int) -> None:
         """Not known in advance."""
