@@ -76,7 +76,7 @@ def main(folders: list[str]) -> None:
             break
     print("exit codes", codes, flush=True)
     if any(codes):
-        os._exit(1)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from returnn_lite.errors import ConfigError
 from tests.engine.helpers import CONFIG_FILE
 from tests.engine.several import environment, finish, start
 
-IN_RANK_1 = """
+IN_A_RANK = """
 import os
 calls = []
 
 def fail(source, **_):
     calls.append(1)
-    if os.environ["RANK"] == "1" and len(calls) > 6:
+    if os.environ["RANK"] == "{rank}" and len(calls) > 6:
         {what}
     return source(0)
 
@@ -27,11 +27,19 @@ network["h"]["from"] = "first"
 network["first"] = {{"class": "eval", "from": "data", "eval": fail}}
 """
 CASES = {
-    "error": IN_RANK_1.format(what="raise ValueError('bad sample')"),
-    "killed": IN_RANK_1.format(what="os.kill(os.getpid(), 9)"),
+    "error": IN_A_RANK.format(rank=1, what="raise ValueError('bad sample')"),
+    "first": IN_A_RANK.format(rank=0, what="raise ValueError('bad sample')"),
+    "killed": IN_A_RANK.format(rank=1, what="os.kill(os.getpid(), 9)"),
     "data": "import os\ntrain['data'] = train['data'][int(os.environ['RANK']):]\n",
     "network": "import os\nnetwork['h']['n_out'] += int(os.environ['RANK'])\n",
     "fsdp": "torch_distributed = {'class': 'fsdp'}\n",
+    "late": """
+import os, time
+
+def get_network(epoch, **_):
+    time.sleep(int(os.environ["RANK"]))
+    return {**network, "h": {**network["h"], "n_oot": 3}}
+""",
 }
 
 
@@ -47,12 +55,14 @@ def ends(tmp_path_factory):
     return {name: ([process.returncode for process in started[name]], errors[name]) for name in CASES}
 
 
-def test_the_error_of_a_rank_ends_all(ends):
-    codes, (first, second) = ends["error"]
+@pytest.mark.parametrize(("name", "rank"), [("error", 1), ("first", 0)])
+def test_the_error_of_a_rank_ends_all(ends, name, rank):
+    codes, errors = ends[name]
     assert codes == [1, 1]
-    assert "bad sample" in second.splitlines()[0]
-    assert first.splitlines()[0].startswith("rank 0 ends because rank 1 failed: ")
-    assert "bad sample" in first.splitlines()[0] and "Traceback" not in first
+    failed, other = errors[rank], errors[1 - rank]
+    assert "bad sample" in failed.splitlines()[0]
+    assert other.splitlines()[0].startswith(f"rank {1 - rank} ends because rank {rank} failed: ")
+    assert "bad sample" in other.splitlines()[0] and "Traceback" not in other
 
 
 def test_a_killed_rank_ends_all(ends):
@@ -76,6 +86,7 @@ def said(errors):
         ("data", "train: rank 1 sees different data than rank 0: number of sequences 13 instead of 14"),
         ("network", "network: rank 1 builds a different network than rank 0: hash of names"),
         ("fsdp", 'torch_distributed["class"]: fsdp is for models of `get_model`'),
+        ("late", "network[\"h\"]: layer class 'linear' has no option 'n_oot'"),
     ],
 )
 def test_what_all_find_is_said_once(ends, name, text):

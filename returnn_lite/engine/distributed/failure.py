@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import sys
 import time
@@ -18,7 +19,8 @@ from returnn_lite.errors import ConfigError
 FIRST = "returnn_lite/failed"
 ALIVE = "returnn_lite/alive/"
 DONE = "returnn_lite/done"
-SECONDS = 2.0  # for the others to say that they are there
+KNOWN = "returnn_lite/known"
+SECONDS = 2.0  # for the others to say that they are there, or that they know why this training ends
 LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
@@ -45,29 +47,47 @@ class Failures:
         one is known.
         """
         self.failed = True
-        text = f"{exc}" if isinstance(exc, ConfigError) else f"{type(exc).__name__}: {exc}"
         with suppress(RuntimeError):  # the store may be gone, too
-            if is_lost_connection(exc):
-                return self._of_peer(str(exc).splitlines()[0])
-            rank, first = json.loads(self.store.compare_set(FIRST, "", json.dumps([self.rank, text])))
-            if rank != self.rank and first == text:
-                return SameFailure(1)
+            explained = self._explained(exc)
+            self.store.add(KNOWN, 1)
+            return explained
         return exc
 
     def part(self) -> None:
         """Waits until all have come to their end: who closes a connection first may lose what is on its way."""
         with suppress(RuntimeError):  # the first process may have gone with the store
-            count = self.store.add(DONE, 1)
-            while count < self.size:
-                time.sleep(0.02)
-                count = self.store.add(DONE, 0)
+            self.store.add(DONE, 1)
+            self._wait_for(DONE)
 
     def _end_at_once(self) -> None:
-        """At the end of a process that failed: what has to wait for the others would do so for ever."""
-        if self.failed:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(1)
+        """At the end of a process that failed: what has to wait for the others would do so for ever.
+
+        The first process has the store, which it keeps until the others know why they end; that they do,
+        they learn when its connections to them are closed.
+        """
+        if not self.failed:
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self.rank == 0:
+            with suppress(Exception):
+                if torch.distributed.get_backend() == "gloo":  # another may wait for the others here
+                    torch.distributed.destroy_process_group()
+                self._wait_for(KNOWN, SECONDS)
+        os._exit(1)
+
+    def _wait_for(self, key: str, seconds: float = math.inf) -> None:
+        """Until all processes have added 1 to the key, at most for this time."""
+        end = time.monotonic() + seconds
+        while self.store.add(key, 0) < self.size and time.monotonic() < end:
+            time.sleep(0.02)
+
+    def _explained(self, exc: Exception) -> BaseException:
+        if is_lost_connection(exc):
+            return self._of_peer(str(exc).splitlines()[0])
+        text = f"{exc}" if isinstance(exc, ConfigError) else f"{type(exc).__name__}: {exc}"
+        rank, first = json.loads(self.store.compare_set(FIRST, "", json.dumps([self.rank, text])))
+        return SameFailure(1) if rank != self.rank and first == text else exc
 
     def _of_peer(self, reason: str) -> PeerFailed:
         self.store.set(f"{ALIVE}{self.rank}", "1")
