@@ -10,10 +10,12 @@ import torch
 
 import returnn_lite.catalog  # noqa: F401 - fills the registers
 from returnn_lite.config import Config
+from returnn_lite.engine.graphs.repeated import unchanged
 from returnn_lite.network import Network
 
 SETTINGS = json.loads(os.environ.get("CONFORMANCE_CONFIG", "{}"))  # such as {"network_fusion": false}
 DEVICE = os.environ.get("CONFORMANCE_DEVICE", "cpu")
+REPEATED = bool(os.environ.get("CONFORMANCE_REPEATED"))  # losses and gradients of trainings by a padded, repeated step
 
 
 def config_imports():
@@ -47,6 +49,7 @@ def network(config, params, batch, seq_lens, mode, layers):
         for k, v in batch.items()
     }
     lengths = {k: torch.from_numpy(v).to(DEVICE) for k, v in seq_lens.items()}
+    repeated = _repeated(net, data, lengths) if REPEATED and mode == "train" else {}
     with torch.set_grad_enabled(mode == "train"):
         out = net(data, lengths)
         outputs = {name: _output(out[name]) for name in layers}
@@ -58,7 +61,28 @@ def network(config, params, batch, seq_lens, mode, layers):
             "scores": _scores(out, layers),
         }
         answer["grads"] = _gradients(net, out) if mode == "train" else {}
-    return answer
+    return answer | repeated
+
+
+def _repeated(net, data, lengths):
+    """Losses, objective and gradients of the step that `torch_cuda_graph` would record, padded in all axes it may."""
+    from unittest.mock import patch
+
+    from tests.engine.run_again import steps
+
+    forward = steps()
+    forward.checked = True  # the recorded numbers say what is right
+    with patch("returnn_lite.engine.graphs.shapes.padded_size", lambda n: n + 3):
+        for _ in range(2):
+            with unchanged(net):
+                out = forward(net, data, lengths, [])
+    if out.gradients is None:
+        raise ValueError("this step is not recorded")
+    return {
+        "losses": {name: _loss(value) for name, value in out.losses.items()},
+        "objective": float(out.objective),
+        "grads": {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in out.gradients.items() if g is not None},
+    }
 
 
 def _set_params(net, params):

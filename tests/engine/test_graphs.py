@@ -1,7 +1,6 @@
 """Which steps are recorded, for batches of which shapes; a recorded step has the numbers of the usual one."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -9,11 +8,12 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.engine.graphs.net_step import NetStep, NetStepInParts, moved_to
 from returnn_lite.engine.graphs.repeated import RepeatedSteps, repeated_steps, stays_eager
-from returnn_lite.engine.graphs.shapes import Padding, batch_shape, fill, padded_shape, padded_size
+from returnn_lite.engine.graphs.shapes import Padding, batch_shape, padded_shape, padded_size
 from returnn_lite.engine.step import by_itself
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.optim.gradients import gradients
+from tests.engine.run_again import Recorder, RunAgain, steps
 from tests.nets import DENSE, batch, network, randomised
 
 CPU = torch.device("cpu")
@@ -37,35 +37,6 @@ NETS = {
         "output": OUTPUT,
     },
 }
-
-
-@dataclass
-class RunAgain:
-    """What stands for a graph where there is no GPU: the same step on the same buffers."""
-
-    shape: object
-    step: object
-
-    def repeat(self, data, lengths):
-        buffers = {key: torch.full(size, 7, dtype=dtype) for key, size, dtype in self.shape.data}
-        for key, buffer in buffers.items():
-            fill(buffer, data[key])
-        ends = {key: torch.zeros(len(buffers["data"]), dtype=torch.int32) for key in lengths}
-        for key, buffer in ends.items():
-            fill(buffer, lengths[key])
-        if isinstance(self.step, NetStepInParts):
-            return self.step.values(buffers, ends, len(data["data"]))
-        return self.step.values(buffers, ends)
-
-
-class Recorder:
-    def record(self, shape, step):
-        return RunAgain(shape, step)
-
-
-def steps(log=None, **options):
-    log = log or Log.silent()
-    return RepeatedSteps(log, lambda net: Recorder(), probing=nullcontext, **{"exact": 0, **options})
 
 
 def logging():
