@@ -90,7 +90,11 @@ class MultiProcDataset(ReadByProcesses):
 
     def _pull(self, seq_idx: int) -> bool:
         """As far as an epoch has begun."""
-        return any(value is not None for value in self.arguments.values()) and super()._pull(seq_idx)
+        return self._in_epoch and super()._pull(seq_idx)
+
+    @property
+    def _in_epoch(self) -> bool:
+        return any(value is not None for value in self.arguments.values())
 
     def epoch_lengths(self, start: int, end: int) -> np.ndarray | None:
         """As the inner dataset, where it has the same order."""
@@ -101,9 +105,9 @@ class MultiProcDataset(ReadByProcesses):
         """As the inner dataset; with shards not known before the end."""
         if not self.dedicated:
             return self.inner.num_seqs
-        if self.workers or (self.count == 0 and self.epoch is not None):
+        if self._in_epoch and not self._ended:
             raise NotImplementedError(f"{self.name}: the number of sequences is not known before the end")
-        return self.count
+        return self._count
 
     def is_less_than_num_seqs(self, n: int) -> bool:
         """Whether there is a sequence with index n."""

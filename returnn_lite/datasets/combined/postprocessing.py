@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from returnn_lite.config_value import ConfigDict, ConfigValue
-from returnn_lite.datasets.combined.read_in_order import ReadInOrder
+from returnn_lite.datasets.combined.read_in_order import Item, ReadInOrder
 from returnn_lite.datasets.combined.sub import Wrapper, loaded, sub_dataset
-from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError, blamed
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.datasets.seq_tensors import SeqTensors, items_of, raw
@@ -34,8 +33,6 @@ class PostprocessingDataset(ReadInOrder, Wrapper):
     With `num_workers` > 0 the sequences are dealt out to so many streams, each with its own rng. Sequences can be read
     forwards only. `buf_size` has no effect.
     """
-
-    forwards_only = True
 
     def __init__(
         self,
@@ -68,9 +65,8 @@ class PostprocessingDataset(ReadInOrder, Wrapper):
         self._start()
 
     def _start(self) -> None:
-        self._stream: Iterator[tuple[Seq, str, float]] = iter(())
-        self._made: dict[int, tuple[Seq, str, float]] = {}
-        self._count, self._ended = 0, False
+        self._begin()
+        self._stream: Iterator[Item] = iter(())
         self._last_input = ""  # the tag of the sequence that went into the function last
 
     def __getstate__(self) -> dict[str, Any]:
@@ -96,7 +92,7 @@ class PostprocessingDataset(ReadInOrder, Wrapper):
         n = self.num_workers
         return [np.random.RandomState((seed * 683859 * n + 30411 * i) % (2**32 - 1)) for i in range(n)]
 
-    def _outputs(self) -> Iterator[tuple[Seq, str, float]]:
+    def _outputs(self) -> Iterator[Item]:
         """The mapped sequences with tag and how much of the epoch is done."""
         rngs = self._rngs()
         streams = deque(self._mapped(self._inputs(i, len(rngs)), rng) for i, rng in enumerate(rngs))
@@ -133,7 +129,7 @@ class PostprocessingDataset(ReadInOrder, Wrapper):
             yield tensors.of(seq, index=i, tag=self._last_input, complete=inner.get_complete_frac(i))
             i += step
 
-    def _output(self, tensors: ConfigValue) -> tuple[Seq, str, float]:
+    def _output(self, tensors: ConfigValue) -> Item:
         found = items_of(tensors)
         tag = str(raw(found["seq_tag"])) if "seq_tag" in found else f"seq-{self._count}"
         missing = [key for key in self.get_data_keys() if key not in found]
@@ -143,7 +139,8 @@ class PostprocessingDataset(ReadInOrder, Wrapper):
                 f"the function must return {missing}, but returned {sorted(found)} only",
             )
         fraction = float(raw(found["complete_frac"])) if "complete_frac" in found else 0.0
-        return {key: self._checked(tag, key, raw(found[key])) for key in self.get_data_keys()}, tag, fraction
+        seq = {key: self._checked(tag, key, raw(found[key])) for key in self.get_data_keys()}
+        return Item(tag, seq, fraction)
 
     def _checked(self, tag: str, key: str, array: np.ndarray) -> np.ndarray:
         ndim = self._dim_ndim(key)[1] if self.types is not None else array.ndim
@@ -155,32 +152,8 @@ class PostprocessingDataset(ReadInOrder, Wrapper):
 
     # --- sequences ---
 
-    def _item(self, seq_idx: int) -> tuple[Seq, str, float]:
-        if not self._pull(seq_idx):
-            raise DataError(self.name, f"sequence {seq_idx} does not exist: the epoch has {self._count}")
-        if seq_idx not in self._made:
-            raise DataError(
-                self.name, f"sequence {seq_idx} is no longer available: sequences can only be read in order"
-            )
-        return self._made[seq_idx]
-
-    def _pull(self, seq_idx: int) -> bool:
-        """Goes on until the sequence is made; False if the stream ends before."""
-        while self._count <= seq_idx and not self._ended:
-            item = next(self._stream, None)
-            if item is None:
-                self._ended = True
-            else:
-                self._made[self._count] = item
-                self._count += 1
-        return seq_idx < self._count
-
-    def _seq(self, seq_idx: int) -> Seq:
-        return self._item(seq_idx)[0]
-
-    def get_tag(self, seq_idx: int) -> str:
-        """The tag that the function gave."""
-        return self._item(seq_idx)[1]
+    def _next(self) -> Item | None:
+        return next(self._stream, None)
 
     def epoch_lengths(self, start: int, end: int) -> None:
         """Not known before the function was applied."""

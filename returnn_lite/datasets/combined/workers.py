@@ -16,12 +16,11 @@ import numpy as np
 
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.iterate import place_of
-from returnn_lite.datasets.corpus import Seq
+from returnn_lite.datasets.combined.read_in_order import Item
 from returnn_lite.datasets.options import DataError, OrderRequest, blamed
 from returnn_lite.processes import PATIENCE, become_helper, end_helper, in_main_thread, start_helper
 
 LARGEST = 16  # sequences in a message of a process
-Item = tuple[str, Seq, float]  # tag, data by key, and how much of the epoch is over with it
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,8 @@ def _item_of(inner: Dataset, i: int) -> Item | None:
     if not inner.is_less_than_num_seqs(i):
         return None
     inner.load_seqs(i, i + 1)
-    return inner.get_tag(i), {key: inner.get_data(i, key) for key in inner.get_data_keys()}, inner.get_complete_frac(i)
+    seq = {key: inner.get_data(i, key) for key in inner.get_data_keys()}
+    return Item(inner.get_tag(i), seq, inner.get_complete_frac(i))
 
 
 # --- in the process ---

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from returnn_lite.datasets.combined.read_in_order import ReadInOrder
+from returnn_lite.datasets.combined.read_in_order import Item, ReadInOrder
 from returnn_lite.datasets.corpus import Seq
-from returnn_lite.datasets.options import BaseOptions, DataError, blamed
+from returnn_lite.datasets.options import BaseOptions, blamed
 from returnn_lite.datasets.streaming.windows import shuffled, sorted_in_windows
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
 Entry = tuple[str, Callable[[], Seq]]  # tag, and what makes the sequence of what was read
 Reading = Callable[[], Entry]  # reads an entry; not called for those that belong to others
-Item = tuple[str, Seq]
 
 
 class StreamDataset(ReadInOrder):
@@ -28,8 +26,6 @@ class StreamDataset(ReadInOrder):
     `sort_window`, upwards and downwards in turn, so that batches have little padding. A part of a sharded dataset skips
     what belongs to the others. Sequences can be read forwards only.
     """
-
-    forwards_only = True
 
     def __init__(
         self,
@@ -71,7 +67,8 @@ class StreamDataset(ReadInOrder):
     # --- the epoch ----------------------------------------------------------------------------------------------------
 
     def _start(self, stream: Iterator[Item]) -> None:
-        self._stream, self._made, self._count, self._ended = stream, dict[int, Item](), 0, False
+        self._stream = stream
+        self._begin()
 
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_stream": iter(()), "_made": {}, "_endless": iter(()), "_position": 0}
@@ -93,7 +90,7 @@ class StreamDataset(ReadInOrder):
         """The sequences of the epoch, as they are used."""
         rng = np.random.RandomState(self.order_options.seed(epoch))
         entries = shuffled(self._entries(epoch), self.shuffle_window, rng)
-        made = ((tag, self._made_of(tag, make)) for tag, make in entries)
+        made = (Item(tag, self._made_of(tag, make)) for tag, make in entries)
         return sorted_in_windows(made, self.sort_window, self._length) if self.sort_window > 1 else made
 
     def _made_of(self, tag: str, make: Callable[[], Seq]) -> Seq:
@@ -103,7 +100,7 @@ class StreamDataset(ReadInOrder):
             raise blamed(f'{self.name}: sequence "{tag}"', exc) from exc
 
     def _length(self, item: Item) -> int:
-        return len(item[1][self.length_key or self.get_data_keys()[0]])
+        return len(item.seq[self.length_key or self.get_data_keys()[0]])
 
     def _entries(self, epoch: int) -> Iterator[Entry]:
         """Those of the epoch and of this shard, read."""
@@ -141,28 +138,8 @@ class StreamDataset(ReadInOrder):
 
     # --- sequences ----------------------------------------------------------------------------------------------------
 
-    def _pull(self, seq_idx: int) -> bool:
-        """Goes on until the sequence is there; False if the epoch ends before."""
-        for item in itertools.islice(self._stream, max(seq_idx + 1 - self._count, 0)):
-            self._made[self._count] = item
-            self._count += 1
-        self._ended = self._ended or self._count <= seq_idx
-        return seq_idx < self._count
-
-    def _item(self, seq_idx: int) -> Item:
-        if not self._pull(seq_idx):
-            raise DataError(self.name, f"sequence {seq_idx} does not exist: the epoch has {self._count}")
-        if seq_idx not in self._made:
-            raise DataError(self.name, f"sequence {seq_idx} is gone: sequences can only be read in order")
-        found: Item = self._made[seq_idx]
-        return found
-
-    def _seq(self, seq_idx: int) -> Seq:
-        return self._item(seq_idx)[1]
-
-    def get_tag(self, seq_idx: int) -> str:
-        """The entry's own."""
-        return self._item(seq_idx)[0]
+    def _next(self) -> Item | None:
+        return next(self._stream, None)
 
     def epoch_lengths(self, start: int, end: int) -> None:
         """Not known in advance."""

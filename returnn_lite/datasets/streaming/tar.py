@@ -17,6 +17,7 @@ from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.datasets.audio.file import read_audio
 from returnn_lite.datasets.audio.pipeline import AudioFeatures
 from returnn_lite.datasets.casting import class_indices
+from returnn_lite.datasets.combined.read_in_order import Item
 from returnn_lite.datasets.corpus import Seq
 from returnn_lite.datasets.options import BaseOptions, DataError
 from returnn_lite.datasets.registry import dataset
@@ -77,7 +78,7 @@ class TarDataset(StreamDataset):
         self.num_outputs |= {"orth": (256, 1), "raw": TEXT}
         self.check_length_key()
 
-    def _items(self, epoch: int) -> Iterator[tuple[str, Seq]]:
+    def _items(self, epoch: int) -> Iterator[Item]:
         seed = self.order_options.seed(epoch)
         self.rng = np.random.RandomState(seed)
         if self.targets is not None:
