@@ -32,8 +32,10 @@ def formula(text: str) -> Formula | None:
     reads: set[int] = set()
     if not _plain(tree.body, reads) or not reads:
         return None
-    code = compile(tree, "eval", "eval")
-    return Formula(lambda source: eval(code, {"__builtins__": {}, "source": source}), frozenset(reads))  # noqa: S307
+    arguments = ast.arguments(posonlyargs=[], args=[ast.arg("source")], kwonlyargs=[], kw_defaults=[], defaults=[])
+    function = ast.Expression(ast.Lambda(arguments, tree.body))
+    code = compile(ast.fix_missing_locations(function), "eval", "eval")
+    return Formula(eval(code), frozenset(reads))  # noqa: S307 - nothing but arithmetic
 
 
 def _plain(node: ast.expr, reads: set[int]) -> bool:

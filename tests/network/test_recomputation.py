@@ -15,7 +15,7 @@ def block(**options):
         "norm": {"class": "batch_norm", "from": "data"},
         "up": {"class": "linear", "n_out": 8, "activation": "relu", "from": "norm", "dropout": 0.3, **options},
         "lstm": {"class": "rec", "unit": "nativelstm2", "n_out": 4, "from": "up", "dropout": 0.1},
-        "output": {"class": "combine", "kind": "add", "from": ["data", "lstm"]},
+        "output": {"class": "eval", "eval": "0.5 * source(0) + source(1)", "from": ["data", "lstm"]},
     }
     return {"class": "subnetwork", "subnetwork": inside}
 
