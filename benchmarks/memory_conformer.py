@@ -50,7 +50,7 @@ def train(parts: bool, args: argparse.Namespace, pipe: Connection) -> None:
     grads = torch.autograd.grad(objective, list(net.params.values()))
     seconds = time.perf_counter() - start
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads]))
-    pipe.send((float(objective), float(norm), peak() - before, seconds))
+    pipe.send((objective.item(), norm.item(), peak() - before, seconds))
 
 
 def measured(parts: bool, args: argparse.Namespace) -> tuple[float, float, float, float]:

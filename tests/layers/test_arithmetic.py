@@ -1,5 +1,7 @@
 """Eval strings that are plain arithmetic."""
 
+import sys
+
 import pytest
 import torch
 
@@ -50,5 +52,6 @@ def test_other_code(text):
 
 def test_torch_may_import_modules_meanwhile():
     """It does so with the names of the frame that calls it, for instance in the first step with `grad_checkpoint`."""
-    names = formula("source(0) + 1").function.__globals__["__builtins__"]
-    assert "__import__" in (names if isinstance(names, dict) else vars(names))
+    found = []
+    formula("source(0) + 1").function(lambda i: found.append(sys._getframe(1).f_builtins) or i)
+    assert "__import__" in found[0]
