@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from returnn_lite.config.config import Config
 from returnn_lite.config.config_code import is_library
-from returnn_lite.config.options import KNOWN_KEYS, REFUSED_KEYS
+from returnn_lite.config.options import KNOWN_KEYS, OPTIONS, REFUSED_KEYS
 from returnn_lite.config.syntax import read_config
 from returnn_lite.errors import ConfigError, ConfigErrors, closest, did_you_mean
 
@@ -27,6 +27,7 @@ _CODE = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
 # How alike (difflib ratio) a name must be to be taken for a misspelling: batchsize, learning_rte, optimiser are;
 # data_files, num_layers, seq_order are helper names.
 _ALIKE = 0.84
+OTHER_BACKENDS = ("tf_", "jax_")
 
 
 def refuse_keys(config: Config) -> None:
@@ -92,6 +93,10 @@ def misspelt_keys(config: Config) -> dict[str, str]:
 
 
 def warn_misspelt_keys(config: Config, log: Log) -> None:
-    """Logs `misspelt_keys` at verbosity 1; to be called once, when the set-up has read all its options."""
+    """Logs `misspelt_keys` (verbosity 1) and options of other backends (2); to be called once, when the set-up has read
+    all its options."""
     for key, meant in misspelt_keys(config).items():
         log.v1(f'WARNING: config option "{key}" is not known and was not read; did you mean "{meant}"?')
+    others = [key for key in config.keys() if key.startswith(OTHER_BACKENDS) and key not in OPTIONS]
+    if others and config.value("backend", None) == "torch":
+        log.v2(f'WARNING: options of other backends have no effect with backend "torch": {", ".join(sorted(others))}')

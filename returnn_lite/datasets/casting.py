@@ -9,6 +9,8 @@ import numpy as np
 from returnn_lite.datasets.options import DataError
 
 NUMBERS = "biuf"  # kinds of numpy dtypes
+AS_IT_IS = "as it is"  # in place of a dtype: that of the data, as far as torch has it
+TORCH_LACKS = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
 
 
 def cast(array: np.ndarray, dtype: str, place: str, what: str) -> np.ndarray:
@@ -87,6 +89,15 @@ def _unfit_floats(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
     with np.errstate(over="ignore"):
         wrong: np.ndarray = np.isfinite(array) & ~np.isfinite(array.astype(dtype))
     return wrong if wrong.any() else None
+
+
+def kept_dtype(arrays: Sequence[np.ndarray]) -> str:
+    """The dtype of arrays that are to stay as they are, of which torch has all: the widest of several; "string" for
+    texts."""
+    if any(array.dtype.kind not in NUMBERS for array in arrays):
+        return "string"
+    found = str(np.result_type(*{array.dtype for array in arrays}))
+    return TORCH_LACKS.get(found, found)
 
 
 def collecting_dtype(arrays: Sequence[np.ndarray], dtype: str) -> np.dtype:

@@ -67,6 +67,10 @@ class Contents:
         ndim = self._known_dims(key)[1]
         return [] if ndim <= 1 else [None] * (ndim - 2) + [self.get_data_dim(key)]
 
+    def has_axes(self, key: str) -> bool:
+        """Whether the key's data have an axis; else they are one number or text per sequence."""
+        return self._dim_ndim(key)[1] >= 1
+
     def has_time(self, key: str) -> bool:
         """Whether the first axis of the key's data is time; else the data are one value per sequence."""
         return self._dim_ndim(key)[1] >= 1

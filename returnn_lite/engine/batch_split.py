@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from returnn_lite.config import Config
@@ -57,7 +58,7 @@ def halves(batch: Batch) -> list[Batch]:
 
 def _rows(batch: Batch, rows: slice) -> Batch:
     lengths = {key: values[rows] for key, values in batch.lengths.items()}
-    data = {key: values[rows] for key, values in batch.data.items()}
+    data = {key: values[rows] if np.ndim(values) else values for key, values in batch.data.items()}
     for key, own in lengths.items():
         if key in data and not isinstance(data[key], list):
             data[key] = data[key][:, : int(own.max(initial=0))]  # type: ignore[call-overload]  # an array or a tensor

@@ -17,6 +17,7 @@ from returnn_lite.datasets.batches.epoch_batches import new_batches
 from returnn_lite.datasets.batches.limits import check_limit
 from returnn_lite.datasets.batches.torch_batching import limits_by_class
 from returnn_lite.datasets.batches.torch_slices import TorchChunking
+from returnn_lite.datasets.casting import AS_IT_IS
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.worker_loader import AHEAD, loader_of_processes, why_not
 from returnn_lite.errors import ConfigError
@@ -24,6 +25,9 @@ from returnn_lite.log import Log
 from returnn_lite.tensor import Spec
 
 EVAL_NAMES = ("dev", "eval")
+# Keys of `extern_data` that datasets need not have, for models written in torch.
+OF_EPOCH = {"num_seqs": "int64", "epoch": "int64", "complete_frac": "float32"}
+OF_SEQUENCES = {"seq_tag", "seq_idx"}
 
 
 def open_dataset(config: Config, name: str, log: Log) -> Dataset | None:
@@ -100,23 +104,29 @@ def train_batching(config: Config, net: Model, epoch: int) -> BatchingOptions:
     """The options of the training's batches."""
     return BatchingOptions(
         **_common(config, net, "batch_size_train"),
-        **_torch_stages(config),
+        **(_torch_stages(config) or _layer_stages(config)),
         trains=True,
         shuffled=ShuffledBatches.parse(config.literal("online_shuffle_batches", None)),
         max_seq_length=longest_seq(config, epoch),
         min_seq_length=config.number_or_dict("min_seq_length", 0),
-        max_pad_size=config.number_or_dict("max_pad_size", None),
-        seq_drop=config.float("seq_drop", 0.0) or 0.0,
-        seq_drop_freq=config.int("seq_drop_freq", 10) or 10,
-        shuffle_batches=config.is_true("shuffle_batches"),
         recurrent_net=net.recurrent,
     )
 
 
+def _layer_stages(config: Config) -> dict[str, ConfigValue]:
+    """What trainings of models written in torch do without."""
+    return {
+        "max_pad_size": config.number_or_dict("max_pad_size", None),
+        "seq_drop": config.float("seq_drop", 0.0) or 0.0,
+        "seq_drop_freq": config.int("seq_drop_freq", 10) or 10,
+        "shuffle_batches": config.is_true("shuffle_batches"),
+    }
+
+
 def longest_seq(config: Config, epoch: int) -> ConfigValue:
-    """`max_seq_length`, which grows by `inc_seq_length` each epoch if it is a number."""
+    """`max_seq_length`, which grows by `inc_seq_length` each epoch if it is a number and the net one of layers."""
     longest, growth = config.number_or_dict("max_seq_length", 0), config.float("inc_seq_length", 0.0)
-    if not longest or not growth or not isinstance(longest, int | float):
+    if is_torch(config) or not longest or not growth or not isinstance(longest, int | float):
         return longest
     for option, value in (("max_seq_length", abs(longest)), ("inc_seq_length", growth)):
         check_limit(option, value, least=-math.inf)
@@ -134,12 +144,13 @@ def eval_batching(config: Config, net: Model, name: str, epoch: int) -> Batching
 
 
 def forward_batching(config: Config, net: Model) -> BatchingOptions:
-    """One row per sequence; the size is `forward_batch_size`, for models of `get_model` by default that of `dev`."""
-    if config.has("forward_batch_size"):
+    """One row per sequence; the size is `forward_batch_size`, for models of `get_model` that of `dev` if it is set."""
+    of_dev = config.has("get_model") and (config.has("batch_size") or config.has("batch_size_dev"))
+    if config.has("forward_batch_size") and not (of_dev and is_torch(config)):
         size = config.number_or_dict("forward_batch_size", None)
         check_limit("forward_batch_size", size, above=True)
         options = _common(config, net) | {"batch_size": size, "size_option": "forward_batch_size"}
-    elif not config.has("get_model") or not (config.has("batch_size") or config.has("batch_size_dev")):
+    elif not of_dev:
         raise ConfigError("forward_batch_size", "forward_batch_size not set")
     else:
         options = _common(config, net, "batch_size_dev")
@@ -181,7 +192,7 @@ def _common(config: Config, net: Model, own_size: str = "batch_size") -> dict[st
         size = math.inf if config.has(option) and is_torch(config) else 1
     limits = {"batch_size": size, "size_option": option, "packed_batch_size": packed, "max_seqs": seqs or -1}
     limits |= limits_by_class(config.literal("torch_batching", None))
-    return {**limits, "used_data_keys": frozenset(net.used_data_keys), "complete_with_last": is_torch(config)}
+    return {**limits, "used_data_keys": frozenset(net.used_data_keys), "as_torch": is_torch(config)}
 
 
 def is_torch(config: Config) -> bool:
@@ -201,7 +212,7 @@ def _torch_stages(config: Config) -> dict[str, ConfigValue]:
         return {}
     least = config.number_or_dict("min_chunk_size", 0) or 0
     chunking = TorchChunking.parse(config.opt_typed_value("chunking"), least)
-    return {"limits_before_chunks": True, "torch_chunking": chunking}
+    return {"torch_chunking": chunking}
 
 
 def count_batches(dataset: Dataset, options: BatchingOptions) -> int:
@@ -215,12 +226,16 @@ def count_batches(dataset: Dataset, options: BatchingOptions) -> int:
 
 def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config: Config) -> Loader:
     """The batches of the dataset's epoch with the data that `net` uses, prepared in the background."""
-    specs = net.extern_data.specs
-    options.check_keys({*dataset.get_data_keys(), *specs}, dataset.log.v1)
-    keys = sorted(key for key in net.used_data_keys if key in specs)
-    dtypes = {key: specs[key].dtype for key in keys}
+    specs, known = net.extern_data.specs, dataset.get_data_keys()
+    options.check_keys({*known, *specs}, dataset.log.v1)
+    facts = [key for key in OF_EPOCH if net.data_as_they_are and key in net.used_data_keys and key not in known]
+    made_up = {*facts, *(OF_SEQUENCES - set(known))} if net.data_as_they_are else set()
+    keys = sorted(key for key in net.used_data_keys if key in specs and key not in made_up)
     static = [key for key in keys if specs[key].time is None]
+    dtypes = {key: specs[key].dtype for key in keys}
     classes = {key: sparse.size for key in keys if (sparse := specs[key].sparse_dim) is not None and sparse.size}
+    if net.data_as_they_are:
+        dtypes, classes = {key: "string" if dtype == "string" else AS_IT_IS for key, dtype in dtypes.items()}, {}
     count, ahead = worker_options(config)
     make: Callable[..., Loader] = partial(Loader, workers=min(count, 1))
     if options.by_function is not None:
@@ -232,6 +247,7 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config:
             dataset.log.v2(f"note: {dataset.name} is read by one process, since {reason}")
     moved = {key: place for key in keys if (place := _place_of_frames(specs[key]))}
     changes: list[Callable[[Batch], Batch]] = [partial(with_frames_at, moved)] if moved else []
+    changes += [partial(with_facts, facts, dataset, dataset.known_num_seqs)] if facts else []
     changes += [pinned] if net.device.type == "cuda" else []
     return make(
         dataset,
@@ -241,7 +257,7 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config:
         static_keys=static,
         classes=classes,
         check=partial(check_shapes, dataset, {key: specs[key] for key in keys}),
-        refuse_nan=config.bool("stop_on_nonfinite_train_score", True),
+        refuse_nan=not net.data_as_they_are and config.bool("stop_on_nonfinite_train_score", True),
         transform=(lambda batch: reduce(lambda made, change: change(made), changes, batch)) if changes else None,
         busy=_has_work(net.device),
     )
@@ -277,6 +293,13 @@ def with_frames_at(places: Mapping[str, int], batch: Batch) -> Batch:
     arrays = {key: batch.data[key] for key in places}
     moved = {key: np.moveaxis(x, 1, 1 + places[key]) for key, x in arrays.items() if isinstance(x, np.ndarray)}
     return replace(batch, data={**batch.data, **moved})
+
+
+def with_facts(keys: Iterable[str], dataset: Dataset, num_seqs: int | None, batch: Batch) -> Batch:
+    """The batch with numbers about its epoch as data without axes; -1 for what is not known."""
+    values = {"num_seqs": num_seqs, "epoch": dataset.epoch or 1, "complete_frac": batch.complete}
+    found = {key: np.array(-1 if values[key] is None else values[key], OF_EPOCH[key]) for key in keys}
+    return replace(batch, data={**batch.data, **found})
 
 
 def check_shapes(dataset: Dataset, specs: Mapping[str, Spec], batch: Batch) -> None:

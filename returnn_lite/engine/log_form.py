@@ -48,9 +48,11 @@ class Tally:
 
 
 class LogForm(Protocol):
-    """How a kind of models is reported. `sums`: the type in which scores are summed over an epoch."""
+    """How a kind of models is reported. `sums`: the type in which scores are summed over an epoch; `stops`: the kinds
+    of passes which `stop_on_nonfinite_train_score` may end."""
 
     sums: type[np.floating]
+    stops: frozenset[str]
 
     def title(self, epoch: int) -> str:
         """What the epoch is called."""
@@ -92,6 +94,7 @@ class LayerForm:
     """Nets of layers: `train epoch 1, step 0, cost:output 1.2, …`, `epoch 1 score: 1.2 error: 0.1 elapsed: 0:00:01`."""
 
     sums: type[np.floating] = np.float32
+    stops = frozenset({"train", "eval"})
 
     def __init__(self, is_pretrain: Callable[[int], bool] = lambda epoch: False) -> None:
         self.is_pretrain = is_pretrain
@@ -152,6 +155,7 @@ class TorchForm:
     reference's words, with the losses in the order in which they were marked."""
 
     sums: type[np.floating] = np.float64
+    stops = frozenset({"train"})
 
     def title(self, epoch: int) -> str:
         """`epoch 7`."""

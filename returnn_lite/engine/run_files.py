@@ -11,6 +11,7 @@ from returnn_lite.engine.checkpoints.find import epoch_base, existing_models
 from returnn_lite.engine.checkpoints.resume import complete_formats
 from returnn_lite.engine.epoch_network import EpochNetwork
 from returnn_lite.engine.models.model import ModelSource
+from returnn_lite.engine.models.torch_source import TorchSource
 from returnn_lite.engine.setup import final_epoch, model_name
 from returnn_lite.log import Log
 from returnn_lite.optim.state import State
@@ -26,7 +27,7 @@ class RunFiles:
         self.config, self.log, self.source = config, log, source
         self.model = None if config.is_true("dry_run") else model_name(config)
         self.final_epoch = final_epoch(config)
-        self.formats = checkpoint.checkpoint_formats(config)
+        self.formats, self.as_torch = checkpoint.checkpoint_formats(config), isinstance(source, TorchSource)
         self.save_interval = config.int("save_interval", 1) or 1
         self.cleanup = cleanup_options(config.bool_or_other("cleanup_old_models", None))
 
@@ -62,6 +63,7 @@ class RunFiles:
             resume=resume,
             averaged=network.updater.averaged_model(network.net.params),
             formats=self.formats,
+            as_torch=self.as_torch,
         )
         self.drop_old_states()
 
@@ -73,13 +75,13 @@ class RunFiles:
         """The parameters before the first step, as epoch 0."""
         base = self.base(0)
         self.log.v4(f"Save model under {base}")
-        checkpoint.save_model(
-            base, network.net.saved_params, info=self.info(network, 0, global_step), formats=self.formats
-        )
+        info, params = self.info(network, 0, global_step), network.net.saved_params
+        checkpoint.save_model(base, params, info=info, formats=self.formats, as_torch=self.as_torch)
 
     def complete(self, network: EpochNetwork, filename: str, info: State) -> None:
         """Writes those files of the checkpoint that a killed run did not come to."""
-        complete_formats(filename, network.net.saved_params, info, self.formats, self.log)
+        params = network.net.saved_params
+        complete_formats(filename, params, info, self.formats, self.log, as_torch=self.as_torch)
 
     def drop_old_states(self) -> None:
         """Older optimizer states go, unless they stay with their models."""

@@ -7,6 +7,7 @@ import torch
 from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints.checkpoint import AVERAGED
 from returnn_lite.engine.checkpoints.find import (
+    IMPORT,
     Request,
     StartPoint,
     choose_start,
@@ -16,7 +17,7 @@ from returnn_lite.engine.checkpoints.find import (
     strip_suffix,
 )
 from returnn_lite.engine.checkpoints.importers import import_params
-from returnn_lite.engine.checkpoints.load import load_params
+from returnn_lite.engine.checkpoints.load import load_params, stored_epoch
 from returnn_lite.engine.checkpoints.preload import KEY as PRELOAD
 from returnn_lite.engine.checkpoints.preload import preload
 from returnn_lite.engine.checkpoints.torch_preload import Preloaded, preload_torch
@@ -25,6 +26,7 @@ from returnn_lite.engine.models.model import Model, ModelSource
 from returnn_lite.engine.models.network_source import print_network
 from returnn_lite.engine.models.source import model_source
 from returnn_lite.engine.models.torch_model import TorchNet
+from returnn_lite.engine.models.torch_source import TorchSource
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 from returnn_lite.network.kept_frames import with_kept_frames
@@ -226,6 +228,14 @@ def must_be_finite(config: Config) -> bool:
     return config.is_true("stop_on_nonfinite_train_score", True)
 
 
+def file_epoch(start_point: StartPoint) -> int:
+    """The epoch that a model written in torch is made for when a file fills it: the one that it was saved after, 0 for
+    `import_model_train_epoch1`."""
+    if start_point.epoch is not None and (start_point.resume or start_point.option == IMPORT):
+        return start_point.epoch
+    return stored_epoch(start_point.filename or "") or start_point.epoch or 1
+
+
 @dataclass
 class Loaded:
     """A trained network for a task without training."""
@@ -246,8 +256,8 @@ def load_network(
     """
     device = choose_device(config, log)
     start_point = find_start(config, task, log)
-    epoch = start_point.epoch or 1
     source = model_source(config)
+    epoch = start_point.epoch or (file_epoch(start_point) if isinstance(source, TorchSource) else 1)
     net = source.build(
         with_kept_frames(source.describe(epoch), extra_layers),
         epoch=epoch,

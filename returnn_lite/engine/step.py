@@ -53,7 +53,7 @@ def forward_batch(net: Model, batch: BatchLike, device: torch.device, forward: F
     """The network's output for `batch`, which is moved to `device` (lengths only if the network wants them there)."""
     data = {key: to_device(value, device) for key, value in batch.data.items()}
     if "seq_idx" in net.used_data_keys and "seq_idx" not in data:
-        data["seq_idx"] = to_device(batch.seq_idx.astype(np.int32), device)
+        data["seq_idx"] = to_device(batch.seq_idx.astype(np.int64 if net.data_as_they_are else np.int32), device)
     lengths_on = HOST if net.lengths_on_host else device
     lengths = {key: to_device(value, lengths_on) for key, value in batch.lengths.items()}
     with lowered(device, net.autocast):

@@ -127,5 +127,5 @@ def step_meter(config: Config, form: LogForm, what: Pass, log: Log, net: Model) 
         EpochScores(exp=config.is_true("calculate_exp_loss"), sums=form.sums),
         log_sizes=config.is_true("log_batch_size"),
         log_memory=config.is_true("torch_log_memory_usage"),
-        stop_on_nonfinite=config.is_true("stop_on_nonfinite_train_score", True),
+        stop_on_nonfinite=what.kind in form.stops and config.is_true("stop_on_nonfinite_train_score", True),
     )

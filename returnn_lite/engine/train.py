@@ -26,10 +26,11 @@ from returnn_lite.engine.loggers.scalar_log import ScalarLog
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.network_source import print_network
 from returnn_lite.engine.models.source import model_source
+from returnn_lite.engine.models.torch_source import TorchSource
 from returnn_lite.engine.observer import Observer
 from returnn_lite.engine.profiling import ProfileDone, StepProfiler, step_profiler
 from returnn_lite.engine.run_files import RunFiles
-from returnn_lite.engine.setup import choose_device, find_start, load_start, log_defaults, must_be_finite
+from returnn_lite.engine.setup import choose_device, file_epoch, find_start, load_start, log_defaults, must_be_finite
 from returnn_lite.engine.steering import steer
 from returnn_lite.engine.step import BrokenScores, Forward, by_itself
 from returnn_lite.engine.time_limit import OPTION as TIME_LIMIT
@@ -138,6 +139,8 @@ class Trainer:
         """Builds the network, fills it from the checkpoint, and brings back the optimizer's state."""
         self.start_epoch, filename = start_point.start_epoch, start_point.filename
         epoch = start_point.epoch if start_point.resume and start_point.epoch else self.start_epoch
+        if filename and isinstance(self.source, TorchSource):
+            epoch = file_epoch(start_point)
         self.network.prepare(epoch, self.global_step, filename)
         print_network(self.net, self.log)
         self.global_step = load_start(self.config, self.net, start_point, self.log, task="train")

@@ -114,3 +114,14 @@ def wrapped_pt_module_to_rf_module(pt_module: torch.nn.Module) -> Module | None:
     if not isinstance(pt_module, torch.nn.Module):
         raise WrongUse(f"a torch module is needed, but got {pt_module!r} instead")
     return pt_module.rf_module if isinstance(pt_module, RFModuleAsPTModule) else None
+
+
+def optional_params(pt_module: torch.nn.Module) -> set[str]:
+    """The names of frontend parameters with `non_critical_for_restore` in a torch module."""
+    found = set()
+    for prefix, module in pt_module.named_modules():
+        if isinstance(module, RFModuleAsPTModule):
+            for name, value in vars(module.rf_module).items():
+                if isinstance(value, Parameter) and value.non_critical_for_restore:
+                    found.add(f"{prefix}.{name}" if prefix else name)
+    return found

@@ -110,5 +110,5 @@ class ExternTensors:
         if raw.is_floating_point() and (self.float_dtype or raw.dtype == torch.float32):
             raw = raw.to(self.float_dtype or dtypes.torch_dtype(dtypes.get_default_float_dtype()))
         found.dtype = dtypes.name_of(raw)
-        found.raw_tensor = raw
+        found.raw_tensor = raw if found.dims else raw.cpu().numpy()  # numbers about the epoch, as in the reference
         return found

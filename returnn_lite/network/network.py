@@ -67,6 +67,7 @@ class Network(torch.nn.Module):
     """
 
     lengths_on_host = False
+    data_as_they_are = False
 
     def __init__(
         self,

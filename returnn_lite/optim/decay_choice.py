@@ -56,8 +56,9 @@ def _called(check: ConfigFunction, info: ParamInfo, name: str) -> bool | None:
 
 
 def _is_exempt(info: ParamInfo, names: Sequence[str | type], *, torch_backend: bool) -> bool:
-    is_bias = "bias" in info.kinds and not (torch_backend and info.role.startswith("bias_"))
-    return is_bias or info.role.endswith("bias") or any(_is_of_class(info, name) for name in names)
+    by_end_alone = torch_backend and "/" not in info.name  # of a module of torch
+    is_bias = info.role.endswith("bias") or "bias" in info.kinds and not by_end_alone
+    return is_bias or any(_is_of_class(info, name) for name in names)
 
 
 def _is_of_class(info: ParamInfo, name: str | type) -> bool:

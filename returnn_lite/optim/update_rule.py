@@ -76,15 +76,16 @@ class UpdateRule:
 
 
 class InvalidSteps:
-    """Counts steps in a row whose gradients are not finite. `allowed`: 0 if they are not looked at."""
+    """Counts steps in a row whose gradients are not finite. `allowed`: None if they are not looked at."""
 
     def __init__(self, config: Config, log: Log) -> None:
         self.log, self.count = log, 0
-        self.allowed = whole(INVALID_STEPS, config.int(INVALID_STEPS, 0) or 0)
+        given = config.int(INVALID_STEPS, None)
+        self.allowed = None if given is None else whole(INVALID_STEPS, given)
 
     def found(self, grads: Gradients, global_step: int) -> bool:
         """Whether the step is to be left out. ConfigError after too many in a row."""
-        if not self.allowed:
+        if self.allowed is None:
             return False
         if not grads or bool(torch.isfinite(global_norm(grads))):
             self.count = 0

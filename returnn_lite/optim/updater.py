@@ -82,8 +82,8 @@ class Updater:
         self.combine: Callable[[Gradients, Mapping[str, Tensor]], Gradients] = lambda own, params: own
         self.loss_scale: LossScale | None = None
         self.by_backward = False  # gradients by a backward pass over all parameters
-        if self.closure is not None and self.rule.invalid.allowed:
-            raise ConfigError(INVALID_STEPS, f"must be 0 with {self.closure.name}, which takes a closure")
+        if self.closure is not None and self.rule.invalid.allowed is not None:
+            raise ConfigError(INVALID_STEPS, f"must not be set with {self.closure.name}, which takes a closure")
 
     def scale_by(self, scale: LossScale) -> None:
         """Lets this scale the objective. ConfigError where the objective is differentiated in other ways."""
@@ -91,7 +91,7 @@ class Updater:
             by = self.closure.name if self.closure is not None else "maximize_grad_norm"
             raise ConfigError(SCALER, f"cannot be used together with {by}")
         self.loss_scale, self.rule.accepts = scale, scale.may_step
-        self.rule.invalid.allowed = 0  # which of them are left out is up to the scale
+        self.rule.invalid.allowed = None  # which of them are left out is up to the scale
 
     def _counting(self, steps_per_epoch: Callable[[], int], config: Config) -> Count:
         """Counts the updates from an epoch to the end of the run, where all epochs have as many steps as the first."""

@@ -28,10 +28,10 @@ def data_spec(key: str, options: ConfigDict) -> Spec:
     for name in options:
         if name not in _OPTIONS:
             raise ConfigError(path, f"unknown option {name!r}{did_you_mean(str(name), sorted(_OPTIONS))}")
-    tags = options.get("dim_tags") or options.get("dims")
+    tags = next((options[name] for name in ("dim_tags", "dims") if options.get(name) is not None), None)
     sparse_dim = _sparse_dim(key, options, path)
     dtype = options.get("dtype") or ("int32" if sparse_dim is not None else "float32")
-    dims = tuple(tags) if tags else _dims(key, options, sparse_dim is not None, path)
+    dims = tuple(tags) if tags is not None else _dims(key, options, sparse_dim is not None, path)
     roles: dict[str, Any] = {"time": AUTO, "feature": AUTO}
     for role, option in (("time", "time_dim_axis"), ("feature", "feature_dim_axis")):
         if option in options:

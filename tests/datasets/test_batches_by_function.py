@@ -23,7 +23,7 @@ def batches(function, workers=0, **options):
     seqs = [{"data": np.full((n, 1), n, "float32"), "mark": np.float32(n)} for n in LENGTHS]
     dataset = init_dataset({"class": "StaticDataset", "data": seqs, "output_dim": {"data": (1, 2), "mark": (1, 0)}})
     dataset.init_seq_order(epoch=1)
-    made = BatchingOptions(complete_with_last=True, **limits_by_class(function), **options)
+    made = BatchingOptions(as_torch=True, **limits_by_class(function), **options)
     return list(FunctionLoader(dataset, made, function=function, keys=["data", "mark"], workers=workers))
 
 
@@ -60,11 +60,7 @@ def test_what_the_function_gets():
 
 def test_chunks_limits_shares_and_shuffling():
     single = lambda dataset, **_: ([item] for item in dataset)  # noqa: E731
-    chunks = {
-        "limits_before_chunks": True,
-        "torch_chunking": TorchChunking.parse(({"data": 2}, {"data": 2}), 0),
-        "max_seq_length": 4,
-    }
+    chunks = {"torch_chunking": TorchChunking.parse(({"data": 2}, {"data": 2}), 0), "max_seq_length": 4}
     found = [batch.data["data"][0, :, 0].tolist() for batch in batches(single, **chunks)]
     assert found == [[3, 3], [3], [2, 2], [4, 4], [4, 4]]
     assert [batch.tags for batch in batches(single, share=(1, 2))] == [["seq-1"], ["seq-3"]]

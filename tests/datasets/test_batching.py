@@ -41,6 +41,8 @@ LENGTHS = [3, 4, 5, 10, 2, 7, 1, 1]
     ({"batch_size": 1}, [[i] for i in range(8)]),
     ({"batch_size": 1000, "max_pad_size": 3}, [[0, 1, 2], [3], [4], [5], [6, 7]]),
     ({"packed_batch_size": 12}, [[0, 1, 2], [3, 4], [5, 6, 7]]),
+    ({"batch_size": 15, "packed_batch_size": 12, "as_torch": True}, [[0, 1, 2], [3], [4, 5], [6, 7]]),
+    ({"batch_size": 1000, "packed_batch_size": 12, "as_torch": True}, [[0, 1, 2], [3, 4], [5, 6, 7]]),
     ({"batch_size": 1000, "max_total_num_seqs": 2}, [[0, 1, 2]]),
 ])  # fmt: skip
 def test_limits(options, expected):
@@ -63,6 +65,7 @@ def test_empty_sequences_are_kept_but_not_as_a_last_batch():
     assert seqs_in_batches([0, 2, 0, 0], batch_size=4, max_seqs=2) == [[0, 1]]
     assert seqs_in_batches([0, 0, 2], batch_size=10, max_seqs=2) == [[0, 1], [2]]
     assert seqs_in_batches([0, 0], batch_size=10) == []
+    assert seqs_in_batches([0, 2, 0, 0], batch_size=4, max_seqs=2, as_torch=True) == [[0, 1], [2, 3]]
 
 
 def test_a_long_sequence_is_kept_with_a_warning():

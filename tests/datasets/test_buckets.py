@@ -25,7 +25,7 @@ def dataset():
 
 
 def batches(**options):
-    return list(epoch_batches(dataset(), BatchingOptions(complete_with_last=True, **options)))
+    return list(epoch_batches(dataset(), BatchingOptions(as_torch=True, **options)))
 
 
 def test_buckets():

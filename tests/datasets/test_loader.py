@@ -65,7 +65,7 @@ def test_how_much_of_an_epoch_is_done(preserved, by_last, parts):
     stream = {"map_seq_stream": lambda seqs, **_: seqs, "map_seq_stream_preserves_num_seqs": preserved}
     inner = {"class": "StaticDataset", "data": [{"data": seq["data"]} for seq in DATA]}
     dataset = init_dataset({"class": "PostprocessingDataset", "dataset": inner, **stream}, name="toy")
-    assert [b.complete for b in loader(["data"], dataset, {"complete_with_last": by_last})] == parts
+    assert [b.complete for b in loader(["data"], dataset, {"as_torch": by_last})] == parts
 
 
 def test_dtypes_are_those_asked_for():

@@ -46,9 +46,8 @@ def test_trains_and_reports_every_loss(tmp_path):
 def test_checkpoints_have_the_names_of_the_module(tmp_path):
     run(options(tmp_path, num_epochs=1))
     content = model(tmp_path, 1)
-    state = {key: value for key, value in content["model"].items() if key != "global_step"}
-    assert state.keys() == Net().state_dict().keys() and content["step"] == content["model"]["global_step"] == 5
-    Net().load_state_dict(state)
+    assert list(content["model"]) == list(Net().state_dict()) and content["step"] == 5
+    Net().load_state_dict(content["model"])
 
 
 VARIANTS = {
@@ -111,6 +110,17 @@ def test_what_is_reported_of_losses(tmp_path):
     line = next(line for line in lines if line.startswith("ep 1 train, step 0"))
     for name, value in seen.items():
         assert float(re.search(rf" {name} ([-\d.e+]+),", line)[1]) == pytest.approx(value, rel=1e-3, abs=5e-4)
+
+
+def test_only_the_training_may_be_stopped_by_its_scores(tmp_path):
+    def train_step(*, model, extern_data, **kwargs):
+        torch_models.train_step(model=model, extern_data=extern_data)
+        ctx = get_run_ctx()
+        ctx.mark_as_loss(torch.tensor([1.0 if ctx.train_flag else math.inf]), "bound", scale=0)
+
+    lines = run(options(tmp_path, num_epochs=2, train_step=train_step))
+    assert sum(line.startswith("Epoch ") and line.endswith(" bound inf") for line in lines) == 2
+    assert (tmp_path / "rates").read_text().count("'dev_loss_bound': float('inf')") == 2
 
 
 def test_losses_without_axes_count_all_entries(tmp_path):
@@ -183,6 +193,12 @@ def test_get_model_knows_epoch_and_step(tmp_path):
     run(options(tmp_path, num_epochs=3, get_model=get_model))
     run(options(tmp_path, task="eval", load_epoch=1, get_model=get_model))
     assert asked == [(1, 0, "init"), (2, 9, "init"), (1, 4, "init")]  # the last step of those before
+    asked.clear()
+    other, file = tmp_path / "other", str(tmp_path / "model.002.pt")
+    run(options(other, num_epochs=1, get_model=get_model, import_model_train_epoch1=file))
+    run(options(tmp_path / "third", num_epochs=3, get_model=get_model, load=file))
+    run(options(tmp_path / "fourth", num_epochs=1, get_model=get_model, load=file, start_epoch=1))
+    assert [epoch for epoch, *_ in asked] == [0, 2, 2]
 
 
 def test_a_module_that_grows(tmp_path):

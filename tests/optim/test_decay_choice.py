@@ -89,6 +89,8 @@ def test_biases_of_torch_lstms_are_decayed():
     params = dict(torch.nn.LSTM(2, 3).named_parameters())
     infos = {name: ParamInfo(name, param.dim(), param=param) for name, param in params.items()}
     assert without_decay({"weight_decay": 0.1}, infos, {}, torch_backend=True) == {}
+    others = {name: ParamInfo(name, 1) for name in ("b", "x_b", "bias_x", "mybias")}
+    assert set(without_decay({"weight_decay": 0.1}, others, {}, torch_backend=True)) == {"mybias"}
     given = {"weight_decay": 0.1, "weight_decay_modules_blacklist": []}
     assert set(without_decay(given, infos, {}, torch_backend=False)) == {"bias_ih_l0", "bias_hh_l0"}
 

@@ -51,5 +51,5 @@ def test_accumulation_leaves_the_bad_batch_out():
 
 
 def test_not_with_a_closure():
-    with pytest.raises(ConfigError, match=f"{OPTION}: must be 0 with"):
+    with pytest.raises(ConfigError, match=f"{OPTION}: must not be set with"):
         Run({"optimizer": {"class": "torch.LBFGS"}, OPTION: 1})

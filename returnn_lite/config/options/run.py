@@ -22,6 +22,7 @@ RUN = Group(
         option("log_format", "str or list", '"default"', '"default", "raw", "timed" or "verbose".'),
         option("log_batch_size", bool, "False", "Step lines show the number of sequences and the longest length."),
         option("log_batch_interval", Count, "1", "Steps between step lines."),
+        option("use_tensorboard", bool, "False", "Scalars for TensorBoard, in the folder `runs`."),
         option("tensorboard_opts", "dict", NONE, "Scalars for TensorBoard: `log_every_n_train_steps` (100)."),
         option("tf_log_dir", "str or bool", NONE, "The folder of the TensorBoard files; False: none."),
         option("torch_amp", "str or dict", NONE, 'Mixed precision: "bfloat16" or "float16".'),

@@ -17,7 +17,7 @@ TRAINING = Group(
         ),
         option("batch_size_train", "int or dict", NONE, "The same, for training only."),
         option("batch_size_dev", "int or dict", NONE, "The same, for evaluation and other tasks."),
-        option("packed_batch_size", "int or dict", NONE, "Largest sum of all lengths; replaces `batch_size`."),
+        option("packed_batch_size", "int or dict", NONE, "Largest sum of lengths (layers: replaces `batch_size`)."),
         option("max_seqs", "int or function", "-1", "Most sequences in a batch; -1: no limit."),
         option("max_seq_length", "number or dict", "0", "Longer sequences are skipped (training, `dev`); 0: no limit."),
         option("min_seq_length", "number or dict", "0", "Shorter sequences are skipped."),

@@ -10,7 +10,8 @@ _IGNORED = """
     debug_save_updater_vars decouple_constraints_factor flat_net_construction keep_epochs load_optimizer_state
     optimizer_use_locking search_flag sprint_interface_dataset_opts
     sprint_trainer_exec_path use_pytorch use_tensorflow hidden_size hidden_type activation loss
-    description beam_size
+    description beam_size watch_memory use_train_proc_manager reset_dev_memory_caches debug_shell_before_train_loop
+    stop_for_resubmission_when_low_time_left grad_clip
 """
 _NO_TRAIN_FLAG = "evaluations always run without the train flag"
 _NO_ANALYSIS = "it belongs to the task analyze_data, which is not supported; use tools/dump-dataset.py --stats"

@@ -28,11 +28,12 @@ class BatchingOptions:
 
     `batch_size` bounds (longest slice) x (number of slices), `packed_batch_size` the sum of the lengths instead,
     `max_pad_size` the frames of padding. `max_seqs` -1 and `max_seq_length` 0 or None mean no limit; a `max_seq_length`
-    of -n means {"classes": n}. Without `recurrent_net`, sequences are laid end to end in one row. What a batch says to
-    be complete of the epoch is counted with its first sequence, or (`complete_with_last`) up to its last; then None
-    where the number of sequences is not known before the end. `size_option` is the config's name of `batch_size`.
-    `batch_size` and `max_seqs` may be functions, asked for every sequence. `limits_before_chunks`: the limits of
-    lengths are for sequences, not for their chunks; `torch_chunking`: chunks by the rules for models written in torch;
+    of -n means {"classes": n}. Without `recurrent_net`, sequences are laid end to end in one row. `size_option` is the
+    config's name of `batch_size`. `batch_size` and `max_seqs` may be functions, asked for every sequence.
+    `as_torch`: by the rules for models written in torch. Limits of lengths are then for sequences, not for their
+    chunks (`torch_chunking`), and for keys with an axis; `packed_batch_size` bounds batches besides `batch_size`;
+    batches of empty sequences count; and what a batch says to be complete of the epoch is counted up to its last
+    sequence, not its first, None where the number of sequences is not known before the end.
     `buckets`: batches by lengths in place of all limits of batches; `by_function`: batches by a function, which is told
     whether they are to train with (`trains`); `shuffled`: in a random order. `share` (i, n): of
     every n batches only number i is loaded; the others are somebody else's.
@@ -50,9 +51,8 @@ class BatchingOptions:
     shuffle_batches: bool = False
     recurrent_net: bool = True
     used_data_keys: frozenset[str] | None = None
-    complete_with_last: bool = False
     size_option: str = "batch_size"
-    limits_before_chunks: bool = False
+    as_torch: bool = False
     torch_chunking: TorchChunking | None = None
     buckets: Buckets | None = None
     shuffled: ShuffledBatches | None = None
@@ -119,7 +119,7 @@ def select(
     `draw_always`: take a random number for each slice even if none is dropped (others use the same stream).
     """
     draw_always = draw_always or options.seq_drop > 0
-    if not options.limits_before_chunks:
+    if not options.as_torch:
         slices = within_limits(slices, options)
     for part in slices:
         size = limits(None if callable(options.batch_size) else options.batch_size, part.keys)
@@ -176,8 +176,8 @@ def padded_batches(
         if limits_of is not None:
             group.set_limits(*limits_of(int(part.seq_idx[0])))
         yield from group.add(part)
-    # A last batch of nothing but empty sequences is left out.
-    if group and group.count and group.longest.max(initial=0) > 0:
+    # A last batch of nothing but empty sequences is left out for nets of layers.
+    if group and group.count and (options.as_torch or group.longest.max(initial=0) > 0):
         yield group.close()
 
 
@@ -185,7 +185,7 @@ class _Group:
     """The batch that is being filled."""
 
     def __init__(self, keys: tuple[str, ...], options: BatchingOptions):
-        self.keys = keys
+        self.keys, self.only_packed = keys, options.packed_batch_size is not None and not options.as_torch
         if not options.changes:
             self.set_limits(options.batch_size, options.max_seqs)  # type: ignore[arg-type]  # they are no functions
         self.packed_size = None if options.packed_batch_size is None else limits(options.packed_batch_size, keys)
@@ -222,11 +222,11 @@ class _Group:
         count = self.count + np.arange(1, len(lengths) + 1)
         padded = np.maximum.accumulate(np.maximum(lengths, self.longest)) * count[:, None]
         total = self.total + np.cumsum(lengths, 0)
-        if self.packed_size is None:
-            bad = (padded > self.size).any(1)
-        else:
-            bad = (total > self.packed_size).any(1)
-        bad |= count > self.max_seqs
+        bad = count > self.max_seqs
+        if not self.only_packed:
+            bad |= (padded > self.size).any(1)
+        if self.packed_size is not None:
+            bad |= (total > self.packed_size).any(1)
         if self.pad_size is not None:
             bad |= (padded - total > self.pad_size).any(1)
         if not self.count:

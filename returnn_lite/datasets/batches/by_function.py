@@ -14,11 +14,13 @@ from returnn_lite.config.config_code import call
 from returnn_lite.config_value import ConfigFunction
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.batching import BatchingOptions, select
+from returnn_lite.datasets.batches.changing_limits import known_part
 from returnn_lite.datasets.batches.collate import Batch
 from returnn_lite.datasets.batches.epoch_batches import epoch_slices
 from returnn_lite.datasets.batches.loader import Collating, Loader
 from returnn_lite.datasets.batches.slice_batch import SliceBatch
 from returnn_lite.datasets.batches.torch_batching import OPTION
+from returnn_lite.datasets.casting import AS_IT_IS, kept_dtype
 from returnn_lite.errors import ConfigError
 
 Item = Mapping[str, np.ndarray]  # a sequence
@@ -35,7 +37,7 @@ class Sequences(torch.utils.data.IterableDataset[Item]):
     """
 
     def __init__(self, dataset: Dataset, options: BatchingOptions, collating: Collating) -> None:
-        self.dataset, self.options, self.collating = dataset, options, collating
+        self.dataset, self.options, self.collating, self.known = dataset, options, collating, dataset.known_num_seqs
         self.timed: set[str] = set()
 
     def __iter__(self) -> Iterator[Item]:
@@ -46,15 +48,16 @@ class Sequences(torch.utils.data.IterableDataset[Item]):
                 yield self._item(SliceBatch.one_a_row(part[i : i + 1]))
 
     def _item(self, plan: SliceBatch) -> Item:
-        one, known = self.collating(self.dataset, plan), self.dataset.known_num_seqs
+        one = self.collating(self.dataset, plan)
         self.timed |= one.lengths.keys()
         index = int(one.seq_idx[0])
+        part = known_part(self.known, index)
         more = {
             "seq_tag": one.tags[0],
             "seq_idx": index,
             "epoch": self.dataset.epoch or 1,
-            "num_seqs": UNKNOWN if known is None else known,
-            "complete_frac": UNKNOWN if known is None else self.dataset.get_complete_frac(index),
+            "num_seqs": UNKNOWN if self.known is None else self.known,
+            "complete_frac": UNKNOWN if part is None else part,
         }
         data = {key: np.asarray(value[0]) for key, value in one.data.items()}
         return {**data, **{key: np.asarray(value) for key, value in more.items()}}
@@ -84,6 +87,7 @@ def joined(items: Any, timed: set[str], dtypes: Mapping[str, str]) -> Batch:  # 
     lengths: dict[str, np.ndarray] = {}
     for key, dtype in dtypes.items():
         arrays = [np.asarray(item[key]) for item in items]
+        dtype = kept_dtype(arrays) if dtype == AS_IT_IS else dtype
         if dtype in ("string", "object"):
             data[key] = [str(array) for array in arrays]
             continue

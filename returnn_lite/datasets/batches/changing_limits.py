@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from returnn_lite.config_value import ConfigFunction
 from returnn_lite.datasets.base import Dataset
@@ -22,6 +22,10 @@ class ChangingLimits:
     batch_size: Limit | ConfigFunction
     max_seqs: int | ConfigFunction
     size_option: str = "batch_size"
+    known: int | None = field(init=False)  # sequences of the epoch
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "known", self.dataset.known_num_seqs)
 
     def __call__(self, seq_idx: int) -> tuple[Limit, int]:
         size, count = (
@@ -36,6 +40,10 @@ class ChangingLimits:
         return size, count
 
     def _where(self, seq_idx: int) -> dict[str, int | float | None]:
-        epoch, known = self.dataset.epoch or 1, self.dataset.known_num_seqs
-        done = None if known is None else epoch - 1 + self.dataset.get_complete_frac(seq_idx)
-        return {"epoch": epoch, "epoch_continuous": done, "seq_idx": seq_idx}
+        epoch, part = self.dataset.epoch or 1, known_part(self.known, seq_idx)
+        return {"epoch": epoch, "epoch_continuous": None if part is None else epoch - 1 + part, "seq_idx": seq_idx}
+
+
+def known_part(known: int | None, seq_idx: int) -> float | None:
+    """The part of an epoch of this many sequences that is done with one, in (0, 1]; None if nobody knows how many."""
+    return None if known is None else min((seq_idx + 1) / max(known, 1), 1.0)

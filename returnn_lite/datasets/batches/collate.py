@@ -10,7 +10,7 @@ import numpy as np
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.iterate import place_of
 from returnn_lite.datasets.batches.slice_batch import SliceBatch
-from returnn_lite.datasets.casting import NUMBERS, collecting_dtype, fits, misfit
+from returnn_lite.datasets.casting import AS_IT_IS, NUMBERS, collecting_dtype, fits, kept_dtype, misfit
 from returnn_lite.datasets.options import DataError
 
 
@@ -38,7 +38,7 @@ def collate(
     classes: Mapping[str, int] | None = None,
     refuse_nan: bool = True,
 ) -> Batch:
-    """The batch's frames as arrays of these dtypes ("string": texts); the sequences must be loaded.
+    """The batch's frames as arrays of these dtypes ("string": texts, or `AS_IT_IS`); the sequences must be loaded.
 
     Keys in `static_keys` have no time axis in the batch; `classes` are the numbers of classes of sparse keys. Raises
     DataError for sequences that do not fit together, class indices out of range, and (with
@@ -49,6 +49,7 @@ def collate(
     seq_idx = plan.slices.seq_idx.tolist()
     for key, dtype in dtypes.items():
         arrays = [dataset.get_data(i, key) for i in seq_idx]
+        dtype = kept_dtype(arrays) if dtype == AS_IT_IS else dtype
         if dtype in ("string", "object"):
             data[key] = [text(array) for array in arrays]
             continue

@@ -19,7 +19,7 @@ from returnn_lite.datasets.batches.batching import (
     within_limits,
 )
 from returnn_lite.datasets.batches.buckets import Buckets, ShuffledBatches
-from returnn_lite.datasets.batches.changing_limits import ChangingLimits
+from returnn_lite.datasets.batches.changing_limits import ChangingLimits, known_part
 from returnn_lite.datasets.batches.chunking import (
     Chunking,
     LengthBlock,
@@ -56,12 +56,12 @@ def epoch_batches(dataset: Dataset, options: BatchingOptions) -> Iterator[SliceB
         for i, batch in enumerate(cache.batches):
             yield replace(batch, complete=(i + 1) / len(cache.batches))
         return
-    keep = dataset.reuses_batches and order_stays(dataset) and not options.changes
-    countable = not options.complete_with_last or dataset.known_num_seqs is not None  # else there is only a guess
-    made = []
+    keep = dataset.reuses_batches and order_stays(dataset) and not options.changes and not options.as_torch
+    made, known = [], dataset.known_num_seqs  # not what is known at the end only
     for batch in new_batches(dataset, options):
-        counted = batch.slices.seq_idx.max() if options.complete_with_last else batch.slices.seq_idx[0]
-        yield replace(batch, complete=dataset.get_complete_frac(int(counted)) if countable else None)
+        last, first = int(batch.slices.seq_idx.max()), int(batch.slices.seq_idx[0])
+        done = known_part(known, last) if options.as_torch else dataset.get_complete_frac(first)
+        yield replace(batch, complete=done)
         if keep:
             made.append(batch)
     cache.batches, cache.options = made, options
@@ -120,8 +120,9 @@ def epoch_slices(dataset: Dataset, options: BatchingOptions, rng: random.Random)
     """Slices of all sequences of the epoch, and whether random numbers are drawn for them."""
     all_keys, value = tuple(dataset.get_data_keys()), dataset.options.chunking
     used = tuple(k for k in all_keys if options.used_data_keys is None or k in options.used_data_keys)
-    if options.limits_before_chunks:
-        return with_context(torch_slices(dataset, options, all_keys), dataset, all_keys), False
+    if options.as_torch:
+        keys = tuple(key for key in all_keys if dataset.has_axes(key))
+        return with_context(torch_slices(dataset, options, keys), dataset, keys), False
     chunking = value if callable(value) else None
     if chunking is None:
         chunking = Chunking.parse(value, dataset.options.min_chunk_size, dataset.options.chunking_variance)

@@ -10,7 +10,7 @@ import numpy as np
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.collate import Batch
 from returnn_lite.datasets.batches.slice_batch import SliceBatch
-from returnn_lite.datasets.casting import misfit
+from returnn_lite.datasets.casting import AS_IT_IS, kept_dtype, misfit
 
 LARGEST = 2**28  # bytes
 
@@ -34,9 +34,11 @@ class FrameTable:
         if sum(seq[key].nbytes for seq in seqs for key in dtypes) > LARGEST or "string" in dtypes.values():
             return None
         stored = {key: np.concatenate([seq[key] for seq in seqs]) for key in dtypes}
-        if any(misfit(stored[key], np.dtype(dtype), classes.get(key)) for key, dtype in dtypes.items()):
+        own = {key: kept_dtype([stored[key]]) for key, dtype in dtypes.items() if dtype == AS_IT_IS}
+        wanted = {**dtypes, **own}
+        if any(misfit(stored[key], np.dtype(dtype), classes.get(key)) for key, dtype in wanted.items()):
             return None
-        frames = {key: stored[key].astype(dtype) for key, dtype in dtypes.items()}
+        frames = {key: stored[key].astype(dtype) for key, dtype in wanted.items()}
         first = {key: np.cumsum(lengths[key]) - lengths[key] for key in dtypes}
         sound = all(np.isfinite(values).all() for values in frames.values())
         tags = np.array([dataset.corpus_tag(i) for i in range(len(seqs))], object)

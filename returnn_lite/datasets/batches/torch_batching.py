@@ -33,6 +33,5 @@ def limits_by_class(value: ConfigValue) -> dict[str, ConfigValue]:
             OPTION, f'must be a function, or a dict with "class" {BUCKETS} or {PLAIN}, but is {value!r} instead{hint}'
         )
     check_options(value, ("batch_size", "max_seqs", "packed_batch_size"), OPTION)
-    packed = value.get("packed_batch_size")
-    size = value.get("batch_size", None if packed else 1)
-    return {"batch_size": size or math.inf, "max_seqs": value.get("max_seqs") or -1, "packed_batch_size": packed}
+    size, packed = value.get("batch_size", 1) or math.inf, value.get("packed_batch_size")
+    return {"batch_size": size, "max_seqs": value.get("max_seqs") or -1, "packed_batch_size": packed}

@@ -59,16 +59,17 @@ def save_model(
     info: SavedState,
     suffix: str = ".pt",
     formats: Iterable[str] = (OWN_FORMAT,),
+    as_torch: bool = False,
 ) -> None:
     """Writes `<base>.pt`: {"model": {name: tensor}, "epoch", "step", …}; "global_step" is in "model" as well.
 
-    formats: further or other ones to write, as from `checkpoint_formats`.
+    formats: further or other ones to write, as from `checkpoint_formats`. `as_torch`: "model" is a module's state dict.
     """
-    model = {name: param.detach().cpu() for name, param in sorted(params.items())}
-    model["global_step"] = torch.tensor(info["step"], dtype=torch.int64)
+    state = {name: param.detach().cpu() for name, param in params.items()}
+    model = {**dict(sorted(state.items())), "global_step": torch.tensor(info["step"], dtype=torch.int64)}
     for name in formats:
         if name == OWN_FORMAT:
-            content = {"model": model, **info}
+            content = {"model": state if as_torch else model, **info}
             write_atomically(base + suffix, lambda file, content=content: write_torch_file(content, file))  # type: ignore[misc]
         else:
             FORMATS[name].write(base, as_arrays(model))
@@ -87,13 +88,14 @@ def save_checkpoint(
     resume: SavedState,
     averaged: Mapping[str, torch.Tensor] | None = None,
     formats: Iterable[str] = (OWN_FORMAT,),
+    as_torch: bool = False,
 ) -> None:
     """Writes `<base>.opt.pt` (`resume` and `info`), `<base>.avg.pt` if there are averages, and last the model: where it
     is whole, its state is, too."""
     save_resume_state(base, info=info, resume=resume)
     if averaged is not None:
-        save_model(base, averaged, info=info, suffix=AVERAGED)
-    save_model(base, params, info=info, formats=formats)
+        save_model(base, averaged, info=info, suffix=AVERAGED, as_torch=as_torch)
+    save_model(base, params, info=info, formats=formats, as_torch=as_torch)
 
 
 def save_resume_state(base: str, *, info: SavedState, resume: SavedState) -> None:
@@ -177,12 +179,16 @@ def read_model(name: str, option: str = "load", *, key: str | None = "model") ->
 
 def read_step(name: str, missing: int = 0) -> int:
     """The global step that a model file was written at; `missing` if it does not say."""
+    step = read_entry(name, "step")
+    return int(read_model(name).get("global_step", missing)) if step is None else step
+
+
+def read_entry(name: str, key: str) -> int | None:
+    """A number beside the parameters of a `.pt` file; None if there is none."""
     path = model_file(name)
-    if path is not None and path.endswith(".pt"):
-        content = read_entries(path)  # without reading all arrays
-        if isinstance(content, dict) and isinstance(content.get("step"), int):
-            return int(content["step"])
-    return int(read_model(name).get("global_step", missing))
+    content = read_entries(path) if path is not None and path.endswith(".pt") else None  # without reading all arrays
+    number = content.get(key) if isinstance(content, dict) else None
+    return number if isinstance(number, int) else None
 
 
 def _entry(content: Any, key: str | None, path: str, option: str) -> Any:

@@ -8,6 +8,7 @@ from returnn_lite.errors import ConfigError
 
 SIGNS = (".pt", ".index")  # files that say that there is a checkpoint
 SUFFIXES = (".opt.pt", ".pt", ".npz", ".meta", ".index")
+IMPORT = "import_model_train_epoch1"
 
 
 def strip_suffix(name: str) -> str:
@@ -149,7 +150,7 @@ def _candidate(request: Request) -> StartPoint:
         epoch = max(request.existing)
         return StartPoint(epoch, request.existing[epoch], resume=True, notes=notes)
     if training and request.import_model and start in (None, 1):
-        return StartPoint(0, strip_suffix(request.import_model), option="import_model_train_epoch1")
+        return StartPoint(0, strip_suffix(request.import_model), option=IMPORT)
     if request.load:
         epoch_ = request.load_epoch or epoch_of_file(request.load)
         return StartPoint(epoch_, strip_suffix(request.load))

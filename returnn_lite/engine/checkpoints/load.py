@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from returnn_lite.engine.checkpoints.checkpoint import read_model, read_step
+from returnn_lite.engine.checkpoints.checkpoint import read_entry, read_model, read_step
 from returnn_lite.engine.checkpoints.conversion import convert
 from returnn_lite.engine.checkpoints.finite import described, infinite_constants, nonfinite
 from returnn_lite.errors import ConfigError, did_you_mean
@@ -44,6 +44,11 @@ def load_params(
 def stored_step(filename: str, missing: int = 0) -> int:
     """The global step that a model file was written at; `missing` if it does not say."""
     return read_step(filename, missing)
+
+
+def stored_epoch(filename: str) -> int | None:
+    """The epoch that a model file was written after; None if it does not say."""
+    return read_entry(filename, "epoch")
 
 
 def with_conversions(shapes: Mapping[str, tuple[int, ...]], values: Params, log: Log) -> Params:

@@ -54,13 +54,19 @@ def missing_formats(base: str, formats: Iterable[str]) -> list[str]:
 
 
 def complete_formats(
-    base: str, params: Mapping[str, torch.Tensor], info: SavedState, formats: Iterable[str], log: Log
+    base: str,
+    params: Mapping[str, torch.Tensor],
+    info: SavedState,
+    formats: Iterable[str],
+    log: Log,
+    *,
+    as_torch: bool = False,
 ) -> None:
     """Writes the files of an epoch that are missing, from its parameters."""
     lacking = missing_formats(base, formats)
     if lacking:
         log.v2(f"note: {base} is missing in the form {', '.join(lacking)}; writing it now")
-        save_model(base, params, info=info, formats=lacking)
+        save_model(base, params, info=info, formats=lacking, as_torch=as_torch)
 
 
 def steps_of_epochs(control: LearningRateControl, last: int, global_step: int) -> list[int]:

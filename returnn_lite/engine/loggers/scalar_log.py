@@ -20,7 +20,7 @@ from returnn_lite.log import Log
 
 DEFAULT_INTERVAL = 100
 KEY = "loggers"
-FOLDER = "tensorboard"
+FOLDER, RUNS = "tensorboard", "runs"
 
 
 class ScalarLog:
@@ -52,6 +52,8 @@ class ScalarLog:
             wanted.setdefault("tensorboard", {})
         if isinstance(folder, str) and "tensorboard" in wanted:
             wanted["tensorboard"] = {"folder": folder, **wanted["tensorboard"]}
+        if config.is_true("use_tensorboard"):
+            wanted["tensorboard"] = {"folder": RUNS, **wanted.get("tensorboard", {})}
         if config.is_true("dry_run"):
             wanted = {}
         interval = int(board.get("log_every_n_train_steps", DEFAULT_INTERVAL))

@@ -49,8 +49,9 @@ class Model(Protocol):
     `train()`, `eval()` set the train flag. `params`: all that a checkpoint holds, those trained require a gradient;
     they lie on `device`.
     `extern_data`, `used_data_keys`: which data it wants. `recurrent`: whether batches must keep sequences apart.
-    `lengths_on_host`: whether it wants the lengths of sequences on the CPU. `random_state`: of dropout and the like,
-    readable and settable, of a form of its own. `layers`: those there are to ask by name.
+    `lengths_on_host`: whether it wants the lengths of sequences on the CPU; `data_as_they_are`: whether it takes
+    numbers of any type and value, as a dataset gives them. `random_state`: of dropout and the like, readable and
+    settable, of a form of its own. `layers`: those there are to ask by name.
     `layer_modules`: those whose options say something of files. `infinite_constants`: what is not trained and begins
     with infinities. `autocast`: the type of mixed precision in which it is run; None: float32.
     """
@@ -61,6 +62,7 @@ class Model(Protocol):
     infinite_constants: frozenset[str]
     autocast: torch.dtype | None
     lengths_on_host: bool
+    data_as_they_are: bool
     training: bool
 
     @property

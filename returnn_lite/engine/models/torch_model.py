@@ -15,7 +15,7 @@ from returnn_lite.config_value import ConfigFunction, ConfigValue
 from returnn_lite.engine.batch_like import Padded
 from returnn_lite.engine.precision import floats_by_default
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.frontend.bridge import wrapped_pt_module_to_rf_module
+from returnn_lite.frontend.bridge import optional_params, wrapped_pt_module_to_rf_module
 from returnn_lite.frontend.core_values import loss_value, marked_output
 from returnn_lite.frontend.extern import ExternTensors, declared
 from returnn_lite.frontend.run_ctx import RunContext
@@ -69,6 +69,7 @@ class TorchNet(torch.nn.Module):
     """
 
     lengths_on_host = True  # users pack and loop by them
+    data_as_they_are = True
     recurrent = True
     loaded_on_init: frozenset[str] = frozenset()
     infinite_constants: frozenset[str] = frozenset()
@@ -124,8 +125,9 @@ class TorchNet(torch.nn.Module):
 
     @property
     def param_options(self) -> dict[str, ParamOptions]:
-        """Nothing special about any."""
-        return {name: ParamOptions() for name in self.params}
+        """Whether a model file must have it."""
+        optional = optional_params(self.model)
+        return {name: ParamOptions(critical=name not in optional) for name in self.params}
 
     def param_owners(self) -> dict[str, ParamOwner]:
         """The module of each parameter."""

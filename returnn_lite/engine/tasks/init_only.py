@@ -9,6 +9,7 @@ from returnn_lite.engine.checkpoints.finite import require_finite
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.models.network_source import print_network
 from returnn_lite.engine.models.source import model_source
+from returnn_lite.engine.models.torch_model import TorchNet
 from returnn_lite.engine.setup import (
     choose_device,
     final_epoch,
@@ -49,7 +50,8 @@ def initialize_model_task(config: Config, log: Log) -> None:
     log.v4(f"Save model under {name}")
     rate = config.float("learning_rate", 1.0)
     info = {"epoch": 0, "step": 0, "effective_learning_rate": rate, "version": __version__}
-    save_model(name, net.params, info=info, formats=checkpoint_formats(config))
+    as_torch = isinstance(net, TorchNet)
+    save_model(name, net.saved_params, info=info, formats=checkpoint_formats(config), as_torch=as_torch)
 
 
 def cleanup_task(config: Config, log: Log) -> None:
