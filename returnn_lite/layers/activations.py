@@ -20,11 +20,14 @@ from torch import Tensor
 from returnn_lite.config.config_code import check_names
 from returnn_lite.config_value import EvalNames
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.layers.core.options import CommonOptions
 from returnn_lite.ops.elementwise import log_above
 from returnn_lite.ops.precision import raised
 from returnn_lite.ops.tanh import tanh
+from returnn_lite.tensor import PreActivation
 
 Function = Callable[..., Tensor]
+LOGARITHMIC = ("softmax", "sigmoid", "log_softmax", "exp")  # losses compute their logarithms from their arguments
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,15 @@ def activation(text: str | None, names: EvalNames | None = None, *, path: str = 
     if function is None:
         raise ConfigError(path, f'invalid activation function: "{text}"{did_you_mean(text, _TABLE)}')
     return Activation(text, True, function)
+
+
+def before(activation: Activation, data: Tensor, options: CommonOptions) -> PreActivation | None:
+    """The argument of an activation for those who look at it: losses, and `darc1` of a layer with these options.
+
+    None where nobody does: it would only stay in memory.
+    """
+    wanted = activation.name in LOGARITHMIC or options.loss is not None or options.darc1
+    return PreActivation(activation.name, data) if wanted else None
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import torch
 
 from returnn_lite.config.option_types import NaturalInt, PositiveFloat, PositiveInt
 from returnn_lite.layers.activations import activation as find_activation
+from returnn_lite.layers.activations import before
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.spatial import (
@@ -21,7 +22,7 @@ from returnn_lite.layers.spatial import (
     windows,
 )
 from returnn_lite.ops.convolution import convolution
-from returnn_lite.tensor import Dim, PreActivation, Spec, Tensor
+from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.axes import axis as find_axis
 from returnn_lite.tensor.dim import FEATURE, SPATIAL
@@ -193,4 +194,4 @@ class Conv(Layer):
         data = channels_last(data, lead)
         if not self.activation.name:
             return x.with_data(data, out)
-        return x.with_data(self.activation(data, -1), out, pre=PreActivation(self.activation.name, data))
+        return x.with_data(self.activation(data, -1), out, pre=before(self.activation, data, self.options))

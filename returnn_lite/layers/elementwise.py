@@ -12,13 +12,14 @@ import torch
 from returnn_lite.config_value import ConfigDict, ConfigOptions
 from returnn_lite.errors import did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
+from returnn_lite.layers.activations import before
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.out_type import overridden
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.size_target import with_target_axes
 from returnn_lite.layers.views.eval_view import called_out_type
-from returnn_lite.tensor import PreActivation, Spec, Tensor
+from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.align import common, joined, match, place
 from returnn_lite.tensor.hypotheses import hypotheses, place_apart
 
@@ -162,7 +163,8 @@ class Combine(Elementwise):
         if not self.activation.name:
             return joined(data, spec, sources)
         axis = -1 if spec.feature is None else spec.feature
-        return joined(self.activation(data, axis), spec, sources, pre=PreActivation(self.activation.name, data))
+        pre = before(self.activation, data, self.options)
+        return joined(self.activation(data, axis), spec, sources, pre=pre)
 
     def _folded(self, sources: tuple[Tensor, ...], spec: Spec) -> torch.Tensor:
         """The sources combined by the function."""
@@ -280,4 +282,4 @@ class ActivationLayer(Layer):
         if not self.activation.name:
             return x
         data = self.activation(x.data, -1, **self.opts)
-        return x.with_data(data, spec, pre=PreActivation(self.activation.name, x.data))
+        return x.with_data(data, spec, pre=before(self.activation, x.data, self.options))

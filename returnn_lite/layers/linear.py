@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.config.option_types import NaturalFloat, PositiveInt
 from returnn_lite.layers.activations import activation as find_activation
+from returnn_lite.layers.activations import before
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.joint_linear import FEWEST, JointLinear, Projection
@@ -99,7 +100,7 @@ class Linear(Layer):
         if self.only_logits:
             return x.with_data(data, spec, pre=PreActivation(self.activation.name, data))
         axis = -1 if feature is None else feature
-        return x.with_data(self.activation(data, axis), spec, pre=PreActivation(self.activation.name, data))
+        return x.with_data(self.activation(data, axis), spec, pre=before(self.activation, data, self.options))
 
     def _product(self, x: Tensor) -> torch.Tensor:
         """x W + b with the new feature axis last."""

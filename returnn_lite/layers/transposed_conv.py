@@ -10,12 +10,13 @@ import torch
 from returnn_lite.config.option_types import MAX_SIZE, PositiveInt, is_int, shortened
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.activations import activation as find_activation
+from returnn_lite.layers.activations import before
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.spatial import channels_first, channels_last, moved_axes, spatial_axes, window_spec
 from returnn_lite.ops import windows
 from returnn_lite.ops.convolution import transposed_convolution
-from returnn_lite.tensor import Dim, PreActivation, Spec, Tensor
+from returnn_lite.tensor import Dim, Spec, Tensor
 from returnn_lite.tensor.axes import AxisText
 from returnn_lite.tensor.masked import fill_padding
 
@@ -140,7 +141,7 @@ class TransposedConv(Layer):
         out = self.spec(x.spec, **{k: t.spec for k, t in refs.items()})
         if not self.activation.name:
             return x.with_data(data, out)
-        return x.with_data(self.activation(data, -1), out, pre=PreActivation(self.activation.name, data))
+        return x.with_data(self.activation(data, -1), out, pre=before(self.activation, data, self.options))
 
     def _weights(self, given: Tensor | None) -> torch.Tensor:
         """The filter as torch wants it: (F, n_out, filter …)."""

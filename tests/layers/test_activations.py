@@ -10,6 +10,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.activations import Activation, activation, carry_exact_log, safe_log
+from tests.nets import DENSE, batch, network
 
 X = torch.tensor([-2.0, -0.5, 0.0, 0.4, 3.0])
 
@@ -131,3 +132,20 @@ def test_exact_log_moves_with_the_entries() -> None:
     plain = torch.ones(2)
     assert carry_exact_log(plain, plain, torch.t) is plain
     assert safe_log(probs * 1.0)[0, 0] == approx(math.log(1e-20))
+
+
+@pytest.mark.parametrize(
+    ("activation", "options", "kept"),
+    [
+        ("relu", {}, False),
+        ("tanh", {}, False),
+        ("sigmoid", {}, True),
+        ("relu", {"darc1": 0.1}, True),
+        ("relu", {"loss": "mse", "target": "data"}, True),
+    ],
+)
+def test_arguments_stay_where_somebody_looks_at_them(activation, options, kept):
+    net = network({"x": {"class": "linear", "n_out": 4, "activation": activation, "from": "data", **options},
+                   "output": {"class": "softmax", "from": "x", "loss": "ce"}})  # fmt: skip
+    out = net(*batch(DENSE, {"data": [3, 2], "classes": [3, 2]}, size=2))
+    assert (out["x"].pre is not None) == kept

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import torch
 
-from returnn_lite.layers.activations import activation
+from returnn_lite.layers.activations import LOGARITHMIC, activation
 from returnn_lite.layers.core.node import Node
 from returnn_lite.network import Network
 from returnn_lite.network.objective import LossValue
@@ -19,7 +19,6 @@ from returnn_lite.tensor import PreActivation, Tensor
 
 Tensors = dict[str, torch.Tensor]
 Probing: TypeAlias = Callable[[], AbstractContextManager[object]]
-REMADE = ("softmax", "sigmoid", "log_softmax", "exp")  # activations that losses look through
 
 
 @dataclass
@@ -156,7 +155,7 @@ def detached(losses: dict[str, LossValue]) -> dict[str, LossValue]:
 
 def _is_remade(x: Tensor) -> bool:
     """Whether the data is made again of what was before the activation, so that losses find its exact logarithm."""
-    return x.pre is not None and x.pre.activation in REMADE and x.pre.data.shape == x.data.shape
+    return x.pre is not None and x.pre.activation in LOGARITHMIC and x.pre.data.shape == x.data.shape
 
 
 def _sources(x: Tensor) -> list[torch.Tensor]:
