@@ -5,7 +5,7 @@
 The model of `train_attention.py`, 100 sequences, about 20 of them a batch; beam 8, then greedily (beam 1). In the
 hand-written search all that depends on the frames alone is computed once, and the states follow their hypotheses by one
 gather each. Labels, lengths and scores of all hypotheses must be equal. Prints median seconds of both for all
-sequences and the ratio (goal: at most 1.25).
+sequences and the ratio (goals: at most 0.75; greedy 1.1).
 """
 
 from collections.abc import Callable, Sequence
@@ -145,7 +145,7 @@ def main() -> None:
     args = arguments("Beam search with an attention model.", rounds=5)
     random = Ours(config()).weights()
     batches = make_batches(sequences(SEQUENCES), BATCH_SIZE)
-    for beam, end, name in ((BEAM, 5.0, f"beam {BEAM}"), (1, 0.0, "greedy")):
+    for beam, end, name, goal in ((BEAM, 5.0, f"beam {BEAM}", 0.75), (1, 0.0, "greedy", 1.1)):
         weights = spread(random, end)
         with torch.no_grad():
             ours, theirs = our_search(weights, beam), HandWrittenSearch(weights).eval()
@@ -156,7 +156,7 @@ def main() -> None:
             times = in_turn(ours, by_hand, batches, args.rounds)
         lengths = torch.cat([mine.lengths for mine, _ in found])
         print(f"{name}: {len(lengths)} equal hypotheses of {int(lengths.min())} to {int(lengths.max())} labels")
-        print("ours {:.3f} s, hand-written {:.3f} s, ratio {:.3f} (goal: at most 1.25)".format(*times))
+        print("ours {:.3f} s, hand-written {:.3f} s, ratio {:.3f} (goal: at most {})".format(*times, goal))
 
 
 if __name__ == "__main__":
