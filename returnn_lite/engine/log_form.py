@@ -3,8 +3,10 @@ in torch. Lines come with their verbosity."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -13,6 +15,7 @@ from returnn_lite.engine import report
 from returnn_lite.engine.batch_like import BatchLike, num_rows
 from returnn_lite.engine.report import hms
 from returnn_lite.log import Log
+from returnn_lite.version import __version__
 
 Line: TypeAlias = tuple[int, str]
 Means: TypeAlias = Mapping[str, float]
@@ -74,10 +77,17 @@ class LogForm(Protocol):
 
     def pass_ends(self, what: Pass, tally: Tally, axes: Mapping[str, str]) -> Sequence[Line]: ...
     def trained(self, epoch: int, means: Means, seconds: float) -> Sequence[Line]: ...
+    def saved(self, base: str) -> Sequence[Line]: ...
     def evaluated(self, epoch: int, results: Mapping[str, Means]) -> Sequence[Line]: ...
     def run_ends(self, epoch: int, step: int) -> Sequence[Line]: ...
     def entries(self, dataset: str, means: Means) -> Mapping[str, float | Mapping[str, float]]:
         """The entries of the learning-rate file."""
+
+    def facts(self, device: str, processes: int) -> Mapping[str, object]:
+        """What that file says of the machine with each epoch."""
+
+    def end(self, step: int) -> Mapping[str, object]:
+        """What that file says of the end of an epoch, after so many steps of the run."""
 
 
 def write(log: Log, lines: Sequence[Line]) -> None:
@@ -140,6 +150,9 @@ class LayerForm:
     def trained(self, epoch: int, means: Means, seconds: float) -> Sequence[Line]:
         return [(1, report.epoch_line(self.title(epoch), means, seconds))]
 
+    def saved(self, base: str) -> Sequence[Line]:
+        return [(4, f"Save model under {base}")]
+
     def evaluated(self, epoch: int, results: Mapping[str, Means]) -> Sequence[Line]:
         return [(1, report.eval_line(results))] if results else []
 
@@ -148,6 +161,12 @@ class LayerForm:
 
     def entries(self, dataset: str, means: Means) -> Mapping[str, float | Mapping[str, float]]:
         return report.record_entries(dataset, means)
+
+    def facts(self, device: str, processes: int) -> Mapping[str, object]:
+        return {}
+
+    def end(self, step: int) -> Mapping[str, object]:
+        return {}
 
 
 class TorchForm:
@@ -206,6 +225,9 @@ class TorchForm:
     def trained(self, epoch: int, means: Means, seconds: float) -> Sequence[Line]:
         return [(3, f"Epoch {epoch}: Total train loss: {losses_text(means)}")]
 
+    def saved(self, base: str) -> Sequence[Line]:
+        return [(4, f"Save model under {base}.pt"), (4, f"Save optimizer under {base}.opt.pt")]
+
     def evaluated(self, epoch: int, results: Mapping[str, Means]) -> Sequence[Line]:
         texts = [f"{name}: {losses_text(means)}" for name, means in results.items()]
         return [(1, f"Epoch {epoch} evaluation: {' '.join(texts) or '(No evaluations.)'}")]
@@ -215,6 +237,20 @@ class TorchForm:
 
     def entries(self, dataset: str, means: Means) -> Mapping[str, float | Mapping[str, float]]:
         return {f"{dataset}_loss_{_bare(key)}": value for key, value in means.items()}
+
+    def facts(self, device: str, processes: int) -> Mapping[str, object]:
+        several = {"size": processes} if processes > 1 else None
+        return {
+            "returnn": f"returnn_lite {__version__}",
+            "torch": version("torch"),
+            "hostname": platform.node(),
+            "cpu": platform.processor() or platform.machine(),
+            "device": device,
+            "distributed": several,
+        }
+
+    def end(self, step: int) -> Mapping[str, object]:
+        return {"global_train_step_end": step}
 
 
 def _bare(key: str) -> str:

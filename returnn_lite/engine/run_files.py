@@ -10,6 +10,7 @@ from returnn_lite.engine.checkpoints.cleanup import Scores, cleanup_old_models, 
 from returnn_lite.engine.checkpoints.find import epoch_base, existing_models
 from returnn_lite.engine.checkpoints.resume import complete_formats
 from returnn_lite.engine.epoch_network import EpochNetwork
+from returnn_lite.engine.log_form import write
 from returnn_lite.engine.models.model import ModelSource
 from returnn_lite.engine.models.torch_source import TorchSource
 from returnn_lite.engine.setup import final_epoch, model_name
@@ -30,6 +31,7 @@ class RunFiles:
         self.formats, self.as_torch = checkpoint.checkpoint_formats(config), isinstance(source, TorchSource)
         self.save_interval = config.int("save_interval", 1) or 1
         self.cleanup = cleanup_options(config.bool_or_other("cleanup_old_models", None))
+        self.written: int | None = None  # the last epoch
 
     def remove_stale(self) -> None:
         """Removes what a killed run left half written."""
@@ -55,7 +57,9 @@ class RunFiles:
     def write(self, network: EpochNetwork, params: Params, epoch: int, global_step: int, resume: State) -> None:
         """Optimizer state, then model (`params`, whole); older optimizer states go."""
         base = self.base(epoch)
-        self.log.v4(f"Save model under {base}")
+        if not self.as_torch or epoch != self.written:  # at the end of a run it is written again, with all scores
+            write(self.log, self.source.form.saved(base))
+        self.written = epoch
         checkpoint.save_checkpoint(
             base,
             params,
@@ -65,7 +69,7 @@ class RunFiles:
             formats=self.formats,
             as_torch=self.as_torch,
         )
-        self.drop_old_states()
+        self.drop_old_states(epoch)
 
     def write_state(self, info: State, resume: State) -> None:
         """Optimizer state alone, of the epoch that `info` names."""
@@ -83,9 +87,14 @@ class RunFiles:
         params = network.net.saved_params
         complete_formats(filename, params, info, self.formats, self.log, as_torch=self.as_torch)
 
-    def drop_old_states(self) -> None:
-        """Older optimizer states go, unless they stay with their models."""
-        if not self.config.is_true("apply_cleanup_old_models_to_optim_states"):
+    def drop_old_states(self, epoch: int) -> None:
+        """What is older than the optimizer state of this epoch goes, unless it stays with its model: for nets of layers
+        all but the last two, for torch models that of two epochs before."""
+        if self.config.is_true("apply_cleanup_old_models_to_optim_states"):
+            return
+        if self.as_torch:
+            checkpoint.drop_resume_state(self.base(epoch - 2))
+        else:
             checkpoint.drop_old_resume_states(self.model or "")
 
     def clean_up(self, scores: Scores) -> None:

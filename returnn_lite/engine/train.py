@@ -233,7 +233,7 @@ class Trainer:
         if self.saved is not None and self.saved.is_behind(self.control, epoch):
             rate = self.saved.state["effective_learning_rate"]
             self.files.write_state(self.files.info(self.network, epoch, self.global_step, rate), self.resume_state())
-        self.files.drop_old_states()
+        self.files.drop_old_states(epoch)
         self.clean_up()
 
     # --- an epoch -----------------------------------------------------------------------------------------------------

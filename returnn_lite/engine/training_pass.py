@@ -71,6 +71,7 @@ class TrainingPass:
         with self.hooks.around(net, "train", epoch, first_step):
             global_step = self.steps(batches, meter, epoch, rate, first_step, stop)
         means, seconds = self.end(epoch, batches, meter)
+        self.control.set_meta(epoch, self.source.form.end(global_step))
         if updater.rates.change_within_epochs:
             end_rate = np.float32(updater.effective_learning_rate)
             self.control.set_meta(epoch, {"effective_learning_rate_end": end_rate})
@@ -140,6 +141,7 @@ class TrainingPass:
         start_epoch(self.network.net, self.config, epoch, step=first_step, rank=rank)
         start_rate = np.float32(self.network.updater.rates.common_of_step(first_step, rate))
         self.control.set_meta(epoch, {"global_train_step": first_step, "effective_learning_rate": start_rate})
+        self.control.set_meta(epoch, self.source.form.facts(str(self.device), world.size))
         batches = self.data.training_batches(self.network.net, epoch)
         return batches, step_meter(self.config, self.source.form, self.pass_of(epoch), self.log, self.network.net)
 

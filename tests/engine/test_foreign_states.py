@@ -54,3 +54,14 @@ def test_parameters_without_a_state(tmp_path):
     )
     (optimizer,) = made["optimizer"]["optimizers"].values()
     assert optimizer["class"] == "torch.SGD" and optimizer["slots"] == {} and made["step"] == 3
+
+
+def test_options_of_the_groups():
+    groups = [
+        {"params": [1], "lr": 0.1, "weight_decay": 0.2, "betas": (0.5, 0.9)},
+        {"params": [0], "weight_decay": 0.0},
+    ]
+    state = {"state": {}, "param_groups": groups}
+    made = translated({"optimizer": state, "param_names": ["w", "b"], "optimizer_class_name": "AdamW"})
+    found = [(group["params"], group["options"]) for group in made["optimizer"]["optimizers"].values()]
+    assert found == [(["w"], {"weight_decay": 0.2, "beta1": 0.5, "beta2": 0.9}), (["b"], {"weight_decay": 0.0})]

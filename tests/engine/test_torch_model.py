@@ -50,6 +50,26 @@ def test_checkpoints_have_the_names_of_the_module(tmp_path):
     Net().load_state_dict(content["model"])
 
 
+@pytest.mark.parametrize(("changes", "states"), [
+    ({"num_epochs": 4}, [3, 4]),
+    ({"num_epochs": 4, "save_interval": 2}, [4]),  # that of two epochs before goes
+    ({"num_epochs": 7, "save_interval": 3}, [3, 6, 7]),
+    ({"num_epochs": 3, "apply_cleanup_old_models_to_optim_states": True}, [1, 2, 3]),
+])  # fmt: skip
+def test_which_optimizer_states_stay(tmp_path, changes, states):
+    lines = run(options(tmp_path, **changes))
+    assert sorted(path.name for path in tmp_path.glob("*.opt.pt")) == [f"model.{n:03d}.opt.pt" for n in states]
+    for suffix, kind in ((".pt", "model"), (".opt.pt", "optimizer")):
+        assert lines.count(f"Save {kind} under {tmp_path}/model.{states[-1]:03d}{suffix}") == 1
+
+
+def test_what_the_learning_rate_file_says_of_an_epoch(tmp_path):
+    run(options(tmp_path, num_epochs=2))
+    facts = re.findall(r"':meta:(.*)': (.*),", (tmp_path / "rates").read_text())
+    assert [value for name, value in facts if name.startswith("global_train_step")] == ["0", "5", "5", "10"]
+    assert {("device", "'cpu'"), ("torch", f"'{torch.__version__}'"), ("distributed", "None")} <= set(facts)
+
+
 VARIANTS = {
     "plain": {},
     "averages": {"weight_averaging": {"kind": "ema", "decay": 0.9}},

@@ -144,12 +144,17 @@ def fitting_state(base: str) -> Iterator[None]:
         raise ConfigError("load", f"{text}; {WITHOUT_STATE}") from exc
 
 
+def drop_resume_state(base: str) -> None:
+    """Removes the optimizer state of an epoch, if it is there."""
+    if os.path.isfile(base + ".opt.pt"):
+        os.remove(base + ".opt.pt")
+
+
 def drop_old_resume_states(model: str) -> None:
     """Removes all optimizer states but those of the last epochs."""
     resumable = list(existing_models(model, 0, resumable=True).values())
     for base in resumable[:-KEPT_OPTIMIZER_STATES]:
-        if os.path.isfile(base + ".opt.pt"):
-            os.remove(base + ".opt.pt")
+        drop_resume_state(base)
 
 
 def read_model(name: str, option: str = "load", *, key: str | None = "model") -> dict[str, torch.Tensor]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from returnn_lite.config_value import ConfigDict, ConfigOptions
 from returnn_lite.optim.state import SavedState, State
 from returnn_lite.schedule import lr_file
+
+RATES = ("lr", "initial_lr")
 
 
 def is_foreign(state: SavedState) -> bool:
@@ -17,8 +20,8 @@ def is_foreign(state: SavedState) -> bool:
 def translated(state: SavedState) -> State:
     """The state with the values of each parameter by its name.
 
-    Parameters are numbered over all groups in the order of `param_names`. Options stay those of the config, learning
-    rates and scores those of the learning-rate file. Raises ValueError if numbers and names do not agree.
+    Parameters are numbered over all groups in the order of `param_names`. Learning rates and scores stay those of the
+    learning-rate file. Raises ValueError if numbers and names do not agree.
     """
     groups, names = state["optimizer"]["param_groups"], list(state["param_names"])
     numbers = [number for group in groups for number in group["params"]]
@@ -27,20 +30,26 @@ def translated(state: SavedState) -> State:
     known = state["optimizer"]["state"]
     slots = {name: dict(known[number]) for number, name in zip(numbers, names, strict=True) if number in known}
     shapes = {name: _shape(values) for name, values in slots.items()}
-    first = groups[0] if groups else {}
-    options = {key: value for key, value in first.items() if isinstance(value, int | float) and "lr" not in key}
-    options |= {f"beta{i}": beta for i, beta in enumerate(first.get("betas") or (), start=1)}
     kind = str(state.get("optimizer_class_name", ""))
-    optimizer = {
+    common = {
         "class": f"torch.{kind}" if hasattr(torch.optim, kind) else kind,
-        "slots": slots,
+        "slots": slots,  # of all groups: others may have been made of the parameters since
         "shapes": shapes,
         "group": {},
-        "params": names,
-        "options": options,
     }
-    made = {"optimizers": {"foreign": optimizer}, "accumulated": {}}
+    by_number = dict(zip(numbers, names, strict=True))
+    optimizers = {
+        f"group {i}": {**common, "params": [by_number[n] for n in group["params"]], "options": _options(group)}
+        for i, group in enumerate(groups)
+    }
+    made = {"optimizers": optimizers, "accumulated": {}}
     return {**state, "optimizer": made, "learning_rates": lr_file.to_text({})}
+
+
+def _options(group: ConfigDict) -> ConfigOptions:
+    """The numbers among the options of one of torch's groups, but for learning rates."""
+    options = {key: value for key, value in group.items() if isinstance(value, int | float) and key not in RATES}
+    return options | {f"beta{i}": beta for i, beta in enumerate(group.get("betas") or (), start=1)}
 
 
 def _shape(values: SavedState) -> list[int]:
