@@ -52,6 +52,8 @@ class SoftmaxOverSpatial(Layer):
         self.log_space = log_space
         if window_start is not None and window_size is None:
             raise self.error("`window_start` needs `window_size`")
+        if use_time_mask is False and (start is not None or window_start is not None):
+            raise self.error("`start` and `window_start` need the mask over time, but `use_time_mask` is False")
 
     @cached_property
     def infinity(self) -> float:

@@ -19,8 +19,9 @@ from returnn_lite.layers.core.out_type import overridden
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.size_target import with_target_axes
 from returnn_lite.layers.views.eval_view import called_out_type
+from returnn_lite.ops import elementwise
 from returnn_lite.tensor import Spec, Tensor
-from returnn_lite.tensor.align import common, joined, match, place
+from returnn_lite.tensor.align import common, joined, place
 from returnn_lite.tensor.hypotheses import hypotheses, place_apart
 
 Binary = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -33,8 +34,8 @@ _KINDS: dict[str, Binary] = {
     "floordiv": operator.floordiv,
     "mod": operator.mod,
     "pow": operator.pow,
-    "maximum": torch.maximum,
-    "minimum": torch.minimum,
+    "maximum": elementwise.maximum,
+    "minimum": elementwise.minimum,
     "logical_and": torch.logical_and,
     "logical_or": torch.logical_or,
     "logical_xor": torch.logical_xor,
@@ -63,7 +64,8 @@ class Elementwise(Layer):
         if not known:
             return self.alone() if not sources else None
         layout = common(known, self.behavior)
-        self._check_broadcast(layout, known)
+        if not self.allow_broadcast:
+            self.check_broadcast(layout, known)
         return self.checked(with_target_axes(self, overridden(layout, out_type_of(self, known), known, self.name)))
 
     def alone(self) -> Spec | None:
@@ -76,16 +78,6 @@ class Elementwise(Layer):
         if n_out is not None and spec.dim is not None and spec.dim != n_out:
             raise self.error(f"`n_out` must be {spec.dim}, the size that the sources give, but is {n_out} instead")
         return spec
-
-    def _check_broadcast(self, layout: Spec, sources: tuple[Spec, ...]) -> None:
-        """From behaviour version 4 on some source must have all axes, unless an option allows more."""
-        if self.behavior < 4 or self.allow_broadcast or self.options.out_shape is not None or self.options.out_type:
-            return
-        tick = layout.one_tick()  # a layer moved out of a loop is allowed what each tick is
-        ticks = [s.one_tick() for s in sources]
-        if not any(set(match(tick, s, self.behavior)) == set(range(s.rank)) and s.rank == tick.rank for s in ticks):
-            text = f"all inputs {', '.join(map(str, sources))} require broadcasting to {layout}"
-            raise self.error(f"{text}; this must be explicitly allowed, e.g. by `out_shape` (behavior_version >= 4)")
 
 
 def out_type_of(layer: Layer, known: tuple[Spec, ...]) -> ConfigDict | None:
@@ -281,5 +273,5 @@ class ActivationLayer(Layer):
             x = x.axis_last(x.spec.feature)
         if not self.activation.name:
             return x
-        data = self.activation(x.data, -1, **self.opts)
+        data = self.activation(x.data, **{"axis": -1, **self.opts})
         return x.with_data(data, spec, pre=before(self.activation, x.data, self.options))

@@ -12,7 +12,7 @@ from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.ops.indexing import gather_rows, scatter_rows
 from returnn_lite.tensor import Dim, Spec, Tensor
-from returnn_lite.tensor.align import joined
+from returnn_lite.tensor.align import joined, place
 from returnn_lite.tensor.axes import AxisText, describe
 from returnn_lite.tensor.axes import axis as find_axis
 
@@ -166,7 +166,7 @@ class Gather(Layer):
         """The picked entries."""
         at = find_axis(x.spec, self.axis)
         if "position" not in refs:
-            return x.with_data(x.data.select(at, int(self.position)), self.made_spec(x.spec))
+            return self._at_number(x, int(self.position), at)
         position = refs["position"]
         out, wanted = self.made_spec(x.spec, position=position.spec), self._position(x.spec, position.spec)
         if wanted.rank > position.spec.rank:
@@ -174,6 +174,18 @@ class Gather(Layer):
         if self.clip_to_valid:
             position = position.with_data(self._clipped(x, position, at))
         return joined(_gathered(x, position, self._plan(x.spec, wanted)), out, [x, position])
+
+    def _at_number(self, x: Tensor, number: int, at: int) -> Tensor:
+        out, size = self.made_spec(x.spec), x.data.shape[at]
+        if not self.clip_to_valid:
+            return x.with_data(x.data.select(at, number), out)
+        lengths = x.length(x.spec.dims[at]) if x.spec.dims[at].dynamic else None
+        if lengths is None or number <= 0:
+            return x.with_data(x.data.select(at, min(max(number, 0), size - 1)), out)
+        last = Tensor(lengths.values.long() - 1, Spec(lengths.dims, "int64", time=None, feature=None), {})
+        index = place(last, x.spec, self.behavior).clamp(min=0, max=number)
+        shape = [1 if i == at else n for i, n in enumerate(x.data.shape)]
+        return x.with_data(x.data.gather(at, index.expand(shape)).squeeze(at), out)
 
     def _clipped(self, x: Tensor, position: Tensor, at: int) -> torch.Tensor:
         dim = x.spec.dims[at]

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from returnn_lite.config import Config
 from returnn_lite.config.option_types import PositiveFloat, option_kinds, shortened, wrong_values
 from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
-from returnn_lite.tensor import Tensor
+from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.masked import mask_all
 
 L = TypeVar("L", bound="type[Loss]")
@@ -57,15 +58,25 @@ class Loss:
         """Value and error of every sequence, (B,)."""
         raise ConfigError("loss", f"the loss {self.loss_name!r} has no value per sequence")
 
+    def configure(self, config: Config, behavior: int) -> None:
+        """Defaults that depend on the config besides `loss_opts`."""
+
+    def check(self, output: Spec, target: Spec) -> None:
+        """Raises ConfigError for an output that cannot be compared with this target."""
+
     def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
         """The sums for this output: batch and time in front (batch first for a `recurrent` loss), feature axis last."""
         raise TypeError(f"loss {self.loss_name!r} has no compute")
 
     def inverse_norm(self, output: Tensor, target: Tensor | None) -> torch.Tensor:
-        """1 / norm factor: number of target frames; of output frames without target; of sequences without time."""
+        """1 / norm factor: number of target frames; of output frames without target; else of the valid positions of the
+        only dynamic axis; else of sequences."""
         for x in (target, output):
             if x is not None and x.spec.time is not None:
                 return x.length(x.spec.dims[x.spec.time]).values.sum().to(torch.float32)
+        dynamic = [dim for dim in output.spec.dims if dim.dynamic]
+        if len(dynamic) == 1:
+            return output.length(dynamic[0]).values.sum().to(torch.float32)
         at = output.spec.batch
         return torch.full((), float(output.data.shape[at]) if at is not None else 1.0, device=output.data.device)
 

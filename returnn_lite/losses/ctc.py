@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from returnn_lite.config import Config
 from returnn_lite.errors import ConfigError
 from returnn_lite.ops.ctc import collapse_repeated, ctc_loss
 
@@ -39,6 +40,12 @@ def tf_ctc_loss(
         logits, lengths, targets, target_lengths, blank=blank, normalized=False, label_loop=ctc_merge_repeated
     )
     return torch.where(too_short.to(loss.device), 0.0, loss)
+
+
+def zero_infinity(config: Config, behavior: int) -> bool:
+    """Whether sequences without a valid alignment have gradient 0, too: from behaviour version 30 on, or by the option
+    `tf_native_ctc_zero_infinity`."""
+    return behavior >= 30 or bool(config.bool("tf_native_ctc_zero_infinity", False))
 
 
 def native_ctc_loss(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from returnn_lite.config import Config
 from returnn_lite.config.option_types import PositiveInt
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.layers.activations import safe_log
@@ -16,7 +17,7 @@ from returnn_lite.ops.ctc import collapse_repeated
 from returnn_lite.ops.ctc_decode import beam_search_decode, greedy_decode
 from returnn_lite.ops.edit_distance import edit_distance
 from returnn_lite.ops.kernels import on_gpu
-from returnn_lite.tensor import Tensor
+from returnn_lite.tensor import Spec, Tensor
 
 Labels = tuple[torch.Tensor, torch.Tensor]  # (B, N) and lengths (B,)
 
@@ -78,6 +79,17 @@ class CTC(Loss):
         for key in self.options:
             if key not in known:
                 raise ConfigError("loss_opts", f"`ctc_opts` has no entry {key!r}{did_you_mean(key, known)}")
+
+    def configure(self, config: Config, behavior: int) -> None:
+        """What becomes of sequences without a valid alignment."""
+        if self.native:
+            self.options.setdefault("zero_infinity", ctc.zero_infinity(config, behavior))
+
+    def check(self, output: Spec, target: Spec) -> None:
+        """One class more than the target has: blank."""
+        if target.dim is not None and output.dim != target.dim + 1:
+            text = f"the output must have dim {target.dim + 1} (blank is the last), but has {output.dim}"
+            raise ConfigError("", f"{text}; target: {target}, output: {output}")
 
     def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
         """Sum over sequences, and the summed edit distance."""

@@ -148,6 +148,9 @@ class Net(NetBase["Net"]):
         """A layer of this net as the root net sees it (a loop has its frames stacked)."""
         return self.ask(name)
 
+    def suppose(self) -> None:
+        """Infers what Specs can be told of layers that are linked, but not yet inferred, as those of a loop."""
+
     def target_outside(self, target: ConfigValue) -> Task[Node]:
         """The target of a loss, as the root net sees it."""
         return self.ask_target(target)
@@ -212,6 +215,8 @@ class Net(NetBase["Net"]):
         shared = self.shared
         layer.name, layer.path, layer.context, layer.net = name, path, shared.context, self.names
         options = layer.options
+        if len(options.name_scope or "") > 1 and str(options.name_scope).endswith("/"):
+            raise layer.error(f'`name_scope` must not end in "/", but is {options.name_scope!r} instead')
         layer.scope = ParamScope(
             shared.store, names.join(self.prefix, options.name_scope, name), path,
             trainable=self.trainable and bool(options.trainable), updater_opts=options.updater_opts,
@@ -319,6 +324,8 @@ class Net(NetBase["Net"]):
         name = self.target_name(target)
         if name.startswith("layer:") or name in self.descriptions:
             node = await self.ask_target(target)
+            if node.spec is None:
+                self.suppose()
             return node.spec.dim if node.spec is not None else None
         return self.shared.extern.spec(name, path).dim
 

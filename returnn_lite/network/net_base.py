@@ -109,10 +109,11 @@ class NetBase(Generic[N]):
             self.context.log.v3(f"layer {self.path}/{node.name!r}: {node.spec}")
 
     def target_name(self, target: ConfigValue) -> str:
-        """The first of the targets, or the default one."""
+        """The first of the targets, or the default one; "data:x" and "base:x" are names of layers."""
         if isinstance(target, (list, tuple)):
             target = target[0] if target else None
-        return str(target) if target else self.shared.extern.default_target
+        name = str(target) if target else self.shared.extern.default_target
+        return f"layer:{name}" if name.startswith(("data:", "base:")) and name not in self.descriptions else name
 
 
 def reading(names: list[str]) -> str:

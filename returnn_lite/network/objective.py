@@ -85,6 +85,8 @@ class LossNode:
         self.loss.training, self.loss.generator = training, self.node.layer.context.generator
         self.loss.layers = {option: in_float32(values[n]) for option, n in self.layer_nodes.items()}
         try:
+            if target is not None:
+                self.loss.check(output.spec, target.spec)
             sums = self.loss.compute(output, target)
         except ConfigError as exc:
             raise ConfigError(exc.path or self.path, exc.message + emptied_text(self.node, values)) from exc
@@ -168,6 +170,7 @@ def loss_node(name: str, node: Node, target: Node | None, inverse_norm: Node | N
     if options.loss_scale not in (None, 1.0) and "scale" in opts and opts["scale"] != options.loss_scale:
         raise ConfigError(path, "`loss_scale` and the loss option `scale` cannot be used together")
     made, common = make_loss(options.loss, opts, path)
+    made.configure(layer.context.config, layer.behavior)
     if options.loss_scale is not None:
         common.scale = options.loss_scale
     return LossNode(name, node, target, made, common, bool(options.only_on_eval), inverse_norm, path)

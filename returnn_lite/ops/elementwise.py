@@ -16,6 +16,16 @@ def log_above(x: Tensor, eps: float, *, fake_gradient: bool = True) -> Tensor:
     return result
 
 
+def maximum(x: Tensor, y: Tensor) -> Tensor:
+    """The larger of both, broadcast; the gradient of equal values goes to x."""
+    return torch.where(x < y, y, x)
+
+
+def minimum(x: Tensor, y: Tensor) -> Tensor:
+    """The smaller of both, broadcast; the gradient of equal values goes to x."""
+    return torch.where(x > y, y, x)
+
+
 class _LogAbove(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:

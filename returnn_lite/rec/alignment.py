@@ -14,7 +14,7 @@ from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.losses.ctc import native_ctc_loss
+from returnn_lite.losses.ctc import native_ctc_loss, zero_infinity
 from returnn_lite.losses.sequence import labels_of
 from returnn_lite.ops.ctc import ctc_best_path, ctc_posteriors
 from returnn_lite.ops.staircase import staircase_posteriors
@@ -107,11 +107,10 @@ class CTCLoss(Alignment):
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
         """The loss of each sequence."""
         scores, lengths = self.frames(refs["logits"])
-        zero = self.behavior >= 30 or self.context.config.bool("tf_native_ctc_zero_infinity", False)
         loss = native_ctc_loss(
             scores, lengths, *labels_of(refs["targets"].batch_major()), logits_normalize=not self.normalized,
             grad_wrt_softmax_in=not self.normalized, label_loop=self.label_loop, blank_index=self.blank_index,
-            zero_infinity=bool(zero), max_approx=self.max_approx,
+            zero_infinity=zero_infinity(self.context.config, self.behavior), max_approx=self.max_approx,
         )  # fmt: skip
         return joined(loss, vector(), [refs["logits"], refs["targets"]])
 

@@ -174,7 +174,8 @@ class Choice(Layer):
         if isinstance(target, (list, tuple)):
             target = target[index] if index < len(target) else None
         keys = self.context.data_keys
-        known = keys.specs.get(target) if keys is not None and isinstance(target, str) else None
+        key = target.removeprefix("layer:").removeprefix("data:") if isinstance(target, str) else None
+        known = keys.specs.get(key) if keys is not None and key is not None else None
         if known is not None and known.sparse_dim is not None:
             return known.sparse_dim
         return self.dim(f"sparse-dim{index}", x.dim) if x is not None else None
@@ -310,7 +311,7 @@ def _target_reference(target: Any, net: Surroundings, path: str) -> str:
     name = str(target)
     if name.startswith("layer:"):
         return name[len("layer:") :]
-    return name if net.has_layer(name) else f"data:{name}"
+    return name if net.has_layer(name) or name.startswith(("data:", "base:")) else f"data:{name}"
 
 
 def _first_of(source: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -45,10 +45,14 @@ class LoopBuilder:
     async def link(self, source: Node | None) -> None:
         """Links all layers of the unit that output, losses and output layers need."""
         inner = self.inner
+        self.inputs.specs["source"] = None if source is None else source.spec
         await collect(self._start_points(), inner)
         await inner.link_previous()
         await self._complete()
-        for name in [*inner.loss_targets(), *(found for found, *_ in loop_losses(inner))]:
+        for name in inner.loss_targets():
+            net, own = inner.within(name)
+            await net.ask(own)
+        for name, *_ in loop_losses(inner):
             await inner.ask(name)
         for inner_node in list(inner.order):
             await link_initial(inner_node, inner)

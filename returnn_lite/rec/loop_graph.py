@@ -44,7 +44,8 @@ class LoopGraph:
                 if name in net.descriptions and (prefix + name == "output" or is_root):
                     yield prefix + name, node
             yield from ((prefix + name, net.nodes[name]) for name, *_ in loop_losses(net) if name in net.nodes)
-        yield from ((name, self.inner.nodes[name]) for name in self.inner.loss_targets())
+        for name in self.inner.loss_targets():
+            yield name, self.nodes.get(name) or self.inner.nodes[name]
 
     def with_loss(self) -> Iterator[tuple[str, Net, Node]]:
         """(label, net, node) of the layers with a loss."""

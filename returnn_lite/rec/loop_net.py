@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from returnn_lite.config_value import ConfigDict, ConfigValue
@@ -11,6 +12,7 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.linking import Task, task
 from returnn_lite.layers.core.node import Node
+from returnn_lite.network.building import infer
 from returnn_lite.network.construct import Net
 from returnn_lite.network.names import join
 from returnn_lite.rec.inputs import InnerSource, LoopInputs, link_previous
@@ -94,6 +96,14 @@ class LoopNet(Net):
         made.loop = self
         return made
 
+    def suppose(self) -> None:
+        """From what the loop reads from outside, as far as it is linked."""
+        self.inputs.specs.update({key: node.spec for key, node in self.inputs.captured.items()})
+        for node in self.order:
+            if node.spec is None:
+                with contextlib.suppress(ConfigError):
+                    infer(node)
+
     def target_outside(self, target: ConfigValue) -> Task[Node]:
         """The target of a loss in this loop, as the net outside sees it: whole sequences."""
         name = self.target_name(target)
@@ -114,16 +124,45 @@ class LoopNet(Net):
         return layer if layer != name or layer in self.descriptions else None
 
     def loss_targets(self) -> list[str]:
-        """The layers of this loop that are targets of its losses."""
+        """The layers of this loop that its losses read besides their own: targets, and what they are divided by."""
         context = self.shared.context
         if context.search or not context.losses:
             return []
-        with_loss = (n.layer.options for n in self.nodes.values() if n.description.get("loss"))
-        found = (self.target_layer(options.target) for options in with_loss if options.target is not None)
+        found = []
+        for net in self._nets():
+            for options in (n.layer.options for n in net.nodes.values() if n.description.get("loss")):
+                norm = (options.loss_opts or {}).get("custom_inv_norm_factor")
+                found += [net.target_layer(options.target)] if options.target is not None else []
+                found += [net.target_layer(f"layer:{norm}")] if isinstance(norm, str) else []
         return list(dict.fromkeys(name for name in found if name is not None))
 
+    def _nets(self) -> Iterator[LoopNet | SubnetInLoop]:
+        """This net and all sub-networks that are run with it."""
+        waiting: deque[LoopNet | SubnetInLoop] = deque([self])
+        while waiting:
+            net = waiting.popleft()
+            yield net
+            waiting += [n for n in net.subnets.values() if isinstance(n, SubnetInLoop)]
+
+    def within(self, name: str) -> tuple[Net, str]:
+        """The sub-network that has a layer, and its name there: "sub/inner" is "inner" of "sub"."""
+        net: Net = self
+        outer, _, inner = name.partition("/")
+        while inner and isinstance(net.subnets.get(outer), SubnetInLoop):
+            net, name = net.subnets[outer], inner
+            outer, _, inner = name.partition("/")
+        return net, name
+
+    def located(self, name: str) -> str:
+        """A name as this net says it."""
+        return name
+
     def outside(self, name: str) -> Task[Node]:
-        """A layer of the loop, as the net outside sees it."""
+        """A layer of the loop, or one that it reads, as the net outside sees it."""
+        if name.startswith("base:"):
+            return self.outer.outside(name[len("base:") :])
+        if name.startswith("data:") and name not in self.descriptions:
+            return self.outer.outside(name)
         return self.outer.outside(f"{self.owner.name}/{name}")
 
     # --- what is read from outside ------------------------------------------------------------------------------------
@@ -160,13 +199,36 @@ class SubnetInLoop(Net):
         """A frame of a data key."""
         return self.loop.data(key)
 
+    def located(self, name: str) -> str:
+        """A name in this net as the loop's own net says it."""
+        parent = self.parent
+        is_data = name.startswith("data:") and name not in self.descriptions
+        if is_data or not isinstance(parent, (LoopNet, SubnetInLoop)):
+            return name
+        if name.startswith("base:"):
+            return parent.located(name[len("base:") :])
+        return f"{parent.located(next(n for n, net in parent.subnets.items() if net is self))}/{name}"
+
     def outside(self, name: str) -> Task[Node]:
         """An inner layer, as the net outside of the loop sees it."""
-        return self.loop.outside(name)
+        return self.loop.outside(self.located(name))
+
+    def target_layer(self, target: ConfigValue) -> str | None:
+        """The layer of the loop that a target names; None if it is outside."""
+        return self.loop.target_layer(self._located_target(target))
+
+    def _located_target(self, target: ConfigValue) -> str:
+        name = self.target_name(target)
+        layer = name.removeprefix("layer:")
+        return f"layer:{self.located(layer if layer != name or layer in self.descriptions else f'data:{layer}')}"
+
+    def suppose(self) -> None:
+        """All layers of the loop."""
+        self.loop.suppose()
 
     def target_outside(self, target: ConfigValue) -> Task[Node]:
         """The target of a loss, as the net outside of the loop sees it."""
-        return self.loop.target_outside(target)
+        return self.loop.target_outside(self._located_target(target))
 
     def subnet(self, descriptions: ConfigDict, *, path: str, prefix: str, trainable: bool) -> Net:
         """A further sub-network."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from returnn_lite.config.option_types import PositiveInt
+from returnn_lite.config.option_types import PositiveInt, is_int
 from returnn_lite.config_value import ConfigOptions
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.context import Surroundings
@@ -153,8 +153,8 @@ class Unit(Stateful):
         start = self.initial.state(self, self.cell, data.shape[1], data.device, refs)
         out, final = self.cell.sequence(
             self.weights, data, lengths, start, reverse=self.reverse, training=self.training,
-            generator=self.context.generator, need_state=self.needs_state, sparse_grad=torch.is_grad_enabled(),
-            zero_padded=x.zero_padded,
+            generator=self.context.generator, need_state=self.needs_state or self.initial.is_kept,
+            sparse_grad=torch.is_grad_enabled(), zero_padded=x.zero_padded,
         )  # fmt: skip
         if others:
             out = out.reshape(out.shape[0], -1, *others, out.shape[-1])
@@ -194,6 +194,11 @@ class Unit(Stateful):
 
     def step(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         """One tick."""
+        out, new = self._tick(constants, sources, state, tick)
+        self.initial.keep(self, out.state)
+        return out, new
+
+    def _tick(self, constants: LoopConstants, sources: list[Tensor], state: State, tick: Tick) -> tuple[Tensor, State]:
         ahead = constants.ahead
         if ahead is not None and ahead.spec is not None:
             out, new = self.cell.end_tick(
@@ -238,6 +243,15 @@ class _Blocks:
         return torch.tensor(self.values, dtype=dtype).repeat_interleave(size).expand(shape).clone()
 
 
+# What named units alone have, and a loop may be given without effect: any initialiser, and defaults.
+_INITS = ("forward_weights_init", "recurrent_weights_init", "bias_init")
+_UNSET: dict[str, tuple[Any, ...]] = {
+    "unit_opts": (None, {}),
+    "unroll": (None, False),
+    "input_projection": (None, True),
+}
+
+
 @layer("rec")
 class RecUnit(Unit):
     """A recurrent unit over the time axis (`unit` is a name), or a loop over a sub-network (`unit` is a dict).
@@ -276,6 +290,8 @@ class RecUnit(Unit):
             raise self.error(f"`direction` must be 1 or -1, but is {direction!r} instead")
         if max_seq_len is not None and not unroll:
             raise self.error("`max_seq_len` is only for loops over a sub-network (`unit` a dict), or with `unroll`")
+        if unroll and not is_int(max_seq_len):
+            raise self.error(f"`unroll` needs an int as `max_seq_len`, but it is {max_seq_len!r} instead")
         self.reverse = direction == -1
         self.axis = axis
         self.input_projection = input_projection
@@ -296,7 +312,8 @@ class RecUnit(Unit):
     def prepare(cls, description: ConfigOptions, net: Surroundings) -> ConfigOptions:
         """A dict as `unit` is a loop."""
         if isinstance(description.get("unit"), dict):
-            return {**description, "class": "rec.loop"}
+            unset = {k for k, v in description.items() if k in _INITS or (k in _UNSET and v in _UNSET[k])}
+            return {**{k: v for k, v in description.items() if k not in unset}, "class": "rec.loop"}
         return description
 
 

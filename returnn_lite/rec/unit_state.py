@@ -34,7 +34,11 @@ class InitialState:
     @property
     def is_kept(self) -> bool:
         """Whether a batch begins where the last one ended."""
-        return self.value in _KEPT
+        value = self.value
+        entries = (
+            value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value]
+        )
+        return any(isinstance(entry, str) and entry in _KEPT for entry in entries)
 
     @property
     def is_zero(self) -> bool:
@@ -78,10 +82,8 @@ class InitialState:
         self, unit: Layer, cell: Cell, batch: int, device: torch.device, refs: Mapping[str, Tensor]
     ) -> State | None:
         """The initial state of a run; None for zeros."""
-        if self.value in (None, 0, "zeros"):
+        if self.is_zero:
             return None
-        if self.value in _KEPT:
-            return self._last(unit, batch)
         zeros = cell.zero_state(batch, device, torch.float32)
         entries = self.per_key(cell)
         return {k: self._component(unit, k, entries[k], zeros[k], refs) for k in cell.state_keys}
@@ -91,7 +93,7 @@ class InitialState:
     ) -> State:
         """The state before one frame alone: zeros, or what the layers give, for all axes of `rows` but the last one."""
         zeros = cell.zero_state(1, device, torch.float32)
-        if self.value in (None, 0, "zeros", *_KEPT):
+        if self.is_zero or self.is_kept:
             return {key: value.expand(*shape, -1) for key, value in zeros.items()}
         entries, found = self.per_key(cell), State()
         for key in cell.state_keys:
@@ -111,6 +113,9 @@ class InitialState:
             return zeros + vector
         if value in (None, "placeholder"):
             return zeros
+        if isinstance(value, str) and value in _KEPT:
+            last = self._last(unit, value, zeros.shape[0])
+            return zeros if last is None else last[key]
         if isinstance(value, (int, float)) or value in _WORDS:
             return zeros + float(_WORDS.get(value, value) if isinstance(value, str) else value)
         x = refs.get(f"initial_state/{key}")
@@ -124,10 +129,9 @@ class InitialState:
             raise unit.error(f"the initial state {value!r} must be (B, {zeros.shape[1]}), but is {x.spec} instead")
         return x.batch_major().data
 
-    def _last(self, unit: Layer, batch: int) -> State | None:
-        """The state at the end of the previous batch; zeros at the start of an epoch."""
-        epoch = unit.context.epoch
-        if self.kept is None or (self.value == _KEPT[0] and self.kept_epoch != epoch):
+    def _last(self, unit: Layer, value: str, batch: int) -> State | None:
+        """The state at the end of the previous batch; zeros at the start of an epoch, if `value` says so."""
+        if self.kept is None or (value == _KEPT[0] and self.kept_epoch != unit.context.epoch):
             return None
         if next(iter(self.kept.values())).shape[0] != batch:
             raise unit.error("a state kept over batches needs batches of one size")
@@ -135,6 +139,6 @@ class InitialState:
 
     def keep(self, unit: Layer, final: Mapping[str, torch.Tensor] | None) -> None:
         """Keeps the state of this batch for the next one, if asked to."""
-        if self.value in _KEPT and final is not None:
+        if final and self.is_kept:
             self.kept = {k: v.detach() for k, v in final.items()}
             self.kept_epoch = unit.context.epoch

@@ -450,3 +450,48 @@ def test_reshape():
 def test_print_writes_the_values(capsys):
     run({"class": "print", "from": "len"}, len={"class": "length", "from": "data"})
     assert capsys.readouterr().out == "PrintLayer output [3 1]\n"
+
+
+@pytest.mark.parametrize(("position", "wanted"), [(9, [[4, 5], [6, 7]]), (1, [[2, 3], [6, 7]]), (-2, [[0, 1], [6, 7]])])
+def test_gather_clips_a_number_to_each_sequence(position, wanted):
+    x = run({"class": "gather", "axis": "T", "position": position, "clip_to_valid": True})
+    assert x.data.tolist() == wanted and x.spec.time is None
+
+
+def test_gather_clips_a_number_to_a_static_axis():
+    x = run({"class": "gather", "axis": "F", "position": 7, "clip_to_valid": True})
+    assert x.data.tolist() == DATA[..., 1].tolist()
+
+
+def test_sources_whose_axes_all_differ_are_not_concatenated_from_version_4_on():
+    label = {"class": "linear", "n_out": 2, "from": "data:classes"}
+    refused(
+        {"class": "copy", "from": ["data", "label"]}, ["require broadcasting"], {"behavior_version": 4}, label=label
+    )
+    assert run({"class": "copy", "from": ["data", "label"]}, label=label).data.shape == (2, 3, 3, 4)
+    mean = {"class": "reduce", "mode": "mean", "axes": "T", "from": "data"}
+    run({"class": "copy", "from": ["mean", "data"]}, {"behavior_version": 4}, mean=mean)
+
+
+def test_windows_of_energies_need_the_mask():
+    refused(
+        {"class": "softmax_over_spatial", "window_start": 0, "window_size": 2, "use_time_mask": False},
+        ["use_time_mask"],
+    )
+
+
+def test_parameter_scopes_do_not_end_in_a_slash():
+    refused({"class": "linear", "n_out": 2, "name_scope": "x/"}, ["name_scope"])
+
+
+@pytest.mark.parametrize("kind", ["maximum", "minimum"])
+def test_equal_values_give_their_gradient_to_the_first_source(kind):
+    both = {name: {"class": "variable", "shape": (2,)} for name in ("a", "b")}
+    net = network({**both, "output": {"class": "combine", "kind": kind, "from": ["a", "b"], "loss": "as_is"}}, EXTERN)
+    net(*[{"data": DATA}, {"data": torch.tensor([3, 1])}]).objective.backward()
+    assert net.params["a/a"].grad.tolist() == [1, 1] and net.params["b/b"].grad.tolist() == [0, 0]
+
+
+def test_options_of_an_activation_replace_its_axis():
+    x = run({"class": "activation", "activation": "softmax", "opts": {"axis": 1}})
+    torch.testing.assert_close(x.data, DATA.softmax(1))

@@ -9,6 +9,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from tests.losses.frames import LABELS, LENGTHS, frames, labels, loss, normal
+from tests.nets import DENSE, batch, gradients, network
 
 V = 3  # labels 0, 1; blank 2
 LOGITS = normal(3, 4, V)
@@ -156,3 +157,24 @@ def test_errors():
     for name in ("ctc", "edit_distance"):
         with pytest.raises(ConfigError, match=f"`{name}` needs a target"):
             loss(name).compute(output(), None)
+
+
+CTC_NET = {"output": {"class": "softmax", "from": "data", "loss": "ctc", "target": "classes"}}
+
+
+@pytest.mark.parametrize(("config", "is_zero"), [
+    ({}, False), ({"tf_native_ctc_zero_infinity": True}, True), ({"behavior_version": 30}, True),
+])  # fmt: skip
+def test_native_ctc_obeys_the_config_for_what_has_no_alignment(config, is_zero):
+    opts = {"use_native": True, "beam_width": 1}
+    net = network({"output": {**CTC_NET["output"], "loss_opts": opts}}, **config)
+    out = net(*batch(DENSE, {"data": [2, 1, 1], "classes": [3, 2, 3]}))
+    grads = gradients(net, out.objective)
+    assert out.objective == 0
+    assert (float(grads["output/b"].abs().sum()) == 0) == is_zero
+
+
+def test_ctc_needs_one_class_more_than_the_target():
+    net = network({"output": {**CTC_NET["output"], "n_out": 5}})
+    with pytest.raises(ConfigError, match="the output must have dim 6"):
+        net(*batch(DENSE, {"data": [4, 4, 4], "classes": [3, 2, 1]}))

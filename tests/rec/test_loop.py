@@ -228,3 +228,11 @@ def test_errors(name):
     layer, text = WRONG[name]
     with pytest.raises(ConfigError, match=text):
         run({**BASE, "output": layer})
+
+
+def test_a_loop_takes_options_of_named_units_that_say_nothing():
+    more = {"unit_opts": {}, "unroll": False, "input_projection": True, "forward_weights_init": 0.5, "bias_init": 1.0}
+    loops = [network({"output": loop(OUT, **{"from": "data", **options})}, DATA) for options in ({}, more)]
+    assert loops[0].params.keys() == loops[1].params.keys()
+    with pytest.raises(ConfigError, match="has no option 'unroll'"):
+        network({"output": loop(OUT, **{"from": "data", "unroll": True})}, DATA)

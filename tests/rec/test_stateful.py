@@ -291,3 +291,42 @@ def test_the_trained_initial_state_of_a_cell(unit, keys):
                 net.params[f"output/rec/output/{inner}"].copy_(param)
     out = net({"data": torch.randn(2, 4, 4)}, {"data": torch.tensor([4, 4])})
     torch.testing.assert_close(out["output"].batch_major().data, out["r"].batch_major().data)
+
+
+LSTM = {"class": "rec", "unit": "nativelstm2", "n_out": 3, "from": "data:data"}
+
+
+def cell_net(in_loop, **options):
+    """An LSTM over the data, or a cell in a loop."""
+    cell = {"class": "rnn_cell", "unit": "standardlstm", "n_out": 3, "from": "data:source", **options}
+    loop = {"class": "rec", "from": "data:data", "unit": {"s": cell, "output": {"class": "copy", "from": "s"}}}
+    net = {"output": loop if in_loop else {**LSTM, **options}}
+    return randomised(network(net, KEYS, optimize_move_layers_out=False))
+
+
+@pytest.mark.parametrize("kept", ["keep_over_epoch", "keep_over_epoch_no_init"])
+@pytest.mark.parametrize("in_loop", [True, False])
+def test_a_cell_goes_on_from_the_last_batch(kept, in_loop):
+    """Sequences cut into three batches give what they give as a whole."""
+    data, lengths = batch(KEYS, {**LENGTHS, "time": [6, 6, 6]})
+    expected = cell_net(in_loop)(data, lengths)["output"].data
+    net = cell_net(in_loop, initial_state=kept)
+    for epoch in range(2):
+        for part in (slice(0, 2), slice(2, 5), slice(5, 6)):
+            piece = {**data, "data": data["data"][:, part], "classes": data["classes"][:, part]}
+            sizes = {**lengths, "data": torch.full((3,), piece["data"].shape[1], dtype=torch.int32)}
+            found = net(piece, {**sizes, "classes": sizes["data"]})["output"].data
+            same = torch.allclose(found, expected[part], rtol=1e-4, atol=1e-5)
+            assert same == (epoch == 0 or kept == "keep_over_epoch")
+        net.context.epoch += 1
+
+
+def test_one_part_of_a_state_is_kept():
+    last = {"class": "get_last_hidden_state", "from": "first", "n_out": 3, "key": "c"}
+    second = {**LSTM, "initial_state": {"c": "last", "h": 0}, "reuse_params": "first"}
+    twice = randomised(network({"first": LSTM, "last": last, "output": second}, KEYS))
+    kept = {**LSTM, "initial_state": {"c": "keep_over_epoch", "h": 0}}
+    net = randomised(network({"first": kept, "output": {"class": "copy", "from": "first"}}, KEYS))
+    data, lengths = batch(KEYS, LENGTHS)
+    net(data, lengths)
+    torch.testing.assert_close(net(data, lengths)["output"].data, twice(data, lengths)["output"].data)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from returnn_lite.compat.tf.values import as_tensor, cast, common, pair, to_axes, to_dtype, to_int, to_ints, true_divide
 from returnn_lite.layers import activations
+from returnn_lite.ops import elementwise
 from returnn_lite.ops.tanh import tanh
 
 Function = Callable[..., Any]
@@ -74,14 +75,12 @@ def stop_gradient(input: Any) -> Tensor:  # noqa: A002 - TensorFlow's word
 
 def maximum(x: Any, y: Any) -> Tensor:
     """The gradient of equal values goes to x."""
-    x, y = pair(x, y)
-    return torch.where(x < y, y, x)
+    return elementwise.maximum(*pair(x, y))
 
 
 def minimum(x: Any, y: Any) -> Tensor:
     """The gradient of equal values goes to x."""
-    x, y = pair(x, y)
-    return torch.where(x > y, y, x)
+    return elementwise.minimum(*pair(x, y))
 
 
 def div(x: Any, y: Any) -> Tensor:

@@ -265,7 +265,20 @@ class Layer(torch.nn.Module):
         known = tuple(s for s in sources if s is not None)
         if len(known) < len(sources) and not (known and hasattr(self, "n_out")):
             return None
-        return self._features_named(known[0] if len(known) == 1 else concat_plan(known, self.behavior)[0])
+        if len(known) == 1:
+            return self._features_named(known[0])
+        joined = concat_plan(known, self.behavior)[0]
+        self.check_broadcast(joined, known)
+        return self._features_named(joined)
+
+    def check_broadcast(self, layout: Spec, sources: tuple[Spec, ...]) -> None:
+        """From behaviour version 4 on some source must have all axes of `layout`, unless an option allows more."""
+        if self.behavior < 4 or self.options.out_shape is not None or self.options.out_type:
+            return
+        tick = layout.one_tick()  # a layer moved out of a loop is allowed what each tick is
+        if not any(s.one_tick().rank == tick.rank for s in sources):
+            text = f"all inputs {', '.join(map(str, sources))} require broadcasting to {layout}"
+            raise self.error(f"{text}; this must be explicitly allowed, e.g. by `out_shape` (behavior_version >= 4)")
 
     def _features_named(self, x: Spec) -> Spec:
         """The joined sources, whose feature axis is the one that `in_dim` names."""
