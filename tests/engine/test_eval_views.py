@@ -21,6 +21,7 @@ def look(self, source, **_):
     assert x.get_dynamic_axes() == [1] and x.get_static_axes() == [2] and x.get_spatial_axes() == [0]
     assert x.get_batch_dim() == x.placeholder.get_shape().as_list()[0] and x.time_dimension() == x.placeholder.shape[1]
     lengths = x.get_sequence_lengths()
+    assert int(tf.reduce_sum(x.get_time_dim_tag().dyn_size)) == int(tf.reduce_sum(lengths))
     flat = x.get_placeholder_time_flattened()
     assert int(tf.reduce_sum(lengths)) == flat.shape[0] and x.get_placeholder_flattened().shape == flat.shape
     assert x.get_placeholder_as_time_major().shape[:2] == (x.placeholder.shape[1], x.placeholder.shape[0])

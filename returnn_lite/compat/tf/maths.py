@@ -201,10 +201,18 @@ def _cumulative(function: Callable[..., Tensor], start: int) -> Function:
 # --- products ---------------------------------------------------------------------------------------------------------
 
 
-def matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
-    """Matrix product over the last two axes."""
+def matmul(
+    a: Any,
+    b: Any,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    adjoint_a: bool = False,
+    adjoint_b: bool = False,
+) -> Tensor:
+    """Matrix product over the last two axes; `adjoint`: transposed, of complex numbers the conjugates."""
     x, y = pair(a, b)
-    return (x.mT if transpose_a else x) @ (y.mT if transpose_b else y)
+    x = x.mH if adjoint_a else x.mT if transpose_a else x
+    return x @ (y.mH if adjoint_b else y.mT if transpose_b else y)
 
 
 def einsum(equation: str, *inputs: Any) -> Tensor:
@@ -237,9 +245,10 @@ def all_functions() -> dict[str, Function]:
         "log1p": torch.log1p, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "tanh": tanh,
         "sigmoid": activations.sigmoid, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan, "asin": torch.asin,
         "acos": torch.acos, "atan": torch.atan, "sinh": torch.sinh, "cosh": torch.cosh, "erf": torch.erf,
-        "lgamma": torch.lgamma, "is_finite": torch.isfinite, "is_nan": torch.isnan, "is_inf": torch.isinf,
-        "logical_not": torch.logical_not, "softplus": F.softplus, "real": torch.real, "imag": torch.imag,
-        "conj": torch.conj, "angle": torch.angle, "zero_fraction": lambda x: (x == 0).float().mean(),
+        "lgamma": torch.lgamma, "digamma": torch.digamma, "is_finite": torch.isfinite, "is_nan": torch.isnan,
+        "is_inf": torch.isinf, "logical_not": torch.logical_not, "softplus": F.softplus, "real": torch.real,
+        "imag": torch.imag, "conj": torch.conj, "angle": torch.angle,
+        "zero_fraction": lambda x: (x == 0).float().mean(),
     }  # fmt: skip
     binary: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "add": torch.add, "subtract": torch.sub, "multiply": torch.mul, "divide": true_divide, "truediv": true_divide,
@@ -247,7 +256,7 @@ def all_functions() -> dict[str, Function]:
         "squared_difference": lambda x, y: (x - y).square(), "atan2": torch.atan2, "logaddexp": torch.logaddexp,
         "equal": torch.eq, "not_equal": torch.ne, "less": torch.lt, "less_equal": torch.le, "greater": torch.gt,
         "greater_equal": torch.ge, "logical_and": torch.logical_and, "logical_or": torch.logical_or,
-        "logical_xor": torch.logical_xor,
+        "logical_xor": torch.logical_xor, "xlogy": torch.xlogy,
     }  # fmt: skip
     reductions = {
         "sum": (_sum, "Sum over axes."),

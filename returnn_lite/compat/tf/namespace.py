@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from returnn_lite.compat.tf import control, creation, maths, nn, shapes
+from returnn_lite.compat.tf import control, creation, maths, nn, ordering, shapes
 from returnn_lite.compat.tf.values import DTYPES, Context, Dimension, TensorShape, TextTensor, wrap_all
 from returnn_lite.errors import UnknownName, did_you_mean, user_line
 
@@ -19,6 +19,7 @@ _GRAPH_ONLY = {
 }  # fmt: skip
 
 _NN_AND_MATH = ("tanh", "sigmoid", "log_sigmoid", "softplus", "l2_normalize", "zero_fraction")
+_NN_IN_MATH = ("top_k", "softmax", "log_softmax")
 
 
 class Namespace:
@@ -88,8 +89,9 @@ def tf_namespace(context: Context) -> Namespace:
     made = _dressed(creation.all_functions(context))
     layers = _dressed({**nn.all_functions(), "dropout": creation.Creation(context).dropout})
     flow = {name: without_name(function) for name, function in control.all_functions().items()}
-    moved = _dressed(shapes.all_functions())
-    segments = {name: moved[name] for name in moved if "segment" in name}
+    moved = _dressed({**shapes.all_functions(), **ordering.all_functions()})
+    more = {name: moved[name] for name in moved if "segment" in name or name == "count_nonzero"}
+    more |= {name: layers[name] for name in _NN_IN_MATH}
     tf = Namespace(
         "tensorflow",
         {
@@ -105,7 +107,7 @@ def tf_namespace(context: Context) -> Namespace:
             "DType": torch.dtype,
             "newaxis": None,
             "__version__": "1.15.0",
-            "math": Namespace("tensorflow.math", {**elementwise, **segments, "top_k": layers["top_k"]}),
+            "math": Namespace("tensorflow.math", {**elementwise, **more}),
             "nn": Namespace("tensorflow.nn", {**{name: elementwise[name] for name in _NN_AND_MATH}, **layers}),
             "random": Namespace(
                 "tensorflow.random",
@@ -122,6 +124,9 @@ def tf_namespace(context: Context) -> Namespace:
                 {
                     **{name: elementwise[name] for name in ("matmul", "einsum", "tensordot", "l2_normalize")},
                     "band_part": moved["matrix_band_part"],
+                    "diag": moved["matrix_diag"],
+                    "diag_part": moved["matrix_diag_part"],
+                    "norm": moved["norm"],
                     "eye": made["eye"],
                 },
             ),

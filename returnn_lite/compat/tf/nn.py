@@ -134,11 +134,23 @@ def _spatial(value: Any, spatial: int) -> list[int]:
     return numbers * spatial if len(numbers) == 1 else numbers
 
 
+def l2_loss(t: Any) -> Tensor:
+    """Half the sum of squares."""
+    return as_tensor(t).square().sum() / 2
+
+
+def in_top_k(predictions: Any, targets: Any, k: Any) -> Tensor:
+    """Whether less than k entries of a row are greater than that of its target.  Shape: (B, C), (B,) -> (B,) bool"""
+    x, at = as_tensor(predictions), as_tensor(targets).long().unsqueeze(-1)
+    return (x > x.gather(-1, at)).sum(-1) < to_int(k)
+
+
 def all_functions() -> dict[str, Any]:
     """The functions by TensorFlow's names, without those that `tf.nn` shares with `tf.math`."""
     own = [
         top_k, softmax, log_softmax, embedding_lookup, bias_add, moments, sigmoid_cross_entropy_with_logits,
         softmax_cross_entropy_with_logits, sparse_softmax_cross_entropy_with_logits, leaky_relu, gelu, conv1d, conv2d,
+        l2_loss, in_top_k,
     ]  # fmt: skip
     simple = {"relu": F.relu, "relu6": F.relu6, "elu": F.elu, "selu": F.selu, "softsign": F.softsign}
     functions = {function.__name__: function for function in own}

@@ -23,6 +23,16 @@ class LengthsOf:
     dim: Dim
 
 
+class DimWithLengths(Dim):
+    """An axis, equal to `dim`, with its lengths (B,) in this batch as `dyn_size`."""
+
+    __slots__ = ("dyn_size",)
+
+    def __init__(self, dim: Dim, lengths: torch.Tensor) -> None:
+        super().__init__(dim.size, dim.name, kind=dim.kind, derived=("same", (dim,)))
+        self.dyn_size = lengths
+
+
 class DataView(NamesKnown):
     """The axes of an output: their positions, sizes and tags. `placeholder` is None."""
 
@@ -95,15 +105,18 @@ class DataView(NamesKnown):
 
     def get_dim_tag(self, axis: int) -> Dim:
         """The axis at a position."""
-        return self.spec.dims[axis]
+        return self._tag(axis)
 
     def get_time_dim_tag(self) -> Dim:
         """The time axis. ConfigError without one."""
-        return self.spec.dims[self._axis(self.time_dim_axis, "time")]
+        return self._tag(self._axis(self.time_dim_axis, "time"))
 
     def get_batch_dim_tag(self) -> Dim:
         """The batch axis. ConfigError without one."""
-        return self.spec.dims[self._axis(self.batch_dim_axis, "batch")]
+        return self._tag(self._axis(self.batch_dim_axis, "batch"))
+
+    def _tag(self, axis: int) -> Dim:
+        return self.spec.dims[axis]
 
     def _axis(self, axis: int | None, what: str) -> int:
         if axis is None:
@@ -213,6 +226,10 @@ class SourceView(DataView):
     def permuted(self, order: tuple[int, ...]) -> SourceView:
         """The same with the axes in another order."""
         return SourceView(self._x.permuted(order), self.name, self._wrap)
+
+    def _tag(self, axis: int) -> Dim:
+        dim = self.spec.dims[axis]
+        return DimWithLengths(dim, self._lengths(dim)) if dim.dynamic else dim
 
     def _per_seq(self, dim: Dim) -> Lengths:
         """The lengths of an axis; full for one of fixed size."""
