@@ -12,6 +12,7 @@ from returnn_lite.config_value import ConfigFunction
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.precision import float_dtype, floats_by_default
 from returnn_lite.errors import ConfigError
+from returnn_lite.ops.precision import lowered
 
 EPOCH_START, EPOCH_END, AFTER_LOAD = "epoch_start", "epoch_end", "load_model_post_hooks"
 # Functions must take any further keyword: a name that nobody asks for finds those which do not.
@@ -44,7 +45,7 @@ def after_load(config: Config, net: Model) -> None:
     if callable(hooks) or not isinstance(hooks, list | tuple) or not all(callable(hook) for hook in hooks):
         raise ConfigError(AFTER_LOAD, f"must be a list of functions, but is {hooks!r} instead")
     for i, hook in enumerate(hooks):
-        with torch.no_grad(), floats_by_default(float_dtype(config)):
+        with torch.no_grad(), floats_by_default(float_dtype(config)), lowered(net.device, net.autocast):
             call(hook, f"{AFTER_LOAD}[{i}]", model=user_model(net), **FURTHER)
 
 

@@ -203,6 +203,7 @@ class TorchForm:
         """`num_seqs`, and of each time axis `max_size:<its name>` and `sum_size:<its name>`."""
         sizes: dict[str, object] = {"num_seqs": num_rows(batch)}
         for key, axis in axes.items():
+            axis = axis.replace(":var:extern_data:", ":var-unk:")  # of axes that the config gives no name
             if key in batch.lengths and f"max_size:{axis}" not in sizes:
                 lengths = batch.lengths[key]
                 sizes |= {f"max_size:{axis}": int(lengths.max(initial=0)), f"sum_size:{axis}": int(lengths.sum())}

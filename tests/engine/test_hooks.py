@@ -44,6 +44,14 @@ def test_hooks_after_loading_change_the_model(tmp_path):
     assert float((after - before - 100.0).abs().max()) < 1.0  # what an epoch changes
 
 
+def test_hooks_after_loading_run_in_mixed_precision(tmp_path):
+    seen = []
+    hook = lambda **_: seen.append(torch.is_autocast_enabled("cpu"))  # noqa: E731
+    for value in (None, "bfloat16"):
+        run(torch_models.options(tmp_path / str(value), num_epochs=1, load_model_post_hooks=[hook], torch_amp=value))
+    assert seen == [False, True]
+
+
 def test_hooks_must_take_further_arguments(tmp_path):
     with pytest.raises(ConfigError, match="epoch_end: must be a function that takes epoch, step, model"):
         run(helpers.options(tmp_path, epoch_end=lambda *, epoch, step, model, dataset_name: 0))

@@ -12,7 +12,8 @@ from returnn_lite.engine.tasks.labels import vocab_option
 from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
-from tests.engine.helpers import Lines
+from tests.engine import torch_models
+from tests.engine.helpers import Lines, run
 
 
 def scores(steps, **options):
@@ -73,6 +74,11 @@ def test_words_for_models_written_in_torch():
         "dev_loss_grad_norm:p2": 2.0,
     }
     assert form.step_items(what, {"cost:a": 1.0, "loss": 3.0}, {"num_seqs": 2}) == ["a 1.000", "num_seqs 2"]
+
+
+def test_axes_without_a_name_in_the_log(tmp_path):
+    lines = run(torch_models.options(tmp_path, num_epochs=1, log_batch_size=True))
+    assert any("max_size:time:var-unk:data 8, sum_size:time:var-unk:data " in line for line in lines)
 
 
 def test_better_repr():

@@ -17,6 +17,7 @@ from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints.find import existing_models, model_file, nearby, strip_suffix
 from returnn_lite.engine.checkpoints.foreign_state import is_foreign, translated
 from returnn_lite.engine.checkpoints.formats import FORMATS, format_of
+from returnn_lite.engine.checkpoints.safetensors_file import SUFFIX, read_safetensors
 from returnn_lite.engine.checkpoints.torch_file import read_entries, read_torch_file, write_torch_file
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.files import TEMPORARY, remove_if_there, write_atomically
@@ -158,7 +159,8 @@ def drop_old_resume_states(model: str) -> None:
 
 
 def read_model(name: str, option: str = "load", *, key: str | None = "model") -> dict[str, torch.Tensor]:
-    """{parameter name: tensor on the CPU} of a model file: `.pt`, an `.npz` of named arrays, or a registered format.
+    """{parameter name: tensor on the CPU} of a model file: `.pt`, an `.npz` of named arrays, `.safetensors`, or a
+    registered format.
 
     name: with or without suffix; key: of the parameters in a `.pt` file, None: it has nothing else. A file that has
     no "model" is taken to be without one, too. Raises ConfigError (path: `option`) if there is no such file, or if it
@@ -172,6 +174,8 @@ def read_model(name: str, option: str = "load", *, key: str | None = "model") ->
         return as_tensors(form.read(strip_suffix(path)))
     if path.endswith(".npz"):
         return read_arrays(path, option)
+    if path.endswith(SUFFIX):
+        return read_safetensors(path, option)
     content = read_torch_file(path, option)
     model = _entry(content, key, path, option)
     if not isinstance(model, dict) or not all(isinstance(value, torch.Tensor) for value in model.values()):

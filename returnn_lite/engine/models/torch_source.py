@@ -89,6 +89,8 @@ class TorchSource:
         steps = dict(zip(wanted, functions, strict=True))
         net = TorchNet(model, self.config, steps, self.float_dtype).to(device, self.float_dtype)
         net.autocast = self.precision.dtype
+        if net.autocast is not None:
+            log.v2(f"Using autocast (automatic mixed precision (AMP)) with dtype {net.autocast}")
         net.infinite_constants = infinite_constants(net.params)
         load_always(model, net.params, self.config.literal("preload_from_files"), log)
         start_epoch(net, self.config, epoch)
