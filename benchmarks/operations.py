@@ -3,14 +3,17 @@
     python benchmarks/operations.py [--only transformer] [--as-gpu]
 
 For each net of the training benchmarks: how many operations a step dispatches that compute or copy something (each is
-at least one launch on a GPU), the bytes that they read and write, and those for whose result the program waits, all of
-the second step of a batch. `--as-gpu`: layers take the form that they have on a GPU. Optimizers are left out:
+at least one launch on a GPU), the bytes that they read and write, those for whose result the program waits, and the
+largest sum of what a step has allocated at a time (parameters and the optimizer's numbers are there before), all of the
+second step of a batch. `--as-gpu`: layers take the form that they have on a GPU. Optimizers are left out:
 one launch or few, and torch's own counts its steps on the host.
 """
 
 import argparse
+import gc
 import sys
 from collections import Counter
+from itertools import accumulate
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +24,7 @@ import train_blstm
 import train_conformer
 import train_transformer
 from common import Batch, Ours, make_batches, unseen_torch_step
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -84,6 +88,20 @@ def pretend_gpu() -> None:
             module.own_form = lambda x: False  # type: ignore[attr-defined]
 
 
+def peak(step: Any, batch: Batch) -> int:
+    """The largest number of bytes that a step has allocated and not yet given back."""
+    step(batch)
+    gc.collect()
+    with (
+        patch.object(torch.optim.Adam, "step"),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as made,
+    ):
+        step(batch)
+    events = made.profiler.kineto_results.events()
+    changes = sorted((x.start_ns(), x.nbytes()) for x in events if x.name() == "[memory]")
+    return max(accumulate(size for _, size in changes))
+
+
 def main() -> None:
     """Counts and prints."""
     parser = argparse.ArgumentParser(description="Operations of training steps.")
@@ -101,12 +119,15 @@ def main() -> None:
         theirs = module.HandWritten(ours.weights())
         batch = make_batches(module.sequences(*size), module.BATCH_SIZE)[0]
         mine = counted(ours.step_unseen, batch)
-        hand = counted(unseen_torch_step(theirs, theirs.loss, module.RATE), batch)
+        by_hand = unseen_torch_step(theirs, theirs.loss, module.RATE)
+        hand = counted(by_hand, batch)
+        peaks = [peak(step, batch) / 1e6 for step in (ours.step_unseen, by_hand)]
         totals = [sum(x.calls.values()) for x in (mine, hand)]
         print(
             f"{name}: {totals[0]} operations, hand-written {totals[1]}, ratio {totals[0] / totals[1]:.2f}; "
             f"bytes {mine.bytes / 1e9:.3f} and {hand.bytes / 1e9:.3f} G, ratio {mine.bytes / hand.bytes:.2f}; "
-            f"waits {mine.waits} and {hand.waits}"
+            f"waits {mine.waits} and {hand.waits}; peak {peaks[0]:.0f} and {peaks[1]:.0f} MB, "
+            f"ratio {peaks[0] / peaks[1]:.2f}"
         )
         if args.names:
             for key in sorted(mine.calls.keys() | hand.calls.keys(), key=lambda k: hand.calls[k] - mine.calls[k]):

@@ -39,9 +39,15 @@ def by_itself(net: Model, data: dict[str, Padded], lengths: dict[str, torch.Tens
     return net(data, lengths, tags=tags)
 
 
-def run_step(net: Model, batch: BatchLike, device: torch.device, forward: Forward = by_itself) -> StepResult:
-    """Computes all layers and losses of `net` for `batch`."""
-    out = forward_batch(net, batch, device, forward)
+def run_step(
+    net: Model, batch: BatchLike, device: torch.device, forward: Forward = by_itself, *, only_losses: bool = False
+) -> StepResult:
+    """Computes all layers and losses of `net` for `batch`. `only_losses`: nobody asks for the outputs of layers."""
+    net.keeps_layers = not only_losses
+    try:
+        out = forward_batch(net, batch, device, forward)
+    finally:
+        net.keeps_layers = True
     columns, numbers = loss_columns(out.losses)
     columns.append(("loss", ""))
     numbers.append(out.objective)

@@ -69,8 +69,11 @@ def compute(node: Node, values: dict[Node, Tensor]) -> Tensor:
         raise _failed(node, exc, f"; inputs: {inputs}") from exc
 
 
-def short_cut(node: Node) -> Callable[[dict[Node, Tensor], int], Tensor] | None:
-    """What does the same as `compute` for a layer that only computes on one source, in fewer steps; None for others."""
+def short_cut(node: Node) -> Callable[[object, dict[Node, Tensor], int], Tensor] | None:
+    """What does the same as `compute` for a layer that only computes on one source, in fewer steps; None for others.
+
+    As in ticks it is given them, the values, and the number of the tick.
+    """
     layer = node.layer
     more = node.refs or node.after or node.outputs_as_params or layer.options.dropout or layer.options.in_dim
     own = "run" in vars(layer) or type(layer).run is not Layer.run or type(layer).run_input is not Layer.run_input
@@ -78,7 +81,7 @@ def short_cut(node: Node) -> Callable[[dict[Node, Tensor], int], Tensor] | None:
         return None
     source, forward = node.sources[0], layer.forward
 
-    def computed(values: dict[Node, Tensor], tick: int) -> Tensor:
+    def computed(_: object, values: dict[Node, Tensor], tick: int) -> Tensor:
         try:
             return forward(values[source])
         except Exception:

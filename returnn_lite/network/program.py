@@ -11,7 +11,7 @@ import torch
 
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import RunState
-from returnn_lite.layers.core.node import Node, described
+from returnn_lite.layers.core.node import Node, described, last_reads
 from returnn_lite.network.building import compute
 from returnn_lite.network.constraints import Term
 from returnn_lite.network.fusion.fuse import Fusion, Values
@@ -61,6 +61,7 @@ class Program:
         repeats = torch.is_grad_enabled() and bool(self.recomputed)
         values = Values(self.fusion.absorbed | self._not_kept if repeats else self.fusion.absorbed)
         state.values = [values]
+        done = self.last_reads if state.forgets and not repeats else {}
         for step in self._parts if repeats else self.steps:
             if isinstance(step, Segment):
                 step.run(values)
@@ -68,7 +69,19 @@ class Program:
                 break
             else:
                 values[step[0]] = compute(step[1], values)
+                for node in done.get(step[0], ()):
+                    del values[node]
         return values
+
+    @cached_property
+    def last_reads(self) -> Mapping[Node, Sequence[Node]]:
+        """For each node the nodes that nothing reads after it, losses and constraints included."""
+        return last_reads(((node, call.inputs) for node, call in self.steps), frozenset(self.evaluated))
+
+    @cached_property
+    def looks_around(self) -> bool:
+        """Whether code of the config may read layers that it does not name as sources."""
+        return any(layer.differs_by_step or layer.context.beams for layer in self.layers)
 
     @cached_property
     def _not_kept(self) -> frozenset[Node]:

@@ -32,11 +32,15 @@ def run_loop(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState) -
         trace = Trace(program, Ticks(program, whole, run).run(), whole)
         beam = trace.beam
         whole.end(trace.size, trace.lengths, {n: trace.stacked(n) for n in program.collect}, beam)
+    done = program.last_reads if run.forgets else {}
     for node in program.after:
         if node in absorbed:
             continue
         whole.values[node] = on_beam(whole.compute(node), beam)
-    parts = {label: whole.leaving(node) for label, node in program.nodes.items() if node in whole.values}
+        for read in done.get(node, ()):
+            del whole.values[read]
+    left = program.seen if run.forgets else whole.values
+    parts = {label: whole.leaving(node) for label, node in program.nodes.items() if node in left}
     for label, node in program.nodes.items():
         if node.layer.options.need_last:
             parts[f"{LAST}{label}"] = whole.last(node)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.node import Node, described
+from returnn_lite.layers.core.node import Node, described, last_reads
 from returnn_lite.layers.core.stateful import ticking
+from returnn_lite.layers.eval import Eval
 from returnn_lite.layers.linear import Linear
 from returnn_lite.network.fusion.fuse import Fusion, fuse
 from returnn_lite.rec.choice import Choice, reads_logits
@@ -64,6 +66,23 @@ class LoopProgram:
     compiled: CompiledTick | None
     all_inside: frozenset[Node]
     fusion: Fusion  # of `before` and `after`
+    seen: frozenset[Node]  # what is read behind the loop
+
+    @cached_property
+    def last_reads(self) -> Mapping[Node, Sequence[Node]]:
+        """For each node of `after` the nodes among them that nothing reads any more when it has run."""
+        firsts = {node.initial for node in self.nodes.values() if node.initial is not None}
+        of_sums = {read for node in self.seen if isinstance(node.layer, Eval) for read in node.inputs}
+        steps = ((node, list(self._read_by(node))) for node in self.after if node not in self.fusion.absorbed)
+        return last_reads(steps, self.seen | firsts | of_sums)
+
+    def _read_by(self, node: Node) -> Iterator[Node]:
+        """What a node reads over the whole axis, by way of previous frames too."""
+        waiting = list(self.fusion.calls.get(node, node).inputs)
+        while waiting:
+            yield (read := waiting.pop())
+            if read.previous is not None:
+                waiting += [x for x in (read.previous, read.previous.initial) if x is not None]
 
     @property
     def choices(self) -> list[Choice]:
@@ -110,13 +129,13 @@ def make_program(
     searching = [n.layer.beam_size for n in inside if isinstance(n.layer, Choice) and n.layer.searches]
     width = searching[-1] if searching else None
     _leave_out_softmax(inside, kept if width is not None else None)
-    done = _last_reads(inside, kept)
+    done = last_reads(((node, node.inputs) for node in inside), kept)
     return LoopProgram(
         layer, options, inputs, dim, nodes, plan, before, inside, after, collect, end,
         tuple(n for n in read if n not in previous and n not in counters), tuple(previous), tuple(counters),
         tuple(_turn(node, done.get(node, ())) for node in inside), width,
         any(node.layer.grows for node in inside), compiled, all_inside,
-        _fusion(layer, (*before, *after), {*seen, *read, *kept}),
+        _fusion(layer, (*before, *after), {*seen, *read, *kept}), frozenset(seen),
     )  # fmt: skip
 
 
@@ -144,13 +163,3 @@ def _leave_out_softmax(inside: Iterable[Node], kept: set[Node | None] | None) ->
         if isinstance(node.layer, Linear) and node.layer.activation.name == "softmax":
             free = kept is not None and node not in kept and node not in others
             node.layer.only_logits = free and not node.after
-
-
-def _last_reads(inside: Iterable[Node], kept: set[Node | None]) -> dict[Node, list[Node]]:
-    """For each layer the layers inside that nothing reads after it: their values need not be kept."""
-    last = {read: node for node in inside for read in node.inputs if read not in kept}
-    done: dict[Node, list[Node]] = {}
-    for read in inside:
-        if read in last:
-            done.setdefault(last[read], []).append(read)
-    return done

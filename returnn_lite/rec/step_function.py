@@ -296,7 +296,7 @@ class HalfTicks(Ticks):
         before, run.values = run.values, [values, self.whole.values, *run.values]
         run.tick, run.ended = number, self._ended_flags
         for node, call, _ in self.calls[first:last]:
-            values[node] = compute(node, values) if call is None else call(values, number)
+            values[node] = compute(node, values) if call is None else call(self, values, number)
         run.tick, run.ended, run.values = None, None, before
 
 

@@ -23,7 +23,9 @@ from returnn_lite.rec.whole import WholeValues
 from returnn_lite.tensor import Beam, Dim, Spec, Tensor, latest_beam, to_beam
 from returnn_lite.tensor.spec import vector
 
-Call = Callable[[dict[Node, Tensor], int], Tensor]  # values and number of the tick -> the output of a layer
+# The ticks, values and number of the present one -> the output of a layer. It does not hold the ticks: they would hold
+# each other, and all of a step stay in memory.
+Call = Callable[["Ticks", dict[Node, Tensor], int], Tensor]
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Ticks:
         self.state = self._first_state()
         self.active = self._active_sequences()
         self.grows = program.grows or bool(self.varying)
-        self.calls = [(turn.node, self._call(turn), turn.done) for turn in program.turns]
+        self.calls = [(turn.node, call_of(turn, program), turn.done) for turn in program.turns]
 
     # --- what does not change -----------------------------------------------------------------------------------------
 
@@ -126,15 +128,6 @@ class Ticks:
             return None
         return ActiveSequences(self.whole.initial.batch, self.whole.initial.device)
 
-    def _call(self, turn: Turn) -> Call | None:
-        """How a layer is computed at each tick; None: by `compute`."""
-        layer, node = turn.node.layer, turn.node
-        if turn.kind == CHOOSE and isinstance(layer, Choice):
-            return lambda values, tick: self._choose(node, layer, values, tick)
-        if turn.kind == STEP and isinstance(layer, Stateful):
-            return lambda values, tick: self._step(turn, layer, values, tick)
-        return short_cut(node) if self.program.compiled is None else None
-
     # --- running ------------------------------------------------------------------------------------------------------
 
     def run(self) -> TickRecord:
@@ -196,7 +189,7 @@ class Ticks:
         if state.beam is not None:
             state.states = {n: Carried(c.on(state.beam), state.beam) for n, c in state.states.items()}
 
-    def _choose(self, node: Node, layer: Choice, values: dict[Node, Tensor], tick: int) -> Tensor:
+    def choose(self, node: Node, layer: Choice, values: dict[Node, Tensor], tick: int) -> Tensor:
         """A search choice: from here on there are other hypotheses."""
         beam = self.state.beam
         over = self._over_on(beam, tick, 0) if "target" in node.refs else None
@@ -206,7 +199,7 @@ class Ticks:
         self.state.beam = out.beam
         return out
 
-    def _step(self, turn: Turn, layer: Stateful, values: dict[Node, Tensor], number: int) -> Tensor:
+    def step(self, turn: Turn, layer: Stateful, values: dict[Node, Tensor], number: int) -> Tensor:
         """A layer with a state of its own."""
         node, states = turn.node, self.state.states
         sources = [values[n] for n in node.sources]
@@ -254,7 +247,7 @@ class Ticks:
 def turn_all(ticks: Ticks, values: dict[Node, Tensor], tick: int) -> None:
     """Computes every layer inside, in order, and forgets what is not read again."""
     for node, call, done in ticks.calls:
-        values[node] = compute(node, values) if call is None else call(values, tick)
+        values[node] = compute(node, values) if call is None else call(ticks, values, tick)
         for read in done:
             del values[read]
 
@@ -268,3 +261,13 @@ def frame_spec(spec: Spec, dim: Dim) -> Spec:
     """The Spec of one frame: the axis is no loop axis any more."""
     loop = spec.loop - {dim}
     return Spec(spec.dims, spec.dtype, sparse_dim=spec.sparse_dim, time=spec.time, feature=spec.feature, loop=loop)
+
+
+def call_of(turn: Turn, program: LoopProgram) -> Call | None:
+    """How a layer is computed at each tick; None: by `compute`."""
+    layer, node = turn.node.layer, turn.node
+    if turn.kind == CHOOSE and isinstance(layer, Choice):
+        return lambda ticks, values, tick: ticks.choose(node, layer, values, tick)
+    if turn.kind == STEP and isinstance(layer, Stateful):
+        return lambda ticks, values, tick: ticks.step(turn, layer, values, tick)
+    return short_cut(node) if program.compiled is None else None

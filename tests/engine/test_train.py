@@ -275,7 +275,7 @@ def test_packed_batches(tmp_path):
 def test_out_of_memory_is_explained(tmp_path, monkeypatch):
     """With the batch, its options, and the layers with the largest outputs."""
 
-    def full(*args):
+    def full(*args, **options):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr("returnn_lite.engine.training_pass.run_step", full)

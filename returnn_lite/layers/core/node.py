@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,17 @@ class Node:
     def inputs(self) -> list[Node]:
         """All nodes whose value of the same tick is needed."""
         return [*self.sources, *self.refs.values(), *self.param_nodes.values()]
+
+
+def last_reads(steps: Iterable[tuple[Node, Sequence[Node]]], kept: Set[Node | None]) -> dict[Node, list[Node]]:
+    """For each of the steps (node, what it reads) those of their nodes that no later one reads; never those `kept`."""
+    steps = list(steps)
+    last = {read: node for node, inputs in steps for read in inputs if read not in kept}
+    done: dict[Node, list[Node]] = {}
+    for node, _ in steps:
+        if node in last:
+            done.setdefault(last[node], []).append(node)
+    return done
 
 
 def full_name(node: Node) -> str:
