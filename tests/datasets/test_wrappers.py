@@ -246,6 +246,17 @@ def test_multi_epoch():
         made("MultiEpochDataset", dataset=static(), multi_epoch=0)
 
 
+@pytest.mark.parametrize("options", [
+    {"class": "MultiEpochDataset", "dataset": static(), "multi_epoch": 1},
+    {"class": "VariableDataset", "get_dataset": of_epoch},
+])  # fmt: skip
+def test_the_order_of_the_inner_dataset_counts(options):
+    roles = {"defaults": {"seq_ordering": "sorted"}}  # of `dev`
+    assert tags(init_dataset(dict(options), name="dev", **roles)) == tags(init_dataset(dict(options), name="dev"))
+    with pytest.raises(ConfigError, match="seq_ordering: must be set in the inner dataset of"):
+        init_dataset({**options, "seq_ordering": "sorted"}, name="dev")
+
+
 def test_variable():
     dataset = made("VariableDataset", get_dataset=of_epoch)
     lengths = []

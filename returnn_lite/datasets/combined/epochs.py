@@ -32,7 +32,6 @@ class MultiEpochDataset(Wrapper):
         super().__init__(base, log=log)
         if not isinstance(multi_epoch, int) or multi_epoch < 1:
             raise ConfigError(f"{self.name}: multi_epoch", f"must be a whole number >= 1, but is {multi_epoch!r}")
-        self.refuse_orders()
         self.describe_as(sub_dataset(self, dataset, "inner"))
         self.multi_epoch, self.start, self.inner_index = multi_epoch, 0, 0
         self._known_tags: dict[int, str] = {}
@@ -41,6 +40,7 @@ class MultiEpochDataset(Wrapper):
         self, epoch: int | None = None, seq_list: Sequence[str] | None = None, seq_order: Sequence[int] | None = None
     ) -> bool:
         """Starts the first of the inner epochs."""
+        self.refuse_written_orders()
         self.refuse_lists(seq_list, seq_order)
         self.epoch, self._loaded = epoch, {}
         self._start_inner(0, 0)
@@ -166,7 +166,6 @@ class VariableDataset(Wrapper):
                 f"{self.name}: get_dataset",
                 f"must be a function that returns a dataset dict, but is {get_dataset!r} instead",
             )
-        self.refuse_orders()
         self.get_dataset, self.cache_size = get_dataset, max(dataset_lru_cache_size, 1)
         self.cache: OrderedDict[str, Dataset] = OrderedDict()
         self.always_same_tags = always_same_tags
@@ -186,6 +185,7 @@ class VariableDataset(Wrapper):
         self, epoch: int | None = None, seq_list: Sequence[str] | None = None, seq_order: Sequence[int] | None = None
     ) -> bool:
         """Starts an epoch of the dataset for it."""
+        self.refuse_written_orders()
         self.epoch, self._loaded = epoch, {}
         inner = self._dataset_of(epoch or 1)
         self._check_same(inner)

@@ -69,6 +69,11 @@ class EpochDataset(Dataset):
                 f'must be set in the inner dataset of {type(self).__name__}, but is "{ordering}" here',
             )
 
+    def refuse_written_orders(self) -> None:
+        """The same, but what is only the default of `dev` and `eval` is passed over; not before all options are set."""
+        if "seq_ordering" not in self.defaulted:
+            self.refuse_orders()
+
 
 class Wrapper(EpochDataset):
     """A dataset that shows another one (`inner`), with what that one is: keys, dims, labels."""
