@@ -83,7 +83,7 @@ class Ours:
 
     def step_unseen(self, batch: Batch) -> torch.Tensor:
         """One training step; returns its scores, for which nobody has waited."""
-        result = run_step(self.net, batch, self.device, self.forward, only_losses=True)
+        result = run_step(self.net, batch, self.device, self.forward, wanted=())
         result.out.forget_layers()
         self.updater.step(
             result.out.objective, global_step=self.steps, learning_rate=self.rate, epoch_step=self.steps,

@@ -171,7 +171,7 @@ class Model:
         that the network does not have.
         """
         single, batch = self._batch(data, lengths)
-        out = self._run(self._network(search=False, layers=layers), batch)
+        out = self._run(self._network(search=False, layers=layers), batch, layers)
         as_numpy = not any(isinstance(value, torch.Tensor) for value in data.values())
         return {name: _output(_find(out, name), single, as_numpy) for name in layers}
 
@@ -191,7 +191,7 @@ class Model:
         given = data if isinstance(data, Mapping) else {str(self._extern().default_input): data}
         single, batch = self._batch(given, lengths)
         loaded = self._network(search=True, layers=(layer,))
-        out: Tensor = _find(self._run(loaded, batch), layer).batch_major()
+        out: Tensor = _find(self._run(loaded, batch, (layer,)), layer).batch_major()
         if is_ctc(loaded.net, layer) and not out.spec.sparse:
             out = ctc_labels(loaded.net, layer, out)
         if out.beam is None and not (out.spec.sparse and "scores" in (out.parts or {})):
@@ -229,9 +229,9 @@ class Model:
         self._loaded[search] = made
         return made
 
-    def _run(self, loaded: Loaded, batch: _Batch) -> Any:
+    def _run(self, loaded: Loaded, batch: _Batch, layers: Sequence[str]) -> Any:
         with config_imports(self.config), torch.no_grad():
-            return forward_batch(loaded.net, batch, loaded.device)
+            return forward_batch(loaded.net, batch, loaded.device, wanted=layers)
 
     def _batch(self, data: Mapping[str, Array], lengths: Any) -> tuple[bool, _Batch]:
         """Whether one sequence without batch axis was given, and the batch."""

@@ -61,7 +61,7 @@ class Evaluation:
         with torch.no_grad(), net.running_over(name), hooks:
             for batch in loader:
                 with with_batch_context(batch, self.config, net):
-                    meter.add(run_step(net, batch, self.device, self.forward, only_losses=True), batch)
+                    meter.add(run_step(net, batch, self.device, self.forward, wanted=()), batch)
                 meter.end_step()
                 self.after_step()
         meter.flush()

@@ -1,6 +1,6 @@
 """One mini-batch through the network (training and evaluation alike), and the scores of such steps."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, overload
 
@@ -40,14 +40,15 @@ def by_itself(net: Model, data: dict[str, Padded], lengths: dict[str, torch.Tens
 
 
 def run_step(
-    net: Model, batch: BatchLike, device: torch.device, forward: Forward = by_itself, *, only_losses: bool = False
+    net: Model,
+    batch: BatchLike,
+    device: torch.device,
+    forward: Forward = by_itself,
+    *,
+    wanted: Iterable[str] | None = None,
 ) -> StepResult:
-    """Computes all layers and losses of `net` for `batch`. `only_losses`: nobody asks for the outputs of layers."""
-    net.keeps_layers = not only_losses
-    try:
-        out = forward_batch(net, batch, device, forward)
-    finally:
-        net.keeps_layers = True
+    """Computes all layers and losses of `net` for `batch`. `wanted`: see `forward_batch`."""
+    out = forward_batch(net, batch, device, forward, wanted=wanted)
     columns, numbers = loss_columns(out.losses)
     columns.append(("loss", ""))
     numbers.append(out.objective)
@@ -55,15 +56,29 @@ def run_step(
     return StepResult(out, tuple(columns), torch.stack(flat))
 
 
-def forward_batch(net: Model, batch: BatchLike, device: torch.device, forward: Forward = by_itself) -> ModelOutput:
-    """The network's output for `batch`, which is moved to `device` (lengths only if the network wants them there)."""
+def forward_batch(
+    net: Model,
+    batch: BatchLike,
+    device: torch.device,
+    forward: Forward = by_itself,
+    *,
+    wanted: Iterable[str] | None = None,
+) -> ModelOutput:
+    """The network's output for `batch`, which is moved to `device` (lengths only if the network wants them there).
+
+    `wanted`: the names of layers whose outputs somebody asks for; others may go when they have been read.
+    """
     data = {key: to_device(value, device) for key, value in batch.data.items()}
     if "seq_idx" in net.used_data_keys and "seq_idx" not in data:
         data["seq_idx"] = to_device(batch.seq_idx.astype(np.int64 if net.data_as_they_are else np.int32), device)
     lengths_on = HOST if net.lengths_on_host else device
     lengths = {key: to_device(value, lengths_on) for key, value in batch.lengths.items()}
-    with lowered(device, net.autocast):
-        return forward(net, data, lengths, batch.tags)
+    net.wanted = None if wanted is None else frozenset(wanted)
+    try:
+        with lowered(device, net.autocast):
+            return forward(net, data, lengths, batch.tags)
+    finally:
+        net.wanted = None
 
 
 def repeatable_objective(

@@ -90,7 +90,7 @@ class TrainingPass:
             net.global_step = global_step
             with with_batch_context(batch, self.config, net):
                 again = repeatable_objective(net, batch, self.device, self.forward) if updater.closure else None
-                result = run_step(net, batch, self.device, self.forward, only_losses=True)
+                result = run_step(net, batch, self.device, self.forward, wanted=())
                 self.check_scores(meter, result, batch)
                 if step == 0:
                     self.warn_if_idle(epoch, result)
@@ -130,7 +130,7 @@ class TrainingPass:
         with torch.no_grad():
             for batch in batches if apart else self.parallel.together(batches, stop):
                 with with_batch_context(batch, self.config, net):
-                    self.check_scores(meter, run_step(net, batch, self.device, self.forward, only_losses=True), batch)
+                    self.check_scores(meter, run_step(net, batch, self.device, self.forward, wanted=()), batch)
                 meter.end_step()
         return PassResult(*self.end(epoch, batches, meter), updates=0)
 

@@ -67,7 +67,7 @@ class Network(torch.nn.Module):
     """
 
     lengths_on_host = False
-    keeps_layers = True
+    wanted: frozenset[str] | None = None
     data_as_they_are = False
 
     def __init__(
@@ -284,8 +284,8 @@ class Network(torch.nn.Module):
         """While layers run on a batch."""
         feed = {k: self.extern_data.feed(k, v, lengths) for k, v in data.items() if k in self.used_data_keys}
         batch = next((len(v) for v in (*lengths.values(), *data.values(), tags) if v is not None), None)
-        forgets = not (self.keeps_layers or self.program.looks_around)
-        state = self.context.run = RunState(feed, tags, batch, forgets)
+        wanted = None if self.program.looks_around else self.wanted
+        state = self.context.run = RunState(feed, tags, batch, wanted)
         grad = torch.is_grad_enabled() or self.context.differentiates
         try:
             with torch.set_grad_enabled(grad), self.substituted_params.running(self.training, self.context.generator):

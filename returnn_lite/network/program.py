@@ -61,7 +61,7 @@ class Program:
         repeats = torch.is_grad_enabled() and bool(self.recomputed)
         values = Values(self.fusion.absorbed | self._not_kept if repeats else self.fusion.absorbed)
         state.values = [values]
-        done = self.last_reads if state.forgets and not repeats else {}
+        done = {} if state.wanted is None or repeats else self._last_reads(state.wanted)
         for step in self._parts if repeats else self.steps:
             if isinstance(step, Segment):
                 step.run(values)
@@ -74,9 +74,15 @@ class Program:
         return values
 
     @cached_property
-    def last_reads(self) -> Mapping[Node, Sequence[Node]]:
-        """For each node the nodes that nothing reads after it, losses and constraints included."""
-        return last_reads(((node, call.inputs) for node, call in self.steps), frozenset(self.evaluated))
+    def _known_last_reads(self) -> dict[frozenset[str], Mapping[Node, Sequence[Node]]]:
+        return {}
+
+    def _last_reads(self, wanted: frozenset[str]) -> Mapping[Node, Sequence[Node]]:
+        """For each node the nodes that nothing reads after it: neither losses and constraints nor who wants these."""
+        if wanted not in self._known_last_reads:
+            kept = {*self.evaluated, *map(self.names.get, wanted)}
+            self._known_last_reads[wanted] = last_reads(((node, call.inputs) for node, call in self.steps), kept)
+        return self._known_last_reads[wanted]
 
     @cached_property
     def looks_around(self) -> bool:

@@ -32,14 +32,14 @@ def run_loop(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState) -
         trace = Trace(program, Ticks(program, whole, run).run(), whole)
         beam = trace.beam
         whole.end(trace.size, trace.lengths, {n: trace.stacked(n) for n in program.collect}, beam)
-    done = program.last_reads if run.forgets else {}
+    done = {} if run.wanted is None else program.last_reads
     for node in program.after:
         if node in absorbed:
             continue
         whole.values[node] = on_beam(whole.compute(node), beam)
         for read in done.get(node, ()):
             del whole.values[read]
-    left = program.seen if run.forgets else whole.values
+    left = whole.values if run.wanted is None else program.seen
     parts = {label: whole.leaving(node) for label, node in program.nodes.items() if node in left}
     for label, node in program.nodes.items():
         if node.layer.options.need_last:

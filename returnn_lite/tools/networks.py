@@ -85,7 +85,7 @@ def outputs(
     with torch.no_grad(), loaded.net.running_over(dataset.name):
         for batch in loader:
             with with_batch_context(batch, config):
-                out = forward_batch(loaded.net, batch, loaded.device)
+                out = forward_batch(loaded.net, batch, loaded.device, wanted=layers)
                 rows = {name: arrays(out[name], name) for name in layers}
             for i, tag in enumerate(batch.tags):
                 if first <= at and (last is None or at <= last):

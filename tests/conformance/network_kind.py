@@ -76,14 +76,14 @@ def _repeated(net, data, lengths):
 
     from tests.engine.run_again import steps
 
-    net.keeps_layers = False
+    net.wanted = frozenset()
     forward = steps()
     forward.checked = True  # the recorded numbers say what is right
     with patch("returnn_lite.engine.graphs.shapes.padded_size", lambda n: n + 3):
         for _ in range(2):
             with unchanged(net):
                 out = forward(net, data, lengths, [])
-    net.keeps_layers = True
+    net.wanted = None
     if out.gradients is None:
         raise ValueError("this step is not recorded")
     return {

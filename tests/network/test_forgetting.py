@@ -46,7 +46,7 @@ def test_equal_numbers_without_the_outputs_of_layers(name):
     net = randomised(network(NETS[name])).train()
     data, lengths = batch(DENSE, LENGTHS)
     want = net(data, lengths)
-    net.keeps_layers = False
+    net.wanted = frozenset()
     found = net(data, lengths)
     assert set(found.values) <= {*net.program.evaluated, *map(net.program.names.get, ("output",))}
     assert len(found.values) < len(want.values)
@@ -59,7 +59,7 @@ def test_equal_numbers_without_the_outputs_of_layers(name):
 def test_code_that_may_read_any_layer_finds_it():
     asks = {"class": "eval", "from": "c", "eval": "source(0) + self.network.get_layer('a').output.placeholder"}
     net = network({**STACK, "asks": asks, "output": {**CE, "from": "asks"}})
-    net.keeps_layers = False
+    net.wanted = frozenset()
     assert torch.isfinite(net(*batch(DENSE, LENGTHS)).objective)
 
 
@@ -68,7 +68,7 @@ def test_a_step_of_the_trainer_asks_for_losses_only():
     data, lengths = batch(DENSE, LENGTHS)
     made = type("Batch", (), {"data": {k: x.numpy() for k, x in data.items()},
                               "lengths": {k: x.numpy() for k, x in lengths.items()}, "tags": []})  # fmt: skip
-    out = run_step(net, made, torch.device("cpu"), only_losses=True).out
+    out = run_step(net, made, torch.device("cpu"), wanted=()).out
     assert {node.name for node in out.values} == {"output", "data:classes"}
     assert run_step(net, made, torch.device("cpu")).out["a"].data.shape == (3, 6, 4)
 

@@ -53,8 +53,8 @@ class Model(Protocol):
     numbers of any type and value, as a dataset gives them. `random_state`: of dropout and the like, readable and
     settable, of a form of its own. `layers`: those there are to ask by name.
     `layer_modules`: those whose options say something of files. `infinite_constants`: what is not trained and begins
-    with infinities. `autocast`: the type of mixed precision in which it is run; None: float32. `keeps_layers`: whether
-    outputs stay when those who read them have run, for somebody who asks for them.
+    with infinities. `autocast`: the type of mixed precision in which it is run; None: float32. `wanted`: the names of
+    outputs that somebody asks for; None: perhaps all.
     """
 
     epoch: int
@@ -64,7 +64,7 @@ class Model(Protocol):
     autocast: torch.dtype | None
     lengths_on_host: bool
     data_as_they_are: bool
-    keeps_layers: bool
+    wanted: frozenset[str] | None
     training: bool
 
     @property

@@ -70,7 +70,7 @@ class TorchNet(torch.nn.Module):
 
     lengths_on_host = True  # users pack and loop by them
     data_as_they_are = True
-    keeps_layers = True
+    wanted: frozenset[str] | None = None
     recurrent = True
     loaded_on_init: frozenset[str] = frozenset()
     infinite_constants: frozenset[str] = frozenset()

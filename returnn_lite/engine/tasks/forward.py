@@ -45,7 +45,10 @@ def forward_task(config: Config, log: Log) -> None:
     loader = data.load_batches(dataset, batching, net, config)
     what = Pass("forward", epoch, dataset.name, dataset.known_num_seqs)
     meter = step_meter(config, loaded.source.form, what, log, net)
-    splits, run = config.is_true("forward_auto_split_batch_on_oom"), partial(forward_batch, net, device=device)
+    splits, run = (
+        config.is_true("forward_auto_split_batch_on_oom"),
+        partial(forward_batch, net, device=device, wanted=[layer]),
+    )
     with sink, torch.no_grad(), net.running_over(dataset.name):
         for step, batch in enumerate(loader):
             for part in parts_that_fit(batch, run, splits=splits, config=config, log=log):

@@ -37,7 +37,7 @@ def compute_priors_task(config: Config, log: Log) -> None:
     with torch.no_grad(), net.running_over(dataset.name):
         for step, batch in enumerate(loader):
             with with_batch_context(batch, config):
-                sums, count = sum_frames(forward_batch(net, batch, device)[layer])
+                sums, count = sum_frames(forward_batch(net, batch, device, wanted=[layer])[layer])
             total, frames = total + sums, frames + count
             meter.end_step()
             meter.progress.step_line(step, {}, {}, batch.complete)

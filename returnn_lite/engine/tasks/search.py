@@ -97,11 +97,11 @@ def search_task(config: Config, log: Log) -> None:
         for batch in loader:
             with with_batch_context(batch, config):
                 if options.evaluate:
-                    result = run_step(net, batch, device)
+                    result = run_step(net, batch, device, wanted=options.asked)
                     out = result.out
                     meter.add(result, batch)
                 else:
-                    out = forward_batch(net, batch, device)
+                    out = forward_batch(net, batch, device, wanted=options.asked)
             values = _batch_values(net, out, batch, dataset, options, log)
             places = [_corpus_index(dataset, int(i)) for i in batch.seq_idx]
             found |= dict(zip(places, values, strict=True))

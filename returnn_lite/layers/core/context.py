@@ -37,14 +37,15 @@ class RunState:
     """What one run of a network was given, and where it is.
 
     `data`: the batch by key; `tags`: names of its sequences; `batch`: their number. `values`: outputs by node, those of
-    the innermost loop in front; with `forgets`, those that are still to be read. In a loop `tick` is its number, and
+    the innermost loop in front. `wanted`: the names of outputs that somebody asks for; None: perhaps all, otherwise
+    `values` has only what is still to be read. In a loop `tick` is its number, and
     `ended(beam)` tells which of these hypotheses (by default of the present ones) have ended before it, bool (B * K,).
     """
 
     data: Mapping[str, Tensor] = field(default_factory=dict)
     tags: Sequence[str] | None = None
     batch: int | None = None
-    forgets: bool = False
+    wanted: frozenset[str] | None = None
     values: list[dict[Any, Tensor]] = field(default_factory=list)  # the keys are nodes, which know layers
     tick: int | None = None
     ended: Callable[[Beam | None], torch.Tensor] | None = None
