@@ -36,11 +36,10 @@ def concat(
     follow = ragged if handle_dynamic_dims is None else handle_dynamic_dims and ragged
     at, rest = _common_axes(sources, allow_broadcast)
     raws = [_for_concat(x, axis, at, rest) for x, axis in sources]
-    if out_dim is None:
+    if out_dim is None or not out_dim.is_dim_known():
         total = sum(raw.shape[at] for raw in raws)
-        out_dim = _sum(dims) if follow or not ragged else padded_dim(total, "+".join(dim.name for dim in dims))
-    elif not out_dim.is_dim_known():
-        out_dim.declare_same_as(_sum(dims))
+        made = _sum(dims) if follow or not ragged else padded_dim(total, "+".join(dim.name for dim in dims))
+        out_dim = _named(made, out_dim)
     axes = (*rest[:at], out_dim, *rest[at:])
     raw = torch.cat(raws, at)
     if follow:
@@ -48,6 +47,14 @@ def concat(
     first = sources[0][0]
     feature = first.feature_dim
     return with_dims(first, raw, axes, None if follow or feature == dims[0] else feature), out_dim
+
+
+def _named(made: Dim, out: Dim | None) -> Dim:
+    """The axis that was made; one that was asked for is now the same."""
+    if out is None:
+        return made
+    out.declare_same_as(made)
+    return out
 
 
 def _sum(dims: Sequence[Dim]) -> Dim:
@@ -229,10 +236,7 @@ def _padded_axis(dim: Dim, left: Any, right: Any, out: Dim | None, dynamic: bool
         found = padded_dim(total, f"{dim.name}:padded")
     else:
         found = plain[0] + dim + plain[1]
-    if out is None:
-        return found
-    out.declare_same_as(found)
-    return out
+    return _named(found, out)
 
 
 def _size(amount: Any) -> int:
@@ -293,7 +297,8 @@ def _pad_by_mode(x: Tensor, dims: Sequence[Dim], amounts: Sequence[Any], outs: S
     back = [(rest + at).index(i) for i in range(len(x.dims))]
     named = {i: out for i, out in zip(at, outs, strict=True)}
     new = tuple(named.get(i, dim) for i, dim in enumerate(x.dims))
-    return with_dims(x, done.permute(back), new, x.feature_dim)
+    feature = None if x.feature_dim_axis is None else new[x.feature_dim_axis]
+    return with_dims(x, done.permute(back), new, feature)
 
 
 def _after(inner: torch.Tensor, flat: Sequence[int]) -> list[int]:

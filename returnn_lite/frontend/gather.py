@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.axes import with_dims
+from returnn_lite.frontend.const import convert_to_tensor
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of
@@ -33,7 +34,9 @@ def gather(source: Tensor, *, indices: int | Tensor, axis: Dim | None = None, cl
     if not isinstance(indices, Tensor):
         if not isinstance(indices, int | np.integer):
             raise WrongUse(f"gather from {source}: `indices` must be an int or a Tensor, but is {indices!r} instead")
-        return _one(source, at, int(indices), clip_to_valid)
+        if not clip_to_valid or not axis.need_masking():
+            return _one(source, at, int(indices), clip_to_valid)
+        indices = convert_to_tensor(int(indices), device=source.device)
     if clip_to_valid:
         indices = _clipped(indices, axis)
     if not dtypes.is_integer(indices.dtype):
@@ -129,13 +132,15 @@ def top_k_mask(values: Tensor, *, axis: Dim, k: int | Dim) -> Tensor:
     return values._new(mask, dims)
 
 
-def top_p_mask(probs: Tensor, *, axis: Dim, p: float, one_more: bool = True, min_tokens_to_keep: int = 1) -> Tensor:
+def top_p_mask(
+    probs: Tensor, *, axis: Dim, p: float | Tensor, one_more: bool = True, min_tokens_to_keep: int = 1
+) -> Tensor:
     """Which entries, from the largest on, sum up to at most p (and one more): bool, the axis last."""
     at = axis_of(probs.dims, axis, probs)
     dims = (*probs.dims[:at], *probs.dims[at + 1 :], axis)
     values, index = probs.raw_tensor.movedim(at, -1).sort(dim=-1, descending=True, stable=True)
     total = values.cumsum(-1)
-    keep = total <= p
+    keep = total <= (arranged(p.raw_tensor, p.dims, dims) if isinstance(p, Tensor) else p)
     if one_more:
         keep = torch.cat([torch.ones_like(keep[..., :1]), keep[..., :-1]], -1)
     keep[..., :min_tokens_to_keep] = True

@@ -57,20 +57,23 @@ def scaled_gradient_ext(
 ) -> Tensor:
     """The same values; the gradient g becomes g · scale + shift, the shift times the sum of |g| over an axis if given.
 
-    With a shift both must be numbers.
+    scale, shift: numbers, or tensors with axes of the source; they get no gradient.
     """
     axis = (
         None
         if scale_shift_by_sum_over_axis is None
         else axis_of(source.dims, scale_shift_by_sum_over_axis, str(source))
     )
-    if isinstance(scale, int | float) and isinstance(shift, int | float | None):
-        return source._like(ops_gradients.scaled_gradient(source.raw_tensor, scale, shift or 0.0, axis))
-    if shift is not None:
-        raise WrongUse(f"scaled_gradient_ext of {source}: with a `shift` both must be numbers")
-    factor = scale if isinstance(scale, int | float) else scale.copy_compatible_to_dims_raw(source.dims)
-    scaled = source.raw_tensor * factor
-    return source._like(ops_gradients.reported_as(source.raw_tensor, scaled))
+    factor, added = _for(source, scale), _for(source, 0.0 if shift is None else shift)
+    return source._like(ops_gradients.scaled_gradient(source.raw_tensor, factor, added, axis))
+
+
+def _for(source: Tensor, value: float | Tensor) -> float | torch.Tensor:
+    """A number, or the data of a tensor laid out for the source."""
+    if not isinstance(value, Tensor):
+        return value
+    raw: torch.Tensor = value.copy_compatible_to_dims_raw(source.dims)
+    return raw.to(source.raw_tensor.device)
 
 
 def gradient_checkpoint_scope() -> AbstractContextManager[None]:

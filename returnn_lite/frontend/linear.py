@@ -52,7 +52,8 @@ class Embedding(Module):
         if not isinstance(source, Tensor) or source.sparse_dim is None or source.sparse_dim != self.in_dim:
             raise WrongUse(f"Embedding needs a Tensor of classes of {self.in_dim}, but got {source} instead")
         weight = matrix(self.weight, self.in_dim).t()
-        found = functional.embedding(source.raw_tensor, weight)
+        raw = source.raw_tensor
+        found = functional.embedding(raw if raw.dtype in (torch.int32, torch.int64) else raw.int(), weight)
         return source._new(found, (*source.dims, self.out_dim), feature_axis=len(source.dims), name="embedding")
 
 

@@ -47,16 +47,22 @@ class _Shown(torch.autograd.Function):
 
 
 def scaled_gradient(
-    x: Tensor, scale: float | Tensor, shift: float = 0.0, sum_axis: int | None = None, *, kept: Tensor | None = None
+    x: Tensor,
+    scale: float | Tensor,
+    shift: float | Tensor = 0.0,
+    sum_axis: int | None = None,
+    *,
+    kept: Tensor | None = None,
 ) -> Tensor:
     """`x` with the gradient g * scale + shift; 0 and 0 stop it.  Shape: any -> the same
 
-    `scale`: a number, or a tensor that broadcasts; it gets no gradient. `sum_axis`: the shift is multiplied by the sum
-    of |g| over this axis. `kept` (broadcastable bool): entries that keep their gradient; they count in the sum.
+    `scale`, `shift`: numbers, or tensors that broadcast; they get no gradient. `sum_axis`: the shift is multiplied
+    by the sum of |g| over this axis. `kept` (broadcastable bool): entries that keep their gradient; they count in the
+    sum.
     """
-    if isinstance(scale, Tensor):
-        scale = scale.detach()
-    elif scale == 0 and shift == 0 and kept is None:
+    scale, shift = (value.detach() if isinstance(value, Tensor) else value for value in (scale, shift))
+    numbers = not isinstance(scale, Tensor) and not isinstance(shift, Tensor)
+    if numbers and scale == 0 and shift == 0 and kept is None:
         return x.detach()
     result: Tensor = _Scaled.apply(x, scale, shift, sum_axis, kept)  # type: ignore[no-untyped-call]
     return result
@@ -65,7 +71,7 @@ def scaled_gradient(
 class _Scaled(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, scale: float | Tensor, shift: float, sum_axis: int | None, kept: Tensor | None
+        ctx: Any, x: Tensor, scale: float | Tensor, shift: float | Tensor, sum_axis: int | None, kept: Tensor | None
     ) -> Tensor:
         ctx.scale, ctx.shift, ctx.axis, ctx.kept = scale, shift, sum_axis, kept
         return x.view_as(x)
@@ -74,7 +80,7 @@ class _Scaled(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         result = grad * ctx.scale
-        if ctx.shift:
+        if isinstance(ctx.shift, Tensor) or ctx.shift:
             total = 1.0 if ctx.axis is None else grad.abs().sum(ctx.axis, keepdim=True)
             result = result + ctx.shift * total
         if ctx.kept is not None:

@@ -54,6 +54,22 @@ def test_axes_replaced():
         rf.replace_dim_v2(x, in_dim=F, out_dim=longer, allow_expand=False)
 
 
+def test_a_given_axis_for_padded_axes_that_are_joined():
+    x, other = random([B, T, F]), random([B, S := sized([1, 4, 2], B), F])
+    joined = rf.Dim(None, name="joined")
+    found, _ = rf.concat((x, T), (other, S), handle_dynamic_dims=False, out_dim=joined)
+    same(found, (B, joined, F), np.concatenate([values(x), values(other)], 1))
+    assert not joined.need_masking() and joined.padded_size() == 9
+
+
+@pytest.mark.parametrize("mode, numpy_mode", [("reflect", "reflect"), ("replicate", "edge"), ("circular", "wrap")])
+def test_features_that_are_padded_stay_features(mode, numpy_mode):
+    x = random([B, T, F], feature_dim=F)
+    found, (out,) = rf.pad(x, axes=[F], padding=[(1, 2)], mode=mode)
+    same(found, (B, T, out), np.pad(values(x), [(0, 0), (0, 0), (1, 2)], mode=numpy_mode))
+    assert found.feature_dim is out
+
+
 def frames(tensor, dim, b):
     """The valid frames of a sequence."""
     return values(tensor.copy_transpose([B, dim, *(d for d in tensor.dims if d not in (B, dim))]))[

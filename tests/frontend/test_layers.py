@@ -56,7 +56,8 @@ def test_linear_with_the_matrix_of_an_embedding():
     x, time = data()
     same(logits(x), [B, time, G], values(x) @ values(embedding.weight).T)
     labels = rf.convert_to_tensor(np.array([1, 3, 0]), dims=[B], sparse_dim=G)
-    same(embedding(labels), [B, F], values(embedding.weight)[[1, 3, 0]])
+    for dtype in ("int64", "int32", "int16", "uint8"):
+        same(embedding(rf.cast(labels, dtype)), [B, F], values(embedding.weight)[[1, 3, 0]])
     with pytest.raises(WrongUse, match="classes"):
         embedding(x)
 

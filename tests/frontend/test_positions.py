@@ -27,6 +27,11 @@ def test_gather():
     far = rf.convert_to_tensor(np.array([9, -3, 3], "int32"), dims=[B])
     clipped = rf.gather(random([B, T]), indices=far, axis=T, clip_to_valid=True)
     same(clipped, (B,), values(random([B, T]))[range(3), [4, 0, 3]])
+    same(
+        rf.gather(random([B, T]), indices=9, axis=T, clip_to_valid=True),
+        (B,),
+        values(random([B, T]))[range(3), LENGTHS - 1],
+    )
     for call, text in (
         (lambda: rf.gather(x, indices=far, axis=G), "has no axis"),
         (lambda: rf.gather(x, indices=far), "`axis` must be"),
@@ -115,6 +120,9 @@ def test_sorting_and_searching():
     assert values(rf.search_sorted(seq, query, axis=K, side="right")).tolist() == [0, 3, 5]
     probs = rf.convert_to_tensor(np.array([0.1, 0.4, 0.3, 0.15, 0.05], "float32"), dims=[K])
     assert values(rf.top_p_mask(probs, axis=K, p=0.6)).tolist() == [False, True, True, False, False]
+    limits = rf.convert_to_tensor(np.array([0.1, 0.5, 0.99], "float32"), dims=[B])
+    masks = rf.top_p_mask(rf.expand_dim(probs, B), axis=K, p=limits)
+    assert masks.dims == (B, K) and values(masks).sum(1).tolist() == [1, 2, 5]
     assert values(rf.top_k_mask(probs, axis=K, k=1)).tolist() == [False, True, False, False, False]
 
 

@@ -60,6 +60,12 @@ def test_gradients():
     y = rf.scaled_gradient_ext(x, scale=1.0, shift=-0.5, scale_shift_by_sum_over_axis=F)
     grad = values(rf.gradient(rf.reduce_sum(y, axis=y.dims), x))
     assert (grad == 1 - 0.5 * 4).all()
+    scale = rf.convert_to_tensor(np.array([1, 2, 3], "float32"), dims=[B])
+    rf.set_requires_gradient(scale)
+    y = rf.scaled_gradient_ext(x, scale=scale, shift=rf.convert_to_tensor(0.5)) + 0.0 * rf.reduce_sum(scale, axis=B)
+    grad = values(rf.gradient(rf.reduce_sum(y, axis=y.dims), x))
+    assert (grad == np.array([[1.5], [2.5], [3.5]])).all()
+    assert not values(rf.gradient(rf.reduce_sum(y, axis=y.dims), scale)).any()
     with rf.stop_gradient_scope():
         assert not rf.exp(x).raw_tensor.requires_grad
 
