@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType, TracebackType
 from typing import TypeVar
 
+from returnn_lite.config.call_errors import told_call
 from returnn_lite.config.option_types import shortened
 from returnn_lite.errors import ConfigError, did_you_mean, package_folder
 
@@ -80,7 +81,7 @@ def syntax_error(exc: SyntaxError, filename: str) -> ConfigError:
 
 
 def _text(exc: BaseException, place: Place) -> str:
-    told = " ".join(str(exc).split())
+    told = told_call(exc) if isinstance(exc, TypeError) else " ".join(str(exc).split())
     if isinstance(exc, AssertionError):
         compared = _assertion(place)
         return f"{told} ({compared})" if told and compared else told or compared

@@ -11,7 +11,7 @@ import torch
 
 from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend.dim import Dim, Dims
-from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.errors import WrongUse, kind
 from returnn_lite.frontend.layout import arranged, joined, show
 from returnn_lite.frontend.tensor_base import TensorBase
 from returnn_lite.frontend.types import AnyTensor, Operand
@@ -175,8 +175,7 @@ def number(value: object, what: str = "") -> Operand:
         return value.item()
     if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 0:
         return AnyTensor.new(torch.as_tensor(value), ())
-    shown = f"of shape {tuple(value.shape)}" if hasattr(value, "shape") else repr(value)
-    raise WrongUse(f"{what}: an operand must be a Tensor or a number, but is a {type(value).__name__} {shown} instead")
+    raise WrongUse(f"{what}: an operand must be a Tensor or a number, but is {kind(value)}")
 
 
 def is_operand(value: object) -> bool:

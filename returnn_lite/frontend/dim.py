@@ -69,12 +69,13 @@ class Dim(DimWithSizes):
                 raise WrongUse(f"a Dim has no option {option!r}{did_you_mean(option, known)}")
         self.kind, self.match_priority, self.capacity = kind, match_priority, capacity
         self._vocab, self._core = made_vocab(vocab), None
+        if isinstance(dimension, bool | str):
+            hint = "; a name is given as name=…" if isinstance(dimension, str) else ""
+            raise WrongUse(f"`dimension` must be an int, an int tensor or None, but is {dimension!r} instead{hint}")
         if isinstance(dimension, np.integer):
             dimension = int(dimension)
         if not isinstance(dimension, int) and dimension is not None:
             dimension, dyn_size_ext = None, dimension
-        if isinstance(dimension, bool):
-            raise WrongUse(f"`dimension` must be an int, an int tensor or None, but is {dimension!r} instead")
         if dimension is None and dyn_size_ext is None and self._vocab is not None:
             dimension = self._vocab.num_labels
         self.name = name or description or ("dynamic" if dimension is None else f"static{dimension}")

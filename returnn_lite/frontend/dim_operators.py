@@ -77,6 +77,11 @@ class DimOperators(SizedAxis):
 
     ceildiv = ceildiv_right  # as layer nets call it
 
+    def __index__(self) -> int:
+        raise WrongUse(f"axis {self} is not a number; its size in the batch is its get_dim_value()")
+
+    __int__ = __index__
+
 
 def _part(value: D | int) -> D | int:
     if isinstance(value, DimOperators):

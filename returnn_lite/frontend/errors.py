@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
+import numpy as np
+import torch
 import tree
 
 from returnn_lite.errors import ConfigError, UnknownName, did_you_mean, user_line
@@ -25,6 +27,17 @@ class WrongUse(ConfigError, ValueError, TypeError, AssertionError):
 
     def __init__(self, message: str, path: str | None = None) -> None:
         super().__init__(line_of_user() if path is None else path, message)
+
+
+def kind(value: object) -> str:
+    """What a value is that should be a Tensor, as errors name it."""
+    name = type(value).__name__
+    if isinstance(value, torch.Tensor | np.ndarray):
+        what = "torch tensor" if isinstance(value, torch.Tensor) else "numpy array"
+        return f"a {what} of shape {tuple(value.shape)}, which has no axes; use rf.convert_to_tensor(…, dims=[…])"
+    if isinstance(value, tuple) and value:
+        return f"a tuple ({', '.join(type(entry).__name__ for entry in value)}); take what is needed of it"
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def line_of_user() -> str:

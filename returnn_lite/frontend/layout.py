@@ -152,6 +152,8 @@ def axis_of(dims: Axes, dim: Axis, what: object = "a tensor") -> int:
     try:
         first = dims.index(dim)
     except ValueError:
+        if dim is None or isinstance(dim, str | int | float | list | tuple):
+            raise WrongUse(f"{what}: an axis must be a Dim, one of {show(dims)}, but is {dim!r} instead") from None
         raise WrongUse(f"{what} with the axes {show(dims)} has no axis {dim}") from None
     if dim in dims[first + 1 :]:
         ranked = sorted((i for i, d in enumerate(dims) if d == dim), key=lambda i: -dims[i].match_priority)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from returnn_lite.frontend import init
 from returnn_lite.frontend.defaults import output_keeps_dtype
 from returnn_lite.frontend.dim import Dim, Dims
-from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.errors import WrongUse, kind
 from returnn_lite.frontend.layout import axis_of
 from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
@@ -50,7 +50,8 @@ class Embedding(Module):
     def __call__(self, source: Tensor) -> Tensor:
         """Axes: those of the source, then `out_dim`, the feature axis."""
         if not isinstance(source, Tensor) or source.sparse_dim is None or source.sparse_dim != self.in_dim:
-            raise WrongUse(f"Embedding needs a Tensor of classes of {self.in_dim}, but got {source} instead")
+            given = source if isinstance(source, Tensor) else kind(source)
+            raise WrongUse(f"Embedding needs a Tensor of classes of {self.in_dim}, but got {given}")
         weight = matrix(self.weight, self.in_dim).t()
         raw = source.raw_tensor
         found = functional.embedding(raw if raw.dtype in (torch.int32, torch.int64) else raw.int(), weight)
@@ -60,7 +61,7 @@ class Embedding(Module):
 def moved_last(x: object, dim: Dim, what: str) -> tuple[torch.Tensor, Dims]:
     """The data with an axis last, and the other axes. WrongUse if the axis is missing."""
     if not isinstance(x, Tensor):
-        raise WrongUse(f"{what} needs a Tensor, but got {type(x).__name__} instead")
+        raise WrongUse(f"{what} needs a Tensor, but got {kind(x)}")
     dims, raw = x.dims, x.raw_tensor
     if dims and dims[-1] is dim:
         return raw, dims[:-1]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from returnn_lite.frontend.dim import Dim, Dims
-from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.errors import WrongUse, kind
 from returnn_lite.frontend.layout import MOST_PLANS, all_different, axis_of, plans
 from returnn_lite.frontend.tensor import Tensor
 
@@ -22,7 +22,7 @@ def matmul(a: Tensor, b: Tensor, *, reduce: Dim | Sequence[Dim], use_mask: bool 
     """
     summed = (reduce,) if isinstance(reduce, Dim) else tuple(reduce)
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        raise WrongUse(f"matmul needs two Tensors, but got {type(a).__name__} and {type(b).__name__} instead")
+        raise WrongUse(f"matmul needs two Tensors, but got {kind(b if isinstance(a, Tensor) else a)}")
     if use_mask:
         for dim in summed:
             if dim.need_masking():

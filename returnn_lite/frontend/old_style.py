@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from returnn_lite.config_value import ConfigValue
 from returnn_lite.frontend.dim import Dim, batch_dim, made_vocab
 from returnn_lite.frontend.errors import WrongUse
@@ -45,6 +47,8 @@ def described(
     Without a shape it is (None, dim), of classes (None,). Time is the first axis without a size, the features are the
     last axis with one.
     """
+    if dim is not UNSET and not isinstance(dim, int | np.integer | Dim | None):
+        raise WrongUse(f"`dim` of tensor {name!r} must be a number, but is {dim!r} instead; axes are given as `dims`")
     labels = made_vocab(vocab)
     if dim is UNSET and labels is not None:
         dim = labels.num_labels

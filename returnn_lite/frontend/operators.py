@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from returnn_lite.behavior_version import BehaviorVersion
+from returnn_lite.errors import UnknownName, did_you_mean, user_line
 from returnn_lite.frontend.binary import COMBINE, Function, binary, compare, is_operand
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor_base import T, TensorBase
@@ -84,6 +87,17 @@ class TensorOperators(TensorBase[T]):
             )
         warnings.warn(f"{self} has no truth value; this is always True", stacklevel=2)
         return True
+
+    if not TYPE_CHECKING:  # to mypy an unknown attribute is a mistake
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(f"a Tensor has no attribute {name!r}")
+            if hasattr(torch.Tensor, name):
+                hint = "; torch's is that of its `raw_tensor`, functions of named axes are those of rf"
+            else:
+                hint = did_you_mean(name, [known for known in dir(type(self)) if not known.startswith("_")])
+            raise UnknownName(user_line(), f"a Tensor has no attribute {name!r}{hint}")
 
     def __getitem__(self, key: Any) -> Any:
         raise WrongUse(f"{self} has no index; use rf.gather, rf.slice or raw_tensor")

@@ -67,7 +67,7 @@ class Parameter(Tensor):
             if dims is not None:
                 raise WrongUse("the axes of a Parameter must be given once")
             dims = dims_or_tensor
-        if dims is None or isinstance(dims, str | ForeignDim):
+        if dims is None or isinstance(dims, int | str | ForeignDim):
             raise WrongUse(f"the axes of a Parameter must be a list of Dims, but are {dims!r} instead")
         axes = checked_dims(dims, "a Parameter")
         _check_different(axes)

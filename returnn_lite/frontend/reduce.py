@@ -10,7 +10,7 @@ import torch
 
 from returnn_lite.errors import did_you_mean
 from returnn_lite.frontend.dim import Dim
-from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.errors import WrongUse, kind
 from returnn_lite.frontend.layout import axis_of
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.tensor import Tensor
@@ -66,14 +66,16 @@ def reduce(x: Tensor, *, mode: str, axis: Axis, use_mask: bool = True, distribut
         raise WrongUse(
             f"`mode` must be one of {', '.join(_MODES)}, but is {mode!r} instead{did_you_mean(mode, _MODES)}"
         )
-    dims = (axis,) if isinstance(axis, Dim) else tuple(axis)
+    dims = (axis,) if isinstance(axis, Dim | int | None) else tuple(axis)
     if not isinstance(x, Tensor):
-        raise WrongUse(f"reduce_{mode} needs a Tensor, but got a {type(x).__name__} instead")
+        raise WrongUse(f"reduce_{mode} needs a Tensor, but got {kind(x)}")
     axes = [axis_of(x.dims, dim, x) for dim in dims]
     position = mode in ("argmax", "argmin")
     if position and len(axes) != 1:
         raise WrongUse(f"reduce_{mode} of {x} must be over one axis, but got {len(axes)}")
     raw = x.raw_tensor
+    if mode == "mean" and not (raw.is_floating_point() or raw.is_complex()):
+        raise WrongUse(f'reduce_mean of {x}: it must be of floats; use rf.cast(x, "float32") first')
     mask = padding_mask(x, dims, strict=True) if use_mask else None
     function, fill = _MODES[mode]
     if axes:
@@ -179,7 +181,7 @@ def top_k(
     Positions are int64 with the axis as sparse axis; for a sequence of axes a list of them, one per axis. Padding is
     the lowest number. `k` or `k_dim` must be given.
     """
-    dims = (axis,) if isinstance(axis, Dim) else tuple(axis)
+    dims = (axis,) if isinstance(axis, Dim | int | None) else tuple(axis)
     axes = [axis_of(source.dims, dim, source) for dim in dims]
     if k_dim is None and k is None:
         raise WrongUse(f"top_k of {source}: `k` or `k_dim` must be given")

@@ -14,6 +14,7 @@ from returnn_lite.frontend import dtypes
 from returnn_lite.frontend.current import marking
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.layout import show
 from returnn_lite.frontend.old_style import UNSET, described, out_type
 from returnn_lite.frontend.operators import TensorOperators
 from returnn_lite.frontend.sizes import num_elements_of_shape
@@ -76,7 +77,7 @@ class Tensor(TensorCopies["Tensor"], TensorOperators["Tensor"]):
             self._dims, self._time_axis, self.version = checked_dims(dims, f"tensor {name!r}"), None, version or 2
             self._sparse_dim, self.feature_dim_axis = sparse_dim, None
             if dtype is None and raw_tensor is None:
-                raise WrongUse(f"tensor {name!r} with the axes {self._dims} must have a `dtype`")
+                raise WrongUse(f"tensor {name!r} with the axes {show(self._dims)} must have a `dtype`")
             self._dtype = dtypes.name_of(raw_tensor) if dtype is None else _checked_dtype(dtype)
             if feature_dim_axis is not UNSET and feature_dim_axis is not None:
                 self.feature_dim_axis = feature_dim_axis % len(self._dims)
@@ -138,7 +139,8 @@ class Tensor(TensorCopies["Tensor"], TensorOperators["Tensor"]):
 
     def mark_as_loss(self, name: str, **options: Option) -> None:
         """A loss of this training step; see `RunContext.mark_as_loss`."""
-        marking().mark_as_loss(self, name, **options)
+        context = marking()
+        context.mark_as_loss(self, name, **options)
 
     def mark_as_output(self, name: str, *, shape: Sequence[Dim] | None = None) -> None:
         """An output of this forward step; see `RunContext.mark_as_output`."""

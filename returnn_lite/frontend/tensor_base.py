@@ -186,6 +186,8 @@ def checked_dims(dims: Any, what: str) -> tuple[Dim, ...]:  # Any: what users gi
     """A tuple of axes. WrongUse if something else is among them."""
     if isinstance(dims, ForeignDim):
         raise WrongUse(f"`dims` of {what} must be a list of axes, but is the axis {dims} instead")
+    if dims is None or isinstance(dims, int | str):
+        raise WrongUse(f"`dims` of {what} must be a list of axes, but is {dims!r} instead")
     found = tuple(dims)
     for dim in found:
         if not isinstance(dim, ForeignDim):

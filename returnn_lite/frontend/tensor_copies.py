@@ -61,7 +61,7 @@ class TensorCopies(TensorAxes[T]):
     def _order(self, perm: Sequence[Dim | int]) -> tuple[int, ...]:
         """The positions of the axes in another order."""
         if all(isinstance(entry, int) for entry in perm):
-            order: list[int] | None = [int(entry) % len(self._dims) for entry in perm]  # type: ignore[arg-type]
+            order: list[int] | None = [int(entry) % len(self._dims) for entry in perm]
         else:
             order = permutation(self._dims, checked_dims(perm, "copy_transpose"))
         if order is None or sorted(order) != list(range(len(self._dims))):

@@ -6,19 +6,36 @@ Norms stay on the device: nothing here waits for it.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from returnn_lite.errors import ConfigError
+
 Gradients = dict[str, Tensor]
+# What torch says of mistakes in the code of a model.
+_MISTAKES = ("backward through the graph a second time", "modified by an inplace operation")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tells mistakes in the code of a model as ConfigErrors."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(mistake in str(error) for mistake in _MISTAKES):
+            raise
+        raise ConfigError("", f"the gradients cannot be computed: {' '.join(str(error).split())}") from error
 
 
 def gradients(objective: Tensor, params: Mapping[str, Tensor], *, create_graph: bool = False) -> Gradients:
     """d objective / d param by name, without the parameters on which the objective does not depend."""
     if not params or not objective.requires_grad:
         return {}
-    found = torch.autograd.grad(objective, list(params.values()), allow_unused=True, create_graph=create_graph)
+    with _told():
+        found = torch.autograd.grad(objective, list(params.values()), allow_unused=True, create_graph=create_graph)
     return {name: grad for name, grad in zip(params, found, strict=True) if grad is not None}
 
 
@@ -26,7 +43,8 @@ def backward(objective: Tensor, params: Mapping[str, Tensor]) -> Gradients:
     """The same of all parameters that require a gradient now, by a plain backward pass, with what has gathered in
     their `grad` before."""
     if objective.requires_grad:
-        objective.backward()
+        with _told():
+            objective.backward()
     grads = {name: param.grad for name, param in params.items() if param.grad is not None}
     found = {name: grad.coalesce() if grad.is_sparse else grad for name, grad in grads.items()}
     for param in params.values():

@@ -495,11 +495,21 @@ def wrong_key(*, extern_data, **_):
     extern_data["dta"]
 
 
+async def waits(**_):
+    return torch_models.Net()
+
+
+def yields(**_):
+    yield 1
+
+
 WRONG = {
+    "async get_model": ({"get_model": waits}, r"get_model: must be a plain function, .* without `async`"),
+    "train_step yields": ({"train_step": yields}, r"train_step: must be a plain function, .* without `yield`"),
     "no train_step": ({"train_step": None}, r"train_step: `train_step` must be a function for this task"),
     "no get_model": ({"get_model": None}, r"get_model: `get_model` must be a function"),
     "train_step is no function": ({"train_step": 3}, r"train_step: `train_step` must be a function, but is 3"),
-    "no module": ({"get_model": lambda: 7}, r"get_model: must return a torch.nn.Module, but returned 7"),
+    "no module": ({"get_model": lambda: 7}, r"get_model: must return an rf.Module or torch.nn.Module, but returned 7"),
     "another argument": (
         {"train_step": lambda *, modle, extern_data: 0}, r'train_step: .*needs `modle`; did you mean "model"',
     ),
@@ -543,7 +553,12 @@ def without_batch(*, model, run_ctx, **_):
     run_ctx.mark_as_output(model.out.weight, "x", dims=[4, 5])
 
 
+def returns(*, model, extern_data, run_ctx):
+    return extern_data["data"]
+
+
 WRONG_FORWARD = {
+    "output returned": ({"forward_step": returns}, r"forward_step: must mark an output: .*; what it returns is not"),
     "no forward_step": ({"forward_step": None}, r"forward_step: `forward_step` must be a function"),
     "no axes": (
         {"forward_step": unnamed},

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from returnn_lite.errors import ConfigError
 from returnn_lite.optim import gradients as grad
 from returnn_lite.optim.gradients import NoiseGenerators
 
@@ -12,6 +13,24 @@ from returnn_lite.optim.gradients import NoiseGenerators
 def values() -> list[torch.Tensor]:
     torch.manual_seed(3)
     return [torch.randn(3, 4), torch.randn(5) * 10, torch.randn(())]
+
+
+@pytest.mark.parametrize("compute", [grad.gradients, grad.backward])
+def test_mistakes_in_models_are_told_in_one_line(compute):
+    param = torch.ones(3, requires_grad=True)
+    changed = (param * 2).exp()
+    objective = changed.square().sum()
+    with torch.no_grad():
+        changed.add_(1)
+    with pytest.raises(
+        ConfigError, match="^the gradients cannot be computed: one of the variables .* inplace"
+    ) as caught:
+        compute(objective, {"param": param})
+    assert "\n" not in str(caught.value)
+    objective = param.exp().sum()
+    objective.backward()
+    with pytest.raises(ConfigError, match="^the gradients cannot be computed: Trying to backward .* a second time"):
+        compute(objective, {"param": param})
 
 
 def test_clip_values():

@@ -203,7 +203,11 @@ class TorchNet(torch.nn.Module):
         context = RunContext(name, self.epoch, self.global_step, self.training, expected)
         offered = {"model": self.user_model, "extern_data": self._tensors.fill(feed, tags, texts)}
         with context.running(), floats_by_default(self.float_dtype):
-            call(function, name, offered, {"run_ctx": context, "epoch": self.epoch, "step": self.global_step})
+            more = {"run_ctx": context, "epoch": self.epoch, "step": self.global_step}
+            returned = call(function, name, offered, more)
+        if returned is not None and name == "forward_step" and not context.outputs.data:
+            text = "must mark an output: get_run_ctx().mark_as_output(tensor, name)"
+            raise ConfigError(name, f"{text}; what it returns is not used")
         return context
 
     def _objective(self, losses: Mapping[str, LossValue]) -> torch.Tensor:
@@ -239,4 +243,9 @@ def call(
     if missing:
         text = f"`{name}` may take {', '.join(known)}, but needs `{missing[0]}`{did_you_mean(missing[0], list(known))}"
         raise ConfigError(name, text)
-    return function(**{key: value for key, value in known.items() if key in named or takes_all and key in offered})
+    found = function(**{key: value for key, value in known.items() if key in named or takes_all and key in offered})
+    if inspect.iscoroutine(found) or inspect.isgenerator(found):
+        found.close()
+        kind, cause = ("an async function", "async") if inspect.iscoroutine(found) else ("a generator", "yield")
+        raise ConfigError(name, f"must be a plain function, but is {kind}; write it without `{cause}`")
+    return found

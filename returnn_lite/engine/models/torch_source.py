@@ -19,6 +19,7 @@ from returnn_lite.engine.precision import Precision, float_dtype
 from returnn_lite.errors import ConfigError
 from returnn_lite.frontend.bridge import rf_module_to_pt_module
 from returnn_lite.frontend.module import Module
+from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.run_ctx import RunContext
 from returnn_lite.log import Log
 
@@ -83,9 +84,13 @@ class TorchSource:
         with RunContext("init", epoch, step).running():
             model = call(get_model, "get_model", {"epoch": epoch, "step": step})
         if isinstance(model, Module):
+            for place in _out_of_reach(model):
+                text = f"what {place} holds is neither trained nor stored; use rf.ModuleList, or attributes"
+                log.v1(f"warning: get_model: {text}")
             model = rf_module_to_pt_module(model)
         if not isinstance(model, torch.nn.Module):
-            raise ConfigError("get_model", f"must return a torch.nn.Module, but returned {model!r} instead")
+            text = f"must return an rf.Module or torch.nn.Module, but returned {model!r} instead"
+            raise ConfigError("get_model", text)
         steps = dict(zip(wanted, functions, strict=True))
         net = TorchNet(model, self.config, steps, self.float_dtype).to(device, self.float_dtype)
         net.autocast = self.precision.dtype
@@ -95,6 +100,19 @@ class TorchSource:
         load_always(model, net.params, self.config.literal("preload_from_files"), log)
         start_epoch(net, self.config, epoch)
         return net
+
+
+def _out_of_reach(module: Module) -> list[str]:
+    """The lists, tuples and dicts among the attributes that hold parameters which are no attributes anywhere."""
+    known = {id(parameter) for parameter in module.parameters()}
+    found = []
+    for prefix, owner in module.named_modules():
+        for name, value in vars(owner).items():
+            entries = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+            inner = [part for entry in entries if isinstance(entry, Module) for part in entry.parameters()]
+            if any(id(part) not in known for part in (*inner, *(e for e in entries if isinstance(e, Parameter)))):
+                found.append(f"{prefix}.{name}" if prefix else name)
+    return found
 
 
 def required(config: Config, name: str) -> ConfigFunction:
