@@ -70,7 +70,9 @@ def user_line() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith((_PACKAGE, "<frozen")):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
+    if frame is None or Path(frame.f_code.co_filename).name == "rnn.py":  # the program itself
+        return ""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 class UnknownName(ConfigError, AttributeError):

@@ -10,6 +10,7 @@ import torch
 
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.dim_sizes import as_torch
+from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.loss import Loss
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_dict import TensorDict
@@ -46,15 +47,21 @@ def marked_output(tensor: Tensor) -> MarkedOutput:
     spec = Spec(dims, dtype, sparse_dim=sparse, feature=None if sparse is not None else feature)
     lengths = {}
     for dim in tensor.dims:
-        if not dim.is_batch_dim() and dim.is_dynamic():
+        if not dim.core.is_batch and dim.is_dynamic():
             sizes = dim.get_size_tensor()
             axes = tuple(inner.core for inner in sizes.dims)
             values = as_torch(sizes)
             if not axes:  # one size for all sequences
-                batch = next((d for d in tensor.dims if d.is_batch_dim()), None)
-                values, axes = values.expand(batch.padded_size() if batch is not None else 1), (dims[0],)
+                batch = batch_axis(tensor)
+                values = values.expand(1 if batch is None else tensor.dims[batch].padded_size())
+                axes = (dims[batch or 0],)
             lengths[dim.core] = Lengths(values, dim.padded_size(), axes)
     return MarkedOutput(raw.detach(), spec, lengths, marked=tensor)
+
+
+def batch_axis(tensor: Tensor) -> int | None:
+    """The position of the axis of the sequences, which need not be one by its kind."""
+    return next((i for i, dim in enumerate(tensor.dims) if dim.core.is_batch), None)
 
 
 def in_single_precision(tensor: Tensor) -> Tensor:
@@ -70,7 +77,10 @@ class Sequences:
     def __init__(self, outputs: dict[str, Tensor]) -> None:
         self._arrays = {}
         for name, tensor in outputs.items():
-            first = tensor.copy_as_batch_major()
+            axis = batch_axis(tensor)
+            if axis is None:
+                raise WrongUse(f"output {name!r} must have the batch axis, but is {tensor}", "forward_step")
+            first = tensor.copy_move_axis(axis, 0)
             raw = first.raw_tensor
             self._arrays[name] = (first, raw.detach().cpu().numpy() if isinstance(raw, torch.Tensor) else raw)
 

@@ -45,7 +45,9 @@ def line_of_user() -> str:
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
+    if frame is None or os.path.basename(frame.f_code.co_filename) == "rnn.py":  # the program itself
+        return ""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def missing_name(what: str, names: Mapping[str, object]) -> Callable[[str], object]:

@@ -1,8 +1,10 @@
 """What the engine says of a model that `get_model` returns."""
 
+import numpy as np
+
 from returnn_lite import frontend as rf
 from tests.engine import rf_models, torch_models
-from tests.engine.helpers import run
+from tests.engine.helpers import dataset, run
 
 
 class Listed(rf_models.Net):
@@ -26,3 +28,42 @@ def test_modules_in_lists_are_reported(tmp_path):
     places = [line.split()[3] for line in warnings_of(tmp_path, get_model=lambda **_: Listed())]
     assert places == ["more", "layers.scales"]
     assert not warnings_of(tmp_path / "plain", get_model=rf_models.get_model)
+
+
+def test_an_axis_of_sequences_of_ones_own(tmp_path):
+    batch, time, more = rf.Dim(None, name="seqs"), rf.Dim(None, name="time"), rf.Dim(rf.convert_to_tensor(2), name="n")
+    found = {}
+
+    def forward_step(*, model, extern_data, **_):
+        log_probs = model(extern_data["data"])
+        log_probs.mark_as_output("log_probs", shape=[time, batch, rf_models.class_dim])
+        sums = rf.reduce_sum(rf.exp(log_probs), axis=[rf_models.class_dim, time])
+        rf.expand_dim(sums, more).mark_as_output("sums", shape=[more, batch])
+
+    class Callback:
+        def init(self, *, model):
+            pass
+
+        def process_seq(self, *, seq_tag, outputs):
+            found[seq_tag] = {key: value.raw_tensor for key, value in outputs.items()}
+
+        def finish(self):
+            pass
+
+    extern = {
+        "data": {"dims": [batch, time, rf_models.feature_dim], "dtype": "float32"},
+        "classes": {"dims": [batch, time], "sparse_dim": rf_models.class_dim, "dtype": "int32"},
+    }
+    changes = {
+        "task": "forward",
+        "extern_data": extern,
+        "get_model": rf_models.get_model,
+        "forward_data": dataset(3, 1),
+    }
+    changes |= {"forward_step": forward_step, "forward_callback": Callback, "allow_random_model_init": True}
+    run(torch_models.options(tmp_path, **changes))
+    assert sorted(found) == ["seq-0", "seq-1", "seq-2"]
+    for outputs in found.values():
+        length = len(outputs["log_probs"])
+        assert outputs["log_probs"].shape == (length, 4) and outputs["sums"].shape == (2,)
+        np.testing.assert_allclose(outputs["sums"], length, rtol=1e-5)
