@@ -143,9 +143,10 @@ def _refuse_module(name: str) -> None:
             f"No module named {name!r}: it would be downloaded, which is not supported", name=name
         )
     if name.startswith("returnn."):
-        raise ModuleNotFoundError(
-            f"No module named {name!r} here{did_you_mean(name, [*MODULES, *OLD_NAMES])}", name=name
-        )
+        in_frontend = name.startswith("returnn.frontend.")
+        hint = "; import what is in it from returnn.frontend" if in_frontend else ""
+        hint = hint or did_you_mean(name, [*MODULES, *OLD_NAMES])
+        raise ModuleNotFoundError(f"No module named {name!r} here{hint}", name=name)
 
 
 class _Below(MetaPathFinder):

@@ -54,6 +54,8 @@ results = [
 def test_modules_and_names_that_are_not_there():
     with pytest.raises(ModuleNotFoundError, match=r'No module named .returnn.util.basics. here; did you mean "returnn'):
         names("import returnn.util.basics")
+    with pytest.raises(ModuleNotFoundError, match="import what is in it from returnn.frontend$"):
+        names("from returnn.frontend.array_ import gather")
     assert names("try:\n    import returnn.nothing\nexcept ImportError:\n    old = True")["old"]
     found = names("import TFEngine, returnn.tf.engine, returnn.TFEngine as third\nfrom TFEngine import Engine")
     assert found["TFEngine"] is found["returnn"].tf.engine is found["third"]
