@@ -82,6 +82,10 @@ def syntax_error(exc: SyntaxError, filename: str) -> ConfigError:
 
 def _text(exc: BaseException, place: Place) -> str:
     told = told_call(exc) if isinstance(exc, TypeError) else " ".join(str(exc).split())
+    if isinstance(exc, AttributeError) and exc.obj is not None and exc.name:
+        return told + did_you_mean(exc.name, [known for known in dir(exc.obj) if not known.startswith("_")])
+    if isinstance(exc, NameError) and exc.name:
+        return told + did_you_mean(exc.name, {**vars(builtins), **place[0].f_globals, **place[0].f_locals})
     if isinstance(exc, AssertionError):
         compared = _assertion(place)
         return f"{told} ({compared})" if told and compared else told or compared

@@ -17,6 +17,7 @@ from returnn_lite.frontend.positions import rotary_encoding
 from returnn_lite.frontend.self_attention import SelfAttentionBase, _apply_rope
 from returnn_lite.frontend.state import State
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor_base import checked_dims
 
 
 class CausalSelfAttentionState(State):
@@ -119,7 +120,7 @@ class CausalSelfAttention(SelfAttentionBase):
     def default_initial_state(self, *, batch_dims: Sequence[Dim]) -> CausalSelfAttentionState:
         """No frames."""
         axis = Dim(0, name="self-att-history")
-        dims = (*batch_dims, axis, self.num_heads)
+        dims = (*checked_dims(batch_dims, "default_initial_state"), axis, self.num_heads)
         return CausalSelfAttentionState(
             k_accum=zeros((*dims, self.key_dim_per_head)),
             v_accum=zeros((*dims, self.value_dim_per_head)),

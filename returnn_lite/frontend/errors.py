@@ -31,6 +31,8 @@ class WrongUse(ConfigError, ValueError, TypeError, AssertionError):
 
 def kind(value: object) -> str:
     """What a value is that should be a Tensor, as errors name it."""
+    if value is None:
+        return "None"
     name = type(value).__name__
     if isinstance(value, torch.Tensor | np.ndarray):
         what = "torch tensor" if isinstance(value, torch.Tensor) else "numpy array"

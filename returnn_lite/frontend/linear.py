@@ -54,7 +54,12 @@ class Embedding(Module):
             raise WrongUse(f"Embedding needs a Tensor of classes of {self.in_dim}, but got {given}")
         weight = matrix(self.weight, self.in_dim).t()
         raw = source.raw_tensor
-        found = functional.embedding(raw if raw.dtype in (torch.int32, torch.int64) else raw.int(), weight)
+        try:
+            found = functional.embedding(raw if raw.dtype in (torch.int32, torch.int64) else raw.int(), weight)
+        except IndexError:
+            low, high = int(raw.min()), int(raw.max())
+            text = f"the classes must be from 0 to {weight.shape[0] - 1}, but are from {low} to {high}"
+            raise WrongUse(f"Embedding of {source}: {text}") from None
         return source._new(found, (*source.dims, self.out_dim), feature_axis=len(source.dims), name="embedding")
 
 

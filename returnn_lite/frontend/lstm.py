@@ -22,6 +22,7 @@ from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.run_ctx import get_run_ctx
 from returnn_lite.frontend.state import LstmState
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.frontend.tensor_base import checked_dims
 from returnn_lite.ops.frames import Frames
 from returnn_lite.ops.recurrent import zoned_lstm
 
@@ -49,7 +50,7 @@ class LSTM(Module):
 
     def default_initial_state(self, *, batch_dims: Sequence[Dim]) -> LstmState:
         """Zeros."""
-        dims = (*batch_dims, self.out_dim)
+        dims = (*checked_dims(batch_dims, "default_initial_state"), self.out_dim)
         return LstmState(h=zeros(dims, feature_dim=self.out_dim), c=zeros(dims, feature_dim=self.out_dim))
 
     def __call__(self, source: Tensor, *, state: LstmState, spatial_dim: Dim) -> tuple[Tensor, LstmState]:

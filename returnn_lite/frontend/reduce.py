@@ -185,6 +185,8 @@ def top_k(
     axes = [axis_of(source.dims, dim, source) for dim in dims]
     if k_dim is None and k is None:
         raise WrongUse(f"top_k of {source}: `k` or `k_dim` must be given")
+    if isinstance(k, float | str):
+        raise WrongUse(f"top_k of {source}: `k` must be a number of entries, but is {k!r} instead")
     count = int(_plain(k)) if k is not None else k_dim.padded_size()  # type: ignore[union-attr]
     if k_dim is None:
         k_dim = k if isinstance(k, Dim) else Dim(count, name="top-k")

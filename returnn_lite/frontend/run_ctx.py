@@ -115,6 +115,9 @@ class RunContext:
         custom_inv_norm_factor: what to divide by in place of the number of entries, such as the number of labels.
         """
         self._expect_stage("mark_as_loss", "train_step")
+        _check_name(name, "a loss")
+        if not isinstance(scale, int | float):
+            scale = _number(scale, name)
         if name in self.losses:
             raise WrongUse(f"train_step: loss {name!r} is marked twice; the names must differ")
         value = as_loss(named(loss, dims, f"loss {name!r}"))
@@ -149,6 +152,7 @@ class RunContext:
         A torch tensor without any of these has the batch axis in front, and no padding.
         """
         self._expect_stage("mark_as_output", "forward_step")
+        _check_name(name, "an output")
         if name in self.outputs:
             raise WrongUse(f"forward_step: output {name!r} is marked twice; the names must differ")
         expected = self._expected(name)
@@ -191,6 +195,20 @@ class RunContext:
         if self.stage != stage:
             function = "get_model" if self.stage == "init" else self.stage
             raise WrongUse(f"{function}: {method} must be called in `{stage}`, but is in `{function}` instead")
+
+
+def _check_name(name: object, what: str) -> None:
+    if not isinstance(name, str):
+        raise WrongUse(f"the name of {what} must be a text, but is {name!r} instead")
+
+
+def _number(scale: Any, name: str) -> float:
+    """A scalar as a number."""
+    raw = scale.raw_tensor if isinstance(scale, Tensor) else scale
+    try:
+        return float(raw.item())
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        raise WrongUse(f"`scale` of loss {name!r} must be a number, but is {scale!r} instead") from None
 
 
 def _plain(function: Any) -> Any:

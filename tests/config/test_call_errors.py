@@ -47,6 +47,8 @@ CALLS = [
         lambda: torch.softmax(rf.zeros([LAYER.in_dim]), 0),
         "must be Tensor, not Tensor; a torch function needs the `raw_tensor`",
     ),
+    (lambda: LAYER.wieght, "'Linear' object has no attribute 'wieght'; did you mean \"weight\"?"),
+    (lambda: sclaed(1), "name 'sclaed' is not defined; did you mean \"scaled\"?"),  # noqa: F821
     (lambda: len(3), "object of type 'int' has no len()"),
 ]
 

@@ -55,6 +55,17 @@ CALLS = [
     ("x.view(3)", "a Tensor has no attribute 'view'; torch's is that of its `raw_tensor`"),
     ("x.feature_dims", "a Tensor has no attribute 'feature_dims'; did you mean \"feature_dim\""),
     ("rf.Tensor('x', dim=[B, T])", r"`dim` of tensor 'x' must be a number, but is \[.*\] instead; axes are given as"),
+    (
+        "rf.Embedding(F, G)(rf.set_sparse_dim(c + 7, F))",
+        "Embedding of .*: the classes must be from 0 to 3, but are from 7",
+    ),
+    (
+        "rf.LSTM(F, G).default_initial_state(batch_dims=B)",
+        "`dims` of default_initial_state must be a list of axes, but",
+    ),
+    ("rf.top_k(x, axis=F, k=2.5)", "`k` must be a number of entries, but is 2.5 instead"),
+    ("rf.get_run_ctx().mark_as_loss('ce', x)", r"the name of a loss must be a text, but is Tensor\{"),
+    ("x.mark_as_loss('ce', scale='2')", "`scale` of loss 'ce' must be a number, but is '2' instead"),
     ("rf.Modul", 'rf.Modul does not exist; did you mean "Module"'),
 ]
 

@@ -24,7 +24,7 @@ from returnn_lite.frontend.containers import Sequential
 from returnn_lite.frontend.dim import Dim, single_step_dim
 from returnn_lite.frontend.dropout import dropout as rf_dropout
 from returnn_lite.frontend.dropout import dropout_broadcast_default
-from returnn_lite.frontend.errors import WrongUse
+from returnn_lite.frontend.errors import WrongUse, kind
 from returnn_lite.frontend.feed_forward import FeedForward, FeedForwardGated, made_ff
 from returnn_lite.frontend.gather import gather
 from returnn_lite.frontend.linear import Embedding, Linear
@@ -139,6 +139,9 @@ class TransformerDecoder(Module):
         encoder: what `transform_encoder` gave. collected_outputs: gets the result of each layer.
         output_only_last_frame: the logits of the last valid frame alone.
         """
+        if not isinstance(state, Mapping):
+            text = f"a state, at first that of `default_initial_state`, but got {kind(state)}"
+            raise WrongUse(f"{type(self).__name__} needs {text}")
         x = source if self.input_embedding is None else self.input_embedding(source)
         x = x * self.input_embedding_scale
         if self.pos_enc is not None:
