@@ -225,7 +225,7 @@ def control_flow_ctx(ctx: object = None) -> Iterator[object]:
     yield ctx
 
 
-def assert_(condition: Operand, message: str, *, stop: bool = True) -> None:
+def assert_(condition: Operand, message: str, stop: bool = True) -> None:
     """WrongUse with the message if a bool, or any entry of a bool tensor, is False; only printed if not `stop`."""
     holds = bool(torch.all(condition.raw_tensor)) if isinstance(condition, Tensor) else bool(condition)
     if holds:

@@ -65,7 +65,7 @@ class RunContext:
 
     @contextmanager
     def train_flag_ctx(
-        self, train_flag: bool, *, func: UserFunction | Collection[UserFunction] | None = None
+        self, train_flag: bool, func: UserFunction | Collection[UserFunction] | None = None
     ) -> Iterator[None]:
         """While open, the train flag is this one; with `func` (one or a list) only for these functions."""
         functions = [] if func is None else list(func) if isinstance(func, list | tuple | set) else [func]
@@ -140,7 +140,7 @@ class RunContext:
 
     # --- outputs ------------------------------------------------------------------------------------------------------
 
-    def mark_as_default_output(self, tensor: TensorLike, *, shape: Dims | None = None) -> None:
+    def mark_as_default_output(self, tensor: TensorLike, shape: Dims | None = None) -> None:
         """`mark_as_output` under the name "output"."""
         self.mark_as_output(tensor, "output", dims=shape)
 

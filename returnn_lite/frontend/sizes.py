@@ -16,7 +16,7 @@ from returnn_lite.frontend.types import AnyTensor, Device, Operand, SizeTensor
 from returnn_lite.running_config import running_config
 
 
-def num_elements_of_shape(dims: Dim | Sequence[Dim], *, use_mask: bool = True, device: Device = None) -> Operand:
+def num_elements_of_shape(dims: Dim | Sequence[Dim], use_mask: bool = True, device: Device = None) -> Operand:
     """The number of entries that are no padding: an int for fixed sizes, else an int tensor.
 
     It is a number per sequence where the sizes depend on an axis that is not among `dims`.
@@ -61,7 +61,7 @@ def sizes_over(dim: Dim, dims: Dims, device: Device = None) -> torch.Tensor:
     return raw.expand([axis.padded_size() for axis in dims])
 
 
-def masked_fraction_of_shape(dims: Dim | Sequence[Dim], *, inverse: bool = False) -> Operand:
+def masked_fraction_of_shape(dims: Dim | Sequence[Dim], inverse: bool = False) -> Operand:
     """The part of all entries that is no padding, a number or tensor; with `inverse` 1 / this."""
     wanted = (dims,) if isinstance(dims, Dim) else tuple(dims)
     if not any(dim.need_masking() for dim in wanted):
@@ -143,7 +143,7 @@ def linspace_over_dim(
     return values * (end - start) / sizes + start
 
 
-def sequence_mask(dims: Dim | Sequence[Dim], *, device: Device = None) -> SizeTensor:
+def sequence_mask(dims: Dim | Sequence[Dim], device: Device = None) -> SizeTensor:
     """Where none of the axes is in its padding. Shape: those of `dims` that matter, in their order."""
     wanted = (dims,) if isinstance(dims, Dim) else tuple(dims)
     where = dtypes.get_default_device() if device is None else device

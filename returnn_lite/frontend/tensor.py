@@ -142,11 +142,11 @@ class Tensor(TensorCopies["Tensor"], TensorOperators["Tensor"]):
         context = marking()
         context.mark_as_loss(self, name, **options)
 
-    def mark_as_output(self, name: str, *, shape: Sequence[Dim] | None = None) -> None:
+    def mark_as_output(self, name: str, shape: Sequence[Dim] | None = None) -> None:
         """An output of this forward step; see `RunContext.mark_as_output`."""
         marking().mark_as_output(self, name, dims=shape)
 
-    def mark_as_default_output(self, *, shape: Sequence[Dim] | None = None) -> None:
+    def mark_as_default_output(self, shape: Sequence[Dim] | None = None) -> None:
         """The output "output" of this forward step."""
         marking().mark_as_default_output(self, shape=shape)
 

@@ -177,7 +177,7 @@ class TensorCopies(TensorAxes[T]):
 
     # --- templates ----------------------------------------------------------------------------------------------------
 
-    def copy_template(self, name: str | None = None, *, dtype: str | None = None) -> T:
+    def copy_template(self, name: str | None = None, dtype: str | None = None) -> T:
         """Without data."""
         found = self._template(self._dims, self.feature_dim_axis, self.name if name is None else name, dtype)
         found._time_axis, found.version, found._vocab = self._time_axis, self.version, self._vocab

@@ -59,7 +59,7 @@ class TensorDict:
         """The tensor of a key, or the default."""
         return self.data.get(key, default)
 
-    def update(self, data: ConfigValue, *, auto_convert: bool = False) -> None:
+    def update(self, data: ConfigValue, auto_convert: bool = False) -> None:
         """Puts tensors in: a dict, another TensorDict, or a list (then by their names).
 
         auto_convert: the values may be dicts of the options of `Tensor`.
