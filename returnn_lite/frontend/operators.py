@@ -6,13 +6,16 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from returnn_lite.behavior_version import BehaviorVersion
 from returnn_lite.errors import UnknownName, did_you_mean, user_line
 from returnn_lite.frontend.binary import COMBINE, Function, binary, compare, is_operand
+from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.tensor_base import T, TensorBase
+from returnn_lite.frontend.types import AnyTensor
 
 
 def _forward(function: Function, sign: str) -> Callable[[TensorBase[T], Any], T]:
@@ -45,6 +48,14 @@ def _refused(a: Any, sign: str, b: Any) -> Any:
     return NotImplemented
 
 
+def _with_axes(value: Any) -> Any:
+    """An array as a tensor with axes of its own, which no other tensor has; others as they are."""
+    if not isinstance(value, torch.Tensor | np.ndarray) or value.ndim == 0:
+        return value
+    dims = tuple(Dim(size, name=f"array:dim{i}") for i, size in enumerate(value.shape))
+    return AnyTensor.new(torch.as_tensor(value), dims)
+
+
 class TensorOperators(TensorBase[T]):
     """Operators; their axes are as of `combine`. There is no truth value, no length and no index."""
 
@@ -64,10 +75,12 @@ class TensorOperators(TensorBase[T]):
     __gt__, __ge__ = _compare("greater", ">"), _compare("greater_equal", ">=")
 
     def __eq__(self, other: object) -> Any:
-        return compare(self, "equal", other) if is_operand(other) else self is other
+        value = _with_axes(other)
+        return compare(self, "equal", value) if is_operand(value) else self is other
 
     def __ne__(self, other: object) -> Any:
-        return compare(self, "not_equal", other) if is_operand(other) else self is not other
+        value = _with_axes(other)
+        return compare(self, "not_equal", value) if is_operand(value) else self is not other
 
     __hash__ = object.__hash__
 

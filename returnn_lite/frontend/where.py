@@ -77,7 +77,7 @@ def clip_by_value(
             else raw.clamp(least, most)
         )
     else:
-        raw = raw.clamp(least.to(raw.dtype), most.to(raw.dtype))
+        raw = raw.clamp(least, most)
     feature = x.feature_dim
     return x._new(raw, dims, sparse_dim=x.sparse_dim, feature_axis=None if feature is None else dims.index(feature))
 

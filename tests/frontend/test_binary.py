@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +50,12 @@ def test_numbers_and_rounding():
     same(i % 2, (B,), [1, 1, 0])
     same(rf.ceil_divide(i, 2), (B,), [-1, 0, 1])
     same(np.float32(2) * i, (B,), [-6, -2, 4])
+    for array in (np.array([2, -1]), torch.tensor([2, -1])):
+        compared = i == array
+        assert compared.dims[0] is B and compared.dtype == "bool" and values(compared).tolist() == [
+            [False, False], [False, True], [True, False],
+        ]  # fmt: skip
+        assert (values(i != array) != values(compared)).all()
     with pytest.raises(ConfigError, match=r"array of shape \(3,\) has no axes"):
         i + np.ones(3)
     with pytest.raises(ConfigError, match='`kind` must be one of .*did you mean "maximum"'):
@@ -66,4 +73,6 @@ def test_where_and_limits():
         rf.where(c, random([F]), 0.0)
     same(rf.clip_by_value(x, random([F], 1) * 0, 0.25), (B, F), values(x).clip(0, 0.25))
     assert rf.clip_by_value(x) is x
+    half = rf.convert_to_tensor(np.array([0.5, 4.5, 0.5], "float32"), dims=[B])
+    same(rf.clip_by_value(rf.set_sparse_dim(i, None), half, 5.5), (B,), [4, 5, 5.5])
     same(rf.lerp(x, 0 * x, 0.25), (B, F), values(x) * 0.75)
