@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from returnn_lite.layers.core.context import RunState
 from returnn_lite.rec.program import LoopProgram
 from returnn_lite.rec.ticks import Ticks
@@ -23,13 +25,17 @@ def values_before(program: LoopProgram, outer: Mapping[str, Tensor], run: RunSta
     return whole
 
 
-def run_loop(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState) -> Tensor:
-    """The output of a loop for what it reads from outside; all layers that may be read from outside are its parts."""
+def run_loop(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState, *, gradients: bool = True) -> Tensor:
+    """The output of a loop for what it reads from outside; all layers that may be read from outside are its parts.
+
+    Without `gradients` none go through the ticks; what runs before and after them has its own.
+    """
     whole = values_before(program, outer, run)
     absorbed = program.fusion.absorbed
     beam = None
     if program.inside:
-        trace = Trace(program, Ticks(program, whole, run).run(), whole)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and gradients):
+            trace = Trace(program, Ticks(program, whole, run).run(), whole)
         beam = trace.beam
         whole.end(trace.size, trace.lengths, {n: trace.stacked(n) for n in program.collect}, beam)
     done = {} if run.wanted is None else program.last_reads

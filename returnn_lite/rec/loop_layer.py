@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-
 from returnn_lite.layers.core.base import LayerRef
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
@@ -148,8 +146,9 @@ class RecLoop(InnerLayers):
         """Runs the loop; the inner layers the parent may read come along as parts."""
         program, run = self.program, self.context.run
         outer = {**refs, **({"source": sources[0]} if sources else {})}
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.back_prop is not False):
-            if not loop_axes(x.spec for x in outer.values()):
-                return run_loop(program, outer, run)
-            folding = Folding(outer.values())
-            return folding.unfold(run_loop(program, {k: folding.fold(x) for k, x in outer.items()}, run))
+        gradients = self.back_prop is not False
+        if not loop_axes(x.spec for x in outer.values()):
+            return run_loop(program, outer, run, gradients=gradients)
+        folding = Folding(outer.values())
+        folded = {k: folding.fold(x) for k, x in outer.items()}
+        return folding.unfold(run_loop(program, folded, run, gradients=gradients))

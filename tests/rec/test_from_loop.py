@@ -116,3 +116,12 @@ def test_errors(name):
     unit = {"s": lin(["data:source", "prev:s"]), "output": lin("s")}
     with pytest.raises(ConfigError, match=text):
         network({"output": loop(unit), "acc": {**more["acc"], "is_output_layer": True}}, DATA)
+
+
+def test_what_runs_after_a_loop_without_gradients_has_its_own():
+    unit = {"s": lin(["data:source", "prev:s"]), "output": lin("s")}
+    made, out = run(
+        {"rnn": loop(unit, **{"from": "data:data", "back_prop": False}), "output": {"class": "copy", "from": "rnn"}}
+    )
+    out["output"].data.sum().backward()
+    assert made.params["rnn/rec/output/W"].grad is not None and made.params["rnn/rec/s/W"].grad is None
