@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import torch
+
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
@@ -13,6 +15,7 @@ from returnn_lite.network.building import compute, infer
 from returnn_lite.network.construct import Net
 from returnn_lite.network.unit_net import UnitInput, UnitNet
 from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor.align import common, joined, place
 
 _BRANCHES = ("true_layer", "false_layer")
 
@@ -74,16 +77,23 @@ class Cond(Layer):
         return any(node.layer.is_recurrent() for branch in self.branches.values() for node in branch.nodes)
 
     def forward(self, *sources: Tensor, **refs: Tensor) -> Tensor:
-        """The output of the chosen branch."""
-        condition = refs["condition"].data
-        if condition.numel() != 1:
-            raise self.error(f"`condition` must be a single bool, but has shape {tuple(condition.shape)}")
-        option = _BRANCHES[0] if bool(condition) else _BRANCHES[1]
+        """The output of the chosen branch; for all ticks of a loop at once what each tick chooses."""
+        condition = refs["condition"]
+        if condition.data.numel() != 1:
+            if condition.spec.rank == len(condition.spec.loop):
+                return self._by_tick(condition, *(self.branches[o].run(_of(o, refs)) for o in _BRANCHES))
+            raise self.error(f"`condition` must be a single bool, but has shape {tuple(condition.data.shape)}")
+        option = _BRANCHES[0] if bool(condition.data) else _BRANCHES[1]
         out = self.branches[option].run(_of(option, refs))
         spec = self.branches[_BRANCHES[0]].output.spec
         if spec is None or out.spec == spec or out.spec.loop or _shape(out.spec) != _shape(spec):
             return out
         return _as_spec(out, spec)
+
+    def _by_tick(self, condition: Tensor, true: Tensor, false: Tensor) -> Tensor:
+        spec = common((true.spec, false.spec, condition.spec), self.behavior)
+        chosen, yes, no = (place(x, spec, self.behavior) for x in (condition, true, false))
+        return joined(torch.where(chosen, yes, no), spec, [true, false, condition])
 
 
 class Branch:

@@ -10,7 +10,7 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.linking import Linker
 from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
-from returnn_lite.layers.core.stateful import Stateful
+from returnn_lite.layers.core.stateful import Stateful, ticking
 from returnn_lite.layers.core.states import state_part
 from returnn_lite.layers.eval import Eval
 from returnn_lite.network.subnet import Subnetwork
@@ -47,8 +47,10 @@ def request_states(reader: Node) -> str:
     reason = ""
     for source in reader.sources:
         request_state(source)
-        owner = state_owner(source).layer
-        if owner.hidden_state and not isinstance(source.layer, InnerSource):
+        owner = state_owner(source)
+        whole = isinstance(owner.layer, Stateful) and owner.layer.state_has_loops and ticking(owner) is None
+        by_tick = source.previous is not None or not whole
+        if owner.layer.hidden_state and by_tick and not isinstance(source.layer, InnerSource):
             reason = f"reads the state of {owner.name!r} tick by tick"
     return reason
 

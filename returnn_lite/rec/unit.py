@@ -39,6 +39,7 @@ class Unit(Stateful):
     checks_n_out = False
     single_step: ClassVar[bool] = False
     remembers: ClassVar[tuple[str, ...]] = ("initial",)
+    state_has_loops: ClassVar[bool] = True
 
     def __init__(
         self, *, n_out: int | None, unit: str, unit_opts: Mapping[str, Any] | None, initial_state: Any
@@ -158,6 +159,8 @@ class Unit(Stateful):
         )  # fmt: skip
         if others:
             out = out.reshape(out.shape[0], -1, *others, out.shape[-1])
+            if final and all(x.spec.dims[i] in x.spec.loop for i in batch):  # loops come first
+                final = {k: v.reshape(-1, *others, v.shape[-1]).movedim(0, -2) for k, v in final.items()}
         if spec is None:
             spec = Spec((dim, batch_dim, *(x.spec.dims[i] for i in batch), self.feature_dim(self.cell.n_out, x.spec)))
         self.initial.keep(self, final)

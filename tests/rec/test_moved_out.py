@@ -172,6 +172,32 @@ UNITS = {
         "hl": {"class": "reduce", "mode": "mean", "axes": "T", "from": "h"},
         "output": lin(["hl"]),
     },
+    "the last state of a sequence per tick": {
+        "x": lin("data:source"),
+        "sum": {"class": "combine", "kind": "add", "from": ["base:keys", "x"]},
+        "h": lstm("sum"),
+        "backward": {**lstm("sum"), "direction": -1, "unit": "gru"},
+        "last": {"class": "get_last_hidden_state", "from": ["h", "backward"], "n_out": 9},
+        "output": lin("last"),
+    },
+    "the last state of a sequence after feedback": {
+        "x": lin(["data:source", "prev:output"]),
+        "sum": {"class": "combine", "kind": "add", "from": ["base:keys", "x"]},
+        "h": lstm("sum"),
+        "last": {"class": "get_last_hidden_state", "from": "h", "n_out": 3, "key": "c"},
+        "output": lin("last"),
+        "aside": lin("data:source"),
+        "after": lin(["aside", "output"], is_output_layer=True),
+    },
+    "one of two layers by the tick": {
+        "first": {"class": "compare", "from": ":i", "value": 2, "kind": "less"},
+        "output": {
+            "class": "cond",
+            "condition": "first",
+            "true_layer": lin("data:source"),
+            "false_layer": {"class": "copy", "from": "base:ctx3"},
+        },
+    },
     "a loop inside with feedback": {
         "h": {
             "class": "rec",

@@ -63,6 +63,7 @@ class Stateful(Layer):
 
     hidden_state = True
     takes_whole_sources: ClassVar[bool] = False
+    state_has_loops: ClassVar[bool] = False  # the last state for all ticks of a loop at once has their axis in front
     needs_state: bool = False  # whether another layer reads the last hidden state (`Tensor.state`)
 
     def carries_state(self, sources: tuple[Spec | None, ...]) -> bool:
