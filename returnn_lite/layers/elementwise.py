@@ -20,9 +20,11 @@ from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.size_target import with_target_axes
 from returnn_lite.layers.views.eval_view import called_out_type
 from returnn_lite.ops import elementwise
+from returnn_lite.ops.precision import HALF
 from returnn_lite.tensor import Spec, Tensor
 from returnn_lite.tensor.align import common, joined, place
 from returnn_lite.tensor.hypotheses import hypotheses, place_apart
+from returnn_lite.tensor.tensor import DTYPE_NAMES
 
 Binary = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -152,6 +154,10 @@ class Combine(Elementwise):
         if self.with_bias:
             shape = [-1 if i == spec.feature else 1 for i in range(spec.rank)]
             data = data + self.b.reshape(shape)
+        dtype = DTYPE_NAMES.get(data.dtype, str(data.dtype))
+        if dtype != spec.dtype and spec.dtype != "string" and data.dtype not in HALF:  # which are mixed precision's
+            text = f"the output must have dtype {spec.dtype}, but {self.kind!r} gives {dtype}"
+            raise self.error(f'{text}; give `out_type`: {{"dtype": …}}')
         if not self.activation.name:
             return joined(data, spec, sources)
         axis = -1 if spec.feature is None else spec.feature

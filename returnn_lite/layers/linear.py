@@ -15,6 +15,7 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.joint_linear import FEWEST, JointLinear, Projection
 from returnn_lite.ops.gradients import filtered_gradient
+from returnn_lite.ops.indexing import labels
 from returnn_lite.tensor import PreActivation, Spec, Tensor
 
 
@@ -107,7 +108,7 @@ class Linear(Layer):
         if x.spec.sparse:
             weights = self.W.t() if self.transposed else self.W
             of_its_own = isinstance(self.W, torch.nn.Parameter) and not self.transposed
-            rows = F.embedding(x.data, weights, sparse=of_its_own and self.sparse_grad)
+            rows = F.embedding(labels(x.data), weights, sparse=of_its_own and self.sparse_grad)
             return rows if self.b is None else rows + self.b
         data = x.data
         if x.spec.feature is not None and x.spec.feature != data.dim() - 1:

@@ -28,6 +28,11 @@ def scatter_rows(x: Tensor, index: Tensor, frames: int, *, drop: bool = False) -
     return zeros.index_add(0, flat.reshape(-1), x).reshape(batch, frames, size)
 
 
+def labels(x: Tensor) -> Tensor:
+    """Labels of any int type as torch looks them up: int32 or int64."""
+    return x if x.dtype in (torch.int32, torch.int64) else x.to(torch.int32)
+
+
 def inside(index: Tensor, frames: int) -> Tensor:
     """The positions as int64: an IndexError where they are outside of [0, frames) on the CPU; clipped on a GPU, which
     would stop the process.

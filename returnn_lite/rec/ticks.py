@@ -78,8 +78,8 @@ class Ticks:
             layer = turn.node.layer
             if turn.kind == STEP and isinstance(layer, Stateful):
                 self.constants[turn.node] = self._constants(turn.node, layer, make.batch)
-                known = {k: n for k, n in turn.node.refs.items() if (n.previous or n) not in inside}
-                first = layer.first_state(make, {k: self.whole.value(n) for k, n in known.items()})
+                known = {k: n for k, n in turn.node.refs.items() if n.previous is not None or n not in inside}
+                first = layer.first_state(make, {k: self.whole.at_start(n) for k, n in known.items()})
                 state.states[turn.node] = Carried(Carried(first, self.whole.base_beam).on(beam), beam)
         for node in self.program.previous:
             if node.previous is not None:

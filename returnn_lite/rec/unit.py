@@ -22,6 +22,7 @@ from returnn_lite.rec.cells import Cell, ParamSpec, Weights, make_cell
 from returnn_lite.rec.last_state import request_state
 from returnn_lite.rec.rows import in_rows, row_data, time_major
 from returnn_lite.rec.unit_state import InitialState
+from returnn_lite.rec.varying import first_frame
 from returnn_lite.tensor import Dim, Spec, Tensor, batch_dim
 from returnn_lite.tensor.align import joined
 from returnn_lite.tensor.axes import AxisText
@@ -138,7 +139,7 @@ class Unit(Stateful):
         x = self.run_input(sources)
         if dim not in x.spec.loop or not is_frame(x.spec.in_loop(dim), self.axis):
             return self.forward(x, **refs)
-        out = self._sequence(x, x.spec.dims.index(dim), refs, None)
+        out = self._sequence(x, x.spec.dims.index(dim), {k: first_frame(r, dim) for k, r in refs.items()}, None)
         dims = out.spec.dims
         time = None if x.spec.time_dim is None else dims.index(x.spec.time_dim)
         spec = Spec(dims, time=time, feature=out.spec.feature, loop=x.spec.loop)

@@ -20,6 +20,16 @@ def frames(x: Tensor, dim: Dim) -> list[Tensor]:
     return [_frame(x, dim, tick, {d: ends[tick] for d, ends in sizes.items()}) for tick in range(ticks)]
 
 
+def first_frame(x: Tensor, dim: Dim) -> Tensor:
+    """The tensor at the first tick of the loop over `dim`; 0 if there is none."""
+    if dim not in x.spec.dims:
+        return x
+    at = x.spec.dims.index(dim)
+    data = x.data if x.data.shape[at] else x.data.new_zeros([max(n, 1) for n in x.data.shape])
+    lengths = {d: n for d, n in x.lengths.items() if d != dim}
+    return Tensor(data.select(at, 0), x.spec.in_loop(dim), lengths, x.beam)
+
+
 def _frame(x: Tensor, dim: Dim, tick: int, sizes: dict[Dim, int]) -> Tensor:
     data, spec = x.data, x.spec
     if dim in spec.dims:

@@ -14,7 +14,7 @@ from returnn_lite.network.building import compute
 from returnn_lite.rec.initial import Initial, first_output
 from returnn_lite.rec.inputs import InnerSource, counter
 from returnn_lite.rec.program import LoopProgram
-from returnn_lite.rec.varying import varies
+from returnn_lite.rec.varying import first_frame, varies
 from returnn_lite.tensor import Beam, Dim, Lengths, Spec, Tensor, latest_beam, to_beam
 from returnn_lite.tensor.align import merged_lengths, place
 
@@ -81,6 +81,12 @@ class WholeValues:
                 if ready not in self.values:
                     self.values[ready] = self._read(ready)
         return self.values[node]
+
+    def at_start(self, node: Node) -> Tensor:
+        """What the first tick reads of a node: of "prev:" the initial output."""
+        if node.previous is not None:
+            return self.first_output(node.previous)
+        return first_frame(self.value(node), self.dim)
 
     def _needed(self, node: Node) -> list[Node]:
         """The values that the value of a node is made of."""
@@ -168,7 +174,7 @@ class WholeValues:
     def first_output(self, node: Node) -> Tensor:
         """What "prev:" of a layer reads at the first tick."""
         inside = self.program.all_inside
-        first = first_output(self.initial, node, self.value, lambda n: (n.previous or n) not in inside)
+        first = first_output(self.initial, node, self.at_start, lambda n: n.previous is not None or n not in inside)
         if self.base_beam is not None and first.spec.batch is not None and first.beam is None:
             first = first.copy()
             first.beam = self.base_beam

@@ -5,7 +5,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.tensor import Dim, batch_dim
-from tests.nets import network
+from tests.nets import network, randomised
 
 LENGTHS = {"data": [3, 1], "classes": [3, 1]}
 DATA = torch.arange(12.0).reshape(2, 3, 2)  # (B, T, F): frames [0, 1], [2, 3], [4, 5]; [6, 7], then padding
@@ -495,3 +495,23 @@ def test_equal_values_give_their_gradient_to_the_first_source(kind):
 def test_options_of_an_activation_replace_its_axis():
     x = run({"class": "activation", "activation": "softmax", "opts": {"axis": 1}})
     torch.testing.assert_close(x.data, DATA.softmax(1))
+
+
+@pytest.mark.parametrize("kind", ["truediv", "less"])
+def test_a_kind_that_changes_the_dtype_needs_out_type(kind):
+    both = {"class": "combine", "kind": kind, "from": ["data:classes", "data:classes"]}
+    refused(both, ["must have dtype int32", "out_type"])
+    dtype = "float32" if kind == "truediv" else "bool"
+    assert run({**both, "out_type": {"dtype": dtype, "sparse": False}}).spec.dtype == dtype
+
+
+@pytest.mark.parametrize("layer", [{"class": "linear"}, {"class": "rec", "unit": "lstm"}])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int64"])
+def test_labels_of_any_int_type_are_looked_up(layer, dtype):
+    found = []
+    for name in ("int32", dtype):
+        extern = {**EXTERN, "classes": {**EXTERN["classes"], "dtype": name}}
+        net = randomised(network({"output": {**layer, "n_out": 3, "from": "data:classes"}}, extern))
+        lengths = {k: torch.tensor(v, dtype=torch.int32) for k, v in LENGTHS.items()}
+        found.append(net({"data": DATA, "classes": CLASSES.to(getattr(torch, name))}, lengths)["output"].data)
+    torch.testing.assert_close(*found)

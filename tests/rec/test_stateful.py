@@ -330,3 +330,23 @@ def test_one_part_of_a_state_is_kept():
     data, lengths = batch(KEYS, LENGTHS)
     net(data, lengths)
     torch.testing.assert_close(net(data, lengths)["output"].data, twice(data, lengths)["output"].data)
+
+
+@pytest.mark.parametrize("source", [["data:source"], ["data:source", "prev:s"]])
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_state_begins_with_what_the_first_tick_reads(source, moved):
+    """`initial_state` by "prev:" reads the initial output, by the name of a layer its first frame."""
+    first = {"class": "linear", "n_out": 3, "from": "data:source", "initial_output": "ones"}
+    unit = {"first": first, "s": {**LSTM, "from": source}, "output": {"class": "copy", "from": "s"}}
+    start = {"class": "gather", "axis": "T", "position": 0, "from": "outside"}
+    outside = {**first, "from": "data:data", "name_scope": "output/rec/first"}
+    found = []
+    for state in ("prev:first", "ones", *(("first", "base:start") if moved else ())):
+        both = "ones" if state == "ones" else {"c": state, "h": state}
+        inner = {**unit, "s": {**unit["s"], "initial_state": both}}
+        loop = {"class": "rec", "from": "data:data", "unit": inner, "optimize_move_layers_out": moved}
+        net = randomised(network({"outside": outside, "start": start, "output": loop}, KEYS))
+        found.append(net(*batch(KEYS, LENGTHS))["output"].data)
+    torch.testing.assert_close(found[0], found[1])
+    if moved:  # else the layer is not known before the first tick
+        torch.testing.assert_close(found[2], found[3])

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.ops.dropout import dropout_mask
+from returnn_lite.ops.indexing import labels
 from returnn_lite.ops.lstm import lstm, lstm_over_gates
 from returnn_lite.ops.recurrent import lstm_step
 from returnn_lite.rec.cells.activation import Activation, activation_function, is_bounded
@@ -95,7 +96,7 @@ class PackedLstm(LstmCell):
             return x
         if x.is_floating_point():
             return super().project(p, x)
-        return functional.embedding(x, p["w_x"], sparse=sparse_grad) + p["bias"]
+        return functional.embedding(labels(x), p["w_x"], sparse=sparse_grad) + p["bias"]
 
 
 class NativeLstm2(PackedLstm):
