@@ -63,6 +63,7 @@ class Builder:
     def program(self, extra_layers: tuple[str, ...]) -> Program:
         """What was described, as it is run."""
         self._construct(extra_layers)
+        self._leave_out_unavailable(extra_layers)
         modules = self.shared.modules
         losses = tuple(self._losses()) if self.context.losses else ()
         scopes = [(m.scope, m.options) for m in counts_once(modules) if m.scope is not None]
@@ -71,11 +72,29 @@ class Builder:
             layer.freeze()
         made = Program(
             tuple(self.net.order), self.net.nodes, self._owners(), tuple(modules),
-            frozenset(m.key for m in modules if isinstance(m, DataSource)), losses, squares, terms,
+            frozenset(n.layer.key for n in self.net.order if isinstance(n.layer, DataSource)), losses, squares, terms,
             self._fusion(losses, terms),
         )  # fmt: skip
         made = replace(made, recomputed=self._recomputed(made))
         return replace(made, compiled=self._compiled(made))
+
+    def _leave_out_unavailable(self, wanted: tuple[str, ...]) -> None:
+        """Without losses, where it is known what is wanted: drops all else that needs data that are no input."""
+        if self.context.losses or not wanted:
+            return
+        needed = dict.fromkeys(node for name in wanted if (node := self.net.nodes.get(name)) is not None)
+        for node in reversed(self.net.order):
+            needed |= dict.fromkeys(node.inputs if node in needed else ())
+        lacking = set[Node]()
+        for node in self.net.order:
+            key = node.layer.key if isinstance(node.layer, DataSource) else None
+            if not lacking.isdisjoint(node.inputs) or (key is not None and not self.extern_data.is_available(key)):
+                lacking.add(node)
+        dropped = [node for node in self.net.order if node in lacking and node not in needed]
+        if dropped:
+            names = ", ".join(node.name for node in dropped)
+            self.context.log.v3(f"not computed, for lack of data with `available_for_inference`: {names}")
+            self.net.order[:] = [node for node in self.net.order if node not in set(dropped)]
 
     def _compiled(self, program: Program) -> CompiledParts | None:
         """What `torch_compile` makes of the steps."""

@@ -34,6 +34,18 @@ class ExternData:
             raise ConfigError(path, f"unknown data key {key!r}{did_you_mean(key, list(self.specs))}; keys: {known}")
         return self.specs[key]
 
+    def is_available(self, key: str) -> bool:
+        """Whether there are such data without references, as `available_for_inference` says; the default input is.
+
+        If it is False for all, all but the default target are.
+        """
+        if key in ALWAYS or key not in self.options:
+            return True
+        given = {k: options.get("available_for_inference") for k, options in self.options.items()}
+        if all(value is False for value in given.values()):
+            return key != self.default_target
+        return bool(key == self.default_input if given[key] is None else given[key])
+
     def register(self, key: str, spec: Spec) -> None:
         """A layer's output as a further key."""
         self.specs[key] = spec

@@ -34,6 +34,7 @@ class WholeValues:
         self.outer = outer
         self.dim: Dim = program.dim
         self.values: dict[Node, Tensor] = {}
+        self._starting: set[Node] = set()  # layers whose first output is being computed
         self.size, self.lengths = self._known_length()
         self.initial = self._initial(run)
         self.base_beam = next((x.beam for x in outer.values() if x.beam is not None), None)
@@ -173,8 +174,14 @@ class WholeValues:
 
     def first_output(self, node: Node) -> Tensor:
         """What "prev:" of a layer reads at the first tick."""
-        inside = self.program.all_inside
-        first = first_output(self.initial, node, self.at_start, lambda n: n.previous is not None or n not in inside)
+        inside, starting = self.program.all_inside, self._starting
+
+        def known(read: Node) -> bool:  # a layer cannot begin with what itself gave before
+            return read not in inside if read.previous is None else read.previous not in starting
+
+        starting.add(node)
+        first = first_output(self.initial, node, self.at_start, known)
+        starting.discard(node)
         if self.base_beam is not None and first.spec.batch is not None and first.beam is None:
             first = first.copy()
             first.beam = self.base_beam

@@ -453,3 +453,26 @@ def test_extra_deps_are_built(name, deps):
 
 def test_extra_deps_that_are_not_there():
     assert "layer 'ab' not found" in error({"output": {"class": "copy", "from": "data", "extra_deps": ["ab"]}})
+
+
+def test_what_needs_references_is_not_computed_without_losses():
+    """Where it is known which layer is wanted; references are the data that are not `available_for_inference`."""
+    layers = {
+        "encoder": {"class": "linear", "n_out": 3, "from": "data"},
+        "embedded": {"class": "linear", "n_out": 3, "from": "data:classes"},
+        "output": {"class": "combine", "kind": "add", "from": ["encoder", "embedded"]},
+        "aside": {"class": "length", "from": "data:classes", "is_output_layer": True},
+        "loss": {"class": "softmax", "from": "encoder", "loss": "ce"},
+    }
+    keys = {"data": {"dim": 4}, "classes": {"dim": 5, "sparse": True}}
+
+    def data_keys(wanted, **options):
+        extern = {**keys, "classes": {**keys["classes"], **options}}
+        net = Network(Config({"extern_data": extern}), layers, eval=False, extra_layers=wanted)
+        assert "embedded/W" in net.params  # as in the file of the training
+        return net.used_data_keys
+
+    assert data_keys(("encoder",)) == {"data"}
+    assert data_keys(("encoder", "loss")) == {"data"}
+    assert data_keys(("output",)) == data_keys(()) == {"data", "classes"}
+    assert data_keys(("encoder",), available_for_inference=True) == {"data", "classes"}
