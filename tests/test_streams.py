@@ -28,7 +28,7 @@ def run(folder: Path, redirections: str, **environment: str) -> tuple[int, str]:
     (folder / "p.py").write_text(PROGRAM)
     words = f'("{sys.executable}" p.py; echo $? > code) {redirections}'
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run(["sh", "-c", words], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", "-c", words], cwd=folder, env=env, capture_output=True, text=True, timeout=600)
     assert (folder / "file").read_text() == "True True\n"
     return int((folder / "code").read_text()), done.stdout + done.stderr
 

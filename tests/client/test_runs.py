@@ -165,7 +165,7 @@ def test_a_signal_ends_it_after_the_step(job, data):
     while not (job.output / "models" / "epoch.001.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 1 and "resume by running again" in errors
     last = max(read_rates(job.work / "learning_rates"))
     job.write(**training(job) | {"num_epochs": last} | data)

@@ -19,7 +19,7 @@ DUMMY = {"class": "DummyDataset", "input_dim": 3, "output_dim": 4, "num_seqs": 2
 
 def run(*command, folder, environment=None):
     words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)
     return done
 
 

@@ -88,7 +88,7 @@ def test_all_words_occur(spoken):
 def test_without_espeak():
     environment = {**os.environ, "PATH": ""}
     command = [sys.executable, str(DEMOS / "spoken-digits/run.py")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert (done.returncode, done.stdout) == (
         0,
         "skipped: espeak-ng is missing (Debian, Ubuntu: apt install espeak-ng)\n",

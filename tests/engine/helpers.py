@@ -92,7 +92,7 @@ def rnn(config: Path | str, *arguments: str, folder: Path) -> subprocess.Complet
     """Runs `rnn.py` in `folder`."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command(config, *arguments), cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        command(config, *arguments), cwd=folder, env=environment, capture_output=True, text=True, timeout=600
     )
 
 

@@ -52,7 +52,7 @@ def end(process, *signals):
     for number in signals:
         process.send_signal(number)
         time.sleep(0.05)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     return time.monotonic() - began, errors
 
 

@@ -457,7 +457,7 @@ def test_sigterm(tmp_path):
         if line.startswith("train epoch 2, step 3"):
             break
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 1
     assert errors.splitlines()[0] == "SIGTERM received, stopped: resume by running again"
 

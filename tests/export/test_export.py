@@ -111,7 +111,7 @@ def test_example(tmp_path: Path):
         f"import sys, runpy; sys.modules['returnn_lite'] = None; runpy.run_path({str(example)!r}, run_name='__main__')"
     )
     call = [sys.executable, "-c", program, "net", "0.npy", "1.npy"]
-    said = subprocess.run(call, cwd=tmp_path, check=True, timeout=100, capture_output=True, text=True).stdout
+    said = subprocess.run(call, cwd=tmp_path, check=True, timeout=600, capture_output=True, text=True).stdout
     model = load(options)
     wanted = [" ".join(str(label) for label in model.search(x)[0].labels) for x in sequences]
     assert said.splitlines() == wanted and all(wanted)
@@ -151,7 +151,7 @@ import torch
 net = torch.export.load("net.pt2").module()
 torch.save({k: v.detach() for k, v in net(**torch.load("in.pt")).items()}, "out.pt")
 """
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=600)
     torch.testing.assert_close(torch.load(tmp_path / "out.pt"), example.wanted)
 
 

@@ -157,7 +157,7 @@ def test_example(tmp_path: Path):
     example = Path(__file__).resolve().parents[2] / "demos/export/search.py"
     run = f"runpy.run_path({str(example)!r}, run_name='__main__')"
     call = [sys.executable, "-c", f"import sys, runpy; sys.modules['returnn_lite'] = None; {run}", "net", "x.npy", "4"]
-    said = subprocess.run(call, cwd=tmp_path, check=True, timeout=100, capture_output=True, text=True).stdout.split()
+    said = subprocess.run(call, cwd=tmp_path, check=True, timeout=600, capture_output=True, text=True).stdout.split()
     model = load({"extern_data": EXTERN, "network": plain("attention"), "allow_random_model_init": True})
     best = model.search(features)[0]
     assert [int(label) for label in said[1:]] == best.labels.tolist()

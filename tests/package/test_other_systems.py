@@ -34,7 +34,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, PROGRAM, *arguments]
-    return subprocess.run(words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
 
 
 def test_all_modules_can_be_imported(tmp_path: Path):

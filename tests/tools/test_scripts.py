@@ -17,7 +17,7 @@ def run(script, *args, cwd=None):
     """The script as a process without environment variables."""
     return subprocess.run(
         [sys.executable, str(ROOT / "tools" / script), *args],
-        capture_output=True, text=True, env={}, cwd=cwd, timeout=120,
+        capture_output=True, text=True, env={}, cwd=cwd, timeout=600,
     )  # fmt: skip
 
 

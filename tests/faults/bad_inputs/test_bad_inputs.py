@@ -73,6 +73,6 @@ def test_as_a_process(kind: str, tmp_path: Path):
         for name, content in case.files.items():
             (folder / name).write_bytes(content)
         run = [sys.executable, str(ROOT / "rnn.py"), *case.arguments]
-        done = subprocess.run(run, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(run, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
         assert fault(case, done.returncode, done.stderr) == "", case.name
         assert written(folder) == set(case.files)
