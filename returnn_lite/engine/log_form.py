@@ -197,7 +197,7 @@ class TorchForm:
 
     def step_items(self, what: Pass, scores: Scores, sizes: Mapping[str, object]) -> list[str]:
         shown = [f"{_bare(key)} {number(value)}" for key, value in scores.items() if key != "loss"]
-        return [*shown, *(f"{key} {value}" for key, value in sizes.items() if what.kind == "train")]
+        return [*shown, *(f"{key} {value}" for key, value in sizes.items() if what.kind != "eval")]
 
     def sizes(self, batch: BatchLike, axes: Mapping[str, str]) -> dict[str, object]:
         """`num_seqs`, and of each time axis `max_size:<its name>` and `sum_size:<its name>`."""

@@ -52,14 +52,19 @@ class StepMeter:
         """Takes a step's scores; raises BrokenScores if they are known at once (CPU) and not finite."""
         progress = self.progress
         progress.count(batch)
-        sizes = progress.form.sizes(batch, progress.axes) if self.log_sizes else {}
-        if self.log_memory and (usage := memory_usage(result.scores.device)):
-            sizes[f"mem_usage:{result.scores.device.type}"] = usage
+        sizes = self.sizes(batch, result.scores.device)
         row = _Pending(self.progress.steps, result.columns, result.scores, batch.tags, batch.complete, sizes)
         self._pending.append(row)
         on_cpu = result.scores.device.type == "cpu"
         if self.stop_on_nonfinite and on_cpu and not bool(torch.isfinite(result.scores).all()):
             self.flush()
+
+    def sizes(self, batch: BatchLike, device: torch.device) -> dict[str, object]:
+        """What `log_batch_size` and `torch_log_memory_usage` show of a step."""
+        sizes = self.progress.form.sizes(batch, self.progress.axes) if self.log_sizes else {}
+        if self.log_memory and (usage := memory_usage(device)):
+            sizes[f"mem_usage:{device.type}"] = usage
+        return sizes
 
     def add_grad_norm(self, name: str, norm: torch.Tensor) -> None:
         """Takes the norm of the gradients of the last step's update."""
@@ -83,10 +88,10 @@ class StepMeter:
         for row in pending:
             end = start + len(row.columns)
             scores = self.scores.add(row.columns, rows[start:end])
+            self.progress.step_line(row.step, scores, row.sizes, row.complete)
             if self.stop_on_nonfinite and not _finite(row.columns, rows[start:end]):
                 self._broken(row, rows[start:end], scores)
             start = end
-            self.progress.step_line(row.step, scores, row.sizes, row.complete)
 
     def finish(self, wait_time: float) -> dict[str, float]:
         """Ends the pass; returns its scores. wait_time: seconds spent waiting for data."""

@@ -13,7 +13,7 @@ from returnn_lite.engine.tasks.serialize import better_repr
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from tests.engine import torch_models
-from tests.engine.helpers import Lines, run
+from tests.engine.helpers import Lines, dataset, run
 
 
 def scores(steps, **options):
@@ -78,7 +78,12 @@ def test_words_for_models_written_in_torch():
 
 def test_axes_without_a_name_in_the_log(tmp_path):
     lines = run(torch_models.options(tmp_path, num_epochs=1, log_batch_size=True))
-    assert any("max_size:time:var-unk:data 8, sum_size:time:var-unk:data " in line for line in lines)
+    text = "max_size:time:var-unk:data 8, sum_size:time:var-unk:data "
+    assert any(text in line for line in lines if line.startswith("ep 1 train, step "))
+    assert not any(text in line for line in lines if line.startswith("ep 1 dev eval, step "))
+    task = {"task": "forward", "eval": dataset(14, 1), "output_file": str(tmp_path / "out.hdf"), "num_epochs": 1}
+    lines = run(torch_models.options(tmp_path, log_batch_size=True, **task))
+    assert any(text in line for line in lines if line.startswith("ep 1 eval forward, step "))
 
 
 def test_better_repr():

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from returnn_lite.config import Config
 from returnn_lite.engine.checkpoints.checkpoint import read_model
 from returnn_lite.engine.models.descriptions import description_diff, same_description
 from returnn_lite.errors import ConfigError
-from tests.engine.helpers import CONFIG_FILE, ROOT, command, dataset, network, options, rnn, run
+from returnn_lite.log import Log
+from returnn_lite.tasks import run_task
+from tests.engine.helpers import CONFIG_FILE, ROOT, Lines, command, dataset, network, options, rnn, run
 
 RECURRENT = {**network(), "h": {"class": "rec", "unit": "lstm", "n_out": 3, "from": "data"}}
 LOCK_HOLDER = """
@@ -334,6 +337,10 @@ def test_nan_stops_before_the_checkpoint(tmp_path):
         run(options(tmp_path, train=broken_train([float("inf"), float("-inf"), 0.0, 0.0])))
     text = str(error.value)
     assert text.startswith("Inf/nan score in train epoch 1, step 1: cost:output nan")
+    log = Lines()
+    with pytest.raises(ConfigError):
+        run_task(Config(options(tmp_path, train=broken_train([float("inf")] * 4))), Log([log]))
+    assert log.lines[-3].startswith("train epoch 1, step 1, cost:output nan")  # the step is in the log, too
     assert "seq-9" in text and "data:data is not finite" in text
     assert not list(tmp_path.glob("model*"))
 

@@ -54,7 +54,7 @@ def forward_task(config: Config, log: Log) -> None:
             for part in parts_that_fit(batch, run, splits=splits, config=config, log=log):
                 sink.write(part[1].asked(layer, for_callback=isinstance(sink, ToCallback)), part[0].tags)
             meter.end_step()
-            meter.progress.step_line(step, {}, {}, batch.complete)
+            meter.progress.step_line(step, {}, meter.sizes(batch, device), batch.complete)
     meter.finish(loader.wait_time)
 
 

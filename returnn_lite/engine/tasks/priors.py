@@ -40,7 +40,7 @@ def compute_priors_task(config: Config, log: Log) -> None:
                 sums, count = sum_frames(forward_batch(net, batch, device, wanted=[layer])[layer])
             total, frames = total + sums, frames + count
             meter.end_step()
-            meter.progress.step_line(step, {}, {}, batch.complete)
+            meter.progress.step_line(step, {}, meter.sizes(batch, device), batch.complete)
     meter.finish(loader.wait_time)
     if not frames:
         raise ConfigError("train", "must have frames to compute priors from, but has none")
