@@ -194,9 +194,8 @@ class Updater:
         `gradients`: those of the objective, by parameter, where they are known already. `show` gets the step's
         gradients, of all processes, before anything is done to them.
         """
-        rates = self.rates.of_step(global_step, learning_rate)
+        rates, self.effective_learning_rate = self.rates.of_step_and_run(global_step, learning_rate)
         self.clock.complete, self.epoch_rate = complete, learning_rate
-        self.effective_learning_rate = rates[self.rates.common]
         self._reset_by_step(epoch_step)
         self.rates.set_momenta()
         if self.closure is not None and evaluate is not None:

@@ -221,6 +221,17 @@ def test_get_model_knows_epoch_and_step(tmp_path):
     assert [epoch for epoch, *_ in asked] == [0, 2, 2]
 
 
+def test_get_model_may_ask_for_the_device(tmp_path):
+    asked = []
+
+    def get_model(*, epoch, step, device, **_):
+        asked.append(device)
+        return Net().to(device)
+
+    run(options(tmp_path, num_epochs=1, get_model=get_model))
+    assert asked == ["cpu"]
+
+
 def test_a_module_that_grows(tmp_path):
     """With `reinit_network_each_epoch`; resumed, too."""
     steps = []

@@ -71,7 +71,7 @@ def test_plateau():
 def test_beginning_an_epoch_again_changes_nothing():
     made = run(HALF).epochs(2)
     made.updater.start_epoch(2)
-    assert made.updater.rates.before_dynamic(1.0) == pytest.approx(dict.fromkeys(made.updater.optimizers, 0.4))
+    assert made.updater.rates.of_step(0, 1.0) == pytest.approx(dict.fromkeys(made.updater.optimizers, 0.4))
 
 
 def test_a_changed_scheduler_goes_on_at_the_same_place():

@@ -121,6 +121,20 @@ def test_learning_rates():
     assert run.rates == [0.2, 0.2]
 
 
+def test_multipliers_come_after_a_dynamic_rate():
+    rules = [{"layer": "h", "lr_multiplier": 0.5}, {"layer": "output", "lr_multiplier": 2.0}]
+    asked = []
+
+    def rate(*, learning_rate, **_):
+        asked.append(learning_rate)
+        return 0.3
+
+    options = {"optimizer": {"class": "torch.SGD", "param_groups": rules}, "dynamic_learning_rate": rate}
+    run = Run(**options, learning_rate=0.1).epoch(1)
+    assert sorted(run.updater.rates.of_step(0, 0.2).values()) == pytest.approx([0.15, 0.6])
+    assert run.rates == [0.3, 0.3] and asked == [0.1, 0.1, 0.2]  # of the run, without a multiplier
+
+
 def test_groups_with_names_can_be_steered():
     run = groups(
         {"params": "h/W", "name": "a", "lr_multiplier": 0.5},

@@ -8,7 +8,7 @@ MODEL = Group(
     (
         option("network", "dict", NONE, "The layers by name."),
         option("get_network", "function", NONE, "`f(epoch=…)` returns the dict of layers; replaces `network`."),
-        option("get_model", "function", NONE, "`f(epoch=…, step=…)` returns the module."),
+        option("get_model", "function", NONE, "`f(epoch=…, step=…, device=…)` returns the module."),
         option("train_step", "function", NONE, "With `get_model`: marks the losses of a batch."),
         option("forward_step", "function", NONE, "With `get_model`: marks the outputs of a batch."),
         option("model_outputs", "dict", NONE, "With `get_model`: the axes of outputs, as in `extern_data`."),

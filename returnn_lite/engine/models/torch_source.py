@@ -71,7 +71,7 @@ class TorchSource:
         eval: bool = True,
         extra_layers: tuple[str, ...] = (),
     ) -> TorchNet:
-        """Calls `get_model(epoch=…, step=…)`, with random numbers that depend on the seed of `epoch` alone.
+        """Calls `get_model(epoch=…, step=…, device=…)`, with random numbers that depend on the seed of `epoch` alone.
 
         step: 0, or of a model that is loaded the last step it was trained for, counted from 0; a file that does not
         say counts as one of a single step.
@@ -82,7 +82,7 @@ class TorchSource:
         step = stored_step(filename, missing=1) - 1 if filename else step  # the last step of those before
         torch.manual_seed(initial_seed(self.config, epoch, step))
         with RunContext("init", epoch, step).running():
-            model = call(get_model, "get_model", {"epoch": epoch, "step": step})
+            model = call(get_model, "get_model", {"epoch": epoch, "step": step, "device": str(device)})
         if isinstance(model, Module):
             for place in _out_of_reach(model):
                 text = f"what {place} holds is neither trained nor stored; use rf.ModuleList, or attributes"
