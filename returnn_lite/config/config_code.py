@@ -47,13 +47,19 @@ def is_library(filename: str) -> bool:
 def call(function: Callable[..., T], name: str, **arguments: object) -> T:
     """`function(**arguments)` for the function that the config defines as `name`. ConfigError if it does not take
     these arguments."""
+    check_arguments(function, name, arguments)
+    return function(**arguments)
+
+
+def check_arguments(function: Callable[..., object], name: str, arguments: Iterable[str]) -> None:
+    """ConfigError if a function that the config defines as `name` does not take these arguments by name."""
     try:
-        inspect.signature(function).bind(**arguments)
+        inspect.signature(function).bind(**dict.fromkeys(arguments))
     except TypeError as exc:
-        raise ConfigError(name, f"must be a function that takes {', '.join(arguments)}, but: {exc}") from exc
+        taken = f"that takes {', '.join(arguments)}" if arguments else "without arguments"
+        raise ConfigError(name, f"must be a function {taken}, but: {exc}") from exc
     except ValueError:  # built into Python, without a signature
         pass
-    return function(**arguments)
 
 
 def code_place(trace: TracebackType | None) -> Place | None:

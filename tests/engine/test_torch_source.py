@@ -1,8 +1,10 @@
 """What the engine says of a model that `get_model` returns."""
 
 import numpy as np
+import pytest
 
 from returnn_lite import frontend as rf
+from returnn_lite.errors import ConfigError
 from tests.engine import rf_models, torch_models
 from tests.engine.helpers import dataset, run
 
@@ -67,3 +69,32 @@ def test_an_axis_of_sequences_of_ones_own(tmp_path):
         length = len(outputs["log_probs"])
         assert outputs["log_probs"].shape == (length, 4) and outputs["sums"].shape == (2,)
         np.testing.assert_allclose(outputs["sums"], length, rtol=1e-5)
+
+
+class Old:
+    """A callback that takes other arguments."""
+
+    init = finish = lambda self, **_: None
+
+    def process_seq(self, tag, outputs):
+        pass
+
+
+DIMS = {"dims": [rf.batch_dim, rf.Dim(None, name="time"), rf.Dim(4, name="classes")], "dtype": "float32"}
+WRONG_FORWARD = {
+    "an output is missing": (
+        {"model_outputs": {"log_probs": DIMS, "other": DIMS}},
+        "forward_step: must mark the outputs 'other' that `model_outputs` declares",
+    ),
+    "other arguments": (
+        {"forward_callback": Old},
+        "forward_callback.process_seq: must be a function that takes seq_tag, outputs, but: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("changes, pattern", WRONG_FORWARD.values(), ids=WRONG_FORWARD)
+def test_wrong_forward(tmp_path, changes, pattern):
+    made = {"task": "forward", "forward_data": dataset(3, 1), "allow_random_model_init": True, **changes}
+    with pytest.raises(ConfigError, match=pattern):
+        run(torch_models.options(tmp_path, **made))

@@ -205,9 +205,11 @@ class TorchNet(torch.nn.Module):
         with context.running(), floats_by_default(self.float_dtype):
             more = {"run_ctx": context, "epoch": self.epoch, "step": self.global_step}
             returned = call(function, name, offered, more)
-        if returned is not None and name == "forward_step" and not context.outputs.data:
-            text = "must mark an output: get_run_ctx().mark_as_output(tensor, name)"
-            raise ConfigError(name, f"{text}; what it returns is not used")
+        if name == "forward_step":
+            context.check_outputs_complete()
+            if returned is not None and not context.outputs.data:
+                text = "must mark an output: get_run_ctx().mark_as_output(tensor, name)"
+                raise ConfigError(name, f"{text}; what it returns is not used")
         return context
 
     def _objective(self, losses: Mapping[str, LossValue]) -> torch.Tensor:

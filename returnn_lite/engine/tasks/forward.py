@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from returnn_lite.config import Config
+from returnn_lite.config.config_code import check_arguments
 from returnn_lite.datasets import Dataset
 from returnn_lite.engine import data
 from returnn_lite.engine.batch_split import parts_that_fit
@@ -158,7 +159,7 @@ def feature_last(output: Tensor) -> Tensor:
 
 # --- to the config ----------------------------------------------------------------------------------------------------
 
-METHODS = ("init", "process_seq", "finish")
+METHODS = {"init": ("model",), "process_seq": ("seq_tag", "outputs"), "finish": ()}  # with their arguments
 
 
 class ToCallback:
@@ -168,12 +169,14 @@ class ToCallback:
     """
 
     def __init__(self, callback: Any, net: Model) -> None:
-        makes_it = callable(callback) and (isinstance(callback, type) or not hasattr(callback, METHODS[1]))
+        makes_it = callable(callback) and (isinstance(callback, type) or not hasattr(callback, "process_seq"))
         made = callback() if makes_it else callback
-        for method in METHODS:
-            if not callable(getattr(made, method, None)):
+        for method, arguments in METHODS.items():
+            function = getattr(made, method, None)
+            if not callable(function):
                 text = f"must have the methods {', '.join(METHODS)}, but {made!r} lacks `{method}`"
                 raise ConfigError("forward_callback", text)
+            check_arguments(function, f"forward_callback.{method}", arguments)
         self.callback, self.net = made, net
 
     def __enter__(self) -> "ToCallback":
