@@ -37,7 +37,8 @@ class Loss:
 
     A class says its options as keyword-only parameters and computes in `compute(output, target)`. `needs_target`;
     `recurrent`: it looks at whole sequences; else frames are compared one by one, so output and target must have the
-    same frames (unless not `compares_frames`). `layer_options` are the options that name layers. `training` is the
+    same frames (unless not `compares_frames`). Hypotheses of a search are each compared with the target, unless the
+    loss is one of the whole beam (`of_beam`). `layer_options` are the options that name layers. `training` is the
     train flag, `layers` the values of the named layers, `generator` the random numbers of the present batch.
     """
 
@@ -45,6 +46,7 @@ class Loss:
     needs_target: ClassVar[bool] = True
     recurrent: ClassVar[bool] = False
     compares_frames: ClassVar[bool] = True
+    of_beam: ClassVar[bool] = False
     layer_options: ClassVar[tuple[str, ...]] = ()
     training: bool = False
     generator: torch.Generator | None = None

@@ -18,6 +18,7 @@ class SearchScore(Loss):
 
     needs_target = False
     compares_frames = False
+    of_beam = True
 
     def compute(self, output: Tensor, target: Tensor | None) -> LossSum:
         """The sum."""
@@ -34,6 +35,8 @@ class ExpectedLoss(SequenceLoss):
     mean l over the beam; with `loss_correction_grad_only` only in the gradient. `divide_beam_size`: divided by the
     beam size.
     """
+
+    of_beam = True
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from returnn_lite.layers.core.params import ParamScope
 from returnn_lite.losses.base import CommonLossOptions, Loss, make_loss
 from returnn_lite.ops.kernels import on_gpu
 from returnn_lite.ops.precision import full_precision
-from returnn_lite.tensor import Tensor
+from returnn_lite.tensor import Tensor, to_beam
 from returnn_lite.tensor.axes import describe
 from returnn_lite.tensor.precision import in_float32
 
@@ -75,6 +75,8 @@ class LossNode:
         time_major = not self.loss.recurrent and _is_time_major(output)
         output = _prepared(output, time_major)
         target = _prepared(in_float32(values[self.target]), time_major) if self.target is not None else None
+        if target is not None and not self.loss.of_beam:
+            target = to_beam(target, output.beam)
         inv_norm = self._inverse_norm(output, target, values)
         scale, normalized = self.common.scale, self.common.use_normalized_loss
         if self.only_on_eval and training:

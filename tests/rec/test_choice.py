@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from returnn_lite.errors import ConfigError, ConfigErrors
+from returnn_lite.ops.edit_distance import edit_distance
 from tests.nets import batch, network, randomised
 
 DATA = {"data": {"dim": 4}, "classes": {"dim": 5, "sparse": True}, "kinds": {"dim": 3, "sparse": True}}
@@ -231,3 +232,13 @@ def test_errors(name):
     layer, text = WRONG[name]
     with pytest.raises((ConfigError, ConfigErrors), match=text):
         network(decoder({"output": layer}), DATA, search=True)
+
+
+def test_losses_compare_every_hypothesis_with_the_target():
+    copied = {"class": "copy", "from": "output", "loss": "edit_distance", "target": "classes"}
+    _, out = run(decoder({}, all=copied), search=True)
+    found = out["all"].batch_major()
+    lengths = found.length(found.spec.dims[1]).values
+    targets, ends = CLASSES.repeat_interleave(3, 0), torch.tensor(LENGTHS["classes"]).repeat_interleave(3)
+    assert out.losses["all"].error == edit_distance(found.data, lengths, targets, ends).sum()
+    assert out.losses["all"].inv_norm == 3 * sum(LENGTHS["classes"])
