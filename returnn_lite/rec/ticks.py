@@ -68,7 +68,7 @@ class Ticks:
         """The state before the first tick: what the layers inside read of outside, and what they carry."""
         make, beam = self.whole.initial, self._first_beam()
         rows = make.batch if beam is self.whole.base_beam or beam is None else beam.scores.numel()
-        ended = torch.zeros(rows, dtype=torch.bool, device=make.device)
+        ended = self._ended_at_first(beam, rows)
         counted = torch.zeros(rows, dtype=torch.int32, device=make.device)
         state = TickState(Tensor(ended, vector("bool"), {}, beam), counted, beam)
         for node in self.program.reads:
@@ -85,6 +85,13 @@ class Ticks:
             if node.previous is not None:
                 state.values[node] = to_beam(self.whole.first_output(node.previous), beam)
         return state
+
+    def _ended_at_first(self, beam: Beam | None, rows: int) -> torch.Tensor:
+        """Which hypotheses have ended before the first tick: none, unless `end` has an `initial_output`."""
+        end = self.program.end
+        if end is None or not end.layer.options.initial_output:
+            return torch.zeros(rows, dtype=torch.bool, device=self.whole.initial.device)
+        return to_beam(self.whole.first_output(end), beam).data.expand(rows)
 
     def _first_beam(self) -> Beam | None:
         """The hypotheses before the first tick: those outside; for a full beam a first one, and impossible ones."""

@@ -236,3 +236,21 @@ def test_a_loop_takes_options_of_named_units_that_say_nothing():
     assert loops[0].params.keys() == loops[1].params.keys()
     with pytest.raises(ConfigError, match="has no option 'unroll'"):
         network({"output": loop(OUT, **{"from": "data", "unroll": True})}, DATA)
+
+
+@pytest.mark.parametrize("include_eos", [True, False])
+@pytest.mark.parametrize("started", ["base:short", True, False])
+def test_sequences_may_have_ended_before_the_first_tick(started, include_eos):
+    end = {"class": "compare", "kind": "greater_equal", "from": [":i", "base:len"], "initial_output": started}
+    unit = {"end": end, "output": {"class": "combine", "kind": "add", "from": ["prev:output", "base:len"]}}
+    unit["output"]["initial_output"] = 0
+    net = {
+        "len": {"class": "length", "from": "data:data"},
+        "short": {"class": "compare", "kind": "less", "from": "len", "value": 3},
+        "output": loop(unit, max_seq_len=9, include_eos=include_eos),
+    }
+    data, lengths = batch(DATA, {"data": [5, 3, 2]})
+    out = network(net, DATA)(data, lengths)["output"]
+    ended = {"base:short": [False, False, True], True: [True] * 3, False: [False] * 3}[started]
+    wanted = [0 if over else n + include_eos for over, n in zip(ended, [5, 3, 2], strict=True)]
+    assert out.length(out.spec.dims[0]).values.tolist() == wanted and out.data.shape[0] == max(wanted)
