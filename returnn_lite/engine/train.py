@@ -245,6 +245,7 @@ class Trainer:
         self.agree()
         self.data.start_epoch(epoch)
         rate = self.learning_rate(epoch)
+        self.updater.rates.ask(self.global_step, rate)
         effective = self.updater.rates.common_of_step(self.global_step, rate)
         write(self.log, self.source.form.epoch_begins(epoch, self.global_step, rate, effective))
         if epoch == 1 and self.files.model and self.config.is_true("save_epoch1_initial_model"):
@@ -305,6 +306,7 @@ class Trainer:
         if override is not None:
             self.control.override(epoch, override, pretrain_epochs=self.source.pretrain_epochs)
         rate = self.control.for_epoch(epoch, pretrain_epochs=self.source.pretrain_epochs)
+        self.updater.rates.ask(None, rate)
         self.updater.start_epoch(epoch, self.control.measure(epoch - 1, self.updater.measure))
         steer(self.updater.optimizers, self.control.settings(epoch))
         if self.updater.rates.owned:

@@ -46,13 +46,39 @@ def step_learning_rate(config: Config, network: object = None, clock: Clock | No
     if value is None:
         return piecewise(config, clock or Clock()) or (lambda step, learning_rate: learning_rate)
     if callable(value):
-        by_epoch = config.value("backend", None) == "torch"
-        return _by_function(value, network, (clock or Clock()) if by_epoch else None)
+        if config.value("backend", None) != "torch":
+            return _by_function(value, network, None)
+        clock = clock or Clock()
+        return AskedRate(_by_function(value, network, clock), clock)
     if isinstance(value, Mapping) and set(value) == {"interval", "decay"}:
         interval = whole(f'{OPTION}["interval"]', value["interval"], low=1)
         decay = finite(f'{OPTION}["decay"]', value["decay"], low=0)
         return lambda step, learning_rate: learning_rate * decay ** (step % interval)
     raise ConfigError(OPTION, f'must be a function or a dict with "interval" and "decay", but is {value!r} instead')
+
+
+class AskedRate:
+    """A function of a config for models written in torch: it is asked at the start, when an epoch gets its rate (still
+    where the run was before), when the epoch begins, and after every batch. In between, what it said last holds."""
+
+    def __init__(self, function: StepRate, clock: Clock) -> None:
+        self.function, self.clock = function, clock
+        self.step = 0  # where it was asked last
+        self.at: tuple[int, int, float | None] | None = None
+        self.known: dict[float, float] = {}
+
+    def __call__(self, step: int, learning_rate: float) -> float:
+        at = step, self.clock.epoch, self.clock.complete
+        if at != self.at:
+            self.step, self.at, self.known = step, at, {}
+        if learning_rate not in self.known:
+            self.known[learning_rate] = self.function(step, learning_rate)
+        return self.known[learning_rate]
+
+    def ask(self, step: int, learning_rate: float) -> None:
+        """Asks, whatever is known."""
+        self.at = None
+        self(step, learning_rate)
 
 
 def piecewise(config: Config, clock: Clock) -> StepRate | None:

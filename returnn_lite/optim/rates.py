@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from returnn_lite.errors import ConfigError
-from returnn_lite.optim.dynamic import StepRate
+from returnn_lite.optim.dynamic import AskedRate, StepRate
 from returnn_lite.optim.lr_scheduler import LRScheduler
 from returnn_lite.optim.optimizer import Optimizer
 
@@ -72,6 +72,11 @@ class Rates:
         known = {base: self.dynamic(global_step, base) for base in dict.fromkeys(base for base, _ in found.values())}
         rates = {key: base if key in self.absolute else known[base] * factor for key, (base, factor) in found.items()}
         return rates, rates[self.common] if self._is_plain else known[found[self.common][0]]
+
+    def ask(self, global_step: int | None, learning_rate: float) -> None:
+        """Lets a function of the config say the rate of this step (None: of the one that it was asked for last)."""
+        if isinstance(self.dynamic, AskedRate) and not self.owned:
+            self.dynamic.ask(self.dynamic.step if global_step is None else global_step, learning_rate)
 
     @property
     def _is_plain(self) -> bool:

@@ -72,6 +72,7 @@ class Updater:
         self.scheduler = make_lr_scheduler(config, list(self.optimizers.values()), log, count_updates=count)
         self.averaging = WeightAveraging.from_config(config, params, self.optimizers.values(), log, trained=trainable)
         self.rates = Rates(self.optimizers, self.scheduler, step_learning_rate(config, network, self.clock))
+        self.rates.ask(0, initial_learning_rate)
         self.effective_learning_rate = initial_learning_rate  # the one of the latest step
         self.epoch_rate = initial_learning_rate  # the epoch's, from which it was made
         self.reset_every = config.int("reset_updater_vars_mod_step", 0) or 0  # steps within the epoch
@@ -207,6 +208,7 @@ class Updater:
             applied = self._step_by_gradients(batch, global_step, rates)
         if applied:
             self._after_update()
+        self.rates.ask(global_step + 1, learning_rate)
 
     def _after_update(self) -> None:
         if self.scheduler is not None:

@@ -177,6 +177,9 @@ def test_a_learning_rate_by_parts_of_epochs(tmp_path):
     # A step goes by what was done before it, a batch is done with its last sequence; checkpoints have the next rate.
     first = {step: part for step, _, part in reversed(asked)}
     assert (first[0], first[5], asked[-1]) == (0.0, 1.0, (10, 2, 2.0))
+    where = [call[:2] for call in asked]  # at the start, with the rate of an epoch and at its begin, after each batch
+    first, second = [(step, 1) for step in (0, 0, 0, 1, 2, 3, 4, 5, 5)], [(step, 2) for step in range(5, 11)]
+    assert where == first + second
     assert model(tmp_path, 2)["effective_learning_rate"] == pytest.approx(0.02 / 4)
 
 
