@@ -11,9 +11,9 @@ from returnn_lite.export.ports import AxisNames, lengths_port
 from returnn_lite.export.program import Arrays
 from returnn_lite.network.network import Network
 from returnn_lite.rec.loop_layer import RecLoop
-from returnn_lite.to_torch.batches import Net, as_inputs, batch
+from returnn_lite.to_torch.batches import Net, as_inputs, batch, results
 from returnn_lite.to_torch.scope import Unwritable
-from returnn_lite.to_torch.task import needed_keys, results, write
+from returnn_lite.to_torch.task import needed_keys, write
 
 TRACED = (3, 37)  # sequences and frames of the first example
 CHECKED = ((4, 31), (1, 17), (5, 40), (2, 25))
@@ -28,7 +28,7 @@ def net_part(net: Net, layer: str, real: Real) -> Part:
         refuse_search(net, layer)
     keys = needed_keys(net, layer)
     try:
-        module = write(net, layer, keys=keys)
+        module = write(net, layer, keys=keys, padded=False)
     except Unwritable as exc:
         raise exc.as_error() from exc
     finally:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 from torch.export import ExportedProgram
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.export.ports import Port
 from returnn_lite.export.program import Arrays, exported, reason
+from returnn_lite.to_torch.checks import difference, layer_of, loaded_module
 from returnn_lite.to_torch.module import Module
-from returnn_lite.to_torch.task import difference, loaded_module
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ class Part:
         try:
             return exported(loaded_module(with_symbols(self.module)), self.inputs, inputs)
         except Exception as exc:
-            raise ConfigError(self._layer_of(exc), f"cannot be exported: {reason(exc)}") from exc
+            where = layer_of(self.module, exc) or "network"
+            raise ConfigError(where, f"cannot be exported: {reason(exc)}") from exc
 
     def check(self, run: Callable[[Arrays], Arrays], what: str) -> Found:
         """How well `run` does on the examples. ConfigError where the difference is too large."""
@@ -82,21 +82,6 @@ class Part:
             raise ConfigError("export", f"{where}: {reason(exc)}; nothing was written") from exc
         gaps = (difference(made[k], x, f"{where}: {k}", task="export") for k, x in example.wanted.items())
         return max(gaps, default=0.0)
-
-    def _layer_of(self, exc: BaseException) -> str:
-        """The layer in whose lines of the module an error came up."""
-        found, lines = 0, self.module.text.splitlines()
-        error: BaseException | None = exc
-        while error is not None:
-            trace: TracebackType | None = error.__traceback__
-            while trace is not None:
-                code = trace.tb_frame.f_code
-                found = trace.tb_lineno if code.co_filename == "net.py" and code.co_name == "forward" else found
-                trace = trace.tb_next
-            error = error.__cause__ or error.__context__
-        comments = [line.strip() for line in lines[:found] if re.match(r" +# .+: .+ -> ", line)]
-        name = comments[-1][2:].partition(":")[0] if comments else ""
-        return f"network[{name!r}]" if name else "network"
 
 
 def with_symbols(module: Module) -> Module:

@@ -12,10 +12,8 @@ import torch
 from torch.export import ExportedProgram
 
 from returnn_lite.config import Config, export_runs
-from returnn_lite.datasets import Dataset
 from returnn_lite.engine import data as engine_data
 from returnn_lite.engine.setup import load_network
-from returnn_lite.engine.tasks.check import first_batch
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.export.net_part import net_part
 from returnn_lite.export.onnx_file import Session, check_packages, onnx_model
@@ -28,12 +26,12 @@ from returnn_lite.files import write_atomically
 from returnn_lite.log import Log
 from returnn_lite.network.network import Network
 from returnn_lite.to_torch.batches import Net
+from returnn_lite.to_torch.real_data import open_data, real_batches
 
 Maker: TypeAlias = Callable[[ExportedProgram, Sequence[Port], Sequence[Port]], bytes]
 Opener: TypeAlias = Callable[[bytes], Callable[[Arrays], Arrays]]
 # In this order, since the second one changes the program.
 FORMATS: dict[str, tuple[Maker, Opener]] = {"onnx": (onnx_model, Session), "pt2": (file_of, Runner)}
-CHECKED_ON = ("dev", "train", "eval")
 
 
 def export_task(config: Config, log: Log) -> None:
@@ -58,7 +56,7 @@ def export_task(config: Config, log: Log) -> None:
             "export_loop", "only networks of layers have decoders that are exported; this is a torch model"
         )
     with torch.no_grad():
-        real = real_batch(config, net, dataset)
+        real = next(iter(real_batches(config, net, dataset)), None)
         parts = loop_parts(cast(Network, net), layer, real) if loop else [net_part(net, layer, real)]
         about = {
             "config": os.path.basename(config.files[0]) if config.files else "",
@@ -93,30 +91,6 @@ def chosen_formats(config: Config) -> tuple[str, ...]:
     if "onnx" in names:
         check_packages()
     return names
-
-
-# --- what it is checked on --------------------------------------------------------------------------------------------
-
-
-def open_data(config: Config, log: Log) -> tuple[Dataset | None, str]:
-    """The dataset `dev`, `train` or `eval`, the first there is; if none can be read, why."""
-    for name in CHECKED_ON:
-        if config.literal(name):
-            try:
-                return engine_data.open_dataset(config, name, log), ""
-            except ConfigError as exc:
-                return None, str(exc).partition("\n")[0]
-    return None, "the config has no data"
-
-
-def real_batch(config: Config, net: Net, dataset: Dataset | None) -> tuple[Arrays, Arrays] | None:
-    """The data and the lengths of the first sequences, by key."""
-    if dataset is None or not net.used_data_keys:
-        return None
-    options = engine_data.search_batching(config, net)
-    batch = first_batch(dataset, options, net, config)
-    data = {key: torch.as_tensor(x) for key, x in batch.data.items() if key in net.used_data_keys}
-    return data, {key: torch.as_tensor(x) for key, x in batch.lengths.items() if key in data}
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

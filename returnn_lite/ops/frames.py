@@ -63,7 +63,7 @@ class Frames:
 
 def _ragged(lengths: Tensor, num_frames: int) -> bool:
     # On an accelerator the question would wait for all work in the queue; there, assume so.
-    return on_gpu(lengths) or (lengths.numel() > 0 and int(lengths.min()) < num_frames)
+    return on_gpu(lengths) or bool((lengths < num_frames).any())
 
 
 def _arrange(x: Tensor, rows: Tensor | None, padding: Tensor | None) -> Tensor:

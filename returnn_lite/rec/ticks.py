@@ -57,6 +57,7 @@ class Ticks:
         self.over_axis: dict[Node, Tensor] = {}
         self.varying: list[tuple[Node, list[Tensor]]] = []
         self.offset = whole.offset
+        self.bound = 0  # how many there are at most
         self.state = self._first_state()
         self.active = self._active_sequences()
         self.grows = program.grows or bool(self.varying)
@@ -150,11 +151,11 @@ class Ticks:
     def _all_ticks(self, turn: Callable[..., None]) -> None:
         program, run = self.program, self.run_state
         known = self.whole.size
-        bound = tick_bound(program.layer, program.options, self.whole.outer) if known is None else known
+        self.bound = tick_bound(program.layer, program.options, self.whole.outer) if known is None else known
         outer = (run.tick, run.ended, run.values)
         run.values = [self.state.values, self.whole.values, *run.values]
         run.ended = self._ended_flags
-        for tick in range(bound):
+        for tick in range(self.bound):
             run.tick = tick
             self._tick(turn, tick)
             if program.end is not None:

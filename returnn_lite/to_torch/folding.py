@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -44,6 +45,7 @@ class Folding:
         self.instead: dict[Value, Value] = {}
         self.identities: dict[Value, Key] = {}
         self.keys: dict[Key, set[Key]] = {}
+        self.params: set[str] = set()  # that calls on parameters alone read
         self.calls = self._rest(calls)
 
     def _rest(self, calls: Sequence[Call]) -> list[Call]:
@@ -77,8 +79,13 @@ class Folding:
         if kind in self.varying:
             return False
         self.keys.setdefault(kind, set()).add(key)
+        self.params |= {x.name for x in values_of(call) if x.source == "param"}
         if key not in self.made:
             self.made[key] = _constants(call)
+            for old, new in zip(leaves(call.out), leaves(self.made[key]), strict=True):
+                local = next((op.names[old] for op in reversed(call.ops) if old in op.names), "")
+                if local and "/" in new.name:
+                    new.name = f"{new.name.rpartition('/')[0]}/{local}"
             for i, x in enumerate(leaves(self.made[key])):
                 self.identities[x] = (hash(key), i)
         for old, new in zip(leaves(call.out), leaves(self.made[key]), strict=True):
@@ -97,10 +104,15 @@ def content(x: Value) -> Key:
     return (x.dtype, x.shape, None if x.tensor is None else hash(x.tensor.contiguous().flatten().numpy().tobytes()))
 
 
+def short_name(name: str) -> str:
+    """The name of a parameter without what was done to it, and without what `batch_norm` repeats."""
+    return re.sub(r"(/batch_norm/)\w*_", r"\1", name.partition(".")[0])
+
+
 def _constants(call: Call) -> Tree:
     """The results of a call on parameters, as Values with their tensors."""
     args, kwargs = mapped((call.args, call.kwargs), lambda x: x.tensor if isinstance(x, Value) else x)
     out = call.function(*args, **kwargs)
     root = next(v for v in leaves(call.args, call.kwargs) if isinstance(v, Value))
-    name = f"{root.name.partition('.')[0] or 'constant'}.{call.function.__name__.strip('_')}"
+    name = f"{short_name(root.name) or 'constant'}.{call.function.__name__.strip('_')}"
     return mapped(out, lambda x: Value(tuple(x.shape), x.dtype, "constant", name, x.detach().clone()))

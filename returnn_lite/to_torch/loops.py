@@ -37,6 +37,13 @@ class Listed:
     parts: list[Value | Part]
     length: int
 
+    def whole(self) -> Listed:
+        """The list with all elements behind the last one."""
+        *before, last = self.parts
+        if not isinstance(last, Part) or last.backward:
+            return self
+        return Listed([*before, replace(last, end=0)], self.length + last.end)
+
 
 @dataclass(frozen=True)
 class Element:
@@ -75,6 +82,11 @@ class Loop:
     def carries(self) -> int:
         """How many values go from turn to turn."""
         return len({x.place for x in self.inputs.values() if isinstance(x, Carried)})
+
+    @property
+    def ticks_left(self) -> int:
+        """How many turns could follow, if not all sequences had ended."""
+        return max(call.ticks_left for call in self.turns[-1])
 
     def place_now(self, place: int | Place) -> Place:
         """Where a result stands since calls were left out."""
@@ -121,7 +133,7 @@ class Rolling:
         self.lists: dict[Value, tuple[Call | Loop, int | Place, int, int]] = {}
         for call in calls:
             found = outs(call)
-            if isinstance(call.out, (list, tuple)) and len(found) >= TURNS:
+            if isinstance(call.out, (list, tuple)) and len(found) >= TURNS and call.use is None:
                 self.lists.update({x: (call, 0, i, len(found)) for i, x in enumerate(found)})
 
     def items(self, start: int, end: int) -> list[Item]:
@@ -215,7 +227,7 @@ class Rolling:
         made: dict[Any, tuple[int, Place]] = {}
         for i, turn in enumerate(turns):
             for j, call in enumerate(turn):
-                for k, x in enumerate(outs(call)):
+                for k, x in enumerate([] if changes_in_place(call.function) else outs(call)):
                     made.setdefault(x, (i, (j, k)))
         inputs = {}
         for j in range(period):
@@ -224,6 +236,8 @@ class Rolling:
                     source = self._source(read, made)
                     if source is None:
                         return None
+                    if isinstance(source, Element) and any(call.ticks_left for call in turns[-1]):
+                        source = Element(source.of.whole())
                     if not isinstance(source, str):
                         inputs[j, slot] = source
         if not inputs:  # they all compute the same

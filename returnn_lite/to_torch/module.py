@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import builtins
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ import torch
 from returnn_lite.to_torch.folding import content, folded
 from returnn_lite.to_torch.functions import draws
 from returnn_lite.to_torch.loops import Carried, Item, Listed, Loop, outs, reads, rolled
-from returnn_lite.to_torch.pruning import Live, needed_calls, pruned
-from returnn_lite.to_torch.recorder import Call, Number, Recorder, Value, is_plain
-from returnn_lite.to_torch.regions import Grouping, Helper, without_loops
+from returnn_lite.to_torch.pruning import Live, ends_loop, needed_calls, pruned
+from returnn_lite.to_torch.recorder import PLAIN, Call, Number, Recorder, Value, is_plain
+from returnn_lite.to_torch.regions import Grouping, Helper, name_helpers, without_loops
 from returnn_lite.to_torch.scope import Scope, Unwritable
 from returnn_lite.to_torch.sizes import Samples
 from returnn_lite.to_torch.writer import Writer
@@ -50,17 +51,20 @@ def load(filename={weights_file!r}):
 
 @dataclass
 class Recording:
-    """What was recorded of a batch, and which tensors are to be given, by name."""
+    """What was recorded of a batch; tensors that are to be given, by name; outputs of layers, by their paths."""
 
     recorder: Recorder
     outputs: Mapping[str, Value]
+    layers: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass
 class Module:
     """The text of a file, the weights by their names in it, and the names of what `forward` takes.
 
-    `draws`: whether it draws random numbers; `loops`: the layers whose loops turn as often as the sizes of a batch say.
+    `draws`: whether it draws random numbers; `searches`: whether its loops may end early; `loops`: the layers whose
+    loops turn as often as the sizes of a batch say. `layers`: the variables of `forward` that are outputs of layers, by
+    their paths; `biases`: attributes that are vectors of parameters as the network has them, with the names of these.
     """
 
     text: str
@@ -68,6 +72,9 @@ class Module:
     inputs: tuple[str, ...] = ()
     draws: bool = False
     loops: tuple[str, ...] = ()
+    searches: bool = False
+    layers: dict[str, str] = field(default_factory=dict)
+    biases: dict[str, str] = field(default_factory=dict)
 
     def chosen(self, arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Those of these arrays that it takes."""
@@ -90,19 +97,21 @@ def make_module(recordings: Sequence[Recording], title: str, weights_file: str, 
         made = _Assembly(recordings, calls, unused).written(title, weights_file, comments)
         idle = made.idle
         if idle <= unused:
-            if made.varies:
-                raise Unwritable("numbers that Python makes by the sizes of a batch go into it")
+            if made.varies is not None:
+                raise Unwritable("numbers that Python makes by the sizes of a batch go into it", made.varies)
+            kept = {name for folding in foldings for name in folding.params}
+            made.module.biases = {name: param for name, param in made.module.biases.items() if param not in kept}
             return made.module
         unused |= idle
 
 
 @dataclass
 class _Written:
-    """A file, which of the numbers that are read off tensors it does not use, and whether its constants may vary."""
+    """A file, which of the numbers that are read off tensors it does not use, and the layer whose constants vary."""
 
     module: Module
     idle: frozenset[int]
-    varies: bool
+    varies: str | None
 
 
 class _Assembly:
@@ -118,14 +127,16 @@ class _Assembly:
             alike.setdefault(tuple(map(_kind, program)), []).append((recording, program, numbers))
         enough = [group for group in alike.values() if len(group) >= ALIKE]
         if not enough:
-            raise Unwritable("it computes in another way for almost every size of a batch")
+            groups = sorted(alike.values(), key=len, reverse=True)
+            where = _first_unlike(groups[0][0][1], groups[1][0][1])
+            raise Unwritable("it computes in another way for almost every size of a batch", where)
         most = max(enough, key=lambda group: (_size(group[0][1]), len(group)))  # others take short cuts, as no padding
         self.recordings = [recording for recording, _, _ in most]
         self.programs = [program for _, program, _ in most]
         self.numbers = most[0][2]
         self.calls = [*_calls(self.programs[0])]
         self.weights: dict[str, Value] = {}
-        self.varies = False  # whether there are constants that differ from recording to recording
+        self.varies: str | None = None  # the layer that reads a constant that differs from recording to recording
 
     def written(self, title: str, weights_file: str, comments: dict[str, str]) -> _Written:
         """The file."""
@@ -133,12 +144,16 @@ class _Assembly:
         for helper in helpers:
             every = (c for program in self.programs for c in _calls(program, all_turns=True))
             helper.uses = [c.use for c in every if c.function is helper]
+        name_helpers(helpers)
         functions = [helper_text(helper) for helper in helpers]
         scope = self._scope({helper.name for helper in helpers})
         outputs = self.recordings[0].outputs
         reading, results = _times_read(self.programs[0]), _layer_results(self.calls, outputs.values())
         reading.update(dict.fromkeys(outputs.values(), 2))
-        writer = Writer(scope, " " * 8, reads=reading, results=results, comments=comments)
+        inside = [op for call in self.calls if call.use for inner in call.use.calls for op in inner.ops]
+        names = {x: name for op in inside for x, name in op.names.items() if name not in PLAIN}
+        names.update(self.recordings[0].recorder.locals)
+        writer = Writer(scope, " " * 8, reads=reading, results=results, comments=comments, names=names)
         writer.write(self.programs)
         given = ", ".join(f'"{name}": {writer.text(x)}' for name, x in outputs.items())
         writer.line(f"return {{{given}}}")
@@ -154,7 +169,14 @@ class _Assembly:
         inner = [c for helper in helpers for c in helper.calls]
         random = any(draws(call.function) for call in (*self.calls, *inner))
         inputs = tuple(self.recordings[0].recorder.inputs)
-        return _Written(Module(text, weights, inputs, random, self._loops()), self._idle(scope, text), self.varies)
+        module = Module(text, weights, inputs, random, self._loops(), any(map(ends_loop, self.calls)))
+        module.layers = {path: scope.names[x] for path, x in self.recordings[0].layers.items() if x in scope.names}
+        module.biases = {
+            name: x.name
+            for name, x in self.weights.items()
+            if x.source == "param" and len(x.shape) == 1 and x.dtype.is_floating_point
+        }
+        return _Written(module, self._idle(scope, text), self.varies)
 
     def _loops(self) -> tuple[str, ...]:
         rows = [[x for x in row if isinstance(x, Loop)] for row in zip(*self.programs, strict=True)]
@@ -168,20 +190,21 @@ class _Assembly:
             scope.names[x] = name
             scope.add_sizes(name, [r.recorder.inputs[name] for r in self.recordings])
         attributes = Scope("", taken=set(dir(torch.nn.Module)))
-        for row in self._read():
+        for layer, row in self._read():
             x = row[0]
-            self.varies |= x.source == "constant" and len(set(map(content, row))) > 1
+            if x.source == "constant" and self.varies is None and len(set(map(content, row))) > 1:
+                self.varies = layer
             if x.source in ("param", "constant") and x not in scope.names:
-                name = attributes.fresh(x.name or "constant")
+                name = attributes.fresh(re.sub(r"(/batch_norm/)\w*_(?=\w+$)", r"\1", x.name) or "constant")
                 scope.names[x] = f"self.{name}"
                 self.weights[name] = x
         return scope
 
-    def _read(self) -> Iterator[tuple[Value, ...]]:
-        """All tensors that are read or given, in all recordings."""
+    def _read(self) -> Iterator[tuple[str, tuple[Value, ...]]]:
+        """All tensors that are read or given, in all recordings, with the layer that reads them."""
         for calls in zip(*map(_calls, self.programs), strict=True):
-            yield from zip(*map(_values, calls), strict=False)
-        yield from zip(*(r.outputs.values() for r in self.recordings), strict=True)
+            yield from ((calls[0].layer, row) for row in zip(*map(_values, calls), strict=False))
+        yield from (("", row) for row in zip(*(r.outputs.values() for r in self.recordings), strict=True))
 
     def _idle(self, scope: Scope, text: str) -> frozenset[int]:
         names = {i: scope.names.get(x) for i, x in enumerate(self.numbers)}
@@ -232,10 +255,11 @@ def _function(helper: Helper, numbers: Sequence[Number]) -> tuple[str, Scope]:
         helper.parameters[number] = scope.known[row] = scope.fresh(wish)
         return scope.known[row]
 
-    reading = Counter(x for call in first.calls for x in reads(call))
-    reading.update(dict.fromkeys(returned, 2))
-    writer = Writer(scope, " " * 4, reads=reading, missing=handed)
     kept = needed_calls(first.calls, [*returned, *numbers])
+    reading = Counter(x for i in kept for x in reads(first.calls[i]))
+    reading.update(dict.fromkeys(returned, 2))
+    locals_ = {x: name for call in first.calls for op in call.ops for x, name in op.names.items()}
+    writer = Writer(scope, " " * 4, reads=reading, missing=handed, names=locals_)
     amounts = [sum(map(is_plain, reads(call))) for call in first.calls]
     writer.first_numbers = [sum(amounts[:i]) for i in kept]
     writer.write([[use.calls[i] for i in kept] for use in helper.uses])
@@ -247,8 +271,25 @@ def _function(helper: Helper, numbers: Sequence[Number]) -> tuple[str, Scope]:
     names += [helper.parameters[i] for i in sorted(helper.parameters)]
     helper.needs_device = scope.device == "device" and any("=device" in line for line in writer.lines)
     names += ["device"] * helper.needs_device
-    doc = "".join(f"    {line}".rstrip() + "\n" for line in f'"""{helper.doc}"""'.splitlines()) if helper.doc else ""
+    doc = docstring(helper.doc, names)
     return f"def {helper.name}({', '.join(names)}):\n{doc}" + "\n".join(writer.lines) + "\n", scope
+
+
+def docstring(doc: str, names: Sequence[str]) -> str:
+    """The docstring of a function with arguments of these names, without sentences about others and about training."""
+    paragraphs = []
+    for at, paragraph in enumerate(re.split(r"\n\s*\n", doc.strip())):
+        sentences = re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join(paragraph.split()))
+        told = [s for i, s in enumerate(sentences) if (at == i == 0) or _is_about(s, names)]
+        paragraphs += [textwrap.fill(" ".join(told), 116 - 4)] * bool(told)
+    text = "\n\n".join(paragraphs)
+    return textwrap.indent(f'"""{text}"""\n', "    ") if text else ""
+
+
+def _is_about(sentence: str, names: Sequence[str]) -> bool:
+    """Whether a sentence is about a function that takes `names`."""
+    others = set(re.findall(r"`([\w.]+)`", sentence)) - set(names)
+    return not others and not re.search(r"gradient|autograd|dropout", sentence)
 
 
 # --- questions about a rolled recording -------------------------------------------------------------------------------
@@ -274,6 +315,14 @@ def _kind(item: Item) -> Any:
     if isinstance(item, Loop):
         return tuple(map(_kind, item.turns[0])), tuple(item.inputs), tuple(sorted(item.lists))
     return item.function, len(reads(item))
+
+
+def _first_unlike(program: Sequence[Item], other: Sequence[Item]) -> str:
+    """The layer of the first item that two recordings do not have in common."""
+    pairs = zip(program, other, strict=False)
+    at = next((i for i, (a, b) in enumerate(pairs) if _kind(a) != _kind(b)), min(len(program), len(other)))
+    longer = max(program, other, key=len)
+    return longer[min(at, len(longer) - 1)].layer if longer else ""
 
 
 def _numbers(program: Iterable[Item]) -> Iterator[Number]:

@@ -94,7 +94,7 @@ def _pruned_loop(loop: Loop, live: Live) -> Loop | None:
     wanted = [
         x for j, call in enumerate(last) for k, x in enumerate(outs(call)) if x in live.results or (j, k) in listed
     ]
-    if not wanted:
+    if not wanted and not any(live.storages & written(call) for call in last):
         return None
     inside = Live(wanted)
     inside.storages |= live.storages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import string
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,15 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from returnn_lite.layers.core.base import Layer
+from returnn_lite.layers.core.context import RunState
 from returnn_lite.to_torch.functions import ALIASES, IGNORED, NUMBERS, PROPERTIES, changes_in_place
 
 OPS = str(Path(__file__).resolve().parents[1] / "ops") + os.sep
+OTHERS = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent) + os.sep)  # whose variables say nothing
+PLAIN = frozenset(
+    {*string.ascii_lowercase, "data", "result", "out", "found", "made", "value", "values", "tensor", "raw", "moved",
+     "flat", "given", "answer", "left", "right", "new", "item", "each", "total", "source", "sources"}
+)  # fmt: skip
 SMALL = 64  # elements
 ENDS = "_goes_on"  # the function of a loop that asks whether all sequences have ended
 SEEN = ALIASES | set(PROPERTIES)
@@ -47,7 +54,7 @@ class Number:
 
 @dataclass(eq=False)
 class Op:
-    """A call of a function of `ops`: its name, docstring, and the names of its arguments."""
+    """A call of a function of `ops`: its name, docstring, and the names of its arguments and variables."""
 
     name: str
     doc: str
@@ -70,6 +77,7 @@ class Call:
     layer: str
     ops: tuple[Op, ...]
     use: Any = None  # Any: of a helper (`regions.Use`), which is made of calls
+    ticks_left: int = 0  # of a question whether all sequences have ended: how many ticks could follow
 
     @cached_property
     def results(self) -> list[Any]:
@@ -87,15 +95,50 @@ class Call:
         return self.ops[0] if self.ops else None
 
 
-class Recorder(TorchFunctionMode):
-    """Records while it is entered; `inputs` and `params`: tensors by name.
+@dataclass(frozen=True)
+class Ends:
+    """Where the loops of a recording end, whatever their `end` layers give: `run`, the present one, tells the tick.
 
-    Loops run to their bound, since what their `end` layers give is set to False once it is recorded. Where a function
-    of `ops` asks a tensor whether there is a short cut, it takes the general way (True).
+    In tick `FIRST` the best hypothesis of each sequence ends (without a beam: all sequences but one), behind tick
+    `last` the loop, so that the longest hypothesis, the longest of the best ones and the bound of the loop are unlike.
     """
 
-    def __init__(self, inputs: Mapping[str, torch.Tensor], params: Mapping[str, torch.Tensor]) -> None:
+    FIRST = 2
+    run: Callable[[], RunState]
+    last: int
+
+    def put(self, x: torch.Tensor) -> None:
+        """Says which hypotheses end, in place.  Shape: (B * K,) bool"""
+        run = self.run()
+        x.zero_()
+        if run.tick is None or not run.batch or x.dim() != 1:
+            return
+        beam = len(x) // run.batch
+        if run.tick == self.FIRST and beam:
+            x[:: beam if beam > 1 else 1][beam == 1 :] = 1
+
+    @property
+    def tick(self) -> int:
+        """The present one of the innermost loop."""
+        return self.run().tick or 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the loop ends here."""
+        return self.tick >= self.last
+
+
+class Recorder(TorchFunctionMode):
+    """Records while it is entered; `inputs` and `params`: tensors by name. Loops end by `ends`.
+
+    Where a function of `ops` asks a tensor whether there is a short cut, it takes the general way (True).
+    """
+
+    def __init__(
+        self, inputs: Mapping[str, torch.Tensor], params: Mapping[str, torch.Tensor], ends: Ends | None = None
+    ) -> None:
         super().__init__()
+        self.ends = ends
         self.calls: list[Call] = []
         self.values: dict[int, Value] = {}
         self.constants: dict[Hashable, Value] = {}
@@ -105,9 +148,19 @@ class Recorder(TorchFunctionMode):
         self.params = {name: self._add(x, "param", name) for name, x in params.items()}
         self.layer = ""
         self.ops: dict[FrameType, Op] = {}
+        self.locals: dict[Value, str] = {}  # the names of variables in layers and in functions of the config
+
+    def __exit__(self, *error: Any) -> None:
+        for frame, op in self.ops.items():
+            self._name_locals(frame, op.names)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
+        if isinstance(kwargs.get("out"), torch.Tensor):  # recorded as a result that is copied
+            target = kwargs.pop("out")
+            made = self.__torch_function__(function, types, args, kwargs)
+            return self.__torch_function__(torch.Tensor.copy_, types, (target, made))
         asks = function in IGNORED or (getattr(function, "__name__", "") == "__get__" and function not in SEEN)
         if asks:
             return function(*args, **kwargs)
@@ -117,6 +170,9 @@ class Recorder(TorchFunctionMode):
             return bool(out) or bool(_place()[1])  # what Python decides cannot be recorded
         if function in NUMBERS:
             self._record(function, known, mapped(out, Number))
+            if function is torch.Tensor.__bool__ and self.ends is not None:
+                self.calls[-1].ticks_left = sys._getframe(1).f_locals["self"].bound - self.ends.tick - 1
+                return self.ends.is_over
         elif function is torch.Tensor.__setitem__:
             self._record(function, known, None)
         elif any(isinstance(x, torch.Tensor) for x in leaves(out)):
@@ -129,12 +185,17 @@ class Recorder(TorchFunctionMode):
 
     def _record(self, function: Callable[..., Any], known: tuple[Any, Any], out: Tree, result: Tree = ()) -> None:
         layer, frames = _place()
+        if frames:
+            self._name_locals(frames[-1], self._op(frames[-1]).names)
+        else:
+            for caller in _callers():
+                self._name_locals(caller, self.locals, PLAIN)
         self.layer = layer or self.layer
         self.calls.append(Call(function, *known, out, self.layer, tuple(map(self._op, frames))))
-        if self.layer.endswith('["unit"]["end"]'):
+        if self.ends is not None and self.layer.endswith('["unit"]["end"]'):
             with torch._C.DisableTorchFunction():
                 for x in leaves(result):
-                    x.zero_()
+                    self.ends.put(x)
 
     def _op(self, frame: FrameType) -> Op:
         """The call of a function of `ops` that this frame is, with its arguments as they were at first."""
@@ -144,11 +205,20 @@ class Recorder(TorchFunctionMode):
             arguments = {
                 n: frame.f_locals.get(n) for n in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
             }
-            names = {self.values[id(x)]: n for n, x in arguments.items() if id(x) in self.values}
+            own = getattr(arguments.get("self"), "__dict__", {})
+            known = {**own, **arguments}.items()
+            names = {self.values[id(x)]: n.strip("_") for n, x in known if id(x) in self.values}
             numbers = {x: n for n, x in arguments.items() if isinstance(x, (int, float)) and not isinstance(x, bool)}
             doc = code.co_consts[0] if code.co_consts and isinstance(code.co_consts[0], str) else ""
             self.ops[frame] = Op(name.replace(".", "_").strip("_").lower(), inspect.cleandoc(doc), names, numbers)
         return self.ops[frame]
+
+    def _name_locals(self, frame: FrameType, names: dict[Value, str], but: frozenset[str] = frozenset()) -> None:
+        """Gives tensors the `names` of the variables and attributes that hold them, unless they have one."""
+        own = getattr(frame.f_locals.get("self"), "__dict__", {})
+        for name, x in [*frame.f_locals.items(), *own.items()]:
+            if id(x) in self.values and isinstance(x, torch.Tensor) and name not in but:
+                names.setdefault(self.values[id(x)], name.strip("_"))
 
     def value(self, x: torch.Tensor, computed: bool = False) -> Value:
         """The Value of a tensor; one that nobody computed is a constant, unless it is another view of the same."""
@@ -246,6 +316,12 @@ def _is_same(function: Callable[..., Any], args: tuple[Any, ...]) -> bool:
         return False
     order = args[1:] if len(args) != 2 or isinstance(args[1], int) else args[1]
     return list(order) == list(range(len(order)))
+
+
+def _callers() -> list[FrameType]:
+    """The function that calls torch, and the one that calls it."""
+    frame = sys._getframe(3)  # behind this, _record and __torch_function__
+    return [f for f in (frame, frame.f_back) if f is not None and not f.f_code.co_filename.startswith(OTHERS)]
 
 
 def _place() -> tuple[str, list[FrameType]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,13 +24,14 @@ class Use:
 
 @dataclass(eq=False)
 class Helper:
-    """A function of the written file and all its uses.
+    """A function of the written file and all its uses; its `name` is `base`, with a number for others of this name.
 
     `escaping`: which of its values go out, by number.
     """
 
-    name: str
+    base: str
     doc: str
+    name: str = ""
     uses: list[Use] = field(default_factory=list)
     escaping: set[int] = field(default_factory=set)
     parameters: dict[int, str] = field(default_factory=dict)  # numbers that are handed in: which, by what name
@@ -37,7 +39,7 @@ class Helper:
 
     @property
     def __name__(self) -> str:
-        return self.name
+        return self.name or self.base
 
     @property
     def calls(self) -> list[Call]:
@@ -78,6 +80,14 @@ def _regions(calls: Sequence[Call]) -> list[list[Call]]:
     return [list(region) for _, region in groups]
 
 
+def name_helpers(helpers: Sequence[Helper]) -> None:
+    """Gives the functions of a file names of their own, in their order."""
+    seen = Counter[str]()
+    for helper in helpers:
+        seen[helper.base] += 1
+        helper.name = helper.base if seen[helper.base] == 1 else f"{helper.base}_{seen[helper.base]}"
+
+
 class Grouping:
     """Turns the calls of one function of `ops` into a call of a Helper; equal ones share it."""
 
@@ -112,10 +122,8 @@ class Grouping:
         return Call(helper, tuple(use.inputs), {}, tuple(use.values), region[0].layer, (), use)
 
     def _new_helper(self, call: Call) -> Helper:
-        taken = {h.name for h in self.helpers.values()}
         name, doc = (call.op.name, call.op.doc) if call.op is not None else ("", "")
-        numbered = (name if not i else f"{name}_{i + 1}" for i in itertools.count())
-        return Helper(next(n for n in numbered if n not in taken), doc)
+        return Helper(name, doc)
 
 
 def structure(calls: Sequence[Call]) -> tuple[Use, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -22,16 +22,30 @@ from returnn_lite.log import Log
 from returnn_lite.network.network import Network
 from returnn_lite.rec.loop_layer import RecLoop
 from returnn_lite.tensor import Dim, Spec, Tensor
-from returnn_lite.to_torch.batches import ANY, BATCHES, CHECKED, LONGER, Arrays, Kind, Net, as_inputs, batch
+from returnn_lite.to_torch.batches import (
+    BATCHES,
+    LONGER,
+    UNPADDED,
+    Kind,
+    Net,
+    as_inputs,
+    batch,
+    given,
+    kept_params,
+    kind_of_data,
+    seed,
+)
+from returnn_lite.to_torch.checks import check
 from returnn_lite.to_torch.folding import Folding
 from returnn_lite.to_torch.loops import reads
 from returnn_lite.to_torch.module import Module, Recording, make_module
 from returnn_lite.to_torch.numbers import sizes_for_numbers
 from returnn_lite.to_torch.pruning import needed_calls
-from returnn_lite.to_torch.recorder import Recorder
+from returnn_lite.to_torch.real_data import open_data, real_batches
+from returnn_lite.to_torch.recorder import Ends, Recorder, Value
 from returnn_lite.to_torch.scope import Unwritable
 
-TOLERANCE = 1e-5
+LAST_TICK = 9  # at least, of recorded loops that end by themselves: what the last ones compute shows in a few ticks
 
 
 def to_torch_task(config: Config, log: Log) -> None:
@@ -40,8 +54,8 @@ def to_torch_task(config: Config, log: Log) -> None:
     The output is that of `forward_output_layer` (default "output"); with `to_torch_search` that of
     `search_output_layer`, found by beam search. The module takes batch-first tensors and lengths of sequences by data
     key, and gives a dict: "output", batch first, its "lengths", and the "scores" (B, K) of hypotheses. Before the files
-    are written the module is run on batches of other sizes; it must agree within 1e-5. ConfigError for a network that
-    no such file could compute.
+    are written the module is run on batches of other sizes and of the data; it must agree within 1e-5. ConfigError for
+    a network that no such file could compute.
     """
     filename = config.value("to_torch_file", "net.py")
     if not filename.endswith(".py"):
@@ -52,7 +66,8 @@ def to_torch_task(config: Config, log: Log) -> None:
         )
         raise ConfigError("get_model", text)
     config.update({"device": "cpu", "task": to_torch_runs(config)})
-    data.complete_extern_data(config, (data.open_dataset(config, name, log) for name in ("train", "dev", "eval")))
+    dataset, missing = open_data(config, log)
+    data.complete_extern_data(config, [dataset])
     search = config.is_true("to_torch_search")
     option = "search_output_layer" if search else "forward_output_layer"
     layer = config.value(option, "output")
@@ -65,30 +80,39 @@ def to_torch_task(config: Config, log: Log) -> None:
         module = write(net, layer, title, os.path.basename(weights_file), needed_keys(net, layer))
     except Unwritable as exc:
         raise exc.as_error() from exc
-    gap = check(net, layer, module)
+    found = check(net, layer, module, real_batches(config, net, dataset))
+    on = f"{dataset.name} and random numbers" if dataset is not None else f"random numbers ({missing})"
+    if module.searches and not found.ended_early:
+        log.v1("note: in the check no hypothesis ended before others, so whether such searches agree is not known")
     if not module.weights:
         hint = "" if search else '; a layer inside of a loop is called as in "output/output_prob"'
         log.v1(f"note: {layer!r} depends on no parameter; `{option}` names another layer{hint}")
     write_atomically(weights_file, lambda file: torch.save(module.weights, file))
     write_atomically(filename, lambda file: file.write(module.text.encode()))
-    log.v1(f"written: {filename} ({len(module.text.splitlines())} lines), {weights_file}; largest difference {gap:.1e}")
+    lines = len(module.text.splitlines())
+    log.v1(f"written: {filename} ({lines} lines), {weights_file}; checked on {on}, largest difference {found.gap:.1e}")
 
 
 def write(
-    net: Net, layer: str, title: str = "", weights_file: str = "net.pt", keys: Collection[str] | None = None
+    net: Net,
+    layer: str,
+    title: str = "",
+    weights_file: str = "net.pt",
+    keys: Collection[str] | None = None,
+    *,
+    padded: bool = True,
 ) -> Module:
     """The module of a network. Where short sequences leave too few frames to see loops, longer ones are recorded.
 
-    `keys`: those that it takes, all that the network reads by default.
+    `keys`: those that it takes, all that the network reads by default. `padded`: the length of the longest sequence may
+    differ from the size of the array.
     """
-    before = {name: param.detach().clone() for name, param in net.params.items()}
     comments = layer_comments(net) if isinstance(net, Network) else {}
     first: Unwritable | None = None
-    kind = kind_of_data(net, layer)
+    kind = kind_of_data(net, layer, padded=padded)
     with _alike_ticks(net):
         for times in (1, LONGER):
             recordings = [record(net, layer, count, times * frames, keys, kind) for count, frames in BATCHES]
-            refuse_changes(net, before)
             if isinstance(net, TorchNet):
                 sizes_for_numbers([recording.recorder for recording in recordings])
             try:
@@ -111,14 +135,6 @@ def _alike_ticks(net: Net) -> Iterator[None]:
         net.context.keeps_batch = net.context.full_beam = False
 
 
-def refuse_changes(net: Net, before: Arrays) -> None:
-    """ConfigError if running the net has changed parameters: a module of its own would not follow."""
-    changed = [name for name, param in net.params.items() if not torch.equal(param, before[name])]
-    if changed:
-        hint = "; `batch_norm` needs `update_sample_only_in_training`" if "batch_norm" in changed[0] else ""
-        raise ConfigError("to_torch", f"the network changes {changed[0]!r} when it is evaluated{hint}")
-
-
 def needed_keys(net: Net, layer: str) -> list[str]:
     """The data keys that the output of a layer depends on; other layers of the network may read more."""
     return keys_read(net, record(net, layer, *BATCHES[0], kind=kind_of_data(net, layer)))
@@ -134,46 +150,24 @@ def keys_read(net: Net, recording: Recording) -> list[str]:
 
 
 def record(
-    net: Net, layer: str, count: int, frames: int, keys: Collection[str] | None = None, kind: Kind = ANY
+    net: Net, layer: str, count: int, frames: int, keys: Collection[str] | None = None, kind: Kind = UNPADDED
 ) -> Recording:
     """A recording of a batch of `count` sequences of up to `frames` frames; `keys`: those that count as inputs."""
     arrays, lengths = batch(net, count, frames, kind)
     seed(net, count)
-    recorder = Recorder(as_inputs(arrays, lengths, keys), dict(net.params))
-    with torch.no_grad(), recorder:
-        outputs = results(net, layer, arrays, lengths)
-    return Recording(recorder, {name: recorder.value(x) for name, x in outputs.items()})
+    ends = Ends(lambda: net.context.run, LAST_TICK + frames % 7) if isinstance(net, Network) else None
+    recorder = Recorder(as_inputs(arrays, lengths, keys), dict(net.params), ends)
+    with torch.no_grad(), kept_params(net), recorder:
+        made = net(arrays, lengths)
+        outputs = given(made[layer])
+    layers = {} if isinstance(net, TorchNet) else made_by_layers(made.values, recorder)
+    return Recording(recorder, {name: recorder.value(x) for name, x in outputs.items()}, layers)
 
 
-def seed(net: Net, number: int) -> None:
-    """Has the network draw the random numbers that torch draws by itself: those of the module."""
-    if isinstance(net, Network):
-        net.seed(number)
-    torch.manual_seed(number)
-
-
-def results(net: Net, layer: str, arrays: Arrays, lengths: Arrays) -> Arrays:
-    """What the module is to give: the output, its lengths, the scores of its hypotheses."""
-    out: Tensor = net(arrays, lengths)[layer].batch_major()
-    found = {"output": out.data}
-    time = out.spec.time_dim
-    if time is not None and time.dynamic:
-        found["lengths"] = out.length(time).values
-    if out.beam is not None and not out.beam.decided:
-        found["scores"] = out.beam.scores
-    return found
-
-
-def kind_of_data(net: Net, layer: str) -> Kind:
-    """The first kind of data on which the network runs."""
-    for kind in (ANY, Kind(tied=True), Kind(small=True)):
-        try:
-            with torch.no_grad():
-                results(net, layer, *batch(net, 2, 20, kind))
-            return kind
-        except (ConfigError, RuntimeError, IndexError):
-            continue
-    return ANY
+def made_by_layers(outputs: Mapping[Node, Tensor], recorder: Recorder) -> dict[str, Value]:
+    """The recorded outputs of layers, by their paths."""
+    found = {node.layer.path: recorder.values.get(id(x.data)) for node, x in outputs.items()}
+    return {path: x for path, x in found.items() if x is not None}
 
 
 def layer_comments(net: Network) -> dict[str, str]:
@@ -212,50 +206,3 @@ def _nodes(nodes: tuple[Node, ...]) -> Iterator[Node]:
         if isinstance(node.layer, RecLoop):
             program = node.layer.program
             waiting += [*program.before, *program.inside, *program.after]
-
-
-def check(net: Network, layer: str, module: Module) -> float:
-    """The largest difference between the module and the network, relative to the largest value, over a few batches.
-
-    Raises ConfigError where it is above the tolerance.
-    """
-    made = loaded_module(module)
-    net.context.keeps_batch = module.draws
-    largest = 0.0
-    kind = kind_of_data(net, layer)
-    for count, frames in CHECKED:
-        arrays, lengths = batch(net, count, frames, kind)
-        with torch.no_grad():
-            seed(net, count)
-            wanted = results(net, layer, arrays, lengths)
-            found = made(**module.chosen(as_inputs(arrays, lengths)))
-        for name, want in wanted.items():
-            largest = max(
-                largest, difference(found[name], want, f"batch of {count} sequences of {frames} frames: {name}")
-            )
-    return largest
-
-
-def loaded_module(module: Module) -> torch.nn.Module:
-    """The module with its weights, as it would be read from the files."""
-    namespace: dict[str, object] = {"__name__": "net"}
-    exec(compile(module.text, "net.py", "exec"), namespace)  # noqa: S102 - it was written here
-    net: torch.nn.Module = namespace["Net"]()  # type: ignore[operator]
-    net.load_state_dict(module.weights)
-    return net.eval()
-
-
-def difference(found: torch.Tensor, wanted: torch.Tensor, what: str, *, task: str = "to_torch") -> float:
-    """The largest difference over the largest value. ConfigError for other shapes and above the tolerance."""
-    made = "module" if task == "to_torch" else "program"
-    if found.shape != wanted.shape:
-        text = f"the {made} gives shape {tuple(found.shape)}, the network {tuple(wanted.shape)}"
-        raise ConfigError(task, f"{what}: {text}; nothing was written")
-    apart = (found != wanted) & ~(found.isnan() & wanted.isnan())  # infinities are equal, too
-    if not apart.any():
-        return 0.0
-    finite = wanted[wanted.isfinite()].double().abs()
-    gap = (found[apart].double() - wanted[apart].double()).abs().max() / max(float(finite.max()), 1.0)
-    if not float(gap) <= TOLERANCE:
-        raise ConfigError(task, f"{what}: the {made} differs from the network by {float(gap):.2g}; nothing was written")
-    return float(gap)

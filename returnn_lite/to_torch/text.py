@@ -16,6 +16,7 @@ from returnn_lite.to_torch.scope import Unwritable
 from returnn_lite.to_torch.sizes import constant
 
 WIDTH = 120
+FLOATS = (torch.zeros, torch.ones, torch.empty)  # of float32 without a type
 GRADIENTS = ("sparse", "scale_grad_by_freq")
 Leaf = Callable[[int, Any], str]  # number and value of a leaf of the arguments -> its text
 READ = {"__float__": "float", "__int__": "int", "__bool__": "bool", "__index__": "int"}
@@ -51,9 +52,14 @@ def call_text(call: Call, leaf: Leaf, more: Sequence[str] = ()) -> str:
 def _named(call: Call, form: Form) -> dict[str, str]:
     """The named arguments but those that are defaults, or count for gradients alone."""
     texts = {key: form(value) for key, value in call.kwargs.items()}
+    if call.function in FLOATS and texts.get("dtype") == "torch.float32":
+        del texts["dtype"]
     if not isinstance(call.function, FunctionType):
         return texts
-    defaults = inspect.signature(call.function).parameters
+    try:
+        defaults = inspect.signature(call.function).parameters
+    except ValueError:  # a wrapped method of C
+        return texts
     return {
         key: text
         for key, text in texts.items()
@@ -128,22 +134,27 @@ def atom(text: str) -> str:
 
 
 def wrapped(line: str) -> str:
-    """A line that is too long, over several: an item of the outermost brackets each."""
+    """A line that is too long, over several: an item of the last of the outermost brackets each."""
     if len(line) <= WIDTH or line.lstrip().startswith("#"):
         return line
     indent = " " * (len(line) - len(line.lstrip()))
-    start = line.find(" = ") + 3 if " = " in line else len(indent)
-    start = next((i for i in range(start, len(line)) if line[i] in "([{"), -1)
-    if start < 0 or line[-1] not in ")]}":
-        return line
-    items, depth, last = [], 0, start + 1
-    for i in range(start, len(line)):
-        depth += (line[i] in "([{") - (line[i] in ")]}")
-        if depth == 0 and i < len(line) - 1:
-            return line
-        if line[i] == "," and depth == 1:
+    start, depth, quote = -1, 0, ""
+    items: list[str] = []
+    for i in range(line.find(" = ") + 3 if " = " in line else len(indent), len(line)):
+        c = line[i]
+        if c in "'\"" and quote in ("", c):
+            quote = "" if quote else c
+        if quote:
+            continue
+        depth += (c in "([{") - (c in ")]}")
+        if depth == 1 and c in "([{":
+            start, last, items = i, i + 1, []
+        elif depth == 1 and c == ",":
             items.append(line[last:i].strip())
             last = i + 1
+    calls = line[start - 1].isalnum() or line[start - 1] in "_)]"
+    if start < 0 or line[-1] not in ")]}" or calls != (line[start] == "("):  # it is no call and no list
+        return line
     items.append(line[last:-1].strip())
     inner = "".join(f"{indent}    {item},\n" for item in items if item)
     return f"{line[: start + 1]}\n{inner}{indent}{line[-1]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,8 @@ LONGEST = 60  # of what stands where its result is used
 # What may stand there.
 INLINE = frozenset(
     {"permute", "unsqueeze", "squeeze", "reshape", "view", "flatten", "t", "transpose", "movedim", "to", "expand",
-     "contiguous", "zeros", "arange", "neg", "__getitem__", "unflatten", "float", "long", "full", "ones", "new_zeros"}
+     "contiguous", "zeros", "arange", "neg", "__getitem__", "unflatten", "float", "long", "full", "ones", "new_zeros",
+     "all", "max"}
 )  # fmt: skip
 ROWS = {"index_select": "chosen", "repeat_interleave": "repeated"}  # of other rows; they keep their name
 WORDS = {"add": "sum", "mul": "product", "sub": "difference", "to": "cast", "eq": "equal", "getitem": "item"}
@@ -33,7 +34,7 @@ class Writer:
     """Writes the items of a block as `lines`.
 
     `reads`: how often each Value is read; `results`: the Values that carry the name of their layer; `comments`: a
-    line for each layer by its path; `missing`: gives a text for a number that no size tells.
+    line for each layer by its path; `missing`: gives a text for a number that no size tells; `names` of variables.
     """
 
     def __init__(
@@ -45,10 +46,11 @@ class Writer:
         results: Iterable[Value] = (),
         comments: dict[str, str] | None = None,
         missing: Callable[[int, Samples], str] | None = None,
+        names: Mapping[Value, str] | None = None,
     ) -> None:
         self.scope, self.indent = scope, indent
         self.reads, self.results = reads, set(results)
-        self.comments, self.missing = comments or {}, missing
+        self.comments, self.missing, self.names = comments or {}, missing, names or {}
         self.lines: list[str] = []
         self.waiting: dict[Any, tuple[str, Call]] = {}  # results that may stand where they are used
         self.layer = ""
@@ -60,10 +62,13 @@ class Writer:
     def write(self, samples: Sequence[Sequence[Item]]) -> None:
         """The items of a block: alike in all samples, of which the first is written."""
         for position, row in enumerate(zip(*samples, strict=True)):
-            if isinstance(row[0], Loop):
-                self._loop([item for item in row if isinstance(item, Loop)])
-            else:
-                self._call([item for item in row if isinstance(item, Call)], position)
+            try:
+                if isinstance(row[0], Loop):
+                    self._loop([item for item in row if isinstance(item, Loop)])
+                else:
+                    self._call([item for item in row if isinstance(item, Call)], position)
+            except Unwritable as exc:
+                raise Unwritable(str(exc), exc.layer or row[0].layer) from exc
         self.flush()
 
     def line(self, text: str) -> None:
@@ -97,11 +102,37 @@ class Writer:
             if isinstance(source, Carried):
                 turn_names[at] = self._carried(first, source, carried)
         turn = self.scope.fresh("t")
-        for at, source in first.inputs.items():
-            if isinstance(source, Element):
-                turn_names[at] = f"{self.list_text(source.of)}[{turn}]"
-        self.line(f"for {turn} in range({self._count(loops)}):")
-        self._body(loops, turn, turn_names, carried)
+        lists = {at: self.list_text(x.of) for at, x in first.inputs.items() if isinstance(x, Element)}
+        number = self._count(loops)
+        elements = self._elements(list(dict.fromkeys(lists.values())), turn if number else "")
+        turn_names.update({at: elements[listed] for at, listed in lists.items()})
+        body = self._body(loops, turn, turn_names, carried)
+        self.line(self._head(turn, number, elements, body))
+        self.lines += body
+
+    def _elements(self, lists: Sequence[str], turn: str) -> dict[str, str]:
+        """What the elements of a turn are called, by lists; with `turn`, they are picked by its number."""
+        found = {}
+        for listed in lists:
+            if turn and "[" in listed:  # cut once, not in each turn
+                cut = self.scope.fresh(f"{_stem(listed)}_used")
+                self.line(f"{cut} = {listed}")
+                found[listed] = f"{cut}[{turn}]"
+            else:
+                found[listed] = f"{listed}[{turn}]" if turn else self.scope.fresh(f"{_stem(listed)}_t")
+        return found
+
+    @staticmethod
+    def _head(turn: str, number: str, elements: Mapping[str, str], body: Sequence[str]) -> str:
+        """The line that begins a loop: so many turns, or one for each element."""
+        if number:
+            return f"for {turn} in range({number}):"
+        names, listed = ", ".join(elements.values()), ", ".join(elements)
+        if len(elements) > 1:
+            listed = f"zip({listed})"
+        if any(re.search(rf"\b{turn}\b", line) for line in body):
+            return f"for {turn}, {f'({names})' if len(elements) > 1 else names} in enumerate({listed}):"
+        return f"for {names} in {listed}:"
 
     def _carried(self, loop: Loop, source: Carried, known: dict[tuple[Value, Place], str]) -> str:
         """The name of what goes from turn to turn, set to what the first one reads."""
@@ -113,36 +144,44 @@ class Writer:
 
     def _body(
         self, loops: list[Loop], turn: str, turn_names: dict[tuple[int, int], str], carried: dict[Any, str]
-    ) -> None:
+    ) -> list[str]:
+        """The lines of the body of a loop."""
         first = loops[0]
         scope = self.scope.body([min(len(x.turns), TURNS) for x in loops], turn, turn_names)
-        writer = Writer(scope, f"{self.indent}    ", reads=self.reads, results=self.results, comments=self.comments)
+        writer = Writer(
+            scope,
+            f"{self.indent}    ",
+            reads=self.reads,
+            results=self.results,
+            comments=self.comments,
+            names=self.names,
+        )
         writer.layer, writer.loop = self.layer, first
         writer.write([t for x in loops for t in x.turns[:TURNS]])
         for (_, (j, k)), name in carried.items():
             writer.line(f"{name} = {scope.names[outs(first.turns[0][j])[k]]}")
-        self.lines += writer.lines
         self.layer = writer.layer
         self.scope.taken |= scope.taken
         for last, own in zip(first.turns[-1], first.turns[0], strict=True):
             for x, of_first in zip(outs(last), outs(own), strict=True):
                 if of_first in scope.names:
                     self.scope.names[x] = scope.names[of_first]
+        return writer.lines
 
     def _count(self, loops: list[Loop]) -> str:
-        """How often a loop turns: a number that was read, the length of a list it goes through, a size.
+        """How often a loop turns: a number that was read or a size; "" if once for each element of its lists.
 
         Lists are read backward by loops that follow the hypotheses back, from the last turn on; others go up to the
         lengths of the sequences.
         """
-        counts = tuple(len(x.turns) for x in loops)
+        counts = tuple(len(x.turns) + x.ticks_left for x in loops)
         lists = [x.of for x in loops[0].inputs.values() if isinstance(x, Element)]
         backward = [x for x in lists if any(isinstance(p, Part) and p.backward for p in x.parts)]
         if counts in self.scope.numbers and (not lists or len(backward) < len(lists)):
             return self.scope.numbers[counts]
         if lists:
-            return f"len({self.list_text((backward or lists)[0])})"
-        number = expression(counts, [], list(self.scope.known.items()))
+            return ""
+        number = expression(counts, [], [*self.scope.numbers.items(), *self.scope.known.items()])
         if number is None:
             raise Unwritable("no size tells how often its loop turns", loops[0].layer)
         return number
@@ -153,7 +192,7 @@ class Writer:
         call = calls[0]
         self._comment(call.layer)
         if ends_loop(call):
-            self.flush()
+            self.flush(but=reads(call))
             if self.scope.in_loop:
                 self.line(f"if {self.leaf(reads(call)[0], position, 0, [reads(call)[0]])}:")
                 self.line("    break")
@@ -164,23 +203,36 @@ class Writer:
         results = [x for x in outs(call) if isinstance(x, (Value, Number))]
         if isinstance(call.function, Helper):
             results = [outs(call)[i] for i in sorted(call.function.escaping)]
-        if not results or (changes_in_place(call.function) and results[0] in self.scope.names):
+        if not results or (changes_in_place(call.function) and self._stays_unnamed(results[0])):
             self.flush()
             self.line(text)
         elif self._may_wait(call, position, results, text):
             self.waiting[results[0]] = text, call
         else:
-            self.line(f"{self._targets(calls, results)} = {text}")
-            self._learn(calls, results)
+            self.line(f"{self._targets(calls, results, position)} = {text}")
+            self._learn(calls, [x for x in results if x in self.scope.names])
             self._append(call, position)
 
-    def _targets(self, calls: list[Call], results: list[Any]) -> str:
+    def _stays_unnamed(self, x: Any) -> bool:
+        """Whether what is changed in place needs no name: it has one, or is read nowhere else."""
+        return x in self.scope.names or self.reads[x] < 2
+
+    def _is_read(self, position: int, k: int, x: Any) -> bool:
+        """Whether a result of a call is read."""
+        if self.loop is None:
+            return self.reads[x] > 0
+        places = {s.place for s in self.loop.inputs.values() if isinstance(s, Carried)} | self.loop.lists
+        last = outs(self.loop.turns[-1][position])[k]
+        return (position, k) in places or self.reads[x] + self.reads[last] > 0
+
+    def _targets(self, calls: list[Call], results: list[Any], position: int) -> str:
         """What the results are assigned to: names, or one name for a list whose length depends on the data."""
         call = calls[0]
         if len({len(outs(c)) for c in calls}) > 1:
             return self._list_of(call)
-        names = ", ".join(self._name(call, x) for x in results)
         is_tuple = isinstance(call.out, (list, tuple)) and not isinstance(call.function, Helper)
+        unread = {x for k, x in enumerate(results) if is_tuple and not self._is_read(position, k, x)}
+        names = ", ".join("_" if x in unread else self._name(call, x) for x in results)
         return f"{names}," if is_tuple and len(results) == 1 else names
 
     def _learn(self, calls: list[Call], results: list[Any]) -> None:
@@ -235,20 +287,23 @@ class Writer:
             more = [self._number(tuple(c.use.numbers[i] for c in calls), rows, position, i) for i in handed]
             more += [self.scope.device] * call.function.needs_device
 
+        is_stack = call.function is torch.stack and len(call.arguments) == 1  # which may be empty, and is cut itself
+        cut = ""
+
         def leaf(i: int, x: Any) -> str:
+            nonlocal cut
             if i in numbers:
                 return numbers[i]
             if isinstance(x, (Value, Number)):
                 return self.leaf(x, position, i, rows[i])
             if isinstance(x, Listed):
                 end = self.scope.numbers.get(tuple(listed.length for listed in rows[i]))
-                return f"{self.list_text(x)}[:{end}]" if end else self.list_text(x)
+                cut = f"[:{end}]" if end else ""
+                return self.list_text(x) if is_stack else f"{self.list_text(x)}{cut}"
             return self.scope.device if isinstance(x, torch.device) else plain(x)
 
-        try:
-            return call_text(call, leaf, more)
-        except Unwritable as exc:
-            raise Unwritable(str(exc), exc.layer or call.layer) from exc
+        text = call_text(call, leaf, more)
+        return f"{text}{cut}" if is_stack else text
 
     def _number(self, row: Samples, rows: Sequence[tuple[Any, ...]], position: int, number: int) -> str:
         """The expression of a number among the arguments."""
@@ -263,9 +318,7 @@ class Writer:
             text = self.missing(number, row)
         if text is None:
             others = ", ".join(map(str, row[1:5]))
-            raise Unwritable(
-                f"no size tells a number that it computes with ({row[0]}; in other batches {others})", self.layer
-            )
+            raise Unwritable(f"no size tells a number that it computes with ({row[0]}; in other batches {others})")
         return text
 
     def _near(self, rows: Sequence[tuple[Any, ...]], position: int) -> list[tuple[Samples, str]]:
@@ -293,7 +346,7 @@ class Writer:
         if x in self.waiting:
             return self.waiting.pop(x)[0]
         if x not in self.scope.names:
-            raise Unwritable("it reads what the file does not compute", self.layer)
+            raise Unwritable("it reads what the file does not compute")
         return self.scope.names[x]
 
     # --- lists --------------------------------------------------------------------------------------------------------
@@ -339,6 +392,8 @@ class Writer:
         base = self._rows_of(call) if value is not None else ""
         if base:
             return f"{base}_{ROWS[call.function.__name__]}"
+        if value in self.names:
+            return f"{layer}_{self.names[value]}" if layer != self.names[value] else layer
         function = "number" if call.function in NUMBERS else call.function.__name__.strip("_")
         return f"{layer}_{WORDS.get(function, function)}"
 
@@ -359,3 +414,9 @@ class Writer:
             if layer:
                 return layer
         return self._wish(call, outs(call)[place[1]])
+
+
+def _stem(listed: str) -> str:
+    """The name of a list without what says that it is one."""
+    name = re.match(r"\w*", listed)
+    return re.sub(r"(_all)?(_[0-9]+)?$", "", name.group()) if name else ""

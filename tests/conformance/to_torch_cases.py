@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from returnn_lite.config import Config  # noqa: E402
 from returnn_lite.errors import ConfigError  # noqa: E402
 from returnn_lite.network import Network  # noqa: E402
+from returnn_lite.to_torch.checks import check  # noqa: E402
 from returnn_lite.to_torch.scope import Unwritable  # noqa: E402
-from returnn_lite.to_torch.task import check, write  # noqa: E402
+from returnn_lite.to_torch.task import write  # noqa: E402
 from tests.conformance.network_kind import _set_params, config_imports, eval_names  # noqa: E402
 from tests.to_torch.alone import run_alone  # noqa: E402
 
@@ -140,11 +141,19 @@ def run_cases(paths: list[Path], out: Path, verbose: bool) -> list[tuple[str, st
                 results.append((name, "FAILS", f"{type(exc).__name__}: {exc}"[:300]))
             if verbose:
                 print(f"{time.time() - start:6.1f} s  {name}", flush=True)
-    answers = run_alone({file: (1, inputs) for file, (inputs, _) in waiting.items()})
-    for found, (_, (case, mode, layer, name)) in zip(answers, waiting.values(), strict=True):
-        text = case.differs(mode, layer, found)
-        results.append((name, "DIFFERS" if text else "agrees", text))
+    given = {file: (1, inputs) for file, (inputs, _) in waiting.items()}
+    for found, (_, (case, mode, layer, name)) in zip(answers(given), waiting.values(), strict=True):
+        text = found if isinstance(found, str) else case.differs(mode, layer, found)
+        results.append((name, "FAILS" if text is found else "DIFFERS" if text else "agrees", text))
     return results
+
+
+def answers(given: dict[Path, tuple[int, dict[str, torch.Tensor]]]) -> list[dict[str, torch.Tensor] | str]:
+    """What the files give, or the errors of those that fail."""
+    try:
+        return run_alone(given)
+    except RuntimeError as exc:
+        return [str(exc)] if len(given) == 1 else [x for item in given.items() for x in answers(dict([item]))]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from returnn_lite.engine import data  # noqa: E402
 from returnn_lite.engine.setup import load_network  # noqa: E402
 from returnn_lite.errors import ConfigError  # noqa: E402
 from returnn_lite.log import Log  # noqa: E402
-from returnn_lite.to_torch.task import results  # noqa: E402
+from returnn_lite.to_torch.batches import results  # noqa: E402
 from tests.to_torch.alone import run_alone  # noqa: E402
 
 RECORDED = ("params.", "init.", "newbob.data", "log.txt", "cmds.json", "search", "fwd.npz")
@@ -181,6 +182,14 @@ def recorded(run: Run, name: str, arguments: list[str]) -> str:
     return "" if close and numbers.sub("#", got) == numbers.sub("#", want) else f"{name}: {file} differs"
 
 
+def reported(function: Callable[..., str], *args: object) -> str:
+    """What the function gives, or the first line of its error."""
+    try:
+        return function(*args)
+    except Exception as exc:  # noqa: BLE001 - the table says what is wrong, and the other cases run
+        return f"{type(exc).__name__}: {exc}".partition("\n")[0]
+
+
 def main() -> int:
     """Runs all cases; exit code 1 if anything is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -198,10 +207,10 @@ def main() -> int:
             with config_imports(Config()):
                 run = Run(case, Path(temporary))
                 rows = [
-                    (job.name, job.layer, outcome(run, job, Path(f"out/{i}.py").resolve()))
+                    (job.name, job.layer, reported(outcome, run, job, Path(f"out/{i}.py").resolve()))
                     for i, job in enumerate(run.jobs())
                 ]
-                rows += [(name, "recorded", recorded(run, name, args_)) for name, args_ in run.commands.items()]
+                rows += [(name, "recorded", reported(recorded, run, name, x)) for name, x in run.commands.items()]
             if args.out is not None:
                 shutil.copytree("out", args.out / case.name, dirs_exist_ok=True)
             os.chdir("/")

@@ -26,9 +26,13 @@ for path in sys.argv[1:]:
 
 def run_alone(inputs: dict[Path, tuple[int, dict[str, torch.Tensor]]]) -> list[dict[str, torch.Tensor]]:
     """What the modules give; `inputs` by file: the seed of random numbers, and tensors by name, of which they
-    take what they need."""
+    take what they need. RuntimeError with the last line of what went wrong."""
     paths = [str(path.with_suffix("")) for path in inputs]
     for path, given in zip(paths, inputs.values(), strict=True):
         torch.save(given, f"{path}.in.pt")
-    subprocess.run([sys.executable, "-I", "-c", PROGRAM, *paths], check=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PROGRAM, *paths], stderr=subprocess.PIPE, text=True, timeout=300, check=False
+    )
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
     return [torch.load(f"{path}.out.pt") for path in paths]

@@ -9,8 +9,7 @@ from returnn_lite.compat.tf import eval_names
 from returnn_lite.config import load_config
 from returnn_lite.engine.setup import load_network
 from returnn_lite.log import Log
-from returnn_lite.to_torch.batches import batch
-from returnn_lite.to_torch.task import results, seed
+from returnn_lite.to_torch.batches import batch, results, seed
 from tests.configs.test_recipes import CONFIGS, RECIPES, overrides, run
 from tests.nets import randomised
 from tests.to_torch.alone import run_alone

@@ -1,5 +1,6 @@
 """Networks as Python files: the numbers of the network, in a process that cannot import the package."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.network.network import Network
 from returnn_lite.tasks import eval_names
-from returnn_lite.to_torch.batches import batch
+from returnn_lite.to_torch.batches import batch, results
+from returnn_lite.to_torch.checks import check, loaded_module
 from returnn_lite.to_torch.module import Module
 from returnn_lite.to_torch.scope import Unwritable
-from returnn_lite.to_torch.task import check, loaded_module, results, to_torch_task, write
+from returnn_lite.to_torch.task import to_torch_task, write
 from tests.to_torch.alone import run_alone
 
-EXTERN = {"data": {"dim": 5}, "classes": {"dim": 7, "sparse": True}}
+EXTERN = {"data": {"dim": 5}, "classes": {"dim": 7, "sparse": True}, "gates": {"dim": 24}}
 
 
 def lstm(source, direction: int = 1) -> dict:
@@ -54,6 +56,14 @@ ATTENTION = {
     },
 }
 ADDED = {"class": "combine", "kind": "add"}
+MASKED = {  # the halves of "data" whose number is below that of "classes"
+    "halved": {"class": "pool", "mode": "max", "padding": "same", "pool_size": (2,), "from": "data"},
+    "position": {"class": "range_in_axis", "axis": "T", "from": "halved"},
+    "count": {"class": "length", "from": "data:classes"},
+    "mask": {"class": "compare", "kind": "less", "from": ["position", "count"]},
+    "chosen": {"class": "masked_computation", "mask": "mask", "from": "halved", "unit": {"class": "copy"}},
+    "output": lstm("chosen", -1),
+}
 NETS: dict[str, tuple[dict, bool]] = {  # the net; whether it searches
     "one layer": ({"output": {"class": "softmax", "n_out": 7, "from": "data"}}, False),
     "bidirectional": ({"f": lstm("data"), "b": lstm("data", -1), "output": linear(["f", "b"], 7)}, False),
@@ -128,6 +138,21 @@ NETS: dict[str, tuple[dict, bool]] = {  # the net; whether it searches
         },
         True,
     ),
+    "layers behind a search": (
+        {
+            **ATTENTION,
+            "labels": linear("output"),
+            "backward": lstm("labels", -1),
+            "summary": {"class": "reduce", "mode": "mean", "axes": "T", "from": "encoder"},
+            "sum": {**ADDED, "from": ["backward", "summary"]},
+            "decision": {"class": "copy", "from": "sum"},
+        },
+        True,
+    ),
+    "frames that are counted": (MASKED, False),
+    "given gates": ({"output": {**lstm("data:gates"), "input_projection": False}}, False),
+    "statistics of the batch": ({"n": {"class": "batch_norm", "from": "data"}, "output": linear("n")}, False),
+    "power": ({"x": linear("data"), "output": {"class": "combine", "kind": "pow", "from": ["x", "x"]}}, False),
     "ctc search": (
         {
             "x": {"class": "softmax", "n_out": 8, "from": "data"},
@@ -182,7 +207,7 @@ def written(net: Network, layer: str) -> Module:
 @pytest.mark.parametrize("name", NETS)
 def test_numbers(name: str):
     net, layer = network(name)
-    assert check(net, layer, written(net, layer)) < 1e-5
+    assert check(net, layer, written(net, layer)).gap < 1e-5
 
 
 @pytest.mark.parametrize("name", ["own loop", "decoder", "search", "two layers of a search", "ctc search"])
@@ -221,6 +246,11 @@ def test_is_readable():
     assert "self.keys_W" in text and "for t in range(" in text and "break" in text
     assert "# keys: linear -> (T(data), B, 6)" in text
     assert "cell_prev = " in text and "padding_idx" not in text
+    assert (
+        "    a, ifo = torch.split_with_sizes(gates, " in text and "`peepholes`" not in text
+    )  # variables and docstrings
+    assert "if output_over.all():\n" in text and " in zip(" in text and "out, _, _ = torch.lstm(" in text
+    assert not re.search(r"\bx_\d|dtype=torch.float32\)$", text, re.MULTILINE)
     assert max(map(len, text.splitlines())) < 200
     assert len(text.splitlines()) < 500
 
