@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from returnn_lite.to_torch.functions import NUMBERS, changes_in_place
+from returnn_lite.to_torch.loop_text import elements_of, head
 from returnn_lite.to_torch.loops import Carried, Element, Item, Listed, Loop, Part, Place, outs, reads
 from returnn_lite.to_torch.pruning import ends_loop
 from returnn_lite.to_torch.recorder import Call, Number, Value, is_plain
@@ -104,35 +105,11 @@ class Writer:
         turn = self.scope.fresh("t")
         lists = {at: self.list_text(x.of) for at, x in first.inputs.items() if isinstance(x, Element)}
         number = self._count(loops)
-        elements = self._elements(list(dict.fromkeys(lists.values())), turn if number else "")
+        elements = elements_of(list(dict.fromkeys(lists.values())), turn if number else "", self.scope, self.line)
         turn_names.update({at: elements[listed] for at, listed in lists.items()})
         body = self._body(loops, turn, turn_names, carried)
-        self.line(self._head(turn, number, elements, body))
+        self.line(head(turn, number, elements, body))
         self.lines += body
-
-    def _elements(self, lists: Sequence[str], turn: str) -> dict[str, str]:
-        """What the elements of a turn are called, by lists; with `turn`, they are picked by its number."""
-        found = {}
-        for listed in lists:
-            if turn and "[" in listed:  # cut once, not in each turn
-                cut = self.scope.fresh(f"{_stem(listed)}_used")
-                self.line(f"{cut} = {listed}")
-                found[listed] = f"{cut}[{turn}]"
-            else:
-                found[listed] = f"{listed}[{turn}]" if turn else self.scope.fresh(f"{_stem(listed)}_t")
-        return found
-
-    @staticmethod
-    def _head(turn: str, number: str, elements: Mapping[str, str], body: Sequence[str]) -> str:
-        """The line that begins a loop: so many turns, or one for each element."""
-        if number:
-            return f"for {turn} in range({number}):"
-        names, listed = ", ".join(elements.values()), ", ".join(elements)
-        if len(elements) > 1:
-            listed = f"zip({listed})"
-        if any(re.search(rf"\b{turn}\b", line) for line in body):
-            return f"for {turn}, {f'({names})' if len(elements) > 1 else names} in enumerate({listed}):"
-        return f"for {names} in {listed}:"
 
     def _carried(self, loop: Loop, source: Carried, known: dict[tuple[Value, Place], str]) -> str:
         """The name of what goes from turn to turn, set to what the first one reads."""
@@ -414,9 +391,3 @@ class Writer:
             if layer:
                 return layer
         return self._wish(call, outs(call)[place[1]])
-
-
-def _stem(listed: str) -> str:
-    """The name of a list without what says that it is one."""
-    name = re.match(r"\w*", listed)
-    return re.sub(r"(_all)?(_[0-9]+)?$", "", name.group()) if name else ""
