@@ -1,5 +1,4 @@
-"""When models written in torch are asked for: `dynamic_learning_rate` and the like in the course of an epoch, `get_model`
-at its start."""
+"""What functions of configs for models written in torch are told, and when: learning rates within epochs, models."""
 
 import pytest
 import torch
