@@ -175,4 +175,6 @@ def test_texts_vocabularies_and_outputs_without_axes(tmp_path):
         "seq-0|text 2|a b|(0, ())|(1, (None,))|(2, (4, 2))|(4, 2)",
     ]
     done = rnn("config", "++task", "forward", "++wrong", "True", folder=tmp_path)
-    assert done.stderr == 'forward_data: sequence "seq-1": "raw" must be numbers, but holds \'text 4\' instead\n'
+    assert done.stderr.startswith(
+        'extern_data["raw"]: the data are texts, so it must be {"shape": (), "dtype": "string"}'
+    )
