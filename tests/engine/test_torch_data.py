@@ -118,4 +118,4 @@ def test_the_part_that_is_done_is_counted_alike_in_all_epochs(tmp_path):
     train = {"class": "HDFDataset", "files": [str(tmp_path / "data.hdf")]}
     changes = {"train": train, "num_epochs": 2, "batch_size": 15, "dynamic_learning_rate": rate}
     seen = Seen(tmp_path, [], FRAMES, **changes, learning_rate_control=None)
-    assert seen.sizes() == [3, 1, 3, 1] and sorted(set(asked)) == [0.0, 0.75, 1.0, 1.75]
+    assert seen.sizes() == [3, 1, 3, 1] and sorted(set(asked)) == [0.0, 0.75, 1.0, 1.75, 2.0]
