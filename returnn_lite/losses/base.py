@@ -75,7 +75,7 @@ class Loss:
         only dynamic axis; else of sequences."""
         for x in (target, output):
             if x is not None and x.spec.time is not None:
-                return x.length(x.spec.dims[x.spec.time]).values.sum().to(torch.float32)
+                return x.length_per_seq(x.spec.dims[x.spec.time]).values.sum().to(torch.float32)
         dynamic = [dim for dim in output.spec.dims if dim.dynamic]
         if len(dynamic) == 1:
             return output.length(dynamic[0]).values.sum().to(torch.float32)

@@ -29,7 +29,7 @@ def labels_of(x: Tensor) -> Labels:
     if x.spec.time is None:
         ones = torch.ones(x.data.shape[0], dtype=torch.int32, device=x.data.device)
         return x.data.reshape(-1, 1), ones
-    return x.data, x.length(x.spec.dims[x.spec.time]).values
+    return x.data, x.length_per_seq(x.spec.dims[x.spec.time]).values
 
 
 @loss("ctc")
@@ -96,7 +96,7 @@ class CTC(Loss):
         if target is None or output.spec.time is None:
             raise ConfigError("loss", "`ctc` needs a target, and an output with a time axis")
         labels, label_lengths = labels_of(target)
-        lengths = output.length(output.spec.dims[1]).values
+        lengths = output.length_per_seq(output.spec.dims[1]).values
         if self.auto_clip:
             label_lengths = ctc.auto_clip_target_lengths(label_lengths, lengths)
         wanted: Labels = collapse_repeated(labels, label_lengths) if self.collapse else (labels, label_lengths)
@@ -146,7 +146,7 @@ class EditDistance(SequenceLoss):
         if target is None:
             raise ConfigError("loss", "`edit_distance` needs a target")
         if self.ctc_decode and not output.spec.sparse:
-            found = greedy_decode(output.data, output.length(output.spec.dims[1]).values)
+            found = greedy_decode(output.data, output.length_per_seq(output.spec.dims[1]).values)
         elif output.spec.sparse:
             found = labels_of(output)
         else:

@@ -131,8 +131,12 @@ def _label(node: Node, inner: LoopNet) -> str:
     return "/".join(re.findall(r'"([^"]+)"', inside)[:1] + re.findall(r'\["subnetwork"\]\["([^"]+)"', inside))
 
 
+# Options of a layer whose output is read after the loop: by the net, the losses, the objective.
+_READ_OUTSIDE = ("loss", "is_output_layer", "need_last", "darc1", "spatial_smoothing")
+
+
 def _is_root(description: Mapping[str, Any]) -> bool:
-    return bool(description.get("loss") or description.get("is_output_layer") or description.get("need_last"))
+    return any(description.get(option) for option in _READ_OUTSIDE)
 
 
 def _reads_counter(node: Node) -> bool:

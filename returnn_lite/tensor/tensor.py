@@ -89,6 +89,13 @@ class Tensor:
         """Lengths of a dynamic axis, derived if need be. Raises KeyError for an axis nobody knows."""
         return derive(dim, self.lengths)
 
+    def length_per_seq(self, dim: Dim) -> Lengths:
+        """Lengths (B,) of an axis, also of a static one, which is full everywhere."""
+        if dim.dynamic:
+            return self.length(dim)
+        size, batch = self.size(dim), 1 if self.spec.batch is None else self.data.shape[self.spec.batch]
+        return Lengths(torch.full((batch,), size, dtype=torch.int32, device=self.device), size)
+
     def size(self, dim: Dim) -> int:
         """Padded size of an axis of this tensor."""
         return self.data.shape[self.spec.dims.index(dim)]

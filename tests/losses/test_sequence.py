@@ -9,7 +9,7 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from tests.losses.frames import LABELS, LENGTHS, frames, labels, loss, normal
-from tests.nets import DENSE, batch, gradients, network
+from tests.nets import DENSE, batch, gradients, network, randomised
 
 V = 3  # labels 0, 1; blank 2
 LOGITS = normal(3, 4, V)
@@ -178,3 +178,16 @@ def test_ctc_needs_one_class_more_than_the_target():
     net = network({"output": {**CTC_NET["output"], "n_out": 5}})
     with pytest.raises(ConfigError, match="the output must have dim 6"):
         net(*batch(DENSE, {"data": [4, 4, 4], "classes": [3, 2, 1]}))
+
+
+@pytest.mark.parametrize(("loss", "norm"), [("ce", 15), ("ctc", 6)])
+def test_a_time_axis_of_fixed_size_is_full_everywhere(loss, norm):
+    layer = {"output": {"class": "softmax", "from": "data", "loss": loss, "target": "classes"}}
+    free = {"data": {"dim": 4}, "classes": {"dim": 5, "sparse": True}}
+    fixed = {"data": {"shape": (5, 4), "time_dim_axis": 1}, "classes": dict(free["classes"])}
+    ends = {"data": [5, 5, 5], "classes": [5, 5, 5] if loss == "ce" else [3, 1, 2]}
+    if loss == "ce":
+        fixed["classes"] |= {"shape": (5,), "time_dim_axis": 1}
+    found = [randomised(network(layer, keys))(*batch(keys, ends)).losses["output"] for keys in (fixed, free)]
+    assert found[0].inv_norm == found[1].inv_norm == norm
+    torch.testing.assert_close(found[0].sum, found[1].sum)

@@ -71,3 +71,13 @@ def test_sub_networks_have_names_of_their_own(moved):
     torch.testing.assert_close(found["output/sub/in/own"].sum, found["output/sub/in/divided"].sum)
     assert not torch.allclose(found["output/sub/in/around"].sum, found["output/sub/in/own"].sum)
     assert found["output/sub/in/divided"].inv_norm == 3 and found["output/sub/in/own"].inv_norm == 9
+
+
+@pytest.mark.parametrize("option", ["darc1", "spatial_smoothing"])
+def test_terms_for_outputs_of_layers_inside(option):
+    """A layer that stays in the loop adds to the objective what it adds when it is moved out."""
+    unit = {"output": {**LIN, "n_out": 9, "activation": None, "from": ["data:source", "prev:output"], option: 0.1}}
+    unit["aside"] = {**unit["output"], "from": "data:source", "is_output_layer": True}
+    found = [losses(unit, moved).objective for moved in (True, False)]
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0] > 0

@@ -233,11 +233,8 @@ class SourceView(DataView):
 
     def _per_seq(self, dim: Dim) -> Lengths:
         """The lengths of an axis; full for one of fixed size."""
-        if dim.dynamic:
-            return self._x.length(dim)
-        size = int(dim.size or 0)
-        batch = self._x.data.shape[self._axis(self.batch_dim_axis, "batch")]
-        return Lengths(torch.full((batch,), size, dtype=torch.int32, device=self._x.device), size)
+        self._axis(self.batch_dim_axis, "batch")
+        return self._x.length_per_seq(dim)
 
     def _lengths(self, dim: Dim) -> torch.Tensor:
         return self._wrap(self._per_seq(dim).values)
