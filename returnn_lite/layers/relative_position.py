@@ -117,7 +117,7 @@ class RelativePositionalEncoding(Stateful):
     def forward(self, x: Tensor, **refs: Tensor) -> Tensor:
         """All queries and all keys."""
         spec = self.spec(x.spec)
-        if spec is None or not spec.dims[0].dynamic and self.query_dim is None:
+        if spec is None or (x.spec.time is None and self.query_dim is None):
             raise self.error(f"the source needs a time axis outside of loops, but is {x.spec}")
         queries, keys = (d.size if d.size is not None else x.length(d).max for d in spec.dims[:2])
         positions = torch.arange(queries, device=x.device)

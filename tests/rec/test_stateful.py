@@ -183,6 +183,15 @@ def test_relative_positions_are_rows_of_clipped_distances():
             torch.testing.assert_close(found[q, k], net.params["output/encoding_matrix"][row])
 
 
+def test_relative_positions_over_an_axis_of_fixed_size():
+    layer = {"class": "relative_positional_encoding", "from": "data", "n_out": 2, "clipping": 1}
+    keys = {"data": {"shape": (3, 4), "time_dim_axis": 1}}
+    net = randomised(network({"output": layer}, keys))
+    rows = net.params["output/encoding_matrix"]
+    found = net(*batch(keys, {}))["output"].data
+    torch.testing.assert_close(found, rows[torch.tensor([[1, 2, 2], [0, 1, 2], [0, 0, 1]])])
+
+
 def test_the_last_state_of_copies_and_of_several_layers():
     lstm = {"class": "rec", "unit": "nativelstm2", "n_out": 3, "from": "data:data"}
     layers = {
