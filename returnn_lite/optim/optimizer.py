@@ -122,27 +122,11 @@ def fixed_options(optimizer: Optimizer) -> ConfigOptions:
     return {key: value for key, value in found.items() if key in DECIDING and isinstance(value, int | float)}
 
 
-def _changed(optimizer: Optimizer, saved: SavedState) -> list[tuple[str, float, float]]:
-    """(name, value in a saved state, value by the config) of the options that differ."""
-    before, now = saved.get("options", {}), fixed_options(optimizer)
-    return [(key, before[key], now[key]) for key in sorted(before.keys() & now.keys()) if before[key] != now[key]]
-
-
 def changed_options(optimizer: Optimizer, saved: SavedState) -> list[str]:
     """A line for each option that the config says otherwise than a saved state: the config's counts."""
+    before, now = saved.get("options", {}), fixed_options(optimizer)
+    changed = {key: (before[key], now[key]) for key in before.keys() & now.keys() if before[key] != now[key]}
     return [
         f"note: optimizer {optimizer.name}: {key} is {new} as the config says, not {old} as in the saved state"
-        for key, old, new in _changed(optimizer, saved)
+        for key, (old, new) in sorted(changed.items())
     ]
-
-
-def keep_options(optimizer: Optimizer, saved: SavedState) -> list[str]:
-    """Sets the options of a saved state; returns a line for each that the config says otherwise."""
-    lines = []
-    for key, old, new in _changed(optimizer, saved):
-        optimizer.set_option(key, old)
-        lines.append(
-            f"note: optimizer {optimizer.name}: {key} stays {old} as in the saved state, though the config says {new};"
-            " `reset_optimizer_on_restart` starts with a new state"
-        )
-    return lines

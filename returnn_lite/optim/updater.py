@@ -22,7 +22,7 @@ from returnn_lite.optim.layer_rule import LayerRule
 from returnn_lite.optim.loss_scale import OPTION as SCALER
 from returnn_lite.optim.loss_scale import LossScale
 from returnn_lite.optim.lr_scheduler import Count, make_lr_scheduler
-from returnn_lite.optim.optimizer import Optimizer, best_match, changed_options, fixed_options, keep_options
+from returnn_lite.optim.optimizer import Optimizer, best_match, changed_options, fixed_options
 from returnn_lite.optim.rates import Rates
 from returnn_lite.optim.state import SavedState, State
 from returnn_lite.optim.torch_rule import TorchRule
@@ -339,8 +339,7 @@ class Updater:
             own = {name: self.params[name] for name in names[key]}
             saved = best_match(key, optimizer.name, own, state["optimizers"])
             new = optimizer.load_state_dict(saved, own) if saved else list(own)
-            compare = keep_options if self.written_in_torch else changed_options  # torch has options in its states
-            for line in compare(optimizer, saved or {}):
+            for line in changed_options(optimizer, saved or {}):
                 self.log.v2(line)
             if new:
                 self.log.v3(f"optimizer {optimizer.name}: no fitting saved state for {', '.join(new)}")
