@@ -52,7 +52,8 @@ class RunFiles:
             rate = float(network.updater.effective_learning_rate)
             if self.config.value("backend", None) == "torch":
                 rate = float(network.updater.next_learning_rate(global_step))
-        return {"epoch": epoch, "step": global_step, "effective_learning_rate": rate, "version": __version__}
+        written_by = {"returnn_version": f"returnn_lite {__version__}"} if self.as_torch else {"version": __version__}
+        return {"epoch": epoch, "step": global_step, "effective_learning_rate": rate, **written_by}
 
     def write(self, network: EpochNetwork, params: Params, epoch: int, global_step: int, resume: State) -> None:
         """Optimizer state, then model (`params`, whole); older optimizer states go."""

@@ -48,6 +48,7 @@ def test_checkpoints_have_the_names_of_the_module(tmp_path):
     content = model(tmp_path, 1)
     assert list(content["model"]) == list(Net().state_dict()) and content["step"] == 5
     Net().load_state_dict(content["model"])
+    assert list(content)[1:] == ["epoch", "step", "effective_learning_rate", "returnn_version"]
 
 
 @pytest.mark.parametrize(("changes", "states"), [
