@@ -44,15 +44,8 @@ class _Signal(Layer):
         return data.movedim(time - (x.spec.feature is not None and x.spec.feature < time), -1)
 
 
-@layer("stft")
-class Stft(_Signal):
-    """Short-time Fourier transform with a periodic Hann window.
-
-    Shape: (B, T, 1) -> (B, T', fft_size / 2 + 1) complex64
-
-    Frames of `frame_size` samples, `frame_shift` apart, filled with zeros up to `fft_size`; T' = ceil((T - size + 1) /
-    shift).
-    """
+class _ShortTime(_Signal):
+    """Base of transforms between samples and spectra of frames."""
 
     def __init__(
         self, *, frame_shift: PositiveInt, frame_size: PositiveInt, fft_size: PositiveInt | None = None
@@ -61,6 +54,17 @@ class Stft(_Signal):
         self.frame_shift = frame_shift
         self.frame_size = frame_size
         self.fft_size = fft_size or frame_size
+
+
+@layer("stft")
+class Stft(_ShortTime):
+    """Short-time Fourier transform with a periodic Hann window.
+
+    Shape: (B, T, 1) -> (B, T', fft_size / 2 + 1) complex64
+
+    Frames of `frame_size` samples, `frame_shift` apart, filled with zeros up to `fft_size`; T' = ceil((T - size + 1) /
+    shift).
+    """
 
     def spec(self, x: Spec | None) -> Spec | None:
         """Frames, then frequency bins."""
@@ -80,7 +84,7 @@ class Stft(_Signal):
 
 
 @layer("istft")
-class InverseStft(_Signal):
+class InverseStft(_ShortTime):
     """The signal of a short-time spectrum (the inverse of `stft`).
 
     Shape: (B, T, fft_size / 2 + 1) complex64 -> (B, T', 1)
@@ -89,14 +93,6 @@ class InverseStft(_Signal):
     """
 
     lets_padding_through = True
-
-    def __init__(
-        self, *, frame_shift: PositiveInt, frame_size: PositiveInt, fft_size: PositiveInt | None = None
-    ) -> None:
-        super().__init__()
-        self.frame_shift = frame_shift
-        self.frame_size = frame_size
-        self.fft_size = fft_size or frame_size
 
     def spec(self, x: Spec | None) -> Spec | None:
         """Samples, one channel."""

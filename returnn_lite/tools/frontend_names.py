@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,8 +16,9 @@ from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.run_ctx import RunContext
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_dict import TensorDict
+from returnn_lite.tools.renewed_page import renew
 
-BEGIN, END = "<!-- names -->", "<!-- end of names -->"
+MARK = "names"
 PACKAGE = "returnn_lite.frontend"
 # How configs write it -> the module.
 PARTS = {
@@ -99,22 +98,6 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def updated(page: str) -> str:
-    """The page with the tables between its marks."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{tables()}{END}{after}"
-
-
 def main(argv: Sequence[str]) -> int:
     """Renews the tables in the page that is named, or prints them."""
-    parser = argparse.ArgumentParser(
-        prog="frontend_names.py", description="All names of returnn.frontend, and what each is."
-    )
-    parser.add_argument("page", nargs="?", type=Path, help="its tables are renewed; default: standard output")
-    page: Path | None = parser.parse_args(argv).page
-    if page is None:
-        print(tables())
-        return 0
-    page.write_text(updated(page.read_text(encoding="utf-8")), encoding="utf-8")
-    return 0
+    return renew(argv, "frontend_names.py", "All names of returnn.frontend, and what each is.", MARK, tables)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from returnn_lite.tools.renewed_page import renew
+
 PACKAGE = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- rooms -->", "<!-- end of rooms -->"
+MARK = "rooms"
 
 
 def sizes() -> dict[str, list[int]]:
@@ -31,22 +32,6 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def updated(page: str) -> str:
-    """The page with the table between its marks."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
-
-
 def main(argv: Sequence[str]) -> int:
     """Renews the table in the page that is named, or prints it."""
-    parser = argparse.ArgumentParser(
-        prog="room_sizes.py", description="The rooms of the package, with number and size of their files."
-    )
-    parser.add_argument("page", nargs="?", type=Path, help="its table is renewed; default: standard output")
-    page: Path | None = parser.parse_args(argv).page
-    if page is None:
-        print(table())
-        return 0
-    page.write_text(updated(page.read_text(encoding="utf-8")), encoding="utf-8")
-    return 0
+    return renew(argv, "room_sizes.py", "The rooms of the package, with number and size of their files.", MARK, table)
