@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
@@ -21,7 +22,7 @@ from returnn_lite.compat.module_names import MODULES, OLD_NAMES, OURS, ROOM, TF
 from returnn_lite.compat.modules.commands import stand_in_commands
 from returnn_lite.compat.refusals import unknown
 from returnn_lite.compat.running import RUNNING
-from returnn_lite.errors import did_you_mean
+from returnn_lite.errors import closest, did_you_mean, package_folder
 
 VERSIONS = ("__version__", "__long_version__", "__root_dir__")  # of the module `returnn`
 
@@ -136,6 +137,13 @@ class _Finder(MetaPathFinder, Loader):
                 self.made.append(other)
 
 
+def _frontend_modules() -> list[str]:
+    """The modules below `returnn.frontend`."""
+    folder = Path(package_folder()) / "frontend"
+    files = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.py")]
+    return [".".join(file.parts) for file in files]
+
+
 def _refuse_module(name: str) -> None:
     """ModuleNotFoundError, which code of configs may catch, for a module below `returnn` that is not known here."""
     if name.split(".", 1)[0] == "returnn_import":
@@ -143,9 +151,13 @@ def _refuse_module(name: str) -> None:
             f"No module named {name!r}: it would be downloaded, which is not supported", name=name
         )
     if name.startswith("returnn."):
-        in_frontend = name.startswith("returnn.frontend.")
-        hint = "; import what is in it from returnn.frontend" if in_frontend else ""
-        hint = hint or did_you_mean(name, [*MODULES, *OLD_NAMES])
+        hint = did_you_mean(name, [*MODULES, *OLD_NAMES])
+        if name == "returnn.frontend.checkpoint":
+            hint = "; model files are the engine's, see import_model_train_epoch1 and preload_from_files"
+        elif name.startswith("returnn.frontend."):
+            found = closest(name.removeprefix("returnn.frontend."), _frontend_modules())
+            own = f'; did you mean "returnn.frontend.{found}"?'
+            hint = own if found else "; import what is in it from returnn.frontend"
         raise ModuleNotFoundError(f"No module named {name!r} here{hint}", name=name)
 
 

@@ -1,4 +1,4 @@
-"""TypeErrors of calls, told with the name that the caller uses and with the options that there are."""
+"""Names that are not there, of options, attributes, variables and imports, told with the closest one that is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import builtins
 import inspect
 import linecache
 import re
+import sys
 import traceback
 from types import FrameType
 from typing import Any
@@ -16,6 +17,29 @@ from returnn_lite.errors import did_you_mean
 _CALL = re.compile(r"([\w.<>]+)\(\) (.+)")
 _UNKNOWN = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _TOO_MANY = re.compile(r"takes .*positional arguments? but .* given")
+
+
+_IMPORT = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
+
+
+def told_name(exc: BaseException, frame: FrameType) -> str:
+    """The text of an exception about a name, with the closest one; "" for others. `frame`: where a config caused it."""
+    text = " ".join(str(exc).split())
+    if isinstance(exc, TypeError):
+        return told_call(exc)
+    if isinstance(exc, AttributeError) and exc.obj is not None and exc.name:
+        return text + did_you_mean(exc.name, _public(exc.obj))
+    if isinstance(exc, NameError) and exc.name:
+        return text + did_you_mean(exc.name, {**vars(builtins), **frame.f_globals, **frame.f_locals})
+    if isinstance(exc, ImportError) and (found := _IMPORT.match(text)):
+        name, module = found.groups()
+        public = re.sub(r"^returnn_lite\.frontend\b", "returnn.frontend", module)  # as configs call it
+        return f"cannot import name {name!r} from {public!r}{did_you_mean(name, _public(sys.modules.get(module)))}"
+    return ""
+
+
+def _public(found: object) -> list[str]:
+    return [name for name in dir(found) if not name.startswith("_")]
 
 
 def told_call(exc: TypeError) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType, TracebackType
 from typing import TypeVar
 
-from returnn_lite.config.call_errors import told_call
+from returnn_lite.config.call_errors import told_name
 from returnn_lite.config.option_types import shortened
 from returnn_lite.errors import ConfigError, did_you_mean, package_folder
 
@@ -87,11 +87,7 @@ def syntax_error(exc: SyntaxError, filename: str) -> ConfigError:
 
 
 def _text(exc: BaseException, place: Place) -> str:
-    told = told_call(exc) if isinstance(exc, TypeError) else " ".join(str(exc).split())
-    if isinstance(exc, AttributeError) and exc.obj is not None and exc.name:
-        return told + did_you_mean(exc.name, [known for known in dir(exc.obj) if not known.startswith("_")])
-    if isinstance(exc, NameError) and exc.name:
-        return told + did_you_mean(exc.name, {**vars(builtins), **place[0].f_globals, **place[0].f_locals})
+    told = told_name(exc, place[0]) or " ".join(str(exc).split())
     if isinstance(exc, AssertionError):
         compared = _assertion(place)
         return f"{told} ({compared})" if told and compared else told or compared

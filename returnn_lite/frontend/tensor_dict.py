@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from returnn_lite.config_value import ConfigValue
-from returnn_lite.errors import did_you_mean
+from returnn_lite.errors import UnknownName, did_you_mean, user_line
 from returnn_lite.frontend import sizes_clock
 from returnn_lite.frontend.dim import Dim
 from returnn_lite.frontend.errors import WrongUse
@@ -33,6 +33,12 @@ class TensorDict:
             hint = did_you_mean(str(key), list(self.data))
             raise WrongUse(f"unknown tensor {key!r}{hint}; known: {sorted(self.data)}")
         return self.data[key]
+
+    def __getattr__(self, name: str) -> Any:  # Any: it never gives anything
+        if name.startswith("_") or name == "data":
+            raise AttributeError(name)
+        hint = f"; its tensor is [{name!r}]" if name in self.data else did_you_mean(name, dir(self))
+        raise UnknownName(user_line(), f"a TensorDict has no attribute {name!r}{hint}")
 
     def __contains__(self, key: object) -> bool:
         return key in self.data

@@ -56,6 +56,10 @@ def test_modules_and_names_that_are_not_there():
         names("import returnn.util.basics")
     with pytest.raises(ModuleNotFoundError, match="import what is in it from returnn.frontend$"):
         names("from returnn.frontend.array_ import gather")
+    with pytest.raises(ModuleNotFoundError, match='did you mean "returnn.frontend.encoder.conformer"'):
+        names("from returnn.frontend.encoder.confromer import ConformerEncoder")
+    with pytest.raises(ModuleNotFoundError, match="model files are the engine's"):
+        names("import returnn.frontend.checkpoint")
     assert names("try:\n    import returnn.nothing\nexcept ImportError:\n    old = True")["old"]
     found = names("import TFEngine, returnn.tf.engine, returnn.TFEngine as third\nfrom TFEngine import Engine")
     assert found["TFEngine"] is found["returnn"].tf.engine is found["third"]

@@ -22,6 +22,10 @@ class Scaled:
         return x * factor
 
 
+def misspelled_import():
+    from returnn_lite.frontend import Lineaar  # noqa: F401
+
+
 CALLS = [
     (
         lambda: rf.LayerNorm(LAYER.in_dim, epsilon=1),
@@ -48,6 +52,7 @@ CALLS = [
         "must be Tensor, not Tensor; a torch function needs the `raw_tensor`",
     ),
     (lambda: LAYER.wieght, "'Linear' object has no attribute 'wieght'; did you mean \"weight\"?"),
+    (misspelled_import, "cannot import name 'Lineaar' from 'returnn.frontend'; did you mean \"Linear\"?"),
     (lambda: sclaed(1), "name 'sclaed' is not defined; did you mean \"scaled\"?"),  # noqa: F821
     (lambda: len(3), "object of type 'int' has no len()"),
 ]

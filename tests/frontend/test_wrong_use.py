@@ -66,6 +66,8 @@ CALLS = [
     ("rf.top_k(x, axis=F, k=2.5)", "`k` must be a number of entries, but is 2.5 instead"),
     ("rf.get_run_ctx().mark_as_loss('ce', x)", r"the name of a loss must be a text, but is Tensor\{"),
     ("x.mark_as_loss('ce', scale='2')", "`scale` of loss 'ce' must be a number, but is '2' instead"),
+    ("rf.TensorDict({'classes': c}).classes", r"a TensorDict has no attribute 'classes'; its tensor is \['classes'\]"),
+    ("rf.TensorDict({'x': c}).copy_templat()", r"has no attribute 'copy_templat'; did you mean \"copy_template\""),
     ("rf.Modul", 'rf.Modul does not exist; did you mean "Module"'),
 ]
 
