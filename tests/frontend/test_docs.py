@@ -38,8 +38,6 @@ def test_the_tables_are_current():
     page = PAGE.read_text()
     made = renewed(page, frontend_names.MARK, frontend_names.tables())
     assert made == page, "docs/frontend.md is old: run `make docs`"
-        "docs/frontend.md is old: run `make docs`"
-    )
 
 
 def test_the_tables_have_all_names():
