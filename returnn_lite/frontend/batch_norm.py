@@ -61,13 +61,15 @@ class BatchNorm(Module):
         mask_it = self.use_mask if self.use_mask is not None else use_mask_default(default=True, func_name="BatchNorm")
         training = get_run_ctx().is_train_flag_enabled(func=BatchNorm.__call__)
         raw = source.raw_tensor
-        raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
+        own = next((x.raw_tensor.dtype for x in (self.gamma, self.running_mean) if x is not None), torch.float32)
+        dtype = torch.promote_types(raw.dtype, own)
         by_batch = training or self.running_mean is None
         if mask_it and by_batch and any(dim.need_masking() for dim in source.dims):
             mask = padding_mask(source, [dim for i, dim in enumerate(source.dims) if i != at])
             if mask is not None:
-                return source._like(self._masked(raw, at, mask, training))
-        return source._like(self._plain(raw, at, by_batch))
+                exact = raw.to(torch.promote_types(dtype, torch.float32))
+                return source._like(self._masked(exact, at, mask, training).to(dtype))
+        return source._like(self._plain(raw.to(dtype), at, by_batch))
 
     def _masked(self, raw: torch.Tensor, at: int, mask: torch.Tensor, training: bool) -> torch.Tensor:
         axes = [i for i in range(raw.dim()) if i != at]

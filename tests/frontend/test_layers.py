@@ -185,6 +185,19 @@ def test_batch_norm(use_mask):
     same(y, [time, F, B], want.transpose(1, 2, 0), atol=1e-5)
 
 
+@pytest.mark.parametrize("use_mask", [True, False])
+@pytest.mark.parametrize("own, given, found", [
+    ("bfloat16", "bfloat16", "bfloat16"), ("float32", "bfloat16", "float32"), ("float64", "float32", "float64"),
+])  # fmt: skip
+def test_batch_norm_of_other_types(use_mask, own, given, found):
+    x, _ = data()
+    with rf.set_default_float_dtype_ctx(own):
+        norm = rf.BatchNorm(F, use_mask=use_mask)
+    y = norm(rf.cast(x, given))
+    assert y.dtype == found and norm.running_mean.dtype == own
+    np.testing.assert_allclose(y.raw_tensor.detach().float(), values(rf.BatchNorm(F, use_mask=use_mask)(x)), atol=0.05)
+
+
 def by_hand(layer, x, h, c):
     """An LSTM over one sequence (T, in): outputs and last cell."""
 
