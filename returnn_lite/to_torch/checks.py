@@ -13,34 +13,48 @@ import torch
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.network.network import Network
-from returnn_lite.to_torch.batches import CHECKED, Arrays, as_inputs, batch, kept_params, kind_of_data, results, seed
+from returnn_lite.to_torch.batches import (
+    CHECKED,
+    Arrays,
+    Kind,
+    as_inputs,
+    batch,
+    kept_params,
+    kind_of_data,
+    results,
+    seed,
+)
 from returnn_lite.to_torch.module import Module
 
 TOLERANCE = 1e-5
 FILE = "net.py"  # by which the code of modules is known
-NOISY, SCALES = (3, 14), (0.5, 1.0, 2.0)  # a batch for searches that end elsewhere, by noise on the biases
+NOISY, SCALES = (3, 61), (0.5, 1.0, 2.0)  # a batch for searches that end elsewhere, by noise on the biases
+TRIALS = 9  # with noise at most, if no search ends early
 
 
 @dataclass(frozen=True)
 class Example:
-    """A batch to check on. `noise`: how much of it is added to the biases."""
+    """A batch to check on. `noise`: how much is added to the biases, `trial`: the number among those with noise."""
 
     name: str
     data: Arrays
     lengths: Arrays
     noise: float = 0.0
+    trial: int = 0
 
 
 @dataclass
 class Found:
     """What a check has found: the largest difference, relative to the largest value, over `batches`.
 
-    `ended_early`: whether a search has found hypotheses of several lengths.
+    `ended_early`: whether searches have ended at several ticks; `tied`: whether random sequences were all of equal
+    lengths, since the network takes no others.
     """
 
     gap: float = 0.0
     batches: int = 0
     ended_early: bool = False
+    tied: bool = False
 
 
 def check(net: Network, layer: str, module: Module, real: Sequence[tuple[Arrays, Arrays]] = ()) -> Found:
@@ -50,10 +64,13 @@ def check(net: Network, layer: str, module: Module, real: Sequence[tuple[Arrays,
     differs, where the difference is above the tolerance, and if the module fails or changes itself.
     """
     net.context.keeps_batch = module.draws
-    found = Found()
-    for example in _examples(net, layer, module, real):
+    kind = kind_of_data(net, layer)
+    found, ends = Found(tied=kind.tied), set[int]()  # lengths of hypotheses for one and the same batch
+    for example in _examples(net, kind, module, real):
+        if example.trial >= len(SCALES) and found.ended_early:
+            break
         made = loaded_module(module)
-        with torch.no_grad(), _noise(net, made, module, example.noise):
+        with torch.no_grad(), _noise(net, made, module, example):
             try:
                 seed(net, len(example.name))
                 wanted = results(net, layer, example.data, example.lengths)
@@ -63,32 +80,34 @@ def check(net: Network, layer: str, module: Module, real: Sequence[tuple[Arrays,
                 continue
             found.gap = max(found.gap, _gap(net, layer, module, made, example, wanted))
             _refuse_changes(layer, module, made, example)
-            lengths = wanted.get("lengths", torch.zeros(1))
-            found.ended_early |= module.searches and bool(lengths.min() < lengths.max())
+            if module.searches and "lengths" in wanted:
+                ends |= {int(n) for n in (wanted["lengths"] if example.noise else [])}
+                found.ended_early = len(ends) > 1
             found.batches += 1
     if not found.batches:
         raise ConfigError(f"network[{layer!r}]", "cannot be checked: the network runs on none of the batches")
     return found
 
 
-def _examples(net: Network, layer: str, module: Module, real: Sequence[tuple[Arrays, Arrays]]) -> Iterator[Example]:
-    kind = kind_of_data(net, layer)
+def _examples(net: Network, kind: Kind, module: Module, real: Sequence[tuple[Arrays, Arrays]]) -> Iterator[Example]:
     for count, frames in CHECKED:
         yield Example(f"batch of {count} sequences of {frames} frames", *batch(net, count, frames, kind))
     for of_data in real:
         yield Example("batch of the data", *of_data)
     if module.searches:
-        for scale in SCALES:
-            yield Example(f"search with noise {scale:g} on the biases", *batch(net, *NOISY, kind), scale)
+        for trial in range(TRIALS):
+            scale = SCALES[trial % len(SCALES)]
+            name = f"search with noise {scale:g} on the biases"
+            yield Example(name, *batch(net, *NOISY, kind), scale, trial)
 
 
 @contextmanager
-def _noise(net: Network, made: torch.nn.Module, module: Module, scale: float) -> Iterator[None]:
+def _noise(net: Network, made: torch.nn.Module, module: Module, example: Example) -> Iterator[None]:
     """While there is noise on the biases of both, as far as the module has them as they are."""
     with kept_params(net):
-        generator, weights = torch.Generator().manual_seed(1), made.state_dict()
-        for attribute, name in module.biases.items() if scale else ():
-            noisy = net.params[name] + scale * torch.randn(net.params[name].shape, generator=generator)
+        generator, weights = torch.Generator().manual_seed(example.trial), made.state_dict()
+        for attribute, name in module.biases.items() if example.noise else ():
+            noisy = net.params[name] + example.noise * torch.randn(net.params[name].shape, generator=generator)
             net.params[name].data.copy_(noisy)
             weights[attribute].copy_(noisy)
         yield

@@ -26,8 +26,7 @@ ALIKE = 3  # so many recordings must agree
 
 TEMPLATE = '''"""{title}"""
 
-import torch
-import torch.nn.functional as F
+{imports}
 {helpers}
 
 class Net(torch.nn.Module):
@@ -158,12 +157,15 @@ class _Assembly:
         given = ", ".join(f'"{name}": {writer.text(x)}' for name, x in outputs.items())
         writer.line(f"return {{{given}}}")
         weights = {name: x.tensor for name, x in self.weights.items() if x.tensor is not None}
+        body = "\n".join(writer.lines)
+        uses_functions = re.search(r"\bF\.", "".join([body, *functions]))
         text = TEMPLATE.format(
             title=title,
+            imports="import torch" + "\nimport torch.nn.functional as F" * bool(uses_functions),
             helpers="".join(f"\n\n{text}" for text in functions),
             weights="\n".join(map(_declared, weights, weights.values())),
             inputs=", ".join(self.recordings[0].recorder.inputs),
-            body="\n".join(writer.lines),
+            body=body,
             weights_file=weights_file,
         )
         inner = [c for helper in helpers for c in helper.calls]
@@ -281,7 +283,7 @@ def docstring(doc: str, names: Sequence[str]) -> str:
     for at, paragraph in enumerate(re.split(r"\n\s*\n", doc.strip())):
         sentences = re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join(paragraph.split()))
         told = [s for i, s in enumerate(sentences) if (at == i == 0) or _is_about(s, names)]
-        paragraphs += [textwrap.fill(" ".join(told), 116 - 4)] * bool(told)
+        paragraphs += [textwrap.fill(" ".join(told), 109)] * bool(told)
     text = "\n\n".join(paragraphs)
     return textwrap.indent(f'"""{text}"""\n', "    ") if text else ""
 

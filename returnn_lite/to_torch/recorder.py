@@ -25,7 +25,7 @@ OPS = str(Path(__file__).resolve().parents[1] / "ops") + os.sep
 OTHERS = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent) + os.sep)  # whose variables say nothing
 PLAIN = frozenset(
     {*string.ascii_lowercase, "data", "result", "out", "found", "made", "value", "values", "tensor", "raw", "moved",
-     "flat", "given", "answer", "left", "right", "new", "item", "each", "total", "source", "sources"}
+     "flat", "given", "answer", "left", "right", "new", "item", "each", "total", "source", "sources", "own", "their"}
 )  # fmt: skip
 SMALL = 64  # elements
 ENDS = "_goes_on"  # the function of a loop that asks whether all sequences have ended

@@ -82,6 +82,8 @@ def to_torch_task(config: Config, log: Log) -> None:
         raise exc.as_error() from exc
     found = check(net, layer, module, real_batches(config, net, dataset))
     on = f"{dataset.name} and random numbers" if dataset is not None else f"random numbers ({missing})"
+    if found.tied and dataset is None:
+        log.v1("note: the network takes random data of equal lengths only, so others were not checked")
     if module.searches and not found.ended_early:
         log.v1("note: in the check no hypothesis ended before others, so whether such searches agree is not known")
     if not module.weights:

@@ -157,4 +157,9 @@ def wrapped(line: str) -> str:
         return line
     items.append(line[last:-1].strip())
     inner = "".join(f"{indent}    {item},\n" for item in items if item)
-    return f"{line[: start + 1]}\n{inner}{indent}{line[-1]}"
+    first = line[: start + 1]
+    targets, equals, call = first.strip().partition(" = ")
+    if len(first) > WIDTH and equals and ", " in targets:
+        names = "".join(f"{indent}    {name},\n" for name in targets.split(", "))
+        first = f"{indent}(\n{names}{indent}) = {call}"
+    return f"{first}\n{inner}{indent}{line[-1]}"

@@ -371,7 +371,8 @@ class Writer:
             return f"{base}_{ROWS[call.function.__name__]}"
         if value in self.names:
             return f"{layer}_{self.names[value]}" if layer != self.names[value] else layer
-        function = "number" if call.function in NUMBERS else call.function.__name__.strip("_")
+        name = call.function.base if isinstance(call.function, Helper) else call.function.__name__
+        function = "number" if call.function in NUMBERS else name.strip("_")
         return f"{layer}_{WORDS.get(function, function)}"
 
     def _rows_of(self, call: Call) -> str:

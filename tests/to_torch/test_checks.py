@@ -135,6 +135,14 @@ def test_long_lines_break_at_the_last_brackets():
     assert wrapped(line).startswith("x = first(1, 2).second(\n    argument_0,\n    argument_1,\n")
 
 
+def test_long_targets_stand_in_brackets():
+    targets = ", ".join(f"target_{i}" for i in range(12))
+    text = wrapped(f"    {targets} = function(argument)")
+    assert text.startswith("    (\n        target_0,\n") and text.endswith(
+        "    ) = function(\n        argument,\n    )"
+    )
+
+
 @pytest.mark.parametrize("end", ["[: argument_1]", " * (argument_0 + argument_1)"])
 def test_long_lines_stay_what_they_are(end: str):
     line = f"x = first({', '.join(f'argument_{i}' for i in range(12))}){end}"
