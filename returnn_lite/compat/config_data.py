@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from returnn_lite.layers.views.data_view import LengthsOf
+from returnn_lite.layers.views.data_view import DataView, LengthsOf
 from returnn_lite.tensor import Dim
+from returnn_lite.tensor.build import data_spec
 from returnn_lite.tensor.foreign import with_core_dims
 
 
@@ -35,7 +36,7 @@ class Data:
         self.name = name
         self.sparse = sparse or sparse_dim is not None
         self.sparse_dim: Dim | None = with_core_dims(sparse_dim)
-        self.dim = dim
+        self.dim = dim if dim is not None or self.sparse or not shape else shape[-1]
         self.dtype = dtype or ("int32" if self.sparse else "float32")
         self.dim_tags: Sequence[Dim] | None = with_core_dims(dim_tags or dims)
         if shape is None and not self.dim_tags:
@@ -48,6 +49,13 @@ class Data:
     def get_sequence_lengths(self) -> Any:
         """The lengths that were given for the first axis."""
         return self.size_placeholder.get(0)
+
+    def __getattr__(self, name: str) -> Any:
+        """Positions and sizes of the axes, and all else that a layer's output tells of them."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        shape = {"shape": self.shape} if self.shape else {}
+        return getattr(DataView(data_spec(self.name, self.out_type | shape), self.name), name)
 
     @property
     def out_type(self) -> dict[str, Any]:

@@ -213,3 +213,15 @@ def test_equal_hypotheses_are_joined():
     assert (
         torch.allclose(joined[0, :2], torch.tensor([scores[0, ::2].logsumexp(0), -2.0])) and joined[0, 2] == -torch.inf
     )
+
+
+def test_data_tell_their_axes():
+    with config_imports():
+        from TFUtil import Data
+    dense, labels, vector = Data("a", shape=(None, 3)), Data("b", sparse=True, dim=5), Data("c", shape=())
+    assert dense.batch_shape == (None, None, 3) and dense.dim == 3 and dense.time_dim_axis == 1
+    assert dense.feature_dim_axis == 2 and dense.is_batch_major and dense.copy_as_time_major().batch_dim_axis == 1
+    assert labels.batch_shape == (None, None) and labels.dim == 5 and not labels.have_feature_axis()
+    assert vector.batch_ndim == 1 and not vector.have_time_axis()
+    with pytest.raises(AttributeError, match="no attribute 'tmie_dim_axis'"):
+        dense.tmie_dim_axis  # noqa: B018
