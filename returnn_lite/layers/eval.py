@@ -123,6 +123,9 @@ class Eval(Elementwise):
             spec, order = self._without_loops(spec, value), None
         if order is not None:
             value = value.permute([order.index(i) for i in range(spec.rank)])
+        if any(dim.size not in (None, size) for dim, size in zip(spec.dims, value.shape, strict=True)):
+            text = f"the value of `eval` must have the axes {spec}, but has shape {tuple(value.shape)}"
+            raise self.error(f'{text}; give `out_type`: {{"shape": …}}')
         if not sources:
             data = [*self.context.run.data.values()]
             return Tensor(value, spec, merged_lengths(data) if data and spec.dynamic else {})

@@ -515,3 +515,9 @@ def test_labels_of_any_int_type_are_looked_up(layer, dtype):
         lengths = {k: torch.tensor(v, dtype=torch.int32) for k, v in LENGTHS.items()}
         found.append(net({"data": DATA, "classes": CLASSES.to(getattr(torch, name))}, lengths)["output"].data)
     torch.testing.assert_close(*found)
+
+
+def test_the_value_of_eval_must_have_the_sizes_of_its_axes():
+    refused({"class": "eval", "eval": "source(0)[:, :, :1]"}, ["must have the axes", "(2, 3, 1)", "out_type"])
+    halved = {"class": "eval", "eval": "source(0, auto_convert=False)[:, :, :1]", "out_type": {"shape": (None, 1)}}
+    assert run(halved).data.shape == (2, 3, 1)
