@@ -10,13 +10,14 @@ import torch
 from returnn_lite.frontend.binary import squared_difference
 from returnn_lite.frontend.concat import split
 from returnn_lite.frontend.dim import Dim
-from returnn_lite.frontend.elementwise import identity, sigmoid
+from returnn_lite.frontend.elementwise import copy_to_device, identity, sigmoid
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import axis_of
 from returnn_lite.frontend.masks import padding_mask
 from returnn_lite.frontend.reduce import reduce_mean
 from returnn_lite.frontend.sizes import num_elements_of_shape
 from returnn_lite.frontend.tensor import Tensor, TensorLike
+from returnn_lite.frontend.where import where
 from returnn_lite.running_config import running_config
 
 NEGATIVE_INFINITY = float("-inf")
@@ -85,8 +86,19 @@ def moments(
     if distributed:
         raise WrongUse("moments: `distributed` is not supported; reduce the sums with rf.reduce_sum(distributed=True)")
     mean = reduce_mean(x, axis=axis)
-    variance = reduce_mean(squared_difference(x, mean), axis=axis, use_mask=use_mask)
+    variance = reduce_mean(squared_difference(x, defined(mean, axis)), axis=axis, use_mask=use_mask)
     if not isinstance(correction, int) or correction != 0:
         count: Any = num_elements_of_shape(axis, use_mask=use_mask, device=x.device)
         variance = variance * (count / (count - correction))
     return mean, variance
+
+
+def defined(mean: Tensor, axis: Dim | Sequence[Dim]) -> Tensor:
+    """A mean over axes, with 0 for NaN where all entries are padding, so that there are gradients beside that."""
+    dims = (axis,) if isinstance(axis, Dim) else tuple(axis)
+    if not any(dim.need_masking() for dim in dims):
+        return mean
+    count = num_elements_of_shape(dims)
+    if bool((count.raw_tensor > 0).all()):
+        return mean
+    return where(copy_to_device(count > 0, mean.device), mean, 0.0)

@@ -15,6 +15,7 @@ from returnn_lite.frontend.dim_sizes import as_torch
 from returnn_lite.frontend.dropout import dropout
 from returnn_lite.frontend.errors import WrongUse
 from returnn_lite.frontend.layout import arranged, axis_of
+from returnn_lite.frontend.reduce import lowest
 from returnn_lite.frontend.run_ctx import get_run_ctx
 from returnn_lite.frontend.tensor import Tensor
 
@@ -60,7 +61,9 @@ def attend(
         mask, causal = plan.mask(q.device, seen), False
     if drop and (att_dropout_broadcast_default() if broadcast is None else broadcast):
         mask = plan.mask(q.device, seen)
-        weights = ops_attention.masked_softmax(q @ k.transpose(-1, -2), mask, scale=factor)
+        energies = q @ k.transpose(-1, -2)
+        least = lowest(energies.dtype) / max(factor, 1.0)  # no NaN without any keys
+        weights = ops_attention.masked_softmax(energies, mask, lowest=least, scale=factor)
         found = dropped_weights(weights, drop, True) @ v
     else:
         lead = q.shape[:-2]

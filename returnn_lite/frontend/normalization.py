@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from returnn_lite.frontend.along_axis import moments
+from returnn_lite.frontend.along_axis import defined, moments
 from returnn_lite.frontend.axes import split_dims
 from returnn_lite.frontend.defaults import output_keeps_dtype
 from returnn_lite.frontend.dim import Dim, Dims
@@ -23,7 +23,7 @@ from returnn_lite.frontend.tensor import Tensor
 
 def normalize(a: Tensor, *, axis: Dim | Sequence[Dim], epsilon: float = 1e-6) -> Tensor:
     """(a - mean) / sqrt(variance + epsilon) over axes, without padding."""
-    mean, variance = moments(a, axis)
+    mean, variance = (defined(x, axis) for x in moments(a, axis))
     found = (a - mean) * rsqrt(variance + epsilon)
     if a.feature_dim is not None:
         found.feature_dim = a.feature_dim

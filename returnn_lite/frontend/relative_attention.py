@@ -17,6 +17,7 @@ from returnn_lite.frontend.layout import arranged, axis_of
 from returnn_lite.frontend.linear import Linear
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.positions import LearnedRelativePositionalEncoding, relative_positional_encoding
+from returnn_lite.frontend.reduce import lowest
 from returnn_lite.frontend.self_attention import SelfAttentionBase, split_heads
 from returnn_lite.frontend.tensor import Tensor
 
@@ -127,7 +128,7 @@ class RelPosMixin(SelfAttentionBase):
             alpha=factor,
         ).unflatten(0, lead)
         mask = plan.mask(scores.device, history.seen(query_axis, scores.device))
-        weights = ops_attention.masked_softmax(scores, mask)
+        weights = ops_attention.masked_softmax(scores, mask, lowest=lowest(scores.dtype))  # no NaN without any keys
         weights = dropped_weights(weights, rate_now(self.att_dropout), self.att_dropout_broadcast)
         return plan.result(weights @ raw_v, q, values)
 

@@ -168,6 +168,20 @@ def test_only_empty_sequences(name, version):
         assert x.raw_tensor.grad is None or not x.raw_tensor.grad.numel()
 
 
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("train", [False, True])
+def test_gradients_beside_an_empty_sequence(name, train, version):
+    version(18)  # whose dropout of attention weights is shared
+    rf.init_train_step_run_ctx(train_flag=train)
+    time = sized(LENGTHS, (B, K))
+    x = random([B, K, time, F], feature_dim=F)
+    x.raw_tensor.requires_grad_(True)
+    y, _ = MAKERS[name]()(x, time, [B, K])
+    if y.raw_tensor.requires_grad:
+        y.copy_masked(0.0).raw_tensor.sum().backward()
+        assert x.raw_tensor.grad is None or torch.isfinite(x.raw_tensor.grad).all()
+
+
 def test_losses_of_empty_sequences(version):
     version(24)
     time, labels_time = sized([0, 0, 0], B), sized([0, 1, 0], B)
