@@ -12,7 +12,7 @@ import traceback
 from types import FrameType
 from typing import Any
 
-from returnn_lite.errors import did_you_mean
+from returnn_lite.errors import closest, did_you_mean
 
 _CALL = re.compile(r"([\w.<>]+)\(\) (.+)")
 _UNKNOWN = re.compile(r"got an unexpected keyword argument '(\w+)'")
@@ -30,7 +30,8 @@ def told_name(exc: BaseException, frame: FrameType) -> str:
     if isinstance(exc, AttributeError) and exc.obj is not None and exc.name:
         return text + did_you_mean(exc.name, _public(exc.obj))
     if isinstance(exc, NameError) and exc.name:
-        return text + did_you_mean(exc.name, {**vars(builtins), **frame.f_globals, **frame.f_locals})
+        found = closest(exc.name, {**vars(builtins), **frame.f_globals, **frame.f_locals}, 0.75)  # of many names
+        return text + (f'; did you mean "{found}"?' if found else "")
     if isinstance(exc, ImportError) and (found := _IMPORT.match(text)):
         name, module = found.groups()
         public = re.sub(r"^returnn_lite\.frontend\b", "returnn.frontend", module)  # as configs call it
