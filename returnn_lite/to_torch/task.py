@@ -120,6 +120,7 @@ def write(
             try:
                 return make_module(recordings, title, weights_file, comments)
             except Unwritable as exc:
+                exc.layer = exc.layer or f"network[{layer!r}]"
                 first = first or exc
     raise first or Unwritable("nothing was recorded")
 

@@ -109,6 +109,16 @@ def test_refusals_name_the_layer():
     assert str(found.value.as_error()).startswith('network["y"]: ')
 
 
+def test_refusals_without_a_layer_name_the_output(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> Module:
+        raise Unwritable("it reads what the file does not compute")
+
+    monkeypatch.setattr("returnn_lite.to_torch.task.make_module", refuse)
+    with pytest.raises(Unwritable) as found:
+        written(*network("one layer"))
+    assert str(found.value.as_error()).startswith("network['output']: ")
+
+
 def test_checks_on_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     dev = {"class": "DummyDataset", "input_dim": 5, "output_dim": 7, "num_seqs": 6}
