@@ -41,6 +41,14 @@ def test_shapes(name):
     assert extract(np.ones(1), features=name, num_feature_filters=100).shape == (1, 100)  # shorter than a window
 
 
+@pytest.mark.parametrize("name, dim", [("mfcc", 12), ("db_mel_filterbank", 12), ("linear_spectrogram", 120)])
+def test_frames_without_zeros_around(name, dim):
+    size = 2 * dim if name == "linear_spectrogram" else RATE // 40  # samples of a frame
+    plain = {"features": name, "num_feature_filters": dim, "feature_options": {"center": False}}
+    assert len(extract(**plain)) == 1 + (len(TONE) - size) // 80
+    assert np.allclose(extract(np.pad(TONE, size // 2), **plain), extract(features=name, num_feature_filters=dim))
+
+
 def test_where_a_tone_is():
     mels = extract(features="log_mel_filterbank", num_feature_filters=40)[50]
     centres = features.mel_inverse(np.linspace(0, features.mel(np.array(4000.0)), 42))[1:-1]
@@ -245,6 +253,12 @@ def test_folder(tmp_path):
 def test_bad_lists(tmp_path, entries, message):
     with pytest.raises(ConfigError, match=message):
         ogg_read(tmp_path, {"path": ogg_zip(tmp_path / "x.zip", entries)})
+
+
+def test_whole_seconds_after_the_first_entry(tmp_path):
+    entries = "[{'text': 'a', 'duration': 2.5, 'seq_name': 's'}, {'text': 'b', 'duration': 2, 'seq_name': 't'}]"
+    dataset = ogg(tmp_path, path=ogg_zip(tmp_path / "y.zip", entries), audio=None, seq_ordering="sorted")
+    assert tags(dataset) == ["t", "s"] and dataset.get_estimated_seq_length(0) == 200
 
 
 def test_bad_zips(tmp_path):

@@ -136,3 +136,13 @@ def test_without_end():
         dataset.get_current_seq_order()
     with pytest.raises(NotImplementedError):
         dataset.get_estimated_seq_length(0)
+
+
+def test_anything_has_empty_texts():
+    types = {"data": {"shape": (None, 3)}, "text": {"shape": (), "dtype": "string"}}
+    dataset = init_dataset({"class": "AnythingDataset", "data_keys": types})
+    dataset.init_seq_order(epoch=1, seq_list=["a", "b"])
+    dataset.load_seqs(0, 2)
+    assert (
+        dataset.get_tag(1) == "b" and dataset.get_data(1, "text") == "" and dataset.get_data(1, "data").shape == (1, 3)
+    )

@@ -80,6 +80,22 @@ def test_meta_goes_by_tags(tmp_path):
     assert tags(dataset, seq_list=["1", "1", "2"]) == ["1", "1", "2"]
 
 
+def test_meta_sorts_by_frames_whatever_its_dataset_sorts_by(tmp_path):
+    (tmp_path / "text").write_text("aaaaaa\na a a\na a\n")  # 6, 5, 3 bytes, but 1, 3, 2 words
+    lm = {"class": "LmDataset", "corpus_file": str(tmp_path / "text"),
+          "orth_vocab": {"labels": ["a", "UNK"], "unknown_label": "UNK"}}  # fmt: skip
+    options = {"datasets": {"a": lm}, "data_map": {"data": ("a", "data")}}
+    assert tags(made("LmDataset", **{**lm, "seq_ordering": "sorted"})) == ["line-2", "line-1", "line-0"]
+    dataset = made("MetaDataset", **options, seq_ordering="sorted")
+    assert [tags(dataset, epoch) for epoch in (1, 2)] == [["line-0", "line-2", "line-1"]] * 2
+    dataset = made("MetaDataset", **options)
+    dataset.sort_longest_first()  # for speed: nothing is read for it
+    assert tags(dataset) == ["line-0", "line-1", "line-2"]
+    (tmp_path / "lens").write_text(repr({"line-0": 2, "line-1": 1, "line-2": 3}))
+    dataset = made("MetaDataset", **options, seq_ordering="sorted", seq_order_seq_lens_file=str(tmp_path / "lens"))
+    assert tags(dataset) == ["line-1", "line-0", "line-2"]
+
+
 def test_meta_of_a_controlling_dataset(tmp_path):
     datasets = {
         "a": {

@@ -40,9 +40,9 @@ def power_spectra(audio: np.ndarray, window: int, hop: int, center: bool = True)
     return np.concatenate(parts)
 
 
-def linear_spectra(audio: np.ndarray, window: int, hop: int, dim: int) -> np.ndarray:
+def linear_spectra(audio: np.ndarray, window: int, hop: int, dim: int, center: bool = True) -> np.ndarray:
     """|X| of an FFT of 2 * dim samples, without the constant part: (frames, dim). Needs window <= 2 * dim."""
-    frames = frames_of(audio, 2 * dim, hop)
+    frames = frames_of(audio, 2 * dim, hop, center)
     left = (2 * dim - window) // 2
     padded = np.pad(hann(window), (left, 2 * dim - window - left))
     parts = [
@@ -154,9 +154,11 @@ def mfcc(
     return made
 
 
-def linear_spectrogram(audio: np.ndarray, rate: int, window: int, hop: int, dim: int) -> np.ndarray:
+def linear_spectrogram(
+    audio: np.ndarray, rate: int, window: int, hop: int, dim: int, center: bool = True
+) -> np.ndarray:
     """Magnitudes at `dim` frequencies above 0."""
-    return linear_spectra(audio, window, hop, dim)
+    return linear_spectra(audio, window, hop, dim, center)
 
 
 def deltas(features: np.ndarray, order: int) -> np.ndarray:

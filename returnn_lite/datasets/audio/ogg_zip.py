@@ -121,20 +121,22 @@ class OggZipDataset(Transcribed):
         else:
             content = self.zips.read(source.path, f"{source.name}.txt")
         for i, entry in enumerate(parse_list(content, where)):
-            self._check_entry(entry, f"{where}: entry {i}")
+            self._check_entry(entry, f"{where}: entry {i}", first=i == 0)
             yield entry
 
-    def _check_entry(self, entry: ConfigValue, where: str) -> None:
+    def _check_entry(self, entry: ConfigValue, where: str, *, first: bool) -> None:
+        """Raises ConfigError. Durations must be floats; that is only checked for the first: later ones may be whole."""
         if not isinstance(entry, dict):
             raise ConfigError(where, f"must be a dict, but is {str(entry)[:100]} instead")
-        kinds = {"text": str, "duration": float, "file": str, "seq_name": str}
+        duration = float if first else int | float
+        kinds = {"text": (str, "str"), "duration": (duration, "float"), "file": (str, "str"), "seq_name": (str, "str")}
         needed = ["text", "duration", "file" if self.audio is not None else "seq_name"]
-        for key, kind in kinds.items():
+        for key, (kind, kind_name) in kinds.items():
             value = entry.get(key)
             if value is None and key in needed and not (key == "seq_name" and "file" in entry):
                 raise ConfigError(where, f'must have "{key}", but has {sorted(entry)} only')
             if value is not None and not isinstance(value, kind):
-                raise ConfigError(where, f'"{key}" must be of type {kind.__name__}, but is {value!r} instead')
+                raise ConfigError(where, f'"{key}" must be of type {kind_name}, but is {value!r} instead')
         if unsafe(entry.get("file") or ""):
             raise ConfigError(where, f'has the unsafe file name "{entry["file"]}"')
 

@@ -89,7 +89,7 @@ class AudioFeatures:
             raise ConfigError(path, f"non-supported feature type {name!r}{hint}")
         known = list(inspect.signature(FEATURES[str(name)]).parameters)[5:]
         for option in self.options:
-            if option not in known and not (option == "center" and name == "linear_spectrogram"):
+            if option not in known:
                 raise ConfigError(f'{self.path}: feature_options["{option}"]', f"unknown option of {name}")
 
     def _norm(self, value: ConfigValue, option: str) -> Any:

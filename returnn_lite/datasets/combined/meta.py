@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -65,7 +66,7 @@ class MetaDataset(EpochDataset):
         self.num_outputs.update({key: _pair(value) for key, value in (data_dims or {}).items() if key in data_map})
         if seq_list_file is None:
             self.tags.check_none_is_missing()
-        self._warned = False
+        self._warned = self._about_is_enough = False
         self._unread: int | None = None  # an epoch in its own order of which nothing was read yet
 
     def _default_name(self) -> str:
@@ -159,7 +160,27 @@ class MetaDataset(EpochDataset):
             return read_seq_lens(self.options.seq_order_seq_lens_file, self.get_all_tags())
         if self.seq_lens is not None:
             return self._lens_of("data", range(len(self.get_all_tags())))
-        return self.sort_lengths()
+        return self._frames_of_data
+
+    def sort_longest_first(self) -> None:
+        """By what its dataset sorts by: this is for speed, so nothing is read to know it exactly."""
+        self._about_is_enough = True
+        super().sort_longest_first()
+
+    @cached_property
+    def _frames_of_data(self) -> np.ndarray | None:
+        """Frames of "data" of every sequence, whatever its dataset sorts by; read once if they are not known."""
+        sub, key = self.subs[self.default], self.data_map["data"][1]
+        known = key in (sub.corpus_lengths() or {})
+        if known or self._about_is_enough or not _finite(sub):
+            return self.sort_lengths()
+        self.log.v3(f"{self.name}: reads {sub.name} once, as orders by length go by its frames")
+        sub.init_seq_order(1, **self.tags.sub_order(self.default, np.arange(len(self.tags.own))))
+        lengths = np.empty(len(self.tags.own), np.int64)
+        for i in range(len(lengths)):
+            sub.load_seqs(i, i + 1)
+            lengths[i] = sub.get_seq_length(i)[key]
+        return lengths
 
     def sort_lengths(self) -> np.ndarray | None:
         """Frames of "data", or what its dataset sorts by."""
@@ -315,6 +336,14 @@ def _checked_map(data_map: ConfigValue, datasets: ConfigDict, name: str) -> dict
             hint = f"{did_you_mean(str(value[0]), datasets)}; known: {sorted(datasets)}"
             raise ConfigError(f'{path}["{key}"]', f'unknown dataset "{value[0]}"{hint}')
     return {key: (value[0], value[1]) for key, value in data_map.items()}
+
+
+def _finite(sub: Dataset) -> bool:
+    """Whether a dataset has an end that is known."""
+    try:
+        return not math.isinf(sub.get_total_num_seqs(fast=True))
+    except NotImplementedError:
+        return False
 
 
 def _pair(value: ConfigValue) -> tuple[int, int]:

@@ -51,7 +51,8 @@ class AnythingDataset(TypedKeys):
 
     def load_corpus_seqs(self, indices: np.ndarray) -> list[Seq]:
         """Zeros."""
-        zeros = {key: np.zeros(self._shape(key), self.get_data_dtype(key)) for key in self.types}
+        dtypes = {key: "str" if self.is_text(key) else self.get_data_dtype(key) for key in self.types}
+        zeros = {key: np.zeros(self._shape(key), dtype) for key, dtype in dtypes.items()}  # texts are empty
         return [dict(zeros) for _ in indices]
 
     def _shape(self, key: str) -> list[int]:
