@@ -160,6 +160,12 @@ def test_keys_start_together():
     assert found == [[(0, 0, 4, 0), (1, 0, 3, 4)]]
 
 
+def test_rows_without_a_limit_of_frames_have_every_sequence_once():
+    lengths, keys = [[2, 2], [1, 3], [2, 2], [3, 1], [2, 2]], ("x", "classes")
+    row = [(0, 0, 2, 0), (1, 0, 1, 2), (2, 0, 2, 5), (3, 0, 3, 7), (4, 0, 2, 10)]
+    assert rows(lengths, keys, batch_size={"data": 9}) == [row]
+
+
 def test_keys_of_different_length_and_limit_come_to_an_end():
     batches = list(framewise_batches(
         whole_seqs(blocks([[3, 9], [9, 2], [0, 4]]), ("data", "classes")),

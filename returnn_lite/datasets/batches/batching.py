@@ -288,7 +288,8 @@ class _Row:
         frames = self.frames[0]
         if min(self.frames) < max(self.frames):
             return 0
-        window = slices[first : first + max(int(min(self.size) - frames), 0)] if min(self.size) < np.inf else slices
+        room = min(self.size) - frames
+        window = slices[first : first + max(int(room), 0)] if room < np.inf else slices[first:]
         lengths = window.lengths
         ends = frames + np.cumsum(lengths[:, 0])
         start_idx = self.entries[0][0] if self.entries else window.seq_idx[:1]
