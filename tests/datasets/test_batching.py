@@ -127,11 +127,11 @@ def test_bad_options(options, message):
 # --- end to end ---
 
 
-def rows(lengths, keys=("data",), **options):
+def rows(lengths, keys=("data",), block=3, **options):
     """Per batch [(seq_idx, start, end, offset)] with the bounds of the first key."""
     made = BatchingOptions(recurrent_net=False, **options)
     found = []
-    for b in framewise_batches(whole_seqs(blocks(lengths), keys), made):
+    for b in framewise_batches(whole_seqs(blocks(lengths, block), keys), made):
         columns = (b.slices.seq_idx, b.slices.start[:, 0], b.slices.end[:, 0], b.offset)
         found.append(list(zip(*(c.tolist() for c in columns), strict=True)))
         assert b.num_rows == 1
@@ -163,7 +163,7 @@ def test_keys_start_together():
 def test_rows_without_a_limit_of_frames_have_every_sequence_once():
     lengths, keys = [[2, 2], [1, 3], [2, 2], [3, 1], [2, 2]], ("x", "classes")
     row = [(0, 0, 2, 0), (1, 0, 1, 2), (2, 0, 2, 5), (3, 0, 3, 7), (4, 0, 2, 10)]
-    assert rows(lengths, keys, batch_size={"data": 9}) == [row]
+    assert rows(lengths, keys, block=5, batch_size={"data": 9}) == [row]
 
 
 def test_keys_of_different_length_and_limit_come_to_an_end():
