@@ -80,6 +80,10 @@ def test_replacing(tmp_path):
     (tmp_path / "lm.txt").write_text("a x\ny b\n")
     skipping = made("LmDataset", **base, **options, error_on_invalid_seq=False)
     assert read(skipping) == {"line-0": [1, 2, 3, 0]} and skipping.num_seqs == 1
+    skipping.init_seq_order(1, seq_order=[0, 1])  # as MetaDataset does: its other datasets have as many
+    assert skipping.num_seqs == 2
+    with pytest.raises(ConfigError, match='sequence "line-1": LmDataset: invalid seq'):
+        skipping.get_data(1, "data")
     unknown = made("LmDataset", **base, **options, auto_replace_unknown_symbol=True, unknown_symbol="c")
     assert read(unknown)["line-1"] == [3, 2, 0]
     with pytest.raises(ConfigError, match='sequence "line-1": LmDataset: invalid seq .*, missing orth symbol .y.'):

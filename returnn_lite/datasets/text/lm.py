@@ -206,7 +206,8 @@ class LmDataset(Dataset):
         order = super()._new_order(epoch, seq_list, given)
         if self.phones is not None:
             self.phones.seed(self.order_options.seed(epoch))
-        if order is not None and len(order) and not self.error_on_invalid and seq_list is None and self.phones is None:
+        own = seq_list is None and given is None  # in a given order every line must be valid
+        if order is not None and len(order) and not self.error_on_invalid and own and self.phones is None:
             order = order[self._valid[order]]
         return order
 
