@@ -85,6 +85,8 @@ def init_dataset(
     defaulted = frozenset(name for name in default if given.get(name) is None)
     options = {**given, **{name: default[name] for name in defaulted}}
     options["name"] = str(options.get("name") or name)
+    if options.get("distrib_shard_files"):  # all processes must have the same order of files
+        options["random_seed_offset"] = given.get("random_seed_offset") or 0
     if options.get("random_seed_offset") is None:
         options["random_seed_offset"] = default_seed_offset(config, name)
     made = make_dataset(options, name, log)
@@ -155,10 +157,20 @@ def shard(config: Config, environ: Mapping[str, str]) -> dict[str, int]:
     None of them with `torch_distributed`, unless that says "data": "shares": all go through all sequences, in other
     orders.
     """
-    size = int(environ.get("WORLD_SIZE") or 1)
+    size = world_size(environ)
     if size == 1 or sees_all_data(config):
         return {}
-    return {"_num_shards": size, "_shard_index": int(environ.get("RANK") or 0)}
+    return {"_num_shards": size, "_shard_index": rank(environ)}
+
+
+def world_size(environ: Mapping[str, str]) -> int:
+    """Processes of a distributed training."""
+    return int(environ.get("WORLD_SIZE") or 1)
+
+
+def rank(environ: Mapping[str, str]) -> int:
+    """The number of this process in a distributed training."""
+    return int(environ.get("RANK") or 0)
 
 
 def sees_all_data(config: Config) -> bool:
@@ -177,4 +189,4 @@ def default_seed_offset(config: Config | None, name: str) -> int:
         return int(from_environment)
     if not sees_all_data(config) or name in EVALUATED:
         return 0
-    return int(os.environ.get("RANK", "0")) * SEED_STEP_PER_RANK
+    return rank(os.environ) * SEED_STEP_PER_RANK

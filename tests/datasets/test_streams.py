@@ -12,7 +12,7 @@ from returnn_lite.datasets.audio.timit import PHONES_61, phone_of
 from returnn_lite.datasets.combined.distribute_files import distribute, read_files, size_of_files
 from returnn_lite.datasets.hdf.nextgen import aligned
 from returnn_lite.errors import ConfigError
-from tests.datasets.examples import FRAMES, examples, hdf_of, recordings, static, streams, tables, wav
+from tests.datasets.examples import FRAMES, double, examples, hdf_of, recordings, static, streams, tables, wav
 from tests.datasets.hdf_files import write
 
 
@@ -116,6 +116,23 @@ def test_files_are_dealt_out(tmp_path):
     with pytest.raises(NotImplementedError):
         dataset.get_all_tags()
     assert distribute([1, 1, 1, 9], 2) == [[0, 1, 2], [3]] and distribute([9, 1, 1], 3) == [[0], [1], [2]]
+
+
+def test_processes_share_files(tmp_path, monkeypatch):
+    files = [write(tmp_path / f"{i}.hdf", (1, 2), tags=[f"{i}a", f"{i}b"]) for i in range(5)]
+    options = {"files": files, "get_sub_epoch_dataset": hdf_of, "partition_epoch": 2, "seq_ordering": "random"}
+    nested = {"dataset": {"class": "DistributeFilesDataset", **options, "distrib_shard_files": True}, "map_seq": double}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        dataset = made("DistributeFilesDataset", **options, distrib_shard_files=True)
+        found += [tag for epoch in (3, 4) for tag in read(dataset, epoch=epoch)]
+        inner = made("PostprocessingDataset", **nested, random_seed_offset=16127 * int(rank)).inner
+        assert inner.files_of(3) == dataset.files_of(3)
+    assert sorted(found) == [f"{i}{x}" for i in range(5) for x in "ab"]
+    with pytest.raises(ConfigError, match="partition_epoch = 3 times 2 processes, but are 5"):
+        made("DistributeFilesDataset", **{**options, "partition_epoch": 3}, distrib_shard_files=True)
 
 
 def test_lists_of_files(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 from returnn_lite.config_value import ConfigDict, ConfigOptions, ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.combined.sub import Wrapper, sub_dataset
+from returnn_lite.datasets.factory import rank, world_size
 from returnn_lite.datasets.options import BaseOptions
 from returnn_lite.datasets.order.ordering import ordering_name
 from returnn_lite.datasets.registry import dataset
@@ -28,7 +29,9 @@ class DistributeFilesDataset(Wrapper):
 
     `files` is a list (of file names, or nested lists, tuples, dicts of them), a function giving it, or a .txt, .json
     or .py file. One pass over all files takes `partition_epoch` epochs, whose files have about the same size together.
-    `seq_ordering` "default" or "random" is the order of the files. The options of preloading have no effect.
+    `seq_ordering` "default" or "random" is the order of the files. With `distrib_shard_files` each process of a
+    distributed training reads files of its own, else its part of the sequences of all. The options of preloading have
+    no effect.
     """
 
     def __init__(
@@ -48,11 +51,9 @@ class DistributeFilesDataset(Wrapper):
             raise ConfigError(f"{self.name}: get_sub_epoch_dataset", "must be a function that returns a dataset dict")
         self.files = read_files(files, f"{self.name}: files")
         self.partitions = self.options.partition_epoch or 1
-        if len(self.files) < self.partitions:
-            raise ConfigError(
-                f"{self.name}: files",
-                f"must be at least partition_epoch = {self.partitions}, but are {len(self.files)}",
-            )
+        # (number of this process, of all processes) that share the files
+        self.share = (rank(os.environ), world_size(os.environ)) if distrib_shard_files else None
+        self._check_number()
         ordering = self.options.seq_ordering or "default"
         if not callable(ordering) and ordering not in ("default", "random"):
             raise ConfigError(
@@ -61,6 +62,12 @@ class DistributeFilesDataset(Wrapper):
         self.get_dataset = get_sub_epoch_dataset
         self.sizes: dict[int, int] = {}
         self.describe_as(self._dataset_of(self.files[:1]))
+
+    def _check_number(self) -> None:
+        processes = 1 if self.share is None else self.share[1]
+        if len(self.files) < self.partitions * processes:
+            needed = f"partition_epoch = {self.partitions}" + f" times {processes} processes" * (processes > 1)
+            raise ConfigError(f"{self.name}: files", f"must be at least {needed}, but are {len(self.files)}")
 
     def _dataset_of(self, files: list[ConfigValue]) -> Dataset:
         options = self.get_dataset(files)
@@ -73,7 +80,8 @@ class DistributeFilesDataset(Wrapper):
             raise ConfigError(
                 path, f"must return a dataset with one of {', '.join(ORDER_KEYS)}, so that its order is clear"
             )
-        return sub_dataset(self, dict(options), "sub")
+        whole = {} if self.share is None else {"_num_shards": 1, "_shard_index": 0}
+        return sub_dataset(self, dict(options), "sub", **whole)
 
     def init_seq_order(
         self, epoch: int | None = None, seq_list: Sequence[str] | None = None, seq_order: Sequence[int] | None = None
@@ -97,9 +105,10 @@ class DistributeFilesDataset(Wrapper):
             np.random.RandomState(self.order_options.seed(epoch)).shuffle(order)
         if not self.sizes:
             self.sizes = {i: size_of_files(file, self.name) for i, file in enumerate(self.files)}
-        # The sub-dataset takes its shard itself.
-        bins = distribute([self.sizes[i] for i in order], self.partitions)
-        return [self.files[order[i]] for i in bins[(epoch - 1) % self.partitions]]
+        # Without a share of the files, the sub-dataset takes its shard itself.
+        number, processes = self.share or (0, 1)
+        bins = distribute([self.sizes[i] for i in order], self.partitions * processes)
+        return [self.files[order[i]] for i in bins[number * self.partitions + (epoch - 1) % self.partitions]]
 
     def get_total_num_seqs(self, *, fast: bool = False) -> int | float:
         """Not known."""
