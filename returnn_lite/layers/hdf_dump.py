@@ -40,6 +40,7 @@ class HDFDump(Layer):
 
     sources = "many"
     passes_through = True
+    writes = True
 
     def __init__(
         self,

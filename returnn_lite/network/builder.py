@@ -83,6 +83,7 @@ class Builder:
         if self.context.losses or not wanted:
             return
         needed = dict.fromkeys(node for name in wanted if (node := self.net.nodes.get(name)) is not None)
+        needed |= dict.fromkeys(node for node in self.net.order if node.layer.writes)
         for node in reversed(self.net.order):
             needed |= dict.fromkeys(node.inputs if node in needed else ())
         lacking = set[Node]()

@@ -476,3 +476,6 @@ def test_what_needs_references_is_not_computed_without_losses():
     assert data_keys(("encoder", "loss")) == {"data"}
     assert data_keys(("output",)) == data_keys(()) == {"data", "classes"}
     assert data_keys(("encoder",), available_for_inference=True) == {"data", "classes"}
+    dump = {"class": "hdf_dump", "from": "data", "filename": "x.hdf", "extra": {"cls": "data:classes"}}
+    layers["dump"] = {**dump, "is_output_layer": True}  # a file is wanted wherever it is written
+    assert data_keys(("encoder",)) == {"data", "classes"}
