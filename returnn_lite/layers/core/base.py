@@ -56,8 +56,8 @@ class Layer(torch.nn.Module):
     other hypotheses behind it; `grows`: its axes grow with the ticks; `keeps_order`: later choices do not re-order it;
     `passes_through`: the output is the source, so in loops others read that, and the layer runs once, after the loop;
     `in_dim_is_features`: that option names the feature axis; `remembers`: attributes that outlast a run, besides
-    parameters; `full_precision`: it computes in float32 under `torch_amp`, too; `writes`: it writes files, which are wanted
-    wherever it is built.
+    parameters; `full_precision`: it computes in float32 under `torch_amp`, too; `writes`: it writes files, which are
+    wanted wherever it is built.
     """
 
     class_name: ClassVar[str] = ""
