@@ -5,6 +5,7 @@ Sennrich et al., Neural machine translation of rare words with subword units, 20
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -62,7 +63,7 @@ class BytePairEncoding(Vocabulary):
             return [word]
         parts = [*word, END] if self.version == "0.1" else [*word[:-1], word[-1] + END]
         while len(parts) > 1:
-            pair = min(zip(parts, parts[1:], strict=False), key=lambda pair: self.ranks.get(pair, len(self.ranks)))
+            pair = min(zip(parts, parts[1:], strict=False), key=lambda pair: self.ranks.get(pair, math.inf))
             if pair not in self.ranks:
                 break
             parts = merge(parts, pair)

@@ -60,6 +60,8 @@ def test_byte_pairs(tmp_path):
     assert list(bpe(tmp_path, labels=("lo@@", "w", "UNK")).symbols("low")) == ["lo@@", "w"]  # undone
     old = bpe(tmp_path, "l o\nw </w>\nlo w</w>\n")
     assert list(old.symbols("low w")) == ["low", "w"]
+    twice = bpe(tmp_path, "#version: 0.2\nl o\nl o\n\nl o\nlo w</w>\n")  # later merges count where others are repeated
+    assert list(twice.symbols("low")) == ["low"]
     assert pickle.loads(pickle.dumps(vocab)).get_seq("low") == [3]
     for codes, message in (("#version: 0.3\n", "has the version 0.3"), ("a b c\n", "codes:1: must be two parts")):
         with pytest.raises(ConfigError, match=message):
