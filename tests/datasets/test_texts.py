@@ -54,6 +54,10 @@ def test_symbols():
     assert parse_orthography("a [b]c (d)") == ["a", " ", "[B]", "c", " ", "d", "[END]"]
     assert parse_orthography(" a  b ", word_based=True, prefix=["<s>"], postfix=[]) == ["<s>", "a", "b"]
     assert symbols_of("a[b", word_based=False) == ["a", "[B"]
+    assert symbols_of(" a  b ", word_based=True) == ["a", "", "b", ""] and symbols_of(" [x] [y]z", word_based=True) == [
+        "[X]",
+        "[Y]z",
+    ]
 
 
 # --- LmDataset ---

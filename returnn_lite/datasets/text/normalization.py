@@ -191,24 +191,23 @@ def parse_orthography(
 def symbols_of(
     text: str, *, upper_case_special: bool = True, word_based: bool = False, square_brackets_for_specials: bool = True
 ) -> list[str]:
-    """Characters or words; "[…]" is one symbol, in capitals."""
-    symbols: list[str] = [""] if word_based else []
+    """Characters or words; "[…]" is one symbol, in capitals. Each white space begins a word, which may stay empty."""
+    symbols: list[str] = []
     for part, special in _specials(text) if square_brackets_for_specials else [(text, False)]:
         if special:
             part = part.upper() if upper_case_special else part
-            if word_based and symbols[-1] == "":
+            if symbols and symbols[-1] == "":
                 symbols[-1] = part
             else:
                 symbols.append(part)
         elif word_based:
             first, *more = re.split(r"\s", part)
-            symbols[-1] += first
+            if first:
+                symbols[-1:] = [symbols[-1] + first if symbols else first]
             symbols += more
         else:
             symbols += part
-    if word_based and symbols == [""]:
-        return []
-    return symbols[:-1] if word_based and symbols[-1] == "" else symbols
+    return symbols
 
 
 def _specials(text: str) -> Iterator[tuple[str, bool]]:
