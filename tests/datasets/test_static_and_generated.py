@@ -9,6 +9,7 @@ import pytest
 from returnn_lite.datasets import init_dataset
 from returnn_lite.datasets.synthetic.generated import Task12AXDataset
 from returnn_lite.errors import ConfigError
+from returnn_lite.tensor.dim import Dim
 
 DATA = [{"data": np.full((n, 2), n, "float32"), "classes": np.arange(n), "id": np.array(n)} for n in (3, 1, 2)]
 
@@ -146,3 +147,12 @@ def test_anything_has_empty_texts():
     assert (
         dataset.get_tag(1) == "b" and dataset.get_data(1, "text") == "" and dataset.get_data(1, "data").shape == (1, 3)
     )
+
+
+def test_lengths_by_dim():
+    time, other, feature = Dim(None, "time"), Dim(None, "other"), Dim(3, "feature")
+    template = {"data": {"dims": [time, feature]}, "two": {"dims": [other, time, feature]}}
+    lens = {time: 4, other: (7, 7)}
+    dataset = init_dataset({"class": "DummyGenericDataset", "data_template": template, "num_seqs": 2, "seq_lens": lens})
+    dataset.init_seq_order(epoch=1)
+    assert [dataset.get_data(1, key).shape for key in ("data", "two")] == [(4, 3), (7, 4, 3)]

@@ -155,7 +155,7 @@ class DummyDatasetMultipleDataKeys(GeneratedDataset):
 class DummyGenericDataset(TypedKeys, GeneratedDataset):
     """Random numbers for any `data_template` (as `extern_data`).
 
-    `seq_lens` is a number, a range (smallest, largest), or one of these per key; drawn for each key alone.
+    `seq_lens` is a number, a range (smallest, largest), or one of these per key or Dim; drawn for each key alone.
     """
 
     def __init__(
@@ -178,8 +178,13 @@ class DummyGenericDataset(TypedKeys, GeneratedDataset):
 
     def _random(self, key: str, rng: np.random.RandomState) -> np.ndarray:
         shape = shape_of_options(self.types[key])
-        open_axes = [of for of in self.types for size in shape_of_options(self.types[of]) if size is None]
-        lengths = [self._length(of, rng) for of in open_axes]
+        open_axes = [
+            (of, axis)
+            for of, options in self.types.items()
+            for axis, size in enumerate(shape_of_options(options))
+            if size is None
+        ]
+        lengths = [self._length(of, axis, rng) for of, axis in open_axes]
         own = self._first_open_axis(key)
         sizes = [lengths[own + shape[:i].count(None)] if size is None else size for i, size in enumerate(shape)]
         dtype = self.get_data_dtype(key)
@@ -194,10 +199,11 @@ class DummyGenericDataset(TypedKeys, GeneratedDataset):
         before = list(self.types)[: list(self.types).index(key)]
         return sum(shape_of_options(self.types[of]).count(None) for of in before)
 
-    def _length(self, key: str, rng: np.random.RandomState) -> int:
+    def _length(self, key: str, axis: int, rng: np.random.RandomState) -> int:
         lens = self.seq_lens
         if isinstance(lens, Mapping):
-            lens = lens.get(key, (1, 10))
+            dims = self.types[key].get("dims")
+            lens = lens.get(key, (1, 10) if dims is None else lens.get(dims[axis], (1, 10)))
         if isinstance(lens, int):
             return lens
         low, high = lens
