@@ -28,6 +28,11 @@ def decoded(content: bytes, filename: str, option: str) -> str:
         raise ConfigError(option, f"{filename}:{line}: must be UTF-8 text, but has an {found}") from None
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines, which end in "\\n" or "\\r\\n" alone: U+2028 and its like may be labels."""
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
 def read_bytes(filename: str, option: str) -> bytes:
     """The content of a file, plain or `.gz`."""
     try:

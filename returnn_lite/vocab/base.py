@@ -8,7 +8,7 @@ from typing import Any
 
 from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
-from returnn_lite.reading import parse_literal, read_literal, read_pickle, read_text
+from returnn_lite.reading import lines_of, parse_literal, read_literal, read_pickle, read_text
 
 NUM_BYTES = 256
 Label = str | int | None
@@ -212,7 +212,7 @@ def read_vocab_file(filename: str, path: str) -> tuple[dict[str, int], list[str]
     path = f"{path}: vocab_file"
     table = read_table(filename, path)
     if table is None:
-        lines = read_text(filename, path).splitlines()
+        lines = lines_of(read_text(filename, path))
         if not lines:
             raise ConfigError(path, f"{filename} holds no labels")
         return {line: i for i, line in enumerate(lines)}, lines

@@ -52,6 +52,12 @@ def bpe(
     return create_vocab({"bpe_file": str(tmp_path / "codes"), "labels": list(labels)})
 
 
+def test_what_only_unicode_calls_a_line_end_is_a_label(tmp_path):
+    (tmp_path / "chars").write_bytes("@\r\na\n\u2028\n\x85\nb\n".encode())
+    vocab = create_vocab({"class": "CharacterTargets", "vocab_file": str(tmp_path / "chars")})
+    assert vocab.labels == ["@", "a", "\u2028", "\x85", "b"] and vocab.get_seq("b\u2028") == [4, 2]
+
+
 def test_byte_pairs(tmp_path):
     vocab = bpe(tmp_path)
     assert list(vocab.symbols("low lower")) == ["low", "lo@@", "w@@", "er"]

@@ -21,7 +21,7 @@ from returnn_lite.datasets.text.lm_phones import PhoneSeqs
 from returnn_lite.datasets.text.normalization import TextFunction, parse_orthography, symbols_of
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
-from returnn_lite.reading import decoded, read_bytes, read_text
+from returnn_lite.reading import decoded, lines_of, read_bytes, read_text
 from returnn_lite.vocab import Vocabulary, create_vocab
 from returnn_lite.vocab.base import checked_table, named_classes, read_table
 
@@ -117,7 +117,7 @@ class LmDataset(Dataset):
             self.phones = PhoneSeqs(value, path)
             self.symbols = self.phones.labels
         elif option == "orth_symbols_file":
-            self.symbols = read_text(_resolved(value), path).splitlines()
+            self.symbols = lines_of(read_text(_resolved(value), path))
             self.table = {symbol: i for i, symbol in enumerate(self.symbols)}
             if len(self.table) < len(self.symbols):
                 twice = next(symbol for i, symbol in enumerate(self.symbols) if self.table[symbol] != i)
