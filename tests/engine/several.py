@@ -4,9 +4,11 @@ As a script: `several.py FOLDER…` runs `a.config` of each folder, and prints t
 """
 
 import os
+import random
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,10 +16,12 @@ TIMEOUT = 900  # seconds, on a busy machine
 
 
 def free_port() -> int:
-    """A port that nothing listens at now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port that nothing listens at now; none of those that connections take at their own ends (from 32768 on)."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("", port))
+            return port
 
 
 def environment(rank: int, count: int, port: int) -> dict[str, str]:
@@ -28,10 +32,11 @@ def environment(rank: int, count: int, port: int) -> dict[str, str]:
 
 def start(count: int, folders: list[Path], **changes: dict[str, str]) -> list[subprocess.Popen]:
     """Starts the processes of these folders; `changes`: of the environment, by rank ("rank1")."""
-    port = free_port()
+    ports = [free_port() for _ in folders]  # a training leaves its port in use for a while
     started = []
     for rank in range(count):
-        own = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment(rank, count, port)}
+        own = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment(rank, count, ports[0])}
+        own["PORTS"] = " ".join(map(str, ports))
         own |= changes.get(f"rank{rank}", {})
         words = [sys.executable, "-m", "tests.engine.several", *map(str, folders)]
         started.append(
@@ -66,10 +71,10 @@ def main(folders: list[str]) -> None:
     """Runs all configs in this process."""
     from returnn_lite.cli import main as run_command_line
 
-    codes, port = [], int(os.environ.get("MASTER_PORT") or 0)
-    for number, folder in enumerate(folders):
-        if number:  # a training leaves its port in use for a while
-            os.environ["MASTER_PORT"] = str(port + number)
+    codes = []
+    for folder, port in zip(folders, os.environ["PORTS"].split(), strict=True):
+        if os.environ.get("MASTER_PORT"):
+            os.environ["MASTER_PORT"] = port
         os.chdir(folder)
         codes.append(run_command_line(["a.config"]))
         if codes[-1]:
