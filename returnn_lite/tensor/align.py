@@ -112,14 +112,15 @@ def _insertion(dims: Sequence[Dim], feature: int | None, spec: Spec, i: int) -> 
 
 
 @lru_cache(maxsize=4096)
-def _placing(source: Spec, target: Spec, behavior: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """How to place `source` into `target`: the permutation, then the positions of new axes of size 1."""
+def _placing(source: Spec, target: Spec, behavior: int) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+    """How to place `source` into `target`: the permutation, if any, then the positions of new axes of size 1."""
     positions = match(source, target, behavior)
     lost = [source.dims[i] for i, at in enumerate(positions) if at is None]
     if lost:
         raise ConfigError("", f"{describe(source)} does not fit into {describe(target)}: no place for {lost}")
     order = sorted(range(source.rank), key=lambda i: positions[i] or 0)
-    return tuple(order), tuple(j for j in range(target.rank) if j not in positions)
+    stays = order == list(range(source.rank))
+    return None if stays else tuple(order), tuple(j for j in range(target.rank) if j not in positions)
 
 
 def place(x: Tensor, target: Spec, behavior: int = 0) -> torch.Tensor:
@@ -127,7 +128,7 @@ def place(x: Tensor, target: Spec, behavior: int = 0) -> torch.Tensor:
     if x.spec.dims == target.dims:
         return x.data
     order, new = _placing(x.spec, target, behavior)
-    data = x.data.permute(order)
+    data = x.data if order is None else x.data.permute(order)
     for axis in new:
         data = data.unsqueeze(axis)
     return data
@@ -165,7 +166,18 @@ def merged_lengths(sources: Sequence[Tensor]) -> Mapping[Dim, Lengths]:
 
     Where some hold hypotheses, the lengths that others, without batch axis, know are those of the hypotheses.
     """
-    beam = next((x.beam for x in sources if x.beam is not None), None)
+    return _merged_lengths(sources, first_beam(sources))
+
+
+def first_beam(sources: Sequence[Tensor]) -> Beam | None:
+    """The hypotheses that the first of `sources` holds which holds any."""
+    for x in sources:
+        if x.beam is not None:
+            return x.beam
+    return None
+
+
+def _merged_lengths(sources: Sequence[Tensor], beam: Beam | None) -> Mapping[Dim, Lengths]:
     merged = _lengths_of(sources[0], beam)
     for x in sources[1:]:
         if x.lengths is not merged and not x.lengths.keys() <= merged.keys():
@@ -181,8 +193,8 @@ def _lengths_of(x: Tensor, beam: Beam | None) -> Mapping[Dim, Lengths]:
 
 def joined(data: torch.Tensor, spec: Spec, sources: Sequence[Tensor], **changes: object) -> Tensor:
     """A Tensor made from several sources: their lengths and their beam."""
-    first, lengths = sources[0], merged_lengths(sources)
-    beam = next((x.beam for x in sources if x.beam is not None), None)
+    first, beam = sources[0], first_beam(sources)
+    lengths = _merged_lengths(sources, beam)
     if lengths is not first.lengths or beam is not first.beam:
         first = Tensor(first.data, first.spec, lengths, beam)
     return first.with_data(data, spec, **changes)

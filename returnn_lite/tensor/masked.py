@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 
 from returnn_lite.tensor.dim import Dim, batch_dim
+from returnn_lite.tensor.spec import Spec
 from returnn_lite.tensor.tensor import Tensor
 
 
@@ -39,16 +41,22 @@ def fill_padding(x: Tensor, value: float, axes: Sequence[int] | None = None) -> 
 
 def _spread(valid: torch.Tensor, dims: tuple[Dim, ...], x: Tensor, axis: int) -> torch.Tensor:
     """Brings a mask with axes `dims` (the last one is `axis` of x) into the axis order of `x`."""
-    positions = [_position(x, d) for d in dims[:-1]] + [axis]
-    order = sorted(range(len(positions)), key=lambda i: positions[i])
+    order, positions = _spreading(dims, x.spec, axis)
     shape = [1] * x.spec.rank
     for i in order:
         shape[positions[i]] = valid.shape[i]
     return valid.permute(order).reshape(shape)
 
 
-def _position(x: Tensor, dim: Dim) -> int:
-    for i, d in enumerate(x.spec.dims):
+@lru_cache(maxsize=4096)
+def _spreading(dims: tuple[Dim, ...], spec: Spec, axis: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The order of the axes `dims` in `spec`, and the position of each."""
+    positions = (*(_position(spec, d) for d in dims[:-1]), axis)
+    return tuple(sorted(range(len(positions)), key=positions.__getitem__)), positions
+
+
+def _position(spec: Spec, dim: Dim) -> int:
+    for i, d in enumerate(spec.dims):
         if d == dim or (d.is_batch and dim.is_batch):
             return i
     raise KeyError(f"the lengths have an axis {dim} that the tensor lacks")
