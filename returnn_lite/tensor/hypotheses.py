@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 
 from returnn_lite.ops.product import product
-from returnn_lite.tensor.align import place
+from returnn_lite.tensor.align import first_beam, place
 from returnn_lite.tensor.spec import Spec
 from returnn_lite.tensor.tensor import Tensor
 
@@ -18,7 +18,7 @@ _HYPOTHESIS = "_"  # the letter of the axis of hypotheses
 def hypotheses(sources: Sequence[Tensor]) -> int:
     """The number of hypotheses of each sequence if only some of the sources are the same for all of them, else 0."""
     shared = [x.single is not None for x in sources if x.spec.batch is not None]
-    beam = next((x.beam for x in sources if x.beam is not None), None)
+    beam = first_beam(sources)
     return beam.size if beam is not None and any(shared) and not all(shared) else 0
 
 
