@@ -16,7 +16,7 @@ from returnn_lite.rec.inputs import InnerSource, counter
 from returnn_lite.rec.program import LoopProgram
 from returnn_lite.rec.varying import first_frame, varies
 from returnn_lite.tensor import Beam, Dim, Lengths, Spec, Tensor, latest_beam, to_beam
-from returnn_lite.tensor.align import merged_lengths, place
+from returnn_lite.tensor.align import first_beam, merged_lengths, place
 
 
 class WholeValues:
@@ -37,7 +37,7 @@ class WholeValues:
         self._starting: set[Node] = set()  # layers whose first output is being computed
         self.size, self.lengths = self._known_length()
         self.initial = self._initial(run)
-        self.base_beam = next((x.beam for x in outer.values() if x.beam is not None), None)
+        self.base_beam = first_beam(outer.values())
 
     def _initial(self, run: RunState) -> Initial:
         """For as many sequences as a tensor has that the loop or the net reads, or the batch if none reads anything."""

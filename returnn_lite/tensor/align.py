@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -169,7 +169,7 @@ def merged_lengths(sources: Sequence[Tensor]) -> Mapping[Dim, Lengths]:
     return _merged_lengths(sources, first_beam(sources))
 
 
-def first_beam(sources: Sequence[Tensor]) -> Beam | None:
+def first_beam(sources: Iterable[Tensor]) -> Beam | None:
     """The hypotheses that the first of `sources` holds which holds any."""
     for x in sources:
         if x.beam is not None:

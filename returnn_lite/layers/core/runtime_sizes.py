@@ -9,6 +9,7 @@ import torch
 from returnn_lite.errors import ConfigError
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.tensor import Dim, Lengths, Spec, Tensor
+from returnn_lite.tensor.align import first_beam
 
 
 class MadeSizes:
@@ -58,5 +59,5 @@ class MadeSizes:
 
     def tensor(self, data: torch.Tensor, spec: Spec) -> Tensor:
         """A Tensor that knows these lengths."""
-        beam = next((x.beam for x in self.deps if x.beam is not None), None)
+        beam = first_beam(self.deps)
         return Tensor(torch.empty(0), Spec(()), self.lengths, beam).with_data(data, spec)

@@ -15,6 +15,7 @@ from returnn_lite.layers.core.node import NamedNet
 from returnn_lite.layers.core.states import state_part
 from returnn_lite.layers.views.data_view import SourceView, Wrap
 from returnn_lite.tensor import Beam, Tensor
+from returnn_lite.tensor.align import first_beam
 
 T = TypeVar("T")
 
@@ -285,7 +286,7 @@ def _net_of(layer: Layer) -> NamedNet:
 
 def choices_of(xs: list[Tensor], layer: Layer) -> SearchChoices | None:
     """The newest hypotheses of these tensors; None without any."""
-    beam = next((x.beam for x in reversed(xs) if x.beam is not None), None)
+    beam = first_beam(reversed(xs))
     return None if beam is None else SearchChoices(beam, wrapper(layer))
 
 
