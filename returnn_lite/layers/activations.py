@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Any
 
@@ -24,7 +24,8 @@ from returnn_lite.layers.core.options import CommonOptions
 from returnn_lite.ops.elementwise import log_above
 from returnn_lite.ops.precision import raised
 from returnn_lite.ops.tanh import tanh
-from returnn_lite.tensor import PreActivation
+from returnn_lite.tensor import Deferred, PreActivation
+from returnn_lite.tensor import Tensor as Named
 
 Function = Callable[..., Tensor]
 LOGARITHMIC = ("softmax", "sigmoid", "log_softmax", "exp")  # losses compute their logarithms from their arguments
@@ -41,11 +42,13 @@ class Activation:
     elementwise: bool
     function: Function
 
-    def __call__(self, x: Tensor, axis: int = -1, **opts: Any) -> Tensor:
-        """Shape: any -> the same. `opts` are the function's own keywords, as `alpha` of leaky_relu."""
-        if not self.elementwise:
-            opts["axis"] = axis
-        return self.function(x, **opts)
+    def __call__(self, x: Tensor, axis: int = -1) -> Tensor:
+        """Shape: any -> the same."""
+        return self.function(x) if self.elementwise else self.function(x, axis=axis)
+
+    def with_options(self, **opts: Any) -> Activation:
+        """The function with keywords of its own, as `alpha` of leaky_relu."""
+        return replace(self, function=functools.partial(self.function, **opts)) if opts else self
 
 
 def activation(text: str | None, names: EvalNames | None = None, *, path: str = "") -> Activation:
@@ -75,13 +78,18 @@ def activation(text: str | None, names: EvalNames | None = None, *, path: str = 
     return Activation(text, True, function)
 
 
-def before(activation: Activation, data: Tensor, options: CommonOptions) -> PreActivation | None:
-    """The argument of an activation for those who look at it: losses, and `darc1` of a layer with these options.
+def activated(x: Named, activation: Activation, axis: int, options: CommonOptions) -> Named:
+    """The activation of new data, over their features at `axis`. Shape: any -> the same
 
-    None where nobody does: it would only stay in memory.
+    Those who look at its argument find it: losses, and `darc1` of a layer with these options; elsewhere it would only
+    stay in memory.
     """
-    wanted = activation.name in LOGARITHMIC or options.loss is not None or options.darc1
-    return PreActivation(activation.name, data) if wanted else None
+    if not activation.name:
+        return x
+    if activation.name in LOGARITHMIC:
+        return Deferred(x, PreActivation(activation.name, x.data), activation, axis)
+    pre = PreActivation(activation.name, x.data) if options.loss is not None or options.darc1 else None
+    return x.with_data(activation(x.data, axis), pre=pre)
 
 
 @functools.cache

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from returnn_lite.config.option_types import NaturalInt, PositiveFloat, PositiveInt
+from returnn_lite.layers.activations import activated
 from returnn_lite.layers.activations import activation as find_activation
-from returnn_lite.layers.activations import before
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.spatial import (
@@ -192,6 +192,4 @@ class Conv(Layer):
         weights = self._weights(refs.get("filter"))
         data = convolution(data, weights, bias, self.windows, ragged=ragged(x, axes), groups=self.groups)
         data = channels_last(data, lead)
-        if not self.activation.name:
-            return x.with_data(data, out)
-        return x.with_data(self.activation(data, -1), out, pre=before(self.activation, data, self.options))
+        return activated(x.with_data(data, out), self.activation, -1, self.options)

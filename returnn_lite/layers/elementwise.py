@@ -11,8 +11,8 @@ import torch
 
 from returnn_lite.config_value import ConfigDict, ConfigOptions
 from returnn_lite.errors import did_you_mean
+from returnn_lite.layers.activations import activated
 from returnn_lite.layers.activations import activation as find_activation
-from returnn_lite.layers.activations import before
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.context import Surroundings
 from returnn_lite.layers.core.out_type import overridden
@@ -158,11 +158,8 @@ class Combine(Elementwise):
         if dtype != spec.dtype and spec.dtype != "string" and data.dtype not in HALF:  # which are mixed precision's
             text = f"the output must have dtype {spec.dtype}, but {self.kind!r} gives {dtype}"
             raise self.error(f'{text}; give `out_type`: {{"dtype": …}}')
-        if not self.activation.name:
-            return joined(data, spec, sources)
         axis = -1 if spec.feature is None else spec.feature
-        pre = before(self.activation, data, self.options)
-        return joined(self.activation(data, axis), spec, sources, pre=pre)
+        return activated(joined(data, spec, sources), self.activation, axis, self.options)
 
     def _folded(self, sources: tuple[Tensor, ...], spec: Spec) -> torch.Tensor:
         """The sources combined by the function."""
@@ -254,6 +251,7 @@ class ActivationLayer(Layer):
         super().__init__()
         self.activation_text = activation
         self.opts = dict(opts or {})
+        self.axis = self.opts.pop("axis", -1)
         self.activation = find_activation(None)
 
     def spec(self, x: Spec | None) -> Spec | None:
@@ -266,7 +264,8 @@ class ActivationLayer(Layer):
 
     def build(self, *sources: Spec, **refs: Spec) -> None:
         """Looks the function up."""
-        self.activation = find_activation(self.activation_text, self.context.eval_names, path=self.path)
+        found = find_activation(self.activation_text, self.context.eval_names, path=self.path)
+        self.activation = found.with_options(**self.opts)
 
     def is_recurrent(self) -> bool:
         """Only a softmax over a dynamic axis is."""
@@ -279,5 +278,4 @@ class ActivationLayer(Layer):
             x = x.axis_last(x.spec.feature)
         if not self.activation.name:
             return x
-        data = self.activation(x.data, **{"axis": -1, **self.opts})
-        return x.with_data(data, spec, pre=before(self.activation, x.data, self.options))
+        return activated(x.with_data(x.data, spec), self.activation, self.axis, self.options)

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.config.option_types import NaturalFloat, PositiveInt
+from returnn_lite.layers.activations import activated
 from returnn_lite.layers.activations import activation as find_activation
-from returnn_lite.layers.activations import before
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.joint_linear import FEWEST, JointLinear, Projection
 from returnn_lite.ops.gradients import filtered_gradient
 from returnn_lite.ops.indexing import labels
-from returnn_lite.tensor import PreActivation, Spec, Tensor
+from returnn_lite.tensor import Spec, Tensor
 
 
 @layer("linear", "hidden", "forward")
@@ -29,7 +29,6 @@ class Linear(Layer):
     """
 
     default_activation: ClassVar[str | None] = None
-    only_logits = False  # set by loops that search: all readers read the values before the activation (`Tensor.pre`)
 
     def __init__(
         self,
@@ -96,12 +95,7 @@ class Linear(Layer):
             data = data.movedim(-1, feature)
         if self.grad_filter:
             data = filtered_gradient(data, x.spec.batch, self.grad_filter)
-        if not self.activation.name:
-            return x.with_data(data, spec)
-        if self.only_logits:
-            return x.with_data(data, spec, pre=PreActivation(self.activation.name, data))
-        axis = -1 if feature is None else feature
-        return x.with_data(self.activation(data, axis), spec, pre=before(self.activation, data, self.options))
+        return activated(x.with_data(data, spec), self.activation, -1 if feature is None else feature, self.options)
 
     def _product(self, x: Tensor) -> torch.Tensor:
         """x W + b with the new feature axis last."""

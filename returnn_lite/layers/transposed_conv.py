@@ -9,8 +9,8 @@ import torch
 
 from returnn_lite.config.option_types import MAX_SIZE, PositiveInt, is_int, shortened
 from returnn_lite.errors import ConfigError, did_you_mean
+from returnn_lite.layers.activations import activated
 from returnn_lite.layers.activations import activation as find_activation
-from returnn_lite.layers.activations import before
 from returnn_lite.layers.core.base import Layer, LayerRef
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.spatial import channels_first, channels_last, moved_axes, spatial_axes, window_spec
@@ -139,9 +139,7 @@ class TransposedConv(Layer):
         if bias is not None:
             data = data + bias
         out = self.spec(x.spec, **{k: t.spec for k, t in refs.items()})
-        if not self.activation.name:
-            return x.with_data(data, out)
-        return x.with_data(self.activation(data, -1), out, pre=before(self.activation, data, self.options))
+        return activated(x.with_data(data, out), self.activation, -1, self.options)
 
     def _weights(self, given: Tensor | None) -> torch.Tensor:
         """The filter as torch wants it: (F, n_out, filter …)."""

@@ -13,7 +13,7 @@ from returnn_lite.config import Config
 from returnn_lite.config.option_types import PositiveFloat, option_kinds, shortened, wrong_values
 from returnn_lite.config_value import ConfigDict, ConfigValue
 from returnn_lite.errors import ConfigError, ConfigErrors, did_you_mean
-from returnn_lite.tensor import Spec, Tensor
+from returnn_lite.tensor import Deferred, Spec, Tensor
 from returnn_lite.tensor.masked import mask_all
 
 L = TypeVar("L", bound="type[Loss]")
@@ -80,7 +80,7 @@ class Loss:
         if len(dynamic) == 1:
             return output.length(dynamic[0]).values.sum().to(torch.float32)
         at = output.spec.batch
-        return torch.full((), float(output.data.shape[at]) if at is not None else 1.0, device=output.data.device)
+        return torch.full((), float(output.shape[at]) if at is not None else 1.0, device=output.device)
 
 
 class FrameLoss(Loss):
@@ -197,7 +197,8 @@ def masked_sum(values: torch.Tensor, output: Tensor) -> torch.Tensor:
 def wrong_frames(output: Tensor, target: Tensor) -> torch.Tensor:
     """1 where the largest output is not the target (dense target: its largest entry), else 0, per frame."""
     classes = target.data if target.spec.sparse else target.data.argmax(-1)
-    return (output.data.argmax(-1) != classes).to(torch.float32)
+    scores = output.pre.data if isinstance(output, Deferred) else output.data
+    return (scores.argmax(-1) != classes).to(torch.float32)
 
 
 def frame_error(output: Tensor, target: Tensor) -> torch.Tensor:

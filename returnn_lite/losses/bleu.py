@@ -21,7 +21,7 @@ class Bleu(SequenceLoss):
             raise ConfigError("loss", "`bleu` needs a target")
         pairs = zip(_lists(output), _lists(target), strict=True)
         scores = [-sentence_bleu(found, wanted) for found, wanted in pairs]
-        return LossSum(None, torch.tensor(scores, dtype=torch.float32, device=output.data.device))
+        return LossSum(None, torch.tensor(scores, dtype=torch.float32, device=output.device))
 
 
 def _lists(x: Tensor) -> list[list[int]]:

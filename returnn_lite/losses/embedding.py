@@ -34,7 +34,7 @@ class TripletLoss(Loss):
         if output.spec.rank != 2 or size % (BLOCKS * self.views):
             text = f"`triplet_loss` needs (B, F) with {BLOCKS * self.views} blocks of features, but gets {output.spec}"
             raise ConfigError("loss", text)
-        if target is None or target.data.shape != (output.data.shape[0], BLOCKS):
+        if target is None or target.shape != (output.shape[0], BLOCKS):
             found = None if target is None else target.spec
             raise ConfigError(
                 "loss", f"`triplet_loss` needs a target of {BLOCKS} labels per sequence, but gets {found}"
@@ -50,7 +50,7 @@ class TripletLoss(Loss):
 
     def inverse_norm(self, output: Tensor, target: Tensor | None) -> torch.Tensor:
         """Number of pairs divided by the batch size."""
-        return output.data.new_tensor(float(BLOCKS * BLOCKS * self.views * output.data.shape[0]))
+        return output.data.new_tensor(float(BLOCKS * BLOCKS * self.views * output.shape[0]))
 
 
 @loss("deep_clustering")

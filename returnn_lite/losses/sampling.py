@@ -67,7 +67,7 @@ class SamplingLoss(FrameLoss):
             size = -(-rows.shape[0] // self.num_splits)
             pairs = zip(rows.split(max(size, 1)), classes.split(max(size, 1)), strict=True)
             each = torch.cat([self._sampled(*pair) for pair in pairs])
-        return each.reshape(target.data.shape)
+        return each.reshape(target.shape)
 
     def _sampled(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """(N, V), (N,) -> (N,)"""

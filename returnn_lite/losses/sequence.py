@@ -27,7 +27,7 @@ def labels_of(x: Tensor) -> Labels:
     if not x.spec.sparse:
         raise ConfigError("loss", f"needs sparse labels, but gets {x.spec}")
     if x.spec.time is None:
-        ones = torch.ones(x.data.shape[0], dtype=torch.int32, device=x.data.device)
+        ones = torch.ones(x.shape[0], dtype=torch.int32, device=x.device)
         return x.data.reshape(-1, 1), ones
     return x.data, x.length_per_seq(x.spec.dims[x.spec.time]).values
 

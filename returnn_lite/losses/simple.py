@@ -105,7 +105,7 @@ class MeanSquaredError(FrameLoss):
         """Mean over the features."""
         wanted = target.data
         if target.spec.sparse:
-            wanted = F.one_hot(wanted.to(torch.int64), output.data.shape[-1]).to(output.data.dtype)
+            wanted = F.one_hot(wanted.to(torch.int64), output.shape[-1]).to(output.data.dtype)
         return (output.data - wanted).square().mean(-1)
 
 

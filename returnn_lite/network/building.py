@@ -65,7 +65,7 @@ def compute(node: Node, values: dict[Node, Tensor]) -> Tensor:
     except Exception as exc:
         if "out of memory" in str(exc) or type(exc).__module__.startswith("torch._dynamo"):
             raise
-        inputs = ", ".join(f"{n.name!r} {n.spec} {tuple(values[n].data.shape)}" for n in node.inputs)
+        inputs = ", ".join(f"{n.name!r} {n.spec} {tuple(values[n].shape)}" for n in node.inputs)
         raise _failed(node, exc, f"; inputs: {inputs}") from exc
 
 

@@ -68,7 +68,7 @@ class LossNode:
     def compute(self, values: dict[Node, Tensor], training: bool) -> LossValue:
         """The loss for the outputs of a batch, in float32. Raises ConfigError when output and target do not fit."""
         output = in_float32(values[self.node])
-        with full_precision(output.data.device):
+        with full_precision(output.device):
             return self._compute(output, values, training)
 
     def _compute(self, output: Tensor, values: dict[Node, Tensor], training: bool) -> LossValue:
@@ -83,7 +83,7 @@ class LossNode:
             zero = output.data.flatten()[:0].sum()  # in the graph, so that its parameters get gradients of 0
             return LossValue(zero, zero.detach(), inv_norm, scale, normalized)
         if target is not None and not self.loss.recurrent and self.loss.compares_frames:
-            self._check(output, target, emptied_text(self.node, values) if 0 in output.data.shape else "")
+            self._check(output, target, emptied_text(self.node, values) if 0 in output.shape else "")
         self.loss.training, self.loss.generator = training, self.node.layer.context.generator
         self.loss.layers = {option: in_float32(values[n]) for option, n in self.layer_nodes.items()}
         try:
@@ -105,7 +105,7 @@ class LossNode:
             if not 0 < factor < math.inf:
                 text = f"`custom_norm_factor` must be a number above 0, but is {factor!r} instead"
                 raise ConfigError(f'{self.path}["loss_opts"]', text)
-            return torch.full((), 1.0 / factor, device=output.data.device)
+            return torch.full((), 1.0 / factor, device=output.device)
         return self.loss.inverse_norm(output, target)
 
     def _check(self, output: Tensor, target: Tensor, emptied: str) -> None:
@@ -122,7 +122,7 @@ class LossNode:
                 raise ConfigError(
                     self.path, f"the output must have dim {target.spec.dim}, but has {output.spec.dim}; {both}"
                 )
-        frames, wanted = output.data.shape[:-1], target.data.shape if target.spec.sparse else target.data.shape[:-1]
+        frames, wanted = output.shape[:-1], target.shape if target.spec.sparse else target.shape[:-1]
         if frames != wanted:
             text = f"output and target must have the same frames, but have {tuple(frames)} and {tuple(wanted)}"
             raise ConfigError(self.path, f"{text}{emptied or self._without_alignment(target)}; {both}")
@@ -208,12 +208,12 @@ def emptied_text(node: Node, values: Mapping[Node, Tensor]) -> str:
         seen.add(at)
         sources = [source for source in at.inputs if source in values]
         if sources and not any(_is_empty(values[source]) for source in sources):
-            before = ", ".join(str(tuple(values[source].data.shape)) for source in sources)
-            found = f"{before} has become {tuple(values[at].data.shape)}"
+            before = ", ".join(str(tuple(values[source].shape)) for source in sources)
+            found = f"{before} has become {tuple(values[at].shape)}"
             return f'; the layer "{at.name}" ({at.layer.class_name}) leaves no frames of this batch: {found}'
         waiting += sources
     return ""
 
 
 def _is_empty(x: Tensor) -> bool:
-    return 0 in x.data.shape
+    return 0 in x.shape

@@ -284,15 +284,10 @@ class Choice(Layer):
 
     def _fed_back(self, x: Tensor, step: SearchStep) -> Tensor:
         """Regression: the source itself; scores and hypotheses stay."""
-        batch = x.data.shape[x.spec.batch or 0]
+        batch = x.shape[x.spec.batch or 0]
         scores = step.beam.scores if step.beam is not None else x.data.new_zeros((batch, 1), dtype=torch.float32)
-        rows = torch.arange(batch, device=x.data.device)
+        rows = torch.arange(batch, device=x.device)
         return Tensor(x.data, x.spec, x.lengths, Beam(step.count, scores, rows, step.beam))
-
-
-def reads_logits(layer: Layer) -> bool:
-    """Whether of a softmax source the layer reads the logits alone: a choice that searches by probabilities."""
-    return isinstance(layer, Choice) and layer.input_type == "prob" and layer.combine is None
 
 
 @lru_cache(maxsize=256)

@@ -59,9 +59,8 @@ class Decide(Layer):
             return x
         dim = x.spec.dims[x.spec.time]
         lengths = Lengths.of(x.length(dim).values)
-        cut = x.with_lengths({dim: lengths})
-        cut.data = x.data.narrow(x.spec.time, 0, lengths.max)
-        return cut
+        time = x.spec.time
+        return x.each(lambda data: data.narrow(time, 0, lengths.max)).with_lengths({dim: lengths})
 
 
 def first_largest(scores: torch.Tensor) -> torch.Tensor:

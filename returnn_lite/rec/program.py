@@ -10,9 +10,8 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.node import Node, described, last_reads
 from returnn_lite.layers.core.stateful import ticking
 from returnn_lite.layers.eval import Eval
-from returnn_lite.layers.linear import Linear
 from returnn_lite.network.fusion.fuse import Fusion, fuse
-from returnn_lite.rec.choice import Choice, reads_logits
+from returnn_lite.rec.choice import Choice
 from returnn_lite.rec.compiled import CompiledTick
 from returnn_lite.rec.inputs import LoopInputs, is_counter
 from returnn_lite.rec.loop_options import LoopOptions
@@ -128,7 +127,6 @@ def make_program(
     kept = {*collect, *(node.previous for node in previous), end}
     searching = [n.layer.beam_size for n in inside if isinstance(n.layer, Choice) and n.layer.searches]
     width = searching[-1] if searching else None
-    _leave_out_softmax(inside, kept if width is not None else None)
     done = last_reads(((node, node.inputs) for node in inside), kept)
     return LoopProgram(
         layer, options, inputs, dim, nodes, plan, before, inside, after, collect, end,
@@ -154,12 +152,3 @@ def _turn(node: Node, done: Iterable[Node]) -> Turn:
     kind = CHOOSE if node.layer.makes_beam else STEP if ticking(node) is not None else COMPUTE
     refs = {k: n for k, n in node.refs.items() if not k.startswith("initial_state/")}
     return Turn(node, kind, refs, tuple(done))
-
-
-def _leave_out_softmax(inside: Iterable[Node], kept: set[Node | None] | None) -> None:
-    """Has softmax layers leave out the softmax, if choices alone read them: these start from the logits."""
-    others = {read for node in inside if not reads_logits(node.layer) for read in node.inputs}
-    for node in inside:
-        if isinstance(node.layer, Linear) and node.layer.activation.name == "softmax":
-            free = kept is not None and node not in kept and node not in others
-            node.layer.only_logits = free and not node.after

@@ -44,7 +44,7 @@ class WholeValues:
         outer = list(self.outer.values())
         first = next((x for x in [*outer, *run.data.values()] if x.spec.batch is not None), None)
         if first is not None:
-            return Initial(first.data.shape[first.spec.batch or 0], first.data.device, merged_lengths(outer or [first]))
+            return Initial(first.shape[first.spec.batch or 0], first.device, merged_lengths(outer or [first]))
         if run.batch is None:
             raise self.layer.error("neither the loop nor any other layer reads data that has a batch axis")
         return Initial(run.batch, self.layer.context.device, merged_lengths(outer) if outer else {})
@@ -130,7 +130,7 @@ class WholeValues:
         """Whether the axis in front, `own`, is as long as that of the loop, for every sequence."""
         if own == self.program.inputs.dim or self.size is None:
             return True
-        if x.data.shape[0] != self.size:
+        if x.shape[0] != self.size:
             return False
         lengths = x.length(own).values if own.dynamic else None
         if lengths is None or self.lengths is None or lengths.shape != self.lengths.values.shape:
@@ -162,13 +162,13 @@ class WholeValues:
         data = first.data.to(x.data.dtype)
         if first.spec.rank and first.data.dim() < x.data.dim() - 1:
             data = data.reshape(data.shape + (1,) * (x.data.dim() - 1 - data.dim()))
-        shifted = torch.cat([data.expand(x.data.shape[1:]).unsqueeze(0), x.data[:-1]])
-        return x.with_data(shifted[: x.data.shape[0]])  # no frame at all, if there are no ticks
+        shifted = torch.cat([data.expand(x.shape[1:]).unsqueeze(0), x.data[:-1]])
+        return x.with_data(shifted[: x.shape[0]])  # no frame at all, if there are no ticks
 
     def _repeated(self, x: Tensor) -> Tensor:
         """A tensor without the loop axis, repeated along it."""
         spec = x.spec.with_loop(self.dim)
-        data = x.data.unsqueeze(0).expand((self.size or 0, *x.data.shape))
+        data = x.data.unsqueeze(0).expand((self.size or 0, *x.shape))
         lengths = {**x.lengths, **({self.dim: self.lengths} if self.lengths is not None else {})}
         return Tensor(data, spec, lengths, x.beam)
 

@@ -154,7 +154,7 @@ def _size_of(i: int, dim: Dim, spec: Spec, sources: Sequence[Tensor]) -> int:
     for x in sources:
         for j, d in enumerate(x.spec.dims):
             if d == dim or (d.is_batch and dim.is_batch):
-                return x.data.shape[j]
+                return x.shape[j]
     for x in sources:
         if dim in x.lengths:
             return x.lengths[dim].max

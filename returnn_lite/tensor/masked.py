@@ -20,7 +20,7 @@ def mask(x: Tensor, axis: int) -> torch.Tensor | None:
     lengths = x.length(dim)
     if x.spec.batch is None and batch_dim in lengths.dims:
         return None  # shared by all sequences, so each position is valid for one of them
-    return _spread(lengths.mask(x.data.shape[axis]), (*lengths.dims, dim), x, axis)
+    return _spread(lengths.mask(x.shape[axis]), (*lengths.dims, dim), x, axis)
 
 
 def mask_all(x: Tensor, axes: Sequence[int] | None = None) -> torch.Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +85,11 @@ class Tensor:
         """Where the data lies."""
         return self.data.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the data."""
+        return self.data.dtype
+
     def length(self, dim: Dim) -> Lengths:
         """Lengths of a dynamic axis, derived if need be. Raises KeyError for an axis nobody knows."""
         return derive(dim, self.lengths)
@@ -93,12 +98,12 @@ class Tensor:
         """Lengths (B,) of an axis, also of a static one, which is full everywhere."""
         if dim.dynamic:
             return self.length(dim)
-        size, batch = self.size(dim), 1 if self.spec.batch is None else self.data.shape[self.spec.batch]
+        size, batch = self.size(dim), 1 if self.spec.batch is None else self.shape[self.spec.batch]
         return Lengths(torch.full((batch,), size, dtype=torch.int32, device=self.device), size)
 
     def size(self, dim: Dim) -> int:
         """Padded size of an axis of this tensor."""
-        return self.data.shape[self.spec.dims.index(dim)]
+        return self.shape[self.spec.dims.index(dim)]
 
     def with_data(self, data: torch.Tensor, spec: Spec | None = None, **changes: object) -> Tensor:
         """A Tensor of the same sequences with new data (and Spec); lengths of new axes follow. Side entries end."""
@@ -122,15 +127,20 @@ class Tensor:
         side = (self.pre, self.state, self.sequence_loss, self.zero_padded, self.parts)
         return Tensor(self.data, self.spec, self.lengths, self.beam, *side)  # `dataclasses.replace` is ten times slower
 
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Tensor:
+        """A copy with changed data, and the same change of what they were before the activation."""
+        changed = self.copy()
+        changed.data = change(self.data)
+        if self.pre is not None:
+            changed.pre = PreActivation(self.pre.activation, change(self.pre.data))
+        return changed
+
     def permuted(self, order: tuple[int, ...]) -> Tensor:
         """The axes in another order."""
         if order == tuple(range(len(order))):
             return self
-        spec = self.spec.memo(("permuted", order), lambda: self.spec.permuted(order))
-        changed = self.copy()
-        changed.data, changed.spec = self.data.permute(order), spec
-        if self.pre is not None and self.pre.data.shape == self.data.shape:
-            changed.pre = PreActivation(self.pre.activation, self.pre.data.permute(order))
+        changed = self.each(lambda data: data.permute(order) if data.dim() == len(order) else data)
+        changed.spec = self.spec.memo(("permuted", order), lambda: self.spec.permuted(order))
         return changed
 
     def batch_major(self) -> Tensor:
@@ -160,12 +170,9 @@ class Tensor:
         at = self.spec.batch
         if at is None:
             return self
-        changed = self.copy()
-        changed.data = self.data.index_select(at, index)
+        changed = self.each(lambda data: data.index_select(at, index))
         changed.lengths = lengths
         changed.beam = beam
-        if self.pre is not None:
-            changed.pre = PreActivation(self.pre.activation, self.pre.data.index_select(at, index))
         if self.state is not None:
             changed.state = {k: v.index_select(0, index) for k, v in self.state.items()}
         return changed
@@ -185,13 +192,10 @@ class Tensor:
 
     def _repeated(self, count: int, at: int) -> Tensor:
         """Every sequence `count` times."""
-        changed = self.copy()
         if count == 1:
-            return changed
-        changed.data = self.data.repeat_interleave(count, at)
+            return self.copy()
+        changed = self.each(lambda data: data.repeat_interleave(count, at))
         changed.lengths = {d: n.tile(count) for d, n in self.lengths.items()}
-        if self.pre is not None:
-            changed.pre = PreActivation(self.pre.activation, self.pre.data.repeat_interleave(count, at))
         if self.state is not None:
             changed.state = {k: v.repeat_interleave(count, 0) for k, v in self.state.items()}
         return changed

@@ -79,8 +79,8 @@ def test_softmax_axis(axis: int) -> None:
 
 
 def test_options_of_the_function() -> None:
-    assert activation("leaky_relu")(X, alpha=0.5)[0] == -1
-    assert activation("safe_log")(torch.tensor([0.25]), eps=0.5).tolist() == approx([math.log(0.5)])
+    assert activation("leaky_relu").with_options(alpha=0.5)(X)[0] == -1
+    assert activation("safe_log").with_options(eps=0.5)(torch.tensor([0.25])).tolist() == approx([math.log(0.5)])
 
 
 def test_expression_sees_the_names_given() -> None:

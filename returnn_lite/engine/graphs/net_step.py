@@ -9,13 +9,12 @@ from typing import TypeAlias
 
 import torch
 
-from returnn_lite.layers.activations import LOGARITHMIC, activation
 from returnn_lite.layers.core.node import Node
 from returnn_lite.network import Network
 from returnn_lite.network.objective import LossValue
 from returnn_lite.ops.precision import full_precision, uncached
 from returnn_lite.optim.gradients import gradients
-from returnn_lite.tensor import PreActivation, Tensor
+from returnn_lite.tensor import Deferred, Tensor
 
 Tensors = dict[str, torch.Tensor]
 Probing: TypeAlias = Callable[[], AbstractContextManager[object]]
@@ -119,18 +118,14 @@ class NetStepInParts(NetStep):
 def moved_to(outputs: Outputs, tensors: Sequence[torch.Tensor]) -> Outputs:
     """The outputs with these tensors, which are no results of anything, in the place of theirs."""
     of = {id(x): y for x, y in zip(outputs.tensors, tensors, strict=True)}
-    values = {node: _on_leaves(x, of, remade=False) for node, x in outputs.values.items()}
+    values = {node: _on_leaves(x, of) for node, x in outputs.values.items()}
     return Outputs(values, list(tensors))
 
 
 def _first_rows(x: Tensor, rows: int) -> Tensor:
     """The first sequences of an output."""
-    at, made = x.spec.batch or 0, x.copy()
-    made.data = x.data.narrow(at, 0, rows)
-    if x.pre is not None and x.pre.data.shape == x.data.shape:
-        made.pre = PreActivation(x.pre.activation, x.pre.data.narrow(at, 0, rows))
-        if _is_remade(x):
-            made.data = activation(x.pre.activation)(made.pre.data, -1 if x.spec.feature is None else x.spec.feature)
+    at = x.spec.batch or 0
+    made = x.each(lambda data: data.narrow(at, 0, rows))
     if x.state is not None:
         made.state = {key: value.narrow(0, 0, rows) for key, value in x.state.items()}
     if x.sequence_loss is not None:
@@ -153,34 +148,22 @@ def detached(losses: dict[str, LossValue]) -> dict[str, LossValue]:
     return {name: replace(loss, sum=bare(loss.sum), error=bare(loss.error)) for name, loss in losses.items()}
 
 
-def _is_remade(x: Tensor) -> bool:
-    """Whether the data is made again of what was before the activation, so that losses find its exact logarithm."""
-    return x.pre is not None and x.pre.activation in LOGARITHMIC and x.pre.data.shape == x.data.shape
-
-
 def _sources(x: Tensor) -> list[torch.Tensor]:
     """The tensors that losses may read of an output."""
-    if x.pre is not None and _is_remade(x):
+    if isinstance(x, Deferred):
         return [x.pre.data]
     more = [*(x.state or {}).values(), *([x.sequence_loss] if x.sequence_loss is not None else [])]
     return [x.data, *([x.pre.data] if x.pre is not None else []), *more]
 
 
-def _on_leaves(x: Tensor, leaves: dict[int, torch.Tensor], *, remade: bool = True) -> Tensor:
-    """An output whose tensors are replaced by leaves. Without `remade` data that can be made again are left out."""
+def _on_leaves(x: Tensor, leaves: dict[int, torch.Tensor]) -> Tensor:
+    """An output whose tensors are replaced by leaves; deferred ones are computed anew."""
 
     def leaf(tensor: torch.Tensor) -> torch.Tensor:
         return leaves.get(id(tensor), tensor)
 
-    made = x.copy()
+    made = x.of(leaf(x.pre.data)) if isinstance(x, Deferred) else x.each(leaf)
     made.parts = None
-    if x.pre is not None:
-        made.pre = PreActivation(x.pre.activation, leaf(x.pre.data))
-        if _is_remade(x):
-            at = -1 if x.spec.feature is None else x.spec.feature
-            made.data = activation(x.pre.activation)(made.pre.data, at) if remade else made.pre.data
-            return made
-    made.data = leaf(x.data)
     if x.state is not None:
         made.state = {key: leaf(value) for key, value in x.state.items()}
     if x.sequence_loss is not None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
-from returnn_lite.tensor import Dim, PreActivation, Tensor, batch_dim
+from returnn_lite.tensor import Deferred, Dim, PreActivation, Tensor, batch_dim
 from returnn_lite.tensor.lengths import Lengths
 
 Key: TypeAlias = Any  # nested tuples of what is equal for all batches of one function
@@ -90,12 +90,13 @@ def kind_of(x: Tensor) -> Key:
     pre = None if x.pre is None else x.pre.activation
     state = None if x.state is None else tuple(x.state)
     parts = None if x.parts is None else tuple((name, kind_of(part)) for name, part in x.parts.items())
-    return x.spec, pre, state, x.sequence_loss is None, x.zero_padded, parts
+    return type(x), x.spec, pre, state, x.sequence_loss is None, x.zero_padded, parts
 
 
 def leaves(x: Tensor) -> Iterator[tuple[torch.Tensor, Sequence[Dim]]]:
     """The raw tensors of a Tensor, each with its (first) axes."""
-    yield x.data, x.spec.dims
+    if not isinstance(x, Deferred):
+        yield x.data, x.spec.dims
     if x.pre is not None:
         yield x.pre.data, x.spec.dims
     for value in (x.state or {}).values():
@@ -115,10 +116,13 @@ def lengths_of(x: Tensor) -> Iterator[tuple[Dim, Lengths]]:
 
 def rebuilt(x: Tensor, tensors: Iterator[torch.Tensor], lengths: Callable[[Lengths], Lengths]) -> Tensor:
     """A Tensor like `x` of other raw tensors (as `leaves` gives them) and lengths."""
+    deferred = x if isinstance(x, Deferred) else None
     data = next(tensors)
-    pre = None if x.pre is None else PreActivation(x.pre.activation, next(tensors))
+    before = data if deferred is not None or x.pre is None else next(tensors)
+    pre = None if x.pre is None else PreActivation(x.pre.activation, before)
     state = None if x.state is None else {key: next(tensors) for key in x.state}
     loss = None if x.sequence_loss is None else next(tensors)
     parts = None if x.parts is None else {key: rebuilt(part, tensors, lengths) for key, part in x.parts.items()}
     known = {dim: lengths(n) for dim, n in x.lengths.items()}
-    return Tensor(data, x.spec, known, None, pre, state, loss, x.zero_padded, parts)
+    made = Tensor(data, x.spec, known, None, pre, state, loss, x.zero_padded, parts)
+    return made if deferred is None or pre is None else Deferred(made, pre, deferred.activation, deferred.over)
