@@ -16,6 +16,7 @@ from returnn_lite.frontend.module import Module
 from returnn_lite.frontend.parameter import Parameter
 from returnn_lite.frontend.sizes import dim_match_priority_when_needed
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.ops.linear import linear
 
 
 class Linear(Module):
@@ -84,6 +85,6 @@ def matrix(weight: Tensor, in_dim: Dim) -> torch.Tensor:
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """x W' + b. In mixed precision the bias is added in its own precision. Shape: (…, in), (out, in), (out,)"""
     if bias is None or not torch.is_autocast_enabled(x.device.type):
-        return functional.linear(x, weight, bias)
-    found = functional.linear(x, weight)
+        return linear(x, weight, bias)
+    found = linear(x, weight)
     return (found + bias).to(found.dtype) if output_keeps_dtype() else found + bias

@@ -24,6 +24,7 @@ from returnn_lite.frontend.state import LstmState
 from returnn_lite.frontend.tensor import Tensor
 from returnn_lite.frontend.tensor_base import checked_dims
 from returnn_lite.ops.frames import Frames
+from returnn_lite.ops.linear import linear
 from returnn_lite.ops.recurrent import zoned_lstm
 
 _ORDER = "ifao"  # of torch: input gate, forget gate, cell input, output gate
@@ -181,7 +182,7 @@ class ZoneoutLSTM(LSTM):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         w_x, w_h, bias = self._weights()
         return zoned_lstm(
-            torch.nn.functional.linear(x, w_x, bias),
+            linear(x, w_x, bias),
             w_h.t(),
             h,
             c,

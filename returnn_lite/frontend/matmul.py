@@ -12,6 +12,7 @@ from returnn_lite.frontend.dim import Dim, Dims
 from returnn_lite.frontend.errors import WrongUse, kind
 from returnn_lite.frontend.layout import MOST_PLANS, all_different, axis_of, plans
 from returnn_lite.frontend.tensor import Tensor
+from returnn_lite.ops.linear import linear
 
 
 def matmul(a: Tensor, b: Tensor, *, reduce: Dim | Sequence[Dim], use_mask: bool = True) -> Tensor:
@@ -71,7 +72,7 @@ class _Plan:
             b = b.sum(self.alone_b, dtype=b.dtype)
         if self.matrix:
             last = a if self.order_a == tuple(range(a.dim())) else a.permute(self.order_a)
-            return torch.nn.functional.linear(last, b if self.inputs_last else b.T)
+            return linear(last, b if self.inputs_last else b.T)
         left, right = a.permute(self.order_a), b.permute(self.order_b)
         n = self.common
         if (self.own_a, self.own_b, self.summed) == (1, 1, 1):

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.joint import Joint
 from returnn_lite.ops.kernels import on_gpu
+from returnn_lite.ops.linear import linear
 from returnn_lite.tensor import Tensor
 
 FEWEST = 3  # of two products the weights are put together, and their gradients taken apart, for nothing
@@ -41,7 +41,7 @@ class JointLinear(Joint):
         """By one product."""
         weights = torch.cat([self._of(layer, "W") for layer in self.members], 1)
         bias = torch.cat([self._of(layer, "b") for layer in self.members]) if self.with_bias else None
-        return x.with_data(F.linear(x.data, weights.t(), bias), self.made_spec(x.spec))
+        return x.with_data(linear(x.data, weights.t(), bias), self.made_spec(x.spec))
 
     @staticmethod
     def _of(layer: Layer, name: str) -> torch.Tensor:

@@ -16,6 +16,7 @@ from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.joint_linear import FEWEST, JointLinear, Projection
 from returnn_lite.ops.gradients import filtered_gradient
 from returnn_lite.ops.indexing import labels
+from returnn_lite.ops.linear import linear
 from returnn_lite.tensor import Spec, Tensor
 
 
@@ -107,12 +108,10 @@ class Linear(Layer):
         data = x.data
         if x.spec.feature is not None and x.spec.feature != data.dim() - 1:
             data = data.movedim(x.spec.feature, -1)
-        if self.b is None:
-            weights = self.W.t() if self.transposed else self.W
-            if data.shape[-1] == 1 and not torch.is_grad_enabled():
-                return data * weights[0]  # quicker than a product of matrices; only its gradient is not
-            return data @ weights
-        return F.linear(data, self.W if self.transposed else self.W.t(), self.b)
+        weights = self.W if self.transposed else self.W.t()
+        if self.b is None and data.shape[-1] == 1 and not torch.is_grad_enabled():
+            return data * weights[:, 0]  # quicker than a product of matrices; only its gradient is not
+        return linear(data, weights, self.b)
 
 
 @layer("softmax")

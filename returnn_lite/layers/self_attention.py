@@ -14,6 +14,7 @@ from returnn_lite.layers.core.registry import layer
 from returnn_lite.layers.core.stateful import LoopConstants, LoopStart, State, Stateful, Tick
 from returnn_lite.layers.relative_position import RelativeRows
 from returnn_lite.ops.attention import attention
+from returnn_lite.ops.linear import linear
 from returnn_lite.tensor import Dim, Spec, Tensor
 
 _KEPT = ("keep_over_epoch", "keep_over_epoch_no_init")
@@ -149,7 +150,7 @@ class SelfAttention(Stateful):
 
     def _projected(self, x: torch.Tensor, at: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values of the heads.  Shape: (…, F), T at `at` -> (…, heads, T, key or value dim)"""
-        qkv = F.linear(x, self.QKV.t()).unflatten(-1, (self.num_heads, -1)).movedim(at, -2)
+        qkv = linear(x, self.QKV.t()).unflatten(-1, (self.num_heads, -1)).movedim(at, -2)
         queries, keys, values = qkv.split([self.key_dim, self.key_dim, qkv.shape[-1] - 2 * self.key_dim], -1)
         return queries, keys, values
 

@@ -14,9 +14,8 @@ CPU_INFO = Path("/proc/cpuinfo")  # of Linux
 
 def own_form(x: Tensor) -> bool:
     """Whether `x` may be computed on in a form of our own: on a CPU, where nobody records or compiles the calls."""
-    return (
-        x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch._C._is_torch_function_mode_enabled()
-    )
+    watched = torch._C._is_torch_function_mode_enabled() or torch._C._functorch.peek_interpreter_stack() is not None
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not watched
 
 
 def on_gpu(x: Tensor) -> bool:
@@ -28,6 +27,14 @@ def on_gpu(x: Tensor) -> bool:
 def slow_functions() -> bool:
     """Whether torch's transcendental functions are slow: those of MKL are on a CPU that is not Intel's."""
     return torch.backends.mkl.is_available() and "AMD" in _vendor()
+
+
+@functools.cache
+def slow_products() -> bool:
+    """Whether torch's products of float32 matrices are slow: on AMD's CPUs MKL leaves half of AVX-512 unused, while
+    oneDNN does not."""
+    capable = torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()
+    return capable and slow_functions() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _vendor() -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from returnn_lite.ops.linear import added_product, linear
 from returnn_lite.ops.tanh import tanh
 
 Function = Callable[[Tensor], Tensor]
@@ -94,8 +95,8 @@ def gru_step(sums: Tensor, h: Tensor, gates_h: Tensor, new_h: Tensor, *, activat
     """
     size = h.shape[-1]
     gates, new = sums.split((2 * size, size), 1)
-    r, u = torch.sigmoid(torch.addmm(gates, h, gates_h)).chunk(2, 1)
-    new = activation(torch.addmm(new, r * h, new_h))
+    r, u = torch.sigmoid(added_product(gates, h, gates_h)).chunk(2, 1)
+    new = activation(added_product(new, r * h, new_h))
     return torch.lerp(new, h, u)
 
 
@@ -107,7 +108,7 @@ def rhn_step(sums: Tensor, s: Tensor, weights: Sequence[Tensor], mask: Tensor | 
     """
     for depth, weight in enumerate(weights):
         dropped = s if mask is None else s * mask
-        both = torch.addmm(sums, dropped, weight) if depth == 0 else dropped @ weight
+        both = added_product(sums, dropped, weight) if depth == 0 else linear(dropped, weight.t())
         h, t = both.chunk(2, 1)
         s = torch.lerp(s, tanh(h), torch.sigmoid(t))
     return s
@@ -131,7 +132,7 @@ def zoned_lstm(
     """
     outputs = []
     for t, frame in enumerate(gates_x):
-        i, f, a, o = torch.addmm(frame, h, w_h).chunk(4, 1)
+        i, f, a, o = added_product(frame, h, w_h).chunk(4, 1)
         new_c = f.sigmoid() * c + i.sigmoid() * a.tanh()
         plain = o.sigmoid() * new_c.tanh()
         new_c, new_h = zone_cell(c, new_c), zone_output(h, plain)

@@ -11,6 +11,7 @@ from torch import Tensor
 from returnn_lite.errors import ConfigError
 from returnn_lite.ops.dropout import dropout_mask
 from returnn_lite.ops.frames import Frames
+from returnn_lite.ops.linear import added_product, linear
 from returnn_lite.tensor import Spec
 
 State = dict[str, Tensor]
@@ -42,7 +43,7 @@ class Ahead:
     def sums(self, inputs: Sequence[Tensor], h: Tensor, tick: int) -> Tensor:
         """What enters the gates (B, G), with the other sources (B, F)."""
         x = torch.cat([*inputs, h], 1) if inputs else h
-        return torch.addmm(self.frames[tick], x, self.weights)
+        return added_product(self.frames[tick], x, self.weights)
 
 
 class Weights(dict[str, Tensor]):
@@ -191,7 +192,7 @@ class Run:
 
 def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x @ weight + bias: (…, D), (D, G), (G,) -> (…, G)."""
-    return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], weight.shape[1])
+    return linear(x, weight.t(), bias)
 
 
 def sequence_mask(like: Tensor, batch: int | None, size: int, rate: float, generator: torch.Generator | None) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from returnn_lite.errors import ConfigError
 from returnn_lite.ops.dropout import dropout_mask
+from returnn_lite.ops.linear import added_product
 from returnn_lite.ops.recurrent import normed_lstm_step
 from returnn_lite.rec.cells.activation import Activation, activation_function, is_bounded
 from returnn_lite.rec.cells.base import (
@@ -161,7 +162,7 @@ class LayerNormVariantsLstm(Cell):
             h = h * p["mask_h"]
         if self.global_norm:
             return projected + self._layer_norm(h @ p["w_h"], p["gamma_state_below"], None)
-        gates = torch.addmm(projected, h, p["w_h"])
+        gates = added_product(projected, h, p["w_h"])
         if self.global_norm_joined:
             return self._layer_norm(gates, p["gamma_lstm_in"], p["beta_lstm_in"])
         if self.per_gate_norm:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from returnn_lite.errors import ConfigError
 from returnn_lite.ops.dropout import dropout_mask
 from returnn_lite.ops.indexing import labels
+from returnn_lite.ops.linear import added_product
 from returnn_lite.ops.lstm import lstm, lstm_over_gates
 from returnn_lite.ops.recurrent import lstm_step
 from returnn_lite.rec.cells.activation import Activation, activation_function, is_bounded
@@ -40,14 +41,14 @@ class LstmCell(Cell):
     def tick(self, p: Weights, x: Tensor, state: State) -> tuple[Tensor, State]:
         if "w" not in p or not x.is_floating_point():
             return super().tick(p, x, state)
-        return self.end_tick(torch.addmm(p["bias"], torch.cat([x, state["h"]], 1), p["w"]), state)  # one product
+        return self.end_tick(added_product(p["bias"], torch.cat([x, state["h"]], 1), p["w"]), state)  # one product
 
     def end_tick(self, gates: Tensor, state: State) -> tuple[Tensor, State]:
         h, c = lstm_step(gates, state["c"])
         return h, {"c": c, "h": h}
 
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        h, c = lstm_step(torch.addmm(projected, state["h"], p["w_h"]), state["c"])
+        h, c = lstm_step(added_product(projected, state["h"], p["w_h"]), state["c"])
         return h, {"c": c, "h": h}
 
     def run(self, p: Weights, x: Tensor, start: State, run: Run) -> tuple[Tensor, State]:
@@ -256,7 +257,7 @@ class StandardLstm(LstmCell):
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
         if self.is_plain:
             return super().step(p, projected, state)
-        gates = torch.addmm(projected, state["h"], p["w_h"])
+        gates = added_product(projected, state["h"], p["w_h"])
         peepholes = (p["peep_if"], p["peep_o"]) if self.use_peepholes else None
         h, c = lstm_step(gates, state["c"], activation=self.activation, peepholes=peepholes, cell_clip=self.cell_clip)
         if self.has_projection:

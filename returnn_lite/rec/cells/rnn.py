@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from returnn_lite.ops.linear import added_product
 from returnn_lite.ops.lstm import rnn_tanh
 from returnn_lite.ops.recurrent import gru_step
 from returnn_lite.ops.tanh import tanh
@@ -76,7 +77,7 @@ class BasicRnn(Cell):
         return Weights({"w_x": w_x, "w_h": w_h, "bias": p["basic_rnn_cell/bias"]}, training, generator)
 
     def step(self, p: Weights, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        h = self.activation(torch.addmm(projected, state["var"], p["w_h"]))
+        h = self.activation(added_product(projected, state["var"], p["w_h"]))
         return h, {"var": h}
 
     def run(self, p: Weights, x: Tensor, start: State, run: Run) -> tuple[Tensor, State]:

@@ -1,0 +1,74 @@
+"""Products of frames and weights: torch's own, or those of oneDNN where torch would take slow ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from returnn_lite.ops.kernels import own_form, slow_products
+
+FEWEST = 2_000_000  # multiplications: below, the way to oneDNN costs more than it saves
+FEWEST_ROWS = 4  # as well, since it puts the weights in order for each call
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias.  Shape: (…, K), (N, K), (N,) -> (…, N)"""
+    return _computed(x, weight, bias, None) if _goes_to_onednn(x, weight, bias) else F.linear(x, weight, bias)
+
+
+def added_product(sums: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """sums + x weight.  Shape: (B, N) or (N,), (B, K), (K, N) -> (B, N)"""
+    if x.numel() * weight.shape[1] < FEWEST or not _goes_to_onednn(x, weight.t(), sums):
+        return torch.addmm(sums, x, weight)
+    alone = sums.dim() == 1
+    whole = None if alone else sums.expand(x.shape[0], -1)
+    return _computed(x, weight.t(), sums if alone else None, whole)
+
+
+def _goes_to_onednn(x: Tensor, weight: Tensor, added: Tensor | None) -> bool:
+    size = x.numel()
+    if size * weight.shape[0] < FEWEST or size < FEWEST_ROWS * weight.shape[1] or not slow_products():
+        return False
+    plain = all(t is None or (type(t) in _PLAIN and t.dtype == torch.float32) for t in (x, weight, added))
+    return plain and own_form(x) and torch._C._get_mkldnn_enabled() and not torch.is_autocast_enabled("cpu")
+
+
+def _computed(x: Tensor, weight: Tensor, bias: Tensor | None, sums: Tensor | None) -> Tensor:
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, sums)):
+        made: Tensor = _Product.apply(x, weight, bias, sums)  # type: ignore[no-untyped-call]
+        return made
+    return _product(x, weight, bias, sums)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, sums: Tensor | None) -> Tensor:
+    of_onednn = torch.ops.mkldnn._linear_pointwise
+    made: Tensor = (
+        of_onednn(x, weight, bias, "none", [], "") if sums is None else of_onednn.binary(x, sums, weight, bias, "add")
+    )
+    return made
+
+
+class _Product(torch.autograd.Function):
+    """x weight^T + bias + sums, with gradients that are such products again."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, sums: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias, sums)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias, of_sums = ctx.needs_input_grad
+        rows, found = grad.reshape(-1, grad.shape[-1]), None
+        if of_weight:
+            inputs = x.reshape(-1, x.shape[-1])
+            transposed = weight.stride(0) == 1  # then the gradient is, too
+            found = linear(inputs.t(), rows.t()).t() if transposed else linear(rows.t(), inputs.t())
+        given = linear(grad, weight.t()) if of_x else None
+        return given, found, rows.sum(0) if of_bias else None, grad if of_sums else None
