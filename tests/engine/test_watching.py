@@ -3,18 +3,22 @@
 import csv
 import io
 import re
+import threading
 
 import pytest
 
 from returnn_lite.config import Config
-from returnn_lite.engine.loggers.scalar_log import loggers
+from returnn_lite.engine.loggers import background
+from returnn_lite.engine.loggers.background import InBackground
+from returnn_lite.engine.loggers.scalar_log import ScalarLog, loggers
+from returnn_lite.engine.loggers.services import _plain
 from returnn_lite.engine.tasks.plot_scores import score_panels
 from returnn_lite.engine.tasks.profile import Cost, Stopwatch, size_of, table
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log, Target
 from returnn_lite.schedule.lr_file import Record
 from tests.engine import torch_models
-from tests.engine.helpers import options, run
+from tests.engine.helpers import Lines, options, run
 
 EVERY = {"tensorboard_opts": {"log_every_n_train_steps": 1}, "tf_log_dir": False, "num_epochs": 3}
 
@@ -60,25 +64,130 @@ def test_a_logger_that_cannot_write_does_not_end_the_run(tmp_path):
     assert (tmp_path / "model.003.pt").exists()
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"csv": {"bse": "x"}}, "loggers[\"csv\"]: unknown option 'bse'; did you mean \"base\"?: base"),
+        ({"tensorboard": {"folder": 5}}, 'loggers["tensorboard"]["folder"]: must be a text, but is 5 instead'),
+        ({"mlflow": {"url": "x"}}, "loggers[\"mlflow\"]: unknown option 'url': experiment, tracking_uri"),
+        ({"mlflow": {"experiment": ""}}, "loggers[\"mlflow\"][\"experiment\"]: must be a text, but is '' instead"),
+    ],
+)
+def test_wrong_options_of_loggers(value, text):
+    with pytest.raises(ConfigError) as caught:
+        ScalarLog.from_config(Config({"loggers": value}), Log([]))
+    assert str(caught.value) == text
+
+
+class Service:
+    """Notes what it gets, once `answers` is set. `fails`: what it raises instead."""
+
+    name = "json"  # any package
+
+    def __init__(self, fails=None):
+        self.answers, self.fails, self.seen = threading.Event(), fails, []
+
+    def note(self, *what):
+        self.answers.wait(10)
+        if self.fails:
+            raise self.fails
+        self.seen.append(what)
+
+    begin = step = epoch = note
+
+    def close(self):
+        self.note()
+
+
+def test_a_slow_service_does_not_hold_up_the_run():
+    service, log = Service(), ScalarLog([], Log([]))
+    log.waiting = [InBackground(service)]
+    log.start(1, 0)
+    log.noted(1, {"a": 2.0})
+    assert service.seen == []
+    service.answers.set()
+    log.close()
+    assert service.seen == [(1, 0), (1, {"a": 2.0}), ()]
+
+
+def test_a_service_that_never_answers_ends_with_one_warning(monkeypatch):
+    monkeypatch.setattr(background, "PATIENCE", 0.05)
+    service, target = Service(), Lines()
+    log = ScalarLog([InBackground(service)], Log([target]))
+    log.start(1, 0)
+    log.close()
+    service.answers.set()
+    assert target.lines == ["WARNING: loggers: no further scalars for json: no answer within 0.05 seconds"]
+
+
+@pytest.mark.parametrize("error", [OSError("down,\n  or out"), ImportError("down, or out")])
+def test_a_service_that_fails_is_one_warning(error):
+    service, target = Service(error), Lines()
+    log = ScalarLog([InBackground(service)], Log([target]))
+    service.answers.set()
+    log.start(1, 0)
+    for epoch in (1, 2):
+        log.noted(epoch, {"a": 2.0})
+        log.close()
+    assert len(target.lines) == 1 and target.lines[0].endswith(": down, or out")
+
+
+def mlflow_points(place, experiment="toy"):
+    """(step, value) of each scalar of the only run."""
+    client = pytest.importorskip("mlflow").MlflowClient(place)
+    (found,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    histories = {name: client.get_metric_history(found.info.run_id, name) for name in found.data.metrics}
+    return found, {name: [(one.step, one.value) for one in history] for name, history in histories.items()}
+
+
 def test_mlflow(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    """A resumed run goes on, and repeats nothing that is the same; what has changed is there, too."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
     place = (tmp_path / "runs").as_uri()
     made = options(tmp_path, loggers={"mlflow": {"tracking_uri": place, "experiment": "toy"}}, **EVERY)
     run({**made, "num_epochs": 2})
+    assert not [line for line in run(made) if "WARNING" in line]
+    ended, points = mlflow_points(place)
+    assert ended.info.status == "FINISHED"
+    assert [epoch for epoch, _ in points["epoch_dev/cost.output"]] == [1, 2, 3]
+    for file in tmp_path.glob("model.003.*"):
+        file.unlink()
     run(made)
-    client = mlflow.MlflowClient(place)
-    (found,) = client.search_runs([client.get_experiment_by_name("toy").experiment_id])
-    known = client.get_metric_history(found.info.run_id, "epoch_dev/cost.output")
-    assert [metric.step for metric in known] == [1, 2, 3]
+    assert mlflow_points(place)[1] == points
+    run({**made, "start_epoch": 2})  # without the optimizer's state
+    changed = [step for step, _ in mlflow_points(place)[1]["train/cost.output"]][9:]
+    assert changed and set(changed) <= {3, 4, 5, 6, 7, 8}
+
+
+def test_mlflow_in_a_folder_by_default(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run(options(tmp_path, loggers=["mlflow"], **EVERY))
+    assert "train/loss" in mlflow_points(str(tmp_path / "mlruns"), "returnn_lite")[1]
+
+
+def test_names_for_mlflow():
+    assert _plain("epoch_dev/cost:sub/ctc [1]") == "epoch_dev/cost.sub.ctc .1."
+    assert _plain("a/../../b") == "a/......b" and len(_plain("a/" + "x" * 300)) == 250
 
 
 def test_wandb(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    run(options(tmp_path, loggers={"wandb": {"project": "toy"}}, **EVERY))
+    lines = run(options(tmp_path, loggers={"wandb": {"project": "toy"}}, **EVERY))
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert not [line for line in lines if "WARNING" in line]
+
+
+def test_wrong_options_of_wandb():
+    pytest.importorskip("wandb")
+    with pytest.raises(ConfigError, match="unknown option 'projct'; did you mean \"project\""):
+        ScalarLog.from_config(Config({"loggers": {"wandb": {"projct": "x"}}}), Log([]))
 
 
 # --- pictures and tables ----------------------------------------------------------------------------------------------

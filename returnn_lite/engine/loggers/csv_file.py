@@ -7,7 +7,8 @@ import io
 import os
 from collections.abc import Iterable
 
-from returnn_lite.engine.loggers.sink import Values
+from returnn_lite.config_value import ConfigDict
+from returnn_lite.engine.loggers.sink import Values, require_known_options
 from returnn_lite.files import write_atomically
 
 Row = tuple[int, str, float | str]
@@ -18,7 +19,9 @@ class CsvFiles:
 
     name = "csv"
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, model: str, options: ConfigDict) -> None:
+        require_known_options(self.name, options, ["base"], texts=["base"])
+        base = str(options.get("base", model))
         self.tables = {"epoch": Table(f"{base}.epochs.csv", "epoch"), "step": Table(f"{base}.steps.csv", "step")}
 
     def begin(self, epoch: int, global_step: int) -> None:

@@ -9,18 +9,18 @@ from typing import ClassVar
 
 from returnn_lite.config import Config
 from returnn_lite.config_value import ConfigDict
+from returnn_lite.engine.loggers.background import InBackground
 from returnn_lite.engine.loggers.csv_file import CsvFiles
 from returnn_lite.engine.loggers.services import MLflow, WandB
-from returnn_lite.engine.loggers.sink import Sink, Values
-from returnn_lite.engine.loggers.tensorboard import TensorBoard
+from returnn_lite.engine.loggers.sink import KEY, Sink, Values
+from returnn_lite.engine.loggers.tensorboard import FOLDER, TensorBoard
 from returnn_lite.engine.setup import model_name
 from returnn_lite.engine.step import StepResult
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
 
 DEFAULT_INTERVAL = 100
-KEY = "loggers"
-FOLDER, RUNS = "tensorboard", "runs"
+RUNS = "runs"
 
 
 class ScalarLog:
@@ -30,9 +30,9 @@ class ScalarLog:
     """
 
     makers: ClassVar[dict[str, Callable[[str, ConfigDict], Sink]]] = {
-        "csv": lambda model, options: CsvFiles(str(options.get("base", model))),
-        "mlflow": MLflow,
-        "tensorboard": lambda model, options: TensorBoard(str(options.get("folder", FOLDER))),
+        "csv": CsvFiles,
+        "mlflow": lambda model, options: InBackground(MLflow(model, options)),
+        "tensorboard": lambda _, options: TensorBoard(options),
         "wandb": WandB,
     }
 
@@ -67,12 +67,9 @@ class ScalarLog:
     def start(self, epoch: int, global_step: int) -> None:
         """Begins a run at this epoch and step: what there is from there on is repeated, and no longer counts."""
         for sink in self.waiting:
-            try:
-                with self._guarded(sink):
-                    sink.begin(epoch, global_step)
-                    self.sinks.append(sink)
-            except ImportError as exc:
-                self.log.v1(f"WARNING: {KEY}: no scalars for {sink.name}, whose package is needed: {exc}")
+            with self._guarded(sink):
+                sink.begin(epoch, global_step)
+                self.sinks.append(sink)
 
     def step(self, global_step: int, result: StepResult, learning_rate: float) -> None:
         """The scores of a training step, every so many steps."""
@@ -110,12 +107,19 @@ class ScalarLog:
     def _guarded(self, sink: Sink) -> Iterator[None]:
         try:
             yield
-        except ImportError:
-            raise
         except Exception as exc:  # services raise many kinds
-            option = "tensorboard_opts" if sink.name == "tensorboard" else KEY
-            self.log.v1(f"WARNING: {option}: no further scalars{_to(sink)}: {exc}")
+            self.log.v1(f"WARNING: {_why_not(sink, exc)}")
             self.sinks = [other for other in self.sinks if other is not sink]
+
+
+def _why_not(sink: Sink, exc: Exception) -> str:
+    """In one line: what gets no scalars, and why."""
+    why = " ".join(str(exc).split()) or type(exc).__name__
+    if isinstance(exc, ImportError):
+        return f"{KEY}: no scalars for {sink.name}, whose package is needed: {why}"
+    if sink.name == "tensorboard":
+        return f"tensorboard_opts: no further scalars: {why}"
+    return f"{KEY}: no further scalars for {sink.name}: {why}"
 
 
 def _apart(options: ConfigDict, name: str) -> ConfigDict:
@@ -126,10 +130,6 @@ def _apart(options: ConfigDict, name: str) -> ConfigDict:
     if "folder" in found:
         found["folder"] = os.path.join(str(found["folder"]), name)
     return found
-
-
-def _to(sink: Sink) -> str:
-    return "" if sink.name == "tensorboard" else f" for {sink.name}"
 
 
 def loggers(config: Config) -> dict[str, ConfigDict]:

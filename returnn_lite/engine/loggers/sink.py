@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from returnn_lite.config_value import ConfigDict
+from returnn_lite.errors import ConfigError, did_you_mean
+
+KEY = "loggers"
 Values = Mapping[str, float]
 
 
@@ -24,3 +29,16 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """The run is over."""
+
+
+def require_known_options(
+    logger: str, options: ConfigDict, known: Iterable[str] | None, *, texts: Iterable[str] = ()
+) -> None:
+    """ConfigError for options that a logger does not have, and for values of `texts` that are none. None: all known."""
+    listed = sorted(options if known is None else known)
+    for option, value in options.items():
+        if option not in listed:
+            text = f"unknown option {option!r}{did_you_mean(str(option), listed)}: {', '.join(listed)}"
+            raise ConfigError(f'{KEY}["{logger}"]', text)
+        if option in texts and not (isinstance(value, str | os.PathLike) and str(value)):
+            raise ConfigError(f'{KEY}["{logger}"]["{option}"]', f"must be a text, but is {value!r} instead")

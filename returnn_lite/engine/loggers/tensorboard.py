@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 import time
 
+from returnn_lite.config_value import ConfigDict
 from returnn_lite.engine.loggers.event_file import EventFile, known_tags
-from returnn_lite.engine.loggers.sink import Values
+from returnn_lite.engine.loggers.sink import Values, require_known_options
 
+FOLDER = "tensorboard"
 EPOCHS = "epochs"  # the folder inside with what is counted in epochs, not in steps
 FLUSH_SECONDS = 60.0
 
 
 class TensorBoard:
-    """Event files in `folder` by step, and in its sub-folder `epochs` by epoch."""
+    """Event files by step in the option `folder`, and in its sub-folder `epochs` by epoch."""
 
     name = "tensorboard"
     steps: EventFile
     epochs: EventFile
 
-    def __init__(self, folder: str) -> None:
-        self.folder, self.first, self.flushed = folder, 1, time.monotonic()
+    def __init__(self, options: ConfigDict) -> None:
+        require_known_options(self.name, options, ["folder"], texts=["folder"])
+        self.folder, self.first, self.flushed = str(options.get("folder", FOLDER)), 1, time.monotonic()
         self.made_up: set[str] | None = None  # what the files have already of the epoch before the first one
 
     def begin(self, epoch: int, global_step: int) -> None:
