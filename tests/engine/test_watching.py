@@ -67,10 +67,10 @@ def test_a_logger_that_cannot_write_does_not_end_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ({"csv": {"bse": "x"}}, "loggers[\"csv\"]: unknown option 'bse'; did you mean \"base\"?: base"),
+        ({"csv": {"bse": "x"}}, 'loggers["csv"]: unknown option \'bse\'; did you mean "base"?: base'),
         ({"tensorboard": {"folder": 5}}, 'loggers["tensorboard"]["folder"]: must be a text, but is 5 instead'),
         ({"mlflow": {"url": "x"}}, "loggers[\"mlflow\"]: unknown option 'url': experiment, tracking_uri"),
-        ({"mlflow": {"experiment": ""}}, "loggers[\"mlflow\"][\"experiment\"]: must be a text, but is '' instead"),
+        ({"mlflow": {"experiment": ""}}, 'loggers["mlflow"]["experiment"]: must be a text, but is \'\' instead'),
     ],
 )
 def test_wrong_options_of_loggers(value, text):
