@@ -65,10 +65,16 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias, of_sums = ctx.needs_input_grad
-        rows, found = grad.reshape(-1, grad.shape[-1]), None
-        if of_weight:
-            inputs = x.reshape(-1, x.shape[-1])
-            transposed = weight.stride(0) == 1  # then the gradient is, too
-            found = linear(inputs.t(), rows.t()).t() if transposed else linear(rows.t(), inputs.t())
+        rows = grad.reshape(-1, grad.shape[-1])
+        found = _of_weights(rows, x.reshape(-1, x.shape[-1]), weight.stride(0) == 1) if of_weight else None
         given = linear(grad, weight.t()) if of_x else None
         return given, found, rows.sum(0) if of_bias else None, grad if of_sums else None
+
+
+def _of_weights(rows: Tensor, inputs: Tensor, transposed: bool) -> Tensor:
+    """rows^T inputs, in memory `transposed` or not.  Shape: (B, N), (B, K) -> (N, K)"""
+    swapped = inputs.shape[1] <= rows.shape[1]  # oneDNN copies its first argument: the smaller one
+    found = linear(inputs.t(), rows.t()).t() if swapped else linear(rows.t(), inputs.t())
+    if swapped == transposed:
+        return found
+    return found.t().contiguous().t() if transposed else found.contiguous()
