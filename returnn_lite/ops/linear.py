@@ -11,28 +11,30 @@ from torch.autograd.function import FunctionCtx
 
 from returnn_lite.ops.kernels import own_form, slow_products
 
-FEWEST = 2_000_000  # multiplications: below, the way to oneDNN costs more than it saves
-FEWEST_ROWS = 4  # as well, since it puts the weights in order for each call
+FEWEST = 8_000_000  # multiplications: below, oneDNN's code for a new shape, about a millisecond, is not worth it
+FEWEST_AGAIN = 2_000_000  # where shapes repeat, as in ticks
+FEWEST_ROWS = 4  # as well: the weights are put in order for each call
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias.  Shape: (…, K), (N, K), (N,) -> (…, N)"""
-    return _computed(x, weight, bias, None) if _goes_to_onednn(x, weight, bias) else F.linear(x, weight, bias)
+    ours = _goes_to_onednn(x, weight, bias, FEWEST)
+    return _computed(x, weight, bias, None) if ours else F.linear(x, weight, bias)
 
 
 def added_product(sums: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """sums + x weight.  Shape: (B, N) or (N,), (B, K), (K, N) -> (B, N)"""
-    if x.numel() * weight.shape[1] < FEWEST or not _goes_to_onednn(x, weight.t(), sums):
+    if x.numel() * weight.shape[1] < FEWEST_AGAIN or not _goes_to_onednn(x, weight.t(), sums, FEWEST_AGAIN):
         return torch.addmm(sums, x, weight)
     alone = sums.dim() == 1
     whole = None if alone else sums.expand(x.shape[0], -1)
     return _computed(x, weight.t(), sums if alone else None, whole)
 
 
-def _goes_to_onednn(x: Tensor, weight: Tensor, added: Tensor | None) -> bool:
+def _goes_to_onednn(x: Tensor, weight: Tensor, added: Tensor | None, fewest: int) -> bool:
     size = x.numel()
-    if size * weight.shape[0] < FEWEST or size < FEWEST_ROWS * weight.shape[1] or not slow_products():
+    if size * weight.shape[0] < fewest or size < FEWEST_ROWS * weight.shape[1] or not slow_products():
         return False
     plain = all(t is None or (type(t) in _PLAIN and t.dtype == torch.float32) for t in (x, weight, added))
     return plain and own_form(x) and torch._C._get_mkldnn_enabled() and not torch.is_autocast_enabled("cpu")
@@ -67,14 +69,20 @@ class _Product(torch.autograd.Function):
         of_x, of_weight, of_bias, of_sums = ctx.needs_input_grad
         rows = grad.reshape(-1, grad.shape[-1])
         found = _of_weights(rows, x.reshape(-1, x.shape[-1]), weight.stride(0) == 1) if of_weight else None
-        given = linear(grad, weight.t()) if of_x else None
+        given = _again(grad, weight.t()) if of_x else None
         return given, found, rows.sum(0) if of_bias else None, grad if of_sums else None
 
 
 def _of_weights(rows: Tensor, inputs: Tensor, transposed: bool) -> Tensor:
     """rows^T inputs, in memory `transposed` or not.  Shape: (B, N), (B, K) -> (N, K)"""
     swapped = inputs.shape[1] <= rows.shape[1]  # oneDNN copies its first argument: the smaller one
-    found = linear(inputs.t(), rows.t()).t() if swapped else linear(rows.t(), inputs.t())
+    found = _again(inputs.t(), rows.t()).t() if swapped else _again(rows.t(), inputs.t())
     if swapped == transposed:
         return found
     return found.t().contiguous().t() if transposed else found.contiguous()
+
+
+def _again(x: Tensor, weight: Tensor) -> Tensor:
+    """x weight^T, as many multiplications as one that went to oneDNN."""
+    ours = _goes_to_onednn(x, weight, None, FEWEST_AGAIN)
+    return _computed(x, weight, None, None) if ours else F.linear(x, weight)

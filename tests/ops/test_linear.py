@@ -18,6 +18,7 @@ def calls(monkeypatch):
     made, product = [], module._product
     monkeypatch.setattr(module, "slow_products", lambda: True)
     monkeypatch.setattr(module, "FEWEST", 1)
+    monkeypatch.setattr(module, "FEWEST_AGAIN", 1)
     monkeypatch.setattr(module, "_product", lambda *args: made.append(args[0].shape) or product(*args))
     return made
 
