@@ -12,14 +12,14 @@ from torch.autograd.function import FunctionCtx
 from returnn_lite.ops.kernels import own_form, slow_products
 
 FEWEST = 8_000_000  # multiplications: below, oneDNN's code for a new shape, about a millisecond, is not worth it
-FEWEST_AGAIN = 2_000_000  # where shapes repeat, as in ticks
+FEWEST_AGAIN = 2_000_000  # where shapes repeat, as in ticks and searches
 FEWEST_ROWS = 4  # as well: the weights are put in order for each call
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias.  Shape: (…, K), (N, K), (N,) -> (…, N)"""
-    ours = _goes_to_onednn(x, weight, bias, FEWEST)
+    ours = _goes_to_onednn(x, weight, bias, FEWEST if torch.is_grad_enabled() else FEWEST_AGAIN)
     return _computed(x, weight, bias, None) if ours else F.linear(x, weight, bias)
 
 
