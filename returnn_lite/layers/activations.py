@@ -46,7 +46,7 @@ class Activation:
         """Shape: any -> the same."""
         return self.function(x) if self.elementwise else self.function(x, axis=axis)
 
-    def with_options(self, **opts: Any) -> Activation:
+    def with_options(self, **opts: object) -> Activation:
         """The function with keywords of its own, as `alpha` of leaky_relu."""
         return replace(self, function=functools.partial(self.function, **opts)) if opts else self
 
