@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -26,20 +27,23 @@ def on_gpu(x: Tensor) -> bool:
 @functools.cache
 def slow_functions() -> bool:
     """Whether torch's transcendental functions are slow: those of MKL are on a CPU that is not Intel's."""
-    return torch.backends.mkl.is_available() and "AMD" in _vendor()
+    return torch.backends.mkl.is_available() and "AMD" in _cpu()
 
 
 @functools.cache
 def slow_products() -> bool:
-    """Whether torch's products of float32 matrices are slow: on AMD's CPUs MKL leaves half of AVX-512 unused, while
-    oneDNN does not."""
-    capable = torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()
-    return capable and slow_functions() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    """Whether torch's products of float32 matrices are slow: those of MKL take AVX2 on a CPU of AMD, but since Zen 5
+    (family 26) AVX-512 has twice the width there; oneDNN takes it."""
+    family = re.search(r"family\s*:?\s*(\d+)", _cpu(), re.IGNORECASE)
+    wide = family is not None and int(family[1]) >= 26 and "AVX512" in torch.backends.cpu.get_cpu_capability()
+    onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return wide and onednn and slow_functions()
 
 
-def _vendor() -> str:
+def _cpu() -> str:
+    """Who has made the CPU, and its family."""
     try:
         lines = CPU_INFO.read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line for line in lines if line.startswith("vendor_id")), "")
+    return " ".join([next((line for line in lines if line.startswith(key)), "") for key in ("vendor_id", "cpu family")])

@@ -122,15 +122,18 @@ def test_left_to_torch(use, calls):
 
 
 @pytest.mark.parametrize(
-    ("vendor", "capability", "slow"),
+    ("cpu", "capability", "slow"),
     [
-        ("vendor_id : AuthenticAMD", "AVX512", True),
-        ("vendor_id : AuthenticAMD", "AVX2", False),
-        ("vendor_id : GenuineIntel", "AVX512", False),
+        ("vendor_id\t: AuthenticAMD cpu family\t: 26", "AVX512", True),
+        ("vendor_id\t: AuthenticAMD cpu family\t: 25", "AVX512", False),
+        ("vendor_id\t: AuthenticAMD cpu family\t: 26", "AVX2", False),
+        ("vendor_id\t: GenuineIntel cpu family\t: 6", "AVX512", False),
+        ("AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD", "AVX512", True),
+        ("", "AVX512", False),
     ],
 )
-def test_where_products_are_slow(vendor, capability, slow, monkeypatch):
-    monkeypatch.setattr(kernels, "_vendor", lambda: vendor)
+def test_where_products_are_slow(cpu, capability, slow, monkeypatch):
+    monkeypatch.setattr(kernels, "_cpu", lambda: cpu)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     for backend in (torch.backends.mkl, torch.backends.mkldnn):
         monkeypatch.setattr(backend, "is_available", lambda: True)
