@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
@@ -287,8 +287,14 @@ class Network(torch.nn.Module):
         wanted = None if self.program.looks_around else self.wanted
         state = self.context.run = RunState(feed, tags, batch, wanted)
         grad = torch.is_grad_enabled() or self.context.differentiates
+        drawn = self.training, self.context.generator
+        gathering = self.program.gathering
         try:
-            with torch.set_grad_enabled(grad), self.substituted_params.running(self.training, self.context.generator):
+            with (
+                torch.set_grad_enabled(grad),
+                self.substituted_params.running(*drawn),
+                nullcontext() if gathering is None else gathering.running(*drawn),
+            ):
                 yield state
         finally:
             self.context.run = RunState()

@@ -15,6 +15,7 @@ from returnn_lite.layers.core.node import Node, described, last_reads
 from returnn_lite.network.building import compute
 from returnn_lite.network.constraints import Term
 from returnn_lite.network.fusion.fuse import Fusion, Values
+from returnn_lite.network.gathering import Gathering
 from returnn_lite.network.objective import LossNode, LossValue
 from returnn_lite.network.recomputation import Segment
 from returnn_lite.tensor import Tensor
@@ -31,7 +32,8 @@ class Program:
     parameter's name; `layers`: all layers, those inside of loops too; `data_keys`: the keys that a batch must hold.
     `constraints`: factors of the squares of parameters in the objective; `output_constraints`: terms for outputs.
     `fusion`: the nodes that one call computes; `recomputed`: parts that the backward pass computes again; `compiled`:
-    the steps, of which functions of raw tensors compute as many as possible.
+    the steps, of which functions of raw tensors compute as many as possible; `gathering`: makes parameters whole, where
+    each process keeps a part.
     """
 
     nodes: tuple[Node, ...]
@@ -45,6 +47,7 @@ class Program:
     fusion: Fusion = Fusion()  # noqa: RUF009 - frozen
     recomputed: tuple[Segment, ...] = ()
     compiled: CompiledParts | None = None
+    gathering: Gathering | None = None
 
     @cached_property
     def steps(self) -> tuple[tuple[Node, Node], ...]:
@@ -62,7 +65,9 @@ class Program:
         values = Values(self.fusion.absorbed | self._not_kept if repeats else self.fusion.absorbed)
         state.values = [values]
         done = {} if state.wanted is None or repeats else self._last_reads(state.wanted)
-        for step in self._parts if repeats else self.steps:
+        for step in self.parts if repeats else self.steps:
+            if self.gathering is not None:
+                self.gathering.before(step.steps[0][0] if isinstance(step, Segment) else step[0])
             if isinstance(step, Segment):
                 step.run(values)
             elif step[0] is until:
@@ -71,6 +76,8 @@ class Program:
                 values[step[0]] = compute(step[1], values)
                 for node in done.get(step[0], ()):
                     del values[node]
+        if self.gathering is not None:
+            self.gathering.after_steps()
         return values
 
     @cached_property
@@ -95,7 +102,7 @@ class Program:
         return frozenset().union(*(part.inner for part in self.recomputed))
 
     @cached_property
-    def _parts(self) -> tuple[tuple[Node, Node] | Segment, ...]:
+    def parts(self) -> tuple[tuple[Node, Node] | Segment, ...]:
         """The steps, those of a part that is computed again as one."""
         first = {part.steps[0][0]: part for part in self.recomputed}
         inside = {node for part in self.recomputed for node, _ in part.steps}
@@ -124,11 +131,15 @@ class Program:
                 terms.append(value.objective)
         if constrained:
             for factor, params in self.constraints:
-                terms += [factor * p.square().sum() for p in params]
+                if self.gathering is not None:
+                    terms.append(factor * self.gathering.squares(params))
+                else:
+                    terms += [factor * p.square().sum() for p in params]
         terms += [term(values[node]) for node, term in self.output_constraints]
         if not terms:
             return losses, None
-        return losses, terms[0] if len(terms) == 1 else torch.stack([t.reshape(()) for t in terms]).sum()
+        total = terms[0] if len(terms) == 1 else torch.stack([t.reshape(()) for t in terms]).sum()
+        return losses, total if self.gathering is None else self.gathering.joined(total)
 
     def __str__(self) -> str:
         lines: list[str] = []

@@ -116,7 +116,7 @@ def _of_config(option: ConfigValue, names: Mapping[Node, str]) -> Iterator[tuple
     if isinstance(option, str) or not isinstance(option, list | tuple) or not all(isinstance(n, str) for n in option):
         raise ConfigError(OPTION, f"must be True or a list of names of layers, but is {option!r} instead")
     for name in option:
-        yield name, _named(name, names, OPTION)
+        yield name, nodes_of(name, names, OPTION)
 
 
 def _of_layers(layers: Iterable[Layer], names: Mapping[Node, str]) -> Iterator[tuple[str, set[Node]]]:
@@ -127,13 +127,13 @@ def _of_layers(layers: Iterable[Layer], names: Mapping[Node, str]) -> Iterator[t
         if not own:
             raise ConfigError(path, "is not possible inside of a loop; give the loop in the config's `grad_checkpoint`")
         if layer.grad_checkpoint is True:
-            yield own[0], _named(own[0], names, path)
+            yield own[0], nodes_of(own[0], names, path)
             continue
         for name in layer.grad_checkpoint:
-            yield f"{own[0]}/{name}", _named(f"{own[0]}/{name}", names, path)
+            yield f"{own[0]}/{name}", nodes_of(f"{own[0]}/{name}", names, path)
 
 
-def _named(name: str, names: Mapping[Node, str], path: str) -> set[Node]:
+def nodes_of(name: str, names: Mapping[Node, str], path: str) -> set[Node]:
     """The nodes of a layer or pattern, and all inside of it; the output of a sub-network itself is no computation."""
     found = {node for node, own in names.items() if _matches(own, name) and not isinstance(node.layer, Subnetwork)}
     if not found:

@@ -55,9 +55,9 @@ class Noisy:
     dropout: float
     slots: list[Slot]
 
-    def value(self, generator: torch.Generator) -> torch.Tensor:
-        """The parameter with new noise."""
-        p: torch.Tensor = self.param
+    def value(self, generator: torch.Generator, p: torch.Tensor | None = None) -> torch.Tensor:
+        """The parameter with new noise; `p`: its values, where it does not hold them itself."""
+        p = self.param if p is None else p
         if self.noise:
             p = p + self.noise * torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype)
         if self.dropout:

@@ -38,7 +38,7 @@ def recomputed() -> Iterator[None]:
     if not torch.is_grad_enabled() or any(isinstance(m, _Recorder) for m in _get_current_dispatch_mode_stack()):
         yield
         return
-    tape = Tape()
+    tape = Tape(torch._C._autograd._top_saved_tensors_default_hooks(True))
     with _Recorder(tape), torch.autograd.graph.saved_tensors_hooks(tape.pack, unpack):
         yield
 
@@ -65,7 +65,7 @@ class Place(NamedTuple):
 class Kept(NamedTuple):
     """A tensor from outside; `written`: an operation changes it, which happens once only."""
 
-    tensor: Tensor
+    tensor: Outside | Tensor
     written: bool
 
 
@@ -89,15 +89,26 @@ class Saved(NamedTuple):
     writes: int
 
 
-def unpack(saved: Saved | Tensor) -> Tensor:
+class Outside(NamedTuple):
+    """A tensor from outside, as the hooks there hold it."""
+
+    held: Value
+    unpack: Callable[[Value], Tensor]
+
+
+def unpack(saved: Saved | Outside | Tensor) -> Tensor:
     """The tensor that was saved."""
+    if isinstance(saved, Outside):
+        return saved.unpack(saved.held)
     return saved if isinstance(saved, Tensor) else saved.tape.value(saved)
 
 
 class Tape:
-    """The operations inside, in order, and which storages are saved how often."""
+    """The operations inside, in order, and which storages are saved how often. `hooks`: what autograd does outside with
+    tensors that it saves (pack, unpack); None: it holds them."""
 
-    def __init__(self) -> None:
+    def __init__(self, hooks: tuple[Callable[[Tensor], Value], Callable[[Value], Tensor]] | None = None) -> None:
+        self._hooks = hooks
         self.steps: list[Step] = []
         self._numbers: dict[int, int] = {}  # address of a storage -> its number
         self._alive: list[StorageWeakRef] = []  # as long as they are here no other storage gets the address
@@ -110,13 +121,16 @@ class Tape:
         """The number of a storage that was made inside."""
         return self._numbers.get(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else None
 
-    def pack(self, tensor: Tensor) -> Saved | Tensor:
+    def pack(self, tensor: Tensor) -> Saved | Outside | Tensor:
         """What autograd holds instead of a tensor."""
         place = self._place(tensor)
         if place is None:
-            return tensor
+            return self._outside(tensor)
         self._saved[place.storage] += 1
         return Saved(self, place, self._writes[place.storage])
+
+    def _outside(self, tensor: Tensor) -> Outside | Tensor:
+        return tensor if self._hooks is None else Outside(self._hooks[0](tensor), self._hooks[1])
 
     def _place(self, tensor: Tensor) -> Place | None:
         number = self.number(tensor)
@@ -145,7 +159,7 @@ class Tape:
                 return value
             place = self._place(value)
             if place is None:
-                return Kept(value.detach(), written)
+                return Kept(self._outside(value.detach()), written)
             reads.add(place.storage)
             if written:
                 writes.add(place.storage)
@@ -266,7 +280,7 @@ def _again(step: Step, values: dict[int, Tensor]) -> Value:
         if isinstance(value, Place):
             return value.of(values[value.storage])
         if isinstance(value, Kept):
-            return value.tensor.clone() if value.written else value.tensor
+            return unpack(value.tensor).clone() if value.written else unpack(value.tensor)
         return [given(part) for part in value] if isinstance(value, list) else value
 
     args, kwargs = [given(value) for value in step.args], {name: given(value) for name, value in step.kwargs.items()}

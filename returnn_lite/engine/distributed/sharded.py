@@ -11,6 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from returnn_lite.config_value import ConfigDict, ConfigValue
+from returnn_lite.engine.distributed.layer_units import split_network
 from returnn_lite.engine.distributed.options import KEY
 from returnn_lite.engine.distributed.parallel import Parallel
 from returnn_lite.engine.distributed.world import Tensors, World
@@ -19,6 +20,7 @@ from returnn_lite.engine.models.torch_model import TorchNet
 from returnn_lite.engine.step import Forward, by_itself
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.frontend.bridge import RFModuleAsPTModule
+from returnn_lite.network import Network
 from returnn_lite.optim.gradients import Gradients
 from returnn_lite.optim.state import SavedState, State
 
@@ -29,7 +31,7 @@ class Sharded(Parallel):
     """A process computes on whole parameters, which it gathers module by module, and keeps a part of them.
 
     The modules are the entries of every `ModuleList` (a model's blocks), or those of the classes `modules`, and then
-    the network itself for what is left. All processes must run the network equally often, so each computes the scores
+    the network itself for what is left. Of a network of layers they are runs of layers, or the layers `modules`. All processes must run the network equally often, so each computes the scores
     of all batches of an evaluation. Zhao et al. 2023, "PyTorch FSDP: experiences on scaling fully sharded data
     parallel".
     """
@@ -45,7 +47,7 @@ class Sharded(Parallel):
                 raise ConfigError(
                     f'{KEY}["options"]["{key}"]', f"is not an option with fsdp{hint} (options: {', '.join(OPTIONS)})"
                 )
-        self.classes = options.get("modules")
+        self.modules = options.get("modules")
         self.reshard = bool(options.get("reshard_after_forward", True))
         self.mesh = init_device_mesh(world.device.type, (world.size,))
 
@@ -55,13 +57,13 @@ class Sharded(Parallel):
 
     def adopt(self, net: Model) -> None:
         """Leaves to this process its part of all parameters, which are those of the first process."""
-        if not isinstance(net, TorchNet):
-            text = 'fsdp is for models of `get_model`; a network of layers can be trained by "ddp", the default'
-            raise ConfigError(f'{KEY}["class"]', text)
         self.world.copy_first(net.params)
-        for module in [*blocks(net.model, self.classes), net]:
-            fully_shard(module, mesh=self.mesh, reshard_after_forward=self.reshard)
-        net.register_forward_pre_hook(lambda *_: refresh_frontend(net.model))  # after that of fully_shard
+        if isinstance(net, Network):
+            split_network(net, self.mesh, again=self.reshard, parts=self.modules)
+        if isinstance(net, TorchNet):
+            for module in [*blocks(net.model, self.modules), net]:
+                fully_shard(module, mesh=self.mesh, reshard_after_forward=self.reshard)
+            net.register_forward_pre_hook(lambda *_: refresh_frontend(net.model))  # after that of fully_shard
 
     def agree(self, params: Tensors) -> None:
         """What is not a parameter, such as running statistics, is that of the first process."""

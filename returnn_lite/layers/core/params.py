@@ -25,12 +25,14 @@ class ParamOptions:
     """What others need to know of a parameter: its layer's `updater_opts`, and the sum of `L2` over its owner.
 
     `blocks`: for each axis the sizes of the blocks that it consists of (sources, gates); None: one block an axis.
+    `counted`: the layer itself changes it, in place, as running statistics.
     """
 
     updater_opts: Mapping[str, Any] | None = None
     l2: float = 0.0
     blocks: tuple[Shape, ...] | None = None
     critical: bool = True  # a model file must have it
+    counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ class ParamScope:
         full = self.full_name(name)
         trains = trainable and self.trainable
         found = self.store.get(full, shape, init, trainable=trains, dtype=dtype, path=self.path)
+        self.store.options[full].counted |= not trainable
         if self.store.options[full].updater_opts is None:
             self.store.options[full].updater_opts = self.updater_opts
         self.owned[name] = self.used[name] = found

@@ -24,6 +24,7 @@ from returnn_lite.network.compiling.ports import Inputs, Refused, leaves, length
 from returnn_lite.network.compiling.sizes import Numbers, Sizes
 from returnn_lite.network.compiling.watching import Draw, Watch, hiding_step
 from returnn_lite.network.fusion.attention import Attention
+from returnn_lite.network.gathering import computing
 from returnn_lite.network.substituted_params import containers, substituted
 from returnn_lite.tensor import Tensor
 from returnn_lite.tensor.lengths import Lengths
@@ -100,7 +101,7 @@ class Recorder:
     def _forget(self) -> None:
         """Drops what layers have kept of tensors without numbers."""
         for _, call in self.steps:
-            for container in (c for layer in _layers(call.layer) for c in containers(layer)):
+            for container in (c for layer in computing(call.layer) for c in containers(layer)):
                 for key in [k for k, v in container.items() if isinstance(v, FakeTensor)]:
                     del container[key]
 
@@ -220,17 +221,8 @@ def _silent() -> Iterator[None]:
 
 def tensor_slots(layer: Layer) -> list[Slot]:
     """The places where a layer keeps tensors: parameters, statistics, constants."""
-    found = ((c, key, v) for one in _layers(layer) for c in containers(one) for key, v in c.items())
+    found = ((c, key, v) for one in computing(layer) for c in containers(one) for key, v in c.items())
     return [(container, key) for container, key, value in found if isinstance(value, torch.Tensor)]
-
-
-def _layers(layer: Layer) -> Iterator[Layer]:
-    """The layer, and those whose computation it does."""
-    yield layer
-    if isinstance(layer, Joint):
-        yield from layer.members
-    if isinstance(layer, Attention):
-        yield from (node.layer for node in layer.chain.nodes)
 
 
 # --- what cannot be recorded ------------------------------------------------------------------------------------------
