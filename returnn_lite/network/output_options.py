@@ -27,6 +27,7 @@ def steps_after(layer: Layer, spec: Spec) -> list[Step]:
     statistics = from_option(layer.options.batch_norm, layer.behavior, layer.path)
     if statistics is not None:
         statistics.build(layer, spec)
+        layer.output_statistics = statistics  # where others look for what is inside
         steps.append(
             lambda x, _: x.with_data(statistics.normalised(x, layer.training), pre=x.pre, parts=x.parts, state=x.state)
         )

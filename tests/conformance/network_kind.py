@@ -10,12 +10,14 @@ import torch
 
 import returnn_lite.catalog  # noqa: F401 - fills the registers
 from returnn_lite.config import Config
+from returnn_lite.engine.checkpoints.finite import own_part
 from returnn_lite.engine.graphs.repeated import unchanged
 from returnn_lite.network import Network
 from returnn_lite.ops import kernels
 
 SETTINGS = json.loads(os.environ.get("CONFORMANCE_CONFIG", "{}"))  # such as {"network_fusion": false}
 DEVICE = os.environ.get("CONFORMANCE_DEVICE", "cpu")
+SPLIT = bool(os.environ.get("CONFORMANCE_SPLIT"))  # parameters that are gathered before the layers that read them run
 REPEATED = bool(os.environ.get("CONFORMANCE_REPEATED"))  # losses and gradients of trainings by a padded, repeated step
 
 if os.environ.get("CONFORMANCE_AS_GPU"):  # the forms that computations have on a GPU, also on the CPU
@@ -48,6 +50,8 @@ def network(config, params, batch, seq_lens, mode, layers):
     if DEVICE != "cpu":
         torch.backends.cudnn.allow_tf32 = False
         net.to(DEVICE)
+    if SPLIT:
+        _split(net)
     net.train(mode == "train")
     data = {
         k: torch.from_numpy(np.ascontiguousarray(v)).to(DEVICE) if v.dtype.kind not in "SU" else list(v)
@@ -67,6 +71,18 @@ def network(config, params, batch, seq_lens, mode, layers):
         }
         answer["grads"] = _gradients(net, out) if mode == "train" else {}
     return answer | repeated
+
+
+def _split(net):
+    """As fsdp does, in a single process."""
+    from torch.distributed import HashStore, init_process_group, is_initialized
+    from torch.distributed.device_mesh import init_device_mesh
+
+    from returnn_lite.engine.distributed.layer_units import split_network
+
+    if not is_initialized():
+        init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    split_network(net, init_device_mesh("cpu", (1,)), again=True, parts=None)
 
 
 def _repeated(net, data, lengths):
@@ -124,7 +140,7 @@ def _gradients(net, out):
     if not out.objective.requires_grad:
         return {}
     grads = torch.autograd.grad(out.objective, list(trainable.values()), allow_unused=True)
-    found = {n: g for n, g in zip(trainable, grads, strict=True) if g is not None}
+    found = {n: own_part(g) for n, g in zip(trainable, grads, strict=True) if g is not None}
     return {n: (g.to_dense() if g.is_sparse else g).cpu().numpy() for n, g in found.items()}
 
 

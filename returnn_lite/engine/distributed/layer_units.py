@@ -165,4 +165,6 @@ class UnitGathering(Gathering):
         tokens = [*self.tokens]
         if self.always is not None and self.always.shards.token is not None:
             tokens.append(self.always.shards.token)
-        return objective + torch.stack(tokens).sum() if tokens and torch.is_grad_enabled() else objective
+        if not tokens or not torch.is_grad_enabled():
+            return objective
+        return objective.as_subclass(torch.Tensor) + torch.stack(tokens).sum()

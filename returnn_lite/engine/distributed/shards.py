@@ -15,6 +15,10 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distr
 # The context of a function of autograd, on which it keeps what it likes.
 Context: TypeAlias = Any
 
+# torch 2.13 has other names for them.
+_all_gather = getattr(torch.distributed, "all_gather_single", None) or torch.distributed.all_gather_into_tensor
+_reduce_scatter = getattr(torch.distributed, "reduce_scatter_single", None) or torch.distributed.reduce_scatter_tensor
+
 
 def split_parameter(param: torch.nn.Parameter, mesh: DeviceMesh) -> torch.nn.Parameter:
     """The part of this process, of a parameter that is equal in all: along the first axis that can be split evenly,
@@ -100,7 +104,7 @@ class _Flat:
         """All parameters whole."""
         own = torch.cat([part.sent() for part in self.parts])
         sent = own.new_empty(self.count * self.size)
-        torch.distributed.all_gather_into_tensor(sent, own, self.group)
+        _all_gather(sent, own, group=self.group)
         return [part.whole(sent.view(self.count, self.size)) for part in self.parts]
 
     def mean(self, gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
@@ -116,7 +120,7 @@ class _Flat:
                 part.give(gradient.to_dense() if gradient.is_sparse else gradient, rows)
         rows[:, self.size :] = rows.new_tensor([float(gradient is not None) for gradient in gradients])
         own = rows.new_empty(width)
-        torch.distributed.reduce_scatter_tensor(own, rows.view(-1), group=self.group)
+        _reduce_scatter(own, rows.view(-1), group=self.group)
         there = [True] * len(self.parts)
         if any(gradient is None for gradient in gradients):
             there = [flag > 0 for flag in own[self.size :].tolist()]
