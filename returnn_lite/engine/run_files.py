@@ -55,8 +55,16 @@ class RunFiles:
         written_by = {"returnn_version": f"returnn_lite {__version__}"} if self.as_torch else {"version": __version__}
         return {"epoch": epoch, "step": global_step, "effective_learning_rate": rate, **written_by}
 
-    def write(self, network: EpochNetwork, params: Params, epoch: int, global_step: int, resume: State) -> None:
-        """Optimizer state, then model (`params`, whole); older optimizer states go."""
+    def write(
+        self,
+        network: EpochNetwork,
+        params: Params,
+        epoch: int,
+        global_step: int,
+        resume: State,
+        averaged: Params | None = None,
+    ) -> None:
+        """Optimizer state, then model (`params`, and those `averaged`, whole); older optimizer states go."""
         base = self.base(epoch)
         if not self.as_torch or epoch != self.written:  # at the end of a run it is written again, with all scores
             write(self.log, self.source.form.saved(base))
@@ -66,7 +74,7 @@ class RunFiles:
             params,
             info=self.info(network, epoch, global_step),
             resume=resume,
-            averaged=network.updater.averaged_model(network.net.params),
+            averaged=averaged,
             formats=self.formats,
             as_torch=self.as_torch,
         )
@@ -76,16 +84,15 @@ class RunFiles:
         """Optimizer state alone, of the epoch that `info` names."""
         checkpoint.save_resume_state(self.base(info["epoch"]), info=info, resume=resume)
 
-    def write_initial(self, network: EpochNetwork, global_step: int) -> None:
-        """The parameters before the first step, as epoch 0."""
+    def write_initial(self, network: EpochNetwork, params: Params, global_step: int) -> None:
+        """The parameters (whole) before the first step, as epoch 0."""
         base = self.base(0)
         self.log.v4(f"Save model under {base}")
-        info, params = self.info(network, 0, global_step), network.net.saved_params
+        info = self.info(network, 0, global_step)
         checkpoint.save_model(base, params, info=info, formats=self.formats, as_torch=self.as_torch)
 
-    def complete(self, network: EpochNetwork, filename: str, info: State) -> None:
-        """Writes those files of the checkpoint that a killed run did not come to."""
-        params = network.net.saved_params
+    def complete(self, params: Params, filename: str, info: State) -> None:
+        """Writes those files of the checkpoint that a killed run did not come to. `params`: whole."""
         complete_formats(filename, params, info, self.formats, self.log, as_torch=self.as_torch)
 
     def drop_old_states(self, epoch: int) -> None:

@@ -156,10 +156,12 @@ class Trainer:
                 self.restore(state, start_point.epoch or 0)
         if state is None or self.config.is_true("reset_optimizer_on_restart"):
             position_schedules(self.updater, self.control, self.start_epoch - 1, self.global_step, self.log)
-        if state is not None and filename and self.files.model and self.world.rank == 0:
-            rate = state["effective_learning_rate"]
-            info = self.files.info(self.network, start_point.epoch or 0, self.global_step, rate)
-            self.files.complete(self.network, filename, info)
+        if state is not None and filename:
+            params = self.parallel.whole(self.net.saved_params)
+            if self.files.model and self.world.rank == 0:
+                rate = state["effective_learning_rate"]
+                info = self.files.info(self.network, start_point.epoch or 0, self.global_step, rate)
+                self.files.complete(params, filename, info)
 
     def restore(self, state: State, epoch: int) -> None:
         """Takes over what `resume_state` saved: optimizer, and scores that did not reach the learning-rate file."""
@@ -248,8 +250,10 @@ class Trainer:
         self.updater.rates.ask(self.global_step, rate)
         effective = self.updater.rates.common_of_step(self.global_step, rate)
         write(self.log, self.source.form.epoch_begins(epoch, self.global_step, rate, effective))
-        if epoch == 1 and self.files.model and self.config.is_true("save_epoch1_initial_model"):
-            self.files.write_initial(self.network, self.global_step)
+        if epoch == 1 and self.config.is_true("save_epoch1_initial_model"):
+            params = self.parallel.whole(self.net.saved_params)
+            if self.files.model:
+                self.files.write_initial(self.network, params, self.global_step)
         made = self.training_pass().run(epoch, rate, self.global_step, stop)
         self.global_step += self.world.from_first(made.updates)
         if self.network.marks.trains:
@@ -327,8 +331,10 @@ class Trainer:
     def write_checkpoint(self, epoch: int) -> None:
         """The network and the state to resume from."""
         params, resume = self.parallel.whole(self.net.saved_params), self.resume_state()
+        averaged = self.updater.averaged_model(self.net.params)
+        averaged = None if averaged is None else self.parallel.whole(averaged)
         if self.files.model:
-            self.files.write(self.network, params, epoch, self.global_step, resume)
+            self.files.write(self.network, params, epoch, self.global_step, resume, averaged)
 
     def clean_up(self) -> None:
         """Removes checkpoints that are not worth keeping."""

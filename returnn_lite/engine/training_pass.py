@@ -127,6 +127,7 @@ class TrainingPass:
         batches, meter = self.start(epoch, rate, first_step)
         net = self.network.net.eval()
         apart = self.network.marks.finish_all_data and self.parallel.world.size > 1
+        apart = apart and not self.parallel.splits_parameters
         with torch.no_grad():
             for batch in batches if apart else self.parallel.together(batches, stop):
                 with with_batch_context(batch, self.config, net):
@@ -179,5 +180,6 @@ class TrainingPass:
         try:
             meter.add(result, batch)
         except BrokenScores as exc:
-            culprit = nonfinite_layer(self.network.net, batch, self.device)
+            alone = not self.parallel.splits_parameters  # else the network runs in all processes only
+            culprit = nonfinite_layer(self.network.net, batch, self.device) if alone else ""
             raise BrokenScores("", "; ".join(filter(None, [exc.message, culprit]))) from None

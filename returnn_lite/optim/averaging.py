@@ -13,6 +13,7 @@ from returnn_lite.config.numbers import finite, whole
 from returnn_lite.config_value import ConfigValue
 from returnn_lite.errors import ConfigError, did_you_mean
 from returnn_lite.log import Log
+from returnn_lite.optim.gradients import own_part
 from returnn_lite.optim.optimizer import Optimizer
 from returnn_lite.optim.state import SavedState, State
 
@@ -140,8 +141,8 @@ class WeightAveraging:
         own = self._of_optimizers()
         n, self.taken = self.taken, self.taken + 1
         for names in _by_device(self.averages):
-            averages = [self.averages[name] for name in names]
-            values = [(own.get(name, self.params[name])).to(self.averages[name].dtype) for name in names]
+            averages = [own_part(self.averages[name]) for name in names]
+            values = [own_part(own.get(name, self.params[name])).to(self.averages[name].dtype) for name in names]
             if own or (n == 0 and self.options.kind != "thinc"):
                 torch._foreach_copy_(averages, values)
             else:

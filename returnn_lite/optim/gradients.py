@@ -73,6 +73,21 @@ def in_one_piece(number: Tensor) -> Tensor:
     return number if full_tensor is None else full_tensor()
 
 
+def own_part(value: Tensor) -> Tensor:
+    """What this process has of a tensor; usually all of it."""
+    to_local: Callable[[], Tensor] | None = getattr(value, "to_local", None)  # of DTensor
+    return value if to_local is None else to_local()
+
+
+def as_part(whole: Tensor, like: Tensor) -> Tensor:
+    """A tensor that all processes have, as this process's part where `like` is in parts (DTensor)."""
+    if getattr(like, "device_mesh", None) is None:
+        return whole
+    from torch.distributed.tensor import distribute_tensor  # brings much of torch that others do without
+
+    return distribute_tensor(whole, like.device_mesh, like.placements)  # type: ignore[attr-defined]
+
+
 def value_of(grad: Tensor) -> Tensor:
     """The tensor itself, or the rows of a sparse one."""
     return grad._values() if grad.is_sparse else grad
@@ -150,6 +165,7 @@ class NoiseGenerators:
         if device not in self.generators:
             self.generators[device] = torch.Generator(device).manual_seed(self.seed)
         edge = math.erf(math.sqrt(2.0))  # P(|x| < 2)
-        uniform = torch.empty_like(like, memory_format=torch.contiguous_format)
+        uniform = torch.empty(like.shape, dtype=like.dtype, device=device)
         uniform.uniform_(-edge, edge, generator=self.generators[device])
+        uniform = as_part(uniform, like)
         return uniform.erfinv_().mul_(math.sqrt(2.0)).clamp_(-2.0, 2.0)

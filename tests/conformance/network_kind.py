@@ -10,10 +10,10 @@ import torch
 
 import returnn_lite.catalog  # noqa: F401 - fills the registers
 from returnn_lite.config import Config
-from returnn_lite.engine.checkpoints.finite import own_part
 from returnn_lite.engine.graphs.repeated import unchanged
 from returnn_lite.network import Network
 from returnn_lite.ops import kernels
+from returnn_lite.optim.gradients import own_part
 
 SETTINGS = json.loads(os.environ.get("CONFORMANCE_CONFIG", "{}"))  # such as {"network_fusion": false}
 DEVICE = os.environ.get("CONFORMANCE_DEVICE", "cpu")

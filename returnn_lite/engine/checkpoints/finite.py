@@ -1,12 +1,13 @@
 """Whether parameters are finite: asked before a checkpoint is written, and of what was read from one."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.step import BrokenScores
+from returnn_lite.optim.gradients import own_part
 
 SHOWN = 5  # names in an error
 
@@ -26,12 +27,6 @@ def all_finite(values: Collection[torch.Tensor]) -> bool:
     largest = [torch.stack(torch._foreach_norm(group, math.inf)).isfinite().all() for group in groups.values()]
     device = largest[0].device
     return bool(torch.stack([one.to(device) for one in largest]).all())
-
-
-def own_part(value: torch.Tensor) -> torch.Tensor:
-    """What this process has of a tensor; usually all of it."""
-    to_local: Callable[[], torch.Tensor] | None = getattr(value, "to_local", None)  # of DTensor
-    return value if to_local is None else to_local()
 
 
 def nonfinite(params: Mapping[str, torch.Tensor], ignore: Collection[str] = ()) -> list[str]:

@@ -35,9 +35,11 @@ class _Part:
     """A parameter in the row of numbers that each process sends: from `start` to `end`, `rows` along its axis."""
 
     def __init__(self, param: torch.nn.Parameter, start: int) -> None:
-        self.param, self.start, self.shape = param, start, param.shape
-        data, placement = param.data, param.data.placements[0]  # type: ignore[attr-defined]
-        self.mesh: DeviceMesh = data.device_mesh  # type: ignore[attr-defined]
+        if not isinstance(param.data, DTensor):
+            raise TypeError(f"must be a DTensor, but is {type(param)} instead")
+        self.param, self.start, self.shape, self.stride = param, start, param.shape, param.stride()
+        self.mesh, self.placements = param.data.device_mesh, param.data.placements
+        placement = self.placements[0]
         self.axis: int | None = placement.dim if isinstance(placement, Shard) else None
         count = self.mesh.size()
         self.rows = 1 if self.axis is None else math.ceil(self.shape[self.axis] / count)
@@ -48,8 +50,9 @@ class _Part:
     @property
     def local(self) -> torch.Tensor:
         """What this process has of it."""
-        found: torch.Tensor = self.param.data.to_local()  # type: ignore[attr-defined]
-        return found
+        with torch.no_grad():
+            found: torch.Tensor = self.param.to_local()  # type: ignore[attr-defined]
+            return found
 
     def sent(self) -> torch.Tensor:
         """The part of this process, its axis first, padded to `rows`: (end - start,)."""
@@ -83,8 +86,8 @@ class _Part:
         if self.axis is not None:
             found = found.view(self.rows, *self.others)[: local.shape[self.axis]].movedim(0, self.axis)
         return DTensor.from_local(
-            found.reshape(local.shape).contiguous(), self.mesh, self.param.data.placements,  # type: ignore[attr-defined]
-            run_check=False, shape=self.shape, stride=self.param.stride(),
+            found.reshape(local.shape).contiguous(), self.mesh, self.placements, run_check=False, shape=self.shape,
+            stride=self.stride,
         )  # fmt: skip
 
 
