@@ -102,8 +102,9 @@ def _places(
     for layer in dict.fromkeys((*layers, *of_layer)):
         numbers = of_layer.get(layer) or [_around(layer.path, by_path)]
         for container, key in _slots(layer):
-            name = names.get(id(container[key]))
-            for number in numbers if name is not None else ():
+            if (name := names.get(id(container[key]))) is None:
+                continue
+            for number in numbers:
                 found[number].setdefault(name, []).append((container, key))
     return found
 

@@ -32,7 +32,7 @@ CASES = {
     "killed": IN_A_RANK.format(rank=1, what="os.kill(os.getpid(), 9)"),
     "data": "import os\ntrain['data'] = train['data'][int(os.environ['RANK']):]\n",
     "network": "import os\nnetwork['h']['n_out'] += int(os.environ['RANK'])\n",
-    "fsdp": "torch_distributed = {'class': 'fsdp'}\n",
+    "fsdp": "torch_distributed = {'class': 'fsdp', 'options': {'modules': ['hh']}}\n",
     "late": """
 import os, time
 
@@ -85,7 +85,7 @@ def said(errors):
     [
         ("data", "train: rank 1 sees different data than rank 0: number of sequences 13 instead of 14"),
         ("network", "network: rank 1 builds a different network than rank 0: hash of names"),
-        ("fsdp", 'torch_distributed["class"]: fsdp is for models of `get_model`'),
+        ("fsdp", 'torch_distributed["options"]["modules"]: unknown layer \'hh\'; did you mean "h"?'),
         ("late", "network[\"h\"]: layer class 'linear' has no option 'n_oot'"),
     ],
 )

@@ -36,6 +36,35 @@ network["labels"] = {"class": "linear", "from": "frames", "n_out": 4}  # its gra
 network["h"]["from"] = ["data", "labels"]
 network["h"]["dropout"] = 0.0
 """
+# Kinds of parameters: of sub-networks, shared, in loops, not trained, single numbers; and what reads them elsewhere.
+NET = """
+counting = {"update_sample_only_in_training": True, "force_sample": True}  # processes count for themselves
+block = {"class": "subnetwork", "subnetwork": {
+    "norm": {"class": "batch_norm", "from": "data", **counting},
+    "up": {"class": "linear", "n_out": 7, "activation": "relu", "from": "norm", "L2": 0.01, "batch_norm": counting},
+    "output": {"class": "linear", "n_out": 5, "activation": None, "from": "up", "darc1": 0.01},
+}}
+network = {
+    "b0": {**block, "from": "data"},
+    "b1": {**block, "from": "b0"},
+    "again": {"class": "linear", "n_out": 7, "activation": "tanh", "from": "b0",
+              "reuse_params": {"map": {"W": {"reuse_layer": "b1/up"}, "b": None}}},
+    "lstm": {"class": "rec", "unit": "nativelstm2", "n_out": 5, "from": ["b1", "again"], "initial_state": "var"},
+    "loop": {"class": "rec", "from": "lstm", "unit": {
+        "s": {"class": "linear", "n_out": 4, "activation": "tanh", "from": ["data:source", "prev:s"],
+              "initial_output": "var"},
+        "t": {"class": "linear", "n_out": 4, "activation": "tanh", "from": ["s", "prev:t"]},
+        "output": {"class": "combine", "kind": "add", "from": ["s", "t"]},
+    }},
+    "frozen": {"class": "linear", "n_out": 5, "activation": "tanh", "from": "loop", "trainable": False},
+    "scale": {"class": "variable", "shape": (), "init": 1.0},
+    "scaled": {"class": "combine", "kind": "mul", "from": ["frozen", "scale"]},
+    "conv": {"class": "conv", "filter_size": (3,), "padding": "same", "n_out": 5, "from": "scaled"},
+    "output": {"class": "softmax", "loss": "ce", "from": "conv", "target": "classes"},
+    "aux": {"class": "softmax", "loss": "ce", "from": "b0", "target": "classes", "loss_scale": 0.3},
+}
+grad_checkpoint = ["b1", "loop"]
+"""
 RF = """
 from tests.engine import rf_models, torch_models
 from returnn_lite import frontend as rf
@@ -62,17 +91,13 @@ WAYS = {
     "param": {"reduce_type": "param", "param_sync_step": 2},
     "fsdp": {"class": "fsdp"},
 }
+KINDS = {"torch": TORCH, "rf": RF, "layers": LAYERS, "rows": ROWS, "net": NET}
 
 
 def text(kind, **more):
     if kind is ROWS:  # the norm is that of rows before they are summed, so that it would depend on the processes
         more["gradient_clip_global_norm"] = 0.0
     return "".join([kind, BASE, *(f"{key} = {value!r}\n" for key, value in more.items())])
-
-
-def of_layers(kind, way):
-    """Parts of parameters of layer nets: refused, see test_launch.py."""
-    return kind in ("layers", "rows") and way == "fsdp"
 
 
 def parameters(folder: Path, epoch: int = 2) -> dict[str, torch.Tensor]:
@@ -106,17 +131,15 @@ def same(first, second, tolerance=1e-5):
 def runs(tmp_path_factory):
     """All trainings of this page: by one process, two and four."""
     base = tmp_path_factory.mktemp("runs")
-    kinds = {"torch": TORCH, "rf": RF, "layers": LAYERS, "rows": ROWS}
-    ones = {base / f"{kind}-one": text(config) for kind, config in kinds.items()}
-    train(1, {**ones, base / "guarded-one": text(TORCH, **GUARDED)})
+    ones = {base / f"{kind}-one": text(config) for kind, config in KINDS.items()}
+    train(1, {**ones, base / "guarded-one": text(TORCH, **GUARDED), base / "net-on": text(NET)})
     equal = {
         base / f"{kind}-{name}": text(config, torch_distributed=way)
-        for kind, config in kinds.items() for name, way in WAYS.items() if not of_layers(kind, name)
+        for kind, config in KINDS.items() for name, way in WAYS.items()
     }  # fmt: skip
     shares = {
         base / f"shares-{kind}-{name}": text(config, torch_distributed={**WAYS[name], "data": "shares"})
-        for kind, config in kinds.items() for name in ("grad", "grad_explicit", "fsdp")
-        if not of_layers(kind, name)
+        for kind, config in KINDS.items() for name in ("grad", "grad_explicit", "fsdp")
     }  # fmt: skip
     apart = {"reduce_type": "param", "param_sync_step": 1000, "data": "shares"}
     further = {
@@ -125,20 +148,23 @@ def runs(tmp_path_factory):
         base / "uneven-param": text(TORCH + UNEVEN, torch_distributed={**WAYS["param"], "data": "shares"}, max_seqs=1),
         base / "four": text(TORCH, torch_distributed=WAYS["fsdp"]),
         base / "back": text(TORCH, torch_distributed=WAYS["fsdp"]),
+        base / "net-back": text(NET, torch_distributed=WAYS["fsdp"]),
         base / "guarded": text(TORCH, torch_distributed=WAYS["fsdp"], **GUARDED),
     }
     train(2, {**equal, **shares, **further})
     # What two processes have begun, four and one go on with.
-    train(4, {base / "four": text(TORCH, torch_distributed=WAYS["fsdp"], num_epochs=3)})
+    kept = {**WAYS["fsdp"], "options": {"reshard_after_forward": False, "modules": ["b*", "loop"]}}
+    on = {base / "net-on": text(NET, torch_distributed=kept, num_epochs=3)}
+    train(4, {base / "four": text(TORCH, torch_distributed=WAYS["fsdp"], num_epochs=3), **on})
     halves = [f"train['data'] = train['data'][{start}:{start + 7}]\n" for start in (0, 7)]
     alone = {base / f"half{i}": text(TORCH + half, num_epochs=1) for i, half in enumerate(halves)}
-    train(1, {base / "back": text(TORCH, num_epochs=3), base / "three": text(TORCH, num_epochs=3), **alone})
+    again = {base / f"{kind}three": text(config, num_epochs=3) for kind, config in (("", TORCH), ("net-", NET))}
+    back = {base / f"{kind}back": text(config, num_epochs=3) for kind, config in (("", TORCH), ("net-", NET))}
+    train(1, {**back, **again, **alone})
     return base
 
 
-@pytest.mark.parametrize(
-    ("kind", "way"), [(k, w) for k in ("torch", "rf", "layers", "rows") for w in WAYS if not of_layers(k, w)]
-)
+@pytest.mark.parametrize(("kind", "way"), [(k, w) for k in KINDS for w in WAYS])
 def test_all_data_in_the_same_order_train_as_one_process(runs, kind, way):
     """Parameters, optimizer states and scores; with parts of parameters, too, the files have whole ones."""
     found, expected = runs / f"{kind}-{way}", runs / f"{kind}-one"
@@ -154,11 +180,11 @@ def test_norms_of_parts_are_those_of_the_whole(runs):
     assert "train_loss_grad_norm:p2/" in scores(runs / "guarded")
 
 
-@pytest.mark.parametrize("kind", ["torch", "rf", "layers", "rows"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_averaged_alike(runs, kind):
     """While they are computed, afterwards, and in parts."""
     expected = runs / f"shares-{kind}-grad_explicit"
-    for way in ("grad",) if of_layers(kind, "fsdp") else ("grad", "fsdp"):
+    for way in ("grad", "fsdp"):
         found = runs / f"shares-{kind}-{way}"
         same(parameters(found), parameters(expected))
         same(scores(found), scores(expected))
@@ -183,9 +209,10 @@ def test_an_epoch_ends_with_the_data_of_one(runs, name, steps):
     assert f"Epoch 2: Trained {steps} steps" in (runs / name / "log").read_text()
 
 
-@pytest.mark.parametrize("name", ["four", "back"])
+@pytest.mark.parametrize("name", ["four", "back", "net-back", "net-on"])
 def test_another_number_of_processes_goes_on(runs, name):
-    """Two processes with a part of every parameter, then four such, or one."""
-    same(parameters(runs / name, 3), parameters(runs / "three", 3))
-    same(state(runs / name, 3), state(runs / "three", 3))
-    same(scores(runs / name, 3), scores(runs / "three", 3))
+    """Two processes with a part of every parameter, then four such, or one; one, then four."""
+    expected = runs / ("net-three" if name.startswith("net") else "three")
+    same(parameters(runs / name, 3), parameters(expected, 3))
+    same(state(runs / name, 3), state(expected, 3))
+    same(scores(runs / name, 3), scores(expected, 3))

@@ -28,12 +28,12 @@ OPTIONS = ("reshard_after_forward", "modules")
 
 
 class Sharded(Parallel):
-    """A process computes on whole parameters, which it gathers module by module, and keeps a part of them.
+    """A process computes on whole parameters, which it gathers part by part of the model, and keeps a part of them.
 
-    The modules are the entries of every `ModuleList` (a model's blocks), or those of the classes `modules`, and then
-    the network itself for what is left. Of a network of layers they are runs of layers, or the layers `modules`. All processes must run the network equally often, so each computes the scores
-    of all batches of an evaluation. Zhao et al. 2023, "PyTorch FSDP: experiences on scaling fully sharded data
-    parallel".
+    The model's parts are the entries of every `ModuleList` (its blocks), or the modules of the classes `modules`, and
+    then the network itself for what is left. In a network of layers they are layers that run one right after the
+    other, or those named in `modules`. All processes must run the network equally often, so each computes the scores of
+    all batches of an evaluation. Zhao et al. 2023, "PyTorch FSDP: experiences on scaling fully sharded data parallel".
     """
 
     by_backward = True

@@ -1,5 +1,4 @@
-"""Parameters that are whole for a while, of which each process keeps a part: how parts are gathered, and their gradients
-averaged."""
+"""Parameters of which each process keeps a part: how they are gathered for a while, and their gradients averaged."""
 
 from __future__ import annotations
 
@@ -159,9 +158,11 @@ class Shards:
         self.token: torch.Tensor | None = None
 
     def open(self) -> list[torch.Tensor]:
-        """All parameters whole, for the forward pass."""
+        """Before the operations of the forward pass: all parameters whole."""
+        whole: list[torch.Tensor]
         anchor = torch.zeros((), device=self.params[0].device, requires_grad=torch.is_grad_enabled())
-        self.token, *whole = _Gathered.apply(self, anchor, *self.params)
+        self.kept = None
+        self.token, *whole = _Gathered.apply(self, anchor, *self.params)  # type: ignore[no-untyped-call]
         self.numbers = {tensor.untyped_storage()._cdata: number for number, tensor in enumerate(whole)}
         return whole
 
@@ -170,8 +171,7 @@ class Shards:
         token, self.token, self.numbers = self.token, None, {}
         if token is None or not token.requires_grad:
             return None
-        found: torch.Tensor = _Again.apply(self, token) if self.gathers_again else token
-        return found
+        return _Again.apply(self, token) if self.gathers_again else token  # type: ignore[no-untyped-call]
 
     def gather(self) -> list[torch.Tensor]:
         """All parameters whole."""
@@ -249,10 +249,13 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_of_squares(params: Sequence[torch.Tensor]) -> torch.Tensor:
-    """That of all numbers of these parameters, whole ones among them."""
-    split = [p for p in params if isinstance(p, DTensor) and isinstance(p.placements[0], Shard)]
-    here = [(p.to_local() if isinstance(p, DTensor) else p).square().sum() for p in params if id(p) not in map(id, split)]
-    if split:
-        parts = torch.stack([p.to_local().square().sum() for p in split])
-        here.append(_Sum.apply(parts.sum(), split[0].device_mesh.get_group()))
-    return torch.stack(here).sum()
+    """That of all numbers of these parameters, of which some may be in parts."""
+    whole = [param for param in params if not isinstance(param, DTensor)]
+    split = [param for param in params if isinstance(param, DTensor)]
+    equal = [param.to_local() for param in split if isinstance(param.placements[0], Replicate)]
+    parts = [param.to_local() for param in split if not isinstance(param.placements[0], Replicate)]
+    sums = [values.square().sum() for values in (*whole, *equal)]
+    if parts:
+        own = torch.stack([values.square().sum() for values in parts]).sum()
+        sums.append(_Sum.apply(own, split[0].device_mesh.get_group()))  # type: ignore[no-untyped-call]
+    return torch.stack(sums).sum()

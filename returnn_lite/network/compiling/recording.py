@@ -17,13 +17,11 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from returnn_lite.layers.core.base import Layer
-from returnn_lite.layers.core.joint import Joint
 from returnn_lite.layers.core.node import Node, Slot
 from returnn_lite.network.building import compute
 from returnn_lite.network.compiling.ports import Inputs, Refused, leaves, lengths_of, rebuilt
 from returnn_lite.network.compiling.sizes import Numbers, Sizes
 from returnn_lite.network.compiling.watching import Draw, Watch, hiding_step
-from returnn_lite.network.fusion.attention import Attention
 from returnn_lite.network.gathering import computing
 from returnn_lite.network.substituted_params import containers, substituted
 from returnn_lite.tensor import Tensor
