@@ -81,11 +81,11 @@ def own_part(value: Tensor) -> Tensor:
 
 def as_part(whole: Tensor, like: Tensor) -> Tensor:
     """A tensor that all processes have, as this process's part where `like` is in parts (DTensor)."""
-    if getattr(like, "device_mesh", None) is None:
+    from_local: Callable[..., Tensor] | None = getattr(type(like), "from_local", None)
+    if from_local is None:
         return whole
-    from torch.distributed.tensor import distribute_tensor  # brings much of torch that others do without
-
-    return distribute_tensor(whole, like.device_mesh, like.placements)  # type: ignore[attr-defined]
+    made: Tensor = from_local(whole, like.device_mesh).redistribute(placements=like.placements)  # type: ignore[attr-defined]
+    return made
 
 
 def value_of(grad: Tensor) -> Tensor:
