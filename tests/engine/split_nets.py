@@ -42,6 +42,12 @@ def blocks() -> dict:
     return {**net, "output": {"class": "softmax", "from": f"block{BLOCKS - 1}", "loss": "ce", "target": "classes"}}
 
 
+def one_layer() -> dict:
+    """A network that draws random numbers for parameters only, and in one order."""
+    wide = {"class": "copy", "from": ["data"] * 20}
+    return {"wide": wide, "output": {"class": "softmax", "from": "wide", "loss": "ce", "target": "classes"}}
+
+
 def branches() -> dict:
     """A network in which data decide between layers."""
     linear = {"class": "linear", "n_out": 5, "activation": "tanh", "from": "h"}
@@ -109,9 +115,9 @@ def numbers(mesh: DeviceMesh, *, again: bool = True, parts: list[str] | None = N
     return {**found, "forth": forth, "kept": kept, "back": alive.peak, "left": alive.now()}
 
 
-def difference(mesh: DeviceMesh, made: dict, shift: float) -> float:
+def difference(mesh: DeviceMesh, made: dict, shift: float, **config: object) -> float:
     """The largest of all between gradients that are averaged as they arise, and those averaged afterwards."""
-    plain, split = (randomised(network(made, KEYS)) for _ in range(2))
+    plain, split = (randomised(network(made, KEYS, **config)) for _ in range(2))
     forward(plain, shift).backward()
     split_network(split, mesh, again=True, parts=None)
     forward(split, shift).backward()
@@ -135,9 +141,11 @@ def main() -> None:
         "blocks": numbers(mesh, parts=by_block),
         "recomputed": numbers(mesh, grad_checkpoint=by_block),
         "kept": numbers(mesh, again=False),
+        "noisy": numbers(mesh, param_variational_noise=0.5, param_dropout=0.5),
         "same ways": difference(mesh, branches(), 1.0),
         "other ways": difference(mesh, branches(), 1.0 if rank else -1.0),
         "blocks differ": difference(mesh, blocks(), float(rank)),
+        "noise": difference(mesh, one_layer(), float(rank), param_variational_noise=0.5, param_dropout=0.5),
     }
     print(json.dumps(found))
     torch.distributed.destroy_process_group()

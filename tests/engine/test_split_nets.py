@@ -36,7 +36,7 @@ def seen():
     return [json.loads(out.splitlines()[-1]) for out, _ in ends]
 
 
-@pytest.mark.parametrize("way", ["runs", "blocks", "recomputed", "kept"])
+@pytest.mark.parametrize("way", ["runs", "blocks", "recomputed", "kept", "noisy"])
 def test_each_process_has_its_part(seen, way):
     """Of parameters and gradients."""
     whole = seen[0][way]["whole"]
@@ -70,9 +70,10 @@ def test_kept_until_the_backward_pass(seen):
         assert numbers["back"] == numbers["left"] == 0
 
 
-@pytest.mark.parametrize("case", ["same ways", "other ways", "blocks differ"])
+@pytest.mark.parametrize("case", ["same ways", "other ways", "blocks differ", "noise"])
 def test_means_of_gradients(seen, case):
-    """Of different batches; also where these decide which layers run, so that one process has no gradients of some."""
+    """Of different batches; also where these decide which layers run, so that one process has no gradients of some; of
+    parameters with noise."""
     assert all(found[case] < 1e-6 for found in seen)
 
 

@@ -153,22 +153,22 @@ class Shards:
         for number, param in enumerate(self.params):
             by_type.setdefault(param.dtype, []).append((number, param))
         self.flats = [_Flat(group) for group in by_type.values()]
-        self.numbers: dict[int, int] = {}  # address of a storage -> the number of the parameter, while all are whole
+        self.whole: list[torch.Tensor] = []  # in the forward pass: as long as they are here, nothing else gets their
+        self.numbers: dict[int, int] = {}  # addresses, by which they are known: of a storage -> number of a parameter
         self.kept: list[torch.Tensor] | None = None  # those that are whole in the backward pass
         self.token: torch.Tensor | None = None
 
     def open(self) -> list[torch.Tensor]:
         """Before the operations of the forward pass: all parameters whole."""
-        whole: list[torch.Tensor]
         anchor = torch.zeros((), device=self.params[0].device, requires_grad=torch.is_grad_enabled())
         self.kept = None
-        self.token, *whole = _Gathered.apply(self, anchor, *self.params)  # type: ignore[no-untyped-call]
-        self.numbers = {tensor.untyped_storage()._cdata: number for number, tensor in enumerate(whole)}
-        return whole
+        self.token, *self.whole = _Gathered.apply(self, anchor, *self.params)  # type: ignore[no-untyped-call]
+        self.numbers = {tensor.untyped_storage()._cdata: number for number, tensor in enumerate(self.whole)}
+        return self.whole
 
     def close(self) -> torch.Tensor | None:
         """After the operations of the forward pass: a 0 that the objective has to depend on; None without gradients."""
-        token, self.token, self.numbers = self.token, None, {}
+        token, self.token, self.whole, self.numbers = self.token, None, [], {}
         if token is None or not token.requires_grad:
             return None
         return _Again.apply(self, token) if self.gathers_again else token  # type: ignore[no-untyped-call]
