@@ -85,6 +85,7 @@ log = ["./log"]
 """
 UNEVEN = "train['data'] = train['data'][:13]\n"
 GUARDED = {"num_allowed_consec_invalid_gradient_steps": 2, "log_grad_norm": True, "accum_grad_multiple_step": 2}
+FURTHER = {"gradient_noise": 0.1, "weight_averaging": {"kind": "ema"}, "save_epoch1_initial_model": True}
 WAYS = {
     "grad": {},
     "grad_explicit": {"reduce_type": "grad_explicit"},
@@ -100,8 +101,8 @@ def text(kind, **more):
     return "".join([kind, BASE, *(f"{key} = {value!r}\n" for key, value in more.items())])
 
 
-def parameters(folder: Path, epoch: int = 2) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "out" / f"model.{epoch:03d}.pt", weights_only=True)["model"]
+def parameters(folder: Path, epoch: int = 2, suffix: str = "") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "out" / f"model.{epoch:03d}{suffix}.pt", weights_only=True)["model"]
 
 
 def state(folder: Path, epoch: int = 2) -> dict[str, torch.Tensor]:
@@ -133,6 +134,7 @@ def runs(tmp_path_factory):
     base = tmp_path_factory.mktemp("runs")
     ones = {base / f"{kind}-one": text(config) for kind, config in KINDS.items()}
     train(1, {**ones, base / "guarded-one": text(TORCH, **GUARDED), base / "net-on": text(NET)})
+    train(1, {base / f"further-{kind}-one": text(KINDS[kind], **FURTHER) for kind in ("torch", "net")})
     equal = {
         base / f"{kind}-{name}": text(config, torch_distributed=way)
         for kind, config in KINDS.items() for name, way in WAYS.items()
@@ -148,6 +150,10 @@ def runs(tmp_path_factory):
         base / "uneven-param": text(TORCH + UNEVEN, torch_distributed={**WAYS["param"], "data": "shares"}, max_seqs=1),
         base / "four": text(TORCH, torch_distributed=WAYS["fsdp"]),
         base / "back": text(TORCH, torch_distributed=WAYS["fsdp"]),
+        **{
+            base / f"further-{kind}": text(KINDS[kind], torch_distributed=WAYS["fsdp"], **FURTHER)
+            for kind in ("torch", "net")
+        },
         base / "net-back": text(NET, torch_distributed=WAYS["fsdp"]),
         base / "guarded": text(TORCH, torch_distributed=WAYS["fsdp"], **GUARDED),
     }
@@ -178,6 +184,15 @@ def test_norms_of_parts_are_those_of_the_whole(runs):
     same(parameters(runs / "guarded"), parameters(runs / "guarded-one"))
     same(scores(runs / "guarded"), scores(runs / "guarded-one"))
     assert "train_loss_grad_norm:p2/" in scores(runs / "guarded")
+
+
+@pytest.mark.parametrize("kind", ["torch", "net"])
+def test_all_models_of_parts_are_whole(runs, kind):
+    """That before the first step, and the averaged one; with the noise of one process in the gradients."""
+    found, expected = runs / f"further-{kind}", runs / f"further-{kind}-one"
+    same(parameters(found, 0), parameters(expected, 0))
+    same(parameters(found, 2, ".avg"), parameters(expected, 2, ".avg"))
+    same(parameters(found), parameters(expected))
 
 
 @pytest.mark.parametrize("kind", KINDS)

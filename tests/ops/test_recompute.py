@@ -99,6 +99,23 @@ def test_a_value_that_was_changed_in_place_is_refused_as_ever():
         y.sum().backward()
 
 
+def test_hooks_outside_hold_what_comes_from_there():
+    held = {}
+
+    def pack(tensor):
+        held[len(held)] = tensor.clone()
+        return len(held) - 1
+
+    x, w = torch.linspace(-1, 1, 5, requires_grad=True), torch.linspace(1, 2, 5)
+    weights = w.clone()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda number: held[number]), recomputed():
+        y = (x.exp() * w).tanh() * w
+    w.zero_()  # nobody reads it any more
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    z = x.detach().exp() * weights
+    torch.testing.assert_close(grad, (1 - z.tanh() ** 2) * weights * z)
+
+
 def test_complex_views_and_a_generator():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(4, requires_grad=True)

@@ -48,6 +48,8 @@ def split_network(net: Network, mesh: DeviceMesh, *, again: bool, parts: ConfigV
         param.data = param.new_empty(0)  # whoever still has it must not go on with it
     noisy = {name: noise for noise in net.substituted_params.noisy for name, p in split.items() if noise.param is p}
     net.substituted_params.noisy = []
+    largest = max(sum(split[name].numel() for name in unit.places) for unit in (*found, left))
+    net.context.log.v3(f"parameters in parts: {len(found)} units of layers, with {largest} numbers at most")
     gathering = UnitGathering(found, left, made, noisy, again)
     net.program = replace(net.program, constraints=constraints, gathering=gathering)
 
