@@ -15,6 +15,7 @@ from returnn_lite.layers.core.node import Node, Slot
 from returnn_lite.network.fusion.attention import Attention
 from returnn_lite.network.recomputation import Segment, Step
 from returnn_lite.network.substituted_params import containers
+from returnn_lite.ops.recompute import Hooks
 
 SHARE = 16  # a unit has this part of a network's parameters at most, or those of one layer
 
@@ -25,6 +26,11 @@ class Gathering(ABC):
     @abstractmethod
     def running(self, training: bool, generator: torch.Generator) -> AbstractContextManager[None]:
         """While the network runs on a batch."""
+
+    @property
+    @abstractmethod
+    def hooks(self) -> Hooks | None:
+        """How autograd saves parameters that are whole now; None: as they are."""
 
     @abstractmethod
     def before(self, node: Node) -> None:

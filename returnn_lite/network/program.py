@@ -69,7 +69,7 @@ class Program:
             if self.gathering is not None:
                 self.gathering.before(step.steps[0][0] if isinstance(step, Segment) else step[0])
             if isinstance(step, Segment):
-                step.run(values)
+                step.run(values, None if self.gathering is None else self.gathering.hooks)
             elif step[0] is until:
                 break
             else:

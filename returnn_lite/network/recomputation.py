@@ -12,7 +12,7 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.node import Node, full_name
 from returnn_lite.network.building import compute
 from returnn_lite.network.subnet import Subnetwork
-from returnn_lite.ops.recompute import recomputed
+from returnn_lite.ops.recompute import Hooks, recomputed
 from returnn_lite.tensor import Tensor
 
 OPTION = "grad_checkpoint"
@@ -34,10 +34,10 @@ class Segment:
         """The nodes whose output is not kept."""
         return frozenset(node for node, _ in self.steps) - set(self.outputs)
 
-    def run(self, values: Values) -> None:
-        """Computes the outputs from `values`, and puts them there."""
+    def run(self, values: Values, hooks: Hooks | None = None) -> None:
+        """Computes the outputs from `values`, and puts them there. `hooks`: how tensors from outside are saved."""
         read = {node: values[node] for _, call in self.steps for node in call.inputs if node in values}
-        with recomputed():
+        with recomputed(hooks):
             for node, call in self.steps:
                 read[node] = compute(call, read)
         values |= {node: read[node] for node in self.outputs}

@@ -26,11 +26,14 @@ from torch.utils._python_dispatch import (
 _STATISTICS = ("running_mean", "running_var")  # older operations change them without declaring it
 # An argument or result of an operation of torch, or the operation: no static type is like that.
 Value: TypeAlias = Any
+# What autograd holds of a tensor that it saves, and the way back (torch.autograd.graph.saved_tensors_hooks).
+Hooks: TypeAlias = tuple[Callable[[Tensor], Value], Callable[[Value], Tensor]]
 
 
 @contextmanager
-def recomputed() -> Iterator[None]:
+def recomputed(hooks: Hooks | None = None) -> Iterator[None]:
     """While open, tensors that are saved for the gradient are those from outside alone; all others are made again.
+    `hooks`: how those from outside are saved; None: as they are.
 
     Inside of another one, and without gradients, it has no effect. Tensors from outside must not be changed in place
     until the gradient is there, but for statistics that nothing inside depends on.
@@ -38,7 +41,7 @@ def recomputed() -> Iterator[None]:
     if not torch.is_grad_enabled() or any(isinstance(m, _Recorder) for m in _get_current_dispatch_mode_stack()):
         yield
         return
-    tape = Tape(torch._C._autograd._top_saved_tensors_default_hooks(True))
+    tape = Tape(hooks)
     with _Recorder(tape), torch.autograd.graph.saved_tensors_hooks(tape.pack, unpack):
         yield
 
@@ -90,7 +93,7 @@ class Saved(NamedTuple):
 
 
 class Outside(NamedTuple):
-    """A tensor from outside, as the hooks there hold it."""
+    """A tensor from outside, as hooks hold it."""
 
     held: Value
     unpack: Callable[[Value], Tensor]
@@ -104,10 +107,9 @@ def unpack(saved: Saved | Outside | Tensor) -> Tensor:
 
 
 class Tape:
-    """The operations inside, in order, and which storages are saved how often. `hooks`: what autograd does outside with
-    tensors that it saves (pack, unpack); None: it holds them."""
+    """The operations inside, in order, and which storages are saved how often. `hooks`: for tensors from outside."""
 
-    def __init__(self, hooks: tuple[Callable[[Tensor], Value], Callable[[Value], Tensor]] | None = None) -> None:
+    def __init__(self, hooks: Hooks | None = None) -> None:
         self._hooks = hooks
         self.steps: list[Step] = []
         self._numbers: dict[int, int] = {}  # address of a storage -> its number

@@ -20,6 +20,7 @@ from returnn_lite.network.compiling.options import compile_options
 from returnn_lite.network.gathering import Gathering, Unit, units
 from returnn_lite.network.recomputation import nodes_of
 from returnn_lite.network.substituted_params import Noisy, substituted
+from returnn_lite.ops.recompute import Hooks
 
 MODULES = f'{KEY}["options"]["modules"]'
 
@@ -84,6 +85,7 @@ class _OpenUnit:
         self.places: list[list[Slot]] = list(unit.places.values())
         self.noisy = [noisy.get(name) for name in unit.places]
         self.again = again
+        self.hooks: Hooks | None = None
         self.shards = Shards([params[name] for name in unit.places], again)
         self.stack = ExitStack()
 
@@ -91,8 +93,8 @@ class _OpenUnit:
         """Gathers them."""
         whole: Sequence[torch.Tensor] = self.shards.open()
         if self.again and torch.is_grad_enabled():
-            hooks = torch.autograd.graph.saved_tensors_hooks(self.shards.pack, self.shards.unpack)
-            self.stack.enter_context(hooks)
+            self.hooks = self.shards.pack, self.shards.unpack
+            self.stack.enter_context(torch.autograd.graph.saved_tensors_hooks(*self.hooks))
         if training:
             pairs = zip(self.noisy, whole, strict=True)
             whole = [p if noise is None else noise.value(generator, p) for noise, p in pairs]
@@ -101,6 +103,7 @@ class _OpenUnit:
     def close(self) -> torch.Tensor | None:
         """Lets go of them; what the objective has to depend on."""
         self.stack.close()
+        self.hooks = None
         return self.shards.close()
 
 
@@ -141,6 +144,11 @@ class UnitGathering(Gathering):
             if self.always is not None:
                 self.always.close()
             self.tokens = []
+
+    @property
+    def hooks(self) -> Hooks | None:
+        """Those of the present unit."""
+        return None if self.current is None else self.current.hooks
 
     def before(self, node: Node) -> None:
         """Opens the unit of a step, unless it is open."""
