@@ -49,6 +49,7 @@ class Dataset(Corpus):
     provenance = ""  # where the sequences come from: the end of an error message about the whole dataset
     constant = False  # the data of a sequence are the same whenever they are loaded, and in memory
     forwards_only = False  # sequences can be read in their order alone
+    constant_parts: tuple[str, ...] = ()  # attributes whose content no epoch changes: processes that read get them once
     reuses_batches = False  # keeps the batches of an epoch for the next one if the order is the same
 
     def __init__(self, base: BaseOptions | None = None, *, log: Log | None = None):

@@ -18,12 +18,14 @@ from returnn_lite.datasets.batches.limits import check_limit
 from returnn_lite.datasets.batches.torch_batching import limits_by_class
 from returnn_lite.datasets.batches.torch_slices import TorchChunking
 from returnn_lite.datasets.casting import AS_IT_IS
+from returnn_lite.datasets.combined.worker_process import Workers
 from returnn_lite.engine.models.model import Model
 from returnn_lite.engine.worker_loader import AHEAD, loader_of_processes, why_not
 from returnn_lite.errors import ConfigError
 from returnn_lite.log import Log
 from returnn_lite.tensor import Spec
 
+LOADER_OPTIONS = "torch_dataloader_opts"
 EVAL_NAMES = ("dev", "eval")
 # Keys of `extern_data` that datasets need not have, for models written in torch.
 OF_EPOCH = {"num_seqs": "int64", "epoch": "int64", "complete_frac": "float32"}
@@ -224,8 +226,13 @@ def count_batches(dataset: Dataset, options: BatchingOptions) -> int:
     return sum(1 for _ in new_batches(dataset, options))
 
 
-def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config: Config) -> Loader:
-    """The batches of the dataset's epoch with the data that `net` uses, prepared in the background."""
+def load_batches(
+    dataset: Dataset, options: BatchingOptions, net: Model, config: Config, workers: Workers | None = None
+) -> Loader:
+    """The batches of the dataset's epoch with the data that `net` uses, prepared in the background.
+
+    workers: the processes that make them if there are to be several; without them there are new ones.
+    """
     specs, known = net.extern_data.specs, dataset.get_data_keys()
     options.check_keys({*known, *specs}, dataset.log.v1)
     facts = [key for key in OF_EPOCH if net.data_as_they_are and key in net.used_data_keys and key not in known]
@@ -241,9 +248,10 @@ def load_batches(dataset: Dataset, options: BatchingOptions, net: Model, config:
     if options.by_function is not None:
         make = partial(FunctionLoader, function=options.by_function, workers=min(count, 1))
     elif count > 1:
-        reason = why_not(dataset)
-        make = partial(loader_of_processes(dataset), count=count, ahead=ahead) if not reason else make
-        if reason:
+        reason = why_not(dataset, workers)
+        if not reason:
+            make = partial(loader_of_processes(dataset), count=count, ahead=ahead, workers=workers)
+        else:
             dataset.log.v2(f"note: {dataset.name} is read by one process, since {reason}")
     moved = {key: place for key in keys if (place := _place_of_frames(specs[key]))}
     changes: list[Callable[[Batch], Batch]] = [partial(with_frames_at, moved)] if moved else []
@@ -268,9 +276,7 @@ def worker_options(config: Config) -> tuple[int, int]:
 
     0: all in the process itself, 1: in a thread of it.
     """
-    path, options = "torch_dataloader_opts", config.literal("torch_dataloader_opts", None) or {}
-    if not isinstance(options, Mapping):
-        raise ConfigError(path, f"must be a dict, but is {options!r} instead")
+    path, options = LOADER_OPTIONS, loader_options(config)
     count, ahead = config.int("num_workers", None), options.get("prefetch_factor") or AHEAD
     count = options.get("num_workers", 1) if count is None else count
     for key, value, least in (("num_workers", count, 0), ("prefetch_factor", ahead, 1)):
@@ -278,6 +284,22 @@ def worker_options(config: Config) -> tuple[int, int]:
             text = f"must be a whole number of at least {least}, but is {value!r} instead"
             raise ConfigError(f'{path}["{key}"]', text)
     return int(count), int(ahead)
+
+
+def new_workers(config: Config) -> Workers:
+    """For the processes that read: they stay from epoch to epoch, unless `persistent_workers` is False."""
+    stay = loader_options(config).get("persistent_workers", True)
+    if not isinstance(stay, bool):
+        raise ConfigError(f'{LOADER_OPTIONS}["persistent_workers"]', f"must be True or False, but is {stay!r} instead")
+    return Workers(stay=stay)
+
+
+def loader_options(config: Config) -> Mapping[str, ConfigValue]:
+    """`torch_dataloader_opts`. ConfigError unless it is a dict."""
+    options = config.literal(LOADER_OPTIONS, None) or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(LOADER_OPTIONS, f"must be a dict, but is {options!r} instead")
+    return options
 
 
 def _place_of_frames(spec: Spec) -> int:

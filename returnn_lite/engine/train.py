@@ -186,6 +186,7 @@ class Trainer:
                 raise
             self.log.v1(f"{TIME_LIMIT} is over: the current epoch is discarded; the next run repeats it")
         finally:
+            self.data.close()
             self.scalars.close()
 
     def epochs(self, stop: StopRequest) -> Iterator[int]:

@@ -1,28 +1,23 @@
-"""Batches made in several processes by torch's DataLoader; arrays come back through shared memory."""
+"""Batches made, or sequences read, in several processes, which stay from epoch to epoch."""
 
 from __future__ import annotations
 
+import itertools
 import pickle
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader, Sampler, get_worker_info
-
-from returnn_lite.config_value import ConfigValue
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.batches.batching import BatchingOptions
 from returnn_lite.datasets.batches.collate import Batch
 from returnn_lite.datasets.batches.loader import Collating, Loader
 from returnn_lite.datasets.batches.slice_batch import SliceBatch
 from returnn_lite.datasets.combined.read_by_processes import ReadAhead
+from returnn_lite.datasets.combined.worker_process import Worker, Workers
 from returnn_lite.datasets.combined.workers import draw_as
-from returnn_lite.processes import become_helper, in_main_thread, one_thread_each
 
-T = TypeVar("T")
 AHEAD = 2  # batches that each process makes ahead of time
 SEQS_A_BATCH = 16  # where it is sequences that they read
 
@@ -31,6 +26,7 @@ class WorkerLoader(Loader):
     """A `Loader` whose batches are made in `count` processes, which get a copy of the dataset when an epoch begins.
 
     The batches and their order are those of one process, but for random changes of audio: each process draws its own.
+    `workers`: the processes, if they are to stay; else there are new ones.
     """
 
     def __init__(
@@ -40,38 +36,42 @@ class WorkerLoader(Loader):
         *,
         count: int,
         ahead: int = AHEAD,
+        workers: Workers | None = None,
         **more: Any,  # Any: the options of `Loader`
     ) -> None:
         super().__init__(dataset, options, **more)
-        self.count, self.ahead = count, ahead
+        self.count, self.ahead, self.processes = count, ahead, workers or Workers()
 
     def batches(self, plans: Iterable[SliceBatch]) -> Iterator[Batch]:
-        """Deals the plans out, and collects what is made of them in their order."""
-        loading = Loading(self.dataset, self.collating)
-        workers = DataLoader(
-            loading,
-            batch_size=None,
-            sampler=Plans(plans),
-            num_workers=self.count,
-            prefetch_factor=self.ahead,
-            collate_fn=itself,
-            multiprocessing_context="spawn",
-            worker_init_fn=partial(begin, of_main_thread=in_main_thread()),
-        )
-        with one_thread_each():
-            made_by_workers = iter(workers)
-        for made in made_by_workers:
-            if isinstance(made, Failed):
-                raise made.error
-            yield replace(made, data={key: as_array(value) for key, value in made.data.items()})
+        """The batches of the plans, in order."""
+        with self.processes.borrowed() as workers:
+            yield from self.made_by(workers, plans)
+
+    def made_by(self, workers: Workers, plans: Iterable[SliceBatch]) -> Iterator[Batch]:
+        """Deals the plans out in turn; each process has up to `ahead` of them."""
+        jobs = [(MakeBatches(number, self.collating), self.dataset) for number in range(self.count)]
+        turn, asked, waiting = itertools.cycle(workers.begin(jobs)), deque[Worker](), iter(plans)
+
+        def ask(count: int) -> None:
+            for plan, worker in zip(itertools.islice(waiting, count), turn, strict=False):
+                worker.ask(plan)
+                asked.append(worker)
+
+        ask(self.count * self.ahead)
+        while asked:
+            batch: Batch = asked.popleft().answer()
+            ask(1)
+            yield batch
 
 
-class SeqWorkerLoader(Loader):
-    """A `Loader` whose sequences are read in `count` processes, for datasets that know a length when it is read.
+class SeqWorkerLoader(WorkerLoader):
+    """A `WorkerLoader` whose processes read sequences, for datasets that know a length when it is read.
 
     Each process reads `ahead` times SEQS_A_BATCH sequences ahead of time.
     """
 
+    dataset: ReadAhead
+
     def __init__(
         self,
         dataset: Dataset,
@@ -79,84 +79,49 @@ class SeqWorkerLoader(Loader):
         *,
         count: int,
         ahead: int = AHEAD,
-        **more: Any,  # Any: the options of `Loader`
+        **more: Any,  # Any: the options of `WorkerLoader`
     ) -> None:
-        self.read = ReadAhead(dataset, count, ahead * SEQS_A_BATCH)
-        super().__init__(self.read, options, **more)
+        super().__init__(ReadAhead(dataset, count, ahead * SEQS_A_BATCH), options, count=count, ahead=ahead, **more)
 
-    def batches(self, plans: Iterable[SliceBatch]) -> Iterator[Batch]:
-        """The batches of the plans, in order."""
-        try:
-            yield from super().batches(plans)
-        finally:
-            self.read.close()
-
-
-class Plans(Sampler[SliceBatch]):
-    """The plans as what torch calls indices."""
-
-    def __init__(self, plans: Iterable[SliceBatch]) -> None:
-        self.plans = plans
-
-    def __iter__(self) -> Iterator[SliceBatch]:
-        return iter(self.plans)
+    def made_by(self, workers: Workers, plans: Iterable[SliceBatch]) -> Iterator[Batch]:
+        """Collects what they read."""
+        self.dataset.workers = workers
+        for plan in plans:
+            yield self.collating(self.dataset, plan)
 
 
 @dataclass
-class Failed:
-    """An error in place of a batch."""
+class MakeBatches:
+    """The job of worker `number`: the batch of each plan."""
 
-    error: Exception
+    number: int
+    collating: Collating
 
+    def begin(self, dataset: Dataset) -> None:
+        """Its random numbers are those of this worker alone."""
+        self.dataset = dataset
+        draw_as(dataset, self.number)
 
-class Loading(torch.utils.data.Dataset[Batch | Failed]):
-    """In each process: the dataset, from which a plan's batch is made."""
-
-    def __init__(self, dataset: Dataset, collating: Collating) -> None:
-        self.dataset, self.collating = dataset, collating
-
-    def __getitem__(self, plan: SliceBatch) -> Batch | Failed:
-        try:
-            batch = self.collating(self.dataset, plan)
-        except Exception as exc:  # torch would put a traceback into its message
-            return Failed(exc)
-        return replace(batch, data={key: as_tensor(value) for key, value in batch.data.items()})
+    def answer(self, request: SliceBatch) -> Batch:
+        """The batch."""
+        return self.collating(self.dataset, request)
 
 
-def begin(number: int, *, of_main_thread: bool) -> None:
-    """In a process that has just begun: it ends with the run, and draws random numbers of its own."""
-    become_helper(of_main_thread=of_main_thread)
-    info = get_worker_info()
-    if info is not None:
-        draw_as(info.dataset.dataset, number)  # type: ignore[attr-defined]  # a `Loading`
-
-
-def itself(made: T) -> T:
-    """Leaves a batch as it is."""
-    return made
-
-
-def as_tensor(value: ConfigValue) -> ConfigValue:
-    """An array as a tensor, which goes between processes through shared memory; texts stay."""
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" else value
-
-
-def as_array(value: ConfigValue) -> ConfigValue:
-    """The same memory as an array."""
-    return value.numpy() if isinstance(value, torch.Tensor) else value
-
-
-def loader_of_processes(dataset: Dataset) -> type[WorkerLoader] | type[SeqWorkerLoader]:
+def loader_of_processes(dataset: Dataset) -> type[WorkerLoader]:
     """Batches are made in the processes where the lengths are known before, so that they can be planned."""
     return WorkerLoader if dataset.epoch_lengths(0, 1) is not None else SeqWorkerLoader
 
 
-def why_not(dataset: Dataset) -> str:
-    """Why several processes cannot read a dataset; "" if they can."""
+def why_not(dataset: Dataset, workers: Workers | None = None) -> str:
+    """Why several processes cannot read a dataset; "" if they can. `workers` remember those that they can."""
     if dataset.forwards_only:
         return "it can be read in order only; see MultiProcDataset"
+    if workers is not None and dataset in workers.readable:
+        return ""
     try:
         pickle.dumps(dataset)
     except (pickle.PicklingError, AttributeError, TypeError) as exc:
         return f"it cannot be sent to other processes: {exc}"
+    if workers is not None:
+        workers.readable.add(dataset)
     return ""

@@ -56,14 +56,15 @@ class TrialData(TrainingData):
 
     def training_batches(self, net: Model, epoch: int) -> Batches:
         """The batches of the epoch that has begun."""
-        loader = data.load_batches(self.train, data.train_batching(self.config, net, epoch), net, self.config)
+        options = data.train_batching(self.config, net, epoch)
+        loader = data.load_batches(self.train, options, net, self.config, self.workers)
         return self._own("train", loader)
 
     def eval_batches(self, config: Config, net: Model, name: str, dataset: Dataset, epoch: int) -> Batches:
         """Begins an epoch of `dev`, in the order of this training; its batches."""
         self.shared.claim(name, self.seed)
         dataset.init_seq_order(epoch=epoch)
-        loader = data.load_batches(dataset, data.eval_batching(config, net, name, epoch), net, config)
+        loader = data.load_batches(dataset, data.eval_batching(config, net, name, epoch), net, config, self.workers)
         return self._own(name, loader)
 
     def _own(self, name: str, loader: Loader) -> AtOnce:

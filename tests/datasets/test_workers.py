@@ -23,7 +23,7 @@ if __name__ == "__main__":
     reader = threading.Thread(target=dataset.load_seqs, args=(0, 2))
     reader.start() if sys.argv[1] == "thread" else reader.run()
     reader.join() if sys.argv[1] == "thread" else None
-    print(*(worker.process.pid for worker in dataset.workers), flush=True)
+    print(*(worker.process.pid for worker in dataset.workers.list), flush=True)
     time.sleep(60)
 """
 
@@ -63,7 +63,7 @@ def test_a_worker_that_dies_is_told():
     dataset = init_dataset({"class": "MultiProcDataset", "dataset": inner, "num_workers": 1, "buffer_size": 1})
     dataset.init_seq_order(1)
     dataset.load_seqs(0, 1)
-    dataset.workers[0].process.kill()
+    dataset.workers.list[0].process.kill()
     with pytest.raises(DataError, match=r"a worker process died \(exit code -9\)"):
         dataset.load_seqs(1, 1000)
     dataset.finish_epoch()

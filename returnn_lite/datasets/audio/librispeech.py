@@ -39,6 +39,8 @@ class LibriSpeechCorpus(Transcribed):
     length go by the characters of the text.
     """
 
+    constant_parts = ("zips",)
+
     def __init__(
         self,
         base: BaseOptions | None = None,

@@ -55,6 +55,8 @@ class OggZipDataset(Transcribed):
     audio) and `targets` (vocabulary; None: no targets) must be given. Keys: "data", "classes", "orth" (bytes), "raw".
     """
 
+    constant_parts = ("zips", "corpus")
+
     def __init__(
         self,
         base: BaseOptions | None = None,

@@ -11,7 +11,7 @@ import numpy as np
 from returnn_lite.config_value import ConfigDict
 from returnn_lite.datasets.combined.read_by_processes import ReadByProcesses
 from returnn_lite.datasets.combined.sub import sub_dataset
-from returnn_lite.datasets.combined.workers import Job, LocalWorker, ProcessWorker, shares_of
+from returnn_lite.datasets.combined.workers import LocalReader, ProcessReader, Share, shares_of
 from returnn_lite.datasets.options import BaseOptions, OrderRequest
 from returnn_lite.datasets.registry import dataset
 from returnn_lite.errors import ConfigError
@@ -64,29 +64,30 @@ class MultiProcDataset(ReadByProcesses):
         """Starts an epoch in all processes."""
         if self.dedicated:
             self.refuse_lists(seq_list, seq_order)
-        self.close()
+        self.forget()
         self.epoch, self._loaded = epoch, {}
         self.arguments = {"epoch": epoch, "seq_list": seq_list, "seq_order": seq_order}
         if not self.dedicated:
             self.inner.init_seq_order(**self.arguments)
         return True
 
-    def launch(self) -> list[LocalWorker | ProcessWorker]:
-        """Starts the processes of the epoch."""
+    def launch(self) -> list[LocalReader] | list[ProcessReader]:
+        """Lets the processes begin the epoch."""
         if self.dedicated:
-            jobs = [Job(shard, number, order=self.arguments) for number, shard in enumerate(self.shards)]
+            shares = [Share(number, order=self.arguments) for number in range(self.num_workers)]
         else:
-            jobs = shares_of(self.inner, self.num_workers, order=self.arguments)
+            shares = shares_of(self.num_workers, order=self.arguments)
+        jobs = list(zip(shares, self.shards * (1 if self.dedicated else self.num_workers), strict=True))
         try:
             if multiprocessing.current_process().daemon:
                 raise TypeError("this process is itself a worker")
-            content = [pickle.dumps(job) for job in jobs]
+            workers = self.workers.begin(jobs)
         except (pickle.PicklingError, AttributeError, TypeError) as exc:
             self.log.v2(f"{self.name}: cannot be sent to other processes, so it is read in this process: {exc}")
-            for job in jobs if self.dedicated else ():
-                job.inner.init_seq_order(**self.arguments)
-            return [LocalWorker(job) for job in jobs]
-        return [ProcessWorker(self.name, part, self.buffer) for part in content]
+            for dataset in self.shards if self.dedicated else ():
+                dataset.init_seq_order(**self.arguments)
+            return [LocalReader(share, dataset) for share, dataset in jobs]
+        return [ProcessReader(worker, self.buffer) for worker in workers]
 
     def _pull(self, seq_idx: int) -> bool:
         """As far as an epoch has begun."""
@@ -118,8 +119,10 @@ class MultiProcDataset(ReadByProcesses):
         return self.inner.get_current_seq_order()
 
     def finish_epoch(self, free_resources: bool = False) -> None:
-        """Ends the epoch and the processes."""
-        self.close()
+        """Ends the epoch, and the processes if nothing is to be kept."""
+        self.forget()
+        if free_resources:
+            self.workers.close()
         self.arguments = {}
         self.epoch = None
         super().finish_epoch(free_resources)

@@ -28,6 +28,7 @@ class HDFDataset(Dataset):
     `cache_byte_size` and `use_cache_manager` have no effect. Raises ConfigError naming file and key for damaged files.
     """
 
+    constant_parts = ("handles", "files", "file_starts", "lengths", "_tags")
     reuses_batches = True
 
     def __init__(

@@ -31,6 +31,8 @@ class NextGenHDFDataset(Dataset):
     segment of each frame).
     """
 
+    constant_parts = ("handles", "tags")
+
     def __init__(
         self,
         base: BaseOptions | None = None,

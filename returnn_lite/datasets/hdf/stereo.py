@@ -32,6 +32,8 @@ class StereoHdfDataset(Dataset):
     Partitions are cut before the sequences are ordered; the last one takes what is left over.
     """
 
+    constant_parts = ("handles",)
+
     def __init__(
         self,
         base: BaseOptions | None = None,

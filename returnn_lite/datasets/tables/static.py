@@ -24,6 +24,7 @@ class StaticDataset(Dataset):
     """
 
     constant = True
+    constant_parts = ("data",)
 
     def __init__(
         self,

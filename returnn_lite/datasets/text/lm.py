@@ -38,6 +38,8 @@ class LmDataset(Dataset):
     "data" one symbol later.
     """
 
+    constant_parts = ("lines", "tags", "table")
+
     def __init__(
         self,
         base: BaseOptions | None = None,
