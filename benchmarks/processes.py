@@ -5,7 +5,8 @@
 The transformer of train_transformer.py on the same data, each process with one thread: sequences a second of 2
 processes (gradients averaged by DistributedDataParallel) over those of 1 (goal: at least 1.7 on two idle cores), the
 first epoch left out. Then features of 100,000 sequences of Ogg files: 2 worker processes against none (goal: at least
-1.6), and against real time (goal: at least 300 times a core, in less than 2 GB). In the end memory_conformer.py.
+1.6), and against real time (goal: at least 300 times a core, in less than 2 GB). Then how long an epoch of 200 short
+sequences takes that 2 worker processes read, the first of 5 left out. In the end memory_conformer.py.
 """
 
 from __future__ import annotations
@@ -118,6 +119,27 @@ def loading(seqs: int) -> None:
     print(f"features of Ogg files: {speed:.0f} times real time a core (goal: 300), {memory:.2f} GB (goal: below 2)")
 
 
+def small_epochs(count: int = 5) -> None:
+    """Prints the seconds of an epoch whose data are read in no time: what it takes that processes read them."""
+    from returnn_lite.datasets import BatchingOptions, init_dataset
+    from returnn_lite.datasets.combined.worker_process import Workers
+    from returnn_lite.engine.worker_loader import SeqWorkerLoader, WorkerLoader
+
+    data = [{"data": np.zeros((5, 4), np.float32)} for _ in range(200)]
+    dataset = init_dataset({"class": "StaticDataset", "data": data, "seq_ordering": "random"})
+    for kind in (WorkerLoader, SeqWorkerLoader):
+        for stay in (False, True):
+            workers, taken = Workers(stay=stay), []
+            for epoch in range(1, count + 1):
+                start = time.perf_counter()
+                dataset.init_seq_order(epoch)
+                for _ in kind(dataset, BatchingOptions(batch_size=100), keys=["data"], count=2, workers=workers):
+                    pass
+                taken.append(time.perf_counter() - start)
+            print(f"{kind.__name__}, {'the same' if stay else 'new'} processes: {np.mean(taken[1:]):.3f} s an epoch")
+            workers.close()
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description="Several processes against one.")
@@ -126,6 +148,7 @@ def main() -> None:
     args = parser.parse_args()
     training(args.epochs)
     loading(args.seqs)
+    small_epochs()
     command = [sys.executable, str(ROOT / "benchmarks" / "memory_conformer.py"), "--threads", "1", "--frames", "800"]
     subprocess.run(command, check=True)
 

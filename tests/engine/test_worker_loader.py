@@ -228,11 +228,13 @@ def test_wrong_options(value, text):
 
 
 def test_a_training_by_two_processes_is_that_by_one(tmp_path):
+    """Also where it is resumed."""
     texts = []
-    for count in (0, 2):
-        folder = tmp_path / str(count)
+    for count, ends in ((0, [3]), (2, [3]), (2, [1, 3])):
+        folder = tmp_path / f"{count}-{len(ends)}"
         folder.mkdir()
-        run(options(folder, num_workers=count, num_epochs=2))
+        for last in ends:
+            run(options(folder, num_workers=count, num_epochs=last))
         texts.append((folder / "rates").read_text())
     kept = [[line for line in text.splitlines() if "score" in line or "error" in line] for text in texts]
-    assert kept[0] == kept[1] and kept[0]
+    assert kept[0] == kept[1] == kept[2] and kept[0]

@@ -49,7 +49,7 @@ DATA = Group(
         option("eval", "dataset", NONE, "A further evaluation set; the default data of tasks like `forward`."),
         option("eval_datasets", "dict", NONE, "Further sets by name."),
         option("num_workers", Count, "1", "0: batches are made on demand, 1: by a thread, more: by processes."),
-        option("torch_dataloader_opts", "dict", NONE, "The same as `num_workers`, and `prefetch_factor`."),
+        option("torch_dataloader_opts", "dict", NONE, "`num_workers`, `prefetch_factor`, `persistent_workers`."),
         option("batching", "str", NONE, "Default of `seq_ordering`."),
         option("window", "int", "0", "Default of the dataset option."),
         option("context_window", "int or dict", NONE, "Default of the dataset option."),

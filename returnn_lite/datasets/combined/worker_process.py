@@ -5,30 +5,38 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import queue
+import sys
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from returnn_lite.datasets.base import Dataset
 from returnn_lite.datasets.combined.sending import Receiver, Sender, Sent
 from returnn_lite.datasets.options import DataError, blamed
 from returnn_lite.processes import PATIENCE, become_helper, end_helper, in_main_thread, start_helper
 
+if sys.platform == "linux":
+    import fcntl
+
 ROOM = 1 << 20  # bytes on the way, where the system allows to choose
-F_SETPIPE_SZ = 1031  # of Linux
+
+# What a process is asked for is its job's own,
+Request: TypeAlias = Any
+# and so is what it answers.
+Answer: TypeAlias = Any
 
 
 class Job(Protocol):
-    """What a process does with a dataset that it gets. Any: requests and answers are the job's own."""
+    """What a process does with a dataset that it gets."""
 
     def begin(self, dataset: Dataset) -> None:
         """The dataset is there."""
 
-    def answer(self, request: Any) -> Any:
+    def answer(self, request: Request) -> Answer:
         """Does what is asked for; errors are answers, too."""
 
 
@@ -63,13 +71,13 @@ class Worker:
         self.name, self.stale = sent.name, self.asked
         self.ask(Begin(job, sent))
 
-    def ask(self, request: Any) -> None:
+    def ask(self, request: Request) -> None:
         """Sends a request."""
         self.asked += 1
         with suppress(OSError):  # it has died, as the answer will tell
             self.requests.send_bytes(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
 
-    def answer(self) -> Any:
+    def answer(self) -> Answer:
         """The answer to the next request. Raises what the process raised, and DataError if it has died."""
         found = self._receive()
         while self.stale:
@@ -79,7 +87,7 @@ class Worker:
             raise found
         return found
 
-    def _receive(self) -> Any:
+    def _receive(self) -> Answer:
         self.asked -= 1
         with suppress(EOFError, OSError):
             wait([self.answers, self.process.sentinel])
@@ -178,7 +186,7 @@ class _Server:
         except Exception as exc:
             return _pickled_error(blamed("a worker process", exc))
 
-    def _done(self, request: Any) -> Any:
+    def _done(self, request: Request) -> Answer:
         if self.job is None or isinstance(request, Begin):
             self.job = None  # its dataset goes before the next one comes
             request.job.begin(self.receiver.unpack(request.sent))
@@ -203,7 +211,6 @@ def _send(waiting: queue.SimpleQueue[bytes], answers: Connection) -> None:
 
 def _widen(connection: Connection) -> None:
     """More room in a pipe, so that large answers take fewer turns."""
-    with suppress(ImportError, AttributeError, OSError):
-        import fcntl
-
-        fcntl.fcntl(connection.fileno(), F_SETPIPE_SZ, ROOM)
+    if sys.platform == "linux":
+        with suppress(OSError):
+            fcntl.fcntl(connection.fileno(), fcntl.F_SETPIPE_SZ, ROOM)
