@@ -1,15 +1,19 @@
 """The processes of a MultiProcDataset: they end with the one that reads, however it ends."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from returnn_lite.datasets import DataError, init_dataset
+from returnn_lite.datasets.combined.workers import draw_as
 
 ROOT = Path(__file__).resolve().parents[2]
 READER = """
@@ -56,6 +60,39 @@ def test_workers_end_with_the_reader(tmp_path, name, where):
     while any(lives(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(lives(pid) for pid in workers)
+
+
+def test_random_numbers_of_a_worker():
+    """Those of all generators are its own in each epoch, whatever was drawn before."""
+    dataset, drawn = init_dataset({"class": "Task12AXDataset", "num_seqs": 10}), []
+    state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    for epoch, number in ((1, 0), (1, 0), (1, 1), (2, 0)):
+        dataset.init_seq_order(epoch)
+        draw_as(dataset, number)
+        drawn.append((random.random(), np.random.rand(), torch.rand(()).item()))
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.set_rng_state(state[2])
+    assert drawn[0] == drawn[1] and all(len(set(values)) == 3 for values in zip(*drawn, strict=True))
+
+
+def test_the_processes_of_a_dataset_stay():
+    """From epoch to epoch; until all that is kept goes."""
+    inner = {"class": "Task12AXDataset", "num_seqs": 20, "seq_ordering": "random"}
+    options = {"class": "MultiProcDataset", "dataset": inner, "num_workers": 2, "buffer_size": 2}
+    dataset, alone, pids = init_dataset(options), init_dataset(inner), []
+    for epoch in (1, 2):
+        alone.init_seq_order(epoch)
+        dataset.init_seq_order(epoch)
+        alone.load_seqs(0, 20)
+        dataset.load_seqs(0, 20)
+        assert [dataset.get_tag(i) for i in range(20)] == [alone.get_tag(i) for i in range(20)]
+        assert np.array_equal(dataset.get_data(7, "data"), alone.get_data(7, "data"))
+        pids.append([worker.process.pid for worker in dataset.workers.list])
+        dataset.finish_epoch()
+    assert pids[0] == pids[1] and len(pids[0]) == 2
+    dataset.finish_epoch(free_resources=True)
+    assert not dataset.workers.list
 
 
 def test_a_worker_that_dies_is_told():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import deque
 from dataclasses import dataclass
 
@@ -94,6 +95,8 @@ def draw_as(dataset: Dataset, number: int) -> None:
     seed = (_seed(dataset, number) + 7919 * (dataset.epoch or 0)) % 2**32
     random.seed(seed)
     np.random.seed(seed)
+    if "torch" in sys.modules:  # functions of the config may draw from it
+        sys.modules["torch"].manual_seed(seed)
 
 
 def _seed(dataset: Dataset, number: int) -> int:
