@@ -2,12 +2,14 @@
 
 import math
 import multiprocessing
+import pickle
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
 
 from returnn_lite.datasets import BatchingOptions, Loader, init_dataset
+from returnn_lite.datasets.combined.sending import Receiver, Sender, constant_parts
 from returnn_lite.datasets.options import NoSuchKey
 from returnn_lite.datasets.registry import DATASETS
 from returnn_lite.errors import ConfigError
@@ -95,6 +97,21 @@ def process():
 def test_a_new_process_reads_the_same(dataset, process):
     expected = read(dataset, 2)
     assert same(process.submit(read, dataset, 2).result(60), expected)
+
+
+def test_constant_parts_are_there_and_stay(dataset):
+    """A copy with the parts of an earlier epoch reads what the dataset reads."""
+    sender, receiver = Sender(), Receiver()
+    read(dataset, 1)
+    assert set(dataset.constant_parts) <= set(vars(dataset))
+    before = {id(part): (part, pickle.dumps(part)) for part in constant_parts(dataset)}
+    copy = receiver.unpack(sender.pack(dataset))
+    read(copy, 1)
+    expected = read(dataset, 2)
+    after = {id(part): pickle.dumps(part) for part in constant_parts(dataset)}
+    assert all(content == before[number][1] for number, content in after.items() if number in before)
+    sent = sender.pack(dataset)
+    assert (sent.parts is None) == (set(after) == set(before)) and same(read(receiver.unpack(sent), 2), expected)
 
 
 def test_batches(dataset):
