@@ -110,7 +110,8 @@ class MLflow:
         named = {_plain(name): float(value) for name, value in values.items()}
         new = [(name, value) for name, value in named.items() if (name, global_step, value) not in self.written]
         now = int(time.time() * 1000)
-        self.client.log_batch(self.id, [Metric(name, value, now, global_step) for name, value in new])
+        if new:
+            self.client.log_batch(self.id, [Metric(name, value, now, global_step) for name, value in new])
 
     def epoch(self, epoch: int, values: Values) -> None:
         """Scalars of an epoch."""
