@@ -13,6 +13,7 @@ from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.joint import Joint
 from returnn_lite.layers.core.node import Node, Slot
 from returnn_lite.network.fusion.attention import Attention
+from returnn_lite.network.inner import InnerLayers
 from returnn_lite.network.recomputation import Segment, Step
 from returnn_lite.network.substituted_params import containers
 from returnn_lite.ops.recompute import Hooks
@@ -59,60 +60,90 @@ class Unit:
     places: dict[str, list[Slot]] = field(default_factory=dict)
 
 
+@dataclass
+class _Stage:
+    """Steps that one unit has: the `node` of the program that they belong to, and inside of a loop their own."""
+
+    node: Node
+    steps: Sequence[Step]
+    loop: Layer | None = None
+
+
 def units(
     steps: Sequence[Step | Segment],
     layers: Sequence[Layer],
     params: Mapping[str, torch.nn.Parameter],
     parts: Sequence[frozenset[Node]] = (),
 ) -> tuple[list[Unit], Unit]:
-    """The units of a program's steps, in order; and one for the parameters that no step is known to read.
+    """The units of a program's steps, in order; and one for the parameters that are read anywhere.
 
     Consecutive steps are a unit as long as they have at most the SHARE of all numbers, or are of one of the `parts`.
-    `layers`: all, those inside of loops too, which belong to the step of the loop.
+    What a loop runs before and after its ticks are steps like others. `layers`: all, those inside of loops too.
     """
     part_of = {node: number for number, part in enumerate(parts) for node in part}
     largest = sum(param.numel() for param in params.values()) // SHARE
     found: list[Unit] = [Unit(-1)]
-    needs = _places(steps, layers, params)
-    for number, step in enumerate(steps):
-        nodes = [node for node, _ in step.steps] if isinstance(step, Segment) else [step[0]]
-        places, part = needs[number], part_of.get(nodes[-1], -1)
-        unit = found[-1]
+    stages = [stage for step in steps for stage in _stages(step)]
+    needs = _places(stages, layers, params)
+    for stage, places in zip(stages, needs, strict=False):
+        part, unit = part_of.get(stage.node, -1), found[-1]
         size = sum(params[name].numel() for name in unit.places.keys() | places.keys())
         if not unit.places:
             unit.part = part
         elif places and (part != unit.part or part < 0 and size > largest):
             unit = Unit(part)
             found.append(unit)
-        unit.nodes += nodes
+        unit.nodes += [node for node, _ in stage.steps]
         for name, slots in places.items():
             unit.places.setdefault(name, []).extend(slots)
-    known = {name for unit in found for name in unit.places}
-    left = Unit(-1, [], {name: slots for name, slots in needs[-1].items() if name not in known})
-    return found, left
+    return found, Unit(-1, [], needs[-1])
+
+
+def _stages(step: Step | Segment) -> Iterator[_Stage]:
+    """What of a step may be in different units."""
+    if isinstance(step, Segment):
+        yield _Stage(step.steps[-1][0], step.steps)
+        return
+    layer = step[1].layer
+    inner = layer.inner_steps() if isinstance(layer, InnerLayers) else []
+    if not inner:
+        yield _Stage(step[0], [step])
+        return
+    yield _Stage(step[0], [step, *inner[0]], layer)
+    for steps in inner[1:]:
+        yield _Stage(step[0], steps, layer)
 
 
 def _places(
-    steps: Sequence[Step | Segment], layers: Sequence[Layer], params: Mapping[str, torch.nn.Parameter]
+    stages: Sequence[_Stage], layers: Sequence[Layer], params: Mapping[str, torch.nn.Parameter]
 ) -> list[dict[str, list[Slot]]]:
-    """Where the layers of each step keep parameters, by name; and as the last entry where all others do."""
+    """Where the layers of each stage keep parameters, by name; and as the last entry where those do that run at any
+    time, with all places of their parameters."""
     names = {id(param): name for name, param in params.items()}
     of_layer: dict[Layer, list[int]] = {}
     by_path: dict[str, int] = {}
-    for number, step in enumerate(steps):
-        for _, call in step.steps if isinstance(step, Segment) else (step,):
+    for number, stage in enumerate(stages):
+        for _, call in stage.steps:
             for layer in computing(call.layer):
                 of_layer.setdefault(layer, []).append(number)
-                by_path.setdefault(layer.path, number)
-    found: list[dict[str, list[Slot]]] = [{} for _ in range(len(steps) + 1)]
+                by_path.setdefault(layer.path, -1 if layer is stage.loop else number)
+    in_loops = {layer for layer, numbers in of_layer.items() if any(stages[number].loop for number in numbers)}
+    found: list[dict[str, list[Slot]]] = [{} for _ in range(len(stages) + 1)]
     for layer in dict.fromkeys((*layers, *of_layer)):
         numbers = of_layer.get(layer) or [_around(layer.path, by_path)]
         for container, key in _slots(layer):
             if (name := names.get(id(container[key]))) is None:
                 continue
-            for number in numbers:
+            for number in (-1,) if layer in in_loops and _is_start(layer, name) else numbers:
                 found[number].setdefault(name, []).append((container, key))
+    for name in found[-1]:
+        found[-1][name] += [slot for stage in found[:-1] for slot in stage.pop(name, ())]
     return found
+
+
+def _is_start(layer: Layer, name: str) -> bool:
+    """Whether a parameter in a loop may be read for what layers begin with, which others ask for."""
+    return layer.options.initial_output == "apply(0)" or name.rpartition("/")[2].startswith("init")
 
 
 def _around(path: str, by_path: Mapping[str, int]) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from returnn_lite.layers.core.base import Layer
 from returnn_lite.layers.core.node import Node
 from returnn_lite.network.construct import Net
+from returnn_lite.network.recomputation import Step
 
 
 class InnerLayers(Layer):
@@ -16,6 +17,10 @@ class InnerLayers(Layer):
     @abstractmethod
     def inner_nodes(self) -> Mapping[str, Node]:
         """The inner layers by label."""
+
+    @abstractmethod
+    def inner_steps(self) -> list[tuple[Step, ...]]:
+        """What runs one after the other: (inner node, what computes its output), those of the ticks as one."""
 
     @abstractmethod
     def loss_nodes(self) -> Iterator[tuple[str, Net, Node]]:

@@ -64,6 +64,7 @@ class Program:
         repeats = torch.is_grad_enabled() and bool(self.recomputed)
         values = Values(self.fusion.absorbed | self._not_kept if repeats else self.fusion.absorbed)
         state.values = [values]
+        state.before = None if self.gathering is None else self.gathering.before
         done = {} if state.wanted is None or repeats else self._last_reads(state.wanted)
         for step in self.parts if repeats else self.steps:
             if self.gathering is not None:

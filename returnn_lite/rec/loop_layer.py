@@ -10,6 +10,7 @@ from returnn_lite.layers.core.node import Node
 from returnn_lite.layers.core.registry import layer
 from returnn_lite.network.construct import Net
 from returnn_lite.network.inner import InnerLayers
+from returnn_lite.network.recomputation import Step
 from returnn_lite.rec.fold import Folding, loop_axes
 from returnn_lite.rec.loop import run_loop
 from returnn_lite.rec.loop_builder import LoopBuilder
@@ -121,6 +122,16 @@ class RecLoop(InnerLayers):
     def inner_nodes(self) -> Mapping[str, Node]:
         """The inner layers by label."""
         return self.builder.graph.nodes
+
+    def inner_steps(self) -> list[tuple[Step, ...]]:
+        """What runs before the ticks, the ticks as one, what runs after them."""
+        program = self.program
+        before, after = (
+            [((node, program.fusion.calls.get(node, node)),) for node in nodes if node not in program.fusion.absorbed]
+            for nodes in (program.before, program.after)
+        )
+        inside = tuple((node, node) for node in program.inside)
+        return [*before, *((inside,) if inside else ()), *after]
 
     def part_spec(self, part: str) -> Spec | None:
         """The Spec of an inner layer, seen from outside. Raises ConfigError for one that exists only tick by tick."""

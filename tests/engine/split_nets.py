@@ -42,6 +42,23 @@ def blocks() -> dict:
     return {**net, "output": {"class": "softmax", "from": f"block{BLOCKS - 1}", "loss": "ce", "target": "classes"}}
 
 
+def loop() -> dict:
+    """A language model as a recurrent sub-network, of which only one layer depends on the tick before."""
+    wide = {"class": "linear", "n_out": 32, "activation": "relu"}
+    unit = {}
+    for i in range(BLOCKS):
+        unit[f"up{i}"] = {**wide, "from": f"down{i - 1}" if i else "data:source"}
+        unit[f"down{i}"] = {**wide, "n_out": 8, "from": f"up{i}"}
+    for i in (5, BLOCKS - 1):
+        unit[f"down{i}"]["initial_output"] = "var"
+        unit[f"before{i}"] = {"class": "copy", "from": f"prev:down{i}"}
+    unit["s"] = {"class": "linear", "n_out": 8, "activation": "tanh", "from": ["up5", "before5", "prev:s"]}
+    unit["down6"] = {**unit["down6"], "from": ["up6", "s"]}
+    unit["output"] = {"class": "copy", "from": [f"down{BLOCKS - 1}", f"before{BLOCKS - 1}"]}
+    output = {"class": "softmax", "from": "loop", "loss": "ce", "target": "classes"}
+    return {"loop": {"class": "rec", "from": "data", "unit": unit}, "output": output}
+
+
 def one_layer() -> dict:
     """A network that draws random numbers for parameters only, and in one order."""
     wide = {"class": "copy", "from": ["data"] * 20}
@@ -98,9 +115,11 @@ class Alive:
         return made
 
 
-def numbers(mesh: DeviceMesh, *, again: bool = True, parts: list[str] | None = None, **config: object) -> dict:
+def numbers(
+    mesh: DeviceMesh, made: dict, *, again: bool = True, parts: list[str] | None = None, **config: object
+) -> dict:
     """How many there are in a network, in this process, and whole at most: going forward, after that, and back."""
-    net = randomised(network(blocks(), KEYS, **config))
+    net = randomised(network(made, KEYS, **config))
     whole = sum(param.numel() for param in net.params.values())
     one = sum(param.numel() for name, param in net.params.items() if name.startswith("block1/"))
     split_network(net, mesh, again=again, parts=parts)
@@ -137,14 +156,16 @@ def main() -> None:
     by_block = [f"block{i}" for i in range(BLOCKS)]
     rank = int(os.environ["RANK"])
     found = {
-        "runs": numbers(mesh),
-        "blocks": numbers(mesh, parts=by_block),
-        "recomputed": numbers(mesh, grad_checkpoint=by_block),
-        "kept": numbers(mesh, again=False),
-        "noisy": numbers(mesh, param_variational_noise=0.5, param_dropout=0.5),
+        "runs": numbers(mesh, blocks()),
+        "blocks": numbers(mesh, blocks(), parts=by_block),
+        "recomputed": numbers(mesh, blocks(), grad_checkpoint=by_block),
+        "kept": numbers(mesh, blocks(), again=False),
+        "loop": numbers(mesh, loop()),
+        "noisy": numbers(mesh, blocks(), param_variational_noise=0.5, param_dropout=0.5),
         "same ways": difference(mesh, branches(), 1.0),
         "other ways": difference(mesh, branches(), 1.0 if rank else -1.0),
         "blocks differ": difference(mesh, blocks(), float(rank)),
+        "loops differ": difference(mesh, loop(), float(rank)),
         "noise": difference(mesh, one_layer(), float(rank), param_variational_noise=0.5, param_dropout=0.5),
     }
     print(json.dumps(found))

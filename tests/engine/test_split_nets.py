@@ -11,7 +11,7 @@ from returnn_lite.engine.distributed.layer_units import refuse
 from returnn_lite.errors import ConfigError
 from returnn_lite.network.gathering import SHARE, units
 from tests.engine.several import ROOT, environment, free_port
-from tests.engine.split_nets import KEYS, blocks
+from tests.engine.split_nets import KEYS, blocks, loop
 from tests.nets import network
 
 
@@ -36,7 +36,7 @@ def seen():
     return [json.loads(out.splitlines()[-1]) for out, _ in ends]
 
 
-@pytest.mark.parametrize("way", ["runs", "blocks", "recomputed", "kept", "noisy"])
+@pytest.mark.parametrize("way", ["runs", "blocks", "recomputed", "kept", "noisy", "loop"])
 def test_each_process_has_its_part(seen, way):
     """Of parameters and gradients."""
     whole = seen[0][way]["whole"]
@@ -62,6 +62,14 @@ def test_runs_of_layers(seen):
         assert numbers["kept"] == numbers["left"] == 0
 
 
+def test_runs_of_layers_in_a_loop(seen):
+    """Before and after its ticks, too; but for what layers begin with, which is whole all the time."""
+    for found in seen:
+        numbers, starts = found["loop"], 2 * 8
+        assert 0 < max(numbers["forth"], numbers["back"]) <= numbers["whole"] / SHARE + starts
+        assert numbers["kept"] <= starts and numbers["left"] == 0
+
+
 def test_kept_until_the_backward_pass(seen):
     """`reshard_after_forward` False: all that gradients depend on, such as no biases."""
     for found in seen:
@@ -70,7 +78,7 @@ def test_kept_until_the_backward_pass(seen):
         assert numbers["back"] == numbers["left"] == 0
 
 
-@pytest.mark.parametrize("case", ["same ways", "other ways", "blocks differ", "noise"])
+@pytest.mark.parametrize("case", ["same ways", "other ways", "blocks differ", "loops differ", "noise"])
 def test_means_of_gradients(seen, case):
     """Of different batches; also where these decide which layers run, so that one process has no gradients of some; of
     parameters with noise."""
@@ -78,19 +86,18 @@ def test_means_of_gradients(seen, case):
 
 
 def test_all_steps_and_parameters_are_in_units():
-    """Each step in one of them, in order; layers inside of a loop in that of the loop."""
-    unit = {
-        "s": {"class": "linear", "n_out": 4, "activation": "tanh", "from": ["data:source", "prev:s"]},
-        "output": {"class": "subnetwork", "from": "s", "subnetwork": {
-            "output": {"class": "linear", "n_out": 4, "activation": None, "from": "data"}}},
-    }  # fmt: skip
-    loop = {"class": "rec", "unit": unit, "from": "block11"}
-    net = network({**blocks(), "loop": loop, "output": {**blocks()["output"], "from": "loop"}}, KEYS)
+    """Each step in one of them, in order, those in a loop, too; its ticks are one step."""
+    made = loop()
+    made["loop"]["from"] = "block11"
+    net = network({**blocks(), **made}, KEYS)
     found, left = units(net.program.parts, net.program.layers, net.params)
-    assert [node for unit in found for node in unit.nodes] == [node for node, _ in net.program.steps]
-    assert not left.places and {name for unit in found for name in unit.places} == set(net.params)
-    of_loop = next(unit for unit in found if "loop/rec/s/W" in unit.places)
-    assert "loop/rec/output/output/W" in of_loop.places
+    nodes = [node for unit in found for node in unit.nodes]
+    assert [node for node in nodes if node in net.program.nodes] == [node for node, _ in net.program.steps]
+    assert len(set(nodes)) == len(nodes)
+    assert {name for unit in (*found, left) for name in unit.places} == set(net.params)
+    assert all(name.rpartition("/")[2].startswith("init") for name in left.places)
+    (ticks,) = (unit for unit in found if "loop/rec/s/W" in unit.places)
+    assert set(net.layers["loop"].program.inside) <= set(ticks.nodes)
 
 
 def test_what_needs_whole_parameters_is_refused():

@@ -37,6 +37,8 @@ def split_network(net: Network, mesh: DeviceMesh, *, again: bool, parts: ConfigV
         if param.is_floating_point() and not net.param_options[name].counted
     }  # fmt: skip
     found, left = units(net.program.parts, net.program.layers, split, _parts(net.program.nodes, parts))
+    largest = max(sum(split[name].numel() for name in unit.places) for unit in (*found, left))
+    net.context.log.v3(f"parameters in parts: {len(found)} units of layers, with {largest} numbers at most")
     made = {name: split_parameter(param, mesh) for name, param in split.items()}
     for unit in (*found, left):
         for name, places in unit.places.items():
@@ -49,8 +51,6 @@ def split_network(net: Network, mesh: DeviceMesh, *, again: bool, parts: ConfigV
         param.data = param.new_empty(0)  # whoever still has it must not go on with it
     noisy = {name: noise for noise in net.substituted_params.noisy for name, p in split.items() if noise.param is p}
     net.substituted_params.noisy = []
-    largest = max(sum(split[name].numel() for name in unit.places) for unit in (*found, left))
-    net.context.log.v3(f"parameters in parts: {len(found)} units of layers, with {largest} numbers at most")
     gathering = UnitGathering(found, left, made, noisy, again)
     net.program = replace(net.program, constraints=constraints, gathering=gathering)
 
@@ -152,12 +152,11 @@ class UnitGathering(Gathering):
 
     def before(self, node: Node) -> None:
         """Opens the unit of a step, unless it is open."""
-        unit = self.unit_of.get(node)
-        if unit is not self.current:
+        unit = self.unit_of.get(node)  # None: a step inside of one that is no unit by itself
+        if unit is not None and unit is not self.current:
             self.after_steps()
             self.current = unit
-            if unit is not None:
-                unit.open(*self.drawn)
+            unit.open(*self.drawn)
 
     def after_steps(self) -> None:
         """Closes the last unit."""

@@ -38,8 +38,9 @@ class RunState:
 
     `data`: the batch by key; `tags`: names of its sequences; `batch`: their number. `values`: outputs by node, those of
     the innermost loop in front. `wanted`: the names of outputs that somebody asks for; None: perhaps all, otherwise
-    `values` has only what is still to be read. In a loop `tick` is its number, and
-    `ended(beam)` tells which of these hypotheses (by default of the present ones) have ended before it, bool (B * K,).
+    `values` has only what is still to be read. `before`: to be called with each node (the first one of those in the
+    ticks of a loop) before it is computed; None: with none. In a loop `tick` is its number, and `ended(beam)` tells
+    which of these hypotheses (by default of the present ones) have ended before it, bool (B * K,).
     """
 
     data: Mapping[str, Tensor] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class RunState:
     batch: int | None = None
     wanted: frozenset[str] | None = None
     values: list[dict[Any, Tensor]] = field(default_factory=list)  # the keys are nodes, which know layers
+    before: Callable[[Any], None] | None = None
     tick: int | None = None
     ended: Callable[[Beam | None], torch.Tensor] | None = None
 
