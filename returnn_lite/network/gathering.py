@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -21,33 +20,31 @@ from returnn_lite.ops.recompute import Hooks
 SHARE = 16  # a unit has this part of a network's parameters at most, or those of one layer
 
 
-class Gathering(ABC):
-    """Makes parameters whole while the steps run that read them."""
-
-    @abstractmethod
-    def running(self, training: bool, generator: torch.Generator) -> AbstractContextManager[None]:
-        """While the network runs on a batch."""
+class Gathering:
+    """Makes parameters whole while the steps run that read them; this one has nothing to do, since they always are."""
 
     @property
-    @abstractmethod
     def hooks(self) -> Hooks | None:
         """How autograd saves parameters that are whole now; None: as they are."""
+        return None
 
-    @abstractmethod
+    def running(self, training: bool, generator: torch.Generator) -> AbstractContextManager[None]:
+        """While the network runs on a batch."""
+        return nullcontext()
+
     def before(self, node: Node) -> None:
         """To be called before each step, with its node (the first one, where several are one step)."""
 
-    @abstractmethod
     def after_steps(self) -> None:
         """To be called after the last step."""
 
-    @abstractmethod
-    def squares(self, params: Sequence[torch.nn.Parameter]) -> torch.Tensor:
-        """The sum of the squares of all numbers in these."""
+    def squares(self, params: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:
+        """Terms of the sum of the squares of all numbers in these."""
+        return [param.square().sum() for param in params]
 
-    @abstractmethod
     def joined(self, objective: torch.Tensor) -> torch.Tensor:
         """The objective, such that its backward pass goes through all units in order, whatever it depends on."""
+        return objective
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
@@ -288,13 +288,9 @@ class Network(torch.nn.Module):
         state = self.context.run = RunState(feed, tags, batch, wanted)
         grad = torch.is_grad_enabled() or self.context.differentiates
         drawn = self.training, self.context.generator
-        gathering = self.program.gathering
+        params = self.substituted_params.running(*drawn), self.program.gathering.running(*drawn)
         try:
-            with (
-                torch.set_grad_enabled(grad),
-                self.substituted_params.running(*drawn),
-                nullcontext() if gathering is None else gathering.running(*drawn),
-            ):
+            with torch.set_grad_enabled(grad), params[0], params[1]:
                 yield state
         finally:
             self.context.run = RunState()

@@ -47,7 +47,7 @@ class Program:
     fusion: Fusion = Fusion()  # noqa: RUF009 - frozen
     recomputed: tuple[Segment, ...] = ()
     compiled: CompiledParts | None = None
-    gathering: Gathering | None = None
+    gathering: Gathering = Gathering()  # noqa: RUF009 - this one does nothing
 
     @cached_property
     def steps(self) -> tuple[tuple[Node, Node], ...]:
@@ -64,21 +64,19 @@ class Program:
         repeats = torch.is_grad_enabled() and bool(self.recomputed)
         values = Values(self.fusion.absorbed | self._not_kept if repeats else self.fusion.absorbed)
         state.values = [values]
-        state.before = None if self.gathering is None else self.gathering.before
+        state.before = self.gathering.before
         done = {} if state.wanted is None or repeats else self._last_reads(state.wanted)
         for step in self.parts if repeats else self.steps:
-            if self.gathering is not None:
-                self.gathering.before(step.steps[0][0] if isinstance(step, Segment) else step[0])
+            state.before(step.steps[0][0] if isinstance(step, Segment) else step[0])
             if isinstance(step, Segment):
-                step.run(values, None if self.gathering is None else self.gathering.hooks)
+                step.run(values, self.gathering.hooks)
             elif step[0] is until:
                 break
             else:
                 values[step[0]] = compute(step[1], values)
                 for node in done.get(step[0], ()):
                     del values[node]
-        if self.gathering is not None:
-            self.gathering.after_steps()
+        self.gathering.after_steps()
         return values
 
     @cached_property
@@ -132,15 +130,12 @@ class Program:
                 terms.append(value.objective)
         if constrained:
             for factor, params in self.constraints:
-                if self.gathering is not None:
-                    terms.append(factor * self.gathering.squares(params))
-                else:
-                    terms += [factor * p.square().sum() for p in params]
+                terms += [factor * squares for squares in self.gathering.squares(params)]
         terms += [term(values[node]) for node, term in self.output_constraints]
         if not terms:
             return losses, None
         total = terms[0] if len(terms) == 1 else torch.stack([t.reshape(()) for t in terms]).sum()
-        return losses, total if self.gathering is None else self.gathering.joined(total)
+        return losses, self.gathering.joined(total)
 
     def __str__(self) -> str:
         lines: list[str] = []

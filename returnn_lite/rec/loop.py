@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 
 from returnn_lite.layers.core.context import RunState
-from returnn_lite.layers.core.node import Node
 from returnn_lite.rec.program import LoopProgram
 from returnn_lite.rec.ticks import Ticks
 from returnn_lite.rec.trace import Trace
@@ -22,7 +21,7 @@ def values_before(program: LoopProgram, outer: Mapping[str, Tensor], run: RunSta
     whole = WholeValues(program, outer, run)
     for node in program.before:
         if node not in program.fusion.absorbed:
-            _tell(run, node)
+            run.before(node)
             whole.values[node] = whole.compute(node)
     return whole
 
@@ -36,7 +35,7 @@ def run_loop(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState, *
     absorbed = program.fusion.absorbed
     beam = None
     if program.inside:
-        _tell(run, program.inside[0])
+        run.before(program.inside[0])
         with torch.set_grad_enabled(torch.is_grad_enabled() and gradients):
             trace = Trace(program, Ticks(program, whole, run).run(), whole)
         beam = trace.beam
@@ -45,7 +44,7 @@ def run_loop(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState, *
     for node in program.after:
         if node in absorbed:
             continue
-        _tell(run, node)
+        run.before(node)
         whole.values[node] = on_beam(whole.compute(node), beam)
         for read in done.get(node, ()):
             del whole.values[read]
@@ -57,8 +56,3 @@ def run_loop(program: LoopProgram, outer: Mapping[str, Tensor], run: RunState, *
     output = whole.leaving(program.nodes["output"]).copy()
     output.parts = parts
     return output
-
-
-def _tell(run: RunState, node: Node) -> None:
-    if run.before is not None:
-        run.before(node)

@@ -165,9 +165,9 @@ class UnitGathering(Gathering):
         if token is not None:
             self.tokens.append(token)
 
-    def squares(self, params: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+    def squares(self, params: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:
         """The sum of the squares of all numbers in these."""
-        return sum_of_squares(params)
+        return [sum_of_squares(params)]
 
     def joined(self, objective: torch.Tensor) -> torch.Tensor:
         """The objective plus 0, which comes from all units."""

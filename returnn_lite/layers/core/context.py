@@ -32,6 +32,10 @@ class DataKeys(Protocol):
         ...
 
 
+def _nothing(_: object) -> None:
+    """What most runs do before a node."""
+
+
 @dataclass
 class RunState:
     """What one run of a network was given, and where it is.
@@ -39,7 +43,7 @@ class RunState:
     `data`: the batch by key; `tags`: names of its sequences; `batch`: their number. `values`: outputs by node, those of
     the innermost loop in front. `wanted`: the names of outputs that somebody asks for; None: perhaps all, otherwise
     `values` has only what is still to be read. `before`: to be called with each node (the first one of those in the
-    ticks of a loop) before it is computed; None: with none. In a loop `tick` is its number, and `ended(beam)` tells
+    ticks of a loop) before it is computed. In a loop `tick` is its number, and `ended(beam)` tells
     which of these hypotheses (by default of the present ones) have ended before it, bool (B * K,).
     """
 
@@ -48,7 +52,7 @@ class RunState:
     batch: int | None = None
     wanted: frozenset[str] | None = None
     values: list[dict[Any, Tensor]] = field(default_factory=list)  # the keys are nodes, which know layers
-    before: Callable[[Any], None] | None = None
+    before: Callable[[Any], None] = _nothing
     tick: int | None = None
     ended: Callable[[Beam | None], torch.Tensor] | None = None
 
