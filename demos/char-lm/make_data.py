@@ -8,6 +8,7 @@ stays the same on every machine and with every version of Python.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import sysconfig
@@ -57,7 +58,7 @@ def write_text(filename: Path, files: list[Path], num_characters: int) -> None:
     """Blocks of all these files, well mixed, until there are enough of them."""
     found = [block for file in files for block in blocks(file.read_text("utf8", "replace"))]
     random.Random(1).shuffle(found)
-    total, unfinished = 0, filename.with_suffix(".unfinished")
+    total, unfinished = 0, filename.with_suffix(f".unfinished-{os.getpid()}")
     with unfinished.open("w", encoding="utf8") as out:
         for block in found:
             out.write(block + "\n")

@@ -15,6 +15,7 @@ noisy, at random; those of the other sets are left as they were scanned.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import h5py
@@ -121,7 +122,7 @@ def make_data(folder: Path, *, seed: int = 1, num_lines: dict[str, int] = NUM_LI
     folder.mkdir(parents=True, exist_ok=True)
     for place, (name, (images, digits)) in enumerate(split_images(np.random.RandomState(seed)).items()):
         rng = np.random.RandomState([seed, place])
-        unfinished = folder / f"{name}.hdf.unfinished"
+        unfinished = folder / f"{name}.hdf.unfinished-{os.getpid()}"  # another run may make the same
         write_lines(unfinished, images, digits, name=name, amount=num_lines[name], rng=rng)
         unfinished.replace(folder / f"{name}.hdf")
         print(f"{folder / name}.hdf: {num_lines[name]} lines of {len(digits)} different images")

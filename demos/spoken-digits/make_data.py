@@ -132,7 +132,7 @@ def record(utterance: Utterance, voice: Voice) -> tuple[bytes, float]:
 def write_zip(filename: Path, utterances: list[Utterance], voice: Voice) -> float:
     """The layout that OggZipDataset reads: NAME.txt lists the utterances, NAME/ has their audio. Returns seconds."""
     name, entries = filename.stem, []
-    unfinished = filename.with_suffix(".unfinished")
+    unfinished = filename.with_suffix(f".unfinished-{os.getpid()}")
     with zipfile.ZipFile(unfinished, "w") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
         recordings = pool.map(partial(record, voice=voice), utterances)
         for utterance, (audio, seconds) in zip(utterances, recordings, strict=True):
