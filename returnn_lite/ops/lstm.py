@@ -5,7 +5,9 @@ The gates stand in the order a, i, f, o (cell input, input, forget, output gate)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -41,7 +43,7 @@ def lstm(
     if padding is not None:  # one more input, which shuts the input gate and opens the forget gate
         x = torch.cat([x, padding.unsqueeze(2).to(x.dtype)], 2)
         w_x = torch.cat([w_x, freezing_gates(w_x, order).unsqueeze(0)])
-    weights = _packed([*(_rows(w, order) for w in (w_x, w_h, bias)), torch.zeros_like(bias)])
+    weights = _in_order([(w_x, w_h, bias)], order)
     hidden = (h0.unsqueeze(0).contiguous(), c0.unsqueeze(0).contiguous())
     out, _, cell = torch.lstm(x, hidden, weights, True, 1, 0.0, torch.is_grad_enabled(), False, False)
     return out, cell[0]
@@ -60,30 +62,21 @@ def bidirectional_lstm(
     In the `padding` (T, B), where x is finite, one more input shuts the gates: the state stays 0 there, and so are the
     outputs, from either end.
     """
-    inputs = [w_x for w_x, _, _ in (ahead, back)]
+    more = 0
     if padding is not None:
         more = -x.shape[2] % 8 or 8  # so that matrices stay aligned
-        shut = F.pad(padding.unsqueeze(2).to(x.dtype), (more - 1, 0))
-        x = torch.cat([x, shut], 2)
-        inputs = [torch.cat([F.pad(w, (0, 0, 0, more - 1)), _shut_gates(w, order).unsqueeze(0)]) for w in inputs]
-    rows = [_rows(w, order) for w_x, (_, *rest) in zip(inputs, (ahead, back), strict=True) for w in (w_x, *rest)]
-    zeros = torch.zeros_like(ahead[2])
-    weights = _packed([*rows[:3], zeros, *rows[3:], zeros])
+        x = torch.cat([x, F.pad(padding.unsqueeze(2).to(x.dtype), (more - 1, 0))], 2)
+    weights = _in_order([ahead, back], order, shutting=more)
     state = x.new_zeros(2, x.shape[1], ahead[1].shape[0])
     out, _, _ = torch.lstm(x, (state, state), weights, True, 1, 0.0, torch.is_grad_enabled(), True, False)
     return out
 
 
-def _shut_gates(like: Tensor, order: str) -> Tensor:
-    """Sums (4H,) of the gates with which a tick makes the cell 0."""
-    gates = like.new_zeros(4, like.shape[-1] // 4)
-    gates[order.index("i")] = gates[order.index("f")] = -_SATURATED
-    return gates.flatten()
-
-
 def rnn_tanh(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, h0: Tensor) -> Tensor:
     """h' = tanh(x w_x + h w_h + bias), one fused call: (T, B, D), (D, H), (H, H), (H,), (B, H) -> (T, B, H)."""
-    weights = _packed([w_x.t(), w_h.t(), bias, torch.zeros_like(bias)])
+    weights = [w_x.t(), w_h.t(), bias, torch.zeros_like(bias)]
+    if on_gpu(x):
+        weights = _taken_apart(torch.cat([w.reshape(-1) for w in weights]), [tuple(w.shape) for w in weights])
     hidden = h0.unsqueeze(0).contiguous()
     out, _ = torch.rnn_tanh(x, hidden, weights, True, 1, 0.0, torch.is_grad_enabled(), False, False)
     return out
@@ -113,13 +106,55 @@ def lstm_over_gates(
     return out, cell
 
 
-def _packed(weights: list[Tensor]) -> list[Tensor]:
-    """The same weights; on CUDA in one piece of memory, as cuDNN wants them."""
-    if not on_gpu(weights[0]):
-        return weights
-    flat = torch.cat([weight.reshape(-1) for weight in weights])
-    parts = flat.split([weight.numel() for weight in weights])
-    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+def _in_order(directions: Sequence[Sequence[Tensor]], order: str, *, shutting: int = 0) -> list[Tensor]:
+    """What torch.lstm wants of (w_x, w_h, bias) of each direction: (4H, D), (4H, H), (4H,), and zeros (4H,).
+
+    `shutting`: so many more inputs, of which the last one shuts the gates. On a GPU one operation puts all in order.
+    """
+    if not on_gpu(directions[0][0]):
+        return [w for one in directions for w in _rows_of(one, order, shutting, 0.0, -_SATURATED)]
+    sizes = tuple(tuple(w.shape) for w in directions[0])
+    parts = [w for one in directions for w in one]
+    index, constants, shapes = _places(sizes, len(directions), order, shutting, parts[0].dtype, parts[0].device)
+    flat = torch.cat([*(w.reshape(-1) for w in parts), constants]).index_select(0, index)
+    return _taken_apart(flat, shapes)
+
+
+def _taken_apart(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Weights in one piece of memory, as cuDNN wants them."""
+    parts = flat.split([math.prod(shape) for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+@lru_cache(maxsize=64)
+def _places(
+    sizes: tuple[tuple[int, ...], ...],
+    directions: int,
+    order: str,
+    shutting: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, list[tuple[int, ...]]]:
+    """Where each number of what torch.lstm wants stands in the weights side by side, with two constants behind them;
+    these; and the shapes."""
+    total = sum(map(math.prod, sizes)) * directions
+    numbers = _taken_apart(torch.arange(total), sizes * directions)
+    groups = [numbers[start : start + len(sizes)] for start in range(0, len(numbers), len(sizes))]
+    made = [rows for one in groups for rows in _rows_of(one, order, shutting, total, total + 1)]
+    index = torch.cat([rows.reshape(-1) for rows in made]).to(device, torch.int32)
+    return index, torch.tensor([0.0, -_SATURATED], dtype=dtype, device=device), [tuple(rows.shape) for rows in made]
+
+
+def _rows_of(one: Sequence[Tensor], order: str, shutting: int, zero: float, shut: float) -> list[Tensor]:
+    """(w_x, w_h, bias) of one direction in torch's order, and `zero` for the second bias. `shut`: what the last one of
+    the further inputs has for the gates that it shuts."""
+    w_x, w_h, bias = one
+    if shutting:
+        gates = bias.new_full((4, len(bias) // 4), zero)
+        gates[order.index("i")] = gates[order.index("f")] = shut
+        others = bias.new_full((shutting - 1, len(bias)), zero)
+        w_x = torch.cat([w_x, others, gates.view(1, -1)])
+    return [*(_rows(w, order) for w in (w_x, w_h, bias)), torch.full_like(bias, zero)]
 
 
 def _rows(weight: Tensor, order: str) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from returnn_lite.ops.frames import Frames
-from returnn_lite.ops.lstm import lstm, lstm_over_gates, rnn_tanh
+from returnn_lite.ops.lstm import bidirectional_lstm, lstm, lstm_over_gates, rnn_tanh
 from returnn_lite.ops.lstm2d import lstm2d, lstm2d_step
 from returnn_lite.ops.recurrent import gru_step, lstm_step, normed_lstm_step, rhn_step, zoneout
 
@@ -64,6 +64,36 @@ def test_the_gates_may_stand_in_any_order(order: str) -> None:
     for padding in (None, PADDING):
         found = lstm(x, **{**p, **moved}, padding=padding, order=order)
         torch.testing.assert_close(found, lstm(x, **p, padding=padding))
+
+
+def both_directions(x: torch.Tensor, p: dict[str, torch.Tensor], order: str) -> torch.Tensor:
+    ahead = [p[name] for name in ("w_x", "w_h", "bias")]
+    return bidirectional_lstm(x, ahead, [w * 2 for w in ahead], padding=PADDING, order=order)
+
+
+USES = {
+    "lstm": lambda x, p, order: lstm(x, **p, order=order)[0],
+    "until the ends": lambda x, p, order: lstm(x, **p, padding=PADDING, order=order)[1],
+    "both directions": both_directions,
+    "given gates": lambda x, p, order: lstm_over_gates(x @ p["w_x"], p["w_h"], p["h0"], p["c0"])[0],
+    "plain": lambda x, p, order: rnn_tanh(x, p["w_x"][:, :H], p["w_h"][:, :H], p["bias"][:H], p["h0"]),
+}
+
+
+@pytest.mark.parametrize("order", ["ifao", "aifo", "oafi"])
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_the_form_for_gpus(use: Any, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, p = normal(T, B, D), weights()
+    leaves = [x, *p.values()]
+    outputs = []
+    for on_gpu in (False, True):
+        monkeypatch.setattr("returnn_lite.ops.lstm.on_gpu", lambda _, on_gpu=on_gpu: on_gpu)
+        out = use(x, p, order)
+        outputs.append([out, *torch.autograd.grad(out.sum(), leaves, allow_unused=True)])
+    for plain, other in zip(*outputs, strict=True):
+        assert (plain is None) == (other is None)
+        if plain is not None:
+            torch.testing.assert_close(other, plain)
 
 
 def test_a_plain_rnn() -> None:
