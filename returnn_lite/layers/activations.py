@@ -79,7 +79,7 @@ def activation(text: str | None, names: EvalNames | None = None, *, path: str = 
 
 
 def activated(x: Named, activation: Activation, axis: int, options: CommonOptions) -> Named:
-    """The activation of new data, over their features at `axis`. Shape: any -> the same
+    """The activation of a tensor that nobody else has yet, over its features at `axis`. Shape: any -> the same
 
     Those who look at its argument find it: losses, and `darc1` of a layer with these options; elsewhere it would only
     stay in memory.
@@ -88,8 +88,10 @@ def activated(x: Named, activation: Activation, axis: int, options: CommonOption
         return x
     if activation.name in LOGARITHMIC:
         return Deferred(x, PreActivation(activation.name, x.data), activation, axis)
-    pre = PreActivation(activation.name, x.data) if options.loss is not None or options.darc1 else None
-    return x.with_data(activation(x.data, axis), pre=pre)
+    if options.loss is not None or options.darc1:
+        x.pre = PreActivation(activation.name, x.data)
+    x.data = activation(x.data, axis)
+    return x
 
 
 @functools.cache

@@ -19,13 +19,18 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias.  Shape: (…, K), (N, K), (N,) -> (…, N)"""
-    ours = _goes_to_onednn(x, weight, bias, FEWEST if torch.is_grad_enabled() else FEWEST_AGAIN)
+    return _linear(x, weight, bias, FEWEST if torch.is_grad_enabled() else FEWEST_AGAIN)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, fewest: int) -> Tensor:
+    """By oneDNN if there are at least so many multiplications."""
+    ours = _goes_to_onednn(x, weight, bias, fewest)
     return _computed(x, weight, bias, None) if ours else F.linear(x, weight, bias)
 
 
 def added_product(sums: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """sums + x weight.  Shape: (B, N) or (N,), (B, K), (K, N) -> (B, N)"""
-    if x.numel() * weight.shape[1] < FEWEST_AGAIN or not _goes_to_onednn(x, weight.t(), sums, FEWEST_AGAIN):
+    if not _goes_to_onednn(x, weight, sums, FEWEST_AGAIN):
         return torch.addmm(sums, x, weight)
     alone = sums.dim() == 1
     whole = None if alone else sums.expand(x.shape[0], -1)
@@ -33,8 +38,9 @@ def added_product(sums: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _goes_to_onednn(x: Tensor, weight: Tensor, added: Tensor | None, fewest: int) -> bool:
-    size = x.numel()
-    if size * weight.shape[0] < fewest or size < FEWEST_ROWS * weight.shape[1] or not slow_products():
+    """Whether a product should; `weight` may be transposed."""
+    size, inputs = x.numel(), x.shape[-1]
+    if size * weight.numel() < fewest * inputs or size < FEWEST_ROWS * inputs or not slow_products():
         return False
     plain = all(t is None or (type(t) in _PLAIN and t.dtype == torch.float32) for t in (x, weight, added))
     return plain and own_form(x) and torch._C._get_mkldnn_enabled() and not torch.is_autocast_enabled("cpu")
@@ -69,20 +75,16 @@ class _Product(torch.autograd.Function):
         of_x, of_weight, of_bias, of_sums = ctx.needs_input_grad
         rows = grad.reshape(-1, grad.shape[-1])
         found = _of_weights(rows, x.reshape(-1, x.shape[-1]), weight.stride(0) == 1) if of_weight else None
-        given = _again(grad, weight.t()) if of_x else None
+        given = _linear(grad, weight.t(), None, FEWEST_AGAIN) if of_x else None
         return given, found, rows.sum(0) if of_bias else None, grad if of_sums else None
 
 
 def _of_weights(rows: Tensor, inputs: Tensor, transposed: bool) -> Tensor:
     """rows^T inputs, in memory `transposed` or not.  Shape: (B, N), (B, K) -> (N, K)"""
     swapped = inputs.shape[1] <= rows.shape[1]  # oneDNN copies its first argument: the smaller one
-    found = _again(inputs.t(), rows.t()).t() if swapped else _again(rows.t(), inputs.t())
+    first, second = (inputs, rows) if swapped else (rows, inputs)
+    found = _linear(first.t(), second.t(), None, FEWEST_AGAIN)
+    found = found.t() if swapped else found
     if swapped == transposed:
         return found
     return found.t().contiguous().t() if transposed else found.contiguous()
-
-
-def _again(x: Tensor, weight: Tensor) -> Tensor:
-    """x weight^T, as many multiplications as one that went to oneDNN."""
-    ours = _goes_to_onednn(x, weight, None, FEWEST_AGAIN)
-    return _computed(x, weight, None, None) if ours else F.linear(x, weight)

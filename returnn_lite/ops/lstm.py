@@ -84,8 +84,13 @@ def rnn_tanh(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, h0: Tensor) -> T
 
 def freezing_gates(like: Tensor, order: str = ORDER) -> Tensor:
     """Sums (4H,) of the gates with which a tick keeps the cell exactly as it is."""
-    gates = like.new_zeros(4, like.shape[-1] // 4)
-    gates[order.index("i")], gates[order.index("f")] = -_SATURATED, _SATURATED
+    return _fixed_gates(like, order, i=-_SATURATED, f=_SATURATED, others=0.0)
+
+
+def _fixed_gates(like: Tensor, order: str, *, i: float, f: float, others: float) -> Tensor:
+    """Numbers (4H,), equal for all units."""
+    gates = like.new_full((4, like.shape[-1] // 4), others)
+    gates[order.index("i")], gates[order.index("f")] = i, f
     return gates.flatten()
 
 
@@ -150,10 +155,8 @@ def _rows_of(one: Sequence[Tensor], order: str, shutting: int, zero: float, shut
     the further inputs has for the gates that it shuts."""
     w_x, w_h, bias = one
     if shutting:
-        gates = bias.new_full((4, len(bias) // 4), zero)
-        gates[order.index("i")] = gates[order.index("f")] = shut
         others = bias.new_full((shutting - 1, len(bias)), zero)
-        w_x = torch.cat([w_x, others, gates.view(1, -1)])
+        w_x = torch.cat([w_x, others, _fixed_gates(bias, order, i=shut, f=shut, others=zero).unsqueeze(0)])
     return [*(_rows(w, order) for w in (w_x, w_h, bias)), torch.full_like(bias, zero)]
 
 

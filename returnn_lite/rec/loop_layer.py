@@ -126,10 +126,7 @@ class RecLoop(InnerLayers):
     def inner_steps(self) -> list[tuple[Step, ...]]:
         """What runs before the ticks, the ticks as one, what runs after them."""
         program = self.program
-        before, after = (
-            [((node, program.fusion.calls.get(node, node)),) for node in nodes if node not in program.fusion.absorbed]
-            for nodes in (program.before, program.after)
-        )
+        before, after = ([(step,) for step in program.fusion.steps(part)] for part in (program.before, program.after))
         inside = tuple((node, node) for node in program.inside)
         return [*before, *((inside,) if inside else ()), *after]
 

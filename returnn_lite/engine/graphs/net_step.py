@@ -150,10 +150,9 @@ def detached(losses: dict[str, LossValue]) -> dict[str, LossValue]:
 
 def _sources(x: Tensor) -> list[torch.Tensor]:
     """The tensors that losses may read of an output."""
-    if isinstance(x, Deferred):
-        return [x.pre.data]
     more = [*(x.state or {}).values(), *([x.sequence_loss] if x.sequence_loss is not None else [])]
-    return [x.data, *([x.pre.data] if x.pre is not None else []), *more]
+    data = [] if isinstance(x, Deferred) else [x.data]
+    return [*data, *([x.pre.data] if x.pre is not None else []), *more]
 
 
 def _on_leaves(x: Tensor, leaves: dict[int, torch.Tensor]) -> Tensor:
